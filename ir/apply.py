@@ -1,0 +1,120 @@
+"""Applying an op to values: numbers become constants, dtypes meet as torch promotes them, formulas run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from .errors import DeclarationError, DTypeError, TritonNotesError
+from .graph import Graph, Region, Scope, Value, plain_number
+from .local_names import capture_names
+from .registry import Op, Primitive, lookup
+from .types import DType, Shape, bool_, host, promote
+
+
+def graph_of(what: str, args: Sequence[object]) -> Graph:
+    """The graph that the Values among `args` belong to."""
+    graphs = {a.graph for a in args if isinstance(a, Value)}
+    if len(graphs) == 1:
+        return graphs.pop()
+    if not graphs:
+        given = ", ".join(type(a).__name__ for a in args) or "nothing"
+        raise DeclarationError(f"{what}: takes Values of a graph, got {given}; start from g.input(...) or g.parameter(...)")
+    names = " and ".join(sorted(g.name for g in graphs))
+    raise DeclarationError(f"{what}: its arguments belong to different graphs ({names}); declare them in one")
+
+
+def apply(graph: Graph, op: Op | Primitive | str, args: Sequence[Any], attrs: Mapping[str, Any], name: str | None) -> Value:
+    """Add `op` to `graph`: as one value, or, for an op in a graph of primitives, by running its formula."""
+    if isinstance(op, str):
+        op = lookup(op)
+    attrs = MappingProxyType({k: tuple(v) if isinstance(v, list) else v for k, v in attrs.items()})
+    if isinstance(op, Primitive):
+        lifted = _lift(graph, op, args)
+        shape, dtype = op.infer(lifted, attrs)
+        return graph.append(op, lifted, attrs, shape, dtype, name)
+    for arg, arg_name in zip(args, op.arg_names, strict=True):
+        if arg is not None and not (isinstance(arg, Value) and arg.graph is graph):
+            raise DeclarationError(
+                f"{op.name}: argument {arg_name!r} is {arg!r}, not a Value of graph {graph.name!r}; "
+                "numbers become Values with g.constant(...)"
+            )
+    if graph.level == "declared":
+        shape, dtype = infer_op(op, args, attrs, name)
+        return graph.append(op, tuple(args), attrs, shape, dtype, name)
+    return run_formula(graph, op, tuple(args), attrs)
+
+
+def infer_op(op: Op, args: Sequence[Value | None], attrs: Mapping[str, Any], name: str | None) -> tuple[Shape, DType]:
+    """Shape and dtype of an op: those of its formula, run on placeholders."""
+    scratch = Graph("infer", level="primitive")
+    stand_ins = tuple(
+        None if a is None else scratch.append("input", (), {}, a.shape, a.dtype, n)
+        for a, n in zip(args, op.arg_names, strict=True)
+    )
+    try:
+        out = op.formula(*stand_ins, **attrs)
+    except TritonNotesError as error:
+        where = f"{op.name} {name!r}" if name else op.name
+        given = ", ".join(f"{n}: {a.dtype}{list(a.shape)}" for n, a in zip(op.arg_names, args, strict=True) if a is not None)
+        raise type(error)(f"{where} ({given}): {error}") from None
+    if not isinstance(out, Value):
+        raise DeclarationError(f"{op.name}: its formula returned {type(out).__name__}; return the one Value it computes")
+    return out.shape, out.dtype
+
+
+def run_formula(graph: Graph, op: Op, args: tuple[Value | None, ...], attrs: Mapping[str, Any]) -> Value:
+    """Leave the primitives of one op in `graph`, named after the formula's local variables."""
+    start = len(graph.values)
+    with capture_names(graph, start):
+        out = op.formula(*args, **attrs)
+    if op.derive is not None and out.index >= start:
+        graph.regions.append(Region(op, args, attrs, out, graph.scope))
+    return out
+
+
+def scope_of(value: Value) -> Scope:
+    """The scope of the primitives that a declared op becomes."""
+    summary = value.op.summary if isinstance(value.op, Op) else ""
+    return Scope(value.name, value.op.name, summary)
+
+
+def _lift(graph: Graph, op: Primitive, args: Sequence[Any]) -> tuple[Value, ...]:
+    """Numbers become constants; elementwise arguments are cast to the dtype that they promote to."""
+    for arg in args:
+        if isinstance(arg, Value) and arg.graph is not graph:
+            raise DeclarationError(f"{op.name}: {arg!r} belongs to graph {arg.graph.name!r}, not {graph.name!r}")
+    if op.kind != "elementwise":
+        for arg in args:
+            if not isinstance(arg, Value):
+                raise DeclarationError(f"{op.name}: takes a Value, got {arg!r}; numbers become Values with g.constant(...)")
+        return tuple(args)
+    first = 1 if op.name == "where" else 0
+    numbers = [a if isinstance(a, Value) else plain_number(a, op.name) for a in args]
+    dtype = _common_dtype(op, numbers[first:])
+    lifted = [_to(graph, a, dtype) for a in numbers[first:]]
+    return tuple([*(_to(graph, a, bool_) for a in numbers[:first]), *lifted])
+
+
+def _common_dtype(op: Primitive, args: Sequence[Any]) -> DType:
+    dtypes = [a.dtype for a in args if isinstance(a, Value)]
+    if op.name.startswith("logical_"):
+        return bool_
+    # A Python number is weak: it only decides the category, as in torch.
+    dtypes += [host for a in args if isinstance(a, float)]
+    if not dtypes:
+        dtypes = [bool_] if all(isinstance(a, bool) for a in args) else [host]
+    return promote(dtypes)
+
+
+def _to(graph: Graph, arg: Any, dtype: DType) -> Value:
+    if not isinstance(arg, Value):
+        if dtype is host:
+            return graph.append("constant", (), {"value": float(arg)}, (), host)
+        return graph.constant(arg, dtype)
+    if arg.dtype is dtype or arg.dtype is host:
+        return arg
+    if dtype is bool_:
+        raise DTypeError(f"{arg!r} is no condition; compare it first, as in x > 0")
+    return graph.call("cast", arg, dtype=dtype)

@@ -1,0 +1,87 @@
+"""The joint graph: forward, gradients and the optimizer's update as one graph of primitives."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+
+from .decompose import decompose
+from .errors import DeclarationError
+from .gradients import differentiate
+from .graph import TOP, Graph, Scope, Value
+from .local_names import capture_names
+from .registry import Optimizer
+from .rewrite import optimize
+from .types import show_shape
+
+
+def joint_graph(graph: Graph, loss: str, optimizer: Optimizer) -> Graph:
+    """`graph` (declared) with the gradient of its output `loss` and the update of every parameter that it reaches.
+
+    Optimizer state becomes slots named `<rule>.<state>.<parameter>`, hyperparameters become host scalars.
+    """
+    if loss not in graph.outputs:
+        raise DeclarationError(f"compile_step: loss {loss!r} is no output of graph {graph.name!r}; it has {list(graph.outputs)}")
+    joint = decompose(graph)
+    root = joint.outputs[loss]
+    if root.shape != () or not root.dtype.is_float:
+        raise DeclarationError(
+            f"compile_step: loss {loss!r} is {root.dtype}{show_shape(root.shape)}; it must be one float, reduce it with "
+            "reduction='mean' or tn.mean"
+        )
+    seed = joint.constant(1, root.dtype)
+    gradients = differentiate(joint, {root: seed}, joint.parameters)
+    if not gradients:
+        raise DeclarationError(f"compile_step: no parameter of graph {graph.name!r} influences {loss!r}; nothing to train")
+    _append_updates(joint, gradients, optimizer)
+    joint.scope = TOP
+    return optimize(joint)
+
+
+def gradient_graph(graph: Graph, wanted: list[str]) -> Graph:
+    """`graph` (declared) with, for each float output, an input `d_<output>`, and outputs `d_<leaf>` for the leaves named."""
+    joint = decompose(graph)
+    cotangents: dict[Value, Value] = {}
+    for name, out in list(joint.outputs.items()):
+        if not out.dtype.is_float:
+            continue
+        cotangent = joint.append("input", (), {}, out.shape, out.dtype, cotangent_name(name))
+        cotangents[out] = cotangents[out] + cotangent if out in cotangents else cotangent
+    gradients = differentiate(joint, cotangents, [joint[name] for name in wanted])
+    joint.scope = TOP
+    for leaf, gradient in gradients.items():
+        joint.outputs[cotangent_name(leaf.name)] = gradient
+    return optimize(joint)
+
+
+def cotangent_name(name: str) -> str:
+    """What the gradient of a value is called."""
+    return f"gradient.{name}"
+
+
+def _append_updates(joint: Graph, gradients: Mapping[Value, Value], optimizer: Optimizer) -> None:
+    rule = optimizer.rule
+    hyper: dict[str, object] = {}
+    for name in rule.defaults:
+        given = optimizer.hyperparameters.get(name)
+        # A number that is 0 when the step is compiled switches its term off; all others may change between steps.
+        is_static = isinstance(given, bool) or given == 0
+        hyper[name] = given if is_static and name != "step" else joint.host_scalar(f"{rule.name}.{name}")
+    takes = inspect.signature(rule.formula).parameters
+    assert set(hyper) <= set(takes)
+    for parameter, gradient in gradients.items():
+        joint.scope = TOP
+        slots = [
+            joint.slot(f"{rule.name}.{s}.{parameter.name}", parameter.shape, parameter.dtype, rule.initial[s]) for s in rule.state
+        ]
+        joint.scope = Scope(parameter.name, rule.name, rule.note.formula if rule.note else "", "update")
+        with capture_names(joint, len(joint.values)):
+            results = rule.formula(parameter, gradient, *slots, **hyper)
+        if not isinstance(results, tuple) or len(results) != 1 + len(slots):
+            count = len(results) if isinstance(results, tuple) else 1
+            raise DeclarationError(
+                f"update rule {rule.name}: returned {count} values for {1 + len(slots)}; return the new parameter, then "
+                f"the new {', '.join(rule.state) or 'state (none)'}, as a tuple"
+            )
+        for state, result in zip([parameter, *slots], results, strict=True):
+            joint.update(state, result)

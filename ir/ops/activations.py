@@ -1,0 +1,64 @@
+"""Activations."""
+
+from __future__ import annotations
+
+from .. import primitives as P
+from ..graph import Value
+from ..registry import Note, describe, op
+
+
+@op(
+    domain=(-20, 20),
+    note=Note(
+        formula="max(0, x)",
+        derivative="1 where x > 0, else 0",
+        strengths="One comparison; the gradient does not shrink for positive inputs; outputs are sparse.",
+        weaknesses="A unit whose input stays negative gets no gradient and never recovers; outputs are not centred on zero.",
+        use="The first thing to try in a deep network; keep the learning rate moderate, or take a leaky variant.",
+        source="torch.nn.functional.relu; Nair and Hinton, 2010",
+    ),
+)
+def relu(x: Value) -> Value:
+    """max(0, x); NaN stays NaN and −0 stays −0, as in torch."""
+    return P.where(x < 0, 0, x)
+
+
+@relu.gradient
+def _(d_y, y, x):
+    return (P.where(x <= 0, 0, d_y),)
+
+
+@op(
+    domain=(-50, 50),
+    note=Note(
+        formula="1 / (1 + e⁻ˣ)",
+        derivative="σ(x) · (1 − σ(x))",
+        strengths="Smooth, and between 0 and 1, so it reads as a probability or a gate.",
+        weaknesses="At most 1/4 steep and flat on both sides, so gradients vanish through layers; not centred on zero.",
+        use="Gates, and the last layer of a binary classifier; not between the layers of a deep network.",
+        source="torch.nn.functional.sigmoid",
+    ),
+)
+def sigmoid(x: Value) -> Value:
+    """1 / (1 + e⁻ˣ)"""
+    return 1 / (1 + P.exp(-x))
+
+
+@sigmoid.gradient
+def _(d_y, y, x):
+    return (d_y * y * (1 - y),)
+
+
+describe(
+    P.tanh,
+    domain=(-20, 20),
+    note=Note(
+        formula="(eˣ − e⁻ˣ) / (eˣ + e⁻ˣ)",
+        derivative="1 − tanh²(x)",
+        strengths="Centred on zero and four times as steep at 0 as the sigmoid, so layers below learn faster.",
+        weaknesses="Still flat on both sides: gradients vanish for inputs beyond ±3.",
+        use="Recurrent cells and bounded outputs.",
+        source="torch.nn.functional.tanh",
+    ),
+    sample=lambda graph, shape, dtype: P.tanh(graph.input("x", shape, dtype)),
+)

@@ -1,0 +1,253 @@
+"""The vocabulary: primitives (a closed set), ops (formulas over primitives) and update rules."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .errors import DeclarationError
+from .types import DType, Shape, check_name
+
+if TYPE_CHECKING:
+    from .graph import Value
+
+Domain = Mapping[str, tuple[float, float] | str]
+"""For each argument the range of values it is tested and checked on, or 'class': an index into the classes."""
+
+
+@dataclass(frozen=True)
+class Note:
+    """What a reader should know of an op. `formula` and `derivative` are one line each, in plain mathematics."""
+
+    formula: str
+    derivative: str
+    strengths: str
+    weaknesses: str
+    use: str
+    source: str
+
+
+@dataclass(frozen=True, eq=False)
+class Primitive:
+    """One of the closed set that every op is made of.
+
+    `kind` is 'leaf', 'elementwise', 'reduction', 'shape' or 'contraction'. `infer(args, attrs)` gives shape and dtype,
+    `evaluate(*arrays, **attrs)` the meaning in numpy, `vjp(d, y, *args, **attrs)` the cotangent of each argument given
+    the result's, `d` (None: no gradient).
+    """
+
+    name: str
+    kind: str
+    infer: Callable[[tuple[Value, ...], Mapping[str, Any]], tuple[Shape, DType]]
+    evaluate: Callable[..., Any]
+    vjp: Callable[..., tuple[Value | None, ...]]
+    arity: int = 0
+
+    def __repr__(self) -> str:
+        return f"<primitive {self.name}>"
+
+
+class Op:
+    """A named formula over primitives, with what its users and its tests must know.
+
+    Calling it on Values adds it to their graph. Attributes: `formula(*args, **attrs)`, `derive` (the hand-written gradient
+    `(d_y, y, *args, **attrs) -> cotangents`, or None), `front` (the declaring function, where that differs from the
+    formula), `domain`, `note`, `sample(graph, shape) -> Value`.
+    """
+
+    kind = "op"
+
+    def __init__(
+        self,
+        name: str,
+        formula: Callable[..., Value],
+        *,
+        domain: Domain | tuple[float, float],
+        note: Note | None,
+        sample: Callable[..., Value] | None,
+        custom: bool = False,
+    ) -> None:
+        self.name = name
+        self.formula = formula
+        self.parameters = list(inspect.signature(formula).parameters.values())
+        self.arg_names = [p.name for p in self.parameters if p.kind is not p.KEYWORD_ONLY]
+        self.attr_names = [p.name for p in self.parameters if p.kind is p.KEYWORD_ONLY]
+        self.domain: Domain = domain if isinstance(domain, Mapping) else {self.arg_names[0]: domain}
+        self.note = note
+        self.sample = sample
+        self.custom = custom
+        self.derive: Callable[..., tuple[Value | None, ...]] | None = None
+        self.front: Callable[..., Value] | None = None
+        self.helpers: set[Any] = {formula.__code__}
+        self.__doc__ = formula.__doc__
+        self.__name__ = name
+        self.__signature__ = inspect.signature(formula)
+
+    @property
+    def summary(self) -> str:
+        """The formula in one line, for comments in kernels."""
+        if self.note is not None:
+            return self.note.formula
+        return next(iter((self.__doc__ or "").strip().splitlines()), "")
+
+    def gradient(self, derive: Callable[..., tuple[Value | None, ...]]) -> Callable[..., tuple[Value | None, ...]]:
+        """Decorator: the hand-written gradient."""
+        self.derive = derive
+        return derive
+
+    def declares(self, front: Callable[..., Value]) -> Callable[..., Value]:
+        """Decorator: the function that users call, which declares parameters and turns torch's arguments into ours."""
+        self.front = front
+        self.__signature__ = inspect.signature(front)
+        return front
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Value:
+        if self.front is not None:
+            return self.front(*args, **kwargs)
+        return self.apply(*args, **kwargs)
+
+    def apply(self, *args: Any, name: str | None = None, **kwargs: Any) -> Value:
+        """Add the op as its formula takes it: Values for the arguments, keyword attributes."""
+        from .apply import graph_of
+
+        try:
+            bound = inspect.signature(self.formula).bind(*args, **kwargs)
+        except TypeError as error:
+            raise DeclarationError(f"{self.name}: {error}; it takes {self.__signature__}") from None
+        bound.apply_defaults()
+        values = [bound.arguments[n] for n in self.arg_names]
+        attrs = {n: bound.arguments[n] for n in self.attr_names}
+        return graph_of(self.name, values).call(self, *values, name=name, **attrs)
+
+    def __repr__(self) -> str:
+        return f"<op {self.name}>"
+
+
+@dataclass(frozen=True, eq=False)
+class UpdateRule:
+    """How an optimizer changes one parameter: `formula(p, g, *state, **hyperparameters) -> (p, *state)`.
+
+    A hyperparameter named `step` is the count of steps, from 1. `initial` gives the state's first values. Calling the rule
+    with hyperparameters gives an `Optimizer`.
+    """
+
+    name: str
+    formula: Callable[..., tuple[Value, ...]]
+    state: tuple[str, ...]
+    initial: Mapping[str, float]
+    defaults: Mapping[str, Any]
+    note: Note | None
+    custom: bool = False
+
+    def __call__(self, **hyperparameters: float | bool) -> Optimizer:
+        unknown = set(hyperparameters) - set(self.defaults) | {"step"} & set(hyperparameters)
+        missing = [h for h, v in self.defaults.items() if v is inspect.Parameter.empty and h != "step"]
+        missing = [h for h in missing if h not in hyperparameters]
+        if unknown or missing:
+            takes = ", ".join(h for h in self.defaults if h != "step")
+            wrong = f"does not take {sorted(unknown)}" if unknown else f"needs {missing}"
+            raise DeclarationError(f"{self.name}: {wrong}; its hyperparameters are {takes}")
+        given = {h: hyperparameters.get(h, v) for h, v in self.defaults.items() if h != "step"}
+        for name, value in given.items():
+            if not isinstance(value, bool | int | float):
+                raise DeclarationError(f"{self.name}: {name} is {value!r}; a hyperparameter is a number or a bool")
+        return Optimizer(self, given)
+
+    def __repr__(self) -> str:
+        return f"<update rule {self.name}>"
+
+
+@dataclass(frozen=True, eq=False)
+class Optimizer:
+    """An update rule with its hyperparameters."""
+
+    rule: UpdateRule
+    hyperparameters: Mapping[str, float | bool]
+
+    def __repr__(self) -> str:
+        return f"{self.rule.name}({', '.join(f'{k}={v}' for k, v in self.hyperparameters.items())})"
+
+
+@dataclass(frozen=True, eq=False)
+class Described:
+    """A primitive that users call by name, with what its tests and its readers must know."""
+
+    name: str
+    build: Callable[..., Value]
+    domain: Domain
+    note: Note
+    sample: Callable[..., Value]
+
+
+PRIMITIVES: dict[str, Primitive] = {}
+DESCRIBED: dict[str, Described] = {}
+OPS: dict[str, Op] = {}
+UPDATE_RULES: dict[str, UpdateRule] = {}
+
+
+def describe(
+    build: Callable[..., Value], *, domain: Domain | tuple[float, float], note: Note, sample: Callable[..., Value]
+) -> None:
+    """Give a primitive that users call the note, domain and sample that an op has."""
+    name = build.__name__
+    names = domain if isinstance(domain, Mapping) else {"x": domain}
+    DESCRIBED[name] = Described(name, build, names, note, sample)
+
+
+def catalogue() -> dict[str, Op | Described]:
+    """Everything that has a note: ops and described primitives, by name."""
+    return {**{n: o for n, o in OPS.items() if not o.custom}, **DESCRIBED}
+
+
+def lookup(name: str) -> Primitive | Op:
+    """The primitive or op of this name: a closed set, nothing is imported or evaluated to find it."""
+    found = PRIMITIVES.get(name) or OPS.get(name)
+    if found is None:
+        raise DeclarationError(f"unknown op {name!r}; a custom op must be declared with @tn.op before its graph is read")
+    return found
+
+
+def op(
+    *,
+    domain: Domain | tuple[float, float],
+    note: Note | None = None,
+    sample: Callable[..., Value] | None = None,
+    custom: bool = False,
+) -> Callable[[Callable[..., Value]], Op]:
+    """Decorator: make an op of a formula. Its positional parameters are Values, its keyword-only ones attributes."""
+
+    def make(formula: Callable[..., Value]) -> Op:
+        name = check_name(formula.__name__, "op")
+        name = f"custom.{name}" if custom else name
+        if not custom and (name in OPS or name in PRIMITIVES):
+            raise DeclarationError(f"op {name!r} is declared twice; choose another name")
+        OPS[name] = made = Op(name, formula, domain=domain, note=note, sample=sample, custom=custom)
+        return made
+
+    return make
+
+
+def update_rule(
+    *, state: tuple[str, ...] = (), initial: Mapping[str, float] | None = None, note: Note | None = None, custom: bool = False
+) -> Callable[[Callable[..., tuple[Value, ...]]], UpdateRule]:
+    """Decorator: make an update rule of a formula `(p, g, *state, **hyperparameters) -> (p, *state)`."""
+
+    def make(formula: Callable[..., tuple[Value, ...]]) -> UpdateRule:
+        parameters = inspect.signature(formula).parameters.values()
+        positional = [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        if positional[2:] != list(state):
+            raise DeclarationError(
+                f"update rule {formula.__name__!r}: takes {positional}, declared state {list(state)}; "
+                "its positional parameters are the parameter, its gradient, then the state in that order"
+            )
+        defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        name = check_name(formula.__name__, "update rule")
+        name = f"custom.{name}" if custom else name
+        UPDATE_RULES[name] = rule = UpdateRule(
+            name, formula, tuple(state), {s: 0.0 for s in state} | dict(initial or {}), defaults, note, custom
+        )
+        return rule
+
+    return make
