@@ -9,8 +9,8 @@ from typing import Any
 from .errors import DeclarationError, DTypeError, TritonNotesError
 from .graph import Graph, Region, Scope, Value, plain_number
 from .local_names import capture_names
-from .registry import Op, Primitive, lookup
-from .types import DType, Shape, bool_, host, promote
+from .registry import DESCRIBED, Op, Primitive, lookup
+from .types import DType, Shape, as_shape, bool_, check_attr, check_name, host, promote
 
 
 def graph_of(what: str, args: Sequence[object]) -> Graph:
@@ -29,11 +29,13 @@ def apply(graph: Graph, op: Op | Primitive | str, args: Sequence[Any], attrs: Ma
     """Add `op` to `graph`: as one value, or, for an op in a graph of primitives, by running its formula."""
     if isinstance(op, str):
         op = lookup(op)
-    attrs = MappingProxyType({k: tuple(v) if isinstance(v, list) else v for k, v in attrs.items()})
+    if name is not None:
+        check_name(name, op.name)
+    attrs = MappingProxyType({k: check_attr(v, f"{op.name}: {k}") for k, v in attrs.items()})
     if isinstance(op, Primitive):
         lifted = _lift(graph, op, args)
         shape, dtype = op.infer(lifted, attrs)
-        return graph.append(op, lifted, attrs, shape, dtype, name)
+        return graph.append(op, lifted, attrs, as_shape(shape, op.name), dtype, name)
     for arg, arg_name in zip(args, op.arg_names, strict=True):
         if arg is not None and not (isinstance(arg, Value) and arg.graph is graph):
             raise DeclarationError(
@@ -76,15 +78,23 @@ def run_formula(graph: Graph, op: Op, args: tuple[Value | None, ...], attrs: Map
 
 def scope_of(value: Value) -> Scope:
     """The scope of the primitives that a declared op becomes."""
-    summary = value.op.summary if isinstance(value.op, Op) else ""
-    return Scope(value.name, value.op.name, summary)
+    return scope_from(value.name, value.op)
+
+
+def scope_from(name: str, op: Op | Primitive) -> Scope:
+    """The scope of an op instance: what its comments say comes from the op."""
+    note = op.note if isinstance(op, Op) else getattr(DESCRIBED.get(op.name), "note", None)
+    formula = op.summary if isinstance(op, Op) else note.formula if note else ""
+    return Scope(name, op.name, formula, note.derivative if note else "")
 
 
 def _lift(graph: Graph, op: Primitive, args: Sequence[Any]) -> tuple[Value, ...]:
     """Numbers become constants; elementwise arguments are cast to the dtype that they promote to."""
     for arg in args:
         if isinstance(arg, Value) and arg.graph is not graph:
-            raise DeclarationError(f"{op.name}: {arg!r} belongs to graph {arg.graph.name!r}, not {graph.name!r}")
+            raise DeclarationError(
+                f"{op.name}: {arg!r} belongs to graph {arg.graph.name!r}, not {graph.name!r}; declare both in one"
+            )
     if op.kind != "elementwise":
         for arg in args:
             if not isinstance(arg, Value):

@@ -24,7 +24,10 @@ def decompose(graph: Graph) -> Graph:
                 out.scope = made.scope
             new[value] = out
         else:
-            new[value] = carry(made, value, args)
+            new[value] = carried = carry(made, value, args)
+            if not value.is_leaf:
+                carried.scope = scope_of(value)
+                carried.hint = value.name.replace(".", "_")
     made.scope = TOP
     made.outputs = {name: new[v] for name, v in graph.outputs.items()}
     made.updates = {name: new[v] for name, v in graph.updates.items()}

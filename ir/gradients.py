@@ -32,7 +32,8 @@ def differentiate(graph: Graph, cotangents: Mapping[Value, Value], wrt: Iterable
         d = _total(pending.pop(value))
         if d.hint is None and not d.is_leaf:
             d.hint = f"d_{_plain(value)}"
-            d.scope = graph.scope
+            if not value.is_leaf:
+                d.scope = graph.scope
         result[value] = d
         if value.is_leaf:
             continue
@@ -58,7 +59,8 @@ def _contributions(graph: Graph, value: Value, region: Region | None, d: Value) 
             f"{region.op.name}: its gradient returned {len(found)} cotangents for {len(region.args)} arguments; "
             "return one each, None where there is none"
         )
-    return [(a, c) for a, c in zip(region.args, found, strict=True) if a is not None]
+    # A formula may mix dtypes, as a bfloat16 row and a float32 weight; each cotangent has its argument's.
+    return [(a, c if c is None else P.cast(c, a.dtype)) for a, c in zip(region.args, found, strict=True) if a is not None]
 
 
 def _expanded(contribution: Value, arg: Value) -> Value:
@@ -83,7 +85,7 @@ def _depends_on(graph: Graph, sources: list[Value]) -> set[Value]:
 
 
 def _backward(scope: Scope) -> Scope:
-    return Scope(scope.name, scope.op, scope.formula, "backward")
+    return Scope(scope.name, scope.op, scope.formula, scope.derivative, "backward")
 
 
 def _plain(value: Value) -> str:

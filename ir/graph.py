@@ -6,12 +6,24 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import networkx
 
 from .errors import DeclarationError, DTypeError
-from .types import DType, Shape, as_dtype, as_shape, bool_, check_name, float32, host, int64, show_shape
+from .types import (
+    DType,
+    Shape,
+    as_dtype,
+    as_shape,
+    bool_,
+    check_name,
+    float32,
+    host,
+    int64,
+    is_name,
+    show_shape,
+)
 
 if TYPE_CHECKING:
     from .registry import Op, Primitive
@@ -23,11 +35,13 @@ EMPTY: Attrs = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where a primitive comes from: the op instance `name`, its `op`, the op's `formula` line, and the `phase`."""
+    """Where a primitive comes from: the op instance `name`, its `op`, the op's `formula` and `derivative` in a line each, and
+    the `phase`: 'forward', 'backward' or 'update'."""
 
     name: str
     op: str
     formula: str = ""
+    derivative: str = ""
     phase: str = "forward"
 
 
@@ -210,7 +224,7 @@ class Graph:
         if dtype is None:
             dtype = bool_ if isinstance(value, bool) else int64 if isinstance(value, int) else float32
         dtype = as_dtype(dtype)
-        typed = float(value) if dtype.is_float else bool(value) if dtype is bool_ else int(value)
+        typed = float(value) if dtype.is_float else bool(value) if dtype is bool_ else _whole(value, dtype)
         return self.append("constant", (), {"value": typed}, (), dtype)
 
     def host_scalar(self, name: str) -> Value:
@@ -234,8 +248,11 @@ class Graph:
 
     def update(self, state: Value, new: Value) -> None:
         """Say that a run leaves `new` in the parameter, buffer or slot `state`."""
-        if state.op.name not in ("parameter", "buffer", "slot") or state.graph is not self:
+        held = ("parameter", "buffer", "slot")
+        if not isinstance(state, Value) or state.graph is not self or state.op.name not in held:
             raise DeclarationError(f"update: {state!r} is no parameter, buffer or slot of graph {self.name!r}")
+        if not isinstance(new, Value) or new.graph is not self:
+            raise DeclarationError(f"update of {state.name!r}: {new!r} is no Value of graph {self.name!r}")
         if new.shape != state.shape or new.dtype != state.dtype:
             raise DeclarationError(
                 f"update of {state.name!r}: {new.dtype}{show_shape(new.shape)} does not fit "
@@ -285,9 +302,10 @@ class Graph:
     # -- reading -----------------------------------------------------------------------------------------------------
 
     def __getitem__(self, name: str) -> Value:
-        if not self._by_name.get(name):
-            self._derive_names()
-        found = self._by_name.get(name) or next((v for v, n in self._derived_names.items() if n == name), None)
+        if name in self._by_name:
+            return self._by_name[name]
+        self._derive_names()
+        found = next((v for v, derived in self._derived_names.items() if derived == name), None)
         if found is None:
             raise DeclarationError(f"graph {self.name!r} has no value {name!r}")
         return found
@@ -323,6 +341,33 @@ class Graph:
             self._derive_names()
         return self._derived_names[value]
 
+    def keep_name(self, value: Value, name: str) -> None:
+        """Fix the name of a value that has none of its own, as readers of text and JSON do."""
+        if self._by_name.setdefault(name, value) is not value:
+            raise DeclarationError(f"the name {name!r} is taken in graph {self.name!r}; choose another")
+        value._name = name
+        self._derived_names.clear()
+
+    def to_json(self) -> str:
+        """The graph as JSON (see `ir.json_form`); `from_json` reads it back exactly."""
+        from .json_form import to_json
+
+        return to_json(self)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """The graph that `to_json` wrote. Raises `FormatError` on anything else; nothing in it is run."""
+        from .json_form import from_json
+
+        return from_json(text, make=cls)
+
+    @classmethod
+    def from_text(cls, text: str) -> Self:
+        """The graph that `str(graph)` shows. Raises `FormatError`, with the line, on anything else."""
+        from .text import parse_graph
+
+        return parse_graph(text, make=cls)
+
     def __str__(self) -> str:
         from .text import print_graph
 
@@ -340,18 +385,21 @@ class Graph:
 
     def _derive_names(self) -> None:
         taken = set(self._by_name)
+        counts: dict[str, int] = {}
         self._derived_names = {}
         for value in self.values:
             if value._name:
                 continue
-            own = value.hint or value.op.name
+            # A local variable may be called σ or 平均; names are ASCII.
+            own = value.hint if value.hint and is_name(value.hint) else value.op.name
             # What an op returns bears the op's name alone.
             is_result = own == value.scope.name.replace(".", "_")
             stem = value.scope.name if is_result else ".".join(filter(None, (value.scope.name, own)))
-            name, count = stem, 0
+            # Counting goes on where it stopped for this stem, so that naming takes linear time.
+            name = stem
             while name in taken:
-                count += 1
-                name = f"{stem}_{count}"
+                counts[stem] = counts.get(stem, 0) + 1
+                name = f"{stem}_{counts[stem]}"
             taken.add(name)
             self._derived_names[value] = name
 
@@ -373,6 +421,16 @@ def plain_number(value: object, what: str) -> Number:
     if isinstance(value, int) and not -(2**63) <= value < 2**63:
         raise DeclarationError(f"{what}: an integer of {value.bit_length()} bits does not fit int64; use a float")
     return value
+
+
+def _whole(value: Number, dtype: DType) -> int:
+    """`value` as an integer of `dtype`; raises `DTypeError` where that would change it."""
+    if isinstance(value, float) and not value.is_integer():
+        raise DTypeError(f"constant: {value!r} is no {dtype}; give a whole number, or a float dtype")
+    bits = 8 * dtype.itemsize - 1
+    if not -(2**bits) <= int(value) < 2**bits:
+        raise DTypeError(f"constant: {value!r} does not fit {dtype}; give a smaller number, or another dtype")
+    return int(value)
 
 
 _INITS: Mapping[str, Sequence[str]] = {

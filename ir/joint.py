@@ -18,7 +18,7 @@ from .types import show_shape
 def joint_graph(graph: Graph, loss: str, optimizer: Optimizer) -> Graph:
     """`graph` (declared) with the gradient of its output `loss` and the update of every parameter that it reaches.
 
-    Optimizer state becomes slots named `<rule>.<state>.<parameter>`, hyperparameters become host scalars.
+    Optimizer state becomes slots named `<parameter>.<state>`, hyperparameters become host scalars named `<rule>.<name>`.
     """
     if loss not in graph.outputs:
         raise DeclarationError(f"compile_step: loss {loss!r} is no output of graph {graph.name!r}; it has {list(graph.outputs)}")
@@ -72,9 +72,9 @@ def _append_updates(joint: Graph, gradients: Mapping[Value, Value], optimizer: O
     for parameter, gradient in gradients.items():
         joint.scope = TOP
         slots = [
-            joint.slot(f"{rule.name}.{s}.{parameter.name}", parameter.shape, parameter.dtype, rule.initial[s]) for s in rule.state
+            joint.slot(f"{parameter.name}.{s}", parameter.shape, parameter.dtype, rule.initial[s]) for s in rule.state
         ]
-        joint.scope = Scope(parameter.name, rule.name, rule.note.formula if rule.note else "", "update")
+        joint.scope = Scope(parameter.name, rule.name, rule.note.formula if rule.note else "", phase="update")
         with capture_names(joint, len(joint.values)):
             results = rule.formula(parameter, gradient, *slots, **hyper)
         if not isinstance(results, tuple) or len(results) != 1 + len(slots):
@@ -83,5 +83,7 @@ def _append_updates(joint: Graph, gradients: Mapping[Value, Value], optimizer: O
                 f"update rule {rule.name}: returned {count} values for {1 + len(slots)}; return the new parameter, then "
                 f"the new {', '.join(rule.state) or 'state (none)'}, as a tuple"
             )
+        if results[0].hint is None:
+            results[0].hint = "updated"
         for state, result in zip([parameter, *slots], results, strict=True):
             joint.update(state, result)

@@ -135,9 +135,9 @@ def abs(d, y, x):
     return (d * sign(x),)
 
 
-@_elementwise(np.sign, takes="number")
+@_elementwise(lambda x: np.sign(np.where(np.isnan(x), 0, x)), takes="number")
 def sign(d, y, x):
-    """−1, 0 or 1"""
+    """−1, 0 or 1; 0 for NaN, as in torch"""
     return (None,)
 
 
@@ -234,7 +234,7 @@ def div(d, y, a, b):
 @_elementwise(np.power)
 def pow(d, y, a, b):
     """aᵇ"""
-    d_b = None if b.op.name == "constant" else d * where(a == 0, 0, y * log(a))
+    d_b = None if b.op.name == "constant" else where((a == 0) & (b >= 0), 0, d * y * log(a))
     return d * where(b == 0, 0, b * a ** (b - 1)), d_b
 
 
@@ -278,6 +278,12 @@ def logical_not(d, y, x):
 def where(d, y, condition, a, b):
     """a where the condition holds, b elsewhere"""
     return None, where(condition, d, 0), where(condition, 0, d)
+
+
+@_elementwise(lambda x: x, takes="any")
+def copy(d, y, x):
+    """x, in memory of its own"""
+    return (d,)
 
 
 def _infer_cast(args: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[Shape, DType]:
@@ -354,7 +360,9 @@ def argmax(x: Value, axis: int = -1, keepdim: bool = False) -> Value:
     largest = max(x, axis, keepdim=True)
     index = index_along(x, axis)
     is_largest = (x == largest) | (x != x)
-    return min(where(is_largest, index, x.shape[axis]), axis, keepdim)
+    size = x.shape[axis]
+    beyond = size if isinstance(size, int) else 2**63 - 1
+    return min(where(is_largest, index, beyond), axis, keepdim)
 
 
 # -- shape ---------------------------------------------------------------------------------------------------------------
@@ -505,7 +513,7 @@ PRIMITIVES["matmul_over_rows"] = Primitive(
     "matmul_over_rows",
     "contraction",
     _infer_matmul_over_rows,
-    lambda a, b: a.reshape(-1, a.shape[-1]).T @ b.reshape(-1, b.shape[-1]),
+    lambda a, b: np.einsum("...m,...n->mn", a, b, optimize=True),
     lambda d, y, a, b: (matmul(b, d, True), matmul(a, d)),
     2,
 )

@@ -10,7 +10,13 @@ from .errors import DeclarationError, DTypeError, ShapeError
 
 MAX_NAME = 100
 MAX_SIZE = 2**62
+MAX_TEXT = 100
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` is made as a name is, of whatever length: derived names outgrow the given ones they join."""
+    return _NAME.fullmatch(text) is not None
 
 
 def check_name(name: object, what: str) -> str:
@@ -22,7 +28,7 @@ def check_name(name: object, what: str) -> str:
         raise DeclarationError(f"{what}: a name is a str, got {type(name).__name__}; pass a string")
     if len(name) > MAX_NAME:
         raise DeclarationError(f"{what}: a name of {len(name)} characters; use at most {MAX_NAME}")
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise DeclarationError(
             f"{what}: {name!r} is no name; use ASCII letters, digits and '_', parts joined by '.', as in 'fc1.weight'"
         )
@@ -114,11 +120,42 @@ def as_shape(shape: object, what: str) -> Shape:
         if isinstance(size, Dim):
             continue
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
-            raise ShapeError(f"{what}: shape {tuple(shape)!r} holds {size!r}; sizes are ints ≥ 0 or Dims")
+            shown = repr(size) if not isinstance(size, int) or size > -MAX_SIZE else "a huge negative number"
+            raise ShapeError(f"{what}: a shape of {len(shape)} dims holds {shown}; sizes are ints ≥ 0 or Dims")
         known *= max(size, 1)
         if known > MAX_SIZE:
-            raise ShapeError(f"{what}: shape {tuple(shape)!r} has more than 2**62 elements; declare a smaller one")
+            # The sizes stay out of the message: Python refuses to print an int of 5,000 digits.
+            raise ShapeError(f"{what}: a shape of more than 2**62 elements; declare a smaller one")
     return tuple(shape)
+
+
+def check_attr(value: object, what: str) -> bool | int | float | str | DType | Dim | tuple[object, ...]:
+    """An attribute as a plain Python value: a bool, an int that fits int64, a float, a short ASCII str, a `DType`,
+    a `Dim`, or a tuple of these. Numpy scalars become Python's, lists tuples; else raises `DeclarationError`."""
+    if isinstance(value, tuple | list):
+        return tuple(check_attr(part, what) for part in value)
+    if not isinstance(value, DType | Dim) and getattr(value, "shape", None) == ():
+        value = value.item()  # type: ignore[attr-defined]
+    if isinstance(value, str):
+        if len(value) > MAX_TEXT or not (value.isascii() and value.isprintable()):
+            raise DeclarationError(
+                f"{what}: {value[:40]!a} is no attribute; use at most {MAX_TEXT} printable ASCII characters"
+            )
+        return str(value)
+    if isinstance(value, bool | Dim):
+        return value
+    if isinstance(value, int):
+        if not -(2**63) <= value < 2**63:
+            raise DeclarationError(f"{what}: an integer of {value.bit_length()} bits does not fit int64")
+        return int(value)
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, DType) and value in (*DTYPES.values(), host):
+        return DTYPES.get(value.name, host)
+    raise DeclarationError(
+        f"{what}: a {type(value).__name__} is no attribute; use bools, numbers, strings, dtypes, Dims and tuples "
+        "of them (tensors are arguments: give them positionally, as Values)"
+    )
 
 
 def show_shape(shape: Shape) -> str:

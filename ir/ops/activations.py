@@ -17,6 +17,7 @@ from ..registry import Note, describe, op
         use="The first thing to try in a deep network; keep the learning rate moderate, or take a leaky variant.",
         source="torch.nn.functional.relu; Nair and Hinton, 2010",
     ),
+    sample=lambda graph, shape, dtype: relu(graph.input("x", shape, dtype)),
 )
 def relu(x: Value) -> Value:
     """max(0, x); NaN stays NaN and −0 stays −0, as in torch."""
@@ -38,6 +39,7 @@ def _(d_y, y, x):
         use="Gates, and the last layer of a binary classifier; not between the layers of a deep network.",
         source="torch.nn.functional.sigmoid",
     ),
+    sample=lambda graph, shape, dtype: sigmoid(graph.input("x", shape, dtype)),
 )
 def sigmoid(x: Value) -> Value:
     """1 / (1 + e⁻ˣ)"""

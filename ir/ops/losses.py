@@ -52,7 +52,7 @@ def _against_target(logits: Value, target: Value, ignore_index: int) -> tuple[Va
         source="torch.nn.functional.cross_entropy",
     ),
     sample=lambda graph, shape, dtype: cross_entropy(
-        graph.input("logits", shape, dtype), graph.input("target", shape[:-1], "int64")
+        graph.input("logits", shape, dtype), graph.input("target", (*shape[:1], *shape[2:])[: len(shape) - 1], "int64")
     ),
 )
 def cross_entropy(logits: Value, target: Value, *, ignore_index: int = -100, reduction: str = "mean") -> Value:

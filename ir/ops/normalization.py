@@ -40,7 +40,8 @@ def layer_norm(x: Value, weight: Value | None = None, bias: Value | None = None,
     """(x − mean) / √(var + eps) · weight + bias over the last `dims` axes."""
     normalized, _ = _standardize(x, _trailing(x, dims), eps)
     scaled = normalized if weight is None else normalized * weight
-    return scaled if bias is None else scaled + bias
+    shifted = scaled if bias is None else scaled + bias
+    return P.cast(shifted, x.dtype)  # weight and bias may be wider than x, which decides, as in torch
 
 
 @layer_norm.gradient

@@ -1,0 +1,1 @@
+"""How a graph becomes kernels: fusion plan, tile programs, Triton source, compilation."""

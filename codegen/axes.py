@@ -1,0 +1,149 @@
+"""Iteration axes: which dimensions of which values are walked together.
+
+Every dimension larger than 1 gets a label; elementwise primitives give the dimensions that meet in them one label. What
+shares a kernel iterates over labels, so a row vector, a column vector and a matrix know how they lie to each other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.types import Dim, Shape, Size, host
+
+Labels = tuple[int | None, ...]
+"""One entry for each dimension of a value: its axis, or None where the size is 1."""
+
+MAX_ROW = 65536
+"""The longest row, in elements, that one program keeps on chip."""
+
+MAX_WHOLE = 8192
+"""The largest tensor that one program reduces to one number."""
+
+
+@dataclass(frozen=True)
+class Axes:
+    """The labels of every value of a graph of primitives, and the size of every axis."""
+
+    labels: dict[Value, Labels]
+    sizes: dict[int, Size]
+
+    def of(self, value: Value) -> frozenset[int]:
+        """The axes that a value has."""
+        return frozenset(a for a in self.labels[value] if a is not None)
+
+    def is_distinct(self, value: Value) -> bool:
+        """Whether no axis occurs twice in a value, as it would in x + xᵀ."""
+        known = [a for a in self.labels[value] if a is not None]
+        return len(set(known)) == len(known)
+
+    def shape(self, axes: tuple[int, ...]) -> Shape:
+        return tuple(self.sizes[a] for a in axes)
+
+
+def is_host(value: Value) -> bool:
+    """Whether the host computes the value before a launch."""
+    return value.dtype is host
+
+
+def is_free(value: Value) -> bool:
+    """Whether a kernel has the value without loading it: numbers and indices."""
+    return value.op.name in ("constant", "iota")
+
+
+def is_squeeze(value: Value) -> bool:
+    """Whether a reshape only adds or drops dimensions of size 1."""
+    (x,) = value.inputs
+    return [s for s in value.shape if s != 1] == [s for s in x.shape if s != 1]
+
+
+def is_view(value: Value) -> bool:
+    """Whether a value only shows another one differently; each kernel that reads it reads the other one."""
+    return value.op.name in ("transpose", "broadcast_to") or (value.op.name == "reshape" and is_squeeze(value))
+
+
+def is_alias(value: Value) -> bool:
+    """Whether a value is another one's memory under a shape that mixes its axes."""
+    return value.op.name == "reshape" and not is_squeeze(value)
+
+
+def base_of(value: Value) -> Value:
+    """What a view shows in the end."""
+    while is_view(value):
+        (value,) = value.inputs
+    return value
+
+
+def label_axes(graph: Graph) -> Axes:
+    """Label the dimensions of every value of a graph of primitives."""
+    parent: list[int] = []
+    sizes: list[Size] = []
+
+    def fresh(size: Size) -> int:
+        parent.append(len(parent))
+        sizes.append(size)
+        return len(parent) - 1
+
+    def find(axis: int) -> int:
+        while parent[axis] != axis:
+            parent[axis] = parent[parent[axis]]
+            axis = parent[axis]
+        return axis
+
+    labels: dict[Value, Labels] = {}
+    for value in graph.values:
+        name, shape = value.op.name, value.shape
+        if value.op.kind == "reduction":
+            source = labels[value.inputs[0]]
+            labels[value] = tuple(None if s == 1 else a for a, s in zip(source, shape, strict=True))
+        elif name == "transpose":
+            labels[value] = tuple(labels[value.inputs[0]][a] for a in value.attrs["axes"])
+        elif name == "reshape" and is_squeeze(value):
+            known = iter([a for a in labels[value.inputs[0]] if a is not None])
+            labels[value] = tuple(None if s == 1 else next(known) for s in shape)
+        elif value.op.kind in ("elementwise", "cast") or name == "broadcast_to":
+            made: list[int | None] = [None] * len(shape)
+            for arg in value.inputs:
+                offset = len(shape) - len(arg.shape)
+                for i, axis in enumerate(labels[arg], offset):
+                    if axis is None:
+                        continue
+                    have = made[i]
+                    if have is None:
+                        made[i] = axis
+                    else:
+                        parent[find(axis)] = find(have)
+            labels[value] = tuple(fresh(s) if a is None and s != 1 else a for a, s in zip(made, shape, strict=True))
+        else:
+            labels[value] = tuple(None if s == 1 else fresh(s) for s in shape)
+    resolved = {v: tuple(None if a is None else find(a) for a in known) for v, known in labels.items()}
+    return Axes(resolved, {find(a): sizes[a] for a in range(len(parent))})
+
+
+def reduced_axes(axes: Axes, value: Value) -> frozenset[int]:
+    """The axes that a reduction sums (or maximizes) away."""
+    return axes.of(value.inputs[0]) - axes.of(value)
+
+
+def is_row_reduction(axes: Axes, value: Value) -> bool:
+    """Whether one program holds a whole row of the reduction: sizes are known and not too large.
+
+    All other reductions are column reductions: carried over tiles of rows, finished by a second kernel.
+    """
+    (x,) = value.inputs
+    gone = reduced_axes(axes, value)
+    length = 1
+    for axis in gone:
+        size = axes.sizes[axis]
+        if isinstance(size, Dim):
+            return False
+        length *= size
+    if length > MAX_ROW:
+        return False
+    known = [a for a in axes.labels[x] if a is not None]
+    kept = [a for a in known if a not in gone]
+    # A short leading axis with something behind it is summed faster down the columns.
+    if not kept:
+        return length <= MAX_WHOLE
+    trailing = known[len(known) - len(gone) :]
+    return set(trailing) == set(gone) or (length <= 1024 and known[-1] not in gone and known[0] not in gone)

@@ -1,0 +1,59 @@
+"""Before planning: values that must lie in memory in their own order get a copy where they are only views."""
+
+from __future__ import annotations
+
+from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.rewrite import carry
+
+from .axes import is_alias, is_free, is_view
+
+
+def materialize(graph: Graph) -> Graph:
+    """`graph` with a `copy` before each reshape of a transposed or expanded value, and at each output that is a view of
+    another order, or a mere number."""
+    made = Graph(graph.name, level=graph.level)
+    new: dict[Value, Value] = {}
+    for value in graph.values:
+        args = tuple(None if a is None else new[a] for a in value.args)
+        if is_alias(value) and args[0] is not None and not _in_order(args[0]):
+            made.scope = value.scope
+            args = (made.call("copy", args[0]),)
+        new[value] = made_value = carry(made, value, args)
+        if is_view(made_value) and made_value.hint is not None:
+            # What is computed bears the name that its author gave to a view of it.
+            (shown,) = made_value.inputs
+            if shown.hint is None and not shown.is_leaf and not is_view(shown):
+                shown.hint = made_value.hint
+
+    taken: set[Value] = set()
+
+    def root(value: Value, is_update: bool) -> Value:
+        shown = _shown(value)
+        plain = _in_order(value) and not is_free(shown)
+        if plain and not (is_update and (shown.is_leaf or shown in taken)):
+            if is_update:
+                taken.add(shown)
+            return value
+        made.scope = value.scope
+        copied = made.call("copy", value)
+        copied.hint = value.hint
+        return copied
+
+    made.outputs = {name: root(new[v], False) for name, v in graph.outputs.items()}
+    made.updates = {name: root(new[v], True) for name, v in graph.updates.items()}
+    return made
+
+
+def _in_order(value: Value) -> bool:
+    """Whether a value's elements lie in memory one after the other, in its own order."""
+    while is_view(value) or is_alias(value):
+        if value.op.name in ("transpose", "broadcast_to"):
+            return False
+        (value,) = value.inputs
+    return True
+
+
+def _shown(value: Value) -> Value:
+    while is_view(value) or is_alias(value):
+        (value,) = value.inputs
+    return value

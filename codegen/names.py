@@ -1,0 +1,67 @@
+"""Names for the variables of one kernel: the author's own where they are free, never a number of ours."""
+
+from __future__ import annotations
+
+import builtins
+import keyword
+
+RESERVED = frozenset(
+    {"tl", "triton", "torch", "row", "col", "mask", "cell", "offset", "program", "programs", "tile", "elements", "rows"}
+    | {"ROWS", "COLS", "BLOCK", "PROGRAMS", "launch", "float", "range", "run", "main"}
+    | {"sign", "expm1", "log1p", "tanh", "power", "max_or_nan", "min_or_nan"}
+    | set(keyword.kwlist)
+    | set(keyword.softkwlist)
+    | set(dir(builtins))
+)
+
+WORDS = {"add": "plus", "sub": "minus", "mul": "times", "div": "over", "eq": "is", "ne": "is_not"}
+WORDS |= {"lt": "below", "le": "at_most", "gt": "above", "ge": "at_least", "logical_and": "and", "logical_or": "or"}
+
+
+def identifier(name: str) -> str:
+    """A checked graph name as a Python identifier: dots become underscores."""
+    return name.replace(".", "_")
+
+
+class Names:
+    """Hands out each name once."""
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
+
+    def claim(self, *candidates: str) -> str:
+        """The first candidate that is free and no reserved word, else the last one with a word to tell it apart."""
+        for candidate in candidates:
+            if candidate and self._is_free(candidate):
+                self.taken.add(candidate)
+                return candidate
+        stem = next(c for c in reversed(candidates) if c)
+        suffixes = ("value", "again", "other", "further", "last")
+        for suffix in (*suffixes, *(f"{a}_{b}" for a in suffixes for b in suffixes)):
+            if self._is_free(f"{stem}_{suffix}"):
+                self.taken.add(f"{stem}_{suffix}")
+                return f"{stem}_{suffix}"
+        count = 2
+        while not self._is_free(f"{stem}_no_{count}"):
+            count += 1
+        self.taken.add(f"{stem}_no_{count}")
+        return f"{stem}_no_{count}"
+
+    def _is_free(self, name: str) -> bool:
+        return name not in self.taken and name not in RESERVED and not name.startswith("__")
+
+
+def describe(op: str, args: list[str]) -> str:
+    """A name for what nobody named: `exp_shifted`, `centered_squared`, `one_minus_beta1`; empty if it would be long."""
+    shown = [{"1.0": "one", "0.0": "zero", "2.0": "two", "1": "one"}.get(a, a) for a in args]
+    if not all(a.isidentifier() for a in shown):
+        return ""
+    if op == "mul" and len(set(shown)) == 1:
+        made = f"{shown[0]}_squared"
+    elif len(shown) == 1:
+        made = f"{op}_{shown[0]}"
+    elif op in WORDS:
+        made = f"{shown[0]}_{WORDS[op]}_{shown[1]}"
+    else:
+        return ""
+    return made if len(made) <= 40 else ""

@@ -1,0 +1,165 @@
+"""How each primitive is spelled in Triton: one table, and the helper functions that it names.
+
+Helpers are written in plain `tl`, not libdevice, so that they run under the interpreter too, and keep the stable forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+ATOM = 16
+UNARY = 13
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """`template` with `{0}`, `{1}`, … for the arguments; `binds` is Python's precedence of the result, `needs` that of each
+    argument; `helper` names the helper function that the template calls."""
+
+    template: str
+    binds: int = ATOM
+    needs: tuple[int, ...] = ()
+    helper: str = ""
+
+
+def _infix(sign: str, binds: int) -> Spelling:
+    return Spelling(f"{{0}} {sign} {{1}}", binds, (binds, binds + 1))
+
+
+def _call(function: str, helper: str = "") -> Spelling:
+    return Spelling(f"{function}({{}})", helper=helper)
+
+
+SPELLINGS: Mapping[str, Spelling] = {
+    "neg": Spelling("-{0}", UNARY, (UNARY,)),
+    "abs": _call("tl.abs"),
+    "sign": _call("sign", "sign"),
+    "exp": _call("tl.exp"),
+    "expm1": _call("expm1", "expm1"),
+    "log": _call("tl.log"),
+    "log1p": _call("log1p", "log1p"),
+    "sqrt": _call("tl.sqrt"),
+    "rsqrt": _call("tl.rsqrt"),
+    "sin": _call("tl.sin"),
+    "cos": _call("tl.cos"),
+    "tanh": _call("tanh", "tanh"),
+    "erf": _call("tl.erf"),
+    "floor": _call("tl.floor"),
+    "add": _infix("+", 11),
+    "sub": _infix("-", 11),
+    "mul": _infix("*", 12),
+    "div": _infix("/", 12),
+    "pow": _call("power", "power"),
+    "maximum": Spelling("tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)"),
+    "minimum": Spelling("tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)"),
+    "eq": Spelling("{0} == {1}", 6, (7, 7)),
+    "ne": Spelling("{0} != {1}", 6, (7, 7)),
+    "lt": Spelling("{0} < {1}", 6, (7, 7)),
+    "le": Spelling("{0} <= {1}", 6, (7, 7)),
+    "gt": Spelling("{0} > {1}", 6, (7, 7)),
+    "ge": Spelling("{0} >= {1}", 6, (7, 7)),
+    "logical_and": _infix("&", 9),
+    "logical_or": _infix("|", 7),
+    "logical_not": Spelling("{0} == 0", 6, (7,)),
+    "where": _call("tl.where"),
+    "copy": Spelling("{0}", ATOM, (ATOM,)),
+    "cast": Spelling("{0}.to(tl.{dtype})", ATOM, (ATOM,)),
+    "sum": Spelling("tl.sum({0}, {axis})"),
+    "max": Spelling("tl.max({0}, {axis})"),
+    "min": Spelling("tl.min({0}, {axis})"),
+}
+"""Every primitive that is computed in a kernel. Leaves, views and contractions need no spelling."""
+
+NAN_SAFE: Mapping[str, Spelling] = {
+    "max": Spelling("max_or_nan({0}, {axis})", helper="max_or_nan"),
+    "min": Spelling("min_or_nan({0}, {axis})", helper="min_or_nan"),
+}
+"""Reductions of floats: tl.max and tl.min skip NaN, torch does not."""
+
+IDENTITIES: Mapping[str, Mapping[str, str]] = {
+    "sum": {"float": "0.0", "int": "0"},
+    "max": {"float": 'float("-inf")', "int": "-9223372036854775808"},
+    "min": {"float": 'float("inf")', "int": "9223372036854775807"},
+}
+"""What a reduction takes for lanes outside the tensor."""
+
+COMBINERS: Mapping[str, Spelling] = {
+    "sum": _infix("+", 11),
+    "max": SPELLINGS["maximum"],
+    "min": SPELLINGS["minimum"],
+}
+"""How a carried accumulator takes in one more tile."""
+
+HELPERS: Mapping[str, str] = {
+    "sign": '''\
+@triton.jit
+def sign(x):
+    """−1, 0 or 1."""
+    return (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
+''',
+    "expm1": '''\
+@triton.jit
+def expm1(x):
+    """eˣ − 1 without cancellation near 0 (Kahan): the rounding error of eˣ leaves both factors and cancels."""
+    exp_x = tl.exp(x)
+    near_zero = exp_x == 1.0
+    beyond = (exp_x == float("inf")) | (exp_x - 1.0 == -1.0)
+    log_exp_x = tl.where(near_zero | beyond, 1.0, tl.log(exp_x))
+    return tl.where(near_zero, x, tl.where(beyond, exp_x - 1.0, (exp_x - 1.0) * x / log_exp_x))
+''',
+    "log1p": '''\
+@triton.jit
+def log1p(x):
+    """ln(1 + x) without cancellation near 0 (Kahan): the rounding error of 1 + x leaves both factors and cancels."""
+    one_plus_x = 1.0 + x
+    near_zero = one_plus_x == 1.0
+    beyond = one_plus_x == float("inf")
+    rounded_x = tl.where(near_zero | beyond, 1.0, one_plus_x - 1.0)
+    return tl.where(near_zero | beyond, x, tl.log(one_plus_x) * (x / rounded_x))
+''',
+    "tanh": '''\
+@triton.jit
+def tanh(x):
+    """(eˣ − e⁻ˣ) / (eˣ + e⁻ˣ) as −t / (t + 2) with t = e⁻²ᴵˣᴵ − 1: no overflow, and exact near 0."""
+    t = expm1(-2.0 * tl.abs(x))
+    magnitude = -t / (t + 2.0)
+    return tl.where(x < 0.0, -magnitude, magnitude)
+''',
+    "power": '''\
+@triton.jit
+def power(base, exponent):
+    """baseᵉˣᵖᵒⁿᵉⁿᵗ, in float64 since a float32 logarithm times a large exponent keeps few digits."""
+    wide = exponent.to(tl.float64) + tl.zeros_like(base).to(tl.float64)
+    magnitude = tl.exp(wide * tl.log(tl.abs(base.to(tl.float64))))
+    is_whole = tl.floor(wide) == wide
+    is_odd = is_whole & (tl.floor(wide * 0.5) * 2.0 != wide)
+    signed = tl.where(base < 0, tl.where(is_odd, -magnitude, tl.where(is_whole, magnitude, float("nan"))), magnitude)
+    return tl.where((wide == 0.0) | (base == 1.0), 1.0, signed).to(base.dtype)
+''',
+    "max_or_nan": '''\
+@triton.jit
+def max_or_nan(x, axis: tl.constexpr, keep_dims: tl.constexpr = False):
+    """The largest, NaN if any is: tl.max alone skips NaN."""
+    has_nan = tl.max((x != x).to(tl.int32), axis=axis, keep_dims=keep_dims)
+    return tl.where(has_nan != 0, float("nan"), tl.max(x, axis=axis, keep_dims=keep_dims))
+''',
+    "min_or_nan": '''\
+@triton.jit
+def min_or_nan(x, axis: tl.constexpr, keep_dims: tl.constexpr = False):
+    """The smallest, NaN if any is: tl.min alone skips NaN."""
+    has_nan = tl.max((x != x).to(tl.int32), axis=axis, keep_dims=keep_dims)
+    return tl.where(has_nan != 0, float("nan"), tl.min(x, axis=axis, keep_dims=keep_dims))
+''',
+}
+
+HELPER_NEEDS: Mapping[str, tuple[str, ...]] = {"tanh": ("expm1",)}
+
+
+def helpers_in_order(names: set[str]) -> list[str]:
+    """The helpers and those that they call, callees first."""
+    ordered: dict[str, None] = {}
+    for name in sorted(names):
+        for needed in (*HELPER_NEEDS.get(name, ()), name):
+            ordered.setdefault(needed)
+    return list(ordered)

@@ -1,0 +1,260 @@
+"""Who may import whom: the judge shares no code with the accused, and the IR needs neither torch nor triton.
+
+The laws are read from the syntax, so an import inside a function counts like one at the top. What
+`tritonnotes/__init__.py` imports counts for nobody else: it is the public face, which every import of a
+submodule runs.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+LINKS = ("ir", "codegen")
+COMPILER = ("tritonnotes.ir", "tritonnotes.codegen")
+IMPORTERS = ("import_module", "__import__")
+COMPUTED = "a module whose name is computed"
+KERNEL_FILES = ("compile.py", "load.py")  # the files of codegen that may know triton
+JUDGES = ("tritonnotes.executor", "tritonnotes.references")
+# All that a judge may know of the compiler: what a graph is, and which op has which reference. Formulas,
+# gradients, decomposition and whatever the compiler grows later are the accused.
+SHARED = (
+    "tritonnotes.ir",
+    "tritonnotes.ir.errors",
+    "tritonnotes.ir.graph",
+    "tritonnotes.ir.registry",
+    "tritonnotes.ir.types",
+)
+
+
+class Import(NamedTuple):
+    file: str
+    line: int
+    importer: str
+    imported: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.importer} imports {self.imported}"
+
+
+def module_name(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def package_files(root: Path) -> dict[str, Path]:
+    """Every module of tritonnotes by its name, those behind the links included."""
+    files = {}
+    for folder, _, names in os.walk(root / "tritonnotes", followlinks=True):
+        for name in names:
+            if name.endswith(".py"):
+                path = Path(folder, name)
+                files[module_name(path, root)] = path
+    return files
+
+
+def imports_of(path: Path, module: str, known: Iterable[str], root: Path) -> Iterator[Import]:
+    """Every import in a file, absolute however spelled; `from package import module` names the module."""
+    known = set(known)
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    file = str(path.relative_to(root))
+    for node in ast.walk(ast.parse(path.read_text("utf-8"), filename=file)):
+        match node:
+            case ast.Import():
+                for alias in node.names:
+                    yield Import(file, node.lineno, module, alias.name)
+            case ast.ImportFrom():
+                base = node.module or ""
+                if node.level:
+                    above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                    base = ".".join([*above, base] if base else above)
+                for alias in node.names:
+                    full = f"{base}.{alias.name}"
+                    yield Import(file, node.lineno, module, full if full in known else base)
+            case ast.Call(func=ast.Attribute(attr=called) | ast.Name(id=called)) if called in IMPORTERS:
+                # A name that only running can tell would slip past every law here.
+                target = node.args[0] if node.args else None
+                name = target.value if isinstance(target, ast.Constant) else COMPUTED
+                yield Import(file, node.lineno, module, str(name))
+
+
+def all_imports(root: Path) -> list[Import]:
+    files = package_files(root)
+    return [found for module, path in files.items() for found in imports_of(path, module, files, root)]
+
+
+def within(name: str, *packages: str) -> bool:
+    return any(name == package or name.startswith(package + ".") for package in packages)
+
+
+def reached_from(start: str, imports: list[Import]) -> Iterator[Import]:
+    """Every import of a judge and of the modules it imports in turn, up to the border of the compiler.
+
+    Not beyond it: a graph registers its primitives and its operators apply them, so `ir` is one connected
+    whole.
+    """
+    edges: dict[str, list[Import]] = {}
+    for found in imports:
+        edges.setdefault(found.importer, []).append(found)
+    seen = {start}
+    waiting = [start]
+    while waiting:
+        for found in edges.get(waiting.pop(), []):
+            yield found
+            if found.imported not in seen and not within(found.imported, *COMPILER):
+                seen.add(found.imported)
+                waiting.append(found.imported)
+
+
+def violations(root: Path) -> list[str]:
+    imports = all_imports(root)
+    broken = []
+    for found in imports:
+        importer, imported = found.importer, found.imported
+        if within(imported, *LINKS):
+            broken.append(f"{found}; it is imported as tritonnotes.{imported}")
+        if within(importer, "tritonnotes.ir"):
+            if within(imported, "torch", "triton"):
+                broken.append(f"{found}; ir needs neither torch nor triton")
+            if within(imported, "tritonnotes") and not within(imported, "tritonnotes.ir"):
+                broken.append(f"{found}; ir knows nothing of tritonnotes but itself")
+        if within(importer, "tritonnotes.codegen"):
+            if within(imported, "torch"):
+                broken.append(f"{found}; codegen needs no torch")
+            if within(imported, "triton") and Path(found.file).name not in KERNEL_FILES:
+                broken.append(f"{found}; in codegen only {' and '.join(KERNEL_FILES)} know triton")
+            if within(imported, "tritonnotes") and not within(imported, *COMPILER):
+                broken.append(f"{found}; codegen knows nothing of tritonnotes but ir and itself")
+        if imported == COMPUTED and within(importer, *COMPILER, *JUDGES):
+            broken.append(f"{found}; no test can tell what that is")
+    for judge in JUDGES:
+        for found in reached_from(judge, imports):
+            if found.imported == "tritonnotes":
+                broken.append(f"{found}; from {judge} that is the public face, which imports everything")
+                break  # and reaches everything, so one line says it all
+            if within(found.imported, *COMPILER) and found.imported not in SHARED:
+                broken.append(f"{found}; {judge} reaches it, and the judge shares no code with the accused")
+    return broken
+
+
+def test_nobody_breaks_the_import_laws() -> None:
+    assert violations(ROOT) == []
+
+
+def test_every_folder_of_the_package_is_seen() -> None:
+    files = package_files(ROOT)
+    for module in ("tritonnotes", "tritonnotes.ir.errors", "tritonnotes.codegen.cache"):
+        assert module in files
+    on_disk = {path for link in LINKS for path in (ROOT / link).rglob("*.py")}
+    assert on_disk <= {path.resolve() for path in files.values()}
+
+
+def test_nothing_outside_the_package_imports_the_links_by_their_bare_names() -> None:
+    known = package_files(ROOT)
+    for folder in ("tests", "examples", "benchmarks"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for found in imports_of(path, module_name(path, ROOT), known, ROOT):
+                assert not within(found.imported, *LINKS), found
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_links_are_relative_and_lead_to_the_top_level(name: str) -> None:
+    link = ROOT / "tritonnotes" / name
+    assert link.is_symlink(), "git on this machine checked the link out as a file; set core.symlinks"
+    assert os.readlink(link) == f"../{name}"
+    assert link.resolve() == ROOT / name
+    assert (link / "__init__.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("module", "unwanted"),
+    [("tritonnotes.ir", {"torch", "triton"}), ("tritonnotes.codegen.cache", {"torch"})],
+)
+def test_imported_alone_it_leaves_out_what_it_does_not_need(module: str, unwanted: set[str]) -> None:
+    # The public face imports everything, so an empty package stands in for it.
+    script = f"""
+import importlib, sys, types
+bare = types.ModuleType("tritonnotes")
+bare.__path__ = [{str(ROOT / "tritonnotes")!r}]
+sys.modules["tritonnotes"] = bare
+importlib.import_module({module!r})
+print(*sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    loaded = set(done.stdout.split())
+    assert module in loaded
+    assert not unwanted & loaded
+
+
+# The checker itself: every law has a violation planted, in a copy, and must be seen to break
+
+PLANTS = [
+    ("ir/planted.py", "import torch", "ir needs neither"),
+    ("ir/planted.py", "def f():\n    from torch.nn import functional", "ir needs neither"),
+    ("ir/planted.py", "import triton.language as tl", "ir needs neither"),
+    ("ir/ops/planted.py", "from tritonnotes import codegen", "knows nothing of tritonnotes but itself"),
+    ("ir/ops/planted.py", "from ...codegen import cache", "knows nothing of tritonnotes but itself"),
+    ("ir/planted.py", "import tritonnotes", "knows nothing of tritonnotes but itself"),
+    ("ir/planted.py", "from ir import errors", "imported as tritonnotes.ir"),
+    ("tritonnotes/planted.py", "import codegen.cache", "imported as tritonnotes.codegen"),
+    ("codegen/planted.py", "import torch", "codegen needs no torch"),
+    ("codegen/planted.py", "if True:\n    import triton", "know triton"),
+    ("codegen/planted.py", "from tritonnotes.runtime import Program", "but ir and itself"),
+    ("ir/planted.py", "import importlib\nname = 'tor' + 'ch'\nimportlib.import_module(name)", "can tell"),
+    ("ir/planted.py", "__import__('torch')", "ir needs neither"),
+    ("tritonnotes/executor.py", "from tritonnotes.ir import gradients", "tritonnotes.executor reaches it"),
+    ("tritonnotes/executor.py", "from .codegen.cache import KernelCache", "tritonnotes.executor reaches it"),
+    ("tritonnotes/executor.py", "def f():\n    from tritonnotes import Graph", "the public face"),
+    ("tritonnotes/references.py", "from .ir.primitives import tanh", "tritonnotes.references reaches it"),
+]
+
+
+def copy_with(tmp_path: Path, file: str, text: str) -> Path:
+    """A small package that keeps every law, with one file more."""
+    for link in LINKS:
+        (tmp_path / link / "ops").mkdir(parents=True)
+        (tmp_path / link / "__init__.py").touch()
+    (tmp_path / "tritonnotes").mkdir()
+    for name in LINKS:
+        (tmp_path / "tritonnotes" / name).symlink_to(f"../{name}")
+    (tmp_path / "tritonnotes/__init__.py").write_text("import torch\nfrom tritonnotes.codegen import cache\n")
+    (tmp_path / "tritonnotes/executor.py").write_text(
+        "import torch\nfrom tritonnotes.ir.graph import Graph\n"
+    )
+    (tmp_path / "tritonnotes/references.py").write_text("import torch\n")
+    (tmp_path / "ir/graph.py").write_text("import networkx\nfrom tritonnotes.ir.errors import CacheError\n")
+    (tmp_path / "ir/gradients.py").write_text("from tritonnotes.ir import graph, primitives\n")
+    (tmp_path / "ir/primitives.py").write_text("import numpy\n")
+    (tmp_path / "codegen/load.py").write_text("import triton\nfrom tritonnotes.codegen import cache\n")
+    shutil.copy(ROOT / "ir/errors.py", tmp_path / "ir")
+    shutil.copy(ROOT / "codegen/cache.py", tmp_path / "codegen")
+    assert violations(tmp_path) == []
+    path = tmp_path / file
+    path.write_text((path.read_text() if path.exists() else "") + text + "\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(("file", "text", "message"), PLANTS)
+def test_planted_violation_is_noticed(tmp_path: Path, file: str, text: str, message: str) -> None:
+    found = violations(copy_with(tmp_path, file, text))
+    assert found, "not noticed"
+    assert any(message in violation for violation in found), found
+
+
+def test_judge_that_reaches_the_accused_by_a_detour_is_noticed(tmp_path: Path) -> None:
+    root = copy_with(tmp_path, "tritonnotes/executor.py", "from . import helper")
+    (root / "tritonnotes/helper.py").write_text("def f():\n    from .further import g\n")
+    (root / "tritonnotes/further.py").write_text("from tritonnotes.ir.graph import Graph\n")
+    assert violations(root) == []
+    (root / "tritonnotes/further.py").write_text("from tritonnotes.ir.decompose import decompose\n")
+    assert any("tritonnotes.executor reaches it" in violation for violation in violations(root))
