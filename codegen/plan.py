@@ -246,7 +246,9 @@ def _loads(units: Units, cluster: frozenset[Unit], again: tuple[Value, ...]) -> 
 
 def _storage_dtype(units: Units, legality: Legality, value: Value, space: Space) -> DType:
     """Statistics between kernels stay float32: only what users see, or a library call reads, is rounded to 16 bits."""
-    if value.dtype.itemsize != 2 or value in units.roots or any(r.is_library for r in legality.readers.get(value, ())):
+    if value.op.kind == "contraction" or value.dtype.itemsize != 2:
+        return value.dtype
+    if value in units.roots or any(r.is_library for r in legality.readers.get(value, ())):
         return value.dtype
     is_whole = units.axes.of(value) == frozenset((*space.rows, *space.cols))
     return value.dtype if is_whole and not space.combines else float32

@@ -195,10 +195,9 @@ class _Writer:
                 lines.append(f"col = {start}tl.arange(0, BLOCK){'' if flat else '[None, :]'}")
         if rows_here:
             which = "tile" if layout.carries else "tl.program_id(0)"
-            wide = ".to(tl.int64)" if self.is_wide else ""
-            lines.append(
-                f"{self._row_name()} = {which}{wide} * {block} + tl.arange(0, {block}){'' if flat else '[:, None]'}"
-            )
+            if self.is_wide:
+                which = f"tl.cast({which}, tl.int64)"
+            lines.append(f"{self._row_name()} = {which} * {block} + tl.arange(0, {block}){'' if flat else '[:, None]'}")
         for text, name in self.shared.items():
             if self._uses_rows(text) == (in_loop if layout.carries else self._uses_rows(text)):
                 lines.append(f"{name} = {text}")

@@ -60,7 +60,8 @@ def _contributions(graph: Graph, value: Value, region: Region | None, d: Value) 
             "return one each, None where there is none"
         )
     # A formula may mix dtypes, as a bfloat16 row and a float32 weight; each cotangent has its argument's.
-    return [(a, c if c is None else P.cast(c, a.dtype)) for a, c in zip(region.args, found, strict=True) if a is not None]
+    pairs = [(a, c) for a, c in zip(region.args, found, strict=True) if a is not None]
+    return [(a, c if c is None else P.cast(c, a.dtype)) for a, c in pairs]
 
 
 def _expanded(contribution: Value, arg: Value) -> Value:

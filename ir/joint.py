@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 
 from .decompose import decompose
@@ -10,9 +9,9 @@ from .errors import DeclarationError
 from .gradients import differentiate
 from .graph import TOP, Graph, Scope, Value
 from .local_names import capture_names
-from .registry import Optimizer
+from .registry import Optimizer, UpdateRule
 from .rewrite import optimize
-from .types import show_shape
+from .types import DType, Shape, show_shape
 
 
 def joint_graph(graph: Graph, loss: str, optimizer: Optimizer) -> Graph:
@@ -59,31 +58,49 @@ def cotangent_name(name: str) -> str:
     return f"gradient.{name}"
 
 
+def update_graph(optimizer: Optimizer, shape: Shape, dtype: DType) -> Graph:
+    """One update alone: parameter `p`, input `g`, the rule's state as slots under its own names."""
+    graph = Graph("update", level="primitive")
+    p = graph.parameter("p", shape, dtype=dtype)
+    g = graph.input("g", shape, dtype)
+    slots = [graph.slot(s, shape, dtype, optimizer.rule.initial[s]) for s in optimizer.rule.state]
+    _append_update(graph, optimizer.rule, p, g, slots, _hyperparameters(graph, optimizer))
+    return optimize(graph)
+
+
 def _append_updates(joint: Graph, gradients: Mapping[Value, Value], optimizer: Optimizer) -> None:
     rule = optimizer.rule
-    hyper: dict[str, object] = {}
-    for name in rule.defaults:
-        given = optimizer.hyperparameters.get(name)
-        # A number that is 0 when the step is compiled switches its term off; all others may change between steps.
-        is_static = isinstance(given, bool) or given == 0
-        hyper[name] = given if is_static and name != "step" else joint.host_scalar(f"{rule.name}.{name}")
-    takes = inspect.signature(rule.formula).parameters
-    assert set(hyper) <= set(takes)
+    hyper = _hyperparameters(joint, optimizer)
     for parameter, gradient in gradients.items():
         joint.scope = TOP
-        slots = [
-            joint.slot(f"{parameter.name}.{s}", parameter.shape, parameter.dtype, rule.initial[s]) for s in rule.state
-        ]
-        joint.scope = Scope(parameter.name, rule.name, rule.note.formula if rule.note else "", phase="update")
-        with capture_names(joint, len(joint.values)):
-            results = rule.formula(parameter, gradient, *slots, **hyper)
-        if not isinstance(results, tuple) or len(results) != 1 + len(slots):
-            count = len(results) if isinstance(results, tuple) else 1
-            raise DeclarationError(
-                f"update rule {rule.name}: returned {count} values for {1 + len(slots)}; return the new parameter, then "
-                f"the new {', '.join(rule.state) or 'state (none)'}, as a tuple"
-            )
-        if results[0].hint is None:
-            results[0].hint = "updated"
-        for state, result in zip([parameter, *slots], results, strict=True):
-            joint.update(state, result)
+        slots = [joint.slot(f"{parameter.name}.{s}", parameter.shape, parameter.dtype, rule.initial[s]) for s in rule.state]
+        _append_update(joint, rule, parameter, gradient, slots, hyper)
+
+
+def _hyperparameters(graph: Graph, optimizer: Optimizer) -> dict[str, object]:
+    """Host scalars, but for bools and for a number that is 0 when the step is compiled, which switches its term off."""
+    hyper: dict[str, object] = {}
+    for name in optimizer.rule.defaults:
+        given = optimizer.hyperparameters.get(name)
+        is_static = name != "step" and (isinstance(given, bool) or given == 0)
+        hyper[name] = given if is_static else graph.host_scalar(f"{optimizer.rule.name}.{name}")
+    return hyper
+
+
+def _append_update(
+    graph: Graph, rule: UpdateRule, parameter: Value, gradient: Value, slots: list[Value], hyper: Mapping[str, object]
+) -> None:
+    note = rule.note.formula if rule.note else next(iter((rule.formula.__doc__ or "").strip().splitlines()), "")
+    graph.scope = Scope(parameter.name, rule.name, note, phase="update")
+    with capture_names(graph, len(graph.values)):
+        results = rule.formula(parameter, gradient, *slots, **hyper)
+    if not isinstance(results, tuple) or len(results) != 1 + len(slots):
+        count = len(results) if isinstance(results, tuple) else 1
+        raise DeclarationError(
+            f"update rule {rule.name}: returned {count} values for {1 + len(slots)}; return the new parameter, then "
+            f"the new {', '.join(rule.state) or 'state (none)'}, as a tuple"
+        )
+    if results[0].hint is None:
+        results[0].hint = "updated"
+    for state, result in zip([parameter, *slots], results, strict=True):
+        graph.update(state, result)

@@ -49,7 +49,8 @@ def sgd_momentum(
     if is_set(weight_decay):
         g = g + weight_decay * p
     fresh = (1 - dampening) * g if is_set(dampening) else g
-    velocity = P.where(step == 1, g, momentum * momentum_buffer + fresh)
+    # Without momentum torch ignores dampening: each step is plain SGD.
+    velocity = P.where(step == 1, g, momentum * momentum_buffer + fresh) if is_set(momentum) else g
     direction = g + momentum * velocity if nesterov else velocity
     return p - lr * direction, velocity
 

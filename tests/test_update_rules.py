@@ -57,25 +57,19 @@ def first_parameter(shape: tuple[int, ...] = (3, 4)) -> Tensor:
 
 
 def by_formula(optimizer: Optimizer, p: Tensor, all_g: list[Tensor]) -> list[list[np.ndarray]]:
-    """Parameter and state after each step. Hyperparameters are numbers of the host, except what a step cannot change."""
+    """Parameter and state after each step. As in a joint graph, bools and zeros are fixed, other numbers the host's."""
     rule = optimizer.rule
     graph = Graph("update", level="primitive")
     leaves = [graph.input(n, p.shape, float64) for n in ("p", "g", *rule.state)]
-    hyper: dict[str, Any] = {
-        name: value
-        if isinstance(value := optimizer.hyperparameters.get(name), bool)
-        else graph.host_scalar(f"hyper.{name}")
-        for name in rule.defaults
-    }
+    given = dict(optimizer.hyperparameters)
+    hyper: dict[str, Any] = {n: v for n, v in given.items() if isinstance(v, bool) or v == 0}
+    hyper |= {n: graph.host_scalar(f"hyper.{n}") for n in rule.defaults if n not in hyper}
     results = rule.formula(*leaves, **hyper)
     current = [p.numpy(), *(np.full(p.shape, rule.initial[s]) for s in rule.state)]
     history = []
     for step, g in enumerate(all_g, 1):
-        numbers = {
-            f"hyper.{n}": v for n, v in (optimizer.hyperparameters | {"step": step}).items() if n in rule.defaults
-        }
-        fed = dict(zip(("p", *rule.state), current, strict=True)) | {"g": g.numpy()} | numbers
-        found = evaluate(graph, {k: v for k, v in fed.items() if not isinstance(v, bool)})
+        numbers = {f"hyper.{n}": v for n, v in (given | {"step": step}).items()}
+        found = evaluate(graph, dict(zip(("p", *rule.state), current, strict=True)) | {"g": g.numpy()} | numbers)
         current = [found[result] for result in results]
         history.append(current)
     return history

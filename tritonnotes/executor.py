@@ -110,7 +110,10 @@ def _checked(value: Value, given: Any, sizes: dict[str, int], exact: bool) -> An
 
 
 def _one_device(known: Mapping[Value, Any]) -> torch.device:
-    devices = {v.device: value for value, v in known.items() if isinstance(v, Tensor)}
+    devices: dict[torch.device, Value] = {}
+    for value, tensor in known.items():
+        if isinstance(tensor, Tensor):
+            devices.setdefault(tensor.device, value)
     if len(devices) > 1:
         shown = ", ".join(f"{value.name!r} on {device}" for device, value in devices.items())
         raise FeedError(f"the tensors lie on different devices ({shown}); move them to one with .to(device)")

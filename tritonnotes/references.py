@@ -184,7 +184,8 @@ def _sgd_momentum(
 ) -> tuple[Tensor, Tensor]:
     g = torch.add(g, p, alpha=weight_decay)
     older = momentum_buffer * momentum
-    momentum_buffer = g.clone() if step == 1 else torch.add(older, g, alpha=1 - dampening)
+    plain = step == 1 or momentum == 0
+    momentum_buffer = g.clone() if plain else torch.add(older, g, alpha=1 - dampening)
     g = torch.add(g, momentum_buffer, alpha=momentum) if nesterov else momentum_buffer
     return torch.sub(p, g, alpha=lr), momentum_buffer
 

@@ -1,0 +1,100 @@
+"""Programs: the launches of a plan in order, over named buffers, with the one source file that holds them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.types import DType, Shape, element_count, show_shape
+
+from .module import render_module
+from .plan import FusionPlan, make_plan, verify_plan
+from .source import KernelSource
+from .tile import Kernel, compute_dtype, destinations_of, make_kernels
+from .units import memory_of
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """Memory of a program. `role` is 'leaf' (fed or held by the model), 'output' (made anew by each run), 'temporary', or
+    'partial' (one row for each program of a kernel, in front of `shape`)."""
+
+    name: str
+    shape: Shape
+    dtype: DType
+    role: str
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """All that a runtime needs: the plan, the tile programs, the buffers and the source.
+
+    `outputs` maps output names to the buffer that holds each, and the shape to show it in. `declared` is the graph that all
+    this came from, for the header of the source.
+    """
+
+    graph: Graph
+    declared: Graph
+    plan: FusionPlan
+    kernels: tuple[Kernel, ...]
+    buffers: tuple[Buffer, ...]
+    outputs: Mapping[str, tuple[str, Shape]]
+
+    @cached_property
+    def _rendered(self) -> tuple[str, tuple[KernelSource, ...]]:
+        return render_module(self.plan, self.kernels, self.declared)
+
+    @property
+    def source(self) -> str:
+        """The generated module: kernels, launchers, and `run`, which launches them in order."""
+        return self._rendered[0]
+
+    @property
+    def kernel_sources(self) -> tuple[KernelSource, ...]:
+        return self._rendered[1]
+
+    def buffer_bytes(self, sizes: Mapping[str, int], programs: int = 1) -> int:
+        """Bytes of all buffers that are not leaves."""
+        total = 0
+        for buffer in self.buffers:
+            if buffer.role != "leaf":
+                count = element_count(buffer.shape, sizes) * (programs if buffer.role == "partial" else 1)
+                total += count * buffer.dtype.itemsize
+        return total
+
+    def __str__(self) -> str:
+        lines = [f"program {self.graph.name}: {len(self.plan.launches)} launches over {len(self.buffers)} buffers"]
+        lines += [f"  {b.role} {b.name}: {b.dtype}{show_shape(b.shape)}" for b in self.buffers]
+        lines += [f"  {i}. {k.name}" for i, k in enumerate(self.plan.launches, 1)]
+        return "\n".join(lines)
+
+
+def make_program(graph: Graph, fusion: str = "greedy", declared: Graph | None = None) -> Program:
+    """Plan a graph of primitives, lower it to tile programs and lay out its buffers; every stage is verified."""
+    plan = make_plan(graph, fusion)
+    verify_plan(plan)
+    kernels = make_kernels(plan)
+    destinations = destinations_of(plan.graph)
+    outputs: dict[str, tuple[str, Shape]] = {}
+    shown: set[Value] = set()
+    for name, value in plan.graph.outputs.items():
+        memory = memory_of(value)
+        memory = destinations.get(memory, memory)
+        shown.add(memory)
+        outputs[name] = (memory.name, value.shape)
+    buffers = [Buffer(v.name, v.shape, v.dtype, "leaf") for v in plan.graph.leaves("input", "parameter", "buffer", "slot")]
+    for kernel in plan.launches:
+        for value in kernel.stores:
+            if value not in destinations:
+                role = "output" if value in shown else "temporary"
+                buffers.append(Buffer(value.name, value.shape, kernel.storage[value], role))
+        for value in kernel.partials:
+            buffers.append(Buffer(partial_name(value), value.shape, compute_dtype(value.dtype), "partial"))
+    return Program(plan.graph, declared or plan.graph, plan, kernels, tuple(buffers), outputs)
+
+
+def partial_name(value: Value) -> str:
+    """The name of the buffer that holds the partial sums of a value."""
+    return f"{value.name}:partial"

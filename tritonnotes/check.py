@@ -1,0 +1,175 @@
+"""The numerics certificate: fused kernels, eager PyTorch and float64 side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .codegen.program import make_program
+from .executor import eager, oracle
+from .ir.graph import Graph
+from .ir.joint import update_graph
+from .ir.registry import Optimizer
+from .ir.types import Dim, DType
+from .model import Model
+from .references import UPDATE_REFERENCES, torch_dtype
+from .runtime import Runner
+from .samples import draw_feeds
+from .state import initial_state
+from .tolerance import Comparison, compare
+
+
+@dataclass(frozen=True)
+class Row:
+    """One result: `what` is 'output', 'gradient' or 'update'; `comparison` how far the kernels are from float64."""
+
+    what: str
+    name: str
+    comparison: Comparison
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """How far every output, gradient and update is from float64, fused and eager. `ok`: all within the policy."""
+
+    graph: str
+    sizes: Mapping[str, int]
+    rows: tuple[Row, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(row.comparison.ok for row in self.rows)
+
+    def __str__(self) -> str:
+        sizes = ", ".join(f"{n}={s}" for n, s in self.sizes.items())
+        lines = [f"certificate of {self.graph}" + (f" at {sizes}" if sizes else "")]
+        lines.append(f"  {'':24} {'fused error':>12} {'eager error':>12} {'allowed':>12}")
+        for row in self.rows:
+            c = row.comparison
+            verdict = "ok" if c.ok else "FAILS"
+            name = f"{row.what} {row.name}"
+            lines.append(f"  {name:24} {c.max_error:12.3e} {c.eager_max_error:12.3e} {c.max_allowed:12.3e}  {verdict}")
+        held = "every result errs at most twice as much as eager, plus two units in the last place"
+        lines.append(f"  {'OK: ' + held if self.ok else 'FAILS: see the rows above'}")
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, object]:
+        """For programs: graph, sizes, ok, and the errors of each row."""
+        rows = [
+            {
+                "what": r.what,
+                "name": r.name,
+                "ok": r.comparison.ok,
+                "max_error": r.comparison.max_error,
+                "eager_max_error": r.comparison.eager_max_error,
+                "allowed": r.comparison.max_allowed,
+            }
+            for r in self.rows
+        ]
+        return {"graph": self.graph, "sizes": dict(self.sizes), "ok": self.ok, "rows": rows}
+
+
+def check(
+    graph: Graph,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    feeds: Mapping[str, Tensor] | None = None,
+    state: Mapping[str, Tensor] | None = None,
+    optimizer: Optimizer | None = None,
+    fusion: str = "greedy",
+    device: object = None,
+    seed: int = 0,
+) -> Certificate:
+    """Compare compiled kernels with eager PyTorch and with float64: outputs, gradients of all parameters and floating
+    inputs, and, given an `optimizer`, three updates by its rule.
+
+    `sizes` gives each `Dim` a size (default 33: awkward on purpose). `feeds` and `state` default to random tensors within
+    the domains of the ops that read them, and to the initial weights.
+    """
+    dims = {s.name: 33 for v in graph.values for s in v.shape if isinstance(s, Dim)}
+    bound = {**dims, **(sizes or {})}
+    model = Model(graph, fusion=fusion, device=device, seed=seed)
+    given = dict(feeds) if feeds is not None else draw_feeds(graph, bound, seed)
+    given = {n: t.to(model.device) for n, t in given.items()}
+    weights = dict(state) if state is not None else initial_state(graph, seed)
+    weights = {n: t.to(model.device) for n, t in weights.items()}
+    model.load_state_dict(weights)
+    rows = _outputs_and_gradients(graph, model, given, weights, seed)
+    if optimizer is not None:
+        dtypes = dict.fromkeys(v.dtype for v in graph.parameters)
+        rows += [row for dtype in dtypes for row in _updates(optimizer, dtype, fusion, model.device, seed)]
+    return Certificate(graph.name, bound, tuple(rows))
+
+
+def _outputs_and_gradients(
+    graph: Graph, model: Model, feeds: dict[str, Tensor], weights: dict[str, Tensor], seed: int
+) -> list[Row]:
+    trained = [v.name for v in graph.parameters]
+    inputs = [v.name for v in graph.inputs if v.dtype.is_float]
+
+    def leaves(tensors: Mapping[str, Tensor], names: list[str], exact: bool) -> dict[str, Tensor]:
+        wide = {n: t.double() if exact and t.is_floating_point() else t.clone() for n, t in tensors.items()}
+        return {n: t.detach().requires_grad_(n in names) for n, t in wide.items()}
+
+    judged = []
+    for run, exact in ((eager, False), (oracle, True)):
+        fed, held = leaves(feeds, inputs, exact), leaves(weights, trained, exact)
+        judged.append((run(graph, fed, held), {**fed, **held}))
+    fed = leaves(feeds, inputs, False)
+    fused = model(**fed)
+    results = [(fused, {**fed, **model.tensors()}), *judged]
+    rows = [Row("output", n, compare(*(r[n].detach() for r, _ in results))) for n in graph.outputs]
+    # Only the outputs that something trained or fed reaches have a gradient.
+    floats = [n for n in graph.outputs if judged[0][0][n].requires_grad]
+    if not floats:
+        return rows
+    generator = torch.Generator().manual_seed(seed)
+    directions = {n: torch.randn(judged[0][0][n].shape, generator=generator).to(judged[0][0][n]) for n in floats}
+    gradients = []
+    for outputs, tensors in results:
+        wanted = {n: tensors[n] for n in (*inputs, *trained)}
+        given = [directions[n].to(outputs[n].dtype) for n in floats]
+        found = torch.autograd.grad([outputs[n] for n in floats], list(wanted.values()), given, allow_unused=True)
+        gradients.append(dict(zip(wanted, found, strict=True)))
+    for name in (*inputs, *trained):
+        parts = [g[name] for g in gradients]
+        if parts[1] is None and parts[0] is None:
+            continue
+        shown = [torch.zeros_like(feeds.get(name, weights.get(name)), dtype=p.dtype) if p is None else p  # type: ignore[arg-type, union-attr]
+                 for p in parts]  # fmt: skip
+        rows.append(Row("gradient", name, compare(*shown)))
+    return rows
+
+
+def _updates(optimizer: Optimizer, dtype: DType, fusion: str, device: torch.device, seed: int) -> list[Row]:
+    """Three updates of one made-up parameter by made-up gradients, by the rule's kernel and by its torch reference.
+
+    A rule is judged on given gradients: where it divides by their size, as Adam does, the rounding of a gradient near 0
+    decides the sign of a whole step, in eager PyTorch as well.
+    """
+    rule = optimizer.rule
+    count = Dim("elements")
+    alone = update_graph(optimizer, (count,), dtype)
+    runner = Runner(make_program(alone, fusion), device)
+    generator = torch.Generator().manual_seed(seed)
+    names = ["p", *rule.state]
+    drawn = [torch.randn(1000, generator=generator, dtype=torch.float64).to(torch_dtype(dtype)) for _ in range(4)]
+    start = {"p": drawn[0], **{s: torch.full((1000,), v, dtype=torch_dtype(dtype)) for s, v in rule.initial.items()}}
+    fused = {n: t.clone().to(device) for n, t in start.items()}
+    eager_state = {n: t.clone() for n, t in start.items()}
+    exact = {n: t.double() for n, t in start.items()}
+    numbers = {n: v for n, v in optimizer.hyperparameters.items()}
+    wanted = {v.name.rpartition(".")[2] for v in alone.leaves("scalar")}
+    reference = UPDATE_REFERENCES[rule.name]
+    for step, gradient in enumerate(drawn[1:], 1):
+        extra = {"step": step} if "step" in rule.defaults else {}
+        scalars = {n: float(v) for n, v in {**numbers, "step": step}.items() if n in wanted}
+        runner.run({**fused, "g": gradient.to(device)}, {count.name: 1000}, scalars)
+        results = reference(eager_state["p"], gradient, *(eager_state[s] for s in rule.state), **numbers, **extra)
+        eager_state = dict(zip(names, results, strict=True))
+        results = reference(exact["p"], gradient.double(), *(exact[s] for s in rule.state), **numbers, **extra)
+        exact = dict(zip(names, results, strict=True))
+    return [Row("update", f"{rule.name} {n}", compare(fused[n], eager_state[n].to(device), exact[n].to(device))) for n in names]

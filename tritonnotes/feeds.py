@@ -1,0 +1,90 @@
+"""What a caller feeds a compiled program: checked, bound to sizes, laid out contiguously."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .ir.errors import FeedError
+from .ir.evaluate import bind_sizes
+from .ir.graph import Graph, Value
+from .ir.registry import Op
+from .ir.types import show_shape
+
+
+class TargetError(FeedError, IndexError):
+    """A class index lies outside the classes."""
+
+
+@dataclass(frozen=True)
+class ClassInput:
+    """An input that holds class indices below `classes`, or `ignore_index`; `op` is what reads them."""
+
+    name: str
+    classes: int
+    ignore_index: int
+    op: str
+
+
+def class_inputs(graph: Graph) -> tuple[ClassInput, ...]:
+    """The inputs of a declared graph that a loss takes class indices from."""
+    found = []
+    for value in graph.values:
+        if not isinstance(value.op, Op) or "ignore_index" not in value.attrs:
+            continue
+        given = dict(zip(value.op.arg_names, value.args, strict=True))
+        for name, domain in value.op.domain.items():
+            target, logits = given.get(name), value.args[0]
+            if domain != "class" or target is None or logits is None or target.op.name != "input":
+                continue
+            classes = logits.shape[1 if len(logits.shape) > 1 else 0]
+            if isinstance(classes, int):
+                found.append(ClassInput(target.name, classes, value.attrs["ignore_index"], value.name))
+    return tuple(found)
+
+
+def bind_feeds(graph: Graph, feeds: Mapping[str, Tensor], device: torch.device) -> tuple[dict[str, Tensor], dict[str, int]]:
+    """Contiguous tensors for the inputs of `graph` by name, and the size of each `Dim`.
+
+    Raises `FeedError` for a missing or unknown input, a wrong dtype, shape or device.
+    """
+    inputs = {v.name: v for v in graph.inputs}
+    unknown = [name for name in feeds if name not in inputs]
+    missing = [name for name in inputs if name not in feeds]
+    if unknown or missing:
+        wrong = f"has no input {unknown[0]!r}" if unknown else f"input {missing[0]!r} is not fed"
+        raise FeedError(f"graph {graph.name!r}: {wrong}; feed {', '.join(inputs) or 'nothing'}")
+    sizes: dict[str, int] = {}
+    bound = {name: _checked(inputs[name], feeds[name], device, sizes) for name in inputs}
+    return bound, sizes
+
+
+def _checked(value: Value, tensor: object, device: torch.device, sizes: dict[str, int]) -> Tensor:
+    what = f"input {value.name!r}"
+    wanted = f"{value.dtype}{show_shape(value.shape)}"
+    if not isinstance(tensor, Tensor):
+        raise FeedError(f"{what}: declared {wanted}, got {type(tensor).__name__}; feed a torch.Tensor")
+    if str(tensor.dtype) != f"torch.{value.dtype}":
+        raise FeedError(f"{what}: declared {wanted}, got {tensor.dtype}; convert it with .to(torch.{value.dtype})")
+    if tensor.device.type != device.type:
+        raise FeedError(f"{what}: lies on {tensor.device}, the program on {device}; move it with .to({str(device)!r})")
+    bind_sizes(value.shape, tuple(tensor.shape), what, sizes)
+    return tensor.contiguous()
+
+
+def check_targets(checks: tuple[ClassInput, ...], feeds: Mapping[str, Tensor]) -> None:
+    """Raise `TargetError` for class indices outside the classes, where the host can see them without waiting for a GPU."""
+    for check in checks:
+        target = feeds[check.name]
+        if target.device.type != "cpu" or target.numel() == 0:
+            continue
+        outside = (target != check.ignore_index) & ((target < 0) | (target >= check.classes))
+        if bool(outside.any()):
+            value = int(target[outside].flatten()[0])
+            raise TargetError(
+                f"{check.op}: target {value} in input {check.name!r} is out of bounds for {check.classes} classes; "
+                f"use 0 to {check.classes - 1}, or {check.ignore_index} to ignore a row"
+            )

@@ -1,0 +1,154 @@
+"""Compiled models: torch modules whose forward and backward are generated kernels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from .codegen.explain import explain_plan
+from .codegen.plan import FusionPlan
+from .codegen.program import Program, make_program
+from .feeds import bind_feeds, check_targets, class_inputs
+from .ir.decompose import decompose
+from .ir.errors import DeclarationError
+from .ir.graph import Graph
+from .ir.joint import cotangent_name, gradient_graph
+from .ir.rewrite import optimize
+from .ir.split import split_gradient
+from .ir.verify import verify
+from .runtime import Runner, pick_device
+from .state import initial_state
+
+
+class Model(torch.nn.Module):
+    """A compiled graph as a torch module. `model(x=..., y=...)` returns a dict of the graph's outputs.
+
+    Parameters and buffers have the names that torch modules would give them. Outputs are differentiable once, with respect
+    to parameters and floating inputs. `plan`, `source` and `explain()` speak of the forward run; `gradient_plan` and
+    `gradient_source` of the backward run that autograd uses.
+    """
+
+    def __init__(self, graph: Graph, *, fusion: str = "greedy", device: object = None, seed: int = 0) -> None:
+        super().__init__()
+        verify(graph)
+        if not graph.outputs:
+            raise DeclarationError(f"graph {graph.name!r} has no outputs; name them with g.output(...)")
+        self.graph = graph
+        self.fusion = fusion
+        self.device = pick_device(device)
+        for name, tensor in initial_state(graph, seed).items():
+            _register(self, name, tensor.to(self.device), graph[name].op.name == "parameter")
+        self._targets = class_inputs(graph)
+        forward = optimize(decompose(graph))
+        self.program = make_program(forward, fusion, graph)
+        self._runner = Runner(self.program, self.device)
+        self._differentiable: dict[tuple[str, ...], _Differentiable] = {}
+
+    def forward(self, **feeds: Tensor) -> dict[str, Tensor]:
+        """The outputs by name. Raises `FeedError` for tensors that do not fit the declared inputs."""
+        bound, sizes = bind_feeds(self.graph, feeds, self.device)
+        check_targets(self._targets, bound)
+        state = self.tensors()
+        wanted = tuple(n for n, t in (*bound.items(), *state.items()) if t.requires_grad)
+        if not (wanted and torch.is_grad_enabled()):
+            return self._runner.run({n: t.detach() for n, t in (*bound.items(), *state.items())}, sizes)
+        if wanted not in self._differentiable:
+            self._differentiable[wanted] = _Differentiable(self.graph, list(wanted), self.fusion, self.device)
+        return self._differentiable[wanted]({**bound, **state}, sizes)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Parameters and buffers by name, as they are now."""
+        return {**dict(self.named_parameters()), **dict(self.named_buffers())}
+
+    @property
+    def plan(self) -> FusionPlan:
+        return self.program.plan
+
+    @property
+    def source(self) -> str:
+        return self.program.source
+
+    def explain(self) -> str:
+        """The fusion plan and its reasons, in a screenful or two."""
+        return explain_plan(self.plan)
+
+    @property
+    def gradient_programs(self) -> tuple[Program, Program]:
+        """The forward and the backward program that autograd runs when all parameters want a gradient."""
+        wanted = tuple(n for n, _ in self.named_parameters())
+        if wanted not in self._differentiable:
+            self._differentiable[wanted] = _Differentiable(self.graph, list(wanted), self.fusion, self.device)
+        made = self._differentiable[wanted]
+        return made.forward.program, made.backward.program
+
+    @property
+    def gradient_plan(self) -> FusionPlan:
+        return self.gradient_programs[1].plan
+
+    @property
+    def gradient_source(self) -> str:
+        return self.gradient_programs[1].source
+
+
+class _Differentiable:
+    """The two programs behind autograd: forward, which also keeps what backward needs, and backward."""
+
+    def __init__(self, graph: Graph, wanted: list[str], fusion: str, device: torch.device) -> None:
+        joint = gradient_graph(graph, wanted)
+        self.outputs = list(graph.outputs)
+        self.floats = [n for n, v in graph.outputs.items() if v.dtype.is_float]
+        split = split_gradient(joint, self.outputs, [cotangent_name(n) for n in self.floats])
+        self.saved = split.saved
+        self.wanted = wanted
+        self.reached = [n for n in wanted if cotangent_name(n) in split.backward.outputs]
+        self.forward = Runner(make_program(split.forward, fusion, graph), device)
+        self.backward = Runner(make_program(split.backward, fusion, graph), device)
+        self.backward_leaves = {b.name for b in self.backward.program.buffers if b.role == "leaf"}
+
+    def __call__(self, leaves: dict[str, Tensor], sizes: dict[str, int]) -> dict[str, Tensor]:
+        results = _Apply.apply(self, sizes, list(leaves), *leaves.values())
+        return dict(zip(self.outputs, results, strict=True))
+
+
+class _Apply(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, programs: _Differentiable, sizes: dict[str, int], names: list[str], *tensors: Tensor) -> Any:
+        leaves = dict(zip(names, tensors, strict=True))
+        results = programs.forward.run({n: t.detach() for n, t in leaves.items()}, sizes)
+        kept = [n for n in names if n in programs.backward_leaves]
+        ctx.save_for_backward(*(leaves[n] for n in kept), *(results[n] for n in programs.saved))
+        ctx.programs, ctx.sizes, ctx.names, ctx.kept = programs, sizes, names, kept
+        outputs = [results[n] for n in programs.outputs]
+        ctx.mark_non_differentiable(*(t for t in outputs if not t.is_floating_point()))
+        return tuple(outputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        programs: _Differentiable = ctx.programs
+        fed = dict(zip((*ctx.kept, *programs.saved), ctx.saved_tensors, strict=True))
+        given = dict(zip(programs.outputs, cotangents, strict=True))
+        fed |= {cotangent_name(n): given[n].contiguous() for n in programs.floats}
+        leaves = {n: t.detach() for n, t in fed.items() if n in programs.backward_leaves}
+        results = programs.backward.run(leaves, ctx.sizes)
+        gradients = {n: results[cotangent_name(n)] for n in programs.reached}
+        return None, None, None, *(gradients.get(n) for n in ctx.names)
+
+
+def _register(module: torch.nn.Module, name: str, tensor: Tensor, is_parameter: bool) -> None:
+    """Put `fc1.weight` where torch would: as `weight` of a submodule `fc1`."""
+    *path, leaf = name.split(".")
+    for part in path:
+        if part not in module._modules:
+            module.add_module(part, torch.nn.Module())
+        module = module.get_submodule(part)
+    try:
+        if is_parameter:
+            module.register_parameter(leaf, torch.nn.Parameter(tensor))
+        else:
+            module.register_buffer(leaf, tensor)
+    except KeyError as error:
+        raise DeclarationError(f"parameter {name!r}: torch modules keep that name for themselves ({error}); rename it") from None

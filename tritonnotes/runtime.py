@@ -1,0 +1,146 @@
+"""Runs programs: on a GPU natively, on the CPU under the strict interpreter."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .codegen.cache import KernelCache
+from .codegen.load import load_source
+from .codegen.program import Program
+from .codegen.tile import Kernel, next_power_of_2
+from .interpreter import launch as interpret
+from .ir.types import element_count
+from .references import torch_dtype
+
+CPU_TILE = 2**16
+"""Elements of a tile under the interpreter, whose cost is per program and not per element."""
+
+PROGRAMS_PER_SM = 2
+"""Programs that share a sum over rows, for each multiprocessor: enough to fill it, few enough to add up quickly."""
+
+KEPT_SIZES = 8
+"""How many sets of sizes keep their buffers, so that a ragged last batch does not evict the others."""
+
+_interpreting = threading.RLock()
+
+
+def pick_device(device: object = None) -> torch.device:
+    """The device asked for; None is the current GPU where there is one, else the CPU."""
+    if device is not None:
+        return torch.device(device)  # type: ignore[arg-type]
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+class Runner:
+    """A program on one device, with its buffers.
+
+    `programs` overrides how many programs share a sum over rows, `tile` the elements of a tile on the CPU: results may then
+    differ in the last bits, as sums are taken in another order.
+    """
+
+    def __init__(
+        self, program: Program, device: torch.device, *, programs: int | None = None, tile: int = CPU_TILE
+    ) -> None:
+        self.program = program
+        self.device = device
+        self.tile = tile
+        self.module: ModuleType = load_source(program.source, KernelCache())
+        self._kernels = {k.name: k for k in program.kernels}
+        self._most_programs = programs or _default_programs(device)
+        self._buffers: OrderedDict[tuple[tuple[str, int], ...], dict[str, Tensor]] = OrderedDict()
+
+    def run(
+        self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int], scalars: Mapping[str, float] | None = None
+    ) -> dict[str, Tensor]:
+        """One run: tensors for all leaves by name, sizes of the `Dim`s, host numbers by name. Returns the outputs."""
+        programs = self._programs(sizes)
+        tensors = {**self._temporaries(sizes, programs), **leaves, **self._outputs(sizes)}
+        run = self.module.run
+        if self.device.type == "cpu":
+            with _interpreting:
+                self.module.launch, native = self._interpreted_launch(sizes, programs), self.module.launch
+                try:
+                    run(tensors, **sizes, **(scalars or {}), programs=programs)
+                finally:
+                    self.module.launch = native
+        else:
+            with torch.cuda.device(self.device):
+                run(tensors, **sizes, **(scalars or {}), programs=programs)
+        result = {}
+        for name, (buffer, shape) in self.program.outputs.items():
+            tensor = tensors[buffer].reshape([_size(s, sizes) for s in shape])
+            # A leaf that is an output is handed out as it is now, not as a later run leaves it.
+            result[name] = tensor.clone() if buffer in leaves else tensor
+        return result
+
+    def _programs(self, sizes: Mapping[str, int]) -> int:
+        """How many programs share each sum: no more than there are tiles."""
+        most = 1
+        for kernel in self.program.kernels:
+            if kernel.layout.carries:
+                block = self._cpu_rows(kernel, sizes) if self.device.type == "cpu" else kernel.layout.row_block
+                most = max(most, -(-element_count(kernel.layout.row_shape, sizes) // block))
+        return min(most, self._most_programs)
+
+    def _temporaries(self, sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
+        key = (*sorted(sizes.items()), ("", programs))
+        found = self._buffers.get(key)
+        if found is None:
+            self._buffers[key] = found = self._allocate(("temporary", "partial"), sizes, programs)
+            if len(self._buffers) > KEPT_SIZES:
+                self._buffers.popitem(last=False)
+        self._buffers.move_to_end(key)
+        return found
+
+    def _outputs(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+        # Outputs are the caller's to keep, so each run makes its own.
+        return self._allocate(("output",), sizes, 1)
+
+    def _allocate(self, roles: Sequence[str], sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
+        made = {}
+        for buffer in self.program.buffers:
+            if buffer.role in roles:
+                shape = [_size(s, sizes) for s in buffer.shape]
+                if buffer.role == "partial":
+                    shape = [programs, *shape]
+                made[buffer.name] = torch.empty(shape, dtype=torch_dtype(buffer.dtype), device=self.device)
+        return made
+
+    def _cpu_rows(self, kernel: Kernel, sizes: Mapping[str, int]) -> int:
+        layout = kernel.layout
+        rows = element_count(layout.row_shape, sizes)
+        size = min(next_power_of_2(max(rows, 1)), max(1, self.tile // max(layout.block, 1)))
+        return size if layout.masks_rows else min(size, layout.exact_rows)
+
+    def _interpreted_launch(self, sizes: Mapping[str, int], programs: int) -> Any:
+        def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+            planned = self._kernels[kernel.__name__]
+            layout = planned.layout
+            options.pop("num_warps", None)
+            if layout.rows:
+                rows = self._cpu_rows(planned, sizes)
+                options["ROWS" if layout.cols else "BLOCK"] = rows
+                if not layout.carries:
+                    grid = (-(-element_count(layout.row_shape, sizes) // rows), *grid[1:])
+            if layout.combines:
+                options["PROGRAMS"] = next_power_of_2(programs)
+            interpret(kernel, grid, arguments, options)
+
+        return launch
+
+
+def _size(size: Any, sizes: Mapping[str, int]) -> int:
+    return element_count((size,), sizes)
+
+
+def _default_programs(device: torch.device) -> int:
+    if device.type == "cpu":
+        return 1
+    return PROGRAMS_PER_SM * torch.cuda.get_device_properties(device).multi_processor_count

@@ -1,0 +1,142 @@
+"""The training step: forward, gradients and the optimizer's update as one program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .codegen.explain import explain_plan
+from .codegen.plan import FusionPlan
+from .codegen.program import Program, make_program
+from .feeds import bind_feeds, check_targets, class_inputs
+from .ir.errors import DeclarationError, FeedError
+from .ir.graph import Graph
+from .ir.joint import joint_graph
+from .ir.registry import Optimizer
+from .ir.verify import verify, verify_joint
+from .model import Model
+from .references import torch_dtype
+from .runtime import Runner
+
+
+class TrainingStep:
+    """`step(x=..., y=...)` trains on one batch and returns the graph's outputs, as they were before the update.
+
+    `hyperparameters` may be changed between steps (`step.hyperparameters["lr"] = 1e-4`): nothing is compiled anew. `model`
+    holds the weights, in evaluation form. `plan`, `source` and `explain()` speak of the whole step.
+    """
+
+    def __init__(
+        self, graph: Graph, loss: str, optimizer: Optimizer, *, fusion: str = "greedy", device: object = None, seed: int = 0
+    ) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise DeclarationError(
+                f"compile_step: optimizer is {optimizer!r}; pass an update rule with its numbers, as in tn.adam(lr=1e-3)"
+            )
+        verify(graph)
+        self.graph = graph
+        self.loss = loss
+        self.optimizer = optimizer
+        joint = joint_graph(graph, loss, optimizer)
+        verify(joint)
+        verify_joint(joint)
+        self.program: Program = make_program(joint, fusion, graph)
+        self.model = Model(graph, fusion=fusion, device=device, seed=seed)
+        self.device = self.model.device
+        self.steps = 0
+        self._fixed = {n: v for n, v in optimizer.hyperparameters.items() if f"{optimizer.rule.name}.{n}" not in joint_scalars(joint)}
+        self.hyperparameters: dict[str, float | bool] = dict(optimizer.hyperparameters)
+        self.slots: dict[str, Tensor] = {
+            s.name: torch.full(s.shape, s.attrs["init"], dtype=torch_dtype(s.dtype), device=self.device)  # type: ignore[arg-type]
+            for s in joint.leaves("slot")
+        }
+        self._targets = class_inputs(graph)
+        self._runner = Runner(self.program, self.device)
+        self._updated = list(joint.updates)
+
+    def __call__(self, **feeds: Tensor) -> dict[str, Tensor]:
+        """One step. Raises `FeedError` for tensors that do not fit, before anything is changed."""
+        bound, sizes = bind_feeds(self.graph, feeds, self.device)
+        check_targets(self._targets, bound)
+        scalars = self._scalars()
+        weights = self.model.tensors()
+        leaves = {n: t.detach() for n, t in (*bound.items(), *weights.items(), *self.slots.items())}
+        with torch.no_grad():
+            outputs = self._runner.run(leaves, sizes, scalars)
+        self.steps += 1
+        changed = [weights[n] for n in self._updated if n in weights]
+        # A kernel writes past autograd's eyes: a backward through the old weights must raise, as after torch's own step.
+        torch.autograd.graph.increment_version(changed)
+        return outputs
+
+    def _scalars(self) -> dict[str, float]:
+        prefix = f"{self.optimizer.rule.name}."
+        names = joint_scalars(self.program.graph)
+        unknown = set(self.hyperparameters) - set(self.optimizer.hyperparameters)
+        if unknown:
+            raise DeclarationError(f"{self.optimizer.rule.name} has no hyperparameter {sorted(unknown)[0]!r}")
+        for name, value in self._fixed.items():
+            if self.hyperparameters[name] != value:
+                raise DeclarationError(
+                    f"{self.optimizer.rule.name}: {name} was {value!r} when the step was compiled, which switched its term off; "
+                    "compile the step anew to switch it on"
+                )
+        given = {**self.hyperparameters, "step": self.steps + 1}
+        return {n.rpartition(".")[2]: float(given[n.removeprefix(prefix)]) for n in names}
+
+    @property
+    def plan(self) -> FusionPlan:
+        return self.program.plan
+
+    @property
+    def source(self) -> str:
+        return self.program.source
+
+    def explain(self) -> str:
+        """The fusion plan of the step and its reasons."""
+        return explain_plan(self.plan)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a bit-for-bit resume needs: `model`, `slots` (optimizer state), `steps`, `hyperparameters`."""
+        return {
+            "model": {n: t.detach().clone() for n, t in self.model.state_dict().items()},
+            "slots": {n: t.clone() for n, t in self.slots.items()},
+            "steps": self.steps,
+            "hyperparameters": dict(self.hyperparameters),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`'s result. Everything is checked before anything is changed."""
+        wanted = {"model", "slots", "steps", "hyperparameters"}
+        if set(state) != wanted:
+            raise FeedError(f"load_state_dict: holds {sorted(state)}, wanted {sorted(wanted)}; pass what state_dict() gave")
+        _check_tensors("model", self.model.state_dict(), state["model"])
+        _check_tensors("slots", self.slots, state["slots"])
+        if not isinstance(state["steps"], int) or state["steps"] < 0:
+            raise FeedError(f"load_state_dict: steps is {state['steps']!r}; it counts steps, so an int ≥ 0")
+        if set(state["hyperparameters"]) != set(self.hyperparameters):
+            raise FeedError(f"load_state_dict: hyperparameters {sorted(state['hyperparameters'])} are another rule's")
+        self.model.load_state_dict(state["model"])
+        for name, tensor in state["slots"].items():
+            self.slots[name].copy_(tensor)
+        self.steps = state["steps"]
+        self.hyperparameters = dict(state["hyperparameters"])
+
+
+def joint_scalars(joint: Graph) -> list[str]:
+    """The names of the host numbers that a joint graph takes."""
+    return [v.name for v in joint.leaves("scalar")]
+
+
+def _check_tensors(what: str, have: Mapping[str, Tensor], given: Mapping[str, Any]) -> None:
+    missing, unknown = sorted(set(have) - set(given)), sorted(set(given) - set(have))
+    if missing or unknown:
+        raise FeedError(f"load_state_dict: {what} lacks {missing} and has unknown {unknown}; load the state of the same graph")
+    for name, tensor in have.items():
+        other = given[name]
+        if not isinstance(other, Tensor) or other.shape != tensor.shape or other.dtype != tensor.dtype:
+            got = f"{other.dtype}{list(other.shape)}" if isinstance(other, Tensor) else type(other).__name__
+            raise FeedError(f"load_state_dict: {what} {name!r} is {got}, wanted {tensor.dtype}{list(tensor.shape)}")
