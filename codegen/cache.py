@@ -153,10 +153,7 @@ class KernelCache:
             for entry in entries:
                 # Another process may sweep the same file at the same moment.
                 with suppress(OSError):
-                    if (
-                        entry.name.startswith(_TEMPORARY_PREFIX)
-                        and entry.stat(follow_symlinks=False).st_mtime < oldest
-                    ):
+                    if entry.name.startswith(_TEMPORARY_PREFIX) and entry.stat(follow_symlinks=False).st_mtime < oldest:
                         os.unlink(entry.path)
 
 

@@ -152,17 +152,13 @@ def _complete(
         raise KernelError(f"kernel {name} has no parameter {', '.join(sorted(unknown))}")
     both = set(signature) & set(constexprs)
     if both:
-        raise KernelError(
-            f"kernel {name}: {', '.join(sorted(both))} cannot be both in signature and a constexpr"
-        )
+        raise KernelError(f"kernel {name}: {', '.join(sorted(both))} cannot be both in signature and a constexpr")
     types: dict[str, str] = {}
     values: dict[str, object] = {}
     for parameter in kernel.params:
         if parameter.name in signature:
             if parameter.is_constexpr:
-                raise KernelError(
-                    f"kernel {name}: {parameter.name} is constexpr and needs a value, not a type"
-                )
+                raise KernelError(f"kernel {name}: {parameter.name} is constexpr and needs a value, not a type")
             types[parameter.name] = signature[parameter.name]
             continue
         if parameter.name in constexprs:

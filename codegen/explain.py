@@ -12,7 +12,8 @@ def explain_plan(plan: FusionPlan, batch: int = 256) -> str:
     lines = [
         f"{plan.graph.name}: {len(plan.launches)} launches ({len(plan.kernels)} generated, "
         f"{len(plan.launches) - len(plan.kernels)} library), {plan.bytes_moved(batch):,} bytes at batch {batch}.",
-        f"Without fusion: {len(unfused.launches)} launches, {unfused.bytes_moved(batch):,} bytes; fusion saves {saved:,}.",
+        f"Without fusion: {len(unfused.launches)} launches, {unfused.bytes_moved(batch):,} bytes; fusion "
+        f"saves {saved:,}.",
         "",
     ]
     for kernel in plan.launches:

@@ -70,7 +70,9 @@ class Legality:
         reductions = [u for u in members if not u.part and u.value.op.kind == "reduction"]
         if combines:
             if partials or reductions:
-                return Refusal("combine", "partials are added up after the programs that write them, so nothing is reduced there")
+                return Refusal(
+                    "combine", "partials are added up after the programs that write them, so nothing is reduced there"
+                )
             if any(axes.of(u.value) != every for u in combines):
                 return Refusal("combine", "each finished sum is computed once, so all values there have its shape")
         cols = {reduced_axes(axes, u.value) for u in reductions}
@@ -92,7 +94,11 @@ class Legality:
                     "one writer", f"{unit.value.name} lacks an axis of the kernel, so several programs would write it"
                 )
         return Space(
-            self._ordered(rows, touched), self._ordered(columns, touched), bool(reductions), bool(partials), bool(combines)
+            self._ordered(rows, touched),
+            self._ordered(columns, touched),
+            bool(reductions),
+            bool(partials),
+            bool(combines),
         )
 
     def _split(
@@ -112,7 +118,9 @@ class Legality:
             if not gone >= rows or (gone - rows and gone - rows != have & columns):
                 return Refusal("two columns", f"{unit.value.name} is not a sum over all rows of this kernel")
             if rows - have:
-                return Refusal("two columns", f"{unit.value.name} does not have all the rows that the kernel walks over")
+                return Refusal(
+                    "two columns", f"{unit.value.name} does not have all the rows that the kernel walks over"
+                )
         return rows, columns
 
     def _touched(self, members: frozenset[Unit]) -> list[Value]:

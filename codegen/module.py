@@ -12,9 +12,10 @@ from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.types import Dim, Shape, Size
 
 from .axes import is_host
+from .launcher import INDENT, call_lines
 from .names import Names, describe, identifier
 from .plan import FusionPlan, KernelPlan
-from .source import INDENT, KernelSource, call_lines, render_kernel
+from .source import KernelSource, render_kernel
 from .spelling import HELPERS, helpers_in_order
 from .tile import Kernel, destinations_of, number_text
 from .units import memory_of
@@ -58,7 +59,10 @@ def render_module(
     run_text = run.text()
     imports = ["import math", ""] if "math." in run_text else []
     parts = [
-        "\n".join([*_header(plan, declared), "", *imports, "import torch", "import triton", "import triton.language as tl"]) + "\n",
+        "\n".join(
+            [*_header(plan, declared), "", *imports, "import torch", "import triton", "import triton.language as tl"]
+        )
+        + "\n",
         _LAUNCH,
         *(HELPERS[name] for name in helpers),
     ]
@@ -115,7 +119,9 @@ class _Run:
         # One Dim keeps its own name here: sizes are passed by name.
         arguments = ["t", "*", *(d.name for d in self.dims), *(self.host_names[v] for v in self.scalars), "programs=1"]
         lines = call_lines("def run(", arguments, "):")
-        lines.append(f'{INDENT}"""Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""')
+        lines.append(
+            f'{INDENT}"""Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""'
+        )
         lines += [INDENT + line for line in (*self.host_lines, *calls)]
         return "\n".join(lines) + "\n"
 
@@ -162,7 +168,10 @@ class _Run:
                     yield value.name, f"torch.empty({_tuple_text(value.shape)}, dtype=torch.{dtype}, device=device)"
             for value in kernel.partials:
                 dtype = compute_dtype(value.dtype).name
-                yield partial_name(value), f"torch.empty({_tuple_text((1, *value.shape))}, dtype=torch.{dtype}, device=device)"
+                yield (
+                    partial_name(value),
+                    f"torch.empty({_tuple_text((1, *value.shape))}, dtype=torch.{dtype}, device=device)",
+                )
 
     def _dims(self) -> list[Dim]:
         found: dict[Dim, None] = {}
@@ -183,7 +192,9 @@ class _Run:
             elif p.role == "scalar":
                 assert p.value is not None
                 text = self._host(p.value)
-                arguments.append(f"torch.tensor({text}, dtype=torch.float64, device={self._device()})" if p.is_pointer else text)
+                arguments.append(
+                    f"torch.tensor({text}, dtype=torch.float64, device={self._device()})" if p.is_pointer else text
+                )
             else:
                 assert p.value is not None
                 arguments.append(_tensor(partial_name(p.value) if p.role.startswith("partial") else p.value.name))
@@ -246,7 +257,9 @@ class _Run:
         if value.op.name == "dim_size":
             return value.attrs["dim"], 16
         if value.op.name not in HOST_SPELLINGS or not all(is_host(a) for a in value.inputs):
-            raise PlanError(f"{value.op.name} of {value.name!r} is worked out on the host, which has no {value.op.name}")
+            raise PlanError(
+                f"{value.op.name} of {value.name!r} is worked out on the host, which has no {value.op.name}"
+            )
         template, binds = HOST_SPELLINGS[value.op.name]
         if value.hint and value.inputs:
             # A number that its author named keeps its own line.

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import networkx
 
-from tritonnotes.ir.errors import DeclarationError, PlanError, VerificationError
+from tritonnotes.ir.errors import PlanError, VerificationError
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.types import DType, element_count, float32
 
 from .axes import is_alias, is_free, is_host
 from .fusion import Clusters, Legality, Refusal, Space, fuse_greedily
 from .materialize import materialize
-from .recompute import Recomputation, choose_recomputation
+from .recompute import Recomputation, choose_recomputation, nominal_bytes
 from .units import COMBINE, PARTIAL, Unit, Units, make_units, memory_of
 
 FUSION_MODES = ("greedy", "off")
@@ -44,8 +44,9 @@ class Verdict:
 class KernelPlan:
     """One launch: a generated kernel, or a library call.
 
-    `kind` is 'library', 'elementwise', 'row', 'column', 'row and column' or 'finish'. `loads` and `stores` are whole values
-    in memory; `partials` are sums that leave the kernel as one row for each program, `combines` those it adds up.
+    `kind` is 'library', 'elementwise', 'row', 'column', 'row and column' or 'finish'. `loads` and `stores` are whole
+    values in memory; `partials` are sums that leave the kernel as one row for each program, `combines` those it adds
+    up.
     """
 
     name: str
@@ -119,7 +120,8 @@ class FusionPlan:
 
     def __str__(self) -> str:
         lines = [
-            f"plan of {self.graph.name}: {len(self.kernels)} kernels and {len(self.launches) - len(self.kernels)} library calls, "
+            f"plan of {self.graph.name}: {len(self.kernels)} kernels and {len(self.launches) - len(self.kernels)} "
+            "library calls, "
             f"{self.bytes_moved():,} bytes at batch 256, fusion {self.fusion}"
         ]
         for kernel in self.launches:
@@ -146,7 +148,9 @@ def make_plan(graph: Graph, fusion: str = "greedy") -> FusionPlan:
 
 
 def verify_plan(plan: FusionPlan) -> None:
-    """Raise `VerificationError` unless every primitive is in a kernel and the kernels run in an order that feeds each."""
+    """Raise `VerificationError` unless every primitive is in a kernel and the kernels run in an order that feeds
+    each.
+    """
     placed = [u for k in plan.launches for u in k.units]
     if len(placed) != len(set(placed)) or set(placed) != set(plan.units.units):
         raise VerificationError(f"plan of {plan.graph.name}: some primitive is in no kernel, or in two")
@@ -158,10 +162,14 @@ def verify_plan(plan: FusionPlan) -> None:
         for value in kernel.loads:
             memory = memory_of(value)
             if not memory.is_leaf and memory not in written:
-                raise VerificationError(f"plan of {plan.graph.name}: {kernel.name} reads {memory.name} before it is written")
+                raise VerificationError(
+                    f"plan of {plan.graph.name}: {kernel.name} reads {memory.name} before it is written"
+                )
         for unit in kernel.units:
             if unit.part == COMBINE and unit.value not in written:
-                raise VerificationError(f"plan of {plan.graph.name}: {kernel.name} finishes {unit.value.name} too early")
+                raise VerificationError(
+                    f"plan of {plan.graph.name}: {kernel.name} finishes {unit.value.name} too early"
+                )
         written |= {*kernel.stores, *kernel.partials}
 
 
@@ -174,11 +182,11 @@ class _Sizes(dict[str, int]):
         return self.default
 
 
-def _names(values) -> str:
+def _names(values: Iterable[Value]) -> str:
     return ", ".join(v.name for v in values) or "nothing"
 
 
-def _and_sums(values) -> str:
+def _and_sums(values: Iterable[Value]) -> str:
     return "".join(f", partials of {v.name}" for v in values)
 
 
@@ -284,9 +292,7 @@ def _unique(taken: dict[str, int], name: str) -> str:
     return name if count == 1 else _unique(taken, f"{name}_{count}")
 
 
-def _verdicts(plan: FusionPlan):
-    from .recompute import nominal_bytes
-
+def _verdicts(plan: FusionPlan) -> Iterator[Verdict]:
     units, clusters = plan.units, plan.clusters
     again: dict[Value, set[str]] = {}
     for kernel in plan.launches:
@@ -306,7 +312,9 @@ def _verdicts(plan: FusionPlan):
             memory = memory_of(arg)
             producer = units.producer.get(memory)
             if producer is None:
-                yield Verdict(arg.name, target.name, False, "leaf", f"{memory.op.name} {memory.name} lies in memory", size)
+                yield Verdict(
+                    arg.name, target.name, False, "leaf", f"{memory.op.name} {memory.name} lies in memory", size
+                )
             elif clusters.of[producer] is clusters.of[first] and not is_alias(arg):
                 yield Verdict(arg.name, target.name, True, "same kernel", f"both in {home[first].name}", 2 * size)
             elif home[first].name in again.get(memory, ()):
@@ -318,6 +326,3 @@ def _verdicts(plan: FusionPlan):
                     why = Refusal("column", f"{memory.name} is whole only once every program is done")
                 why = why or Refusal("order", "legal, but other fusions were made first")
                 yield Verdict(arg.name, target.name, False, why.rule, why.reason, 2 * size)
-
-
-__all__ = ["FUSION_MODES", "DeclarationError", "FusionPlan", "KernelPlan", "Verdict", "make_plan", "verify_plan"]

@@ -18,8 +18,8 @@ from .units import memory_of
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory of a program. `role` is 'leaf' (fed or held by the model), 'output' (made anew by each run), 'temporary', or
-    'partial' (one row for each program of a kernel, in front of `shape`)."""
+    """Memory of a program. `role` is 'leaf' (fed or held by the model), 'output' (made anew by each run), 'temporary',
+    or 'partial' (one row for each program of a kernel, in front of `shape`)."""
 
     name: str
     shape: Shape
@@ -31,8 +31,8 @@ class Buffer:
 class Program:
     """All that a runtime needs: the plan, the tile programs, the buffers and the source.
 
-    `outputs` maps output names to the buffer that holds each, and the shape to show it in. `declared` is the graph that all
-    this came from, for the header of the source.
+    `outputs` maps output names to the buffer that holds each, and the shape to show it in. `declared` is the graph
+    that all this came from, for the header of the source.
     """
 
     graph: Graph
@@ -84,7 +84,9 @@ def make_program(graph: Graph, fusion: str = "greedy", declared: Graph | None = 
         memory = destinations.get(memory, memory)
         shown.add(memory)
         outputs[name] = (memory.name, value.shape)
-    buffers = [Buffer(v.name, v.shape, v.dtype, "leaf") for v in plan.graph.leaves("input", "parameter", "buffer", "slot")]
+    buffers = [
+        Buffer(v.name, v.shape, v.dtype, "leaf") for v in plan.graph.leaves("input", "parameter", "buffer", "slot")
+    ]
     for kernel in plan.launches:
         for value in kernel.stores:
             if value not in destinations:

@@ -77,7 +77,9 @@ def _for_kernel(units: Units, legality: Legality, cluster: frozenset[Unit]) -> R
         """Bytes loaded here, and bytes stored elsewhere for this kernel alone."""
         needed = {v for v in loads if v not in chosen}
         needed |= {f for c in chosen for f in candidates[c][1]}
-        stored = sum(nominal_bytes(v) for v in candidates if v not in chosen and _only_reader(units, legality, v, cluster))
+        stored = sum(
+            nominal_bytes(v) for v in candidates if v not in chosen and _only_reader(units, legality, v, cluster)
+        )
         return sum(map(nominal_bytes, needed)) + stored
 
     best: set[Value] = set()
@@ -91,7 +93,9 @@ def _for_kernel(units: Units, legality: Legality, cluster: frozenset[Unit]) -> R
 def _trail(
     units: Units, value: Value, cluster: frozenset[Unit], every: set[int]
 ) -> tuple[list[Value], list[Value]] | None:
-    """The elementwise values behind `value`, itself included, and what they read from memory; None if there are none."""
+    """The elementwise values behind `value`, itself included, and what they read from memory; None if there are
+    none.
+    """
     again: dict[Value, None] = {}
     frontier: dict[Value, None] = {}
     todo = [value]
@@ -152,7 +156,9 @@ def _only_reader(units: Units, legality: Legality, value: Value, cluster: frozen
     if value in units.roots:
         return False
     home = units.producer[value]
-    return all(r in cluster or r is home for r in legality.readers.get(value, ()) if not _same_kernel(r, home, legality))
+    return all(
+        r in cluster or r is home for r in legality.readers.get(value, ()) if not _same_kernel(r, home, legality)
+    )
 
 
 def _same_kernel(reader: Unit, home: Unit, legality: Legality) -> bool:

@@ -14,8 +14,8 @@ UNARY = 13
 
 @dataclass(frozen=True)
 class Spelling:
-    """`template` with `{0}`, `{1}`, … for the arguments; `binds` is Python's precedence of the result, `needs` that of each
-    argument; `helper` names the helper function that the template calls."""
+    """`template` with `{0}`, `{1}`, … for the arguments; `binds` is Python's precedence of the result, `needs` that of
+    each argument; `helper` names the helper function that the template calls."""
 
     template: str
     binds: int = ATOM

@@ -1,8 +1,8 @@
 """Tile programs: what one generated kernel does, step by step, before it is spelled in Triton.
 
-A kernel walks over tiles [ROWS, BLOCK]: rows are spread over programs, columns lie in one program where rows are reduced.
-With only rows or only columns the tile is one-dimensional. Steps are in single assignment form; a step's `form` says
-whether it is a whole tile, one number for each row, one for each column, or one number.
+A kernel walks over tiles [ROWS, BLOCK]: rows are spread over programs, columns lie in one program where rows are
+reduced. With only rows or only columns the tile is one-dimensional. Steps are in single assignment form; a step's
+`form` says whether it is a whole tile, one number for each row, one for each column, or one number.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from tritonnotes.ir.errors import PlanError, VerificationError
 from tritonnotes.ir.graph import Graph, Scope, Value
-from tritonnotes.ir.types import Dim, DType, Shape, Size, bool_, float32, float64, host, int32, int64
+from tritonnotes.ir.types import Dim, DType, Shape, bool_, float32, float64, host, int32, int64
 
 from .axes import Axes, is_view
 from .names import Names, describe, identifier
@@ -29,9 +29,10 @@ TILE, ROW, COL, SCALAR = "tile", "row", "col", "scalar"
 class Layout:
     """The two axes groups of a kernel and how they are cut.
 
-    `block` is the number of columns a program holds at once (0 without columns); `masks_cols` says whether it is no divisor
-    of theirs. `tiles_cols` spreads columns over programs too. `exact_rows` is the largest power of two that divides the
-    rows where their number is known (else 0), and `masks_rows` is false where tiles are cut to divide them.
+    `tile` is the number of elements that a program holds at once on a GPU. `block` is the number of columns a program
+    holds at once (0 without columns); `masks_cols` says whether it is no divisor of theirs. `tiles_cols` spreads
+    columns over programs too. `exact_rows` is the largest power of two that divides the rows where their number is
+    known (else 0), and `masks_rows` is false where tiles are cut to divide them.
     """
 
     rows: tuple[int, ...]
@@ -45,6 +46,7 @@ class Layout:
     combines: bool
     exact_rows: int
     masks_rows: bool
+    tile: int
 
     @property
     def is_flat(self) -> bool:
@@ -53,15 +55,15 @@ class Layout:
 
     @property
     def row_block(self) -> int:
-        """Rows that a program holds at once on a GPU: about 2,048 elements a tile, and a divisor where masks are saved."""
-        size = 1024 if not self.cols else max(1, 2048 // self.block)
+        """Rows that a program holds at once on a GPU: a tile's worth, and a divisor where masks are saved."""
+        size = self.tile if not self.cols else max(1, self.tile // self.block)
         return min(size, self.exact_rows) if self.rows and not self.masks_rows else size
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """An argument of a kernel. `role` is 'in', 'out', 'inout', 'partial in', 'partial out', 'size' or 'scalar'; `value` is
-    the memory, partial sum or host number that it stands for; `dtype` that of the memory."""
+    """An argument of a kernel. `role` is 'in', 'out', 'inout', 'partial in', 'partial out', 'size' or 'scalar';
+    `value` is the memory, partial sum or host number that it stands for; `dtype` that of the memory."""
 
     name: str
     role: str
@@ -78,8 +80,8 @@ class Parameter:
 class Step:
     """One assignment. `op` is 'load', 'number', 'index', 'argument', 'carry', 'combine', 'store', or a primitive.
 
-    `args` are the names of earlier steps. A step that nobody named (`is_named` false) may be written inside its only user.
-    `dtype` is what the kernel computes in, so never float16 or bfloat16.
+    `args` are the names of earlier steps. A step that nobody named (`is_named` false) may be written inside its only
+    user. `dtype` is what the kernel computes in, so never float16 or bfloat16.
     """
 
     name: str
@@ -114,7 +116,9 @@ class Kernel:
         lines = [f"kernel {self.name}: {self.plan.kind}, {shape}"]
         lines.append("  arguments " + ", ".join(f"{p.name}: {p.role} {p.dtype}" for p in self.parameters))
         for step in self.steps:
-            attrs = "".join(f" {k}={v}" for k, v in step.attrs.items() if k in ("pointer", "identity", "number", "axis"))
+            attrs = "".join(
+                f" {k}={v}" for k, v in step.attrs.items() if k in ("pointer", "identity", "number", "axis")
+            )
             lines.append(f"  {step.name}: {step.form} {step.dtype} = {step.op}({', '.join(step.args)}){attrs}")
         return "\n".join(lines)
 
@@ -134,8 +138,8 @@ def destinations_of(graph: Graph) -> dict[Value, Value]:
 
 
 def verify_kernel(kernel: Kernel) -> None:
-    """Raise `VerificationError` unless names are defined once and before use, every reduction that meets masked lanes says
-    its identity, and each store has its own target."""
+    """Raise `VerificationError` unless names are defined once and before use, every reduction that meets masked lanes
+    says its identity, and each store has its own target."""
     known: set[str] = set()
     stored: set[str] = set()
     for step in kernel.steps:
@@ -207,7 +211,7 @@ class _Lowering:
             self._store(value)
         return Kernel(self.kp, self.layout, tuple(self._ordered_parameters()), tuple(self.ordered), self.axes)
 
-    # -- layout --------------------------------------------------------------------------------------------------------
+    # -- layout --
 
     def _layout(self) -> Layout:
         space = self.kp.space
@@ -228,14 +232,26 @@ class _Lowering:
         masks_cols = bool(cols) and (length is None or length % block != 0 or length == 0)
         total = static_size(self.axes.shape(rows)) or 0
         exact = total & -total
-        masks_rows = bool(rows) and exact < (min(128, next_power_of_2(total)) if not cols else max(1, 2048 // block))
+        tile = self._tile(bool(cols))
+        masks_rows = bool(rows) and exact < (min(128, next_power_of_2(total)) if not cols else max(1, tile // block))
         return Layout(
             rows, cols, self.axes.shape(rows), col_shape, block, masks_cols, tiles_cols, space.carries, space.combines,
-            exact, masks_rows or (bool(rows) and not exact),
+            exact, masks_rows or (bool(rows) and not exact), tile,
         )  # fmt: skip
 
+    def _tile(self, has_cols: bool) -> int:
+        """Elements of a tile. Flat kernels move 4 KiB of each operand, two 16-byte accesses a thread; tiles with
+        columns keep several values alive, so 2,048 elements, or 512 of float64, stay clear of spilling."""
+        sizes = [self.kp.storage[memory_of(v)].itemsize for v in (*self.kp.loads, *self.kp.stores) if v.dtype.is_float]
+        widest = max(sizes, default=4)
+        if has_cols:
+            return 512 if widest == 8 else 2048
+        return 4096 // widest
+
     def _split_of(self, axes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Where to cut an elementwise kernel into rows and columns so that most operands are walked without division."""
+        """Where to cut an elementwise kernel into rows and columns so that most operands are walked without
+        division.
+        """
         operands = [tuple(a for a in self.axes.labels[v] if a is not None) for v in (*self.kp.loads, *self.kp.stores)]
         operands = [o for o in operands if o]
 
@@ -250,7 +266,7 @@ class _Lowering:
         cut = max(range(len(axes), 0, -1), key=lambda c: (plain(c), c == len(axes), c))
         return axes[:cut], axes[cut:]
 
-    # -- names -----------------------------------------------------------------------------------------------------------
+    # -- names --
 
     def _claim_memory_names(self) -> None:
         """Arguments first: their names are the users' own."""
@@ -268,7 +284,7 @@ class _Lowering:
         scoped = f"{scope}_{hint}" if hint and scope and scope != hint else ""
         return self.names.claim(hint, scoped, described, whole)
 
-    # -- steps -----------------------------------------------------------------------------------------------------------
+    # -- steps --
 
     def _add(self, step: Step) -> Step:
         self.ordered.append(step)
@@ -299,7 +315,14 @@ class _Lowering:
         else:
             name = self._claim(value, described) if value.hint else self.names.claim(described, identifier(value.name))
         named = Step(
-            name, step.op, step.args, step.form, step.dtype, MappingProxyType(dict(step.attrs)), value.hint is not None, value.scope
+            name,
+            step.op,
+            step.args,
+            step.form,
+            step.dtype,
+            MappingProxyType(dict(step.attrs)),
+            value.hint is not None,
+            value.scope,
         )
         self.steps[value] = self._add(named)
         return named
@@ -333,23 +356,38 @@ class _Lowering:
         attrs: dict[str, Any] = {"axis": axis, "reduction": value.op.name, "both": have_cols and not keeps_cols}
         self._mask_reduction(attrs, value.op.name, arg, rows=True)
         attrs["identity"] = _identity(value.op.name, arg.dtype)
-        memory = self.names.claim(f"{identifier(value.hint or value.name)}_partial", f"{identifier(value.name)}_partial")
+        memory = self.names.claim(
+            f"{identifier(value.hint or value.name)}_partial", f"{identifier(value.name)}_partial"
+        )
         pointer = self._parameter(("partial", value), f"{memory}_ptr", "partial out", value, arg.dtype)
         attrs["pointer"] = pointer.name
         attrs["columns"] = keeps_cols
         name = self._claim(value, describe(value.op.name, [self._text(arg.name)]))
         self._add(
-            Step(name, "carry", (arg.name,), COL if keeps_cols else SCALAR, arg.dtype, MappingProxyType(attrs), True, value.scope)
+            Step(
+                name,
+                "carry",
+                (arg.name,),
+                COL if keeps_cols else SCALAR,
+                arg.dtype,
+                MappingProxyType(attrs),
+                True,
+                value.scope,
+            )
         )
 
     def _combine(self, value: Value) -> None:
         dtype = compute_dtype(value.dtype)
-        memory = self.names.claim(f"{identifier(value.hint or value.name)}_partial", f"{identifier(value.name)}_partial")
+        memory = self.names.claim(
+            f"{identifier(value.hint or value.name)}_partial", f"{identifier(value.name)}_partial"
+        )
         pointer = self._parameter(("partial", value), f"{memory}_ptr", "partial in", value, dtype)
         form = ROW if self.layout.rows else SCALAR
         attrs = {"reduction": value.op.name, "pointer": pointer.name, "identity": _identity(value.op.name, dtype)}
         name = self.memory_names.get(value) or self._claim(value)
-        self.steps[value] = self._add(Step(name, "combine", (), form, dtype, MappingProxyType(attrs), True, value.scope))
+        self.steps[value] = self._add(
+            Step(name, "combine", (), form, dtype, MappingProxyType(attrs), True, value.scope)
+        )
 
     def _resolve(self, value: Value) -> Step:
         """The step that holds a value: computed here, a number, an index, an argument, or loaded."""
@@ -433,14 +471,20 @@ class _Lowering:
         storage = memory.dtype if memory is not value else self.kp.storage[value]
         name = self.memory_names[memory]
         loaded = self.parameters.get(("memory", memory))
-        if loaded is not None and memory is not value and any(
-            self.axes.labels[v] != self.axes.labels[memory] for v in self.kp.loads if memory_of(v) is memory
+        if (
+            loaded is not None
+            and memory is not value
+            and any(self.axes.labels[v] != self.axes.labels[memory] for v in self.kp.loads if memory_of(v) is memory)
         ):
-            raise PlanError(f"update of {memory.name!r} reads it in another order than it writes; copy it with tn.copy first")
+            raise PlanError(
+                f"update of {memory.name!r} reads it in another order than it writes; copy it with tn.copy first"
+            )
         parameter = self._parameter(("memory", memory), f"{name}_ptr", "out", memory, storage)
         source = value if memory is value else memory
         attrs = MappingProxyType({"pointer": parameter.name, "source": source, "storage": storage})
-        self._add(Step(f"store {parameter.name}", "store", (step.name,), self._form(self.axes.of(value)), storage, attrs))
+        self._add(
+            Step(f"store {parameter.name}", "store", (step.name,), self._form(self.axes.of(value)), storage, attrs)
+        )
 
     def _parameter(self, key: tuple[str, Value | str], name: str, role: str, value: Value, dtype: DType) -> Parameter:
         have = self.parameters.get(key)
@@ -469,7 +513,17 @@ class _Lowering:
 
     def _dtype_of(self, value: Value, args: list[Step]) -> DType:
         dtype = compute_dtype(value.dtype)
-        if dtype is int64 and value.op.name in ("where", "min", "max", "add", "sub", "mul", "maximum", "minimum", "copy"):
+        if dtype is int64 and value.op.name in (
+            "where",
+            "min",
+            "max",
+            "add",
+            "sub",
+            "mul",
+            "maximum",
+            "minimum",
+            "copy",
+        ):
             strong = [a.dtype for a in args if a.op != "number" and a.dtype is not bool_]
             # Indices are int32 in a kernel, and so is what is chosen among them.
             return int32 if strong and all(d is int32 for d in strong) else int64

@@ -45,7 +45,9 @@ class Units:
         """The values that a unit reads, views looked through: leaves, aliases and other units' results."""
         if unit.part == COMBINE:
             return []
-        return [source_of(a) for a in unit.value.inputs if not is_free(a) and not is_host(a) and not is_free(base_of(a))]
+        return [
+            source_of(a) for a in unit.value.inputs if not is_free(a) and not is_host(a) and not is_free(base_of(a))
+        ]
 
 
 def source_of(value: Value) -> Value:

@@ -20,12 +20,16 @@ def graph_of(what: str, args: Sequence[object]) -> Graph:
         return graphs.pop()
     if not graphs:
         given = ", ".join(type(a).__name__ for a in args) or "nothing"
-        raise DeclarationError(f"{what}: takes Values of a graph, got {given}; start from g.input(...) or g.parameter(...)")
+        raise DeclarationError(
+            f"{what}: takes Values of a graph, got {given}; start from g.input(...) or g.parameter(...)"
+        )
     names = " and ".join(sorted(g.name for g in graphs))
     raise DeclarationError(f"{what}: its arguments belong to different graphs ({names}); declare them in one")
 
 
-def apply(graph: Graph, op: Op | Primitive | str, args: Sequence[Any], attrs: Mapping[str, Any], name: str | None) -> Value:
+def apply(
+    graph: Graph, op: Op | Primitive | str, args: Sequence[Any], attrs: Mapping[str, Any], name: str | None
+) -> Value:
     """Add `op` to `graph`: as one value, or, for an op in a graph of primitives, by running its formula."""
     if isinstance(op, str):
         op = lookup(op)
@@ -59,10 +63,14 @@ def infer_op(op: Op, args: Sequence[Value | None], attrs: Mapping[str, Any], nam
         out = op.formula(*stand_ins, **attrs)
     except TritonNotesError as error:
         where = f"{op.name} {name!r}" if name else op.name
-        given = ", ".join(f"{n}: {a.dtype}{list(a.shape)}" for n, a in zip(op.arg_names, args, strict=True) if a is not None)
+        given = ", ".join(
+            f"{n}: {a.dtype}{list(a.shape)}" for n, a in zip(op.arg_names, args, strict=True) if a is not None
+        )
         raise type(error)(f"{where} ({given}): {error}") from None
     if not isinstance(out, Value):
-        raise DeclarationError(f"{op.name}: its formula returned {type(out).__name__}; return the one Value it computes")
+        raise DeclarationError(
+            f"{op.name}: its formula returned {type(out).__name__}; return the one Value it computes"
+        )
     return out.shape, out.dtype
 
 
@@ -98,7 +106,9 @@ def _lift(graph: Graph, op: Primitive, args: Sequence[Any]) -> tuple[Value, ...]
     if op.kind != "elementwise":
         for arg in args:
             if not isinstance(arg, Value):
-                raise DeclarationError(f"{op.name}: takes a Value, got {arg!r}; numbers become Values with g.constant(...)")
+                raise DeclarationError(
+                    f"{op.name}: takes a Value, got {arg!r}; numbers become Values with g.constant(...)"
+                )
         return tuple(args)
     first = 1 if op.name == "where" else 0
     numbers = [a if isinstance(a, Value) else plain_number(a, op.name) for a in args]

@@ -9,6 +9,7 @@ import numpy as np
 
 from .errors import FeedError
 from .graph import Graph, Value
+from .registry import Primitive
 from .types import Dim, Shape
 
 Sizes = Mapping[str, int]
@@ -35,6 +36,7 @@ def evaluate(
         else:
             attrs = {k: concrete(v, known) if k in ("shape", "size") else v for k, v in value.attrs.items()}
             with np.errstate(all="ignore"):
+                assert isinstance(value.op, Primitive)
                 result[value] = value.op.evaluate(*(result[a] for a in value.inputs), **attrs)
     return result
 

@@ -35,8 +35,8 @@ EMPTY: Attrs = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Where a primitive comes from: the op instance `name`, its `op`, the op's `formula` and `derivative` in a line each, and
-    the `phase`: 'forward', 'backward' or 'update'."""
+    """Where a primitive comes from: the op instance `name`, its `op`, the op's `formula` and `derivative` in a line
+    each, and the `phase`: 'forward', 'backward' or 'update'."""
 
     name: str
     op: str
@@ -51,8 +51,8 @@ TOP = Scope("", "")
 class Value:
     """One result in a graph: what an op makes of its arguments. Immutable to users.
 
-    Attributes: `graph`, `op` (an `Op` or a `Primitive`), `args` (Values, None where an optional one is absent), `attrs`,
-    `shape`, `dtype`, `name` (unique in the graph), `hint` (the author's own name for it, or None), `scope`.
+    Attributes: `graph`, `op` (an `Op` or a `Primitive`), `args` (Values, None where an optional one is absent),
+    `attrs`, `shape`, `dtype`, `name` (unique in the graph), `hint` (the author's own name for it, or None), `scope`.
     """
 
     __slots__ = ("graph", "index", "op", "args", "attrs", "shape", "dtype", "hint", "scope", "_name", "__weakref__")
@@ -198,7 +198,7 @@ class Graph:
         self._counters: dict[str, int] = {}
         self._derived_names: dict[Value, str] = {}
 
-    # -- declaring ---------------------------------------------------------------------------------------------------
+    # -- declaring --
 
     def input(self, name: str, shape: object, dtype: object = float32) -> Value:
         """Declare a tensor that is fed on every call. `shape` holds ints and `Dim`s."""
@@ -211,10 +211,14 @@ class Graph:
         'kaiming_uniform' (a; torch.nn.Linear's own), the numbers given as keywords."""
         value = self._declare_leaf("parameter", name, shape, dtype, _checked_init(name, init, how))
         if not value.dtype.is_float:
-            raise DTypeError(f"parameter {name!r}: dtype {value.dtype} cannot be trained; use a float dtype or g.buffer")
+            raise DTypeError(
+                f"parameter {name!r}: dtype {value.dtype} cannot be trained; use a float dtype or g.buffer"
+            )
         return value
 
-    def buffer(self, name: str, shape: object, init: str | Number = "zeros", dtype: object = float32, **how: Number) -> Value:
+    def buffer(
+        self, name: str, shape: object, init: str | Number = "zeros", dtype: object = float32, **how: Number
+    ) -> Value:
         """Declare a tensor that belongs to the model but is not trained. `init` as for `parameter`."""
         return self._declare_leaf("buffer", name, shape, dtype, _checked_init(name, init, how))
 
@@ -260,7 +264,7 @@ class Graph:
             )
         self.updates[state.name] = new
 
-    # -- building ----------------------------------------------------------------------------------------------------
+    # -- building --
 
     def call(self, op: Op | Primitive | str, *args: Any, name: str | None = None, **attrs: Any) -> Value:
         """Apply an op to Values and numbers; a number takes the dtype of the Values it meets."""
@@ -299,7 +303,7 @@ class Graph:
             if (name := f"{stem}_{count}") not in self._by_name:
                 return name
 
-    # -- reading -----------------------------------------------------------------------------------------------------
+    # -- reading --
 
     def __getitem__(self, name: str) -> Value:
         if name in self._by_name:
@@ -376,7 +380,7 @@ class Graph:
     def __repr__(self) -> str:
         return f"Graph({self.name!r}, {len(self.values)} values)"
 
-    # -- inside ------------------------------------------------------------------------------------------------------
+    # -- inside --
 
     def _declare_leaf(self, kind: str, name: str, shape: object, dtype: object, attrs: Attrs) -> Value:
         check_name(name, f"graph {self.name!r}: {kind}")

@@ -17,28 +17,36 @@ from .types import DType, Shape, show_shape
 def joint_graph(graph: Graph, loss: str, optimizer: Optimizer) -> Graph:
     """`graph` (declared) with the gradient of its output `loss` and the update of every parameter that it reaches.
 
-    Optimizer state becomes slots named `<parameter>.<state>`, hyperparameters become host scalars named `<rule>.<name>`.
+    Optimizer state becomes slots named `<parameter>.<state>`, hyperparameters become host scalars named
+    `<rule>.<name>`.
     """
     if loss not in graph.outputs:
-        raise DeclarationError(f"compile_step: loss {loss!r} is no output of graph {graph.name!r}; it has {list(graph.outputs)}")
+        raise DeclarationError(
+            f"compile_step: loss {loss!r} is no output of graph {graph.name!r}; it has {list(graph.outputs)}"
+        )
     joint = decompose(graph)
     root = joint.outputs[loss]
     if root.shape != () or not root.dtype.is_float:
         raise DeclarationError(
-            f"compile_step: loss {loss!r} is {root.dtype}{show_shape(root.shape)}; it must be one float, reduce it with "
+            f"compile_step: loss {loss!r} is {root.dtype}{show_shape(root.shape)}; it must be one float, reduce "
+            "it with "
             "reduction='mean' or tn.mean"
         )
     seed = joint.constant(1, root.dtype)
     gradients = differentiate(joint, {root: seed}, joint.parameters)
     if not gradients:
-        raise DeclarationError(f"compile_step: no parameter of graph {graph.name!r} influences {loss!r}; nothing to train")
+        raise DeclarationError(
+            f"compile_step: no parameter of graph {graph.name!r} influences {loss!r}; nothing to train"
+        )
     _append_updates(joint, gradients, optimizer)
     joint.scope = TOP
     return optimize(joint)
 
 
 def gradient_graph(graph: Graph, wanted: list[str]) -> Graph:
-    """`graph` (declared) with, for each float output, an input `d_<output>`, and outputs `d_<leaf>` for the leaves named."""
+    """`graph` (declared) with, for each float output, an input `d_<output>`, and outputs `d_<leaf>` for the leaves
+    named.
+    """
     joint = decompose(graph)
     cotangents: dict[Value, Value] = {}
     for name, out in list(joint.outputs.items()):
@@ -73,16 +81,18 @@ def _append_updates(joint: Graph, gradients: Mapping[Value, Value], optimizer: O
     hyper = _hyperparameters(joint, optimizer)
     for parameter, gradient in gradients.items():
         joint.scope = TOP
-        slots = [joint.slot(f"{parameter.name}.{s}", parameter.shape, parameter.dtype, rule.initial[s]) for s in rule.state]
+        slots = [
+            joint.slot(f"{parameter.name}.{s}", parameter.shape, parameter.dtype, rule.initial[s]) for s in rule.state
+        ]
         _append_update(joint, rule, parameter, gradient, slots, hyper)
 
 
 def _hyperparameters(graph: Graph, optimizer: Optimizer) -> dict[str, object]:
-    """Host scalars, but for bools and for a number that is 0 when the step is compiled, which switches its term off."""
+    """Host scalars, but for bools and for a number left at a default of 0, which switches its term off."""
     hyper: dict[str, object] = {}
-    for name in optimizer.rule.defaults:
+    for name, default in optimizer.rule.defaults.items():
         given = optimizer.hyperparameters.get(name)
-        is_static = name != "step" and (isinstance(given, bool) or given == 0)
+        is_static = isinstance(given, bool) or (given == 0 and default == 0)
         hyper[name] = given if is_static else graph.host_scalar(f"{optimizer.rule.name}.{name}")
     return hyper
 

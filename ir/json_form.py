@@ -35,7 +35,7 @@ MAX_DEPTH = 12
 GraphT = TypeVar("GraphT", bound=Graph)
 
 
-# -- writing -------------------------------------------------------------------------------------------------
+# -- writing --
 
 
 def to_json(graph: Graph) -> str:
@@ -78,7 +78,7 @@ def _tagged(value: object) -> object:
     return [_tagged(part) for part in value] if isinstance(value, tuple) else value
 
 
-# -- reading -------------------------------------------------------------------------------------------------
+# -- reading --
 
 
 def from_json(text: str | bytes, make: Callable[..., GraphT] = Graph) -> GraphT:  # type: ignore[assignment]
@@ -113,13 +113,10 @@ def _graph(document: object, make: Callable[..., GraphT]) -> GraphT:
     )
     if top["format"] != FORMAT or top["version"] != VERSION:
         raise FormatError(
-            f"the file: format {short(top['format'])} version {top['version']}; "
-            f"this reads {FORMAT!r} version {VERSION}"
+            f"the file: format {short(top['format'])} version {top['version']}; this reads {FORMAT!r} version {VERSION}"
         )
     if len(top["values"]) > MAX_VALUES:
-        raise FormatError(
-            f"the file: {len(top['values']):,} values; at most {MAX_VALUES:,} are read, split the graph"
-        )
+        raise FormatError(f"the file: {len(top['values']):,} values; at most {MAX_VALUES:,} are read, split the graph")
     builder = Builder(make, top["name"], top["level"])
     for index, entry in enumerate(top["values"]):
         _each(partial(_add_value, builder, entry), f"values[{index}]", entry)
@@ -145,17 +142,13 @@ _CALL: Mapping[str, type] = {"args": list, "attrs": dict, "scope": list}
 
 
 def _add_value(builder: Builder[Any], entry: object) -> None:
-    fields = _fields(
-        entry, "a value", {"name": str, "op": str, "dtype": str, "shape": list}, {**_CALL, "hint": str}
-    )
+    fields = _fields(entry, "a value", {"name": str, "op": str, "dtype": str, "shape": list}, {**_CALL, "hint": str})
     hint = fields.get("hint")
     if hint is not None:
         check_name(hint, "hint")
     op, dtype = find_op(fields["op"]), find_dtype(fields["dtype"])
     scope = _scope(fields.get("scope", []))
-    builder.add(
-        fields["name"], op, _args(fields), _attrs(fields), _shape(fields["shape"]), dtype, scope, hint
-    )
+    builder.add(fields["name"], op, _args(fields), _attrs(fields), _shape(fields["shape"]), dtype, scope, hint)
 
 
 def _add_region(builder: Builder[Any], entry: object) -> None:
@@ -164,9 +157,7 @@ def _add_region(builder: Builder[Any], entry: object) -> None:
     builder.region(find_op(fields["op"]), _args(fields), _attrs(fields), fields["out"], scope)
 
 
-def _fields(
-    given: object, what: str, required: Mapping[str, type], optional: Mapping[str, type]
-) -> dict[str, Any]:
+def _fields(given: object, what: str, required: Mapping[str, type], optional: Mapping[str, type]) -> dict[str, Any]:
     if not isinstance(given, dict):
         raise FormatError(f"{what}: is {short(given)}; it must be an object with {', '.join(required)}")
     takes = {**required, **optional}
@@ -241,7 +232,7 @@ def _scope(scope: list[object]) -> Any:
     return find_scope(*map(str, scope))
 
 
-# -- JSON itself ---------------------------------------------------------------------------------------------
+# -- JSON itself --
 
 # A string that is never closed counts as one up to the end, so that no text is looked at twice.
 _STRING = re.compile(r'"(?:[^"\\]++|\\.|\\\Z)*+(?:"|\Z)', re.DOTALL)
@@ -264,14 +255,10 @@ def _parsed(text: str | bytes) -> object:
             object_pairs_hook=_object,
             parse_int=_int,
             parse_float=lambda digits: _refuse(digits, 'a float is written {"float": "0.5"}'),
-            parse_constant=lambda name: _refuse(
-                name, 'write {"float": "nan"}, {"float": "inf"} or {"float": "-inf"}'
-            ),
+            parse_constant=lambda name: _refuse(name, 'write {"float": "nan"}, {"float": "inf"} or {"float": "-inf"}'),
         )
     except json.JSONDecodeError as error:
-        raise FormatError(
-            f"the file: not JSON at line {error.lineno}, column {error.colno}: {error.msg}"
-        ) from None
+        raise FormatError(f"the file: not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
 
 
 def _check_depth(text: str) -> None:

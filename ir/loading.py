@@ -48,9 +48,7 @@ class Builder(Generic[GraphT]):
         """The value of this name, if it was read before."""
         found = self._named.get(name)
         if found is None:
-            raise FormatError(
-                f"{short(name)} names no value that comes before; list values ahead of their users"
-            )
+            raise FormatError(f"{short(name)} names no value that comes before; list values ahead of their users")
         return found
 
     def add(
@@ -68,24 +66,18 @@ class Builder(Generic[GraphT]):
         if len(self.graph.values) == MAX_VALUES:
             raise FormatError(f"more than {MAX_VALUES:,} values; split the graph")
         if len(name) > MAX_DERIVED_NAME or not is_name(name):
-            raise FormatError(
-                f"{short(name)} is no name; use ASCII letters, digits and '_', parts joined by '.'"
-            )
+            raise FormatError(f"{short(name)} is no name; use ASCII letters, digits and '_', parts joined by '.'")
         if name in self._named:
             raise FormatError(f"the name {name!r} is given twice; each value has its own")
         if self.graph.level == "primitive" and isinstance(op, Op):
-            raise FormatError(
-                f"{op.name!r} is an op, and this is a graph of primitives; its level must be 'declared'"
-            )
+            raise FormatError(f"{op.name!r} is an op, and this is a graph of primitives; its level must be 'declared'")
         fed = op.name in FED
         if fed:
             check_name(name, op.name)
         inputs = tuple(None if a is None else self.find(a) for a in args)
         self._infer(op, inputs, attrs, shape, dtype)
         self.graph.scope = scope
-        value = self.graph.append(
-            op, inputs, MappingProxyType(dict(attrs)), shape, dtype, name if fed else None
-        )
+        value = self.graph.append(op, inputs, MappingProxyType(dict(attrs)), shape, dtype, name if fed else None)
         for dim in dims_of(value):
             if fed:
                 self._dims.add(dim)
@@ -109,9 +101,7 @@ class Builder(Generic[GraphT]):
             raise
         except Exception as error:
             # A formula is Python that somebody wrote for the attributes its declaring function lets through.
-            raise FormatError(
-                f"{op.name}: its formula cannot take these: {type(error).__name__}: {error}"
-            ) from None
+            raise FormatError(f"{op.name}: its formula cannot take these: {type(error).__name__}: {error}") from None
         if inferred != shape or inferred_dtype is not dtype:
             raise FormatError(
                 f"says {dtype}{show_shape(shape)}, but {op.name} of these arguments is "
@@ -133,9 +123,7 @@ class Builder(Generic[GraphT]):
         except TritonNotesError:
             raise
         except Exception as error:  # as in _infer
-            raise FormatError(
-                f"{op.name}: its formula cannot take these: {type(error).__name__}: {error}"
-            ) from None
+            raise FormatError(f"{op.name}: its formula cannot take these: {type(error).__name__}: {error}") from None
         assert isinstance(op, Op)
         self.graph.regions.append(Region(op, inputs, MappingProxyType(dict(attrs)), end, scope))
 
@@ -183,9 +171,7 @@ def find_scope(name: str, op: str, phase: str) -> Scope:
     if phase not in PHASES:
         raise FormatError(f"scope: phase {short(phase)}; it is one of {', '.join(PHASES)}")
     if name and (len(name) > MAX_DERIVED_NAME or not is_name(name)):
-        raise FormatError(
-            f"scope: {short(name)} is no name; use ASCII letters, digits and '_', parts joined by '.'"
-        )
+        raise FormatError(f"scope: {short(name)} is no name; use ASCII letters, digits and '_', parts joined by '.'")
     if op in UPDATE_RULES:
         note = UPDATE_RULES[op].note
         return Scope(name, op, note.formula if note else "", phase=phase)
@@ -239,9 +225,7 @@ def same_graph(a: Graph, b: Graph) -> bool:
 
 
 def _facts(graph: Graph) -> tuple[object, ...]:
-    def call(
-        op: Op | Primitive, args: Sequence[Value | None], attrs: Mapping[str, Any]
-    ) -> tuple[object, ...]:
+    def call(op: Op | Primitive, args: Sequence[Value | None], attrs: Mapping[str, Any]) -> tuple[object, ...]:
         return op.name, tuple(None if a is None else a.name for a in args), repr(sorted(attrs.items()))
 
     values = [(v.name, call(v.op, v.args, v.attrs), v.shape, v.dtype, v.scope) for v in graph.values]

@@ -1,4 +1,5 @@
-"""The primitives: a closed set. Each is one block: its numpy meaning and its derivative, and so the function users call.
+"""The primitives: a closed set. Each is one block: its numpy meaning and its derivative, and so the function users
+call.
 
 A derivative takes `d`, the cotangent of the result `y`, then the arguments, and returns a cotangent for each argument
 (None: no gradient flows). Elementwise primitives broadcast as torch does; whoever applies a derivative sums the
@@ -41,7 +42,8 @@ def _no_gradient(d: Value, y: Value, *args: Value, **attrs: Any) -> Cotangents:
     return (None,) * len(args)
 
 
-# -- leaves: values that no primitive computes ---------------------------------------------------------------------------
+# -- leaves: values that no primitive computes
+# ---------------------------------------------------------------------------
 
 
 def _leaf(name: str, evaluate: Callable[..., Any] | None = None) -> Primitive:
@@ -85,14 +87,19 @@ def count_along(x: Value, axis: int | Sequence[int] | None = None) -> Value | in
     count: Any = 1
     for a in normalize_axes(axis, len(x.shape), "count_along"):
         size = x.shape[a]
-        count = count * (x.graph.append("dim_size", (), {"dim": size.name}, (), host) if isinstance(size, Dim) else size)
+        count = count * (
+            x.graph.append("dim_size", (), {"dim": size.name}, (), host) if isinstance(size, Dim) else size
+        )
     return count
 
 
-# -- elementwise -----------------------------------------------------------------------------------------------------------
+# -- elementwise
+# -----------------------------------------------------------------------------------------------------------
 
 
-def _elementwise(meaning: Callable[..., Any], *, takes: str = "float", gives: DType | None = None) -> Callable[..., Any]:
+def _elementwise(
+    meaning: Callable[..., Any], *, takes: str = "float", gives: DType | None = None
+) -> Callable[..., Any]:
     """Decorator on a derivative. `takes` is 'float' or 'number'; `gives` is the result's dtype where it is another."""
 
     def make(derivative: Callable[..., Cotangents]) -> Callable[..., Value]:
@@ -105,7 +112,8 @@ def _elementwise(meaning: Callable[..., Any], *, takes: str = "float", gives: DT
             dtype = next((a.dtype for a in reversed(args) if a.dtype is not host), host)
             if takes == "float" and not dtype.is_float:
                 raise DTypeError(
-                    f"{name}: needs a float dtype, got {dtype} for {args[-1].name!r}; cast it first, as in tn.cast(x, 'float32')"
+                    f"{name}: needs a float dtype, got {dtype} for {args[-1].name!r}; cast it first, as in tn.cast(x, "
+                    "'float32')"
                 )
             if takes == "number" and dtype is bool_:
                 raise DTypeError(f"{name}: does not work on bool, got {args[-1].name!r}; cast it, or use &, | and ~")
@@ -308,7 +316,8 @@ def cast(x: Value, dtype: object) -> Value:
     return x if x.dtype is dtype else x.graph.call("cast", x, dtype=dtype)
 
 
-# -- reductions: the reduced axes stay, with size 1 ------------------------------------------------------------------------
+# -- reductions: the reduced axes stay, with size 1
+# ------------------------------------------------------------------------
 
 
 def _reduction(
@@ -318,14 +327,16 @@ def _reduction(
         (x,) = args
         axes = attrs["axes"]
         if x.dtype is bool_:
-            raise DTypeError(f"{name}: does not work on bool, got {x.name!r}; cast it first, as in tn.cast(x, 'float32')")
+            raise DTypeError(
+                f"{name}: does not work on bool, got {x.name!r}; cast it first, as in tn.cast(x, 'float32')"
+            )
         if not empty and any(x.shape[a] == 0 for a in axes):
-            raise ShapeError(f"{name}: {x.name!r} of shape {show_shape(x.shape)} is empty along {axes}; it has no {name}")
+            raise ShapeError(
+                f"{name}: {x.name!r} of shape {show_shape(x.shape)} is empty along {axes}; it has no {name}"
+            )
         return tuple(1 if axis in axes else size for axis, size in enumerate(x.shape)), x.dtype
 
-    PRIMITIVES[name] = Primitive(
-        name, "reduction", infer, lambda x, axes: meaning(x, axis=axes, keepdims=True), vjp, 1
-    )
+    PRIMITIVES[name] = Primitive(name, "reduction", infer, lambda x, axes: meaning(x, axis=axes, keepdims=True), vjp, 1)
 
     def build(x: Value, axis: int | Sequence[int] | None = None, keepdim: bool = False) -> Value:
         axes = normalize_axes(axis, len(x.shape), name)
@@ -365,7 +376,8 @@ def argmax(x: Value, axis: int = -1, keepdim: bool = False) -> Value:
     return min(where(is_largest, index, beyond), axis, keepdim)
 
 
-# -- shape ---------------------------------------------------------------------------------------------------------------
+# -- shape
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def _split_sizes(shape: Shape) -> tuple[int, list[str]]:
@@ -427,7 +439,9 @@ def _infer_broadcast_to(args: tuple[Value, ...], attrs: Mapping[str, Any]) -> tu
     (x,) = args
     shape = as_shape(attrs["shape"], "broadcast_to")
     if broadcast([x.shape, shape], "broadcast_to") != shape:
-        raise ShapeError(f"broadcast_to: {x.name!r} of shape {show_shape(x.shape)} does not expand to {show_shape(shape)}")
+        raise ShapeError(
+            f"broadcast_to: {x.name!r} of shape {show_shape(x.shape)} does not expand to {show_shape(shape)}"
+        )
     return shape, x.dtype
 
 
@@ -455,13 +469,15 @@ def sum_to(x: Value, shape: Shape) -> Value:
     return reshape(sum(x, axes, keepdim=True), shape)
 
 
-# -- contractions: closed under differentiation ------------------------------------------------------------------------------
+# -- contractions: closed under differentiation
+# ------------------------------------------------------------------------------
 
 
 def _float_pair(name: str, a: Value, b: Value) -> DType:
     if a.dtype is not b.dtype or not a.dtype.is_float:
         raise DTypeError(
-            f"{name}: {a.name!r} is {a.dtype} and {b.name!r} is {b.dtype}; both must have one float dtype, cast one of them"
+            f"{name}: {a.name!r} is {a.dtype} and {b.name!r} is {b.dtype}; both must have one float dtype, cast "
+            "one of them"
         )
     return a.dtype
 
@@ -473,7 +489,8 @@ def _infer_matmul(args: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[Sh
     if not a.shape or a.shape[-1] != inner:
         order = "(columns, K)" if attrs["transpose_b"] else "(K, columns)"
         raise ShapeError(
-            f"matmul: {a.name!r} of shape {show_shape(a.shape)} and {b.name!r} of shape {show_shape(b.shape)} do not fit; "
+            f"matmul: {a.name!r} of shape {show_shape(a.shape)} and {b.name!r} of shape {show_shape(b.shape)} do "
+            "not fit; "
             f"(..., K) meets {order} with the same K"
         )
     return (*a.shape[:-1], outer), dtype
@@ -503,7 +520,8 @@ def _infer_matmul_over_rows(args: tuple[Value, ...], attrs: Mapping[str, Any]) -
     dtype = _float_pair("matmul_over_rows", a, b)
     if not a.shape or a.shape[:-1] != b.shape[:-1]:
         raise ShapeError(
-            f"matmul_over_rows: {a.name!r} of shape {show_shape(a.shape)} and {b.name!r} of shape {show_shape(b.shape)} "
+            f"matmul_over_rows: {a.name!r} of shape {show_shape(a.shape)} and {b.name!r} of shape "
+            f"{show_shape(b.shape)} "
             "differ before their last axis; give both the same leading axes"
         )
     return (a.shape[-1], b.shape[-1]), dtype

@@ -52,9 +52,9 @@ class Primitive:
 class Op:
     """A named formula over primitives, with what its users and its tests must know.
 
-    Calling it on Values adds it to their graph. Attributes: `formula(*args, **attrs)`, `derive` (the hand-written gradient
-    `(d_y, y, *args, **attrs) -> cotangents`, or None), `front` (the declaring function, where that differs from the
-    formula), `domain`, `note`, `sample(graph, shape) -> Value`.
+    Calling it on Values adds it to their graph. Attributes: `formula(*args, **attrs)`, `derive` (the hand-written
+    gradient `(d_y, y, *args, **attrs) -> cotangents`, or None), `front` (the declaring function, where that differs
+    from the formula), `domain`, `note`, `sample(graph, shape) -> Value`.
     """
 
     kind = "op"
@@ -129,8 +129,8 @@ class Op:
 class UpdateRule:
     """How an optimizer changes one parameter: `formula(p, g, *state, **hyperparameters) -> (p, *state)`.
 
-    A hyperparameter named `step` is the count of steps, from 1. `initial` gives the state's first values. Calling the rule
-    with hyperparameters gives an `Optimizer`.
+    A hyperparameter named `step` is the count of steps, from 1. `initial` gives the state's first values. Calling the
+    rule with hyperparameters gives an `Optimizer`.
     """
 
     name: str
@@ -205,7 +205,9 @@ def lookup(name: str) -> Primitive | Op:
     """The primitive or op of this name: a closed set, nothing is imported or evaluated to find it."""
     found = PRIMITIVES.get(name) or OPS.get(name)
     if found is None:
-        raise DeclarationError(f"unknown op {name!r}; a custom op must be declared with @tn.op before its graph is read")
+        raise DeclarationError(
+            f"unknown op {name!r}; a custom op must be declared with @tn.op before its graph is read"
+        )
     return found
 
 
@@ -230,7 +232,11 @@ def op(
 
 
 def update_rule(
-    *, state: tuple[str, ...] = (), initial: Mapping[str, float] | None = None, note: Note | None = None, custom: bool = False
+    *,
+    state: tuple[str, ...] = (),
+    initial: Mapping[str, float] | None = None,
+    note: Note | None = None,
+    custom: bool = False,
 ) -> Callable[[Callable[..., tuple[Value, ...]]], UpdateRule]:
     """Decorator: make an update rule of a formula `(p, g, *state, **hyperparameters) -> (p, *state)`."""
 

@@ -11,7 +11,9 @@ from .types import broadcast
 Rule = Callable[[Value], Value | None]
 
 
-def copy_graph(graph: Graph, *, values: Iterable[Value] | None = None, level: str | None = None) -> tuple[Graph, dict[Value, Value]]:
+def copy_graph(
+    graph: Graph, *, values: Iterable[Value] | None = None, level: str | None = None
+) -> tuple[Graph, dict[Value, Value]]:
     """A copy holding `values` (default: all) in order, and the map from old to new. Outputs and updates come along."""
     made = Graph(graph.name, level=level or graph.level)
     new: dict[Value, Value] = {}
@@ -19,7 +21,9 @@ def copy_graph(graph: Graph, *, values: Iterable[Value] | None = None, level: st
         new[value] = carry(made, value, tuple(None if a is None else new[a] for a in value.args))
     made.outputs = {name: new[v] for name, v in graph.outputs.items() if v in new}
     made.updates = {name: new[v] for name, v in graph.updates.items() if v in new}
-    made.regions = [map_region(r, new) for r in graph.regions if r.out in new and all(a is None or a in new for a in r.args)]
+    made.regions = [
+        map_region(r, new) for r in graph.regions if r.out in new and all(a is None or a in new for a in r.args)
+    ]
     return made, new
 
 
@@ -93,7 +97,8 @@ def _live(graph: Graph) -> set[Value]:
     return live
 
 
-# -- algebra: each rule takes a primitive's new arguments and returns what it is instead, or None ------------------------------
+# -- algebra: each rule takes a primitive's new arguments and returns what it is instead, or None
+# ------------------------------
 
 
 def constant_of(value: Value | None) -> Any:
@@ -106,7 +111,9 @@ def _is(value: Value | None, number: float) -> bool:
     return held is not None and not isinstance(held, bool) and held == number
 
 
-def _simplify(graph: Graph, value: Value, args: tuple[Value | None, ...], seen: dict[tuple[Any, ...], Value]) -> Value | None:
+def _simplify(
+    graph: Graph, value: Value, args: tuple[Value | None, ...], seen: dict[tuple[Any, ...], Value]
+) -> Value | None:
     rule = _RULES.get(value.op.name)
     found = rule(value, args) if rule else None
     if found is None:

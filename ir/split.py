@@ -13,8 +13,8 @@ SAVED = "saved."
 
 @dataclass(frozen=True)
 class Split:
-    """`forward` has the graph's outputs and, named `saved.…`, what `backward` takes as inputs beside the same leaves and the
-    cotangents. `saved` lists these names."""
+    """`forward` has the graph's outputs and, named `saved.…`, what `backward` takes as inputs beside the same leaves
+    and the cotangents. `saved` lists these names."""
 
     forward: Graph
     backward: Graph
@@ -22,7 +22,8 @@ class Split:
 
 
 def split_gradient(joint: Graph, outputs: list[str], cotangents: list[str]) -> Split:
-    """Cut `joint`, the result of `gradient_graph`: everything that depends on an input named in `cotangents` is backward.
+    """Cut `joint`, the result of `gradient_graph`: everything that depends on an input named in `cotangents` is
+    backward.
 
     Kept are results of matrix products and of reductions, and statistics made of those alone (mean, rstd); all that is
     elementwise between them is computed again in the backward run.

@@ -33,7 +33,7 @@ MAX_NESTING = 8
 GraphT = TypeVar("GraphT", bound=Graph)
 
 
-# -- writing -------------------------------------------------------------------------------------------------
+# -- writing --
 
 
 def print_graph(graph: Graph) -> str:
@@ -94,7 +94,7 @@ def _show(value: object) -> str:
     return repr(value)
 
 
-# -- reading -------------------------------------------------------------------------------------------------
+# -- reading --
 
 _NAME = r"[A-Za-z0-9_.]+"
 _VALUE = re.compile(rf"({_NAME}): ([a-z0-9]+)\[([^\]]*)\] = ({_NAME})\((.*)\)(?: as ([A-Za-z0-9_]+))?")
@@ -178,9 +178,7 @@ class _Reader(Generic[GraphT]):
 
 def _shape(inside: str) -> Shape:
     parts = inside.split(", ") if inside else []
-    return checked_shape(
-        [_int(part) if part[:1].isdigit() or part[:1] == "-" else Dim(part) for part in parts]
-    )
+    return checked_shape([_int(part) if part[:1].isdigit() or part[:1] == "-" else Dim(part) for part in parts])
 
 
 def _int(digits: str) -> int:
@@ -243,9 +241,7 @@ class _Tokens:
             return taken
         found = _TOKEN.match(self.source, self.position)
         if found is None or found.lastgroup is None:
-            raise FormatError(
-                f"{short(self.source[self.position :])} cannot be read; see the grammar in ir/text.py"
-            )
+            raise FormatError(f"{short(self.source[self.position :])} cannot be read; see the grammar in ir/text.py")
         self.position = found.end()
         self.kind, self.text = found.lastgroup, found[found.lastgroup]
         return taken

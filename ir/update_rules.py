@@ -37,14 +37,12 @@ def sgd(p, g, *, lr, weight_decay=0.0):
         formula="v ← momentum · v + (1 − dampening) · g (first step: v ← g); p ← p − lr · v",
         derivative="",
         strengths="Averages past gradients: steady along a valley, damped across it.",
-        weaknesses="Overshoots when the rate is large; lr scales past steps too, unlike in the older form v ← momentum · v + lr · g.",
+        weaknesses="Overshoots at a large rate; lr scales past steps too, unlike in v ← momentum · v + lr · g.",
         use="Vision networks with a schedule; momentum 0.9.",
         source="torch.optim.SGD; Sutskever et al., 2013",
     ),
 )
-def sgd_momentum(
-    p, g, momentum_buffer, *, lr, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False, step
-):
+def sgd_momentum(p, g, momentum_buffer, *, lr, momentum=0.9, dampening=0.0, weight_decay=0.0, nesterov=False, step):
     """v ← momentum · v + g; p ← p − lr · v"""
     if is_set(weight_decay):
         g = g + weight_decay * p
@@ -58,10 +56,10 @@ def sgd_momentum(
 @update_rule(
     state=("exp_avg", "exp_avg_sq"),
     note=Note(
-        formula="m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 − beta1ᵗ), v̂ = v / (1 − beta2ᵗ)",
+        formula="m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ)",
         derivative="",
         strengths="A step size for every parameter; little tuning; the bias correction makes early steps right.",
-        weaknesses="Two more tensors per parameter; need not converge on every convex problem; L2 decay is scaled by √v̂ too.",
+        weaknesses="Two more tensors per parameter; need not converge; L2 decay is scaled by √v̂ too.",
         use="The usual first choice. eps stands outside the root, as in torch and in the paper's algorithm.",
         source="torch.optim.Adam; Kingma and Ba, 2015",
     ),

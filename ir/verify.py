@@ -32,9 +32,7 @@ def verify(graph: Graph) -> None:
     is the size of something that is fed.
     """
     if graph.level not in LEVELS:
-        raise VerificationError(
-            f"graph {graph.name!r}: level is {graph.level!r}; it is one of {', '.join(LEVELS)}"
-        )
+        raise VerificationError(f"graph {graph.name!r}: level is {graph.level!r}; it is one of {', '.join(LEVELS)}")
     _verify_membership(graph)
     _verify_names(graph)
     memo: Memo = {}
@@ -59,9 +57,7 @@ def verify_joint(graph: Graph) -> None:
 
     verify(graph)
     if graph.level != "primitive":
-        raise VerificationError(
-            f"graph {graph.name!r}: a joint graph has level 'primitive', not {graph.level!r}"
-        )
+        raise VerificationError(f"graph {graph.name!r}: a joint graph has level 'primitive', not {graph.level!r}")
     flow = networkx.DiGraph((arg.index, value.index) for value in graph.values for arg in value.inputs)
     flow.add_edges_from((root.index, "run") for root in graph.roots)
     live = networkx.ancestors(flow, "run") if graph.roots else set()
@@ -112,12 +108,10 @@ def check_arguments(op: Op | Primitive, args: Sequence[Value | None]) -> None:
         raise DeclarationError(f"{op.name}: takes {len(optional)} arguments ({names}), got {len(args)}")
     for index, (arg, may_miss) in enumerate(zip(args, optional, strict=True)):
         if arg is None and not may_miss:
-            raise DeclarationError(
-                f"{op.name}: argument {index + 1} of ({names}) is absent; it must be a value"
-            )
+            raise DeclarationError(f"{op.name}: argument {index + 1} of ({names}) is absent; it must be a value")
 
 
-# -- attributes ----------------------------------------------------------------------------------------------
+# -- attributes --
 
 _ANNOTATED = {"bool": bool, "int": int, "float": float, "str": str}
 
@@ -145,9 +139,7 @@ def check_attrs(op: Op | Primitive, args: Sequence[Value | None], attrs: Attrs) 
         raise DeclarationError(f"{op.name}: {wrong}; its attributes are {', '.join(wanted) or 'none'}")
     for name, value in attrs.items():
         if type(check_attr(value, f"{op.name}: {name}")) is not type(value):
-            raise DeclarationError(
-                f"{op.name}: {name} is a {type(value).__name__}; attributes are plain Python values"
-            )
+            raise DeclarationError(f"{op.name}: {name} is a {type(value).__name__}; attributes are plain Python values")
     if isinstance(op, Op):
         _check_op_attrs(op, attrs)
     else:
@@ -206,13 +198,11 @@ def _check_init_attrs(kind: str, attrs: Attrs) -> None:
     how = {k: v for k, v in attrs.items() if k != "init"}
     init = attrs.get("init")
     if not isinstance(init, str) or not all(type(v) is float for v in how.values()):
-        raise DeclarationError(
-            f"{kind}: init is {init!r} with {how!r}; it is a name, with its numbers as floats"
-        )
+        raise DeclarationError(f"{kind}: init is {init!r} with {how!r}; it is a name, with its numbers as floats")
     _checked_init(kind, init, how)
 
 
-# -- dtypes and leaves ---------------------------------------------------------------------------------------
+# -- dtypes and leaves --
 
 
 def _check_dtypes(op: Primitive, args: Sequence[Value]) -> None:
@@ -238,9 +228,7 @@ def _check_leaf(kind: str, attrs: Attrs, shape: Shape, dtype: DType) -> None:
     if kind in ("constant", "scalar", "dim_size") and shape != ():
         raise ShapeError(f"{kind}: has shape {show_shape(shape)}; it is one number, of shape []")
     if (dtype is host) != (kind in ("scalar", "dim_size")) and not (kind == "constant" and dtype is host):
-        raise DTypeError(
-            f"{kind}: has dtype {dtype}; host is for the numbers that the host knows, and for them alone"
-        )
+        raise DTypeError(f"{kind}: has dtype {dtype}; host is for the numbers that the host knows, and for them alone")
     if kind == "parameter" and not dtype.is_float:
         raise DTypeError(f"parameter: has dtype {dtype}; only floats can be trained")
     if kind == "constant":
@@ -262,23 +250,17 @@ def _as_tuple(value: object) -> tuple[object, ...]:
     return value if isinstance(value, tuple) else ()
 
 
-# -- what verify() asks, in turn -----------------------------------------------------------------------------
+# -- what verify() asks, in turn --
 
 
 def _verify_membership(graph: Graph) -> None:
     for index, value in enumerate(graph.values):
         if value.graph is not graph:
-            _fail(
-                graph, value, f"belongs to graph {value.graph.name!r}, yet is listed in {graph.name!r}", index
-            )
+            _fail(graph, value, f"belongs to graph {value.graph.name!r}, yet is listed in {graph.name!r}", index)
         if value.index != index:
             _fail(graph, value, f"has index {value.index}, but stands at {index}", index)
         for arg in value.inputs:
-            if (
-                arg.graph is not graph
-                or not 0 <= arg.index < len(graph.values)
-                or graph.values[arg.index] is not arg
-            ):
+            if arg.graph is not graph or not 0 <= arg.index < len(graph.values) or graph.values[arg.index] is not arg:
                 _fail(graph, value, f"takes {arg.name!r}, which is no value of this graph", index)
     for value in graph.values:
         late = [arg for arg in value.inputs if arg.index >= value.index]
@@ -292,9 +274,7 @@ def _how_late(graph: Graph, value: Value) -> str:
         cycle = networkx.find_cycle(flow, value.index)
     except networkx.NetworkXNoCycle:
         return "only after it; arguments stand before their users"
-    return "from it: a cycle " + " → ".join(
-        graph.values[i].name for i in (*(e[0] for e in cycle), cycle[0][0])
-    )
+    return "from it: a cycle " + " → ".join(graph.values[i].name for i in (*(e[0] for e in cycle), cycle[0][0]))
 
 
 def _verify_names(graph: Graph) -> None:
@@ -338,9 +318,7 @@ def _verify_roots(graph: Graph) -> None:
             if not is_name(name):
                 raise VerificationError(f"graph {graph.name!r}: {what} {name!r} has no valid name")
             if not _belongs(graph, value):
-                raise VerificationError(
-                    f"graph {graph.name!r}: {what} {name!r} is {value!r}, no value of this graph"
-                )
+                raise VerificationError(f"graph {graph.name!r}: {what} {name!r} is {value!r}, no value of this graph")
     states = {v.name: v for v in graph.leaves(*STATE)}
     for name, value in graph.updates.items():
         state = states.get(name)
@@ -373,25 +351,20 @@ def _verify_region(graph: Graph, region: Region, memo: Memo) -> None:
         _fail(graph, region.out, f"ends a region of {region.op.name!r} that is wrong: {error}")
 
 
-def check_region(
-    op: Op | Primitive, args: Sequence[Value | None], attrs: Attrs, out: Value, memo: Memo
-) -> None:
+def check_region(op: Op | Primitive, args: Sequence[Value | None], attrs: Attrs, out: Value, memo: Memo) -> None:
     """Raise `DeclarationError` unless `op` has a gradient of its own and makes a value such as `out` of `args`."""
     if not isinstance(op, Op) or op.derive is None:
         raise DeclarationError(f"{op.name}: has no gradient of its own, so it forms no region")
     shape, dtype = infer_call(op, args, attrs, (), host, memo)
     if shape != out.shape or dtype is not out.dtype:
         raise ShapeError(
-            f"{op.name}: {out.name!r} is {out.dtype}{show_shape(out.shape)}, but the op infers {dtype}{show_shape(shape)}"
+            f"{op.name}: {out.name!r} is {out.dtype}{show_shape(out.shape)}, but the op infers "
+            f"{dtype}{show_shape(shape)}"
         )
 
 
 def _belongs(graph: Graph, value: object) -> bool:
-    return (
-        isinstance(value, Value)
-        and 0 <= value.index < len(graph.values)
-        and graph.values[value.index] is value
-    )
+    return isinstance(value, Value) and 0 <= value.index < len(graph.values) and graph.values[value.index] is value
 
 
 def _fail(graph: Graph, value: Value, problem: str, index: int | None = None) -> NoReturn:

@@ -80,14 +80,14 @@ def check(
     state: Mapping[str, Tensor] | None = None,
     optimizer: Optimizer | None = None,
     fusion: str = "greedy",
-    device: object = None,
+    device: torch.device | str | None = None,
     seed: int = 0,
 ) -> Certificate:
     """Compare compiled kernels with eager PyTorch and with float64: outputs, gradients of all parameters and floating
     inputs, and, given an `optimizer`, three updates by its rule.
 
-    `sizes` gives each `Dim` a size (default 33: awkward on purpose). `feeds` and `state` default to random tensors within
-    the domains of the ops that read them, and to the initial weights.
+    `sizes` gives each `Dim` a size (default 33: awkward on purpose). `feeds` and `state` default to random tensors
+    within the domains of the ops that read them, and to the initial weights.
     """
     dims = {s.name: 33 for v in graph.values for s in v.shape if isinstance(s, Dim)}
     bound = {**dims, **(sizes or {})}
@@ -138,9 +138,9 @@ def _outputs_and_gradients(
         parts = [g[name] for g in gradients]
         if parts[1] is None and parts[0] is None:
             continue
-        shown = [torch.zeros_like(feeds.get(name, weights.get(name)), dtype=p.dtype) if p is None else p  # type: ignore[arg-type, union-attr]
-                 for p in parts]  # fmt: skip
-        rows.append(Row("gradient", name, compare(*shown)))
+        like = feeds[name] if name in feeds else weights[name]
+        fused_part, eager_part, exact_part = (torch.zeros_like(like) if p is None else p for p in parts)
+        rows.append(Row("gradient", name, compare(fused_part, eager_part, exact_part)))
     return rows
 
 
@@ -172,4 +172,7 @@ def _updates(optimizer: Optimizer, dtype: DType, fusion: str, device: torch.devi
         eager_state = dict(zip(names, results, strict=True))
         results = reference(exact["p"], gradient.double(), *(exact[s] for s in rule.state), **numbers, **extra)
         exact = dict(zip(names, results, strict=True))
-    return [Row("update", f"{rule.name} {n}", compare(fused[n], eager_state[n].to(device), exact[n].to(device))) for n in names]
+    return [
+        Row("update", f"{rule.name} {n}", compare(fused[n], eager_state[n].to(device), exact[n].to(device)))
+        for n in names
+    ]

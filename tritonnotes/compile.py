@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import torch
+
 from .ir.graph import Graph
 from .ir.registry import Optimizer
 from .model import Model
 from .training import TrainingStep
 
 
-def compile(graph: Graph, *, fusion: str = "greedy", device: object = None, seed: int = 0) -> Model:
+def compile(graph: Graph, *, fusion: str = "greedy", device: torch.device | str | None = None, seed: int = 0) -> Model:
     """Compile a declared graph to a `Model`: a torch module whose forward and backward are generated kernels.
 
     `fusion` is 'greedy' or 'off'; `device` None picks the GPU where there is one, else kernels run under Triton's
@@ -18,7 +20,13 @@ def compile(graph: Graph, *, fusion: str = "greedy", device: object = None, seed
 
 
 def compile_step(
-    graph: Graph, loss: str = "loss", optimizer: Optimizer | None = None, *, fusion: str = "greedy", device: object = None, seed: int = 0
+    graph: Graph,
+    loss: str = "loss",
+    optimizer: Optimizer | None = None,
+    *,
+    fusion: str = "greedy",
+    device: torch.device | str | None = None,
+    seed: int = 0,
 ) -> TrainingStep:
     """Compile forward, backward and update of a declared graph to one program.
 

@@ -46,7 +46,9 @@ def class_inputs(graph: Graph) -> tuple[ClassInput, ...]:
     return tuple(found)
 
 
-def bind_feeds(graph: Graph, feeds: Mapping[str, Tensor], device: torch.device) -> tuple[dict[str, Tensor], dict[str, int]]:
+def bind_feeds(
+    graph: Graph, feeds: Mapping[str, Tensor], device: torch.device
+) -> tuple[dict[str, Tensor], dict[str, int]]:
     """Contiguous tensors for the inputs of `graph` by name, and the size of each `Dim`.
 
     Raises `FeedError` for a missing or unknown input, a wrong dtype, shape or device.
@@ -76,7 +78,9 @@ def _checked(value: Value, tensor: object, device: torch.device, sizes: dict[str
 
 
 def check_targets(checks: tuple[ClassInput, ...], feeds: Mapping[str, Tensor]) -> None:
-    """Raise `TargetError` for class indices outside the classes, where the host can see them without waiting for a GPU."""
+    """Raise `TargetError` for class indices outside the classes, where the host can see them without waiting for a
+    GPU.
+    """
     for check in checks:
         target = feeds[check.name]
         if target.device.type != "cpu" or target.numel() == 0:

@@ -26,12 +26,14 @@ from .state import initial_state
 class Model(torch.nn.Module):
     """A compiled graph as a torch module. `model(x=..., y=...)` returns a dict of the graph's outputs.
 
-    Parameters and buffers have the names that torch modules would give them. Outputs are differentiable once, with respect
-    to parameters and floating inputs. `plan`, `source` and `explain()` speak of the forward run; `gradient_plan` and
-    `gradient_source` of the backward run that autograd uses.
+    Parameters and buffers have the names that torch modules would give them. Outputs are differentiable once, with
+    respect to parameters and floating inputs. `plan`, `source` and `explain()` speak of the forward run;
+    `gradient_plan` and `gradient_source` of the backward run that autograd uses.
     """
 
-    def __init__(self, graph: Graph, *, fusion: str = "greedy", device: object = None, seed: int = 0) -> None:
+    def __init__(
+        self, graph: Graph, *, fusion: str = "greedy", device: torch.device | str | None = None, seed: int = 0
+    ) -> None:
         super().__init__()
         verify(graph)
         if not graph.outputs:
@@ -151,4 +153,6 @@ def _register(module: torch.nn.Module, name: str, tensor: Tensor, is_parameter: 
         else:
             module.register_buffer(leaf, tensor)
     except KeyError as error:
-        raise DeclarationError(f"parameter {name!r}: torch modules keep that name for themselves ({error}); rename it") from None
+        raise DeclarationError(
+            f"parameter {name!r}: torch modules keep that name for themselves ({error}); rename it"
+        ) from None

@@ -51,7 +51,7 @@ def torch_dtype(dtype: DType) -> torch.dtype:
     return torch.float64 if dtype.name == "host" else getattr(torch, dtype.name)
 
 
-# -- ops ---------------------------------------------------------------------------------------------------------------
+# -- ops --
 
 
 def _layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, dims: int, eps: float) -> Tensor:
@@ -73,7 +73,7 @@ def _accuracy(logits: Tensor, target: Tensor) -> Tensor:
     return (logits.argmax(-1) == target).float().mean()
 
 
-# -- primitives --------------------------------------------------------------------------------------------------------
+# -- primitives --
 
 
 def _extremum(meaning: Callable[[Tensor, Tensor], Tensor]) -> Reference:
@@ -163,7 +163,7 @@ REFERENCES |= {
 }
 
 
-# -- update rules, from the algorithms in the pages of torch.optim.SGD and torch.optim.Adam ----------------------------
+# -- update rules, from the algorithms in the pages of torch.optim.SGD and torch.optim.Adam --
 
 
 def _sgd(p: Tensor, g: Tensor, *, lr: float, weight_decay: float = 0.0) -> tuple[Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -31,18 +30,18 @@ KEPT_SIZES = 8
 _interpreting = threading.RLock()
 
 
-def pick_device(device: object = None) -> torch.device:
+def pick_device(device: torch.device | str | None = None) -> torch.device:
     """The device asked for; None is the current GPU where there is one, else the CPU."""
     if device is not None:
-        return torch.device(device)  # type: ignore[arg-type]
+        return torch.device(device)
     return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
 
 
 class Runner:
     """A program on one device, with its buffers.
 
-    `programs` overrides how many programs share a sum over rows, `tile` the elements of a tile on the CPU: results may then
-    differ in the last bits, as sums are taken in another order.
+    `programs` overrides how many programs share a sum over rows, `tile` the elements of a tile on the CPU: results may
+    then differ in the last bits, as sums are taken in another order.
     """
 
     def __init__(
@@ -51,7 +50,7 @@ class Runner:
         self.program = program
         self.device = device
         self.tile = tile
-        self.module: ModuleType = load_source(program.source, KernelCache())
+        self.module: Any = load_source(program.source, KernelCache())
         self._kernels = {k.name: k for k in program.kernels}
         self._most_programs = programs or _default_programs(device)
         self._buffers: OrderedDict[tuple[tuple[str, int], ...], dict[str, Tensor]] = OrderedDict()

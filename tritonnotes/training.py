@@ -25,16 +25,24 @@ from .runtime import Runner
 class TrainingStep:
     """`step(x=..., y=...)` trains on one batch and returns the graph's outputs, as they were before the update.
 
-    `hyperparameters` may be changed between steps (`step.hyperparameters["lr"] = 1e-4`): nothing is compiled anew. `model`
-    holds the weights, in evaluation form. `plan`, `source` and `explain()` speak of the whole step.
+    `hyperparameters` may be changed between steps (`step.hyperparameters["lr"] = 1e-4`): nothing is compiled anew.
+    `model` holds the weights, in evaluation form. `plan`, `source` and `explain()` speak of the whole step.
     """
 
     def __init__(
-        self, graph: Graph, loss: str, optimizer: Optimizer, *, fusion: str = "greedy", device: object = None, seed: int = 0
+        self,
+        graph: Graph,
+        loss: str,
+        optimizer: Optimizer,
+        *,
+        fusion: str = "greedy",
+        device: torch.device | str | None = None,
+        seed: int = 0,
     ) -> None:
         if not isinstance(optimizer, Optimizer):
             raise DeclarationError(
-                f"compile_step: optimizer is {optimizer!r}; pass an update rule with its numbers, as in tn.adam(lr=1e-3)"
+                f"compile_step: optimizer is {optimizer!r}; pass an update rule with its numbers, as in "
+                "tn.adam(lr=1e-3)"
             )
         verify(graph)
         self.graph = graph
@@ -47,7 +55,10 @@ class TrainingStep:
         self.model = Model(graph, fusion=fusion, device=device, seed=seed)
         self.device = self.model.device
         self.steps = 0
-        self._fixed = {n: v for n, v in optimizer.hyperparameters.items() if f"{optimizer.rule.name}.{n}" not in joint_scalars(joint)}
+        runtime = joint_scalars(joint)
+        self._fixed = {
+            n: v for n, v in optimizer.hyperparameters.items() if f"{optimizer.rule.name}.{n}" not in runtime
+        }
         self.hyperparameters: dict[str, float | bool] = dict(optimizer.hyperparameters)
         self.slots: dict[str, Tensor] = {
             s.name: torch.full(s.shape, s.attrs["init"], dtype=torch_dtype(s.dtype), device=self.device)  # type: ignore[arg-type]
@@ -68,7 +79,7 @@ class TrainingStep:
             outputs = self._runner.run(leaves, sizes, scalars)
         self.steps += 1
         changed = [weights[n] for n in self._updated if n in weights]
-        # A kernel writes past autograd's eyes: a backward through the old weights must raise, as after torch's own step.
+        # A kernel writes past autograd's eyes: backward through the old weights must raise, as after torch's own step.
         torch.autograd.graph.increment_version(changed)
         return outputs
 
@@ -81,8 +92,8 @@ class TrainingStep:
         for name, value in self._fixed.items():
             if self.hyperparameters[name] != value:
                 raise DeclarationError(
-                    f"{self.optimizer.rule.name}: {name} was {value!r} when the step was compiled, which switched its term off; "
-                    "compile the step anew to switch it on"
+                    f"{self.optimizer.rule.name}: {name} was {value!r} when the step was compiled, "
+                    "which switched its term off; compile the step anew to switch it on"
                 )
         given = {**self.hyperparameters, "step": self.steps + 1}
         return {n.rpartition(".")[2]: float(given[n.removeprefix(prefix)]) for n in names}
@@ -112,7 +123,9 @@ class TrainingStep:
         """Continue from `state_dict()`'s result. Everything is checked before anything is changed."""
         wanted = {"model", "slots", "steps", "hyperparameters"}
         if set(state) != wanted:
-            raise FeedError(f"load_state_dict: holds {sorted(state)}, wanted {sorted(wanted)}; pass what state_dict() gave")
+            raise FeedError(
+                f"load_state_dict: holds {sorted(state)}, wanted {sorted(wanted)}; pass state_dict()'s result"
+            )
         _check_tensors("model", self.model.state_dict(), state["model"])
         _check_tensors("slots", self.slots, state["slots"])
         if not isinstance(state["steps"], int) or state["steps"] < 0:
@@ -134,7 +147,9 @@ def joint_scalars(joint: Graph) -> list[str]:
 def _check_tensors(what: str, have: Mapping[str, Tensor], given: Mapping[str, Any]) -> None:
     missing, unknown = sorted(set(have) - set(given)), sorted(set(given) - set(have))
     if missing or unknown:
-        raise FeedError(f"load_state_dict: {what} lacks {missing} and has unknown {unknown}; load the state of the same graph")
+        raise FeedError(
+            f"load_state_dict: {what} lacks {missing} and has unknown {unknown}; load the state of the same graph"
+        )
     for name, tensor in have.items():
         other = given[name]
         if not isinstance(other, Tensor) or other.shape != tensor.shape or other.dtype != tensor.dtype:

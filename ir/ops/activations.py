@@ -13,15 +13,17 @@ from ..registry import Note, describe, op
         formula="max(0, x)",
         derivative="1 where x > 0, else 0",
         strengths="One comparison; the gradient does not shrink for positive inputs; outputs are sparse.",
-        weaknesses="A unit whose input stays negative gets no gradient and never recovers; outputs are not centred on zero.",
+        weaknesses="A unit whose input stays negative gets no gradient and never recovers; not centred on zero.",
         use="The first thing to try in a deep network; keep the learning rate moderate, or take a leaky variant.",
         source="torch.nn.functional.relu; Nair and Hinton, 2010",
     ),
-    sample=lambda graph, shape, dtype: relu(graph.input("x", shape, dtype)),
 )
 def relu(x: Value) -> Value:
     """max(0, x); NaN stays NaN and −0 stays −0, as in torch."""
     return P.where(x < 0, 0, x)
+
+
+relu.sample = lambda graph, shape, dtype: relu(graph.input("x", shape, dtype))
 
 
 @relu.gradient
@@ -39,11 +41,13 @@ def _(d_y, y, x):
         use="Gates, and the last layer of a binary classifier; not between the layers of a deep network.",
         source="torch.nn.functional.sigmoid",
     ),
-    sample=lambda graph, shape, dtype: sigmoid(graph.input("x", shape, dtype)),
 )
 def sigmoid(x: Value) -> Value:
     """1 / (1 + e⁻ˣ)"""
     return 1 / (1 + P.exp(-x))
+
+
+sigmoid.sample = lambda graph, shape, dtype: sigmoid(graph.input("x", shape, dtype))
 
 
 @sigmoid.gradient

@@ -30,7 +30,9 @@ def _class_axis(logits: Value) -> int:
 
 
 def _against_target(logits: Value, target: Value, ignore_index: int) -> tuple[Value, Value, Value, Value]:
-    """What loss and gradient share: logits less their maximum, Σ exp of them, where the target is, whether it counts."""
+    """What loss and gradient share: logits less their maximum, Σ exp of them, where the target is, whether it
+    counts.
+    """
     axis = _class_axis(logits)
     row_max = P.max(logits, axis, keepdim=True)
     shifted = logits - row_max
@@ -51,9 +53,6 @@ def _against_target(logits: Value, target: Value, ignore_index: int) -> tuple[Va
         use="Classification with one right class; feed logits, not probabilities.",
         source="torch.nn.functional.cross_entropy",
     ),
-    sample=lambda graph, shape, dtype: cross_entropy(
-        graph.input("logits", shape, dtype), graph.input("target", (*shape[:1], *shape[2:])[: len(shape) - 1], "int64")
-    ),
 )
 def cross_entropy(logits: Value, target: Value, *, ignore_index: int = -100, reduction: str = "mean") -> Value:
     """log Σ exp(logits) − logits[target]"""
@@ -69,6 +68,11 @@ def cross_entropy(logits: Value, target: Value, *, ignore_index: int = -100, red
         return total
     count = P.sum(P.cast(counted, logits.dtype))
     return total / count
+
+
+cross_entropy.sample = lambda graph, shape, dtype: cross_entropy(
+    graph.input("logits", shape, dtype), graph.input("target", (*shape[:1], *shape[2:])[: len(shape) - 1], "int64")
+)
 
 
 @cross_entropy.gradient
@@ -119,7 +123,6 @@ def _(
         use="Regression with Gaussian noise.",
         source="torch.nn.functional.mse_loss",
     ),
-    sample=lambda graph, shape, dtype: mse_loss(graph.input("input", shape, dtype), graph.input("target", shape, dtype)),
 )
 def mse_loss(input: Value, target: Value, *, reduction: str = "mean") -> Value:
     """(input − target)²"""
@@ -127,9 +130,16 @@ def mse_loss(input: Value, target: Value, *, reduction: str = "mean") -> Value:
     return reduce_loss(error * error, reduction)
 
 
+mse_loss.sample = lambda graph, shape, dtype: mse_loss(
+    graph.input("input", shape, dtype), graph.input("target", shape, dtype)
+)
+
+
 @mse_loss.declares
 def _(input: Value, target: Value, *, reduction: str = "mean", name: str | None = None) -> Value:
-    """Squared error of `input` against `target` of the same shape; other shapes broadcast with a warning, as in torch."""
+    """Squared error of `input` against `target` of the same shape; other shapes broadcast with a warning, as in
+    torch.
+    """
     check_reduction("mse_loss", reduction)
     if input.shape != target.shape:
         warnings.warn(

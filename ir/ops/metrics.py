@@ -19,15 +19,17 @@ from ..types import show_shape
         use="Balanced classification; beside a loss, never in its place.",
         source="mean of (logits.argmax(-1) == target), as in scikit-learn's accuracy_score",
     ),
-    sample=lambda graph, shape, dtype: accuracy(
-        graph.input("logits", shape, dtype), graph.input("target", shape[:-1], "int64")
-    ),
 )
 def accuracy(logits: Value, target: Value) -> Value:
     """share of rows whose largest logit is the target's"""
     predicted = P.argmax(logits, -1)
     correct = P.cast(predicted == target, "float32")
     return P.mean(correct)
+
+
+accuracy.sample = lambda graph, shape, dtype: accuracy(
+    graph.input("logits", shape, dtype), graph.input("target", shape[:-1], "int64")
+)
 
 
 @accuracy.declares

@@ -11,7 +11,9 @@ from .declare import DECLARE, Parameter, instance_name, parameter_or
 
 
 def _standardize(x: Value, axes: tuple[int, ...], eps: float) -> tuple[Value, Value]:
-    """(x − mean) / √(var + eps) and 1 / √(var + eps), the variance from centred values: no cancellation at large means."""
+    """(x − mean) / √(var + eps) and 1 / √(var + eps), the variance from centred values: no cancellation at large
+    means.
+    """
     mean = P.mean(x, axes, keepdim=True)
     centered = x - mean
     var = P.mean(centered * centered, axes, keepdim=True)
@@ -34,7 +36,6 @@ def _trailing(x: Value, dims: int) -> tuple[int, ...]:
         use="Transformers, recurrent networks, small batches.",
         source="torch.nn.functional.layer_norm; Ba, Kiros and Hinton, 2016",
     ),
-    sample=lambda graph, shape, dtype: layer_norm(graph.input("x", shape, dtype)),
 )
 def layer_norm(x: Value, weight: Value | None = None, bias: Value | None = None, *, dims: int, eps: float) -> Value:
     """(x − mean) / √(var + eps) · weight + bias over the last `dims` axes."""
@@ -42,6 +43,9 @@ def layer_norm(x: Value, weight: Value | None = None, bias: Value | None = None,
     scaled = normalized if weight is None else normalized * weight
     shifted = scaled if bias is None else scaled + bias
     return P.cast(shifted, x.dtype)  # weight and bias may be wider than x, which decides, as in torch
+
+
+layer_norm.sample = lambda graph, shape, dtype: layer_norm(graph.input("x", shape, dtype))
 
 
 @layer_norm.gradient

@@ -147,9 +147,7 @@ class Builder(upstream.InterpreterBuilder):
     def create_minnumf(self, lhs: TensorHandle, rhs: TensorHandle) -> TensorHandle:
         return self.binary_op(lhs, rhs, np.fmin)
 
-    def create_clampf(
-        self, arg: TensorHandle, lo: TensorHandle, hi: TensorHandle, propagate_nans: Any
-    ) -> TensorHandle:
+    def create_clampf(self, arg: TensorHandle, lo: TensorHandle, hi: TensorHandle, propagate_nans: Any) -> TensorHandle:
         everywhere = propagate_nans == ir.PROPAGATE_NAN.ALL
         raised = self.binary_op(arg, lo, np.maximum if everywhere else np.fmax)
         return self.binary_op(raised, hi, np.minimum if everywhere else np.fmin)
@@ -200,14 +198,10 @@ class Builder(upstream.InterpreterBuilder):
     def create_atomic_load(self, ptr: TensorHandle, mask: Any, sem: Any, scope: Any) -> TensorHandle:
         return self._load(ptr, mask, None, Access.ATOMIC, sem)
 
-    def create_atomic_store(
-        self, ptr: TensorHandle, val: TensorHandle, mask: Any, sem: Any, scope: Any
-    ) -> None:
+    def create_atomic_store(self, ptr: TensorHandle, val: TensorHandle, mask: Any, sem: Any, scope: Any) -> None:
         self._store(ptr, val, mask, Access.ATOMIC, sem)
 
-    def _watch(
-        self, ptrs: TensorHandle, live: np.ndarray | None, access: Access, order: Any = None
-    ) -> np.ndarray:
+    def _watch(self, ptrs: TensorHandle, live: np.ndarray | None, access: Access, order: Any = None) -> np.ndarray:
         """Checks the `live` lanes of `ptrs` (all if None); returns the addresses, without the tags."""
         assert self.memory is not None
         size = max(1, ptrs.get_element_ty().primitive_bitwidth // 8)
@@ -257,13 +251,9 @@ class Reduction(upstream.ReduceOps):
         standard, data = tl.standard, input[0].handle.data
         combine = self.combine_fn
         if combine is standard._elementwise_max:
-            return self.to_tensor(
-                np.fmax.reduce(data, axis=self.axis, keepdims=self.keep_dims), input[0].dtype
-            )
+            return self.to_tensor(np.fmax.reduce(data, axis=self.axis, keepdims=self.keep_dims), input[0].dtype)
         if combine is standard._elementwise_min:
-            return self.to_tensor(
-                np.fmin.reduce(data, axis=self.axis, keepdims=self.keep_dims), input[0].dtype
-            )
+            return self.to_tensor(np.fmin.reduce(data, axis=self.axis, keepdims=self.keep_dims), input[0].dtype)
         if combine in (standard._argmax_combine_tie_break_left, standard._argmax_combine_tie_break_fast):
             return self._arg(input, np.fmax, np.argmax)
         if combine in (standard._argmin_combine_tie_break_left, standard._argmin_combine_tie_break_fast):
@@ -296,10 +286,7 @@ class Reduction(upstream.ReduceOps):
             parts, axis = [part.reshape(-1) for part in parts], 0
         while parts[0].shape[axis] > 1:
             half = parts[0].shape[axis] // 2
-            low = [
-                self._block(part.take(range(half), axis), t.dtype)
-                for part, t in zip(parts, input, strict=True)
-            ]
+            low = [self._block(part.take(range(half), axis), t.dtype) for part, t in zip(parts, input, strict=True)]
             high = [
                 self._block(part.take(range(half, 2 * half), axis), t.dtype)
                 for part, t in zip(parts, input, strict=True)

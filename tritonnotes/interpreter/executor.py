@@ -36,16 +36,12 @@ class _Face:
     def __init__(self, kernel: JITFunction) -> None:
         self.names = [parameter.name for parameter in kernel.params]
         self.constexpr = {parameter.name for parameter in kernel.params if parameter.is_constexpr}
-        self.types = {
-            p.name: tl.str_to_ty(p.annotation_type, None) for p in kernel.params if p.annotation_type
-        }
+        self.types = {p.name: tl.str_to_ty(p.annotation_type, None) for p in kernel.params if p.annotation_type}
         self.defaults = {p.name: p.default for p in kernel.params if p.has_default}
 
     def bind(self, kernel: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if len(args) > len(self.names):
-            raise KernelError(
-                f"kernel {kernel} takes {len(self.names)} arguments, but {len(args)} were given"
-            )
+            raise KernelError(f"kernel {kernel} takes {len(self.names)} arguments, but {len(args)} were given")
         bound = dict(zip(self.names, args, strict=False))
         for name, value in kwargs.items():
             if name in bound:
@@ -86,13 +82,9 @@ def launch(
     while this runs, so no other thread may compile meanwhile; launches of other threads wait.
     """
     if not isinstance(kernel, JITFunction):
-        raise KernelError(
-            f"a triton.jit function is wanted, not a {type(kernel).__name__} (is TRITON_INTERPRET set?)"
-        )
+        raise KernelError(f"a triton.jit function is wanted, not a {type(kernel).__name__} (is TRITON_INTERPRET set?)")
     if len(grid) > 3 or any(size < 0 for size in grid):
-        raise KernelError(
-            f"kernel {kernel.__name__}: a grid has up to three sizes, none negative, not {grid}"
-        )
+        raise KernelError(f"kernel {kernel.__name__}: a grid has up to three sizes, none negative, not {grid}")
     face = kernel.fn.__dict__.get(_FACE)
     if face is None:
         face = kernel.fn.__dict__[_FACE] = _Face(kernel)
@@ -166,9 +158,7 @@ def _convert(kernel: str, face: _Face, values: Mapping[str, Any], memory: Memory
     def convert(name: str, value: Any) -> Any:
         if isinstance(value, torch.Tensor):
             if value.device.type != "cpu":
-                raise KernelError(
-                    f"kernel {kernel}: {name} is on {value.device}; the interpreter needs CPU tensors"
-                )
+                raise KernelError(f"kernel {kernel}: {name} is on {value.device}; the interpreter needs CPU tensors")
             index = next(number)
             address = value.data_ptr() if memory is None else memory.pointer(index)
             dtype = _pointer_types.get(value.dtype)
@@ -180,15 +170,11 @@ def _convert(kernel: str, face: _Face, values: Mapping[str, Any], memory: Memory
         if isinstance(value, (bool, int, float)):
             return _scalar(kernel, name, value, face.types.get(name))
         if isinstance(value, tuple):
-            return upstream._tuple_create(
-                value, [convert(f"{name}[{i}]", item) for i, item in enumerate(value)]
-            )
+            return upstream._tuple_create(value, [convert(f"{name}[{i}]", item) for i, item in enumerate(value)])
         if isinstance(value, upstream.TensorDescriptor):
             next(number)
             return upstream._implicit_cvt(value)
-        raise KernelError(
-            f"kernel {kernel}: argument {name} is a {type(value).__name__}, which the JIT does not take"
-        )
+        raise KernelError(f"kernel {kernel}: argument {name} is a {type(value).__name__}, which the JIT does not take")
 
     unwrap = tl.core._unwrap_if_constexpr
     bound = {}

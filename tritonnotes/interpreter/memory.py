@@ -42,9 +42,7 @@ class _Extent:
             self.nbytes = tensor.numel() * self.itemsize
             return
         # A dimension of stride 0 repeats elements: it adds none.
-        sizes = [
-            1 if stride == 0 else size for size, stride in zip(tensor.shape, tensor.stride(), strict=True)
-        ]
+        sizes = [1 if stride == 0 else size for size, stride in zip(tensor.shape, tensor.stride(), strict=True)]
         last = sum((size - 1) * stride for size, stride in zip(sizes, tensor.stride(), strict=True))
         elements = last + 1 if tensor.numel() else 0
         self.nbytes = elements * self.itemsize
@@ -184,9 +182,7 @@ class Memory:
 
     def _check_owned(self, extent: _Extent, offsets: np.ndarray, size: int, access: Access) -> None:
         assert extent.owned is not None
-        mine = (
-            extent.owned[offsets // extent.itemsize] & extent.owned[(offsets + size - 1) // extent.itemsize]
-        )
+        mine = extent.owned[offsets // extent.itemsize] & extent.owned[(offsets + size - 1) // extent.itemsize]
         if not mine.all():
             strays = offsets[~mine]
             raise KernelError(

@@ -88,9 +88,7 @@ class RaceDetector:
     """Follows one launch: `begin` starts each program, `access` takes each access and returns its race."""
 
     def __init__(self) -> None:
-        self._programs: list[tuple[int, int, int]] = [
-            (-1, -1, -1)
-        ]  # the program of each segment; 0 is nobody
+        self._programs: list[tuple[int, int, int]] = [(-1, -1, -1)]  # the program of each segment; 0 is nobody
         self._clocks: list[int] = [0]
         self._segment = 0
         self._known = 0
@@ -108,9 +106,7 @@ class RaceDetector:
         self._known |= 1 << self._segment
         self._table = None
 
-    def access(
-        self, region: Region, where: Selection, access: Access, acquires: bool, releases: bool
-    ) -> Race | None:
+    def access(self, region: Region, where: Selection, access: Access, acquires: bool, releases: bool) -> Race | None:
         """`where` in elements of the region (a slice with start and stop, or an int64 array)."""
         conflicts = {
             Access.LOAD: (Access.STORE, Access.ATOMIC),

@@ -1,0 +1,219 @@
+"""Where the lanes of a tile lie: row and column numbers, masks, offsets into contiguous memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from tritonnotes.ir.graph import Value
+from tritonnotes.ir.types import Dim, Size
+
+from .spelling import ATOM
+from .tile import COL, ROW, SCALAR, TILE, Kernel, Step, static_size
+
+
+class Indexing:
+    """The index arithmetic of one kernel, as text. What is written more than once gets a name of its own."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.layout = kernel.layout
+        self.steps = {s.name: s for s in kernel.steps}
+        self.size_names = {p.size[0]: p.name for p in kernel.parameters if p.role == "size"}
+        self.is_wide = self._is_wide()
+        self.shared: dict[str, str] = {}
+        self.aliases: dict[str, str] = {}
+        self._share_index_text()
+
+    def lines(self, in_loop: bool) -> list[str]:
+        """The assignments of row, column, masks and shared offsets, outside or inside the loop over tiles."""
+        layout = self.layout
+        lines: list[str] = []
+        block = self.row_block_name()
+        flat = layout.is_flat
+        rows_here = bool(layout.rows) and in_loop == layout.carries
+        if not in_loop:
+            if layout.carries:
+                lines.append("program = tl.program_id(0)")
+            if layout.cols:
+                start = "tl.program_id(1) * BLOCK + " if layout.tiles_cols else ""
+                lines.append(f"col = {start}tl.arange(0, BLOCK){'' if flat else '[None, :]'}")
+        if rows_here:
+            which = "tile" if layout.carries else "tl.program_id(0)"
+            if self.is_wide:
+                which = f"tl.cast({which}, tl.int64)"
+            lines.append(f"{self.row_name()} = {which} * {block} + tl.arange(0, {block}){'' if flat else '[:, None]'}")
+        for text, name in self.shared.items():
+            if self._uses_rows(text) == (in_loop if layout.carries else self._uses_rows(text)):
+                lines.append(f"{name} = {text}")
+        return lines
+
+    def row_name(self) -> str:
+        return "row" if self.layout.cols else "offset"
+
+    def row_bound(self) -> str:
+        """The number of rows: a literal, the one `Dim` that they are, or an argument."""
+        size = static_size(self.layout.row_shape)
+        if size is not None:
+            return str(size)
+        if len(self.layout.row_shape) == 1:
+            return self._size(self.layout.row_shape[0])
+        return "rows" if self.layout.cols else "elements"
+
+    def col_bound(self) -> str:
+        return "COLS" if static_size(self.layout.col_shape) is not None else self.product(self.layout.col_shape)
+
+    def row_block_name(self) -> str:
+        return "ROWS" if self.layout.cols else "BLOCK"
+
+    def product(self, sizes: tuple[Size, ...]) -> str:
+        known = 1
+        for size in sizes:
+            known *= size if isinstance(size, int) else 1
+        length = static_size(self.layout.col_shape)
+        factors = [self._size(s) for s in sizes if isinstance(s, Dim)]
+        if known != 1:
+            factors.append("COLS" if self.layout.cols and known == length else str(known))
+        return " * ".join(factors) or "1"
+
+    def mask_of(self, form: str) -> str:
+        """The condition that lanes of this form lie inside the tensor; empty where all do."""
+        layout = self.layout
+        parts = []
+        if form in (TILE, ROW) and layout.rows and layout.masks_rows:
+            parts.append(f"{self.row_name()} < {self.row_bound()}")
+        if form in (TILE, COL) and layout.cols and layout.masks_cols:
+            parts.append(f"col < {self.col_bound()}")
+        return " & ".join(f"({p})" for p in parts) if len(parts) > 1 else "".join(parts)
+
+    def reduction_mask(self, step: Step) -> str:
+        if step.op != "carry":
+            return self.mask_of(COL)
+        arg = self.steps[step.args[0]]
+        return self.mask_of(TILE) if step.attrs["both"] and arg.form == TILE else self.mask_of(ROW)
+
+    def reads_identity(self, step: Step) -> bool:
+        """A sum straight over loaded values needs no second mask: the load fills the lanes outside with 0."""
+        arg = self.steps[step.args[0]] if step.args else None
+        return (
+            arg is not None
+            and arg.op == "load"
+            and step.attrs.get("reduction", step.op) == "sum"
+            and arg.form != SCALAR
+        )
+
+    def offset(self, value: Value) -> str:
+        """Where the element for this lane lies in the contiguous memory of `value`."""
+        labels = self.kernel.axes.labels[value]
+        layout = self.layout
+        axes = [(axis, value.shape[i + 1 :]) for i, axis in enumerate(labels) if axis is not None]
+        terms = []
+        for group, shape, name in (
+            (layout.rows, layout.row_shape, self.row_name()),
+            (layout.cols, layout.col_shape, "col"),
+        ):
+            mine = [(axis, stride) for axis, stride in axes if axis in group]
+            if not mine:
+                continue
+            order = [axis for axis, _ in mine]
+            positions = [i for i, a in enumerate(labels) if a is not None]
+            together = [i for i in positions if labels[i] in group]
+            adjacent = together == list(range(together[0], together[-1] + 1)) or all(
+                labels[i] in group for i in positions if together[0] <= i <= together[-1]
+            )
+            if order == list(group) and adjacent:
+                terms.append(_times(name, self.product(mine[-1][1])))
+                continue
+            for axis, stride in mine:
+                terms.append(_times(self._axis_index(axis, group, shape, name), self.product(stride)))
+        return " + ".join(terms)
+
+    def index_text(self, step: Step) -> tuple[str, int]:
+        axis = step.attrs["of_axis"]
+        if axis in self.layout.rows:
+            text = self._axis_index(axis, self.layout.rows, self.layout.row_shape, self.row_name())
+        else:
+            text = self._axis_index(axis, self.layout.cols, self.layout.col_shape, "col")
+        return text, ATOM if text.isidentifier() else 12
+
+    def shared_text(self, text: str) -> str:
+        return self.aliases.get(text) or self.shared.get(text, text)
+
+    def _axis_index(self, axis: int, group: tuple[int, ...], shape: tuple[Size, ...], name: str) -> str:
+        """The index along one axis out of the running number over a group of axes."""
+        at = group.index(axis)
+        inner = self.product(shape[at + 1 :])
+        text = name if inner == "1" else f"{name} // {factor(inner)}"
+        return text if at == 0 else f"{text} % {factor(self.product(shape[at : at + 1]))}"
+
+    def _size(self, size: Size) -> str:
+        return self.size_names[size] if isinstance(size, Dim) else str(size)
+
+    def _uses_rows(self, text: str) -> bool:
+        return self.row_name() in _words(text) or "in_rows" in _words(text)
+
+    def _share_index_text(self) -> None:
+        """Masks and offsets that are written more than once get a name."""
+        masks: Counter[str] = Counter()
+        offsets: Counter[str] = Counter()
+        for step in self.kernel.steps:
+            if step.op in ("load", "store"):
+                mask = self.mask_of(step.form)
+                masks[mask] += 1
+                offsets[self.offset(step.attrs["source"])] += 1
+            elif step.attrs.get("masked") and not self.reads_identity(step):
+                masks[self.reduction_mask(step)] += 1
+            elif step.op == "carry" and step.attrs["columns"]:
+                masks[self.mask_of(COL)] += 1
+        row, col = self.mask_of(ROW), self.mask_of(COL)
+        both = self.mask_of(TILE)
+        taken = {p.name for p in self.kernel.parameters} | set(self.steps)
+        if row and col and both in masks:
+            masks[row] += 1
+            masks[col] += 1
+        simple = [(row, "in_rows" if self.layout.cols else "mask"), (col, "in_cols")]
+        for text, name in simple:
+            if text and masks[text] > 1:
+                self.shared[text] = _free(name, taken)
+        if both not in (row, col) and masks[both] > 1:
+            text = " & ".join(self.shared.get(t, f"({t})") for t in (row, col))
+            self.shared[text] = self.shared[both] = _free("mask", taken)
+            self.shared = {t: n for t, n in self.shared.items() if t != both} | {both: self.shared[text]}
+        for text, count in offsets.items():
+            if count > 1 and not text.isidentifier() and text:
+                self.shared[text] = _free("cell", taken)
+        # The combined mask is defined once, in terms of its parts.
+        if both in self.shared and both not in (row, col):
+            self.aliases[both] = self.shared.pop(both)
+
+    def _is_wide(self) -> bool:
+        """Whether an offset may pass 2**31: memory of unknown size, or known to be that large."""
+        for step in self.kernel.steps:
+            source = step.attrs.get("source")
+            if source is not None:
+                size = static_size(source.shape)
+                if size is None or size >= 2**31:
+                    return True
+        return False
+
+
+def factor(text: str) -> str:
+    """A product's factor, in parentheses where it needs them."""
+    return text if text.isidentifier() or text.isdigit() else f"({text})"
+
+
+def _times(text: str, stride: str) -> str:
+    if stride == "1":
+        return text
+    return f"{text} * {stride}" if text.isidentifier() else f"({text}) * {stride}"
+
+
+def _words(text: str) -> set[str]:
+    return set("".join(c if c.isidentifier() or c.isdigit() else " " for c in text).split())
+
+
+def _free(name: str, taken: set[str]) -> str:
+    made = name
+    while made in taken:
+        made += "_here"
+    taken.add(made)
+    return made

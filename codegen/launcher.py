@@ -1,0 +1,157 @@
+"""The launcher below each kernel: its arguments, its grid, and the reason for its tile."""
+
+from __future__ import annotations
+
+from .indexing import Indexing
+from .tile import Kernel, static_size
+
+INDENT = "    "
+
+_TRITON_TYPES = {
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "float32": "fp32",
+    "float64": "fp64",
+    "int32": "i32",
+    "int64": "i64",
+    "bool": "i1",
+}
+
+
+class Launcher:
+    """Writes the launcher of one kernel."""
+
+    def __init__(self, kernel: Kernel, index: Indexing) -> None:
+        self.kernel = kernel
+        self.layout = kernel.layout
+        self.index = index
+
+    def text(self) -> str:
+        """The launcher function."""
+        constexprs = self.constexprs()
+        tuned = {
+            n: v for n, v in constexprs.items() if n in ("ROWS", "PROGRAMS") or (n == "BLOCK" and not self.layout.cols)
+        }
+        names = [p.name.removesuffix("_ptr") for p in self.kernel.parameters] + self.bound_arguments()
+        taken = [*names, *(f"{n}={v}" for n, v in tuned.items())]
+        passed = [
+            *names,
+            *(f"{n}={n if n in tuned else v}" for n, v in constexprs.items()),
+            f"num_warps={self.num_warps()}",
+        ]
+        lines = [*call_lines(f"def run_{self.kernel.name}(", taken, "):"), f'{INDENT}"""{wrapped(self._reason())}"""']
+        lines.append(f"{INDENT}grid = {self._grid()}")
+        lines += [INDENT + line for line in call_lines("launch(", [self.kernel.name, "grid", *passed], ")")]
+        return "\n".join(lines) + "\n"
+
+    def bound_arguments(self) -> list[str]:
+        """Runtime arguments beside the tile program's own: the number of rows, and of programs."""
+        listed = []
+        if self.layout.rows and self.index.row_bound() in ("rows", "elements"):
+            listed.append(self.index.row_bound())
+        if self.layout.carries or self.layout.combines:
+            listed.append("programs")
+        return listed
+
+    def constexprs(self) -> dict[str, int]:
+        """The compile-time arguments, with the tile that a GPU gets."""
+        layout = self.layout
+        made: dict[str, int] = {}
+        length = static_size(layout.col_shape)
+        if layout.cols and length is not None:
+            made["COLS"] = length
+        if layout.combines:
+            made["PROGRAMS"] = 32
+        if layout.rows:
+            made[self.index.row_block_name()] = 64 if layout.combines and not layout.cols else layout.row_block
+        if layout.combines and layout.rows and not layout.masks_rows:
+            made[self.index.row_block_name()] = min(64, layout.exact_rows)
+        if layout.cols:
+            made["BLOCK"] = layout.block
+        return made
+
+    def num_warps(self) -> int:
+        """Warps of a program: 4, and more for long rows."""
+        if not self.layout.cols:
+            return 4
+        return 4 if self.layout.block < 4096 else 8 if self.layout.block < 16384 else 16
+
+    def signature(self) -> dict[str, str]:
+        """A Triton type for each runtime argument."""
+        made = {}
+        for p in self.kernel.parameters:
+            made[p.name] = "*" + _TRITON_TYPES[p.dtype.name] if p.is_pointer else "i32" if p.role == "size" else "fp32"
+        return made | dict.fromkeys(self.bound_arguments(), "i32")
+
+    def _grid(self) -> str:
+        layout = self.layout
+        if layout.carries:
+            rows = "programs"
+        elif layout.rows:
+            rows = f"triton.cdiv({self.index.row_bound()}, {self.index.row_block_name()})"
+        else:
+            rows = "1"
+        if layout.tiles_cols:
+            length = static_size(layout.col_shape)
+            columns = length if length is not None else self.index.product(layout.col_shape)
+            return f"({rows}, triton.cdiv({columns}, {layout.block}))"
+        return f"({rows},)"
+
+    def _reason(self) -> str:
+        layout, constexprs = self.layout, self.constexprs()
+        warps = self.num_warps()
+        if layout.combines:
+            return (
+                "Finishes sums: few numbers, so small tiles spread them over programs."
+                if layout.rows
+                else "Finishes sums to single numbers: one program."
+            )
+        if not layout.rows:
+            return (
+                f"One program: its {layout.block} elements fit in the registers of {warps} warps."
+                if layout.cols
+                else "One program, one number."
+            )
+        if not layout.cols:
+            size = constexprs["BLOCK"]
+            return f"{size} elements a program: {warps} warps, {max(1, size // (32 * warps))} elements a thread."
+        length = static_size(layout.col_shape)
+        what = (
+            f"rows of {length}"
+            if length is not None and not layout.tiles_cols
+            else f"tiles {layout.block} columns wide"
+        )
+        reason = (
+            f"{constexprs['ROWS']} {what} a program: {layout.tile:,} elements keep {warps} warps busy without spilling."
+        )
+        if layout.carries:
+            reason += " A fixed number of programs walks over all rows, so few partial sums are left to add up."
+        return reason
+
+
+def call_lines(start: str, arguments: list[str], end: str, width: int = 110) -> list[str]:
+    """A call or signature on one line, or broken after as many arguments as fit."""
+    whole = f"{start}{', '.join(arguments)}{end}"
+    if len(whole) <= width:
+        return [whole]
+    lines, line = [start], ""
+    for argument in arguments:
+        if line and len(line) + len(argument) + 2 > width - len(INDENT):
+            lines.append(INDENT + line.rstrip())
+            line = ""
+        line += f"{argument}, "
+    return [*lines, INDENT + line.rstrip(" "), end]
+
+
+def wrapped(text: str, width: int = 110) -> str:
+    """A docstring broken into lines."""
+    if len(text) <= width:
+        return text
+    lines, line = [], ""
+    for word in text.split():
+        if line and len(line) + len(word) >= width:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}".strip()
+    return f"\n{INDENT}".join([*lines, line])
