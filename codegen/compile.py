@@ -142,6 +142,11 @@ def compile_kernel(
     )
 
 
+def triton_version() -> str:
+    """The version of Triton that compiles here."""
+    return str(triton.__version__)
+
+
 def _complete(
     kernel: JITFunction, signature: Mapping[str, str], constexprs: Mapping[str, object]
 ) -> tuple[dict[str, str], dict[str, object]]:

@@ -13,11 +13,12 @@ from tritonnotes.ir.types import Dim, Shape, Size
 
 from .axes import is_host
 from .launcher import INDENT, call_lines
+from .lowering import destinations_of
 from .names import Names, describe, identifier
 from .plan import FusionPlan, KernelPlan
 from .source import KernelSource, render_kernel
 from .spelling import HELPERS, helpers_in_order
-from .tile import Kernel, destinations_of, number_text
+from .tile import Kernel, number_text
 from .units import memory_of
 
 VERSION = "0.1.0"
@@ -76,7 +77,7 @@ _LAUNCH = '''\
 def launch(kernel, grid, *arguments, **options):
     """Launch a kernel on the current device; an empty grid launches nothing."""
     if all(grid):
-        kernel[grid](*arguments, **options)
+        kernel[grid](*arguments, enable_fp_fusion=True, **options)
 '''
 
 

@@ -7,7 +7,7 @@ import keyword
 
 RESERVED = frozenset(
     {"tl", "triton", "torch", "row", "col", "mask", "cell", "offset", "program", "programs", "tile", "elements", "rows"}
-    | {"ROWS", "COLS", "BLOCK", "PROGRAMS", "launch", "float", "range", "run", "main"}
+    | {"ROWS", "COLS", "BLOCK", "PROGRAMS", "launch", "grid", "math", "float", "range", "run", "main", "t"}
     | {"sign", "expm1", "log1p", "tanh", "power", "max_or_nan", "min_or_nan"}
     | set(keyword.kwlist)
     | set(keyword.softkwlist)
@@ -33,22 +33,25 @@ class Names:
         """The first candidate that is free and no reserved word, else the last one with a word to tell it apart."""
         for candidate in candidates:
             if candidate and self._is_free(candidate):
-                self.taken.add(candidate)
-                return candidate
-        stem = next(c for c in reversed(candidates) if c)
+                return self._take(candidate)
+        stem = next(c for c in reversed(candidates) if c).lstrip("_") or "value"
         suffixes = ("value", "again", "other", "further", "last")
         for suffix in (*suffixes, *(f"{a}_{b}" for a in suffixes for b in suffixes)):
             if self._is_free(f"{stem}_{suffix}"):
-                self.taken.add(f"{stem}_{suffix}")
-                return f"{stem}_{suffix}"
+                return self._take(f"{stem}_{suffix}")
         count = 2
         while not self._is_free(f"{stem}_no_{count}"):
             count += 1
-        self.taken.add(f"{stem}_no_{count}")
-        return f"{stem}_no_{count}"
+        return self._take(f"{stem}_no_{count}")
+
+    def _take(self, name: str) -> str:
+        # The pointer that the value is loaded from bears its name too.
+        self.taken |= {name, f"{name}_ptr"}
+        return name
 
     def _is_free(self, name: str) -> bool:
-        return name not in self.taken and name not in RESERVED and not name.startswith("__")
+        is_taken = name in self.taken or f"{name}_ptr" in self.taken
+        return not is_taken and name not in RESERVED and not name.startswith("__")
 
 
 def describe(op: str, args: list[str]) -> str:

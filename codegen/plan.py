@@ -10,11 +10,12 @@ import networkx
 
 from tritonnotes.ir.errors import PlanError, VerificationError
 from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.types import DType, element_count, float32
+from tritonnotes.ir.types import Dim, DType, element_count, float32
 
 from .axes import is_alias, is_free, is_host
 from .fusion import Clusters, Legality, Refusal, Space, fuse_greedily
 from .materialize import materialize
+from .names import RESERVED, identifier
 from .recompute import Recomputation, choose_recomputation, nominal_bytes
 from .units import COMBINE, PARTIAL, Unit, Units, make_units, memory_of
 
@@ -200,6 +201,7 @@ def _launches(
         reads[cluster] = _loads(units, cluster, again)
     read_somewhere = {memory_of(v) for values in reads.values() for v in values}
     names: dict[str, int] = {}
+    words = _words(units.graph)
     storage: dict[Value, DType] = {}
     made = []
     for cluster in ordered:
@@ -216,7 +218,7 @@ def _launches(
             storage[value] = _storage_dtype(units, legality, value, space)
         made.append(
             KernelPlan(
-                _unique(names, _kernel_name(members)),
+                _unique(names, f"{name}_kernel" if (name := _kernel_name(members)) in words else name),
                 _kind(members, space),
                 tuple(members),
                 again,
@@ -289,7 +291,19 @@ def _kernel_name(members: list[Unit]) -> str:
 
 def _unique(taken: dict[str, int], name: str) -> str:
     taken[name] = count = taken.get(name, 0) + 1
-    return name if count == 1 else _unique(taken, f"{name}_{count}")
+    # Launchers stand beside the kernels, as run_<kernel>.
+    if count == 1 and not name.startswith("run_"):
+        return name
+    return _unique(taken, f"{name}_{count}" if count > 1 else f"kernel_{name}")
+
+
+def _words(graph: Graph) -> set[str]:
+    """What variables and arguments in the source may be called: a launcher takes tensors beside its kernel."""
+    words = set(RESERVED)
+    for value in graph.values:
+        words |= {identifier(value.name), value.name.rpartition(".")[2], value.hint or ""}
+        words |= {size.name for size in value.shape if isinstance(size, Dim)}
+    return words
 
 
 def _verdicts(plan: FusionPlan) -> Iterator[Verdict]:

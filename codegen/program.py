@@ -9,10 +9,11 @@ from functools import cached_property
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.types import DType, Shape, element_count, show_shape
 
+from .lowering import destinations_of, make_kernels
 from .module import render_module
 from .plan import FusionPlan, make_plan, verify_plan
 from .source import KernelSource
-from .tile import Kernel, compute_dtype, destinations_of, make_kernels
+from .tile import Kernel, compute_dtype
 from .units import memory_of
 
 

@@ -130,7 +130,7 @@ def tanh(x):
 @triton.jit
 def power(base, exponent):
     """baseᵉˣᵖᵒⁿᵉⁿᵗ, in float64 since a float32 logarithm times a large exponent keeps few digits."""
-    wide = exponent.to(tl.float64) + tl.zeros_like(base).to(tl.float64)
+    wide = tl.zeros_like(base).to(tl.float64) + exponent
     magnitude = tl.exp(wide * tl.log(tl.abs(base.to(tl.float64))))
     is_whole = tl.floor(wide) == wide
     is_odd = is_whole & (tl.floor(wide * 0.5) * 2.0 != wide)

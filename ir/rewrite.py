@@ -181,6 +181,10 @@ _RULES: dict[str, Callable[[Value, tuple[Any, ...]], Value | None]] = {
     "sub": _sub,
     "neg": _neg,
     "broadcast_to": _same_shape,
+    # Over axes of size 1 there is nothing to reduce.
+    "sum": _same_shape,
+    "max": _same_shape,
+    "min": _same_shape,
     "reshape": _reshape,
     "transpose": _transpose,
     "cast": _cast,

@@ -1,0 +1,436 @@
+"""From the plan to tile programs: how a kernel cuts its axes, what it loads and stores, and how it computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any
+
+from tritonnotes.ir.errors import PlanError
+from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.types import Dim, DType, bool_, float32, float64, host, int32, int64
+
+from .axes import is_view
+from .names import Names, describe, identifier
+from .plan import FusionPlan, KernelPlan
+from .spelling import IDENTITIES
+from .tile import (
+    COL,
+    ROW,
+    SCALAR,
+    TILE,
+    Kernel,
+    Layout,
+    Parameter,
+    Step,
+    compute_dtype,
+    next_power_of_2,
+    number_text,
+    static_size,
+    verify_kernel,
+)
+from .units import COMBINE, PARTIAL, memory_of
+
+
+def make_kernels(plan: FusionPlan) -> tuple[Kernel, ...]:
+    """The tile program of every generated kernel of a plan, verified."""
+    destinations = destinations_of(plan.graph)
+    kernels = tuple(_Lowering(plan, k, destinations).kernel() for k in plan.kernels)
+    for kernel in kernels:
+        verify_kernel(kernel)
+    return kernels
+
+
+def destinations_of(graph: Graph) -> dict[Value, Value]:
+    """For each value that overwrites a leaf in place, that leaf."""
+    return {memory_of(new): graph[name] for name, new in graph.updates.items()}
+
+
+MAX_BLOCK = 1024
+
+
+class _Lowering:
+    """Builds one kernel."""
+
+    def __init__(self, plan: FusionPlan, kernel_plan: KernelPlan, destinations: Mapping[Value, Value]) -> None:
+        self.plan = plan
+        self.kp = kernel_plan
+        self.axes = plan.units.axes
+        self.destinations = destinations
+        self.names = Names()
+        self.names.taken.add(kernel_plan.name)
+        self.parameters: dict[tuple[str, Value | str], Parameter] = {}
+        self.steps: dict[Value, Step] = {}
+        self.ordered: list[Step] = []
+        self.memory_names: dict[Value, str] = {}
+        self.inside = {u.value for u in kernel_plan.units if u.part != PARTIAL} | set(kernel_plan.recomputed)
+        self.layout = self._layout()
+
+    def kernel(self) -> Kernel:
+        self._claim_memory_names()
+        parts = {u.value: u.part for u in self.kp.units}
+        for value in self.kp.values:
+            if parts.get(value) == PARTIAL:
+                self._carry(value)
+            elif parts.get(value) == COMBINE:
+                self._combine(value)
+            else:
+                self._compute(value)
+        for value in self.kp.stores:
+            self._store(value)
+        return Kernel(self.kp, self.layout, tuple(self._ordered_parameters()), tuple(self.ordered), self.axes)
+
+    # -- layout --
+
+    def _layout(self) -> Layout:
+        space = self.kp.space
+        rows, cols = space.rows, space.cols
+        if not space.reduces_rows and not space.carries and not space.combines:
+            rows, cols = self._split_of(rows)
+        col_shape = self.axes.shape(cols)
+        length = static_size(col_shape)
+        # A sum over rows and columns, or over row numbers alone, has one writer only if a program holds whole rows.
+        whole_rows = space.reduces_rows or any(not self.axes.of(v) for v in self.kp.partials)
+        if not cols:
+            block = 0
+        elif length is None:
+            block = MAX_BLOCK
+        else:
+            block = next_power_of_2(length) if whole_rows else min(next_power_of_2(length), MAX_BLOCK)
+        tiles_cols = bool(cols) and not whole_rows and (length is None or length > block)
+        masks_cols = bool(cols) and (length is None or length % block != 0 or length == 0)
+        total = static_size(self.axes.shape(rows)) or 0
+        exact = total & -total
+        tile = self._tile(block)
+        masks_rows = bool(rows) and exact < (min(128, next_power_of_2(total)) if not cols else max(1, tile // block))
+        return Layout(
+            rows, cols, self.axes.shape(rows), col_shape, block, masks_cols, tiles_cols, space.carries, space.combines,
+            exact, masks_rows or (bool(rows) and not exact), tile,
+        )  # fmt: skip
+
+    def _tile(self, block: int) -> int:
+        """Elements of a tile. Flat kernels move 4 KiB of each operand, two 16-byte accesses a thread; tiles with
+        columns keep several values alive, so they are smaller than registers would allow at first sight."""
+        sizes = [self.kp.storage[memory_of(v)].itemsize for v in (*self.kp.loads, *self.kp.stores) if v.dtype.is_float]
+        widest = max(sizes, default=4)
+        if not block:
+            return 4096 // widest
+        if widest == 8:
+            return 512
+        # Short rows reduce across few lanes and keep many numbers for each row: half a tile stays clear of spilling.
+        return 1024 if block < 64 else 2048
+
+    def _split_of(self, axes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Where to cut an elementwise kernel into rows and columns so that most operands are walked without
+        division.
+        """
+        operands = [tuple(a for a in self.axes.labels[v] if a is not None) for v in (*self.kp.loads, *self.kp.stores)]
+        operands = [o for o in operands if o]
+        if not axes:
+            return (), ()
+
+        def is_plain(operand: tuple[int, ...], rows: tuple[int, ...], cols: tuple[int, ...]) -> bool:
+            front, back = operand[: len(operand) - len(cols)], operand[len(operand) - len(cols) :]
+            return operand in (rows, cols) or (front == rows and back == cols)
+
+        def plain(cut: int) -> int:
+            return sum(is_plain(o, axes[:cut], axes[cut:]) for o in operands)
+
+        # Uncut is best where it serves all; of equal cuts the one with the shortest rows wins.
+        cut = max(range(len(axes), 0, -1), key=lambda c: (plain(c), c == len(axes), c))
+        return axes[:cut], axes[cut:]
+
+    # -- names --
+
+    def _claim_memory_names(self) -> None:
+        """Arguments first: their names are the users' own."""
+        memories = [memory_of(v) for v in self.kp.loads] + [self.destinations.get(v, v) for v in self.kp.stores]
+        for memory in memories:
+            if memory not in self.memory_names:
+                self.memory_names[memory] = self._claim(memory)
+
+    def _claim(self, value: Value, described: str = "") -> str:
+        hint = value.hint or ""
+        scope = identifier(value.scope.name)
+        whole = identifier(value.name)
+        if value.is_leaf:
+            return self.names.claim(whole)
+        scoped = f"{scope}_{hint}" if hint and scope and scope != hint else ""
+        return self.names.claim(hint, scoped, described, whole)
+
+    # -- steps --
+
+    def _add(self, step: Step) -> Step:
+        self.ordered.append(step)
+        return step
+
+    def _compute(self, value: Value) -> None:
+        args = [self._resolve(a) for a in value.inputs]
+        attrs: dict[str, Any] = {}
+        form = _join(a.form for a in args)
+        if value.op.kind == "reduction":
+            (arg,) = args
+            wanted = TILE if self.layout.rows and self.layout.cols else COL
+            if arg.form != wanted:
+                arg = self._broadcast(arg, wanted)
+                args = [arg]
+            form = ROW if self.layout.rows else SCALAR
+            attrs["axis"] = "axis=1, keep_dims=True" if self.layout.rows else "axis=0"
+            self._mask_reduction(attrs, value.op.name, arg, rows=False)
+        dtype = self._dtype_of(value, args)
+        if value.op.name == "cast":
+            attrs["dtype"] = dtype
+        self._assign(value, Step("", value.op.name, tuple(a.name for a in args), form, dtype, attrs, scope=value.scope))
+
+    def _assign(self, value: Value, step: Step) -> Step:
+        described = describe(step.op, [self._text(a) for a in step.args])
+        if value in self.memory_names:
+            name = self.memory_names[value]
+        else:
+            name = self._claim(value, described) if value.hint else self.names.claim(described, identifier(value.name))
+        named = Step(
+            name,
+            step.op,
+            step.args,
+            step.form,
+            step.dtype,
+            MappingProxyType(dict(step.attrs)),
+            value.hint is not None,
+            value.scope,
+        )
+        self.steps[value] = self._add(named)
+        return named
+
+    def _text(self, name: str) -> str:
+        step = next(s for s in self.ordered if s.name == name)
+        return str(step.attrs["number"]) if step.op == "number" else name
+
+    def _mask_reduction(self, attrs: dict[str, Any], op: str, arg: Step, rows: bool) -> None:
+        """Lanes outside the tensor must not reach a reduction: they take its identity."""
+        lanes_outside = self.layout.masks_rows if rows else self.layout.masks_cols
+        if lanes_outside:
+            attrs["masked"] = True
+            attrs["identity"] = _identity(op, arg.dtype)
+            attrs["mask"] = "row" if rows else "col"
+
+    def _carry(self, value: Value) -> None:
+        (source,) = value.inputs
+        arg = self._resolve(source)
+        have_cols = bool(self.axes.of(source) & frozenset(self.layout.cols))
+        keeps_cols = bool(self.axes.of(value))
+        wanted = (TILE if have_cols else ROW) if self.layout.cols else ROW
+        if arg.form != wanted:
+            arg = self._broadcast(arg, wanted)
+        if self.layout.is_flat:
+            axis = "axis=0"
+        elif keeps_cols:
+            axis = "axis=0, keep_dims=True"
+        else:
+            axis = "axis=None"
+        attrs: dict[str, Any] = {"axis": axis, "reduction": value.op.name, "both": have_cols and not keeps_cols}
+        self._mask_reduction(attrs, value.op.name, arg, rows=True)
+        attrs["identity"] = _identity(value.op.name, arg.dtype)
+        memory = self.names.claim(
+            f"{identifier(value.hint or value.name)}_partial", f"{identifier(value.name)}_partial"
+        )
+        pointer = self._parameter(("partial", value), f"{memory}_ptr", "partial out", value, arg.dtype)
+        attrs["pointer"] = pointer.name
+        attrs["columns"] = keeps_cols
+        name = self._claim(value, describe(value.op.name, [self._text(arg.name)]))
+        self._add(
+            Step(
+                name,
+                "carry",
+                (arg.name,),
+                COL if keeps_cols else SCALAR,
+                arg.dtype,
+                MappingProxyType(attrs),
+                True,
+                value.scope,
+            )
+        )
+
+    def _combine(self, value: Value) -> None:
+        dtype = compute_dtype(value.dtype)
+        memory = self.names.claim(
+            f"{identifier(value.hint or value.name)}_partial", f"{identifier(value.name)}_partial"
+        )
+        pointer = self._parameter(("partial", value), f"{memory}_ptr", "partial in", value, dtype)
+        form = ROW if self.layout.rows else SCALAR
+        attrs = {"reduction": value.op.name, "pointer": pointer.name, "identity": _identity(value.op.name, dtype)}
+        name = self.memory_names.get(value) or self._claim(value)
+        self.steps[value] = self._add(
+            Step(name, "combine", (), form, dtype, MappingProxyType(attrs), True, value.scope)
+        )
+
+    def _resolve(self, value: Value) -> Step:
+        """The step that holds a value: computed here, a number, an index, an argument, or loaded."""
+        if value in self.steps:
+            return self.steps[value]
+        if value.op.name == "constant":
+            return self._number(value)
+        if value.op.name == "iota":
+            return self._index(value)
+        if value.dtype is host:
+            return self._argument(value)
+        if is_view(value):
+            self.steps[value] = found = self._resolve(value.inputs[0])
+            return found
+        return self._load(value)
+
+    def _number(self, value: Value) -> Step:
+        dtype = value.dtype if value.dtype is not host else float32
+        text = number_text(value.attrs["value"])
+        attrs = MappingProxyType({"number": text})
+        name = f"number {text} {dtype}"
+        found = next((s for s in self.ordered if s.name == name), None)
+        return found or self._add(Step(name, "number", (), SCALAR, compute_dtype(dtype), attrs, False))
+
+    def _index(self, value: Value) -> Step:
+        (axis,) = self.axes.of(value) or (None,)
+        if axis is None:
+            return self._add(Step(self.names.claim("zero_index"), "number", (), SCALAR, int32, {"number": "0"}, False))
+        form = ROW if axis in self.layout.rows else COL
+        attrs = MappingProxyType({"of_axis": axis})
+        name = f"index {axis}"
+        found = next((s for s in self.ordered if s.name == name), None)
+        self.steps[value] = found = found or self._add(Step(name, "index", (), form, int32, attrs, False))
+        return found
+
+    def _argument(self, value: Value) -> Step:
+        """A number that the host knows: a size goes in as an int, everything else as a float."""
+        if value.op.name == "constant":
+            return self._number(value)
+        if value.op.name == "dim_size":
+            parameter = self._size_parameter(Dim(value.attrs["dim"]))
+            dtype = float32
+        else:
+            dtype = self._scalar_dtype()
+            stem = identifier(value.hint or (value.name.rpartition(".")[2] if value.is_leaf else ""))
+            described = describe(value.op.name, [self._host_text(a) for a in value.inputs])
+            key = ("scalar", value)
+            if key not in self.parameters:
+                name = self.names.claim(stem, described, identifier(value.name))
+                self.parameters[key] = Parameter(f"{name}_ptr" if dtype is float64 else name, "scalar", value, dtype)
+            parameter = self.parameters[key]
+        name = parameter.name.removesuffix("_ptr") if parameter.dtype is float64 else parameter.name
+        attrs = MappingProxyType({"pointer": parameter.name} if parameter.is_pointer else {})
+        self.steps[value] = step = self._add(Step(name, "argument", (), SCALAR, dtype, attrs, parameter.is_pointer))
+        return step
+
+    def _scalar_dtype(self) -> DType:
+        """Arguments arrive as float32; a kernel on float64 reads them from memory instead."""
+        return float64 if any(v.dtype is float64 for v in (*self.kp.values, *self.kp.loads)) else float32
+
+    def _host_text(self, value: Value) -> str:
+        if value.op.name == "constant":
+            return number_text(value.attrs["value"])
+        return identifier(value.hint or value.name.rpartition(".")[2])
+
+    def _load(self, value: Value) -> Step:
+        memory = memory_of(value)
+        storage = self.kp.storage[memory]
+        name = self.memory_names.get(memory) or self._claim(memory)
+        parameter = self._parameter(("memory", memory), f"{name}_ptr", "in", memory, storage)
+        if value is not memory:
+            name = self.names.claim(f"{name}_{identifier(value.hint or 'view')}")
+        form = self._form(self.axes.of(value))
+        attrs = MappingProxyType({"pointer": parameter.name, "source": value, "storage": storage})
+        self.steps[value] = step = self._add(Step(name, "load", (), form, compute_dtype(storage), attrs, True))
+        return step
+
+    def _store(self, value: Value) -> None:
+        step = self.steps[value]
+        memory = self.destinations.get(value, value)
+        storage = memory.dtype if memory is not value else self.kp.storage[value]
+        name = self.memory_names[memory]
+        loaded = self.parameters.get(("memory", memory))
+        if (
+            loaded is not None
+            and memory is not value
+            and any(self.axes.labels[v] != self.axes.labels[memory] for v in self.kp.loads if memory_of(v) is memory)
+        ):
+            raise PlanError(
+                f"update of {memory.name!r} reads it in another order than it writes; copy it with tn.copy first"
+            )
+        parameter = self._parameter(("memory", memory), f"{name}_ptr", "out", memory, storage)
+        source = value if memory is value else memory
+        attrs = MappingProxyType({"pointer": parameter.name, "source": source, "storage": storage})
+        self._add(
+            Step(f"store {parameter.name}", "store", (step.name,), self._form(self.axes.of(value)), storage, attrs)
+        )
+
+    def _parameter(self, key: tuple[str, Value | str], name: str, role: str, value: Value, dtype: DType) -> Parameter:
+        have = self.parameters.get(key)
+        if have is None:
+            self.parameters[key] = have = Parameter(name, role, value, dtype)
+        elif {have.role, role} == {"in", "out"}:
+            self.parameters[key] = have = Parameter(have.name, "inout", value, dtype)
+        return have
+
+    def _size_parameter(self, dim: Dim) -> Parameter:
+        key = ("size", dim.name)
+        if key not in self.parameters:
+            name = self.names.claim(dim.name)
+            self.parameters[key] = Parameter(name, "size", None, int64, (dim,))
+        return self.parameters[key]
+
+    def _broadcast(self, step: Step, form: str) -> Step:
+        """A step repeated to the form that a reduction runs over."""
+        name = self.names.claim(f"{step.name}_repeated" if step.name.isidentifier() else "repeated")
+        return self._add(Step(name, "repeat", (step.name,), form, step.dtype, {}, True, step.scope))
+
+    def _form(self, axes: frozenset[int]) -> str:
+        has_rows = bool(axes & frozenset(self.layout.rows))
+        has_cols = bool(axes & frozenset(self.layout.cols))
+        return {(True, True): TILE, (True, False): ROW, (False, True): COL, (False, False): SCALAR}[has_rows, has_cols]
+
+    def _dtype_of(self, value: Value, args: list[Step]) -> DType:
+        dtype = compute_dtype(value.dtype)
+        if dtype is int64 and value.op.name in (
+            "where",
+            "min",
+            "max",
+            "add",
+            "sub",
+            "mul",
+            "maximum",
+            "minimum",
+            "copy",
+        ):
+            strong = [a.dtype for a in args if a.op != "number" and a.dtype is not bool_]
+            # Indices are int32 in a kernel, and so is what is chosen among them.
+            return int32 if strong and all(d is int32 for d in strong) else int64
+        return dtype
+
+    def _ordered_parameters(self) -> Iterable[Parameter]:
+        """Memory read, memory written, partials, then sizes and numbers."""
+        self._needed_sizes()
+        order = {"in": 0, "inout": 1, "partial in": 2, "out": 3, "partial out": 4, "size": 5, "scalar": 6}
+        return sorted(self.parameters.values(), key=lambda p: order[p.role])
+
+    def _needed_sizes(self) -> None:
+        """The sizes that grid, masks and offsets are made of."""
+        for shape in (self.layout.row_shape, self.layout.col_shape):
+            for size in shape:
+                if isinstance(size, Dim):
+                    self._size_parameter(size)
+        for step in self.ordered:
+            source = step.attrs.get("source")
+            if source is not None:
+                for size in source.shape[1:]:
+                    if isinstance(size, Dim):
+                        self._size_parameter(size)
+
+
+def _identity(op: str, dtype: DType) -> str:
+    if dtype is int32 and op != "sum":
+        return {"max": "-2147483648", "min": "2147483647"}[op]
+    return IDENTITIES[op]["float" if dtype.is_float else "int"]
+
+
+def _join(forms: Iterable[str]) -> str:
+    known = set(forms)
+    if TILE in known or {ROW, COL} <= known:
+        return TILE
+    return ROW if ROW in known else COL if COL in known else SCALAR

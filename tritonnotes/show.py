@@ -1,0 +1,192 @@
+"""The stages of a graph on its way to kernels, as text for people and as data for programs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from triton.runtime.jit import JITFunction
+
+from .codegen.cache import KernelCache
+from .codegen.compile import CompiledCard, compile_kernel
+from .codegen.explain import explain_plan
+from .codegen.load import load_source
+from .codegen.plan import FusionPlan, KernelPlan
+from .codegen.program import Program, make_program
+from .codegen.source import KernelSource
+from .codegen.tile import Kernel
+from .ir.decompose import decompose
+from .ir.errors import DeclarationError, KernelError
+from .ir.graph import Graph
+from .ir.joint import joint_graph
+from .ir.registry import Optimizer
+from .ir.rewrite import optimize
+
+STAGES = ("graph", "prims", "joint", "plan", "kernel", "triton", "ptx", "sass")
+KERNEL_STAGES = ("plan", "kernel", "triton", "ptx", "sass")
+COMPILED_STAGES = ("ptx", "sass")
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A stage: `text` to print, `data` to serialise."""
+
+    text: str
+    data: dict[str, Any]
+
+
+def is_trainable(graph: Graph, loss: str) -> bool:
+    """Whether `graph` has parameters and an output named `loss` that is one float."""
+    root = graph.outputs.get(loss)
+    return bool(graph.parameters) and root is not None and root.shape == () and root.dtype.is_float
+
+
+def joint_or_forward(graph: Graph, loss: str | None, optimizer: Optimizer) -> Graph:
+    """In primitives: the training step that minimises `loss`, or the forward run where `loss` is None."""
+    return optimize(decompose(graph)) if loss is None else joint_graph(graph, loss, optimizer)
+
+
+def show(
+    graph: Graph, stage: str, *, loss: str | None, optimizer: Optimizer, arch: int = 90, kernel: str | None = None
+) -> Shown:
+    """One stage of a declared graph.
+
+    `loss` and `optimizer` make the training step, and `loss=None` the forward run; `kernel` picks one launch of the
+    stages from the plan on; `arch` is what 'ptx' and 'sass' compile for. Raises `DeclarationError` for a kernel that
+    the plan does not have, `KernelError` where compilation fails.
+    """
+    if stage == "graph":
+        return _graph(graph)
+    if stage == "prims":
+        return _graph(optimize(decompose(graph)))
+    joint = joint_or_forward(graph, loss, optimizer)
+    if stage == "joint":
+        return _graph(joint)
+    program = make_program(joint, declared=graph)
+    stages: dict[str, Callable[[Program, str | None], Shown]] = {
+        "plan": _plan,
+        "kernel": _kernels,
+        "triton": _triton,
+        "ptx": lambda program, kernel: _compiled(program, kernel, "ptx", arch),
+        "sass": lambda program, kernel: _compiled(program, kernel, "sass", arch),
+    }
+    return stages[stage](program, kernel)
+
+
+def explain(graph: Graph, *, loss: str | None, optimizer: Optimizer) -> str:
+    """What each launch does and moves, and why what is apart is apart."""
+    return explain_plan(make_program(joint_or_forward(graph, loss, optimizer), declared=graph).plan)
+
+
+def _graph(graph: Graph) -> Shown:
+    return Shown(str(graph), {"graph": json.loads(graph.to_json())})
+
+
+def _plan(program: Program, name: str | None) -> Shown:
+    plan = program.plan
+    if name is not None:
+        launch = _pick(name, {k.name: k for k in plan.launches})
+        lines = [f"{launch.name}: {launch.kind}, {launch.bytes_moved():,} bytes at batch 256"]
+        lines += [f"  {word:7} {', '.join(data) or 'nothing'}" for word, data in _memory(launch).items()]
+        return Shown("\n".join(lines), _launch(launch))
+    verdicts = [
+        {"source": v.source, "target": v.target, "fused": v.fused, "rule": v.rule, "reason": v.reason, "bytes": v.bytes}
+        for v in plan.verdicts
+    ]
+    return Shown(str(plan), {**_totals(plan), "launches": [_launch(k) for k in plan.launches], "verdicts": verdicts})
+
+
+def _totals(plan: FusionPlan) -> dict[str, Any]:
+    return {"fusion": plan.fusion, "batch": 256, "bytes": plan.bytes_moved(), "kernels": len(plan.kernels)}
+
+
+def _memory(launch: KernelPlan) -> dict[str, list[str]]:
+    return {
+        "reads": [v.name for v in launch.loads] + [f"partials of {v.name}" for v in launch.combines],
+        "covers": [u.value.name for u in launch.units],
+        "again": [v.name for v in launch.recomputed],
+        "writes": [v.name for v in launch.stores] + [f"partials of {v.name}" for v in launch.partials],
+    }
+
+
+def _launch(launch: KernelPlan) -> dict[str, Any]:
+    said = {"name": launch.name, "kind": launch.kind, "ops": list(launch.ops), "bytes": launch.bytes_moved()}
+    return {**said, **_memory(launch)}
+
+
+def _kernels(program: Program, name: str | None) -> Shown:
+    chosen = _chosen(name, {k.name: k for k in program.kernels})
+    return Shown("\n\n".join(map(str, chosen)), {"kernels": [_kernel(k) for k in chosen]})
+
+
+def _kernel(kernel: Kernel) -> dict[str, Any]:
+    parameters = [{"name": p.name, "role": p.role, "dtype": p.dtype.name} for p in kernel.parameters]
+    steps = [
+        {"name": s.name, "op": s.op, "args": list(s.args), "form": s.form, "dtype": s.dtype.name} for s in kernel.steps
+    ]
+    return {"name": kernel.name, "kind": kernel.plan.kind, "parameters": parameters, "steps": steps}
+
+
+def _triton(program: Program, name: str | None) -> Shown:
+    chosen = _chosen(name, {s.name: s for s in program.kernel_sources})
+    text = program.source if name is None else "\n\n".join(f"{s.text}\n\n{s.launcher}" for s in chosen)
+    kernels = [
+        {"name": s.name, "signature": s.signature, "constexprs": s.constexprs, "num_warps": s.num_warps} for s in chosen
+    ]
+    return Shown(text, {"source": text, "kernels": kernels})
+
+
+def _compiled(program: Program, name: str | None, form: str, arch: int) -> Shown:
+    module = load_source(program.source, KernelCache())
+    texts, kernels = [], []
+    for source in _chosen(name, {s.name: s for s in program.kernel_sources}):
+        aligned = [p for p, kind in source.signature.items() if kind.startswith("*")]
+        card = _compile(getattr(module, source.name), source, arch, aligned)
+        texts.append(f"{_card_lines(card)}\n{getattr(card, form).strip()}")
+        kernels.append({**_card(card), "divisible_by_16": aligned, form: getattr(card, form)})
+    return Shown("\n\n".join(texts), {"arch": arch, "kernels": kernels})
+
+
+def _compile(kernel: object, source: KernelSource, arch: int, aligned: list[str]) -> CompiledCard:
+    if not isinstance(kernel, JITFunction):
+        raise KernelError("Triton is told to interpret kernels, not to compile them; unset TRITON_INTERPRET")
+    return compile_kernel(
+        kernel, source.signature, source.constexprs, arch=arch, num_warps=source.num_warps, divisible_by_16=aligned
+    )
+
+
+def _card_lines(card: CompiledCard) -> str:
+    def widths(found: dict[int, int]) -> str:
+        return ", ".join(f"{count} of {bits} bits" for bits, count in sorted(found.items())) or "none"
+
+    spills = "spills registers" if card.spills else "no spills"
+    used = f"{card.registers} registers, {spills}, {card.shared_bytes:,} bytes of shared memory, {card.num_warps} warps"
+    return (
+        f"// {card.name} for sm_{card.arch}: {used}\n"
+        f"// loads: {widths(card.load_widths)}; stores: {widths(card.store_widths)}\n"
+        "// compiled with all pointers declared divisible by 16, as torch allocates them, and sizes left general"
+    )
+
+
+def _card(card: CompiledCard) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "registers": card.registers,
+        "spills": bool(card.spills),
+        "shared_bytes": card.shared_bytes,
+        "num_warps": card.num_warps,
+        "load_widths": {str(bits): count for bits, count in card.load_widths.items()},
+        "store_widths": {str(bits): count for bits, count in card.store_widths.items()},
+    }
+
+
+def _chosen(name: str | None, known: dict[str, Any]) -> list[Any]:
+    return list(known.values()) if name is None else [_pick(name, known)]
+
+
+def _pick(name: str, known: dict[str, Any]) -> Any:
+    if name not in known:
+        raise DeclarationError(f"no kernel {name!r} at this stage; there are {', '.join(known) or 'none'}")
+    return known[name]

@@ -1,0 +1,60 @@
+"""Tables for the terminal: a training run, a fusion plan, a certificate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich.table import Table
+
+from .check import Certificate
+from .codegen.plan import FusionPlan
+
+
+def epoch_table(rows: Iterable[tuple[float, float, float]]) -> Table:
+    """Mean losses and the largest relative difference of a step, epoch by epoch."""
+    table = Table(title="Loss by epoch", title_justify="left")
+    for heading in ("epoch", "fused", "eager", "largest difference"):
+        table.add_column(heading, justify="right")
+    for epoch, (fused, judged, difference) in enumerate(rows, 1):
+        table.add_row(str(epoch), f"{fused:.6f}", f"{judged:.6f}", f"{difference:.1e}")
+    return table
+
+
+def plan_table(plan: FusionPlan, unfused: FusionPlan, batch: int) -> Table:
+    """Every launch with the ops it covers and its bytes; at the foot the totals, and what fusion saves."""
+    moved, before = plan.bytes_moved(batch), unfused.bytes_moved(batch)
+    share = f" ({1 - moved / before:.0%})" if before else ""
+    table = Table(
+        title=f"Fusion plan of {plan.graph.name}, bytes at batch {batch}",
+        caption=f"Without fusion: {len(unfused.launches)} launches, {before:,} bytes; "
+        f"fusion saves {before - moved:,}{share}.",
+        title_justify="left",
+        caption_justify="left",
+        show_footer=True,
+    )
+    table.add_column("kernel", f"{len(plan.launches)} launches", overflow="fold")
+    generated, library = len(plan.kernels), len(plan.launches) - len(plan.kernels)
+    table.add_column("kind")
+    table.add_column("ops", f"{generated} generated, {library} library")
+    table.add_column("bytes", f"{moved:,}", justify="right")
+    for kernel in plan.launches:
+        table.add_row(kernel.name, kernel.kind, ", ".join(kernel.ops), f"{kernel.bytes_moved(batch):,}")
+    return table
+
+
+def certificate_table(certificate: Certificate) -> Table:
+    """How far every result is from float64, fused and eager."""
+    sizes = ", ".join(f"{name}={size}" for name, size in certificate.sizes.items())
+    title = f"Numerics certificate of {certificate.graph}" + (f" at {sizes}" if sizes else "")
+    held = "every result errs at most twice as much as eager, plus two units in the last place"
+    caption = f"OK: {held}" if certificate.ok else "FAILS: see the rows marked"
+    table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
+    table.add_column("result", overflow="fold")
+    for heading in ("fused error", "eager error", "allowed"):
+        table.add_column(heading, justify="right")
+    table.add_column("")
+    for row in certificate.rows:
+        c = row.comparison
+        errors = (f"{e:.2e}" for e in (c.max_error, c.eager_max_error, c.max_allowed))
+        table.add_row(f"{row.what} {row.name}", *errors, "ok" if c.ok else "FAILS")
+    return table
