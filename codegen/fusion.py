@@ -121,6 +121,8 @@ class Legality:
                 return Refusal(
                     "two columns", f"{unit.value.name} does not have all the rows that the kernel walks over"
                 )
+            if have - gone and have - gone != columns:
+                return Refusal("two columns", f"{unit.value.name} lacks an axis of this kernel's columns")
         return rows, columns
 
     def _touched(self, members: frozenset[Unit]) -> list[Value]:

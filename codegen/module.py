@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.types import Dim, Shape, Size
+from tritonnotes.ir.version import VERSION
 
 from .axes import is_host
 from .launcher import INDENT, call_lines
@@ -20,8 +21,6 @@ from .source import KernelSource, render_kernel
 from .spelling import HELPERS, helpers_in_order
 from .tile import Kernel, number_text
 from .units import memory_of
-
-VERSION = "0.1.0"
 
 HOST_SPELLINGS = {
     "neg": ("-{0}", 13),

@@ -9,7 +9,7 @@ from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import element_count
 
 from .axes import is_alias, is_free, is_host
-from .fusion import Clusters, Legality
+from .fusion import Clusters, Legality, Space
 from .units import Unit, Units, memory_of
 
 NOMINAL = 256
@@ -67,7 +67,7 @@ def _for_kernel(units: Units, legality: Legality, cluster: frozenset[Unit]) -> R
                 loads.setdefault(source)
     candidates: dict[Value, tuple[list[Value], list[Value]]] = {}
     for value in loads:
-        trail = _trail(units, value, cluster, every)
+        trail = _trail(units, legality, value, cluster, every)
         if trail is not None:
             candidates[value] = trail
     if not candidates:
@@ -91,7 +91,7 @@ def _for_kernel(units: Units, legality: Legality, cluster: frozenset[Unit]) -> R
 
 
 def _trail(
-    units: Units, value: Value, cluster: frozenset[Unit], every: set[int]
+    units: Units, legality: Legality, value: Value, cluster: frozenset[Unit], every: set[int]
 ) -> tuple[list[Value], list[Value]] | None:
     """The elementwise values behind `value`, itself included, and what they read from memory; None if there are
     none.
@@ -114,7 +114,7 @@ def _trail(
         elif unit in cluster:
             continue
         else:
-            if not _may_read(units, memory_of(current), cluster):
+            if not _may_read(units, memory_of(current), cluster) or not _may_store(units, legality, memory_of(current)):
                 return None
             frontier[current] = None
     return (list(again), list(frontier)) if again else None
@@ -150,6 +150,15 @@ def _may_read(units: Units, memory: Value, cluster: frozenset[Unit]) -> bool:
             seen.add(unit)
             todo += units.after[unit]
     return False
+
+
+def _may_store(units: Units, legality: Legality, memory: Value) -> bool:
+    """Whether the kernel that computes a value can leave it in memory, where it may not have had to so far."""
+    unit = units.producer.get(memory)
+    if unit is None or unit.is_library or legality.kernel_of is None:
+        return True
+    home = legality.kernel_of[unit]
+    return isinstance(legality.space(home, {*legality.stored(home), unit}), Space)
 
 
 def _only_reader(units: Units, legality: Legality, value: Value, cluster: frozenset[Unit]) -> bool:

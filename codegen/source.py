@@ -172,6 +172,9 @@ class _Writer:
             if source.dtype is step.dtype:
                 return args[0]
             return self._fill(SPELLINGS["cast"], args, dtype=_triton_name(step)), ATOM
+        if step.op == "pow" and self.steps[step.args[0]].op == "number":
+            # The helper asks its base for a dtype, which a mere number has not.
+            args[0] = (f"tl.full([], {args[0][0]}, {_tl(step)})", ATOM)
         spelling = SPELLINGS[step.op]
         return self._fill(spelling, args), spelling.binds
 

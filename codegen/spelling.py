@@ -121,9 +121,17 @@ def log1p(x):
     "tanh": '''\
 @triton.jit
 def tanh(x):
-    """(eˣ − e⁻ˣ) / (eˣ + e⁻ˣ) as −t / (t + 2) with t = e⁻²ᴵˣᴵ − 1: no overflow, and exact near 0."""
-    t = expm1(-2.0 * tl.abs(x))
-    magnitude = -t / (t + 2.0)
+    """1 − 2 / (e²ˣ + 1), and near 0, where that cancels, a polynomial (Cephes) or, in float64, by expm1."""
+    size = tl.abs(x)
+    far = 1.0 - 2.0 / (tl.exp(2.0 * size) + 1.0)
+    if x.dtype == tl.float64:
+        t = expm1(-2.0 * size)
+        near = -t / (t + 2.0)
+    else:
+        z = x * x
+        slope = (((-5.70498872745e-3 * z + 2.06390887954e-2) * z - 5.37397155531e-2) * z + 1.33314422036e-1) * z
+        near = (slope - 3.33332819422e-1) * z * size + size
+    magnitude = tl.where(size < 0.625, near, far)
     return tl.where(x < 0.0, -magnitude, magnitude)
 ''',
     "power": '''\

@@ -117,11 +117,17 @@ def _lift(graph: Graph, op: Primitive, args: Sequence[Any]) -> tuple[Value, ...]
     return tuple([*(_to(graph, a, bool_) for a in numbers[:first]), *lifted])
 
 
+_CATEGORIES = {"bool": 0, "int": 1, "float": 2}
+
+
 def _common_dtype(op: Primitive, args: Sequence[Any]) -> DType:
-    dtypes = [a.dtype for a in args if isinstance(a, Value)]
     if op.name.startswith("logical_"):
         return bool_
-    # A Python number is weak: it only decides the category, as in torch.
+    values = [a for a in args if isinstance(a, Value)]
+    dtypes = [a.dtype for a in values if a.shape or a.dtype is host]
+    # 0-dim values and Python numbers are weak beside tensors, as in torch: only a higher category counts.
+    category = max((_CATEGORIES[d.kind] for d in dtypes if d is not host), default=-1)
+    dtypes += [a.dtype for a in values if not a.shape and _CATEGORIES[a.dtype.kind] > category]
     dtypes += [host for a in args if isinstance(a, float)]
     if not dtypes:
         dtypes = [bool_] if all(isinstance(a, bool) for a in args) else [host]

@@ -115,12 +115,23 @@ def _simplify(
     graph: Graph, value: Value, args: tuple[Value | None, ...], seen: dict[tuple[Any, ...], Value]
 ) -> Value | None:
     rule = _RULES.get(value.op.name)
-    found = rule(value, args) if rule else None
+    found = (rule(value, args) if rule else None) or _folded(graph, value, args)
     if found is None:
         return _without_broadcasts(graph, value, args, seen)
     if isinstance(found, Value):
         return found if found.shape == value.shape and found.dtype is value.dtype else None
     return None
+
+
+def _folded(graph: Graph, value: Value, args: tuple[Any, ...]) -> Value | None:
+    """Arithmetic on numbers alone is done here and now, in float64."""
+    if value.op.kind not in ("elementwise", "cast") or value.shape or not value.dtype.is_float:
+        return None
+    if not args or not all(a is not None and a.op.name == "constant" for a in args):
+        return None
+    with np.errstate(all="ignore"):
+        number = value.op.evaluate(*(np.asarray(a.attrs["value"]) for a in args), **value.attrs)
+    return graph.append("constant", (), {"value": float(number)}, (), value.dtype)
 
 
 def _mul(value: Value, args: tuple[Any, ...]) -> Value | None:

@@ -47,11 +47,12 @@ from .ir.primitives import (
     where,
 )
 from .ir.types import Dim
+from .ir.version import VERSION
 from .model import Model
 from .optimizers import adam, sgd
 from .training import TrainingStep
 
-__version__ = "0.1.0"
+__version__ = VERSION
 
 __all__ = [
     "Certificate",

@@ -11,7 +11,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -25,7 +25,7 @@ from .ir.types import Dim
 from .show import COMPILED_STAGES, KERNEL_STAGES, STAGES, explain, is_trainable, show
 from .target import FORM, load_target
 
-OPTIMIZERS = {"adam": tn.adam, "sgd": tn.sgd}
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": tn.adam, "sgd": tn.sgd}
 DEFAULT_LOSS = "loss"
 
 
