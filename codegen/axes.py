@@ -14,6 +14,9 @@ from tritonnotes.ir.types import Dim, Shape, Size, host
 Labels = tuple[int | None, ...]
 """One entry for each dimension of a value: its axis, or None where the size is 1."""
 
+APART = "apart"
+"""The attribute of a reshape to the same shape, whose axes are not those of its argument: read from memory anew."""
+
 MAX_ROW = 65536
 """The longest row, in elements, that one program keeps on chip."""
 
@@ -23,10 +26,15 @@ MAX_WHOLE = 8192
 
 @dataclass(frozen=True)
 class Axes:
-    """The labels of every value of a graph of primitives, and the size of every axis."""
+    """The labels of every value of a graph of primitives, and the size of every axis.
+
+    `clashes` names, for a value, the arguments (by index) in which an axis would have to be two axes of one value, as
+    in x + xᵀ. There are none once `materialize` is done.
+    """
 
     labels: dict[Value, Labels]
     sizes: dict[int, Size]
+    clashes: dict[Value, list[int]]
 
     def of(self, value: Value) -> frozenset[int]:
         """The axes that a value has."""
@@ -52,9 +60,9 @@ def is_free(value: Value) -> bool:
 
 
 def is_squeeze(value: Value) -> bool:
-    """Whether a reshape only adds or drops dimensions of size 1."""
+    """Whether a reshape only adds or drops dimensions of size 1, and is not there to read its memory apart."""
     (x,) = value.inputs
-    return [s for s in value.shape if s != 1] == [s for s in x.shape if s != 1]
+    return APART not in value.attrs and [s for s in value.shape if s != 1] == [s for s in x.shape if s != 1]
 
 
 def is_view(value: Value) -> bool:
@@ -91,6 +99,13 @@ def label_axes(graph: Graph) -> Axes:
         return axis
 
     labels: dict[Value, Labels] = {}
+    clashes: dict[Value, list[int]] = {}
+    beside: dict[int, set[int]] = {}
+    """For each axis those that occur beside it in some value."""
+
+    def may_be_one(axis: int, other: int) -> bool:
+        return axis == other or not any(find(b) == other for b in beside.get(axis, ()))
+
     for value in graph.values:
         name, shape = value.op.name, value.shape
         if value.op.kind == "reduction":
@@ -103,21 +118,30 @@ def label_axes(graph: Graph) -> Axes:
             labels[value] = tuple(None if s == 1 else next(known) for s in shape)
         elif value.op.kind in ("elementwise", "cast") or name == "broadcast_to":
             made: list[int | None] = [None] * len(shape)
-            for arg in value.inputs:
+            for place, arg in enumerate(value.inputs):
                 offset = len(shape) - len(arg.shape)
                 for i, axis in enumerate(labels[arg], offset):
                     if axis is None:
                         continue
                     have = made[i]
-                    if have is None:
+                    mine = find(axis)
+                    others = {find(m) for j, m in enumerate(made) if m is not None and j != i}
+                    if mine in others or not may_be_one(mine, mine if have is None else find(have)):
+                        clashes.setdefault(value, [])
+                        clashes[value] += [place] if place not in clashes[value] else []
+                    elif have is None:
                         made[i] = axis
-                    else:
-                        parent[find(axis)] = find(have)
+                    elif mine != find(have):
+                        beside.setdefault(find(have), set()).update(beside.get(mine, ()))
+                        parent[mine] = find(have)
             labels[value] = tuple(fresh(s) if a is None and s != 1 else a for a, s in zip(made, shape, strict=True))
         else:
             labels[value] = tuple(None if s == 1 else fresh(s) for s in shape)
+        roots = {find(a) for a in labels[value] if a is not None}
+        for axis in roots:
+            beside.setdefault(axis, set()).update(roots - {axis})
     resolved = {v: tuple(None if a is None else find(a) for a in known) for v, known in labels.items()}
-    return Axes(resolved, {find(a): sizes[a] for a in range(len(parent))})
+    return Axes(resolved, {find(a): sizes[a] for a in range(len(parent))}, clashes)
 
 
 def reduced_axes(axes: Axes, value: Value) -> frozenset[int]:

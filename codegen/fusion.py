@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import Dim
 
-from .axes import MAX_ROW, Axes, reduced_axes
-from .units import COMBINE, PARTIAL, Unit, Units, consumers
+from .axes import MAX_ROW, Axes, base_of, is_alias, reduced_axes
+from .units import COMBINE, PARTIAL, Unit, Units, consumers, memory_of
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,13 @@ class Legality:
             if len(members) == 1:
                 return Space((), ())
             return Refusal("library", "a matrix product is a library call, which nothing can be fused into")
+        for unit in members:
+            for arg in unit.value.inputs:
+                source = base_of(arg)
+                if is_alias(source) and self.units.producer.get(memory_of(source)) in members:
+                    return Refusal(
+                        "reshape", f"{source.name} mixes axes, so what it shows must lie in memory as a whole"
+                    )
         touched = self._touched(members)
         every: set[int] = set().union(*(axes.of(v) for v in touched)) if touched else set()
         for value in touched:

@@ -103,47 +103,55 @@ class Indexing:
 
     def offset(self, value: Value) -> str:
         """Where the element for this lane lies in the contiguous memory of `value`."""
-        labels = self.kernel.axes.labels[value]
-        layout = self.layout
-        axes = [(axis, value.shape[i + 1 :]) for i, axis in enumerate(labels) if axis is not None]
+        dims = [
+            (axis, value.shape[i + 1 :]) for i, axis in enumerate(self.kernel.axes.labels[value]) if axis is not None
+        ]
         terms = []
-        for group, shape, name in (
-            (layout.rows, layout.row_shape, self.row_name()),
-            (layout.cols, layout.col_shape, "col"),
-        ):
-            mine = [(axis, stride) for axis, stride in axes if axis in group]
-            if not mine:
-                continue
-            order = [axis for axis, _ in mine]
-            positions = [i for i, a in enumerate(labels) if a is not None]
-            together = [i for i in positions if labels[i] in group]
-            adjacent = together == list(range(together[0], together[-1] + 1)) or all(
-                labels[i] in group for i in positions if together[0] <= i <= together[-1]
-            )
-            if order == list(group) and adjacent:
-                terms.append(_times(name, self.product(mine[-1][1])))
-                continue
-            for axis, stride in mine:
-                terms.append(_times(self._axis_index(axis, group, shape, name), self.product(stride)))
+        for group, name in ((self.layout.rows, self.row_name()), (self.layout.cols, "col")):
+            # Runs of axes that follow each other both in the group and in memory are walked as one.
+            runs: list[tuple[int, int, tuple[Size, ...]]] = []
+            before = -2
+            for place, (axis, stride) in enumerate(dims):
+                if axis not in group:
+                    continue
+                at = group.index(axis)
+                if runs and place == before + 1 and at == runs[-1][1] + 1:
+                    runs[-1] = (runs[-1][0], at, stride)
+                else:
+                    runs.append((at, at, stride))
+                before = place
+            terms += [
+                _times(self._run_index(first, last, group, name), self.product(stride)) for first, last, stride in runs
+            ]
         return " + ".join(terms)
 
     def index_text(self, step: Step) -> tuple[str, int]:
+        """The index along one axis, as text and Python's precedence of it."""
         axis = step.attrs["of_axis"]
-        if axis in self.layout.rows:
-            text = self._axis_index(axis, self.layout.rows, self.layout.row_shape, self.row_name())
-        else:
-            text = self._axis_index(axis, self.layout.cols, self.layout.col_shape, "col")
+        group, name = (self.layout.rows, self.row_name()) if axis in self.layout.rows else (self.layout.cols, "col")
+        at = group.index(axis)
+        text = self._run_index(at, at, group, name)
         return text, ATOM if text.isidentifier() else 12
+
+    def words(self) -> set[str]:
+        """Every identifier that index arithmetic is made of."""
+        texts = [self.row_bound(), self.col_bound()] + [self.mask_of(form) for form in (TILE, ROW, COL)]
+        for step in self.kernel.steps:
+            if step.op == "index":
+                texts.append(self.index_text(step)[0])
+            elif "source" in step.attrs:
+                texts.append(self.offset(step.attrs["source"]))
+        return set().union(*map(_words, texts))
 
     def shared_text(self, text: str) -> str:
         return self.aliases.get(text) or self.shared.get(text, text)
 
-    def _axis_index(self, axis: int, group: tuple[int, ...], shape: tuple[Size, ...], name: str) -> str:
-        """The index along one axis out of the running number over a group of axes."""
-        at = group.index(axis)
-        inner = self.product(shape[at + 1 :])
+    def _run_index(self, first: int, last: int, group: tuple[int, ...], name: str) -> str:
+        """The running number over the axes `first` to `last` of a group, out of the running number over all of it."""
+        shape = self.kernel.axes.shape(group)
+        inner = self.product(shape[last + 1 :])
         text = name if inner == "1" else f"{name} // {factor(inner)}"
-        return text if at == 0 else f"{text} % {factor(self.product(shape[at : at + 1]))}"
+        return text if first == 0 else f"{text} % {factor(self.product(shape[first : last + 1]))}"
 
     def _size(self, size: Size) -> str:
         return self.size_names[size] if isinstance(size, Dim) else str(size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +12,7 @@ from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.types import Dim, DType, bool_, float32, float64, host, int32, int64
 
 from .axes import is_view
+from .indexing import Indexing
 from .names import Names, describe, identifier
 from .plan import FusionPlan, KernelPlan
 from .spelling import IDENTITIES
@@ -78,7 +80,9 @@ class _Lowering:
                 self._compute(value)
         for value in self.kp.stores:
             self._store(value)
-        return Kernel(self.kp, self.layout, tuple(self._ordered_parameters()), tuple(self.ordered), self.axes)
+        made = Kernel(self.kp, self.layout, tuple(self._ordered_parameters()), tuple(self.ordered), self.axes)
+        used = Indexing(made).words() | {s.name for s in self.ordered if s.op == "argument"}
+        return replace(made, parameters=tuple(p for p in made.parameters if p.role != "size" or p.name in used))
 
     # -- layout --
 
@@ -236,6 +240,7 @@ class _Lowering:
         pointer = self._parameter(("partial", value), f"{memory}_ptr", "partial out", value, arg.dtype)
         attrs["pointer"] = pointer.name
         attrs["columns"] = keeps_cols
+        attrs["source"] = value
         name = self._claim(value, describe(value.op.name, [self._text(arg.name)]))
         self._add(
             Step(
@@ -257,7 +262,12 @@ class _Lowering:
         )
         pointer = self._parameter(("partial", value), f"{memory}_ptr", "partial in", value, dtype)
         form = ROW if self.layout.rows else SCALAR
-        attrs = {"reduction": value.op.name, "pointer": pointer.name, "identity": _identity(value.op.name, dtype)}
+        attrs = {
+            "reduction": value.op.name,
+            "pointer": pointer.name,
+            "identity": _identity(value.op.name, dtype),
+            "source": value,
+        }
         name = self.memory_names.get(value) or self._claim(value)
         self.steps[value] = self._add(
             Step(name, "combine", (), form, dtype, MappingProxyType(attrs), True, value.scope)

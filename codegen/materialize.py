@@ -5,7 +5,7 @@ from __future__ import annotations
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.rewrite import carry
 
-from .axes import is_alias, is_free, is_view
+from .axes import APART, is_alias, is_free, is_view, label_axes
 
 
 def materialize(graph: Graph) -> Graph:
@@ -41,7 +41,27 @@ def materialize(graph: Graph) -> Graph:
 
     made.outputs = {name: root(new[v], False) for name, v in graph.outputs.items()}
     made.updates = {name: root(new[v], True) for name, v in graph.updates.items()}
-    return made
+    return _separate(made)
+
+
+def _separate(graph: Graph) -> Graph:
+    """`graph` with an argument read from memory apart wherever one axis would be two of a value, as in x + xᵀ."""
+    while clashes := label_axes(graph).clashes:
+        made = Graph(graph.name, level=graph.level)
+        new: dict[Value, Value] = {}
+        for value in graph.values:
+            args = [None if a is None else new[a] for a in value.args]
+            for i in clashes.get(value, ()):
+                arg = args[i]
+                assert arg is not None
+                made.scope = value.scope
+                arg = arg if _in_order(arg) else made.call("copy", arg)
+                args[i] = made.append("reshape", (arg,), {"shape": arg.shape, APART: True}, arg.shape, arg.dtype)
+            new[value] = carry(made, value, tuple(args))
+        made.outputs = {name: new[v] for name, v in graph.outputs.items()}
+        made.updates = {name: new[v] for name, v in graph.updates.items()}
+        graph = made
+    return graph
 
 
 def _in_order(value: Value) -> bool:

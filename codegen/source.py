@@ -262,7 +262,8 @@ class _Writer:
                 lines.append(f"tl.store({step.attrs['pointer']} + program, {step.name})")
             else:
                 mask = self.index.shared_text(self.index.mask_of(COL))
-                place = f"program * {factor(self.index.col_bound())} + col"
+                # In the order of the sum's own axes, which the kernel's columns may have in another.
+                place = f"program * {factor(self.index.col_bound())} + {self.index.offset(step.attrs['source'])}"
                 lines.append(
                     f"tl.store({step.attrs['pointer']} + {place}, {step.name}{f', mask={mask}' if mask else ''})"
                 )
@@ -285,12 +286,16 @@ class _Writer:
             )
             size = static_size(self.layout.row_shape)
             stride = str(size) if size is not None else self.index.row_bound()
-            lines.append(f"{INDENT}cell = program * {stride} + offset[None, :]")
-        place = "cell" if has_rows else "program"
+            cells = {s.name: factor(self.index.offset(s.attrs["source"])) for s in steps}
+            first = cells[steps[0].name]
+            lines.append(f"{INDENT}cell = program * {stride} + {first}[None, :]")
         if len(steps) > 1:
             lines.append(f"{INDENT}in_programs = {mask}")
             mask = "in_programs"
         for s in steps:
+            place = "program" if not has_rows else "cell"
+            if has_rows and cells[s.name] != first:
+                place = f"program * {stride} + {cells[s.name]}[None, :]"
             loaded = f"tl.load({s.attrs['pointer']} + {place}, mask={mask}, other={s.attrs['identity']})"
             op = s.attrs["reduction"]
             spelling = NAN_SAFE.get(op, SPELLINGS[op]) if s.dtype.is_float else SPELLINGS[op]

@@ -30,7 +30,7 @@ def differentiate(graph: Graph, cotangents: Mapping[Value, Value], wrt: Iterable
             continue
         graph.scope = _backward(value.scope)
         d = _total(pending.pop(value))
-        if d.hint is None and not d.is_leaf:
+        if d.hint is None and not d.is_leaf and (value.hint or value.is_leaf):
             d.hint = f"d_{_plain(value)}"
             if not value.is_leaf:
                 d.scope = graph.scope
@@ -90,4 +90,4 @@ def _backward(scope: Scope) -> Scope:
 
 
 def _plain(value: Value) -> str:
-    return (value.hint or value.name.rpartition(".")[2] if not value.is_leaf else value.name).replace(".", "_")
+    return (value.hint or value.name).replace(".", "_")

@@ -209,12 +209,9 @@ class Graph:
     ) -> Value:
         """Declare a trained tensor. `init` is a number, 'zeros', 'ones', 'uniform' (low, high), 'normal' (mean, std) or
         'kaiming_uniform' (a; torch.nn.Linear's own), the numbers given as keywords."""
-        value = self._declare_leaf("parameter", name, shape, dtype, _checked_init(name, init, how))
-        if not value.dtype.is_float:
-            raise DTypeError(
-                f"parameter {name!r}: dtype {value.dtype} cannot be trained; use a float dtype or g.buffer"
-            )
-        return value
+        if not as_dtype(dtype).is_float:
+            raise DTypeError(f"parameter {name!r}: dtype {dtype} cannot be trained; use a float dtype or g.buffer")
+        return self._declare_leaf("parameter", name, shape, dtype, _checked_init(name, init, how))
 
     def buffer(
         self, name: str, shape: object, init: str | Number = "zeros", dtype: object = float32, **how: Number

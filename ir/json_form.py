@@ -10,8 +10,8 @@
 A SIZE is an int, or the name of a `Dim`. An ATTR is true, false, an int, a string, {"float": "0.5"},
 {"dtype": "int64"}, {"dim": "batch"} or an array of ATTRs. Floats are strings because JSON has no nan and no inf, and
 readers of bare decimals round them each in its own way: they hold Python's shortest digits, which read back as the
-same float. `args`, `attrs`, `hint`, `scope` and `regions` may be left out where they are empty. Values stand before
-their users; dtype and shape are what the op infers.
+same float (every nan as one). `args`, `attrs`, `hint`, `scope` and `regions` may be left out where they are empty, and
+a hint with letters beyond ASCII is. Values stand before their users; dtype and shape are what the op infers.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from typing import Any, NoReturn, TypeVar
 
 from .errors import FormatError, TritonNotesError
 from .graph import TOP, Graph, Region, Value
-from .loading import MAX_CHARS, MAX_VALUES, Builder, checked_shape, find_dtype, find_op, find_scope, short
-from .types import Dim, DType, Shape, check_name
+from .loading import MAX_CHARS, MAX_VALUES, Builder, cut, find_dtype, find_op, find_scope, short
+from .types import Dim, DType, Shape, as_shape, is_name
 
 FORMAT = "tritonnotes.graph"
 VERSION = 1
@@ -51,7 +51,7 @@ def to_json(graph: Graph) -> str:
 def _value(value: Value) -> dict[str, object]:
     shape = [size.name if isinstance(size, Dim) else size for size in value.shape]
     head = {"name": value.name, "op": value.op.name, "dtype": value.dtype.name, "shape": shape}
-    return head | ({"hint": value.hint} if value.hint and value.hint.isascii() else {}) | _call(value)
+    return head | ({"hint": value.hint} if value.hint and is_name(value.hint) else {}) | _call(value)
 
 
 def _region(region: Region) -> dict[str, object]:
@@ -93,7 +93,7 @@ def from_json(text: str | bytes, make: Callable[..., GraphT] = Graph) -> GraphT:
     except FormatError:
         raise
     except TritonNotesError as error:
-        raise FormatError(f"graph file: {error}") from None
+        raise FormatError(f"the file: {cut(error)}") from None
 
 
 def _graph(document: object, make: Callable[..., GraphT]) -> GraphT:
@@ -135,7 +135,7 @@ def _each(add: Callable[[], object], where: str, entry: object) -> None:
         add()
     except TritonNotesError as error:
         name = entry.get("name") if isinstance(entry, dict) else None
-        raise FormatError(f"{where}{f' {short(name)}' if isinstance(name, str) else ''}: {error}") from None
+        raise FormatError(f"{where}{f' {short(name)}' if isinstance(name, str) else ''}: {cut(error)}") from None
 
 
 _CALL: Mapping[str, type] = {"args": list, "attrs": dict, "scope": list}
@@ -144,8 +144,6 @@ _CALL: Mapping[str, type] = {"args": list, "attrs": dict, "scope": list}
 def _add_value(builder: Builder[Any], entry: object) -> None:
     fields = _fields(entry, "a value", {"name": str, "op": str, "dtype": str, "shape": list}, {**_CALL, "hint": str})
     hint = fields.get("hint")
-    if hint is not None:
-        check_name(hint, "hint")
     op, dtype = find_op(fields["op"]), find_dtype(fields["dtype"])
     scope = _scope(fields.get("scope", []))
     builder.add(fields["name"], op, _args(fields), _attrs(fields), _shape(fields["shape"]), dtype, scope, hint)
@@ -221,7 +219,7 @@ def _shape(sizes: list[object]) -> Shape:
             checked.append(Dim(size))
         else:
             raise FormatError(f"shape: holds {short(size)}; sizes are ints, or names of Dims")
-    return checked_shape(checked)
+    return as_shape(checked, "shape")
 
 
 def _scope(scope: list[object]) -> Any:

@@ -16,8 +16,8 @@ from .apply import scope_from
 from .errors import FormatError, TritonNotesError
 from .graph import TOP, Graph, Region, Scope, Value
 from .registry import OPS, PRIMITIVES, UPDATE_RULES, Op, Primitive
-from .types import DTYPES, Dim, DType, Shape, Size, as_shape, check_name, host, is_name, show_shape
-from .verify import FED, LEVELS, MAX_RANK, STATE, Memo, check_region, dims_of, infer_call
+from .types import DTYPES, Dim, DType, Shape, check_name, host, is_name, show_shape
+from .verify import FED, LEVELS, STATE, Memo, check_region, dims_of, infer_call
 
 MAX_VALUES = 100_000
 MAX_CHARS = 32 * 2**20
@@ -67,6 +67,8 @@ class Builder(Generic[GraphT]):
             raise FormatError(f"more than {MAX_VALUES:,} values; split the graph")
         if len(name) > MAX_DERIVED_NAME or not is_name(name):
             raise FormatError(f"{short(name)} is no name; use ASCII letters, digits and '_', parts joined by '.'")
+        if hint is not None and (len(hint) > MAX_DERIVED_NAME or not is_name(hint)):
+            raise FormatError(f"hint {short(hint)} is no name; use ASCII letters, digits and '_'")
         if name in self._named:
             raise FormatError(f"the name {name!r} is given twice; each value has its own")
         if self.graph.level == "primitive" and isinstance(op, Op):
@@ -175,8 +177,6 @@ def find_scope(name: str, op: str, phase: str) -> Scope:
     if op in UPDATE_RULES:
         note = UPDATE_RULES[op].note
         return Scope(name, op, note.formula if note else "", phase=phase)
-    if op and op not in OPS and op not in PRIMITIVES:
-        raise FormatError(f"scope: unknown op {short(op)}; it is an op, an update rule or empty")
     return replace(scope_from(name, find_op(op)) if op else Scope(name, ""), phase=phase)
 
 
@@ -188,18 +188,18 @@ def find_dtype(name: str) -> DType:
     return found
 
 
-def checked_shape(sizes: Sequence[Size]) -> Shape:
-    """A shape of bounded rank and element count."""
-    if len(sizes) > MAX_RANK:
-        raise FormatError(f"a shape of {len(sizes)} dims; at most {MAX_RANK} are possible")
-    return as_shape(tuple(sizes), "shape")
-
-
 def short(text: object) -> str:
     """`text` as a message can show it: quoted, escaped, cut."""
     if not isinstance(text, str):
         return f"a {type(text).__name__}"
     return ascii(text) if len(text) <= 60 else f"{ascii(text[:60])}…"
+
+
+def cut(message: object) -> str:
+    """An error's message as a person and a terminal can take it, whatever a file put into it: short and printable."""
+    text = str(message)
+    text = text if len(text) <= 400 else f"{text[:400]}…"
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 _COUNTED = re.compile(r"(.+)_[0-9]+")

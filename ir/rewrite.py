@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+
 from .graph import Graph, Region, Value
+from .registry import Primitive
 from .types import broadcast
 
 Rule = Callable[[Value], Value | None]
@@ -115,7 +118,8 @@ def _simplify(
     graph: Graph, value: Value, args: tuple[Value | None, ...], seen: dict[tuple[Any, ...], Value]
 ) -> Value | None:
     rule = _RULES.get(value.op.name)
-    found = (rule(value, args) if rule else None) or _folded(graph, value, args)
+    found = rule(value, args) if rule else None
+    found = _folded(graph, value, args) if found is None else found
     if found is None:
         return _without_broadcasts(graph, value, args, seen)
     if isinstance(found, Value):
@@ -129,6 +133,7 @@ def _folded(graph: Graph, value: Value, args: tuple[Any, ...]) -> Value | None:
         return None
     if not args or not all(a is not None and a.op.name == "constant" for a in args):
         return None
+    assert isinstance(value.op, Primitive)
     with np.errstate(all="ignore"):
         number = value.op.evaluate(*(np.asarray(a.attrs["value"]) for a in args), **value.attrs)
     return graph.append("constant", (), {"value": float(number)}, (), value.dtype)

@@ -14,7 +14,8 @@ false, an int, a float (with a point, an exponent, inf or nan: never read as an 
 tuple of these. `as HINT` stands only where the author's own name for a value is not the last part of its name.
 Empty lines and what follows `#` at the start of a line or after a scope are for people.
 
-All of a graph survives: names, hints, scopes, regions. What a scope's comments say comes from the op, not the text.
+All of a graph survives: names, scopes, regions, and hints but for those with letters beyond ASCII. What a scope's
+comments say comes from the op, not the text.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ from typing import Generic, TypeVar
 
 from .errors import FormatError, TritonNotesError
 from .graph import TOP, Graph, Region, Scope, Value
-from .loading import MAX_CHARS, Builder, checked_shape, find_dtype, find_op, find_scope, hint_from, short
-from .types import DTYPES, Dim, Shape
+from .loading import MAX_CHARS, Builder, cut, find_dtype, find_op, find_scope, hint_from, short
+from .registry import Primitive
+from .types import DTYPES, Dim, Shape, as_shape, is_name
 
 MAX_NESTING = 8
 GraphT = TypeVar("GraphT", bound=Graph)
@@ -46,7 +48,9 @@ def print_graph(graph: Graph) -> str:
             lines.append(_scope_line(scope))
         read_back = hint_from(value.name, value.op.name, scope, taken)
         taken.add(value.name)
-        hinted = value.hint is not None and value.hint != read_back and value.hint.isascii()
+        # A declared op is named after its instance, so that a variable called as the op says nothing more.
+        known = read_back if isinstance(value.op, Primitive) else read_back or value.op.name
+        hinted = value.hint is not None and value.hint != known and is_name(value.hint)
         lines.append(value_line(value) + (f" as {value.hint}" if hinted else ""))
     for region in graph.regions:
         if region.scope != scope:
@@ -71,6 +75,8 @@ def _call(call: Value | Region) -> str:
 def _argument(arg: Value | None) -> str:
     if arg is None:
         return "none"
+    if not isinstance(arg, Value):  # as verification shows a graph that somebody broke
+        return repr(arg)
     return "'none'" if arg.name == "none" else arg.name
 
 
@@ -97,7 +103,7 @@ def _show(value: object) -> str:
 # -- reading --
 
 _NAME = r"[A-Za-z0-9_.]+"
-_VALUE = re.compile(rf"({_NAME}): ([a-z0-9]+)\[([^\]]*)\] = ({_NAME})\((.*)\)(?: as ([A-Za-z0-9_]+))?")
+_VALUE = re.compile(rf"({_NAME}): ([a-z0-9]+)\[([^\]]*)\] = ({_NAME})\((.*)\)(?: as ({_NAME}))?")
 _REGION = re.compile(rf"region ({_NAME}) = ({_NAME})\((.*)\)")
 _ROOT = re.compile(rf"(output|update) ({_NAME}) = ({_NAME})")
 _SCOPE = re.compile(rf"scope ({_NAME}|-) ({_NAME}|-) ([a-z]+) *(?:#.*)?")
@@ -136,7 +142,7 @@ def parse_graph(text: str, make: Callable[..., GraphT] = Graph) -> GraphT:  # ty
             else:
                 reader.read(line)
         except TritonNotesError as error:
-            raise FormatError(f"line {number}: {short(line)}: {error}") from None
+            raise FormatError(f"line {number}: {short(line)}: {cut(error)}") from None
     if reader is None:
         raise FormatError("an empty text is no graph; it begins with a line such as 'graph digits declared'")
     return reader.builder.done()
@@ -178,7 +184,7 @@ class _Reader(Generic[GraphT]):
 
 def _shape(inside: str) -> Shape:
     parts = inside.split(", ") if inside else []
-    return checked_shape([_int(part) if part[:1].isdigit() or part[:1] == "-" else Dim(part) for part in parts])
+    return as_shape([_int(part) if part[:1].isdigit() or part[:1] == "-" else Dim(part) for part in parts], "shape")
 
 
 def _int(digits: str) -> int:

@@ -141,7 +141,7 @@ def check_attr(value: object, what: str) -> bool | int | float | str | DType | D
             raise DeclarationError(
                 f"{what}: {value[:40]!a} is no attribute; use at most {MAX_TEXT} printable ASCII characters"
             )
-        return str(value)
+        return str.__str__(value)  # of a str enum the text, not its name
     if isinstance(value, bool | Dim):
         return value
     if isinstance(value, int):
@@ -195,6 +195,9 @@ def normalize_axes(axes: int | Sequence[int] | None, rank: int, what: str) -> tu
     if axes is None:
         return tuple(range(rank))
     listed = (axes,) if isinstance(axes, int) else tuple(axes)
+    for axis in listed:
+        if not isinstance(axis, int):
+            raise ShapeError(f"{what}: axis {axis!r} is no int; use -{rank} to {rank - 1}")
     result = sorted({axis % rank if rank and -rank <= axis < rank else _bad_axis(axis, rank, what) for axis in listed})
     if len(result) != len(listed):
         raise ShapeError(f"{what}: axes {listed} name one axis twice; name each once")

@@ -259,8 +259,16 @@ class Reduction(upstream.ReduceOps):
         if combine in (standard._argmin_combine_tie_break_left, standard._argmin_combine_tie_break_fast):
             return self._arg(input, np.fmin, np.argmin)
         if combine is standard._sum_combine:
-            return self.sum(input[0])
+            return self._total(input[0])
         return self._halves(input)
+
+    def _total(self, input: tl.tensor) -> Any:
+        """The sum in pairs, as a GPU adds: numpy does so along the last axis alone, along others one by one."""
+        data, axis = input.handle.data, self.axis
+        if axis is None or data.dtype.kind != "f":
+            return self.sum(input)
+        total = np.ascontiguousarray(np.moveaxis(data, axis, -1)).sum(-1)
+        return self.to_tensor(np.expand_dims(total, axis) if self.keep_dims else total, input.dtype)
 
     def _arg(self, input: tuple[tl.tensor, ...], best: np.ufunc, index_of: Callable[..., Any]) -> Any:
         values, indices = (tensor.handle.data for tensor in input[:2])
