@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import builtins
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -35,7 +36,7 @@ from .types import (
 )
 
 Cotangents = tuple[Value | None, ...]
-_erf = np.vectorize(__import__("math").erf, otypes=[np.float64])
+_erf = np.vectorize(math.erf, otypes=[np.float64])
 
 
 def _no_gradient(d: Value, y: Value, *args: Value, **attrs: Any) -> Cotangents:
@@ -84,12 +85,15 @@ def index_along(x: Value, axis: int = -1) -> Value:
 
 def count_along(x: Value, axis: int | Sequence[int] | None = None) -> Value | int:
     """How many elements `x` has along `axis`: an int, or a host number where a `Dim` is among the sizes."""
-    count: Any = 1
-    for a in normalize_axes(axis, len(x.shape), "count_along"):
-        size = x.shape[a]
-        count = count * (
-            x.graph.append("dim_size", (), {"dim": size.name}, (), host) if isinstance(size, Dim) else size
-        )
+    sizes = [x.shape[a] for a in normalize_axes(axis, len(x.shape), "count_along")]
+    known = math.prod(s for s in sizes if isinstance(s, int))
+    count: Any = known
+    for size in sizes:
+        if isinstance(size, Dim):
+            dim = x.graph.append("dim_size", (), {"dim": size.name}, (), host)
+            count = dim if count is known and known == 1 else dim * count
+    if isinstance(count, Value) and not count.is_leaf:
+        count.hint = "count"
     return count
 
 
@@ -415,7 +419,7 @@ def reshape(x: Value, shape: Sequence[int | Dim]) -> Value:
 
 def _infer_transpose(args: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[Shape, DType]:
     (x,) = args
-    if sorted(attrs["axes"]) != list(range(len(x.shape))):
+    if set(attrs["axes"]) != set(range(len(x.shape))) or len(attrs["axes"]) != len(x.shape):
         raise ShapeError(f"transpose: {attrs['axes']} is no permutation of the {len(x.shape)} axes of {x.name!r}")
     return tuple(x.shape[a] for a in attrs["axes"]), x.dtype
 

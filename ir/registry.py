@@ -118,11 +118,17 @@ class Op:
             raise DeclarationError(f"{self.name}: {error}; it takes {self.__signature__}") from None
         bound.apply_defaults()
         values = [bound.arguments[n] for n in self.arg_names]
-        attrs = {n: bound.arguments[n] for n in self.attr_names}
+        attrs = {p.name: _as_declared(bound.arguments[p.name], p) for p in self.parameters if p.kind is p.KEYWORD_ONLY}
         return graph_of(self.name, values).call(self, *values, name=name, **attrs)
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
+
+
+def _as_declared(attr: object, parameter: inspect.Parameter) -> object:
+    """An attribute as its formula declares it: 1 is as good as 1.0 to whoever calls an op, and one thing in a graph."""
+    is_float = parameter.annotation in (float, "float")
+    return float(attr) if is_float and type(attr) is int and abs(attr) <= 2**53 else attr
 
 
 @dataclass(frozen=True, eq=False)

@@ -394,5 +394,5 @@ def _plot(curves: Curves, path: Path) -> None:
     # Steps that agree to the last bit have no place on a logarithmic axis.
     gaps.set(xlabel="step", ylabel="relative difference")
     gaps.set_yscale("log", nonpositive="mask")
-    gaps.legend()
+    gaps.legend(loc="lower right", ncols=3)
     figure.savefig(path, dpi=120)

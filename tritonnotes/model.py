@@ -40,7 +40,9 @@ class Model(torch.nn.Module):
             raise DeclarationError(f"graph {graph.name!r} has no outputs; name them with g.output(...)")
         if graph.leaves("scalar", "slot"):
             name = graph.leaves("scalar", "slot")[0].name
-            raise DeclarationError(f"{name!r} is a number or state of an optimizer; a model has inputs and parameters only")
+            raise DeclarationError(
+                f"{name!r} is a number or state of an optimizer; a model has inputs and parameters only"
+            )
         self.graph = graph
         self.fusion = fusion
         self.device = pick_device(device)

@@ -7,6 +7,7 @@ replaced by its size. It returns one tensor, and torch's autograd gives its grad
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -58,19 +59,117 @@ def _layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, dims: 
     return F.layer_norm(x, x.shape[x.ndim - dims :], weight, bias, eps)
 
 
-def _cross_entropy(logits: Tensor, target: Tensor, *, ignore_index: int, reduction: str) -> Tensor:
-    # int32 class indices are accepted here; torch takes int64 alone.
-    return F.cross_entropy(logits, target.long(), ignore_index=ignore_index, reduction=reduction)
+def _of_classes(meaning: Reference) -> Reference:
+    """int32 class indices are accepted here, torch takes int64 alone; it has no gradient for the weights."""
+
+    def reference(input: Tensor, target: Tensor, weight: Tensor | None, **attrs: Any) -> Tensor:
+        return meaning(input, target.long(), _fixed(weight), **attrs)
+
+    return reference
 
 
-def _mse_loss(input: Tensor, target: Tensor, *, reduction: str) -> Tensor:
-    # The declaration has warned of shapes that differ; broadcasting first keeps torch from warning at every call.
-    input, target = torch.broadcast_tensors(input, target)
-    return F.mse_loss(input, target, reduction=reduction)
+def _cross_entropy_of_probabilities(
+    logits: Tensor, target: Tensor, weight: Tensor | None, *, label_smoothing: float, reduction: str
+) -> Tensor:
+    return F.cross_entropy(logits, target, _fixed(weight), label_smoothing=label_smoothing, reduction=reduction)
+
+
+def _fixed(weight: Tensor | None) -> Tensor | None:
+    return None if weight is None else weight.detach()
+
+
+def _broadcasting(meaning: Reference) -> Reference:
+    """The declaration has warned of shapes that differ; broadcasting first keeps torch from warning at every call."""
+
+    def reference(input: Tensor, target: Tensor, **attrs: Any) -> Tensor:
+        return meaning(*torch.broadcast_tensors(input, target), **attrs)
+
+    return reference
+
+
+def _reduced(losses: Tensor, reduction: str) -> Tensor:
+    if reduction == "none":
+        return losses
+    return losses.mean() if reduction == "mean" else losses.sum()
+
+
+def _elementwise_loss(meaning: Callable[..., Tensor]) -> Reference:
+    """A loss that torch has not, from what it is for each element."""
+
+    def reference(input: Tensor, target: Tensor, *, reduction: str, **attrs: Any) -> Tensor:
+        return _reduced(meaning(input, target, **attrs), reduction)
+
+    return reference
+
+
+def _log_cosh(input: Tensor, target: Tensor) -> Tensor:
+    size = (input - target).abs()
+    return size + F.softplus(-2 * size) - math.log(2)
+
+
+def _quantile(input: Tensor, target: Tensor, *, q: float) -> Tensor:
+    return q * F.relu(target - input) + (1 - q) * F.relu(input - target)
+
+
+def _zero_one(input: Tensor, target: Tensor) -> Tensor:
+    return 1 - (input.sign() * target.sign() > 0).to(input.dtype)
+
+
+def _soft_margin(input: Tensor, target: Tensor, *, reduction: str) -> Tensor:
+    # torch differentiates this in its first argument alone; the margin holds both.
+    margin = input * target
+    return F.soft_margin_loss(margin, torch.ones_like(margin), reduction=reduction)
+
+
+def _binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str) -> Tensor:
+    return F.binary_cross_entropy(input, target, _fixed(weight), reduction=reduction)
+
+
+def _binary_cross_entropy_with_logits(
+    input: Tensor, target: Tensor, weight: Tensor | None, pos_weight: Tensor | None, *, reduction: str
+) -> Tensor:
+    return F.binary_cross_entropy_with_logits(
+        input, target, _fixed(weight), reduction=reduction, pos_weight=_fixed(pos_weight)
+    )
+
+
+def _focal(input: Tensor, target: Tensor, *, alpha: float, gamma: float) -> Tensor:
+    """As torchvision.ops.sigmoid_focal_loss computes it."""
+    p = torch.sigmoid(input)
+    p_t = p * target + (1 - p) * (1 - target)
+    loss = F.binary_cross_entropy_with_logits(input, target, reduction="none") * (1 - p_t) ** gamma
+    return (alpha * target + (1 - alpha) * (1 - target)) * loss if alpha >= 0 else loss
+
+
+def _kl_div(input: Tensor, target: Tensor, *, log_target: bool, reduction: str) -> Tensor:
+    # torch warns of 'mean' at every call; the declaration has done so.
+    losses = F.kl_div(input, target, reduction="none", log_target=log_target)
+    return losses.sum() / input.shape[0] if reduction == "batchmean" else _reduced(losses, reduction)
+
+
+def _js_divergence(p: Tensor, q: Tensor, *, dim: int, reduction: str) -> Tensor:
+    middle = (p + q) / 2
+    each = torch.xlogy(p, p) - torch.xlogy(p, middle) + torch.xlogy(q, q) - torch.xlogy(q, middle)
+    return _reduced(each.sum(dim) / 2, reduction)
+
+
+def _entropy(p: Tensor, *, dim: int, reduction: str) -> Tensor:
+    return _reduced(torch.special.entr(p).sum(dim), reduction)
+
+
+def _binary_entropy(p: Tensor, *, reduction: str) -> Tensor:
+    return _reduced(torch.special.entr(p) + torch.special.entr(1 - p), reduction)
 
 
 def _accuracy(logits: Tensor, target: Tensor) -> Tensor:
     return (logits.argmax(-1) == target).float().mean()
+
+
+def _hardsigmoid(x: Tensor) -> Tensor:
+    # The derivative of F.hardsigmoid is float32's 1/6, in float64 as well.
+    if x.dtype != torch.float64:
+        return F.hardsigmoid(x)
+    return torch.where((x > -3) & (x < 3), (x + 3) / 6, F.hardsigmoid(x).detach())
 
 
 # -- primitives --
@@ -113,9 +212,53 @@ REFERENCES |= {
     "linear": F.linear,
     "relu": F.relu,
     "sigmoid": torch.sigmoid,
+    "leaky_relu": F.leaky_relu,
+    "prelu": F.prelu,
+    "elu": F.elu,
+    "selu": F.selu,
+    "celu": F.celu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "mish": F.mish,
+    "softplus": F.softplus,
+    "softsign": F.softsign,
+    "logsigmoid": F.logsigmoid,
+    "hardsigmoid": _hardsigmoid,
+    "hardswish": F.hardswish,
+    "hardtanh": F.hardtanh,
+    "relu6": F.relu6,
+    "threshold": F.threshold,
+    "tanhshrink": F.tanhshrink,
+    "hardshrink": F.hardshrink,
+    "softshrink": F.softshrink,
+    "softmax": F.softmax,
+    "log_softmax": F.log_softmax,
+    "softmin": F.softmin,
     "layer_norm": _layer_norm,
-    "cross_entropy": _cross_entropy,
-    "mse_loss": _mse_loss,
+    "cross_entropy": _of_classes(F.cross_entropy),
+    "cross_entropy_of_probabilities": _cross_entropy_of_probabilities,
+    "nll_loss": _of_classes(F.nll_loss),
+    "mse_loss": _broadcasting(F.mse_loss),
+    "l1_loss": _broadcasting(F.l1_loss),
+    "smooth_l1_loss": _broadcasting(F.smooth_l1_loss),
+    "huber_loss": _broadcasting(F.huber_loss),
+    "log_cosh_loss": _elementwise_loss(_log_cosh),
+    "quantile_loss": _elementwise_loss(_quantile),
+    "poisson_nll_loss": F.poisson_nll_loss,
+    "gaussian_nll_loss": F.gaussian_nll_loss,
+    "hinge_loss": _elementwise_loss(lambda input, target: F.relu(1 - input * target)),
+    "squared_hinge_loss": _elementwise_loss(lambda input, target: F.relu(1 - input * target).square()),
+    "exponential_loss": _elementwise_loss(lambda input, target: torch.exp(-(input * target))),
+    "perceptron_loss": _elementwise_loss(lambda input, target: F.relu(-input * target)),
+    "zero_one_loss": _elementwise_loss(_zero_one),
+    "soft_margin_loss": _soft_margin,
+    "binary_cross_entropy": _binary_cross_entropy,
+    "binary_cross_entropy_with_logits": _binary_cross_entropy_with_logits,
+    "focal_loss": _elementwise_loss(_focal),
+    "kl_div": _kl_div,
+    "js_divergence": _js_divergence,
+    "entropy": _entropy,
+    "binary_entropy": _binary_entropy,
     "accuracy": _accuracy,
     "neg": torch.neg,
     "abs": torch.abs,

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from triton.runtime.jit import JITFunction
+import triton
 
-from .codegen.cache import KernelCache
-from .codegen.compile import CompiledCard, compile_kernel
+from .codegen.ahead import compile_program
+from .codegen.compile import CompiledCard
 from .codegen.explain import explain_plan
-from .codegen.load import load_source
 from .codegen.plan import FusionPlan, KernelPlan
 from .codegen.program import Program, make_program
 from .codegen.source import KernelSource
@@ -139,22 +138,13 @@ def _triton(program: Program, name: str | None) -> Shown:
 
 
 def _compiled(program: Program, name: str | None, form: str, arch: int) -> Shown:
-    module = load_source(program.source, KernelCache())
-    texts, kernels = [], []
-    for source in _chosen(name, {s.name: s for s in program.kernel_sources}):
-        aligned = [p for p, kind in source.signature.items() if kind.startswith("*")]
-        card = _compile(getattr(module, source.name), source, arch, aligned)
-        texts.append(f"{_card_lines(card)}\n{getattr(card, form).strip()}")
-        kernels.append({**_card(card), "divisible_by_16": aligned, form: getattr(card, form)})
-    return Shown("\n\n".join(texts), {"arch": arch, "kernels": kernels})
-
-
-def _compile(kernel: object, source: KernelSource, arch: int, aligned: list[str]) -> CompiledCard:
-    if not isinstance(kernel, JITFunction):
+    wanted = {s.name: s for s in _chosen(name, {s.name: s for s in program.kernel_sources})}
+    if triton.knobs.runtime.interpret:
         raise KernelError("Triton is told to interpret kernels, not to compile them; unset TRITON_INTERPRET")
-    return compile_kernel(
-        kernel, source.signature, source.constexprs, arch=arch, num_warps=source.num_warps, divisible_by_16=aligned
-    )
+    cards = [card for card in compile_program(program, arch) if card.name in wanted]
+    texts = [f"{_card_lines(card)}\n{getattr(card, form).strip()}" for card in cards]
+    kernels = [{**_card(card, wanted[card.name]), form: getattr(card, form)} for card in cards]
+    return Shown("\n\n".join(texts), {"arch": arch, "kernels": kernels})
 
 
 def _card_lines(card: CompiledCard) -> str:
@@ -170,13 +160,14 @@ def _card_lines(card: CompiledCard) -> str:
     )
 
 
-def _card(card: CompiledCard) -> dict[str, Any]:
+def _card(card: CompiledCard, source: KernelSource) -> dict[str, Any]:
     return {
         "name": card.name,
         "registers": card.registers,
         "spills": bool(card.spills),
         "shared_bytes": card.shared_bytes,
         "num_warps": card.num_warps,
+        "divisible_by_16": [name for name, kind in source.signature.items() if kind.startswith("*")],
         "load_widths": {str(bits): count for bits, count in card.load_widths.items()},
         "store_widths": {str(bits): count for bits, count in card.store_widths.items()},
     }

@@ -1,13 +1,15 @@
-"""What ops with parameters share: declaring a parameter unless one is given."""
+"""What declaring functions share: parameters declared unless given, and arguments in torch's order."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from ..errors import ShapeError
+from ..errors import DeclarationError, DTypeError, ShapeError
 from ..graph import Graph, Value
+from ..registry import Op
 from ..types import DType, Shape, check_name, show_shape
 
 
@@ -41,3 +43,28 @@ def parameter_or(
             "pass a parameter of that shape, or None to do without"
         )
     return given
+
+
+def needs_float(x: Value) -> None:
+    """Raise `DTypeError` for integers, which comparisons and products alone would let pass."""
+    if not x.dtype.is_float:
+        raise DTypeError(f"needs a float dtype, got {x.dtype} for {x.name!r}; cast it first")
+
+
+def torch_order(made: Op) -> None:
+    """Let users pass the attributes of `made` by position too, in the order of its formula, as torch does."""
+    either = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    name = inspect.Parameter("name", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="str | None")
+    signature = inspect.Signature([*(p.replace(kind=either) for p in made.parameters), name])
+
+    def front(*args: Any, **kwargs: Any) -> Value:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise DeclarationError(f"{made.name}: {error}; it takes {signature}") from None
+        values = [bound.arguments.pop(n) for n in made.arg_names if n in bound.arguments]
+        return made.apply(*values, **bound.arguments)
+
+    front.__doc__ = made.__doc__
+    front.__signature__ = signature  # type: ignore[attr-defined]
+    made.declares(front)

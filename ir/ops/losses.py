@@ -1,32 +1,29 @@
-"""Losses."""
+"""Losses of classification: logits, or log-probabilities, against classes or a distribution over them."""
 
 from __future__ import annotations
 
 import math
-import warnings
 
 from .. import primitives as P
 from ..errors import DeclarationError, DTypeError, ShapeError
 from ..graph import Value
 from ..registry import Note, op
 from ..types import show_shape
-
-REDUCTIONS = ("mean", "sum", "none")
-
-
-def check_reduction(what: str, reduction: str) -> None:
-    """Raise `DeclarationError` unless `reduction` is one of torch's."""
-    if reduction not in REDUCTIONS:
-        raise DeclarationError(f"{what}: reduction is {reduction!r}; use 'mean', 'sum' or 'none'")
-
-
-def reduce_loss(losses: Value, reduction: str) -> Value:
-    """The mean, the sum, or the losses themselves."""
-    return {"mean": P.mean, "sum": P.sum, "none": lambda each: each}[reduction](losses)
+from .reduction import check_reduction, reduce_loss, spread
+from .softmax import log_softmax
 
 
 def _class_axis(logits: Value) -> int:
     return 1 if len(logits.shape) > 1 else 0
+
+
+def _one_of_classes(logits: Value, target: Value, ignore_index: int) -> tuple[Value, Value]:
+    """Where the target is among the classes, and whether it counts."""
+    axis = _class_axis(logits)
+    target_column = P.reshape(target, (*target.shape[:axis], 1, *target.shape[axis:]))
+    is_target = P.index_along(logits, axis) == target_column
+    counted = target_column != ignore_index
+    return is_target, counted
 
 
 def _against_target(logits: Value, target: Value, ignore_index: int) -> tuple[Value, Value, Value, Value]:
@@ -37,14 +34,12 @@ def _against_target(logits: Value, target: Value, ignore_index: int) -> tuple[Va
     row_max = P.max(logits, axis, keepdim=True)
     shifted = logits - row_max
     sum_exp = P.sum(P.exp(shifted), axis, keepdim=True)
-    target_column = P.reshape(target, (*target.shape[:axis], 1, *target.shape[axis:]))
-    is_target = P.index_along(logits, axis) == target_column
-    counted = target_column != ignore_index
+    is_target, counted = _one_of_classes(logits, target, ignore_index)
     return shifted, sum_exp, is_target, counted
 
 
 @op(
-    domain={"logits": (-30, 30), "target": "class"},
+    domain={"logits": (-30, 30), "target": "class", "weight": (0.1, 2)},
     note=Note(
         formula="log Σ exp(logits) − logits[target], averaged over the targets that are not ignore_index",
         derivative="(softmax(logits) − one_hot(target)) / count",
@@ -54,20 +49,51 @@ def _against_target(logits: Value, target: Value, ignore_index: int) -> tuple[Va
         source="torch.nn.functional.cross_entropy",
     ),
 )
-def cross_entropy(logits: Value, target: Value, *, ignore_index: int = -100, reduction: str = "mean") -> Value:
+def cross_entropy(
+    logits: Value,
+    target: Value,
+    weight: Value | None = None,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Value:
     """log Σ exp(logits) − logits[target]"""
+    check_reduction(reduction)
     shifted, sum_exp, is_target, counted = _against_target(logits, target, ignore_index)
     axis = _class_axis(logits)
     # The maximum over one class, so that a target outside the classes makes the loss ∞, never a wrong number.
     target_logit = P.max(P.where(is_target, shifted, -math.inf), axis, keepdim=True)
-    losses = P.where(counted, P.log(sum_exp) - target_logit, 0)
+    nll = P.log(sum_exp) - target_logit
+    if weight is not None:
+        target_weight = _weight_of_target(logits, weight, is_target)
+        nll = nll * target_weight
+    if label_smoothing:
+        each_nll = P.log(sum_exp) - shifted
+        smooth = P.sum(each_nll if weight is None else each_nll * _along_classes(logits, weight), axis, keepdim=True)
+        nll = (1 - label_smoothing) * nll + _share(logits, label_smoothing) * smooth
+    losses = P.where(counted, nll, 0)
     if reduction == "none":
         return P.reshape(losses, target.shape)
     total = P.sum(losses)
     if reduction == "sum":
         return total
-    count = P.sum(P.cast(counted, logits.dtype))
+    count = P.sum(P.cast(counted, logits.dtype) if weight is None else P.where(counted, target_weight, 0))
     return total / count
+
+
+def _along_classes(logits: Value, weight: Value) -> Value:
+    """A weight for each class, (C,), along the class axis of the logits."""
+    return P.reshape(weight, (*weight.shape, *(1,) * (len(logits.shape) - _class_axis(logits) - 1)))
+
+
+def _weight_of_target(logits: Value, weight: Value, is_target: Value) -> Value:
+    return P.sum(P.where(is_target, _along_classes(logits, weight), 0), _class_axis(logits), keepdim=True)
+
+
+def _share(logits: Value, label_smoothing: float) -> float | Value:
+    """What each class gets of the smoothed label."""
+    return label_smoothing / P.count_along(logits, _class_axis(logits))
 
 
 cross_entropy.sample = lambda graph, shape, dtype: cross_entropy(
@@ -76,75 +102,208 @@ cross_entropy.sample = lambda graph, shape, dtype: cross_entropy(
 
 
 @cross_entropy.gradient
-def _(d_y, y, logits, target, *, ignore_index, reduction):
+def _(d_y, y, logits, target, weight, *, ignore_index, label_smoothing, reduction):
     shifted, sum_exp, is_target, counted = _against_target(logits, target, ignore_index)
+    axis = _class_axis(logits)
+    target_weight = None if weight is None else _weight_of_target(logits, weight, is_target)
     if reduction == "mean":
-        count = P.sum(P.cast(counted, logits.dtype))
+        count = P.sum(P.cast(counted, logits.dtype) if weight is None else P.where(counted, target_weight, 0))
         d_y = d_y / count
     elif reduction == "none":
         d_y = P.reshape(d_y, counted.shape)
     d_row = P.where(counted, d_y, 0)
     softmax = P.exp(shifted) / sum_exp
     one_hot = P.cast(is_target, logits.dtype)
-    return (softmax - one_hot) * d_row, None
+    if weight is None and not label_smoothing:
+        return (softmax - one_hot) * d_row, None, None
+    wanted = one_hot if target_weight is None else one_hot * target_weight
+    if label_smoothing:
+        smooth = _share(logits, label_smoothing)
+        wanted = (1 - label_smoothing) * wanted + (
+            smooth if weight is None else smooth * _along_classes(logits, weight)
+        )
+    mass = P.sum(wanted, axis, keepdim=True)
+    return (softmax * mass - wanted) * d_row, None, None
 
 
 @cross_entropy.declares
 def _(
-    input: Value, target: Value, *, ignore_index: int = -100, reduction: str = "mean", name: str | None = None
+    input: Value,
+    target: Value,
+    weight: Value | None = None,
+    *,
+    ignore_index: int = -100,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+    name: str | None = None,
 ) -> Value:
-    """Logits `input` (N, C), (C,) or (N, C, ...) against class indices `target` (N,), () or (N, ...), int64.
+    """Logits `input` (N, C), (C,) or (N, C, ...) against class indices `target` (N,), () or (N, ...), int64, or
+    against probabilities of the shape of `input`.
 
-    Rows whose target is `ignore_index` count neither in the loss nor in the mean. A target outside the classes raises
+    Rows whose target is `ignore_index` count neither in the loss nor in the mean. `weight` (C,) weighs classes and gets
+    no gradient; the mean over class indices divides by the sum of the weights. A target outside the classes raises
     where the host can see it (CPU); on a GPU it makes the loss infinite.
     """
-    check_reduction("cross_entropy", reduction)
-    axis = _class_axis(input)
-    if not input.shape:
-        raise ShapeError(f"cross_entropy: {input.name!r} is 0-dim; logits have shape (N, C), (C,) or (N, C, ...)")
+    if not 0 <= label_smoothing <= 1:
+        raise DeclarationError(f"cross_entropy: label_smoothing is {label_smoothing}; it lies between 0 and 1")
+    if not target.dtype.is_float or target.shape != input.shape or not input.shape:
+        _check_classes("cross_entropy", input, target, weight)
+        attrs = {"ignore_index": int(ignore_index), "label_smoothing": label_smoothing, "reduction": reduction}
+        return cross_entropy.apply(input, target, weight, name=name, **attrs)
+    if ignore_index >= 0:
+        raise DeclarationError(
+            f"cross_entropy: ignore_index is {ignore_index}, but {target.name!r} holds probabilities, which have no "
+            "index to ignore; leave it out"
+        )
+    _check_weight("cross_entropy", input, weight)
+    return cross_entropy_of_probabilities.apply(
+        input, target, weight, label_smoothing=label_smoothing, reduction=reduction, name=name
+    )
+
+
+def _check_classes(what: str, input: Value, target: Value, weight: Value | None) -> None:
     if target.dtype.kind != "int":
-        raise DTypeError(f"cross_entropy: target {target.name!r} is {target.dtype}; class indices are int64 (or int32)")
+        raise DTypeError(
+            f"{what}: target {target.name!r} is {target.dtype}; class indices are int64 (or int32), "
+            "and probabilities have the shape of the logits"
+        )
+    _check_weight(what, input, weight)
+    axis = _class_axis(input)
     wanted = input.shape[:axis] + input.shape[axis + 1 :]
     if target.shape != wanted:
         raise ShapeError(
-            f"cross_entropy: logits {input.name!r} of shape {show_shape(input.shape)} want targets of shape "
+            f"{what}: logits {input.name!r} of shape {show_shape(input.shape)} want targets of shape "
             f"{show_shape(wanted)}, got {target.name!r} of shape {show_shape(target.shape)}"
         )
-    return cross_entropy.apply(input, target, ignore_index=int(ignore_index), reduction=reduction, name=name)
+
+
+def _check_weight(what: str, input: Value, weight: Value | None) -> None:
+    if not input.shape:
+        raise ShapeError(f"{what}: {input.name!r} is 0-dim; logits have shape (N, C), (C,) or (N, C, ...)")
+    if weight is None:
+        return
+    classes = input.shape[_class_axis(input)]
+    if weight.shape != (classes,) or weight.dtype is not input.dtype:
+        raise ShapeError(
+            f"{what}: weight {weight.name!r} is {weight.dtype}{show_shape(weight.shape)}; one number for each class is "
+            f"{input.dtype}[{classes}]"
+        )
 
 
 @op(
-    domain={"input": (-10, 10), "target": (-10, 10)},
+    domain={"logits": (-30, 30), "target": (0, 1), "weight": (0.1, 2)},
     note=Note(
-        formula="(input − target)², averaged",
-        derivative="2 · (input − target) / count",
-        strengths="Smooth; its minimum is the mean; the gradient fades as the fit gets good.",
-        weaknesses="One outlier can outweigh all else; saturating outputs make it flat.",
-        use="Regression with Gaussian noise.",
-        source="torch.nn.functional.mse_loss",
+        formula="−Σ target · log softmax(logits) over classes, averaged over rows",
+        derivative="(softmax(logits) · Σ target − target) / rows; −log softmax(logits) / rows for target",
+        strengths="Learns from a whole distribution: smoothed, mixed or taken from another model.",
+        weaknesses="A target for every class to be stored and read.",
+        use="Distillation, mixup and labels that are uncertain; declared by cross_entropy with float targets.",
+        source="torch.nn.functional.cross_entropy with class probabilities",
     ),
 )
-def mse_loss(input: Value, target: Value, *, reduction: str = "mean") -> Value:
-    """(input − target)²"""
-    error = input - target
-    return reduce_loss(error * error, reduction)
+def cross_entropy_of_probabilities(
+    logits: Value,
+    target: Value,
+    weight: Value | None = None,
+    *,
+    label_smoothing: float = 0.0,
+    reduction: str = "mean",
+) -> Value:
+    """−Σ target · log softmax(logits) over classes"""
+    axis = _class_axis(logits)
+    wanted = _smoothed(logits, target, weight, label_smoothing)
+    losses = -P.sum(wanted * log_softmax.apply(logits, dim=axis), axis)
+    # The mean is over rows whatever the weights are, as in torch.
+    return reduce_loss(losses, reduction)
 
 
-mse_loss.sample = lambda graph, shape, dtype: mse_loss(
-    graph.input("input", shape, dtype), graph.input("target", shape, dtype)
+def _smoothed(logits: Value, target: Value, weight: Value | None, label_smoothing: float) -> Value:
+    wanted = (1 - label_smoothing) * target + _share(logits, label_smoothing) if label_smoothing else target
+    return wanted if weight is None else wanted * _along_classes(logits, weight)
+
+
+@cross_entropy_of_probabilities.gradient
+def _(d_y, y, logits, target, weight, *, label_smoothing, reduction):
+    axis = _class_axis(logits)
+    wanted = _smoothed(logits, target, weight, label_smoothing)
+    log_probability = log_softmax.apply(logits, dim=axis)
+    row = P.sum(wanted, axis)
+    d_row = P.reshape(
+        P.broadcast_to(spread(d_y, row, reduction), row.shape),
+        tuple(1 if a == axis else size for a, size in enumerate(logits.shape)),
+    )
+    mass = P.sum(wanted, axis, keepdim=True)
+    d_target = (label_smoothing - 1) * log_probability * d_row
+    d_target = d_target if weight is None else d_target * _along_classes(logits, weight)
+    return (P.exp(log_probability) * mass - wanted) * d_row, d_target, None
+
+
+cross_entropy_of_probabilities.sample = lambda graph, shape, dtype: cross_entropy_of_probabilities.apply(
+    graph.input("logits", shape, dtype), graph.input("target", shape, dtype), None
 )
 
 
-@mse_loss.declares
-def _(input: Value, target: Value, *, reduction: str = "mean", name: str | None = None) -> Value:
-    """Squared error of `input` against `target` of the same shape; other shapes broadcast with a warning, as in
-    torch.
-    """
-    check_reduction("mse_loss", reduction)
-    if input.shape != target.shape:
-        warnings.warn(
-            f"mse_loss: {input.name!r} of shape {show_shape(input.shape)} and {target.name!r} of shape "
-            f"{show_shape(target.shape)} broadcast, which is rarely meant; give them one shape",
-            stacklevel=3,
-        )
-    return mse_loss.apply(input, target, reduction=reduction, name=name)
+@op(
+    domain={"input": (-10, 0), "target": "class", "weight": (0.1, 2)},
+    note=Note(
+        formula="−input[target], averaged over the targets that are not ignore_index",
+        derivative="−1/count at the target, 0 elsewhere",
+        strengths="Takes log-probabilities from wherever they come.",
+        weaknesses="Nothing ties the classes together: any large number lowers it, unless log_softmax comes before.",
+        use="After log_softmax; cross_entropy does both in one.",
+        source="torch.nn.functional.nll_loss",
+    ),
+)
+def nll_loss(
+    input: Value, target: Value, weight: Value | None = None, *, ignore_index: int = -100, reduction: str = "mean"
+) -> Value:
+    """−input[target]"""
+    check_reduction(reduction)
+    is_target, counted = _one_of_classes(input, target, ignore_index)
+    # As in cross_entropy, a target outside the classes makes the loss ∞.
+    nll = -P.max(P.where(is_target, input, -math.inf), _class_axis(input), keepdim=True)
+    if weight is not None:
+        target_weight = _weight_of_target(input, weight, is_target)
+        nll = nll * target_weight
+    losses = P.where(counted, nll, 0)
+    if reduction == "none":
+        return P.reshape(losses, target.shape)
+    total = P.sum(losses)
+    if reduction == "sum":
+        return total
+    count = P.sum(P.cast(counted, input.dtype) if weight is None else P.where(counted, target_weight, 0))
+    return total / count
+
+
+nll_loss.sample = lambda graph, shape, dtype: nll_loss(
+    graph.input("input", shape, dtype), graph.input("target", (*shape[:1], *shape[2:])[: len(shape) - 1], "int64")
+)
+
+
+@nll_loss.gradient
+def _(d_y, y, input, target, weight, *, ignore_index, reduction):
+    is_target, counted = _one_of_classes(input, target, ignore_index)
+    target_weight = None if weight is None else _weight_of_target(input, weight, is_target)
+    if reduction == "mean":
+        count = P.sum(P.cast(counted, input.dtype) if weight is None else P.where(counted, target_weight, 0))
+        d_y = d_y / count
+    elif reduction == "none":
+        d_y = P.reshape(d_y, counted.shape)
+    d_target = -d_y if target_weight is None else -d_y * target_weight
+    return P.where(is_target & counted, d_target, 0), None, None
+
+
+@nll_loss.declares
+def _(
+    input: Value,
+    target: Value,
+    weight: Value | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    name: str | None = None,
+) -> Value:
+    """Log-probabilities `input` (N, C), (C,) or (N, C, ...) against class indices `target` without the class axis;
+    `weight` (C,) weighs classes, and the mean divides by its sum over the targets."""
+    _check_classes("nll_loss", input, target, weight)
+    return nll_loss.apply(input, target, weight, ignore_index=int(ignore_index), reduction=reduction, name=name)
