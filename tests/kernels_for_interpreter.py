@@ -14,9 +14,7 @@ def square(x):
 
 
 @triton.jit
-def layer_norm(
-    x_ptr, weight_ptr, y_ptr, mean_ptr, cols, eps, BLOCK: tl.constexpr, SCALE: tl.constexpr = True
-):
+def layer_norm(x_ptr, weight_ptr, y_ptr, mean_ptr, cols, eps, BLOCK: tl.constexpr, SCALE: tl.constexpr = True):
     row = tl.program_id(0).to(tl.int64)
     col = tl.arange(0, BLOCK)
     mask = col < cols
@@ -151,9 +149,7 @@ def last_arriver_sums(
 
 
 @triton.jit
-def last_program_sums_without_asking(
-    x_ptr, partial_ptr, total_ptr, n, BLOCK: tl.constexpr, PARTS: tl.constexpr
-):
+def last_program_sums_without_asking(x_ptr, partial_ptr, total_ptr, n, BLOCK: tl.constexpr, PARTS: tl.constexpr):
     part = tl.program_id(0)
     i = part * BLOCK + tl.arange(0, BLOCK)
     tl.store(partial_ptr + part, tl.sum(tl.load(x_ptr + i, mask=i < n, other=0.0), axis=0))

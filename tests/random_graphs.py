@@ -77,9 +77,7 @@ class _Pool:
 
 
 def _fits(shape: tuple[Any, ...], into: tuple[Any, ...]) -> bool:
-    return len(shape) <= len(into) and all(
-        x in (1, y) for x, y in zip(reversed(shape), reversed(into), strict=False)
-    )
+    return len(shape) <= len(into) and all(x in (1, y) for x, y in zip(reversed(shape), reversed(into), strict=False))
 
 
 def _squeezed(shape: tuple[Any, ...], pick: Pick) -> tuple[Any, ...]:
@@ -175,7 +173,7 @@ def _choice(pool: _Pool) -> Value | None:
         lambda: decides > number, lambda: decides <= number, lambda: ~(decides < number),
         lambda: (decides > number) & (decides < 2.0), lambda: (decides > 1.0) | (decides != decides),
     ))  # fmt: skip
-    return tn.where(compare(), a, pool.pick((0, 0.5, a * 2)))
+    return tn.where(compare(), a, pool.pick((0, 0.1, a * 2)))
 
 
 def _axes(pool: _Pool, x: Value) -> list[int]:
@@ -279,5 +277,6 @@ def _mse(pool: _Pool) -> Value | None:
 
 STEPS = (
     _smooth, _smooth, _smooth, _binary, _binary, _binary, _binary, _kinked, _extremum, _choice, _reduction, _reduction,
-    _reduction, _centered, _softmax, _reshape, _transpose, _transpose, _expand, _layer_norm, _linear, _cross_entropy, _mse,
+    _reduction, _centered, _softmax, _reshape, _transpose, _transpose, _expand, _layer_norm, _linear, _cross_entropy,
+    _mse,
 )  # fmt: skip

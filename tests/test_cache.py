@@ -118,9 +118,7 @@ def test_environment_names_the_folder(tmp_path: Path, monkeypatch: pytest.Monkey
     assert "named" not in str(KernelCache().root)
 
 
-@pytest.mark.parametrize(
-    "kind", ["", "..", "a/b", "../source", "Cubin", "a.b", "source", "locks", "x\n", "ﬁ"]
-)
+@pytest.mark.parametrize("kind", ["", "..", "a/b", "../source", "Cubin", "a.b", "source", "locks", "x\n", "ﬁ"])
 def test_kind_that_is_no_plain_word_is_refused(cache: KernelCache, kind: str) -> None:
     with pytest.raises(CacheError, match="cache kind"):
         cache.put(kind, KEY, b"")
@@ -282,9 +280,7 @@ def test_entry_moved_to_another_key_or_kind_is_noticed(cache: KernelCache) -> No
 
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
-def test_damaged_source_file_is_replaced_never_rewritten(
-    cache: KernelCache, damage: Callable[[Path], None]
-) -> None:
+def test_damaged_source_file_is_replaced_never_rewritten(cache: KernelCache, damage: Callable[[Path], None]) -> None:
     source = "answer = 42\n"
     path = cache.source_path(source)
     damage(path)

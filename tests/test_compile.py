@@ -17,9 +17,7 @@ def layer_norm(arch: int, dtype: str, aligned: bool) -> CompiledCard:
     signature = dict.fromkeys(POINTERS, "*fp32") | {"x_ptr": f"*{dtype}", "y_ptr": f"*{dtype}"}
     signature |= {"cols": "i32", "eps": "fp32"}
     divisible = (*POINTERS, "cols") if aligned else ()
-    return compile_kernel(
-        kernels.layer_norm, signature, {"BLOCK": 1024}, arch=arch, divisible_by_16=divisible
-    )
+    return compile_kernel(kernels.layer_norm, signature, {"BLOCK": 1024}, arch=arch, divisible_by_16=divisible)
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])

@@ -153,7 +153,5 @@ sys.modules["tritonnotes"] = importlib.util.module_from_spec(spec)  # never run:
 import tritonnotes.ir.errors, tritonnotes.codegen.cache
 print(tritonnotes.ir.errors.TritonNotesError.__name__)
 """
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, cwd=site
-    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, cwd=site)
     assert done.stdout == "TritonNotesError\n", done.stderr

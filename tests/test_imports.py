@@ -228,9 +228,7 @@ def copy_with(tmp_path: Path, file: str, text: str) -> Path:
     for name in LINKS:
         (tmp_path / "tritonnotes" / name).symlink_to(f"../{name}")
     (tmp_path / "tritonnotes/__init__.py").write_text("import torch\nfrom tritonnotes.codegen import cache\n")
-    (tmp_path / "tritonnotes/executor.py").write_text(
-        "import torch\nfrom tritonnotes.ir.graph import Graph\n"
-    )
+    (tmp_path / "tritonnotes/executor.py").write_text("import torch\nfrom tritonnotes.ir.graph import Graph\n")
     (tmp_path / "tritonnotes/references.py").write_text("import torch\n")
     (tmp_path / "ir/graph.py").write_text("import networkx\nfrom tritonnotes.ir.errors import CacheError\n")
     (tmp_path / "ir/gradients.py").write_text("from tritonnotes.ir import graph, primitives\n")

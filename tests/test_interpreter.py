@@ -379,9 +379,7 @@ def test_python_forms_mean_what_the_jit_makes_of_them() -> None:
 @pytest.mark.parametrize("number", [0, -1, 2**31, -(2**40), 2**63 + 2**20])
 def test_arguments_arrive_as_the_jit_passes_them(number: int) -> None:
     y = torch.zeros(5, dtype=torch.float64)
-    launch(
-        kernels.arguments, (1,), (y, number, 0.999, True), {"nothing": None, "WORD": "word", "num_warps": 4}
-    )
+    launch(kernels.arguments, (1,), (y, number, 0.999, True), {"nothing": None, "WORD": "word", "num_warps": 4})
     real = np.float32(0.999)
     assert y.tolist() == [float(number), float(real), 1.0, float(np.float32(1) - real), 2.0]
 

@@ -20,9 +20,10 @@ from tritonnotes.ir import primitives as P
 from tritonnotes.ir.errors import DeclarationError, DTypeError, ShapeError
 from tritonnotes.ir.ops.activations import relu, sigmoid
 from tritonnotes.ir.ops.linear import linear
-from tritonnotes.ir.ops.losses import cross_entropy, mse_loss
+from tritonnotes.ir.ops.losses import cross_entropy
 from tritonnotes.ir.ops.metrics import accuracy
 from tritonnotes.ir.ops.normalization import layer_norm
+from tritonnotes.ir.ops.regression import mse_loss
 
 NAN, INF = math.nan, math.inf
 BATCH = Dim("batch")

@@ -31,8 +31,17 @@ from tritonnotes.ir.types import DTYPES, float64
 from tritonnotes.references import REFERENCES, UPDATE_REFERENCES
 
 CATALOGUE = registry.catalogue()
-NO_GRADIENT = {"accuracy"}
-NEEDS_AN_AXIS = {"linear", "layer_norm", "cross_entropy", "accuracy"}
+NO_GRADIENT = {"accuracy", "zero_one_loss"}
+NEEDS_AN_AXIS = {
+    "linear",
+    "layer_norm",
+    "cross_entropy",
+    "cross_entropy_of_probabilities",
+    "nll_loss",
+    "js_divergence",
+    "entropy",
+    "accuracy",
+}
 DIFFERENTIABLE = sorted(set(CATALOGUE) - NO_GRADIENT)
 SIZES = (1, 2, 7, 33, 64, 200)
 BATCH = Dim("batch")

@@ -13,7 +13,7 @@ from tritonnotes.ir import Graph
 from tritonnotes.ir.errors import DeclarationError
 from tritonnotes.ir.evaluate import evaluate
 from tritonnotes.ir.joint import joint_graph
-from tritonnotes.ir.ops.losses import mse_loss
+from tritonnotes.ir.ops.regression import mse_loss
 from tritonnotes.ir.registry import UPDATE_RULES, Optimizer, UpdateRule
 from tritonnotes.ir.types import float64
 from tritonnotes.references import UPDATE_REFERENCES
