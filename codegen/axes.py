@@ -25,6 +25,23 @@ MAX_WHOLE = 8192
 
 
 @dataclass(frozen=True)
+class Place:
+    """Where a value lies: the `shape` of the contiguous memory that holds it, and its first index along each axis."""
+
+    shape: Shape
+    starts: tuple[int, ...]
+
+
+def place_of(value: Value) -> Place:
+    """The place of a value that is not joined to others: all of its memory, or the part that a `narrow` takes."""
+    starts = [0] * len(value.shape)
+    while value.op.name == "narrow":
+        starts[value.attrs["axis"]] += value.attrs["start"]
+        (value,) = value.inputs
+    return Place(value.shape, tuple(starts))
+
+
+@dataclass(frozen=True)
 class Axes:
     """The labels of every value of a graph of primitives, and the size of every axis.
 
@@ -71,8 +88,8 @@ def is_view(value: Value) -> bool:
 
 
 def is_alias(value: Value) -> bool:
-    """Whether a value is another one's memory under a shape that mixes its axes."""
-    return value.op.name == "reshape" and not is_squeeze(value)
+    """Whether a value is another one's memory under a shape that mixes its axes, or a part of that memory."""
+    return value.op.name == "narrow" or (value.op.name == "reshape" and not is_squeeze(value))
 
 
 def base_of(value: Value) -> Value:
@@ -113,6 +130,14 @@ def label_axes(graph: Graph) -> Axes:
             labels[value] = tuple(None if s == 1 else a for a, s in zip(source, shape, strict=True))
         elif name == "transpose":
             labels[value] = tuple(labels[value.inputs[0]][a] for a in value.attrs["axes"])
+        elif name == "narrow":
+            source = labels[value.inputs[0]]
+            part = value.attrs["axis"]
+            kept = [fresh(s) if i == part else a for i, (a, s) in enumerate(zip(source, shape, strict=True))]
+            labels[value] = tuple(None if s == 1 else a for a, s in zip(kept, shape, strict=True))
+        elif name == "take_rows":
+            _, index = value.inputs
+            labels[value] = (*labels[index], *(None if s == 1 else fresh(s) for s in shape[len(index.shape) :]))
         elif name == "reshape" and is_squeeze(value):
             known = iter([a for a in labels[value.inputs[0]] if a is not None])
             labels[value] = tuple(None if s == 1 else next(known) for s in shape)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import Dim
 
-from .axes import MAX_ROW, Axes, base_of, is_alias, reduced_axes
-from .units import COMBINE, PARTIAL, Unit, Units, consumers, memory_of
+from .axes import MAX_ROW, Axes, base_of, is_alias, is_free, is_host, reduced_axes
+from .units import COMBINE, PARTIAL, Unit, Units, consumers, is_join, memory_of, source_of, walked_inputs
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,18 @@ class Legality:
                 return Space((), ())
             return Refusal("library", "a matrix product is a library call, which nothing can be fused into")
         for unit in members:
+            if unit.value.op.kind == "gather":
+                table = memory_of(unit.value.inputs[0])
+                if self.units.producer.get(table) in members:
+                    return Refusal(
+                        "gather", f"rows of {table.name} are read in any order, so it must be in memory first"
+                    )
             for arg in unit.value.inputs:
                 source = base_of(arg)
-                if is_alias(source) and self.units.producer.get(memory_of(source)) in members:
+                memory = memory_of(source)
+                if is_join(memory) and any(w in members for w in self.units.writers(memory)):
+                    return Refusal("join", f"{memory.name} is joined of parts, and read once all of them are in memory")
+                if is_alias(source) and self.units.producer.get(memory) in members:
                     return Refusal(
                         "reshape", f"{source.name} mixes axes, so what it shows must lie in memory as a whole"
                     )
@@ -137,9 +146,9 @@ class Legality:
         seen: dict[Value, None] = {}
         for unit in sorted(members, key=lambda u: u.value.index):
             if unit.part != COMBINE:
-                for source in self.units.sources(unit):
-                    seen.setdefault(source)
-                for arg in unit.value.inputs:
+                for arg in walked_inputs(unit.value):
+                    if not (is_free(arg) or is_host(arg) or is_free(base_of(arg))):
+                        seen.setdefault(source_of(arg))
                     seen.setdefault(arg)
             if unit.part != PARTIAL:
                 seen.setdefault(unit.value)

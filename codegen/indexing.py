@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import Dim, Size
+from tritonnotes.ir.types import Dim, Shape, Size
 
 from .spelling import ATOM
-from .tile import COL, ROW, SCALAR, TILE, Kernel, Step, static_size
+from .tile import COL, ROW, SCALAR, TILE, Address, Kernel, Step, static_size
 
 
 class Indexing:
@@ -101,29 +100,28 @@ class Indexing:
             and arg.form != SCALAR
         )
 
-    def offset(self, value: Value) -> str:
-        """Where the element for this lane lies in the contiguous memory of `value`."""
-        dims = [
-            (axis, value.shape[i + 1 :]) for i, axis in enumerate(self.kernel.axes.labels[value]) if axis is not None
-        ]
+    def offset(self, address: Address) -> str:
+        """Where the element for this lane lies, counted from the pointer."""
         terms = []
         for group, name in ((self.layout.rows, self.row_name()), (self.layout.cols, "col")):
             # Runs of axes that follow each other both in the group and in memory are walked as one.
-            runs: list[tuple[int, int, tuple[Size, ...]]] = []
-            before = -2
-            for place, (axis, stride) in enumerate(dims):
+            runs: list[tuple[int, int, Shape]] = []
+            before: Shape = ()
+            for axis, behind, _ in address.dims:
                 if axis not in group:
+                    before = ()
                     continue
                 at = group.index(axis)
-                if runs and place == before + 1 and at == runs[-1][1] + 1:
-                    runs[-1] = (runs[-1][0], at, stride)
+                if runs and before == (self.kernel.axes.sizes[axis], *behind) and at == runs[-1][1] + 1:
+                    runs[-1] = (runs[-1][0], at, behind)
                 else:
-                    runs.append((at, at, stride))
-                before = place
+                    runs.append((at, at, behind))
+                before = behind
             terms += [
-                _times(self._run_index(first, last, group, name), self.product(stride)) for first, last, stride in runs
+                _times(self._run_index(first, last, group, name), self.product(behind)) for first, last, behind in runs
             ]
-        return " + ".join(terms)
+        first = [self.product((start, *behind)) for _, behind, start in address.dims if start]
+        return " + ".join([*terms, *first])
 
     def index_text(self, step: Step) -> tuple[str, int]:
         """The index along one axis, as text and Python's precedence of it."""
@@ -139,8 +137,9 @@ class Indexing:
         for step in self.kernel.steps:
             if step.op == "index":
                 texts.append(self.index_text(step)[0])
-            elif "source" in step.attrs:
-                texts.append(self.offset(step.attrs["source"]))
+            elif "address" in step.attrs:
+                texts.append(self.offset(step.attrs["address"]))
+                texts += [self._size(s) for s in step.attrs["address"].extent if step.op == "take_rows"]
         return set().union(*map(_words, texts))
 
     def shared_text(self, text: str) -> str:
@@ -167,7 +166,9 @@ class Indexing:
             if step.op in ("load", "store"):
                 mask = self.mask_of(step.form)
                 masks[mask] += 1
-                offsets[self.offset(step.attrs["source"])] += 1
+                offsets[self.offset(step.attrs["address"])] += 1
+            elif step.op == "take_rows":
+                masks[self.mask_of(step.form)] += 1
             elif step.attrs.get("masked") and not self.reads_identity(step):
                 masks[self.reduction_mask(step)] += 1
             elif step.op == "carry" and step.attrs["columns"]:
@@ -196,9 +197,9 @@ class Indexing:
     def _is_wide(self) -> bool:
         """Whether an offset may pass 2**31: memory of unknown size, or known to be that large."""
         for step in self.kernel.steps:
-            source = step.attrs.get("source")
-            if source is not None:
-                size = static_size(source.shape)
+            address = step.attrs.get("address")
+            if address is not None:
+                size = static_size(address.extent)
                 if size is None or size >= 2**31:
                     return True
         return False

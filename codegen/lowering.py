@@ -8,10 +8,10 @@ from types import MappingProxyType
 from typing import Any
 
 from tritonnotes.ir.errors import PlanError
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.types import Dim, DType, bool_, float32, float64, host, int32, int64
+from tritonnotes.ir.graph import Value
+from tritonnotes.ir.types import Dim, DType, Shape, bool_, float32, float64, host, int32, int64
 
-from .axes import is_view
+from .axes import Place, is_view, place_of
 from .indexing import Indexing
 from .names import Names, describe, identifier
 from .plan import FusionPlan, KernelPlan
@@ -21,6 +21,7 @@ from .tile import (
     ROW,
     SCALAR,
     TILE,
+    Address,
     Kernel,
     Layout,
     Parameter,
@@ -31,21 +32,24 @@ from .tile import (
     static_size,
     verify_kernel,
 )
-from .units import COMBINE, PARTIAL, memory_of
+from .units import COMBINE, PARTIAL, Units, memory_of
 
 
 def make_kernels(plan: FusionPlan) -> tuple[Kernel, ...]:
     """The tile program of every generated kernel of a plan, verified."""
-    destinations = destinations_of(plan.graph)
+    destinations = destinations_of(plan.units)
     kernels = tuple(_Lowering(plan, k, destinations).kernel() for k in plan.kernels)
     for kernel in kernels:
         verify_kernel(kernel)
     return kernels
 
 
-def destinations_of(graph: Graph) -> dict[Value, Value]:
-    """For each value that overwrites a leaf in place, that leaf."""
-    return {memory_of(new): graph[name] for name, new in graph.updates.items()}
+def destinations_of(units: Units) -> dict[Value, Value]:
+    """For each value that is written into another one's memory, that one: a leaf updated in place, or what it is
+    joined into."""
+    graph = units.graph
+    updated = {memory_of(new): graph[name] for name, new in graph.updates.items()}
+    return updated | {value: joined for value, (joined, _) in units.joined.items()}
 
 
 MAX_BLOCK = 1024
@@ -76,6 +80,8 @@ class _Lowering:
                 self._carry(value)
             elif parts.get(value) == COMBINE:
                 self._combine(value)
+            elif value.op.kind == "gather":
+                self._gather(value)
             else:
                 self._compute(value)
         for value in self.kp.stores:
@@ -240,7 +246,7 @@ class _Lowering:
         pointer = self._parameter(("partial", value), f"{memory}_ptr", "partial out", value, arg.dtype)
         attrs["pointer"] = pointer.name
         attrs["columns"] = keeps_cols
-        attrs["source"] = value
+        attrs["address"] = self._address(value, place_of(value))
         name = self._claim(value, describe(value.op.name, [self._text(arg.name)]))
         self._add(
             Step(
@@ -266,7 +272,7 @@ class _Lowering:
             "reduction": value.op.name,
             "pointer": pointer.name,
             "identity": _identity(value.op.name, dtype),
-            "source": value,
+            "address": self._address(value, place_of(value)),
         }
         name = self.memory_names.get(value) or self._claim(value)
         self.steps[value] = self._add(
@@ -343,11 +349,30 @@ class _Lowering:
         name = self.memory_names.get(memory) or self._claim(memory)
         parameter = self._parameter(("memory", memory), f"{name}_ptr", "in", memory, storage)
         if value is not memory:
-            name = self.names.claim(f"{name}_{identifier(value.hint or 'view')}")
+            part = value.hint if value.op.name == "narrow" and value.hint else ""
+            name = self.names.claim(part, f"{name}_{identifier(value.hint or 'view')}")
         form = self._form(self.axes.of(value))
-        attrs = MappingProxyType({"pointer": parameter.name, "source": value, "storage": storage})
+        attrs = MappingProxyType(
+            {"pointer": parameter.name, "address": self._address(value, place_of(value)), "storage": storage}
+        )
         self.steps[value] = step = self._add(Step(name, "load", (), form, compute_dtype(storage), attrs, True))
         return step
+
+    def _gather(self, value: Value) -> None:
+        """Rows taken by number: a load whose rows another step names."""
+        table, index = value.inputs
+        memory = memory_of(table)
+        storage = self.kp.storage[memory]
+        name = self.memory_names.get(memory) or self._claim(memory)
+        parameter = self._parameter(("memory", memory), f"{name}_ptr", "in", memory, storage)
+        leading = len(index.shape)
+        labels = self.axes.labels[value][leading:]
+        dims = [(a, _behind(table.shape, i), 0) for i, a in enumerate(labels, 1) if a is not None]
+        address = Address(tuple(dims), table.shape)
+        attrs = {"pointer": parameter.name, "address": address, "storage": storage}
+        row = self._resolve(index)
+        form = self._form(self.axes.of(value))
+        self._assign(value, Step("", "take_rows", (row.name,), form, compute_dtype(storage), attrs, scope=value.scope))
 
     def _store(self, value: Value) -> None:
         step = self.steps[value]
@@ -364,8 +389,9 @@ class _Lowering:
                 f"update of {memory.name!r} reads it in another order than it writes; copy it with tn.copy first"
             )
         parameter = self._parameter(("memory", memory), f"{name}_ptr", "out", memory, storage)
-        source = value if memory is value else memory
-        attrs = MappingProxyType({"pointer": parameter.name, "source": source, "storage": storage})
+        joined = self.plan.units.joined.get(value)
+        address = self._address(value, joined[1]) if joined else self._address(memory, place_of(memory))
+        attrs = MappingProxyType({"pointer": parameter.name, "address": address, "storage": storage})
         self._add(
             Step(f"store {parameter.name}", "store", (step.name,), self._form(self.axes.of(value)), storage, attrs)
         )
@@ -389,6 +415,18 @@ class _Lowering:
         """A step repeated to the form that a reduction runs over."""
         name = self.names.claim(f"{step.name}_repeated" if step.name.isidentifier() else "repeated")
         return self._add(Step(name, "repeat", (step.name,), form, step.dtype, {}, True, step.scope))
+
+    def _address(self, value: Value, place: Place) -> Address:
+        """The address of a value's elements in the memory where it lies."""
+        labels = self.axes.labels[value]
+        dims = [(axis, _behind(place.shape, i), place.starts[i]) for i, axis in enumerate(labels) if axis is not None]
+        # An axis of which one element is left is not walked, but counts from where that element lies.
+        fixed = [
+            (-1, _behind(place.shape, i), place.starts[i])
+            for i, axis in enumerate(labels)
+            if axis is None and place.starts[i]
+        ]
+        return Address((*dims, *fixed), place.shape)
 
     def _form(self, axes: frozenset[int]) -> str:
         has_rows = bool(axes & frozenset(self.layout.rows))
@@ -426,9 +464,9 @@ class _Lowering:
                 if isinstance(size, Dim):
                     self._size_parameter(size)
         for step in self.ordered:
-            source = step.attrs.get("source")
-            if source is not None:
-                for size in source.shape[1:]:
+            address = step.attrs.get("address")
+            if address is not None:
+                for size in address.extent[0 if step.op == "take_rows" else 1 :]:
                     if isinstance(size, Dim):
                         self._size_parameter(size)
 
@@ -437,6 +475,11 @@ def _identity(op: str, dtype: DType) -> str:
     if dtype is int32 and op != "sum":
         return {"max": "-2147483648", "min": "2147483647"}[op]
     return IDENTITIES[op]["float" if dtype.is_float else "int"]
+
+
+def _behind(shape: Shape, axis: int) -> Shape:
+    """The sizes behind an axis in memory; those of 1 move nothing."""
+    return tuple(size for size in shape[axis + 1 :] if size != 1)
 
 
 def _join(forms: Iterable[str]) -> str:

@@ -6,18 +6,24 @@ from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.rewrite import carry
 
 from .axes import APART, is_alias, is_free, is_view, label_axes
+from .narrow import narrow_early
 
 
 def materialize(graph: Graph) -> Graph:
-    """`graph` with a `copy` before each reshape of a transposed or expanded value, and at each output that is a view of
-    another order, or a mere number."""
+    """`graph` with a `copy` before each reshape of a transposed, expanded or narrowed value, of each tensor that is
+    joined to others, and at each output that is a view of another order, or a mere number."""
+    graph = narrow_early(graph)
     made = Graph(graph.name, level=graph.level)
     new: dict[Value, Value] = {}
     for value in graph.values:
         args = tuple(None if a is None else new[a] for a in value.args)
-        if is_alias(value) and args[0] is not None and not _in_order(args[0]):
-            made.scope = value.scope
-            args = (made.call("copy", args[0]),)
+        made.scope = value.scope
+        needs_order = value.op.name == "take_rows" or (is_alias(value) and value.op.name != "narrow")
+        if needs_order and args[0] is not None and not _in_order(args[0]):
+            args = (made.call("copy", args[0]), *args[1:])
+        if value.op.name == "cat":
+            # Each part is written straight to its place, by the kernel that computes it.
+            args = tuple(made.call("copy", a) for a in args)
         new[value] = made_value = carry(made, value, args)
         if is_view(made_value) and made_value.hint is not None:
             # What is computed bears the name that its author gave to a view of it.
@@ -67,7 +73,7 @@ def _separate(graph: Graph) -> Graph:
 def _in_order(value: Value) -> bool:
     """Whether a value's elements lie in memory one after the other, in its own order."""
     while is_view(value) or is_alias(value):
-        if value.op.name in ("transpose", "broadcast_to"):
+        if value.op.name in ("transpose", "broadcast_to", "narrow"):
             return False
         (value,) = value.inputs
     return True

@@ -102,7 +102,7 @@ class _Run:
         self.plan = plan
         self.kernels = kernels
         self.names = Names()
-        self.destinations = destinations_of(plan.graph)
+        self.destinations = destinations_of(plan.units)
         self.host_names: dict[Value, str] = {}
         self.host_lines: list[str] = []
         self.dims = self._dims()
@@ -161,6 +161,9 @@ class _Run:
                 yield leaf.name, f"torch.rand({shape}, dtype=torch.{leaf.dtype.name}, device=device)"
             else:
                 yield leaf.name, f"torch.zeros({shape}, dtype=torch.{leaf.dtype.name}, device=device)"
+        for joined in self.plan.units.joins:
+            dtype = joined.dtype.name
+            yield joined.name, f"torch.empty({_tuple_text(joined.shape)}, dtype=torch.{dtype}, device=device)"
         for kernel in self.plan.launches:
             for value in kernel.stores:
                 if value not in self.destinations:
@@ -213,6 +216,13 @@ class _Run:
         value = unit.value
         a, b = value.inputs
         out = _tensor(value.name)
+        if value.op.name == "add_rows":
+            # torch's own gradient of an embedding: sorted by row, so always added in one order.
+            width = _product_text(value.shape[1:])
+            added = [_flat(self._operand(a), a, f"-1, {width}"), f"{self._operand(b)}.reshape(-1)"]
+            arguments = [*added, str(value.attrs["rows"]), "-1", "False"]
+            lines = call_lines("torch.ops.aten.embedding_dense_backward(", arguments, ")")
+            return [f"{_flat(out, value, f'-1, {width}')}.copy_(", *(INDENT + line for line in lines), ")"]
         if value.op.name == "matmul":
             rows = _product_text(a.shape[:-1])
             left = _flat(self._operand(a), a, f"{rows}, {a.shape[-1]}")
@@ -233,6 +243,9 @@ class _Run:
             return f"{self._operand(value.inputs[0])}.expand({_tuple_text(value.shape)})"
         if value.op.name == "reshape":
             return f"{self._operand(value.inputs[0])}.reshape({_tuple_text(value.shape)})"
+        if value.op.name == "narrow":
+            part = ", ".join(str(value.attrs[k]) for k in ("axis", "start", "length"))
+            return f"{self._operand(value.inputs[0])}.narrow({part})"
         return _tensor(memory_of(value).name)
 
     def _host(self, value: Value) -> str:

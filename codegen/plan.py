@@ -17,7 +17,7 @@ from .fusion import Clusters, Legality, Refusal, Space, fuse_greedily
 from .materialize import materialize
 from .names import RESERVED, identifier
 from .recompute import Recomputation, choose_recomputation, nominal_bytes
-from .units import COMBINE, PARTIAL, Unit, Units, make_units, memory_of
+from .units import COMBINE, PARTIAL, Unit, Units, is_join, make_units, memory_of
 
 FUSION_MODES = ("greedy", "off")
 
@@ -81,8 +81,10 @@ class KernelPlan:
         Partial sums are not counted: one row for each program, they stay in cache.
         """
         bound = _Sizes(batch, sizes)
-        moved = [memory_of(v) for v in self.loads] + list(self.stores)
-        return sum(element_count(v.shape, bound) * self.storage[v].itemsize for v in moved)
+        # Of a value that is a part of another only that part is read.
+        moved = [(v, memory_of(v)) if v.op.name == "narrow" else (memory_of(v),) * 2 for v in self.loads]
+        moved += [(v, v) for v in self.stores]
+        return sum(element_count(v.shape, bound) * self.storage[memory].itemsize for v, memory in moved)
 
 
 @dataclass(frozen=True, eq=False)
@@ -162,7 +164,8 @@ def verify_plan(plan: FusionPlan) -> None:
     for kernel in plan.launches:
         for value in kernel.loads:
             memory = memory_of(value)
-            if not memory.is_leaf and memory not in written:
+            parts = memory.inputs if is_join(memory) else (memory,)
+            if not memory.is_leaf and not written.issuperset(parts):
                 raise VerificationError(
                     f"plan of {plan.graph.name}: {kernel.name} reads {memory.name} before it is written"
                 )

@@ -77,7 +77,7 @@ def make_program(graph: Graph, fusion: str = "greedy", declared: Graph | None = 
     plan = make_plan(graph, fusion)
     verify_plan(plan)
     kernels = make_kernels(plan)
-    destinations = destinations_of(plan.graph)
+    destinations = destinations_of(plan.units)
     outputs: dict[str, tuple[str, Shape]] = {}
     shown: set[Value] = set()
     for name, value in plan.graph.outputs.items():
@@ -88,6 +88,8 @@ def make_program(graph: Graph, fusion: str = "greedy", declared: Graph | None = 
     buffers = [
         Buffer(v.name, v.shape, v.dtype, "leaf") for v in plan.graph.leaves("input", "parameter", "buffer", "slot")
     ]
+    for joined in plan.units.joins:
+        buffers.append(Buffer(joined.name, joined.shape, joined.dtype, "output" if joined in shown else "temporary"))
     for kernel in plan.launches:
         for value in kernel.stores:
             if value not in destinations:

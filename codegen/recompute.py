@@ -10,7 +10,7 @@ from tritonnotes.ir.types import element_count
 
 from .axes import is_alias, is_free, is_host
 from .fusion import Clusters, Legality, Space
-from .units import Unit, Units, memory_of
+from .units import Unit, Units, memory_of, walked_inputs
 
 NOMINAL = 256
 """The size that every `Dim` is taken to have while choices are made."""
@@ -61,7 +61,7 @@ def _for_kernel(units: Units, legality: Legality, cluster: frozenset[Unit]) -> R
     every: set[int] = set()
     loads: dict[Value, None] = {}
     for unit in sorted(cluster, key=lambda u: u.value.index):
-        every |= axes.of(unit.value) | set().union(*(axes.of(a) for a in unit.value.inputs))
+        every |= axes.of(unit.value) | set().union(*(axes.of(a) for a in walked_inputs(unit.value)))
         for source in units.sources(unit):
             if is_alias(source) or units.producer.get(source) not in cluster:
                 loads.setdefault(source)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+from tritonnotes.ir.types import int32
+
 from .indexing import Indexing, factor
 from .launcher import INDENT, Launcher, wrapped
 from .spelling import ATOM, COMBINERS, NAN_SAFE, SPELLINGS, Spelling
-from .tile import COL, ROW, SCALAR, TILE, Kernel, Step, static_size
+from .tile import COL, ROW, SCALAR, TILE, Address, Kernel, Step, static_size
 
 LONGEST_INLINE = 90
 
@@ -40,6 +42,7 @@ class _Writer:
         self.layout = kernel.layout
         self.steps = {s.name: s for s in kernel.steps}
         self.uses = Counter(a for s in kernel.steps for a in s.args)
+        self.row_numbers = {a for s in kernel.steps if s.op == "take_rows" for a in s.args}
         self.helpers: set[str] = set()
         self.index = Indexing(kernel)
         self.launcher = Launcher(kernel, self.index)
@@ -140,6 +143,8 @@ class _Writer:
             if step.attrs["reduction"] == "sum":
                 return f"{step.name} += {taken}"
             return f"{step.name} = {self._fill(COMBINERS[step.attrs['reduction']], [(step.name, ATOM), (taken, ATOM)])}"
+        if step.op == "take_rows":
+            return self._gather_line(step)
         if step.op == "repeat":
             return f"{step.name} = {self._text(step.args[0])[0]} + tl.zeros({self._tile_shape(step.form)}, {_tl(step)})"
         return f"{step.name} = {self._expression(step)[0]}"
@@ -150,7 +155,9 @@ class _Writer:
         return {TILE: "[ROWS, BLOCK]", ROW: "[ROWS, 1]", COL: "[1, BLOCK]"}[form]
 
     def _is_inlined(self, step: Step) -> bool:
-        if step.is_named or step.op in ("load", "store", "carry", "combine", "repeat", "argument"):
+        if step.is_named or step.op in ("load", "store", "carry", "combine", "repeat", "argument", "take_rows"):
+            return False
+        if step.name in self.row_numbers:
             return False
         return self.uses[step.name] == 1 and len(self._expression(step)[0]) <= LONGEST_INLINE
 
@@ -221,6 +228,21 @@ class _Writer:
             text += f".to({_tl(step)})"
         return f"{step.name} = {text}"
 
+    def _gather_line(self, step: Step) -> str:
+        """A load of rows that another step names; a number outside the table addresses nothing and gives NaN."""
+        number, _ = self._text(step.args[0])
+        address: Address = step.attrs["address"]
+        rows = self.index.product(address.extent[:1])
+        stride = self.index.product(address.extent[1:])
+        wide = f"{number}.to(tl.int64)" if self.steps[step.args[0]].dtype is int32 and self.index.is_wide else number
+        offset = " + ".join(filter(None, (f"{wide} * {stride}" if stride != "1" else wide, self.index.offset(address))))
+        mask = f"({number} >= 0) & ({number} < {rows})"
+        own = self.index.shared_text(self.index.mask_of(step.form))
+        mask += f" & {own if own.isidentifier() else f'({own})'}" if own else ""
+        other = 'float("nan")' if step.dtype.is_float else "0"
+        text = f"tl.load({step.attrs['pointer']} + {offset}, mask={mask}, other={other})"
+        return f"{step.name} = {text}{f'.to({_tl(step)})' if step.attrs['storage'] is not step.dtype else ''}"
+
     def _is_summed_directly(self, load: Step) -> bool:
         return any(
             load.name in s.args and s.attrs.get("masked") and s.attrs.get("reduction", s.op) == "sum"
@@ -228,7 +250,7 @@ class _Writer:
         )
 
     def _address(self, step: Step) -> str:
-        offset = self.index.shared_text(self.index.offset(step.attrs["source"]))
+        offset = self.index.shared_text(self.index.offset(step.attrs["address"]))
         return f"{step.attrs['pointer']} + {offset}" if offset else step.attrs["pointer"]
 
     def _store_line(self, step: Step) -> str:
@@ -239,6 +261,8 @@ class _Writer:
     def _stored_text(self, step: Step) -> str:
         source = self.steps[step.args[0]]
         text, binds = self._text(step.args[0])
+        while source.op == "copy" and self._is_inlined(source):
+            source = self.steps[source.args[0]]
         if step.dtype is not source.dtype and step.dtype.is_float and source.op != "number":
             text = f"({text}).to(tl.{step.dtype.name})" if binds < ATOM else f"{text}.to(tl.{step.dtype.name})"
         return text
@@ -263,7 +287,7 @@ class _Writer:
             else:
                 mask = self.index.shared_text(self.index.mask_of(COL))
                 # In the order of the sum's own axes, which the kernel's columns may have in another.
-                place = f"program * {factor(self.index.col_bound())} + {self.index.offset(step.attrs['source'])}"
+                place = f"program * {factor(self.index.col_bound())} + {self.index.offset(step.attrs['address'])}"
                 lines.append(
                     f"tl.store({step.attrs['pointer']} + {place}, {step.name}{f', mask={mask}' if mask else ''})"
                 )
@@ -286,7 +310,7 @@ class _Writer:
             )
             size = static_size(self.layout.row_shape)
             stride = str(size) if size is not None else self.index.row_bound()
-            cells = {s.name: factor(self.index.offset(s.attrs["source"])) for s in steps}
+            cells = {s.name: factor(self.index.offset(s.attrs["address"])) for s in steps}
             first = cells[steps[0].name]
             lines.append(f"{INDENT}cell = program * {stride} + {first}[None, :]")
         if len(steps) > 1:

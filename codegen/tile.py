@@ -58,6 +58,15 @@ class Layout:
 
 
 @dataclass(frozen=True)
+class Address:
+    """How a lane finds its element: for each axis that it walks the axis, the sizes that lie behind it in memory (their
+    product is the stride) and the first index along it; `extent` is the shape of the memory."""
+
+    dims: tuple[tuple[int, Shape, int], ...]
+    extent: Shape
+
+
+@dataclass(frozen=True)
 class Parameter:
     """An argument of a kernel. `role` is 'in', 'out', 'inout', 'partial in', 'partial out', 'size' or 'scalar';
     `value` is the memory, partial sum or host number that it stands for; `dtype` that of the memory."""
@@ -76,6 +85,7 @@ class Parameter:
 @dataclass(frozen=True)
 class Step:
     """One assignment. `op` is 'load', 'number', 'index', 'argument', 'carry', 'combine', 'store', or a primitive.
+    Steps that touch memory have the attribute `address`.
 
     `args` are the names of earlier steps. A step that nobody named (`is_named` false) may be written inside its only
     user. `dtype` is what the kernel computes in, so never float16 or bfloat16.
@@ -124,15 +134,16 @@ def verify_kernel(kernel: Kernel) -> None:
     """Raise `VerificationError` unless names are defined once and before use, every reduction that meets masked lanes
     says its identity, and each store has its own target."""
     known: set[str] = set()
-    stored: set[str] = set()
+    stored: set[tuple[str, tuple[int, ...]]] = set()
     for step in kernel.steps:
         for arg in step.args:
             if arg not in known:
                 raise VerificationError(f"kernel {kernel.name}: {step.name} uses {arg} before it is defined")
         if step.op == "store":
-            if step.attrs["pointer"] in stored:
+            target = (step.attrs["pointer"], tuple(start for _, _, start in step.attrs["address"].dims))
+            if target in stored:
                 raise VerificationError(f"kernel {kernel.name}: two stores to {step.attrs['pointer']}")
-            stored.add(step.attrs["pointer"])
+            stored.add(target)
             continue
         if step.name in known:
             raise VerificationError(f"kernel {kernel.name}: {step.name} is defined twice")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from tritonnotes.ir.graph import Graph, Value
 
-from .axes import Axes, base_of, is_alias, is_free, is_host, is_row_reduction, is_view, label_axes
+from .axes import Axes, Place, base_of, is_alias, is_free, is_host, is_row_reduction, is_view, label_axes
 
 PARTIAL = "partial"
 COMBINE = "combine"
@@ -31,7 +31,10 @@ class Unit:
 
 @dataclass(frozen=True)
 class Units:
-    """All units of a graph in order, the dependencies between them, and the axes of the graph."""
+    """All units of a graph in order, the dependencies between them, and the axes of the graph.
+
+    `roots` are the values that must reach memory whoever reads them: outputs, updates and parts of what is joined.
+    """
 
     graph: Graph
     axes: Axes
@@ -40,6 +43,18 @@ class Units:
     before: dict[Unit, tuple[Unit, ...]]
     after: dict[Unit, tuple[Unit, ...]]
     roots: frozenset[Value] = field(default_factory=frozenset)
+    joined: Mapping[Value, tuple[Value, Place]] = field(default_factory=dict)
+    """For each part of a `cat` what it is joined into, and where in that it lies."""
+
+    @property
+    def joins(self) -> tuple[Value, ...]:
+        """The values that are made by joining, in order."""
+        return tuple(v for v in self.graph.values if is_join(v))
+
+    def writers(self, memory: Value) -> tuple[Unit, ...]:
+        """The units whose results are in a value's memory: its own, or those of the parts that are joined there."""
+        parts = memory.inputs if is_join(memory) else (memory,)
+        return tuple(self.producer[p] for p in parts if p in self.producer)
 
     def sources(self, unit: Unit) -> list[Value]:
         """The values that a unit reads, views looked through: leaves, aliases and other units' results."""
@@ -64,7 +79,12 @@ def memory_of(value: Value) -> Value:
 
 def needs_kernel(value: Value) -> bool:
     """Whether a launch has to compute the value."""
-    return not (value.is_leaf or is_view(value) or is_alias(value) or is_host(value))
+    return not (value.is_leaf or is_view(value) or is_alias(value) or is_host(value) or is_join(value))
+
+
+def is_join(value: Value) -> bool:
+    """Whether a value is memory alone, whose parts the kernels that compute them write straight to their places."""
+    return value.op.name == "cat"
 
 
 def make_units(graph: Graph) -> Units:
@@ -83,7 +103,9 @@ def make_units(graph: Graph) -> Units:
         needed = before[first] = []
         for arg in value.inputs:
             memory = memory_of(arg)
-            if memory in producer:
+            if is_join(memory):
+                needed += [producer[part] for part in memory.inputs]
+            elif memory in producer:
                 needed.append(producer[memory])
             elif memory.is_leaf:
                 readers.setdefault(memory, []).append(first)
@@ -103,7 +125,8 @@ def make_units(graph: Graph) -> Units:
     for unit, needed in before.items():
         for other in dict.fromkeys(needed):
             after[other].append(unit)
-    roots = frozenset(memory_of(v) for v in graph.roots)
+    joined = {part: (v, place) for v in graph.values if is_join(v) for part, place in _parts_of(v)}
+    roots = frozenset({*(memory_of(v) for v in graph.roots), *joined})
     return Units(
         graph,
         axes,
@@ -112,7 +135,18 @@ def make_units(graph: Graph) -> Units:
         {u: tuple(dict.fromkeys(n)) for u, n in before.items()},
         {u: tuple(n) for u, n in after.items()},
         roots,
+        joined,
     )
+
+
+def _parts_of(joined: Value) -> Iterator[tuple[Value, Place]]:
+    """The parts of a `cat` (copies made for it alone), each with its place."""
+    axis, start = joined.attrs["axis"], 0
+    for part in joined.inputs:
+        starts = [0] * len(joined.shape)
+        starts[axis] = start
+        yield part, Place(joined.shape, tuple(starts))
+        start += part.shape[axis]  # type: ignore[operator]
 
 
 def consumers(units: Units) -> dict[Value, list[Unit]]:
@@ -127,9 +161,6 @@ def consumers(units: Units) -> dict[Value, list[Unit]]:
     return result
 
 
-def walk_back(value: Value) -> Iterator[Value]:
-    """A view and all that it passes through, down to what it shows."""
-    while is_view(value):
-        yield value
-        (value,) = value.inputs
-    yield value
+def walked_inputs(value: Value) -> tuple[Value, ...]:
+    """The arguments whose axes a kernel walks: of a gather not the table, whose rows are named by the index."""
+    return value.inputs[1:] if value.op.kind == "gather" else value.inputs

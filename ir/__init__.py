@@ -1,7 +1,7 @@
 """What a model is: types, graph, ops, primitives, gradients, rewriting, verification and text form."""
 
-from . import ops, primitives, update_rules
+from . import ops, parts, primitives, update_rules
 from .graph import Graph, Value
 from .types import Dim
 
-__all__ = ["Dim", "Graph", "Value", "ops", "primitives", "update_rules"]
+__all__ = ["Dim", "Graph", "Value", "ops", "parts", "primitives", "update_rules"]

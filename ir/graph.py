@@ -165,6 +165,12 @@ class Value:
             "use tn.where, &, | and ~"
         )
 
+    def __getitem__(self, key: Any) -> Value:
+        """Basic indexing as torch's: ints, slices of step 1, `...` and None. Views: nothing is copied."""
+        from .basic_indexing import index
+
+        return index(self, key)
+
     def __iter__(self) -> Iterator[Value]:
         raise DeclarationError(f"{self.name} cannot be iterated: a Value stands for a whole tensor")
 
@@ -207,8 +213,9 @@ class Graph:
     def parameter(
         self, name: str, shape: object, init: str | Number = "zeros", dtype: object = float32, **how: Number
     ) -> Value:
-        """Declare a trained tensor. `init` is a number, 'zeros', 'ones', 'uniform' (low, high), 'normal' (mean, std) or
-        'kaiming_uniform' (a; torch.nn.Linear's own), the numbers given as keywords."""
+        """Declare a trained tensor. `init` is a number, 'zeros', 'ones', 'uniform' (low, high), 'normal' (mean, std),
+        'normal_rows' (mean, std, and zero_row, a row of zeros, or −1 for none) or 'kaiming_uniform' (a;
+        torch.nn.Linear's own), the numbers given as keywords."""
         if not as_dtype(dtype).is_float:
             raise DTypeError(f"parameter {name!r}: dtype {dtype} cannot be trained; use a float dtype or g.buffer")
         return self._declare_leaf("parameter", name, shape, dtype, _checked_init(name, init, how))
@@ -440,6 +447,7 @@ _INITS: Mapping[str, Sequence[str]] = {
     "constant": ("value",),
     "uniform": ("low", "high"),
     "normal": ("mean", "std"),
+    "normal_rows": ("mean", "std", "zero_row"),
     "kaiming_uniform": ("a",),
     "bias_uniform": ("fan_in",),
 }

@@ -13,8 +13,12 @@ from .types import DType, Shape, check_name
 if TYPE_CHECKING:
     from .graph import Value
 
+ANY_NUMBER = -1
+"""The arity of a primitive that takes one argument or more."""
+
 Domain = Mapping[str, tuple[float, float] | str]
-"""For each argument the range of values it is tested and checked on, or 'class': an index into the classes."""
+"""For each argument the range of values it is tested and checked on, or 'class': an index into the classes,
+or 'row': the number of a row of the last argument."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +37,8 @@ class Note:
 class Primitive:
     """One of the closed set that every op is made of.
 
-    `kind` is 'leaf', 'elementwise', 'reduction', 'shape' or 'contraction'. `infer(args, attrs)` gives shape and dtype,
+    `kind` is 'leaf', 'elementwise', 'cast', 'reduction', 'shape', 'gather' or 'contraction'; `arity` counts arguments,
+    or is `ANY_NUMBER` (one or more). `infer(args, attrs)` gives shape and dtype,
     `evaluate(*arrays, **attrs)` the meaning in numpy, `vjp(d, y, *args, **attrs)` the cotangent of each argument given
     the result's, `d` (None: no gradient).
     """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,10 @@ def optimize(graph: Graph) -> Graph:
         if value not in live:
             continue
         args = tuple(None if a is None else new[a] for a in value.args)
+        before = len(made.values)
         simpler = _simplify(made, value, args, seen)
+        if simpler is not None and simpler.index >= before:
+            simpler = seen.setdefault(key_of(simpler, simpler.args), simpler)
         if simpler is None:
             key = key_of(value, args)
             simpler = seen.get(key)
@@ -82,11 +86,16 @@ def optimize(graph: Graph) -> Graph:
         new[value] = simpler
     made.outputs = {name: new[v] for name, v in graph.outputs.items()}
     made.updates = {name: new[v] for name, v in graph.updates.items()}
-    # Simplification strands values (the 1 of x · 1), so the dead are dropped once more.
-    keep = _live(made)
-    if len(keep) == len(made.values):
-        return made
-    return copy_graph(made, values=[v for v in made.values if v in keep])[0]
+    # Simplification strands values (the 1 of x · 1).
+    return drop_dead(made)
+
+
+def drop_dead(graph: Graph) -> Graph:
+    """`graph` without the values that no output or update needs; leaves other than constants stay."""
+    keep = _live(graph)
+    if len(keep) == len(graph.values):
+        return graph
+    return copy_graph(graph, values=[v for v in graph.values if v in keep])[0]
 
 
 def _live(graph: Graph) -> set[Value]:
@@ -191,7 +200,79 @@ def _where(value: Value, args: tuple[Any, ...]) -> Value | None:
     return a if a is b else None
 
 
+def _narrow(value: Value, args: tuple[Any, ...]) -> Value | None:
+    """A part of a part is one part; a part that lies in one of the tensors joined is a part of that one."""
+    (x,) = args
+    axis, start, length = (value.attrs[k] for k in ("axis", "start", "length"))
+    if x.op.name not in ("narrow", "cat") or x.attrs["axis"] != axis:
+        return x if x.shape == value.shape else None
+    if x.op.name == "narrow":
+        return _part(x.inputs[0], axis, x.attrs["start"] + start, length)
+    for piece, first, last in _pieces(x):
+        if first <= start and start + length <= last:
+            return _part(piece, axis, start - first, length)
+    return None
+
+
+def _part(x: Value, axis: int, start: int, length: int) -> Value:
+    if x.shape[axis] == length:
+        return x
+    shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
+    attrs = MappingProxyType({"axis": axis, "start": start, "length": length})
+    return x.graph.append("narrow", (x,), attrs, shape, x.dtype)
+
+
+def _pieces(joined: Value) -> list[tuple[Value, int, int]]:
+    """The tensors that a `cat` joins, with the range of its axis that each fills."""
+    found, start = [], 0
+    for piece in joined.inputs:
+        end = start + piece.shape[joined.attrs["axis"]]  # type: ignore[operator]
+        found.append((piece, start, end))
+        start = end
+    return found
+
+
+def _is_zero(value: Value) -> bool:
+    while value.op.name == "broadcast_to":
+        (value,) = value.inputs
+    return _is(value, 0)
+
+
+def _add(value: Value, args: tuple[Any, ...]) -> Value | None:
+    """Tensors joined with zeros, added up, are the tensors joined, as long as they do not lie upon each other.
+
+    That is how the gradients of several parts of one tensor meet.
+    """
+    a, b = args
+    if a.op.name != "cat" or b.op.name != "cat" or a.attrs != b.attrs or a.shape != b.shape:
+        return None
+    kept = [p for joined in args for p in _pieces(joined) if not _is_zero(p[0])]
+    kept.sort(key=lambda piece: piece[1])
+    if any(before[2] > after[1] for before, after in zip(kept, kept[1:], strict=False)):
+        return None
+    zeros = [piece for joined in args for piece in joined.inputs if _is_zero(piece)]
+    joined, end = [], 0
+    axis = a.attrs["axis"]
+    for piece, first, last in (*kept, (None, a.shape[axis], 0)):
+        if first > end:
+            joined.append(_zeros(zeros[0], axis, first - end))
+        joined += [] if piece is None else [piece]
+        end = last
+    if len(joined) == 1:
+        return joined[0]
+    return a.graph.append("cat", tuple(joined), a.attrs, a.shape, a.dtype)
+
+
+def _zeros(like: Value, axis: int, length: int) -> Value:
+    zero = like
+    while zero.op.name == "broadcast_to":
+        (zero,) = zero.inputs
+    shape = (*like.shape[:axis], length, *like.shape[axis + 1 :])
+    return like.graph.append("broadcast_to", (zero,), MappingProxyType({"shape": shape}), shape, like.dtype)
+
+
 _RULES: dict[str, Callable[[Value, tuple[Any, ...]], Value | None]] = {
+    "add": _add,
     "mul": _mul,
     "div": _div,
     "sub": _sub,
@@ -204,6 +285,7 @@ _RULES: dict[str, Callable[[Value, tuple[Any, ...]], Value | None]] = {
     "reshape": _reshape,
     "transpose": _transpose,
     "cast": _cast,
+    "narrow": _narrow,
     "where": _where,
 }
 

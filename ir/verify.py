@@ -12,7 +12,7 @@ import networkx
 from .apply import infer_op
 from .errors import DeclarationError, DTypeError, ShapeError, TritonNotesError, VerificationError
 from .graph import Attrs, Graph, Region, Value, _checked_init
-from .registry import Op, Primitive
+from .registry import ANY_NUMBER, Op, Primitive
 from .types import DTYPES, Dim, DType, Shape, as_shape, check_attr, host, is_name, show_shape
 
 LEVELS = ("declared", "primitive")
@@ -102,7 +102,8 @@ def check_arguments(op: Op | Primitive, args: Sequence[Value | None]) -> None:
         optional = [p.default is None for p in takes]
         names = ", ".join(op.arg_names)
     else:
-        optional, names = [False] * op.arity, f"{op.arity} values"
+        count = max(len(args), 1) if op.arity == ANY_NUMBER else op.arity
+        optional, names = [False] * count, f"{count} values"
     if len(args) != len(optional):
         raise DeclarationError(f"{op.name}: takes {len(optional)} arguments ({names}), got {len(args)}")
     for index, (arg, may_miss) in enumerate(zip(args, optional, strict=True)):
@@ -122,7 +123,7 @@ def attr_names(op: Op | Primitive) -> tuple[str, ...]:
         return tuple(op.attr_names)
     if op.kind == "elementwise" or op.name in ("input", "scalar"):
         return ()
-    own = {"slot": ("init",), "dim_size": ("dim",)}
+    own = {"slot": ("init",), "dim_size": ("dim",), "cat": ("axis",)}
     return own.get(op.name) or tuple(inspect.signature(op.evaluate).parameters)[op.arity :]
 
 
@@ -178,6 +179,10 @@ def _check_primitive_attrs(op: Primitive, args: Sequence[Value | None], attrs: A
             "size": (isinstance(value, Dim) or (type(value) is int and value >= 0), "an int ≥ 0 or a Dim"),
             "before": (type(value) is int and 0 <= value < MAX_RANK, "a count of axes"),
             "after": (type(value) is int and 0 <= value < MAX_RANK, "a count of axes"),
+            "axis": (type(value) is int and 0 <= value < rank, f"an axis of a value with {rank} dims"),
+            "start": (type(value) is int and value >= 0, "a count of elements"),
+            "length": (type(value) is int and value >= 0, "a count of elements"),
+            "rows": (type(value) is int and value >= 0, "a count of rows"),
             "dim": (type(value) is str and is_name(value), "the name of a Dim"),
         }.get(name, (type(value) in (bool, int, float), "a number"))
         if not fits:
@@ -240,7 +245,12 @@ def _check_leaf(kind: str, attrs: Attrs, shape: Shape, dtype: DType) -> None:
 
 def dims_of(value: Value) -> Iterable[Dim]:
     """The `Dim`s that `value` needs the sizes of."""
-    sizes: list[object] = [*value.shape, value.attrs.get("size"), *_as_tuple(value.attrs.get("shape"))]
+    sizes: list[object] = [
+        *value.shape,
+        value.attrs.get("size"),
+        value.attrs.get("rows"),
+        *_as_tuple(value.attrs.get("shape")),
+    ]
     found = [size for size in sizes if isinstance(size, Dim)]
     return [*found, Dim(value.attrs["dim"])] if value.op.name == "dim_size" else found
 

@@ -35,6 +35,13 @@ NO_GRADIENT = {"accuracy", "zero_one_loss"}
 NEEDS_AN_AXIS = {
     "linear",
     "layer_norm",
+    "narrow",
+    "cat",
+    "embedding",
+    "glu",
+    "swiglu",
+    "geglu",
+    "reglu",
     "cross_entropy",
     "cross_entropy_of_probabilities",
     "nll_loss",

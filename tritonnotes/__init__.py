@@ -10,6 +10,8 @@ from .ir.graph import Value
 from .ir.ops.activations import relu, sigmoid
 from .ir.ops.binary import binary_cross_entropy, binary_cross_entropy_with_logits, focal_loss
 from .ir.ops.divergences import binary_entropy, entropy, js_divergence, kl_div
+from .ir.ops.embedding import embedding
+from .ir.ops.gated import geglu, glu, reglu, swiglu
 from .ir.ops.gates import gelu, hardsigmoid, hardswish, logsigmoid, mish, silu, softplus, softsign, tanhshrink
 from .ir.ops.linear import linear
 from .ir.ops.losses import cross_entropy, nll_loss
@@ -23,6 +25,7 @@ from .ir.ops.margins import (
 )
 from .ir.ops.metrics import accuracy
 from .ir.ops.normalization import layer_norm
+from .ir.ops.parts import chunk, split
 from .ir.ops.piecewise import celu, elu, hardshrink, hardtanh, leaky_relu, prelu, relu6, selu, softshrink, threshold
 from .ir.ops.regression import (
     gaussian_nll_loss,
@@ -35,6 +38,7 @@ from .ir.ops.regression import (
     smooth_l1_loss,
 )
 from .ir.ops.softmax import log_softmax, softmax, softmin
+from .ir.parts import cat, narrow
 from .ir.primitives import (
     abs,
     add,
@@ -95,8 +99,10 @@ __all__ = [
     "binary_entropy",
     "broadcast_to",
     "cast",
+    "cat",
     "celu",
     "check",
+    "chunk",
     "compile",
     "compile_step",
     "cos",
@@ -104,6 +110,7 @@ __all__ = [
     "div",
     "eager",
     "elu",
+    "embedding",
     "entropy",
     "erf",
     "exp",
@@ -112,7 +119,9 @@ __all__ = [
     "floor",
     "focal_loss",
     "gaussian_nll_loss",
+    "geglu",
     "gelu",
+    "glu",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
@@ -139,6 +148,7 @@ __all__ = [
     "mish",
     "mse_loss",
     "mul",
+    "narrow",
     "neg",
     "nll_loss",
     "op",
@@ -147,6 +157,7 @@ __all__ = [
     "pow",
     "prelu",
     "quantile_loss",
+    "reglu",
     "relu",
     "relu6",
     "reshape",
@@ -164,10 +175,12 @@ __all__ = [
     "softplus",
     "softshrink",
     "softsign",
+    "split",
     "sqrt",
     "squared_hinge_loss",
     "sub",
     "sum",
+    "swiglu",
     "tanh",
     "tanhshrink",
     "threshold",

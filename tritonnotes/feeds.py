@@ -21,28 +21,35 @@ class TargetError(FeedError, IndexError):
 
 @dataclass(frozen=True)
 class ClassInput:
-    """An input that holds class indices below `classes`, or `ignore_index`; `op` is what reads them."""
+    """An input that holds indices below `classes` (rows of a table, for an embedding), or `ignore_index`, where there
+    is one; `op` is what reads them."""
 
     name: str
     classes: int
-    ignore_index: int
+    ignore_index: int | None
     op: str
 
 
 def class_inputs(graph: Graph) -> tuple[ClassInput, ...]:
-    """The inputs of a declared graph that a loss takes class indices from."""
+    """The inputs of a declared graph that a loss takes class indices from, or an embedding row numbers."""
     found = []
     for value in graph.values:
-        if not isinstance(value.op, Op) or "ignore_index" not in value.attrs:
+        if not isinstance(value.op, Op):
             continue
         given = dict(zip(value.op.arg_names, value.args, strict=True))
         for name, domain in value.op.domain.items():
-            target, logits = given.get(name), value.args[0]
-            if domain != "class" or target is None or logits is None or target.op.name != "input":
+            target = given.get(name)
+            if target is None or target.op.name != "input":
                 continue
-            classes = logits.shape[1 if len(logits.shape) > 1 else 0]
+            if domain == "row":
+                classes = value.inputs[-1].shape[0]
+            elif domain == "class" and "ignore_index" in value.attrs:
+                logits = value.inputs[0]
+                classes = logits.shape[1 if len(logits.shape) > 1 else 0]
+            else:
+                continue
             if isinstance(classes, int):
-                found.append(ClassInput(target.name, classes, value.attrs["ignore_index"], value.name))
+                found.append(ClassInput(target.name, classes, value.attrs.get("ignore_index"), value.name))
     return tuple(found)
 
 
@@ -85,10 +92,14 @@ def check_targets(checks: tuple[ClassInput, ...], feeds: Mapping[str, Tensor]) -
         target = feeds[check.name]
         if target.device.type != "cpu" or target.numel() == 0:
             continue
-        outside = (target != check.ignore_index) & ((target < 0) | (target >= check.classes))
+        outside = (target < 0) | (target >= check.classes)
+        if check.ignore_index is not None:
+            outside &= target != check.ignore_index
         if bool(outside.any()):
             value = int(target[outside].flatten()[0])
+            what = "row" if check.ignore_index is None else "target"
+            ignored = "" if check.ignore_index is None else f", or {check.ignore_index} to ignore a row"
             raise TargetError(
-                f"{check.op}: target {value} in input {check.name!r} is out of bounds for {check.classes} classes; "
-                f"use 0 to {check.classes - 1}, or {check.ignore_index} to ignore a row"
+                f"{check.op}: {what} {value} in input {check.name!r} is out of bounds for {check.classes} "
+                f"{'rows' if check.ignore_index is None else 'classes'}; use 0 to {check.classes - 1}{ignored}"
             )

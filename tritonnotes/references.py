@@ -165,6 +165,20 @@ def _accuracy(logits: Tensor, target: Tensor) -> Tensor:
     return (logits.argmax(-1) == target).float().mean()
 
 
+def _gated(squash: Callable[[Tensor], Tensor]) -> Reference:
+    """A gated linear unit that torch has not, from the function that squashes its first half."""
+
+    def reference(x: Tensor, *, dim: int) -> Tensor:
+        gate, up = x.chunk(2, dim)
+        return squash(gate) * up
+
+    return reference
+
+
+def _embedding(input: Tensor, weight: Tensor, *, padding_idx: int) -> Tensor:
+    return F.embedding(input, weight, None if padding_idx < 0 else padding_idx)
+
+
 def _hardsigmoid(x: Tensor) -> Tensor:
     # The derivative of F.hardsigmoid is float32's 1/6, in float64 as well.
     if x.dtype != torch.float64:
@@ -200,6 +214,22 @@ def _iota(*, size: int, before: int, after: int) -> Tensor:
     return torch.arange(size).reshape((1,) * before + (size,) + (1,) * after)
 
 
+def _take_rows(table: Tensor, index: Tensor) -> Tensor:
+    inside = (index >= 0) & (index < table.shape[0])
+    outside = math.nan if table.dtype.is_floating_point else 0
+    if not table.shape[0]:
+        return table.new_full((*index.shape, *table.shape[1:]), outside)
+    rows = table[index.long().where(inside, 0)]
+    return torch.where(inside.reshape(index.shape + (1,) * (table.ndim - 1)), rows, outside)
+
+
+def _add_rows(x: Tensor, index: Tensor, *, rows: int) -> Tensor:
+    flat = index.reshape(-1).long()
+    inside = (flat >= 0) & (flat < rows)
+    result = x.new_zeros((rows, *x.shape[index.ndim :]))
+    return result.index_add(0, flat[inside], x.reshape(flat.numel(), *result.shape[1:])[inside])
+
+
 def _matmul(a: Tensor, b: Tensor, *, transpose_b: bool) -> Tensor:
     return torch.matmul(a, b.t() if transpose_b else b)
 
@@ -231,6 +261,11 @@ REFERENCES |= {
     "tanhshrink": F.tanhshrink,
     "hardshrink": F.hardshrink,
     "softshrink": F.softshrink,
+    "glu": F.glu,
+    "swiglu": _gated(F.silu),
+    "geglu": _gated(F.gelu),
+    "reglu": _gated(F.relu),
+    "embedding": _embedding,
     "softmax": F.softmax,
     "log_softmax": F.log_softmax,
     "softmin": F.softmin,
@@ -301,6 +336,10 @@ REFERENCES |= {
     "reshape": lambda x, *, shape: torch.reshape(x, shape),
     "transpose": lambda x, *, axes: torch.permute(x, axes),
     "broadcast_to": lambda x, *, shape: torch.broadcast_to(x, shape),
+    "narrow": lambda x, *, axis, start, length: torch.narrow(x, axis, start, length),
+    "cat": lambda *parts, axis: torch.cat(parts, axis),
+    "take_rows": _take_rows,
+    "add_rows": _add_rows,
     "matmul": _matmul,
     "matmul_over_rows": _matmul_over_rows,
 }

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .ir.errors import FeedError
 from .ir.graph import Graph, Value
-from .ir.registry import DESCRIBED, Op
+from .ir.registry import ANY_NUMBER, DESCRIBED, Op
 from .ir.types import Dim
 from .references import torch_dtype
 
@@ -51,6 +51,8 @@ def _domains(graph: Graph) -> dict[Value, list[Use]]:
         elif value.op.name in DESCRIBED:
             domain = DESCRIBED[value.op.name].domain
             names = list(domain)
+            if value.op.arity == ANY_NUMBER:
+                names = names[:1] * len(value.args)
         else:
             continue
         for arg, name in zip(value.args, names, strict=True):
@@ -66,6 +68,7 @@ def _draw(leaf: Value, uses: list[Use], sizes: dict[str, int], generator: torch.
         return torch.randint(0, 2, shape, generator=generator).bool()
     low, high = _range([domain for domain, _ in uses if not isinstance(domain, str)], leaf)
     classes = [_classes(leaf, user, sizes) for domain, user in uses if domain == "class"]
+    classes += [_size(user.inputs[-1].shape[0], leaf, sizes) for domain, user in uses if domain == "row"]
     if classes:
         # Without a class there is no right index; one that is too large says so where it is used.
         return torch.randint(0, max(min(classes), 1), shape, generator=generator).to(dtype)

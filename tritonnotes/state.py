@@ -39,7 +39,10 @@ def initial_state(graph: Graph, seed: int = 0) -> dict[str, Tensor]:
 
 def _fill(tensor: Tensor, name: str, attrs: Mapping[str, Any], generator: torch.Generator) -> None:
     init = attrs["init"]
-    if init in ("uniform", "normal", "kaiming_uniform", "bias_uniform") and not tensor.is_floating_point():
+    if (
+        init in ("uniform", "normal", "normal_rows", "kaiming_uniform", "bias_uniform")
+        and not tensor.is_floating_point()
+    ):
         raise DTypeError(f"{name!r}: init {init!r} draws real numbers, its dtype is {tensor.dtype}; use a float dtype")
     match init:
         case "zeros" | "ones":
@@ -48,6 +51,10 @@ def _fill(tensor: Tensor, name: str, attrs: Mapping[str, Any], generator: torch.
             tensor.fill_(attrs["value"])
         case "uniform":
             tensor.uniform_(attrs["low"], attrs["high"], generator=generator)
+        case "normal_rows":
+            tensor.normal_(attrs["mean"], attrs["std"], generator=generator)
+            if attrs["zero_row"] >= 0:
+                tensor[int(attrs["zero_row"])] = 0
         case "normal":
             tensor.normal_(attrs["mean"], attrs["std"], generator=generator)
         case "kaiming_uniform":
