@@ -48,7 +48,7 @@ def sgd_momentum(p, g, momentum_buffer, *, lr, momentum=0.9, dampening=0.0, weig
         g = g + weight_decay * p
     fresh = (1 - dampening) * g if is_set(dampening) else g
     # Without momentum torch ignores dampening: each step is plain SGD.
-    velocity = P.where(step == 1, g, momentum * momentum_buffer + fresh) if is_set(momentum) else g
+    velocity = P.where((step == 1) | (momentum == 0), g, momentum * momentum_buffer + fresh) if is_set(momentum) else g
     direction = g + momentum * velocity if nesterov else velocity
     return p - lr * direction, velocity
 
