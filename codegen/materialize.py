@@ -10,7 +10,7 @@ from .axes import APART, is_alias, is_free, is_view, label_axes
 
 def materialize(graph: Graph) -> Graph:
     """`graph` with a `copy` before each reshape of a transposed or expanded value, and at each output that is a view of
-    another order, or a mere number."""
+    another order, a mere number, or what the run overwrites."""
     made = Graph(graph.name, level=graph.level)
     new: dict[Value, Value] = {}
     for value in graph.values:
@@ -30,7 +30,8 @@ def materialize(graph: Graph) -> Graph:
     def root(value: Value, is_update: bool) -> Value:
         shown = _shown(value)
         plain = _in_order(value) and not is_free(shown)
-        if plain and not (is_update and (shown.is_leaf or shown in taken)):
+        changes = shown.is_leaf and shown.name in graph.updates
+        if plain and not (changes or is_update and (shown.is_leaf or shown in taken)):
             if is_update:
                 taken.add(shown)
             return value

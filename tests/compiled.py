@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.executor import eager, oracle
+from tritonnotes.executor import eager, eager_updates, oracle, oracle_updates
 from tritonnotes.ir.graph import Graph
 from tritonnotes.references import REFERENCES
 from tritonnotes.runtime import pick_device
@@ -77,14 +77,15 @@ def judge(
     gradients: bool = True,
     seed: int = 0,
     noisy: int = 0,
+    training: bool = False,
 ) -> list[Judged]:
-    """Outputs and gradients of the compiled graph beside eager's and the oracle's.
+    """Outputs and gradients of the compiled graph beside eager's and the oracle's, and in `training` its buffers.
 
     Upstream gradients are random, or those of `.sum()`: ones of stride 0. `feeds` keep their strides. `noisy` is the
     number of float64 runs whose every op is off by a rounding error: what they differ by is allowed on top, sixteen
     times.
     """
-    model = model or tn.compile(graph)
+    model = (model or tn.compile(graph)).train(training)
     device = model.device
     given = {n: t if t.device == device else t.to(device) for n, t in feeds.items()}
     weights = dict(state) if state is not None else initial_state(graph, seed)
@@ -105,8 +106,11 @@ def judge(
         held = {n: t.double() if exact and t.is_floating_point() else t.clone() for n, t in weights.items()}
         wide = {n: leaf(t, gradients and n in floats) for n, t in wide.items()}
         held = {n: leaf(t, gradients and n in trained) for n, t in held.items()}
-        runs.append((run(graph, wide, held), {**wide, **held}))
+        runs.append((run(graph, wide, held, training=training), {**wide, **held}))
     judged = [_judged(f"output {n}", [r[n] for r, _ in runs]) for n in graph.outputs]
+    if training:
+        left = [model.tensors(), eager_updates(graph, given, weights), oracle_updates(graph, given, weights)]
+        judged += [_judged(f"buffer {n}", [tensors[n] for tensors in left]) for n in graph.updates]
     wanted = [*floats, *trained]
     reached = [n for n in graph.outputs if runs[1][0][n].requires_grad] if gradients else []
     if not (reached and wanted):
@@ -160,9 +164,9 @@ def _noisy(run: Callable[..., Tensors], graph: Graph, seed: int) -> Callable[...
 
         return rounded
 
-    def noisy_run(*args: Any) -> Tensors:
+    def noisy_run(*args: Any, **form: bool) -> Tensors:
         with _replaced(REFERENCES, {n: off(r) for n, r in REFERENCES.items() if n not in EXACT}):
-            return run(*args)
+            return run(*args, **form)
 
     return noisy_run
 
