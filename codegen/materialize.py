@@ -11,7 +11,7 @@ from .narrow import narrow_early
 
 def materialize(graph: Graph) -> Graph:
     """`graph` with a `copy` before each reshape of a transposed, expanded or narrowed value, of each tensor that is
-    joined to others, and at each output that is a view of another order, or a mere number."""
+    joined to others, and at each output that is a view of another order, a mere number, or what the run overwrites."""
     graph = narrow_early(graph)
     made = Graph(graph.name, level=graph.level)
     new: dict[Value, Value] = {}
@@ -36,7 +36,8 @@ def materialize(graph: Graph) -> Graph:
     def root(value: Value, is_update: bool) -> Value:
         shown = _shown(value)
         plain = _in_order(value) and not is_free(shown)
-        if plain and not (is_update and (shown.is_leaf or shown in taken)):
+        changes = shown.is_leaf and shown.name in graph.updates
+        if plain and not (changes or is_update and (shown.is_leaf or shown in taken)):
             if is_update:
                 taken.add(shown)
             return value

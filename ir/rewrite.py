@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .graph import Graph, Region, Value
+from .graph import Attrs, Graph, Region, Value
 from .registry import Primitive
 from .types import broadcast
 
@@ -31,10 +31,11 @@ def copy_graph(
     return made, new
 
 
-def carry(graph: Graph, value: Value, args: tuple[Value | None, ...]) -> Value:
-    """Append to `graph` what `value` is, on other arguments, with its scope, hint and (for leaves) name."""
+def carry(graph: Graph, value: Value, args: tuple[Value | None, ...], attrs: Attrs | None = None) -> Value:
+    """Append to `graph` what `value` is, on other arguments (and, if given, `attrs`), with its scope, hint and, for
+    leaves, name."""
     graph.scope = value.scope
-    made = graph.append(value.op, args, value.attrs, value.shape, value.dtype, value._name)
+    made = graph.append(value.op, args, value.attrs if attrs is None else attrs, value.shape, value.dtype, value._name)
     made.hint = value.hint
     return made
 

@@ -26,14 +26,16 @@ def split_gradient(joint: Graph, outputs: list[str], cotangents: list[str]) -> S
     backward.
 
     Kept are results of matrix products and of reductions, and statistics made of those alone (mean, rstd); all that is
-    elementwise between them is computed again in the backward run.
+    elementwise between them is computed again in the backward run. A buffer that the forward run overwrites is kept as
+    it was.
     """
     late = {joint[name] for name in cotangents}
     for value in joint.values:
         if any(a in late for a in value.inputs):
             late.add(value)
     gradients = {name: v for name, v in joint.outputs.items() if name not in outputs}
-    kept, again = _frontier(joint, late, list(gradients.values()))
+    overwritten = {joint[name] for name in joint.updates}
+    kept, again = _frontier(joint, late, list(gradients.values()), overwritten)
     forward, new = copy_graph(joint, values=[v for v in joint.values if v not in late])
     forward.outputs = {name: new[joint.outputs[name]] for name in outputs}
     names = []
@@ -53,22 +55,24 @@ def split_gradient(joint: Graph, outputs: list[str], cotangents: list[str]) -> S
             backward.scope = value.scope
             known[value] = fed if fed.dtype is value.dtype else backward.call("cast", fed, dtype=value.dtype)
             known[value].hint = value.hint
-        elif value in late or value in again or value.is_leaf:
+        elif value not in overwritten and (value in late or value in again or value.is_leaf):
             known[value] = carry(backward, value, tuple(None if a is None else known[a] for a in value.args))
     backward.outputs = {name: known[v] for name, v in gradients.items()}
     return Split(optimize(forward), optimize(backward), tuple(names))
 
 
-def _frontier(joint: Graph, late: set[Value], gradients: list[Value]) -> tuple[set[Value], set[Value]]:
+def _frontier(
+    joint: Graph, late: set[Value], gradients: list[Value], overwritten: set[Value]
+) -> tuple[set[Value], set[Value]]:
     """The values to keep, and those to compute again from them."""
     kept: set[Value] = set()
     again: set[Value] = set()
     todo = [a for v in late for a in v.inputs if a not in late] + [g for g in gradients if g not in late]
     while todo:
         value = todo.pop()
-        if value.is_leaf or value in kept or value in again:
+        if (value.is_leaf and value not in overwritten) or value in kept or value in again:
             continue
-        if value.op.kind in ("contraction", "reduction") or _is_statistic(value):
+        if value in overwritten or value.op.kind in ("contraction", "reduction") or _is_statistic(value):
             kept.add(value)
         else:
             again.add(value)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.executor import eager, oracle
+from tritonnotes.executor import eager, eager_updates, oracle, oracle_updates
 from tritonnotes.ir.graph import Graph
 from tritonnotes.references import REFERENCES, torch_dtype
 from tritonnotes.runtime import pick_device
@@ -79,17 +79,19 @@ def judge(
     seed: int = 0,
     noisy: int = 0,
     redraw: Callable[[int], Tensors] | None = None,
+    training: bool = False,
 ) -> list[Judged]:
-    """Outputs and gradients of the compiled graph beside eager's and the oracle's.
+    """Outputs and gradients of the compiled graph beside eager's and the oracle's, and in `training` its buffers.
 
     Upstream gradients are random, or those of `.sum()`: ones of stride 0. `feeds` keep their strides. `noisy` is the
     number of float64 runs whose every op is off by a rounding error: what they differ by is allowed on top, sixteen
     times. Of few numbers eager may have rounded some luckily: where a result is beyond twice that, eager's error is the
     worst of `REDRAWS` more feeds, which `redraw` makes from a seed.
     """
-    model = model or tn.compile(graph)
+    model = (model or tn.compile(graph)).train(training)
     weights = dict(state) if state is not None else initial_state(graph, seed)
-    runs = _Runs(graph, model, {n: t.to(model.device) for n, t in weights.items()}, ones, gradients)
+    weights = {n: t.to(model.device) for n, t in weights.items()}
+    runs = _Runs(graph, model, weights, ones, gradients, training)
     judged = runs.judged(
         feeds, seed, [runs.fused, eager, oracle, *(_noisy(oracle, graph, seed + i) for i in range(noisy))]
     )
@@ -122,8 +124,9 @@ class _Runs:
     weights: Tensors
     ones: bool
     gradients: bool
+    training: bool
 
-    def fused(self, graph: Graph, feeds: Tensors, state: Tensors) -> Tensors:
+    def fused(self, graph: Graph, feeds: Tensors, state: Tensors, training: bool) -> Tensors:
         return self.model(**feeds)
 
     def judged(self, feeds: Mapping[str, Tensor], seed: int, runs: Sequence[Callable[..., Tensors]]) -> list[Judged]:
@@ -138,8 +141,12 @@ class _Runs:
             fed, held = (self._leaves(each, wanted, exact=index > 1) for each in (given, self.weights))
             if run == self.fused:
                 held = model.tensors()
-            made.append((run(graph, fed, held), {**fed, **held}))
+            made.append((run(graph, fed, held, training=self.training), {**fed, **held}))
         judged = [_judged(f"output {n}", [r[n] for r, _ in made]) for n in graph.outputs]
+        if self.training:
+            own = model.tensors() if runs[0] == self.fused else eager_updates(graph, given, self.weights)
+            left = [own, eager_updates(graph, given, self.weights), oracle_updates(graph, given, self.weights)]
+            judged += [_judged(f"buffer {n}", [tensors[n] for tensors in left]) for n in graph.updates]
         reached = [n for n in graph.outputs if made[1][0][n].requires_grad] if self.gradients else []
         if not (reached and wanted):
             return judged
@@ -203,14 +210,29 @@ def _noisy(run: Callable[..., Tensors], graph: Graph, seed: int) -> Callable[...
 
         return rounded
 
-    def noisy_run(*args: Any) -> Tensors:
+    def noisy_run(*args: Any, **form: bool) -> Tensors:
         with _replaced(REFERENCES, {n: off(r) for n, r in REFERENCES.items() if n not in EXACT}):
-            return run(*args)
+            return run(*args, **form)
 
     return noisy_run
 
 
-EXACT = ("reshape", "transpose", "broadcast_to", "where", "max", "min", "neg", "abs", "relu", "copy", "sign", "floor")
+EXACT = (
+    "reshape",
+    "transpose",
+    "broadcast_to",
+    "narrow",
+    "cat",
+    "where",
+    "max",
+    "min",
+    "neg",
+    "abs",
+    "relu",
+    "copy",
+    "sign",
+    "floor",
+)
 """What rounds nothing."""
 
 

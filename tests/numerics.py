@@ -70,9 +70,9 @@ def formula_gradients(graph: Graph, tensors: Tensors, d: Tensors, wanted: list[s
 
 
 def reference_values(graph: Graph, tensors: Tensors) -> Tensors:
-    """The outputs as the references say, in torch float64, differentiable."""
+    """The outputs as the references say, in torch float64, differentiable; in the form that the graph declares."""
     inputs = {v.name: tensors[v.name] for v in graph.inputs}
-    return oracle(graph, inputs, {v.name: tensors[v.name] for v in graph.leaves(*STATE)})
+    return oracle(graph, inputs, {v.name: tensors[v.name] for v in graph.leaves(*STATE)}, training=True)
 
 
 def reference_gradients(graph: Graph, tensors: Tensors, d: Tensors, wanted: list[str] | None = None) -> Tensors:

@@ -3,7 +3,7 @@
 from .check import Certificate, check
 from .compile import compile, compile_step
 from .custom import op, update_rule
-from .executor import eager
+from .executor import eager, eager_updates
 from .graph import Graph
 from .ir.errors import TritonNotesError
 from .ir.graph import Value
@@ -109,6 +109,7 @@ __all__ = [
     "cross_entropy",
     "div",
     "eager",
+    "eager_updates",
     "elu",
     "embedding",
     "entropy",

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .codegen.program import make_program
-from .executor import eager, oracle
+from .executor import eager, eager_updates, oracle, oracle_updates
 from .ir.graph import Graph
 from .ir.joint import update_graph
 from .ir.registry import Optimizer
@@ -24,7 +24,8 @@ from .tolerance import Comparison, compare
 
 @dataclass(frozen=True)
 class Row:
-    """One result: `what` is 'output', 'gradient' or 'update'; `comparison` how far the kernels are from float64."""
+    """One result: `what` is 'output', 'gradient', 'buffer' (as a run leaves it) or 'update'; `comparison` how far the
+    kernels are from float64."""
 
     what: str
     name: str
@@ -83,15 +84,17 @@ def check(
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> Certificate:
-    """Compare compiled kernels with eager PyTorch and with float64: outputs, gradients of all parameters and floating
-    inputs, and, given an `optimizer`, three updates by its rule.
+    """Compare compiled kernels with eager PyTorch and with float64: outputs, and gradients of all parameters and
+    floating inputs, in the evaluation form. Given an `optimizer`, these are those of the training form, and the buffers
+    that a run leaves and three updates by the optimizer's rule are compared as well.
 
     `sizes` gives each `Dim` a size (default 33: awkward on purpose). `feeds` and `state` default to random tensors
     within the domains of the ops that read them, and to the initial weights.
     """
     dims = {s.name: 33 for v in graph.values for s in v.shape if isinstance(s, Dim)}
     bound = {**dims, **(sizes or {})}
-    model = Model(graph, fusion=fusion, device=device, seed=seed)
+    training = optimizer is not None
+    model = Model(graph, training=training, fusion=fusion, device=device, seed=seed)
     given = dict(feeds) if feeds is not None else draw_feeds(graph, bound, seed)
     given = {n: t.to(model.device) for n, t in given.items()}
     weights = dict(state) if state is not None else initial_state(graph, seed)
@@ -99,6 +102,8 @@ def check(
     model.load_state_dict(weights)
     rows = _outputs_and_gradients(graph, model, given, weights, seed)
     if optimizer is not None:
+        new = (eager_updates(graph, given, weights), oracle_updates(graph, given, weights))
+        rows += [Row("buffer", n, compare(model.tensors()[n], *(state[n] for state in new))) for n in graph.updates]
         dtypes = dict.fromkeys(v.dtype for v in graph.parameters)
         rows += [row for dtype in dtypes for row in _updates(optimizer, dtype, fusion, model.device, seed)]
     return Certificate(graph.name, bound, tuple(rows))
@@ -117,7 +122,7 @@ def _outputs_and_gradients(
     judged = []
     for run, exact in ((eager, False), (oracle, True)):
         fed, held = leaves(feeds, inputs, exact), leaves(weights, trained, exact)
-        judged.append((run(graph, fed, held), {**fed, **held}))
+        judged.append((run(graph, fed, held, training=model.training), {**fed, **held}))
     fed = leaves(feeds, inputs, False)
     fused = model(**fed)
     results = [(fused, {**fed, **model.tensors()}), *judged]

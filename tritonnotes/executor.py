@@ -22,37 +22,80 @@ from .references import REFERENCES, torch_dtype
 STATE = ("parameter", "buffer", "slot")
 
 
-def eager(graph: Graph, feeds: Mapping[str, Tensor], state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def eager(
+    graph: Graph,
+    feeds: Mapping[str, Tensor],
+    state: Mapping[str, Tensor] | None = None,
+    *,
+    training: bool = False,
+) -> dict[str, Tensor]:
     """The outputs of `graph` by name, from tensors for its inputs (`feeds`) and its parameters and buffers (`state`).
 
     Every tensor has the declared dtype and shape (a `Dim` takes one size throughout) and lies on one device. Results
-    have the declared dtypes, and autograd reaches every tensor that requires a gradient. Raises `FeedError` for
-    tensors that do not fit, `VerificationError` where an op's reference and its formula differ in shape or dtype.
+    have the declared dtypes, and autograd reaches every tensor that requires a gradient. `training` says in which form
+    ops such as batch norm run; no tensor is changed in either, and `eager_updates` says what training would leave in
+    the buffers. Raises `FeedError` for tensors that do not fit, `VerificationError` where an op's reference and its
+    formula differ in shape or dtype.
     """
-    return _run(graph, feeds, state or {}, exact=False)
+    return _run(graph, graph.outputs, feeds, state or {}, training, exact=False)
 
 
-def oracle(graph: Graph, feeds: Mapping[str, Tensor], state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+def eager_updates(
+    graph: Graph, feeds: Mapping[str, Tensor], state: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """What one run in training leaves in the buffers of `graph`, by name: new tensors, the given ones stay.
+
+    Feeds, state and errors as for `eager`.
+    """
+    return _run(graph, graph.updates, feeds, state or {}, True, exact=False)
+
+
+def oracle(
+    graph: Graph,
+    feeds: Mapping[str, Tensor],
+    state: Mapping[str, Tensor] | None = None,
+    *,
+    training: bool = False,
+) -> dict[str, Tensor]:
     """What `eager` gives, computed in float64 from the same, already rounded, tensors: floating results are float64.
 
     The feeds have the declared dtypes, or float64 in place of a floating one.
     """
-    return _run(graph, feeds, state or {}, exact=True)
+    return _run(graph, graph.outputs, feeds, state or {}, training, exact=True)
 
 
-def _run(graph: Graph, feeds: Mapping[str, Any], state: Mapping[str, Any], *, exact: bool) -> dict[str, Tensor]:
+def oracle_updates(
+    graph: Graph, feeds: Mapping[str, Tensor], state: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """What `eager_updates` gives, computed in float64 as `oracle` does."""
+    return _run(graph, graph.updates, feeds, state or {}, True, exact=True)
+
+
+def _run(
+    graph: Graph,
+    roots: Mapping[str, Value],
+    feeds: Mapping[str, Any],
+    state: Mapping[str, Any],
+    training: bool,
+    *,
+    exact: bool,
+) -> dict[str, Tensor]:
     sizes: dict[str, int] = {}
     known = _bind(graph, feeds, ("input", "scalar"), "feed", "feeds", sizes, exact)
     known |= _bind(graph, state, STATE, "state", "state", sizes, exact)
     device = _one_device(known)
+    needed = {*roots.values()}
+    for value in reversed(graph.values):
+        if value in needed:
+            needed.update(value.inputs)
     for value in graph.values:
         if value.op.name == "constant":
             known[value] = value.attrs["value"]
         elif value.op.name == "dim_size":
             known[value] = float(sizes[value.attrs["dim"]])
-        elif value not in known:
-            known[value] = _call(value, known, sizes, device, exact)
-    return {name: _tensor(known[v], v, device, exact) for name, v in graph.outputs.items()}
+        elif value in needed and value not in known:
+            known[value] = _call(value, known, sizes, device, training, exact)
+    return {name: _tensor(known[v], v, device, exact) for name, v in roots.items()}
 
 
 def _bind(
@@ -120,7 +163,14 @@ def _one_device(known: Mapping[Value, Any]) -> torch.device:
     return next(iter(devices), torch.device("cpu"))
 
 
-def _call(value: Value, known: Mapping[Value, Any], sizes: Mapping[str, int], device: torch.device, exact: bool) -> Any:
+def _call(
+    value: Value,
+    known: Mapping[Value, Any],
+    sizes: Mapping[str, int],
+    device: torch.device,
+    training: bool,
+    exact: bool,
+) -> Any:
     op = value.op
     reference = REFERENCES.get(op.name)
     if reference is None or lookup(op.name) is not op:
@@ -128,6 +178,8 @@ def _call(value: Value, known: Mapping[Value, Any], sizes: Mapping[str, int], de
         raise DeclarationError(f"{op.name}: {why}; declare it with @tn.op(reference=...), then the graph")
     args = _arguments(value, known, device, exact)
     attrs = {name: _concrete(attr, sizes) for name, attr in value.attrs.items()}
+    if "training" in attrs:
+        attrs["training"] = training and attrs["training"]
     if exact and op.name == "cast" and value.dtype.is_float:
         return args[0].to(torch.float64)
     result = reference(*args, **attrs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from .codegen.program import Program, make_program
 from .feeds import bind_feeds, check_targets, class_inputs
 from .ir.decompose import decompose
 from .ir.errors import DeclarationError
+from .ir.evaluation import evaluation_form
 from .ir.graph import Graph
 from .ir.joint import cotangent_name, gradient_graph
 from .ir.rewrite import optimize
@@ -27,12 +28,20 @@ class Model(torch.nn.Module):
     """A compiled graph as a torch module. `model(x=..., y=...)` returns a dict of the graph's outputs.
 
     Parameters and buffers have the names that torch modules would give them. Outputs are differentiable once, with
-    respect to parameters and floating inputs. `plan`, `source` and `explain()` speak of the forward run;
-    `gradient_plan` and `gradient_source` of the backward run that autograd uses.
+    respect to parameters and floating inputs. `training` picks the form, as `train()` and `eval()` do later: in
+    training, ops such as batch norm see the batch alone, and a call updates the buffers in place. `plan`, `source` and
+    `explain()` speak of the forward run in the present form; `gradient_plan` and `gradient_source` of the backward run
+    that autograd uses.
     """
 
     def __init__(
-        self, graph: Graph, *, fusion: str = "greedy", device: torch.device | str | None = None, seed: int = 0
+        self,
+        graph: Graph,
+        *,
+        training: bool = False,
+        fusion: str = "greedy",
+        device: torch.device | str | None = None,
+        seed: int = 0,
     ) -> None:
         super().__init__()
         verify(graph)
@@ -49,10 +58,17 @@ class Model(torch.nn.Module):
         for name, tensor in initial_state(graph, seed).items():
             _register(self, name, tensor.to(self.device), graph[name].op.name == "parameter")
         self._targets = class_inputs(graph)
-        forward = optimize(decompose(graph))
-        self.program = make_program(forward, fusion, graph)
-        self._runner = Runner(self.program, self.device)
-        self._differentiable: dict[tuple[str, ...], _Differentiable] = {}
+        self._forms: dict[bool, _Form] = {}
+        self.train(training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Go on in the training form, or with `mode=False` in the evaluation form; `eval()` is short for that."""
+        super().train(mode)
+        if mode not in self._forms:
+            graph = self.graph if mode else evaluation_form(self.graph)
+            same = [f for f in self._forms.values() if f.graph is graph]
+            self._forms[mode] = same[0] if same else _Form(graph, self.fusion, self.device)
+        return self
 
     def forward(self, **feeds: Tensor) -> dict[str, Tensor]:
         """The outputs by name. Raises `FeedError` for tensors that do not fit the declared inputs."""
@@ -60,15 +76,26 @@ class Model(torch.nn.Module):
         check_targets(self._targets, bound)
         state = self.tensors()
         wanted = tuple(n for n, t in (*bound.items(), *state.items()) if t.requires_grad)
-        if not (wanted and torch.is_grad_enabled()):
-            return self._runner.run({n: t.detach() for n, t in (*bound.items(), *state.items())}, sizes)
-        if wanted not in self._differentiable:
-            self._differentiable[wanted] = _Differentiable(self.graph, list(wanted), self.fusion, self.device)
-        return self._differentiable[wanted]({**bound, **state}, sizes)
+        leaves = {**bound, **state}
+        if wanted and torch.is_grad_enabled():
+            outputs = self._form.differentiable(wanted)(leaves, sizes)
+        else:
+            outputs = self._form.runner.run({n: t.detach() for n, t in leaves.items()}, sizes)
+        # A kernel writes past autograd's eyes: what was saved of the old buffers must not pass for the new ones.
+        torch.autograd.graph.increment_version([state[n] for n in self._form.graph.updates])
+        return outputs
 
     def tensors(self) -> dict[str, Tensor]:
         """Parameters and buffers by name, as they are now."""
         return {**dict(self.named_parameters()), **dict(self.named_buffers())}
+
+    @property
+    def _form(self) -> _Form:
+        return self._forms[self.training]
+
+    @property
+    def program(self) -> Program:
+        return self._form.runner.program
 
     @property
     def plan(self) -> FusionPlan:
@@ -85,10 +112,7 @@ class Model(torch.nn.Module):
     @property
     def gradient_programs(self) -> tuple[Program, Program]:
         """The forward and the backward program that autograd runs when all parameters want a gradient."""
-        wanted = tuple(n for n, _ in self.named_parameters())
-        if wanted not in self._differentiable:
-            self._differentiable[wanted] = _Differentiable(self.graph, list(wanted), self.fusion, self.device)
-        made = self._differentiable[wanted]
+        made = self._form.differentiable(tuple(n for n, _ in self.named_parameters()))
         return made.forward.program, made.backward.program
 
     @property
@@ -98,6 +122,24 @@ class Model(torch.nn.Module):
     @property
     def gradient_source(self) -> str:
         return self.gradient_programs[1].source
+
+
+class _Form:
+    """One form of a graph, for training or evaluation, compiled: the forward run, and with autograd what it needs."""
+
+    def __init__(self, graph: Graph, fusion: str, device: torch.device) -> None:
+        verify(graph)
+        self.graph = graph
+        self.fusion = fusion
+        self.device = device
+        self.runner = Runner(make_program(optimize(decompose(graph)), fusion, graph), device)
+        self._differentiable: dict[tuple[str, ...], _Differentiable] = {}
+
+    def differentiable(self, wanted: tuple[str, ...]) -> _Differentiable:
+        """The programs for the case that the leaves named in `wanted` want a gradient."""
+        if wanted not in self._differentiable:
+            self._differentiable[wanted] = _Differentiable(self.graph, list(wanted), self.fusion, self.device)
+        return self._differentiable[wanted]
 
 
 class _Differentiable:

@@ -18,6 +18,7 @@ from .codegen.source import KernelSource
 from .codegen.tile import Kernel
 from .ir.decompose import decompose
 from .ir.errors import DeclarationError, KernelError
+from .ir.evaluation import evaluation_form
 from .ir.graph import Graph
 from .ir.joint import joint_graph
 from .ir.registry import Optimizer
@@ -43,8 +44,8 @@ def is_trainable(graph: Graph, loss: str) -> bool:
 
 
 def joint_or_forward(graph: Graph, loss: str | None, optimizer: Optimizer) -> Graph:
-    """In primitives: the training step that minimises `loss`, or the forward run where `loss` is None."""
-    return optimize(decompose(graph)) if loss is None else joint_graph(graph, loss, optimizer)
+    """In primitives: the training step that minimises `loss`, or where that is None the forward run in evaluation."""
+    return optimize(decompose(evaluation_form(graph))) if loss is None else joint_graph(graph, loss, optimizer)
 
 
 def show(
@@ -59,7 +60,7 @@ def show(
     if stage == "graph":
         return _graph(graph)
     if stage == "prims":
-        return _graph(optimize(decompose(graph)))
+        return _graph(optimize(decompose(evaluation_form(graph) if loss is None else graph)))
     joint = joint_or_forward(graph, loss, optimizer)
     if stage == "joint":
         return _graph(joint)

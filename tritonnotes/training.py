@@ -26,7 +26,8 @@ class TrainingStep:
     """`step(x=..., y=...)` trains on one batch and returns the graph's outputs, as they were before the update.
 
     `hyperparameters` may be changed between steps (`step.hyperparameters["lr"] = 1e-4`): nothing is compiled anew.
-    `model` holds the weights, in evaluation form. `plan`, `source` and `explain()` speak of the whole step.
+    The graph runs in its training form, and its buffers are updated with the weights. `model` holds both, in evaluation
+    form. `plan`, `source` and `explain()` speak of the whole step.
     """
 
     def __init__(
