@@ -6,6 +6,8 @@ shares a kernel iterates over labels, so a row vector, a column vector and a mat
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tritonnotes.ir.graph import Graph, Value
@@ -17,8 +19,15 @@ Labels = tuple[int | None, ...]
 APART = "apart"
 """The attribute of a reshape to the same shape, whose axes are not those of its argument: read from memory anew."""
 
-MAX_ROW = 65536
-"""The longest row, in elements, that one program keeps on chip."""
+MAX_ROW = 2**18
+"""The longest row, in elements, that one program reduces where rows are few: longer ones are split over programs. What
+registers do not hold a program walks along, block by block."""
+
+FEW_ROWS = 128
+"""Rows that leave most of a GPU idle with a program for each."""
+
+ROW_BYTES = 192 * 2**10
+"""What one program keeps of a row on chip: three quarters of a multiprocessor's registers, so that nothing spills."""
 
 MAX_WHOLE = 8192
 """The largest tensor that one program reduces to one number."""
@@ -175,24 +184,42 @@ def reduced_axes(axes: Axes, value: Value) -> frozenset[int]:
 
 
 def is_row_reduction(axes: Axes, value: Value) -> bool:
-    """Whether one program holds a whole row of the reduction: sizes are known and not too large.
+    """Whether one program reduces a whole row: its length is known, and if it is very long, rows are not few.
 
     All other reductions are column reductions: carried over tiles of rows, finished by a second kernel.
     """
     (x,) = value.inputs
     gone = reduced_axes(axes, value)
-    length = 1
-    for axis in gone:
-        size = axes.sizes[axis]
-        if isinstance(size, Dim):
-            return False
-        length *= size
-    if length > MAX_ROW:
+    length = _known_product(axes, gone)
+    if length is None:
         return False
     known = [a for a in axes.labels[x] if a is not None]
     kept = [a for a in known if a not in gone]
-    # A short leading axis with something behind it is summed faster down the columns.
     if not kept:
         return length <= MAX_WHOLE
-    trailing = known[len(known) - len(gone) :]
-    return set(trailing) == set(gone) or (length <= 1024 and known[-1] not in gone and known[0] not in gone)
+    if set(known[len(known) - len(gone) :]) == set(gone):
+        rows = _known_product(axes, kept)
+        return length <= MAX_ROW or rows is None or rows > FEW_ROWS
+    # A short leading axis with something behind it is summed faster down the columns.
+    return length <= 1024 and known[-1] not in gone and known[0] not in gone
+
+
+def _known_product(axes: Axes, some: Iterable[int]) -> int | None:
+    """The product of the sizes of axes; None where a `Dim` is among them."""
+    product = 1
+    for axis in some:
+        size = axes.sizes[axis]
+        if isinstance(size, Dim):
+            return None
+        product *= size
+    return product
+
+
+def row_bytes(axes: Axes, columns: Iterable[int], held: Iterable[Value]) -> float:
+    """Registers, in bytes, that a program needs to keep one row of each of `held`; infinite where its length is a
+    `Dim`. Numbers take 4 bytes at least, and the column numbers count where a value is made of them."""
+    length = _known_product(axes, columns)
+    if length is None:
+        return math.inf
+    block = 1 << max(length - 1, 0).bit_length()
+    return block * sum(max(4, value.dtype.itemsize) for value in held)

@@ -6,9 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import Dim
 
-from .axes import MAX_ROW, Axes, base_of, is_alias, is_free, is_host, reduced_axes
+from .axes import ROW_BYTES, base_of, is_alias, is_free, is_host, reduced_axes, row_bytes
 from .units import COMBINE, PARTIAL, Unit, Units, consumers, is_join, memory_of, source_of, walked_inputs
 
 
@@ -98,8 +97,13 @@ class Legality:
         if isinstance(split, Refusal):
             return split
         rows, columns = split
-        if columns and any(not axes.of(u.value) for u in partials) and not is_short(axes, columns):
-            return Refusal("long row", "a sum to one number wants a whole row in one program, and the row is too long")
+        # A sum over single numbers of each row can wait until a walk along the row is over; one over columns cannot.
+        wide = [u for u in partials if axes.of(u.value.inputs[0]) & columns]
+        holds_row = reductions or any(not axes.of(u.value) for u in wide)
+        if wide and holds_row and row_bytes(axes, columns, self._held(members, columns)) > ROW_BYTES:
+            return Refusal(
+                "long row", "a sum over all rows is carried beside a whole row, and both together outgrow the registers"
+            )
         for unit in reductions:
             if axes.of(unit.value.inputs[0]) & columns != columns:
                 return Refusal("two rows", "its row reductions run over different axes")
@@ -141,6 +145,13 @@ class Legality:
                 return Refusal("two columns", f"{unit.value.name} lacks an axis of this kernel's columns")
         return rows, columns
 
+    def _held(self, members: frozenset[Unit], columns: frozenset[int]) -> list[Value]:
+        """What a program that holds whole rows keeps of them: all it loads, and the sums that it carries."""
+        inside = {u.value for u in members if u.part != PARTIAL}
+        loads = {s: None for u in members for s in self.units.sources(u) if s not in inside}
+        carried = {u.value: None for u in members if u.part == PARTIAL}
+        return [v for v in (*loads, *carried) if self.axes.of(v) & columns]
+
     def _touched(self, members: frozenset[Unit]) -> list[Value]:
         """Results and arguments, in graph order."""
         seen: dict[Value, None] = {}
@@ -159,17 +170,6 @@ class Legality:
         best = max((tuple(a for a in self.axes.labels[v] if a in some) for v in touched), key=len, default=())
         rest = sorted(some - {a for a in best if a is not None})
         return (*(a for a in best if a is not None), *rest)
-
-
-def is_short(axes: Axes, columns: frozenset[int]) -> bool:
-    """Whether a row over these axes fits on chip."""
-    length = 1
-    for axis in columns:
-        size = axes.sizes[axis]
-        if isinstance(size, Dim):
-            return False
-        length *= size
-    return length <= MAX_ROW
 
 
 class Clusters:

@@ -33,7 +33,7 @@ class Indexing:
         if not in_loop:
             if layout.carries:
                 lines.append("program = tl.program_id(0)")
-            if layout.cols:
+            if layout.cols and not layout.loops_cols:
                 start = "tl.program_id(1) * BLOCK + " if layout.tiles_cols else ""
                 lines.append(f"col = {start}tl.arange(0, BLOCK){'' if flat else '[None, :]'}")
         if rows_here:
@@ -42,9 +42,21 @@ class Indexing:
                 which = f"tl.cast({which}, tl.int64)"
             lines.append(f"{self.row_name()} = {which} * {block} + tl.arange(0, {block}){'' if flat else '[:, None]'}")
         for text, name in self.shared.items():
+            if layout.loops_cols and self._uses_columns(text):
+                continue
             if self._uses_rows(text) == (in_loop if layout.carries else self._uses_rows(text)):
                 lines.append(f"{name} = {text}")
         return lines
+
+    def column_lines(self, body: list[str]) -> list[str]:
+        """The assignments of column, masks and shared offsets in a walk along the row, of those that `body` uses."""
+        lines: list[str] = []
+        used = set().union(*map(_words, body)) if body else set()
+        for text, name in reversed(self.shared.items()):
+            if name in used and self._uses_columns(text):
+                lines.insert(0, f"{name} = {text}")
+                used |= _words(text)
+        return [f"col = start + tl.arange(0, BLOCK){'' if self.layout.is_flat else '[None, :]'}", *lines]
 
     def row_name(self) -> str:
         return "row" if self.layout.cols else "offset"
@@ -157,6 +169,9 @@ class Indexing:
 
     def _uses_rows(self, text: str) -> bool:
         return self.row_name() in _words(text) or "in_rows" in _words(text)
+
+    def _uses_columns(self, text: str) -> bool:
+        return bool({"col", self.shared.get(self.mask_of(COL), "col")} & _words(text))
 
     def _share_index_text(self) -> None:
         """Masks and offsets that are written more than once get a name."""

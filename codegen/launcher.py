@@ -106,7 +106,7 @@ class Launcher:
                 if layout.rows
                 else "Finishes sums to single numbers: one program."
             )
-        if not layout.rows:
+        if not layout.rows and not layout.loops_cols:
             return (
                 f"One program: its {layout.block} elements fit in the registers of {warps} warps."
                 if layout.cols
@@ -116,6 +116,12 @@ class Launcher:
             size = constexprs["BLOCK"]
             return f"{size} elements a program: {warps} warps, {max(1, size // (32 * warps))} elements a thread."
         length = static_size(layout.col_shape)
+        if layout.loops_cols:
+            many = f"{constexprs['ROWS']} rows" if constexprs["ROWS"] > 1 else "One row"
+            return (
+                f"{many} of {length:,} a program, too long for its registers: walked along {layout.block:,} columns "
+                "at a time. What is read again is meant to come from the cache."
+            )
         what = (
             f"rows of {length}"
             if length is not None and not layout.tiles_cols

@@ -11,11 +11,11 @@ from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import Dim, DType, Shape, bool_, float32, float64, host, int32, int64
 
-from .axes import Place, is_view, place_of
+from .axes import ROW_BYTES, Place, is_view, place_of, row_bytes
 from .indexing import Indexing
 from .names import Names, describe, identifier
 from .plan import FusionPlan, KernelPlan
-from .spelling import IDENTITIES
+from .spelling import identity_of
 from .tile import (
     COL,
     ROW,
@@ -53,6 +53,9 @@ def destinations_of(units: Units) -> dict[Value, Value]:
 
 
 MAX_BLOCK = 1024
+
+LOOPED_BLOCK = 4096
+"""Columns of a step along a row that is too long to be held: 16 bytes for each of 8 warps' threads, four times."""
 
 
 class _Lowering:
@@ -101,8 +104,12 @@ class _Lowering:
         length = static_size(col_shape)
         # A sum over rows and columns, or over row numbers alone, has one writer only if a program holds whole rows.
         whole_rows = space.reduces_rows or any(not self.axes.of(v) for v in self.kp.partials)
+        carries_wide = any(self.axes.of(v.inputs[0]) & frozenset(cols) for v in self.kp.partials)
+        loops_cols = space.reduces_rows and not carries_wide and self._row_bytes(cols) > ROW_BYTES
         if not cols:
             block = 0
+        elif loops_cols:
+            block = LOOPED_BLOCK
         elif length is None:
             block = MAX_BLOCK
         else:
@@ -114,9 +121,16 @@ class _Lowering:
         tile = self._tile(block)
         masks_rows = bool(rows) and exact < (min(128, next_power_of_2(total)) if not cols else max(1, tile // block))
         return Layout(
-            rows, cols, self.axes.shape(rows), col_shape, block, masks_cols, tiles_cols, space.carries, space.combines,
+            rows, cols, self.axes.shape(rows), col_shape, block, masks_cols, tiles_cols, loops_cols, space.carries,
+            space.combines,
             exact, masks_rows or (bool(rows) and not exact), tile,
         )  # fmt: skip
+
+    def _row_bytes(self, cols: tuple[int, ...]) -> float:
+        held = [v for v in self.kp.loads if self.axes.of(v) & frozenset(cols)]
+        indices = {v: None for value in self.kp.values for v in value.inputs if v.op.name == "iota"}
+        held += [v for v in indices if self.axes.of(v) & frozenset(cols)]
+        return row_bytes(self.axes, cols, held)
 
     def _tile(self, block: int) -> int:
         """Elements of a tile. Flat kernels move 4 KiB of each operand, two 16-byte accesses a thread; tiles with
@@ -220,7 +234,7 @@ class _Lowering:
         lanes_outside = self.layout.masks_rows if rows else self.layout.masks_cols
         if lanes_outside:
             attrs["masked"] = True
-            attrs["identity"] = _identity(op, arg.dtype)
+            attrs["identity"] = identity_of(op, arg.dtype)
             attrs["mask"] = "row" if rows else "col"
 
     def _carry(self, value: Value) -> None:
@@ -239,7 +253,7 @@ class _Lowering:
             axis = "axis=None"
         attrs: dict[str, Any] = {"axis": axis, "reduction": value.op.name, "both": have_cols and not keeps_cols}
         self._mask_reduction(attrs, value.op.name, arg, rows=True)
-        attrs["identity"] = _identity(value.op.name, arg.dtype)
+        attrs["identity"] = identity_of(value.op.name, arg.dtype)
         memory = self.names.claim(
             f"{identifier(value.hint or value.name)}_partial", f"{identifier(value.name)}_partial"
         )
@@ -271,7 +285,7 @@ class _Lowering:
         attrs = {
             "reduction": value.op.name,
             "pointer": pointer.name,
-            "identity": _identity(value.op.name, dtype),
+            "identity": identity_of(value.op.name, dtype),
             "address": self._address(value, place_of(value)),
         }
         name = self.memory_names.get(value) or self._claim(value)
@@ -469,12 +483,6 @@ class _Lowering:
                 for size in address.extent[0 if step.op == "take_rows" else 1 :]:
                     if isinstance(size, Dim):
                         self._size_parameter(size)
-
-
-def _identity(op: str, dtype: DType) -> str:
-    if dtype is int32 and op != "sum":
-        return {"max": "-2147483648", "min": "2147483647"}[op]
-    return IDENTITIES[op]["float" if dtype.is_float else "int"]
 
 
 def _behind(shape: Shape, axis: int) -> Shape:

@@ -7,7 +7,24 @@ import keyword
 
 RESERVED = frozenset(
     {"tl", "triton", "torch", "row", "col", "mask", "cell", "offset", "program", "programs", "tile", "elements", "rows"}
-    | {"ROWS", "COLS", "BLOCK", "PROGRAMS", "launch", "grid", "math", "float", "range", "run", "main", "t"}
+    | {
+        "ROWS",
+        "COLS",
+        "BLOCK",
+        "PROGRAMS",
+        "start",
+        "first",
+        "in_programs",
+        "rescale",
+        "launch",
+        "grid",
+        "math",
+        "float",
+        "range",
+        "run",
+        "main",
+        "t",
+    }
     | {"sign", "expm1", "log1p", "tanh", "power", "max_or_nan", "min_or_nan"}
     | set(keyword.kwlist)
     | set(keyword.softkwlist)

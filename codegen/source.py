@@ -9,7 +9,8 @@ from tritonnotes.ir.types import int32
 
 from .indexing import Indexing, factor
 from .launcher import INDENT, Launcher, wrapped
-from .spelling import ATOM, COMBINERS, NAN_SAFE, SPELLINGS, Spelling
+from .passes import is_wide, row_passes, running_maximum
+from .spelling import ATOM, COMBINERS, IDENTITIES, NAN_SAFE, SPELLINGS, Spelling, identity_of
 from .tile import COL, ROW, SCALAR, TILE, Address, Kernel, Step, static_size
 
 LONGEST_INLINE = 90
@@ -43,6 +44,8 @@ class _Writer:
         self.steps = {s.name: s for s in kernel.steps}
         self.uses = Counter(a for s in kernel.steps for a in s.args)
         self.row_numbers = {a for s in kernel.steps if s.op == "take_rows" for a in s.args}
+        self.online = running_maximum(kernel) if kernel.layout.loops_cols else {}
+        self.running = {*self.online, *self.online.values()}
         self.helpers: set[str] = set()
         self.index = Indexing(kernel)
         self.launcher = Launcher(kernel, self.index)
@@ -87,17 +90,79 @@ class _Writer:
         setup = self.index.lines(in_loop=False)
         if layout.combines:
             setup += self._combine_lines()
+        if layout.loops_cols:
+            hoisted = [s for s in hoisted if not is_wide(s)]
         setup += self._step_lines(hoisted)
+        body = self._pass_lines(hoisted) if layout.loops_cols else self._step_lines(inner)
         if layout.carries:
             setup += ["", *self._accumulator_lines()]
             tiles = f"tl.cdiv({self.index.row_bound()}, {self.index.row_block_name()})"
             loop = [f"for tile in range(program, {tiles}, programs):"]
-            loop += [
-                INDENT + line if line else "" for line in (*self.index.lines(in_loop=True), *self._step_lines(inner))
-            ]
+            loop += [INDENT + line if line else "" for line in (*self.index.lines(in_loop=True), *body)]
             after = ["", *self._partial_lines()]
             return setup, loop, after
-        return setup, self._step_lines(inner), []
+        return setup, body, []
+
+    def _pass_lines(self, known: list[Step]) -> list[str]:
+        """A row that is too long to be held is walked along as often as its reductions depend on each other."""
+        before, passes = row_passes(self.kernel)
+        lines = self._step_lines([s for s in before if s not in known])
+        for each in passes:
+            lines += ["", *(line for s in each.reductions for line in self._running_start(s))]
+            body = [*self._step_lines(list(each.wide)), *(n for s in each.reductions for n in self._running_lines(s))]
+            written = [self._store_line(s) for s in each.stores]
+            body = [*self.index.column_lines(body + written), *body, *([""] if written else []), *written]
+            lines.append(f"for start in range(0, {self.index.col_bound()}, BLOCK):")
+            lines += [INDENT + line if line else "" for line in _single_blanks(body)]
+            lines += ["", *self._step_lines([s for s in each.after if s.name not in self.running])]
+        narrow = [s for s in self.kernel.steps if s.op == "store" and not is_wide(s)]
+        return [*lines, "", *(self._store_line(s) for s in narrow)]
+
+    def _running_start(self, step: Step) -> list[str]:
+        """What a reduction along the row starts from."""
+        (arg,) = (self.steps[a] for a in step.args)
+        number = IDENTITIES[step.op]["float"] if arg.dtype.is_float else identity_of(step.op, arg.dtype)
+        if step.name in self.running:
+            shape = self._tile_shape(ROW) if self.layout.rows else "[]"
+            return [f"{step.name} = tl.full({shape}, {number}, {_tl(step)})"]
+        return [f"{step.name}_lanes = tl.full({self._tile_shape(arg.form)}, {number}, {_tl(arg)})"]
+
+    def _running_lines(self, step: Step) -> list[str]:
+        """How a reduction along the row takes in one more block of columns."""
+        if step.name in self.online:
+            return self._rescaled_lines(step)
+        if step.name in self.running:
+            return []  # the maximum moves together with the sum beside it
+        taken = self._reduced_text(step)
+        if step.op == "sum":
+            return [f"{step.name}_lanes += {taken}"]
+        combined = self._fill(COMBINERS[step.op], [(f"{step.name}_lanes", ATOM), (taken, ATOM)])
+        return [f"{step.name}_lanes = {combined}"]
+
+    def _rescaled_lines(self, total: Step) -> list[str]:
+        """A sum of eˣ⁻ᵐ beside the running maximum m: what it holds is rescaled whenever m grows."""
+        largest = self.steps[self.online[total.name]]
+        name, before = largest.name, f"{largest.name}_before"
+        x = self._reduced_text(largest)
+        self.helpers |= {"rescale", "max_or_nan"}
+        axis = largest.attrs["axis"]
+        candidates, terms = f"{name}_candidates", f"{total.name}_terms"
+        highest = f"max_or_nan({candidates}, {axis})"
+        return [
+            f"{candidates} = {x}",
+            f"{before} = {name}",
+            f"{name} = {self._fill(COMBINERS['max'], [(before, ATOM), (highest, ATOM)])}",
+            # Where there is nothing but −∞ so far, −∞ − (−∞) is no number.
+            f'{terms} = tl.where({candidates} == float("-inf"), 0.0, tl.exp({candidates} - {name}))',
+            f"{total.name} = {total.name} * rescale({before}, {name}) + tl.sum({terms}, {axis})",
+        ]
+
+    def _reduced_text(self, step: Step) -> str:
+        """What a reduction is taken of, with its identity in the lanes outside the tensor."""
+        text, _ = self._text(step.args[0])
+        if step.attrs.get("masked") and not self.index.reads_identity(step):
+            text = self._masked_text(step, self.steps[step.args[0]], text)
+        return text
 
     def _arguments(self) -> list[str]:
         listed = [p.name for p in self.kernel.parameters]
@@ -157,7 +222,7 @@ class _Writer:
     def _is_inlined(self, step: Step) -> bool:
         if step.is_named or step.op in ("load", "store", "carry", "combine", "repeat", "argument", "take_rows"):
             return False
-        if step.name in self.row_numbers:
+        if step.name in self.row_numbers or step.name in self.running:
             return False
         return self.uses[step.name] == 1 and len(self._expression(step)[0]) <= LONGEST_INLINE
 
@@ -196,10 +261,9 @@ class _Writer:
 
     def _reduction_text(self, step: Step) -> str:
         op = step.attrs.get("reduction", step.op)
-        text, _ = self._text(step.args[0])
         arg = self.steps[step.args[0]]
-        if step.attrs.get("masked") and not self.index.reads_identity(step):
-            text = self._masked_text(step, arg, text)
+        is_walked = self.layout.loops_cols and step.op != "carry"
+        text = f"{step.name}_lanes" if is_walked else self._reduced_text(step)
         spelling = NAN_SAFE.get(op, SPELLINGS[op]) if arg.dtype.is_float else SPELLINGS[op]
         axis = step.attrs["axis"]
         filled = self._fill(spelling, [(text, ATOM)], axis=axis)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from tritonnotes.ir.types import DType, int32
+
 ATOM = 16
 UNARY = 13
 
@@ -84,6 +86,14 @@ IDENTITIES: Mapping[str, Mapping[str, str]] = {
 }
 """What a reduction takes for lanes outside the tensor."""
 
+
+def identity_of(op: str, dtype: DType) -> str:
+    """The identity of a reduction over a dtype, as Triton source."""
+    if dtype is int32 and op != "sum":
+        return {"max": "-2147483648", "min": "2147483647"}[op]
+    return IDENTITIES[op]["float" if dtype.is_float else "int"]
+
+
 COMBINERS: Mapping[str, Spelling] = {
     "sum": _infix("+", 11),
     "max": SPELLINGS["maximum"],
@@ -151,6 +161,12 @@ def max_or_nan(x, axis: tl.constexpr, keep_dims: tl.constexpr = False):
     """The largest, NaN if any is: tl.max alone skips NaN."""
     has_nan = tl.max((x != x).to(tl.int32), axis=axis, keep_dims=keep_dims)
     return tl.where(has_nan != 0, float("nan"), tl.max(x, axis=axis, keep_dims=keep_dims))
+''',
+    "rescale": '''\
+@triton.jit
+def rescale(largest_before, largest):
+    """What a sum of eˣ over x − largest_before is multiplied by to be one over x − largest."""
+    return tl.where(largest_before == largest, 1.0, tl.exp(largest_before - largest))
 ''',
     "min_or_nan": '''\
 @triton.jit

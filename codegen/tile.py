@@ -28,8 +28,9 @@ class Layout:
 
     `tile` is the number of elements that a program holds at once on a GPU. `block` is the number of columns a program
     holds at once (0 without columns); `masks_cols` says whether it is no divisor of theirs. `tiles_cols` spreads
-    columns over programs too. `exact_rows` is the largest power of two that divides the rows where their number is
-    known (else 0), and `masks_rows` is false where tiles are cut to divide them.
+    columns over programs too; `loops_cols` walks along rows that are too long to be held. `exact_rows` is the largest
+    power of two that divides the rows where their number is known (else 0), and `masks_rows` is false where tiles are
+    cut to divide them.
     """
 
     rows: tuple[int, ...]
@@ -39,6 +40,7 @@ class Layout:
     block: int
     masks_cols: bool
     tiles_cols: bool
+    loops_cols: bool
     carries: bool
     combines: bool
     exact_rows: int

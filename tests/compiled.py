@@ -14,8 +14,11 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
+from tritonnotes.codegen.program import Program, make_program
 from tritonnotes.executor import eager, eager_updates, oracle, oracle_updates
 from tritonnotes.ir.graph import Graph
+from tritonnotes.ir.joint import cotangent_name, gradient_graph
+from tritonnotes.ir.split import split_gradient
 from tritonnotes.references import REFERENCES, torch_dtype
 from tritonnotes.runtime import pick_device
 from tritonnotes.samples import draw_feeds
@@ -244,6 +247,14 @@ def _replaced(table: dict[str, Any], with_these: Mapping[str, Any]) -> Iterator[
         yield
     finally:
         table.update(before)
+
+
+def gradient_programs(graph: Graph) -> tuple[Program, Program]:
+    """The forward and the backward program for the case that every float leaf wants a gradient."""
+    wanted = [v.name for v in (*graph.inputs, *graph.parameters) if v.dtype.is_float]
+    cotangents = [cotangent_name(n) for n, v in graph.outputs.items() if v.dtype.is_float]
+    split = split_gradient(gradient_graph(graph, wanted), list(graph.outputs), cotangents)
+    return make_program(split.forward, declared=graph), make_program(split.backward, declared=graph)
 
 
 def assert_within_policy(judged: Sequence[Judged], note: str = "") -> None:
