@@ -26,12 +26,12 @@ from .tile import (
     Layout,
     Parameter,
     Step,
-    compute_dtype,
     next_power_of_2,
     number_text,
     static_size,
     verify_kernel,
 )
+from .traffic import compute_dtype
 from .units import COMBINE, PARTIAL, Units, memory_of
 
 

@@ -10,13 +10,14 @@ import networkx
 
 from tritonnotes.ir.errors import PlanError, VerificationError
 from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.types import Dim, DType, element_count, float32
+from tritonnotes.ir.types import Dim, DType, float32
 
 from .axes import is_alias, is_free, is_host
 from .fusion import Clusters, Legality, Refusal, Space, fuse_greedily
 from .materialize import materialize
 from .names import RESERVED, identifier
-from .recompute import Recomputation, choose_recomputation, nominal_bytes
+from .recompute import Recomputation, choose_recomputation
+from .traffic import NOMINAL, Sizes, Traffic, launch_traffic, nominal_bytes
 from .units import COMBINE, PARTIAL, Unit, Units, is_join, make_units, memory_of
 
 FUSION_MODES = ("greedy", "off")
@@ -76,15 +77,18 @@ class KernelPlan:
         return tuple(sorted({*(u.value for u in self.units), *self.recomputed}, key=lambda v: v.index))
 
     def bytes_moved(self, batch: int = 256, **sizes: int) -> int:
-        """Bytes of device memory read and written, each value once; `Dim`s not named in `sizes` are `batch`.
+        """Bytes of device memory read and written; as `traffic`."""
+        return self.traffic(batch, **sizes).total
 
-        Partial sums are not counted: one row for each program, they stay in cache.
+    def traffic(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> Traffic:
+        """Bytes of device memory that one launch reads and writes, each byte once; `Dim`s not named in `sizes` are
+        `batch`.
+
+        Partial sums are counted for `programs` that share them. By default they are left out: there are as many as the
+        GPU holds at once, and read again at once they stay in its cache.
         """
-        bound = _Sizes(batch, sizes)
-        # Of a value that is a part of another only that part is read.
-        moved = [(v, memory_of(v)) if v.op.name == "narrow" else (memory_of(v),) * 2 for v in self.loads]
-        moved += [(v, v) for v in self.stores]
-        return sum(element_count(v.shape, bound) * self.storage[memory].itemsize for v, memory in moved)
+        bound = Sizes(batch, sizes)
+        return launch_traffic(self.units, self.loads, self.stores, self.storage, bound, programs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,15 +179,6 @@ def verify_plan(plan: FusionPlan) -> None:
                     f"plan of {plan.graph.name}: {kernel.name} finishes {unit.value.name} too early"
                 )
         written |= {*kernel.stores, *kernel.partials}
-
-
-class _Sizes(dict[str, int]):
-    def __init__(self, default: int, sizes: Mapping[str, int]) -> None:
-        super().__init__(sizes)
-        self.default = default
-
-    def __missing__(self, name: str) -> int:
-        return self.default
 
 
 def _names(values: Iterable[Value]) -> str:

@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import element_count
 
 from .axes import is_alias, is_free, is_host
 from .fusion import Clusters, Legality, Space
+from .traffic import nominal_bytes
 from .units import Unit, Units, memory_of, walked_inputs
-
-NOMINAL = 256
-"""The size that every `Dim` is taken to have while choices are made."""
-
-
-class NominalSizes(Mapping[str, int]):
-    """Every `Dim` has the nominal size."""
-
-    def __getitem__(self, name: str) -> int:
-        return NOMINAL
-
-    def __iter__(self):
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-
-NOMINAL_SIZES = NominalSizes()
-
-
-def nominal_bytes(value: Value) -> int:
-    """Bytes of a value with every `Dim` at its nominal size."""
-    return element_count(value.shape, NOMINAL_SIZES) * value.dtype.itemsize
 
 
 @dataclass(frozen=True)
