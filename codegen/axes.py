@@ -215,11 +215,8 @@ def _known_product(axes: Axes, some: Iterable[int]) -> int | None:
     return product
 
 
-def row_bytes(axes: Axes, columns: Iterable[int], held: Iterable[Value]) -> float:
-    """Registers, in bytes, that a program needs to keep one row of each of `held`; infinite where its length is a
-    `Dim`. Numbers take 4 bytes at least, and the column numbers count where a value is made of them."""
+def row_bytes(axes: Axes, columns: Iterable[int], width: int) -> float:
+    """Registers, in bytes, that a program needs to keep one row at `width` bytes a column; infinite where the length of
+    the row is a `Dim`."""
     length = _known_product(axes, columns)
-    if length is None:
-        return math.inf
-    block = 1 << max(length - 1, 0).bit_length()
-    return block * sum(max(4, value.dtype.itemsize) for value in held)
+    return math.inf if length is None else width * (1 << max(length - 1, 0).bit_length())

@@ -1,14 +1,25 @@
-"""Which units share a kernel: what is legal, and a first, greedy choice."""
+"""Which units may share a kernel: the rules, as a table, and the space that a kernel walks over."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 
 from tritonnotes.ir.graph import Value
 
-from .axes import ROW_BYTES, base_of, is_alias, is_free, is_host, reduced_axes, row_bytes
+from .axes import ROW_BYTES, Axes, Labels, base_of, is_alias, is_free, is_host, reduced_axes, row_bytes
 from .units import COMBINE, PARTIAL, Unit, Units, consumers, is_join, memory_of, source_of, walked_inputs
+
+AxisSet = frozenset[int]
+
+CARRIED_TILES = 5
+"""Rows that the gradient of a norm keeps on chip: of x, d and the weight, and of two sums that it carries."""
+
+SUMMED_TILES = 3
+"""Rows that a kernel keeps on chip which sums whole rows to one number: of two operands, and of what it computes."""
+
+MAX_UNITS = 256
+"""The most primitives of one kernel: each may keep a value alive, and registers are few."""
 
 
 @dataclass(frozen=True)
@@ -33,126 +44,310 @@ class Refusal:
     reason: str
 
 
-class Legality:
-    """Answers whether a set of units can be one kernel."""
+@dataclass(frozen=True)
+class Facts:
+    """What the rules need to know of a set of units. Facts of two sets add up, and many sets have the same.
 
-    def __init__(self, units: Units) -> None:
+    `axes` are all that a kernel would walk over. `sums` are (axes summed over, axes of what is summed) of each partial
+    sum, `reductions` (columns, axes of what is reduced) of each row reduction, `combines` the axes of each finished
+    sum. `whole` are memories that must be complete before the kernel starts. `written` are leaves that are updated in
+    place, `read` such leaves with the order in which they are read. `itemsize` is that of the widest number computed.
+    """
+
+    axes: AxisSet = frozenset()
+    generated: bool = True
+    libraries: int = 0
+    twice: frozenset[Value] = frozenset()
+    combines: frozenset[AxisSet] = frozenset()
+    sums: frozenset[tuple[AxisSet, AxisSet]] = frozenset()
+    reductions: frozenset[tuple[AxisSet, AxisSet]] = frozenset()
+    whole: frozenset[Value] = frozenset()
+    read: frozenset[tuple[Value, Labels]] = frozenset()
+    written: frozenset[Value] = frozenset()
+    itemsize: int = 4
+
+    def __add__(self, other: Facts) -> Facts:
+        return Facts(
+            self.axes | other.axes,
+            self.generated or other.generated,
+            self.libraries + other.libraries,
+            self.twice | other.twice,
+            self.combines | other.combines,
+            self.sums | other.sums,
+            self.reductions | other.reductions,
+            self.whole | other.whole,
+            self.read | other.read,
+            self.written | other.written,
+            max(self.itemsize, other.itemsize),
+        )
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Rows and columns of a legal kernel, in no order; what it `may_store` has exactly these axes."""
+
+    rows: AxisSet
+    cols: AxisSet
+    may_store: frozenset[AxisSet]
+
+
+Reason = Callable[["Legality", Iterable[Unit]], str]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`breaks` says whether facts break the rule; `reason` tells a reader, naming the culprit among the members."""
+
+    name: str
+    breaks: Callable[[Facts, Axes], bool]
+    reason: Reason = field(compare=False)
+
+
+# -- what the rules ask --
+
+
+def _columns(facts: Facts) -> AxisSet | None:
+    """The axes that row reductions run over, None if there are none."""
+    return next(iter(facts.reductions))[0] if facts.reductions else None
+
+
+def _rows(facts: Facts) -> AxisSet:
+    """What is spread over programs: all but the columns, or what the partial sum over the fewest axes sums over."""
+    cols = _columns(facts)
+    if cols is not None:
+        return facts.axes - cols
+    if facts.sums:
+        return min((gone for gone, _ in facts.sums), key=lambda gone: (len(gone), sorted(gone)))
+    return facts.axes
+
+
+def _bad_sums(facts: Facts) -> bool:
+    rows = _rows(facts)
+    return any(_is_bad_sum(gone, have, rows, facts.axes - rows) for gone, have in facts.sums)
+
+
+def _is_bad_sum(gone: AxisSet, have: AxisSet, rows: AxisSet, cols: AxisSet) -> bool:
+    """Whether a partial sum is no sum over all rows of the kernel, with either all of its columns left or none."""
+    leaves_columns = gone == rows and have - gone in (cols, frozenset())
+    return not (leaves_columns or gone == have == rows | cols)
+
+
+def _is_long_row(facts: Facts, axes: Axes) -> bool:
+    """Whether a sum over all rows, taken of whole rows or beside them, outgrows the registers together with them.
+
+    A sum over single numbers of each row can wait until a walk along the row is over; one over columns cannot.
+    """
+    cols = facts.axes - _rows(facts)
+    wide = [(gone, have) for gone, have in facts.sums if have & cols]
+    holds_rows = facts.reductions or any(gone == have for gone, have in wide)
+    tiles = CARRIED_TILES if any(have - gone for gone, have in wide) else SUMMED_TILES
+    return bool(wide and holds_rows) and row_bytes(axes, cols, tiles * facts.itemsize) > ROW_BYTES
+
+
+# -- what the rules tell --
+
+
+def _said(text: str) -> Reason:
+    return lambda legality, members: text
+
+
+def _name_of_bad_sum(legality: Legality, members: Iterable[Unit]) -> str:
+    units = list(members)
+    facts = legality.facts_of(units)
+    rows = _rows(facts)
+    for unit in units:
+        for gone, have in legality.facts[unit].sums:
+            if _is_bad_sum(gone, have, rows, facts.axes - rows):
+                return f"{unit.value.name} is no sum over all rows that the kernel would walk over"
+    raise AssertionError("no sum breaks the rule")
+
+
+def _name_of_twice(legality: Legality, members: Iterable[Unit]) -> str:
+    value = min(legality.facts_of(members).twice, key=lambda v: v.index)
+    return f"one axis occurs twice in {value.name}"
+
+
+RULES = (
+    Rule(
+        "library",
+        lambda facts, axes: facts.libraries > 1 or (facts.libraries > 0 and facts.generated),
+        _said("a matrix product is a library call, which nothing can be fused into"),
+    ),
+    Rule("axis twice", lambda facts, axes: bool(facts.twice), _name_of_twice),
+    Rule(
+        "combine",
+        lambda facts, axes: bool(facts.combines and (facts.sums or facts.reductions)),
+        _said("partials are added up after the programs that write them, so nothing is reduced there"),
+    ),
+    Rule(
+        "combine",
+        lambda facts, axes: any(have != facts.axes for have in facts.combines),
+        _said("each finished sum is computed once, so all values there have its shape"),
+    ),
+    Rule(
+        "two rows",
+        lambda facts, axes: (
+            len({cols for cols, _ in facts.reductions}) > 1 or any(not have >= cols for cols, have in facts.reductions)
+        ),
+        _said("its row reductions run over different axes"),
+    ),
+    Rule("two columns", lambda facts, axes: _bad_sums(facts), _name_of_bad_sum),
+    Rule(
+        "long row",
+        _is_long_row,
+        _said("a sum over all rows is carried beside whole rows, and both together outgrow the registers"),
+    ),
+)
+"""What a set of units must not be, whatever the rest of the plan is. Once broken, a rule stays broken for larger sets,
+so a search need not go on."""
+
+
+class Legality:
+    """Answers whether a set of units can be one kernel.
+
+    `facts` holds those of each unit, `sources` what it reads, `axes_of` the axes of its result. `apart` are pairs of
+    units that a user forbade to share a kernel.
+    """
+
+    def __init__(self, units: Units, apart: Iterable[tuple[Unit, Unit]] = ()) -> None:
         self.units = units
         self.axes = units.axes
         self.readers = consumers(units)
-        self.kernel_of: dict[Unit, frozenset[Unit]] | None = None
+        self.sources = {u: tuple(dict.fromkeys(units.sources(u))) for u in units.units}
+        self.axes_of = {u: units.axes.of(u.value) for u in units.units}
+        self.apart: dict[Unit, set[Unit]] = {}
+        for one, other in apart:
+            self.apart.setdefault(one, set()).add(other)
+            self.apart.setdefault(other, set()).add(one)
+        self._updated = {
+            memory_of(new): units.graph[name] for name, new in units.graph.updates.items() if not new.is_leaf
+        }
+        self._leaves = set(self._updated.values())
+        self._interned: dict[Facts, Facts] = {}
+        self._sums: dict[tuple[int, int], Facts] = {}
+        self._shapes: dict[int, Shape | Rule] = {}
+        self.facts = {u: self._intern(self._facts(u)) for u in units.units}
 
-    def stored(self, members: frozenset[Unit]) -> list[Unit]:
-        """The members whose result must reach memory: read elsewhere, or an output."""
-        result = []
-        for unit in members:
-            if unit.part == PARTIAL:
-                continue
-            if unit.value in self.units.roots or any(r not in members for r in self.readers.get(unit.value, ())):
-                result.append(unit)
-        return result
+    # -- one set of units --
+
+    def add(self, one: Facts, other: Facts) -> Facts:
+        """The facts of two sets together. Takes and returns facts of this object, which it remembers."""
+        key = (id(one), id(other))
+        found = self._sums.get(key)
+        if found is None:
+            self._sums[key] = found = self._intern(one + other)
+        return found
+
+    def facts_of(self, members: Iterable[Unit]) -> Facts:
+        """The facts of a set of units."""
+        first, *rest = (self.facts[u] for u in members)
+        for facts in rest:
+            first = self.add(first, facts)
+        return first
+
+    def shape(self, facts: Facts) -> Shape | Rule:
+        """Rows and columns of a kernel with these facts, or the rule that forbids it."""
+        found = self._shapes.get(id(facts))
+        if found is None:
+            found = self._shapes[id(facts)] = self._shape(facts)
+        return found
+
+    def is_stored(self, unit: Unit, holds: Callable[[Unit], bool]) -> bool:
+        """Whether a result must reach memory: read by a unit that the kernel does not hold, or an output."""
+        if unit.part == PARTIAL:
+            return False
+        value = unit.value
+        return value in self.units.roots or any(not holds(r) for r in self.readers.get(value, ()))
 
     def space(self, members: frozenset[Unit], stored: Iterable[Unit] | None = None) -> Space | Refusal:
         """The space that one kernel for `members` walks over, or why there is none."""
-        axes = self.axes
-        if any(u.is_library for u in members):
-            if len(members) == 1:
-                return Space((), ())
-            return Refusal("library", "a matrix product is a library call, which nothing can be fused into")
-        for unit in members:
-            if unit.value.op.kind == "gather":
-                table = memory_of(unit.value.inputs[0])
-                if self.units.producer.get(table) in members:
-                    return Refusal(
-                        "gather", f"rows of {table.name} are read in any order, so it must be in memory first"
-                    )
-            for arg in unit.value.inputs:
-                source = base_of(arg)
-                memory = memory_of(source)
-                if is_join(memory) and any(w in members for w in self.units.writers(memory)):
-                    return Refusal("join", f"{memory.name} is joined of parts, and read once all of them are in memory")
-                if is_alias(source) and self.units.producer.get(memory) in members:
-                    return Refusal(
-                        "reshape", f"{source.name} mixes axes, so what it shows must lie in memory as a whole"
-                    )
+        facts = self.facts_of(members)
+        shape = self.shape(facts)
+        if isinstance(shape, Rule):
+            return Refusal(shape.name, shape.reason(self, sorted(members, key=lambda u: u.value.index)))
+        refusal = self.conflict(members, facts, members.__contains__)
+        if refusal is not None:
+            return refusal
+        if stored is None:
+            stored = [u for u in members if self.is_stored(u, members.__contains__)]
+        for unit in stored:
+            if self.axes_of[unit] not in shape.may_store:
+                return one_writer(unit)
         touched = self._touched(members)
-        every: set[int] = set().union(*(axes.of(v) for v in touched)) if touched else set()
-        for value in touched:
-            if not axes.is_distinct(value):
-                return Refusal("axis twice", f"one axis occurs twice in {value.name}")
-        combines = [u for u in members if u.part == COMBINE]
-        partials = [u for u in members if u.part == PARTIAL]
-        reductions = [u for u in members if not u.part and u.value.op.kind == "reduction"]
-        if combines:
-            if partials or reductions:
-                return Refusal(
-                    "combine", "partials are added up after the programs that write them, so nothing is reduced there"
-                )
-            if any(axes.of(u.value) != every for u in combines):
-                return Refusal("combine", "each finished sum is computed once, so all values there have its shape")
-        cols = {reduced_axes(axes, u.value) for u in reductions}
-        if len(cols) > 1:
-            return Refusal("two rows", "its row reductions run over different axes")
-        split = self._split(every, next(iter(cols), None), partials)
-        if isinstance(split, Refusal):
-            return split
-        rows, columns = split
-        # A sum over single numbers of each row can wait until a walk along the row is over; one over columns cannot.
-        wide = [u for u in partials if axes.of(u.value.inputs[0]) & columns]
-        holds_row = reductions or any(not axes.of(u.value) for u in wide)
-        if wide and holds_row and row_bytes(axes, columns, self._held(members, columns)) > ROW_BYTES:
-            return Refusal(
-                "long row", "a sum over all rows is carried beside a whole row, and both together outgrow the registers"
-            )
-        for unit in reductions:
-            if axes.of(unit.value.inputs[0]) & columns != columns:
-                return Refusal("two rows", "its row reductions run over different axes")
-        for unit in self.stored(members) if stored is None else stored:
-            have = axes.of(unit.value)
-            if have != every and not (reductions and have == rows):
-                return Refusal(
-                    "one writer", f"{unit.value.name} lacks an axis of the kernel, so several programs would write it"
-                )
         return Space(
-            self._ordered(rows, touched),
-            self._ordered(columns, touched),
-            bool(reductions),
-            bool(partials),
-            bool(combines),
+            self._ordered(shape.rows, touched),
+            self._ordered(shape.cols, touched),
+            bool(facts.reductions),
+            bool(facts.sums),
+            bool(facts.combines),
         )
 
-    def _split(
-        self, every: set[int], cols: frozenset[int] | None, partials: list[Unit]
-    ) -> tuple[frozenset[int], frozenset[int]] | Refusal:
-        """Rows and columns such that each partial sums over all rows."""
-        everything = frozenset(every)
-        sums = [(reduced_axes(self.axes, u.value), self.axes.of(u.value.inputs[0]), u) for u in partials]
-        if cols is None:
-            if not sums:
-                return everything, frozenset()
-            rows = min((gone for gone, _, _ in sums), key=lambda gone: (len(gone), sorted(gone)))
-        else:
-            rows = everything - cols
-        columns = everything - rows
-        for gone, have, unit in sums:
-            if not gone >= rows or (gone - rows and gone - rows != have & columns):
-                return Refusal("two columns", f"{unit.value.name} is not a sum over all rows of this kernel")
-            if rows - have:
-                return Refusal(
-                    "two columns", f"{unit.value.name} does not have all the rows that the kernel walks over"
-                )
-            if have - gone and have - gone != columns:
-                return Refusal("two columns", f"{unit.value.name} lacks an axis of this kernel's columns")
-        return rows, columns
+    def conflict(self, members: Collection[Unit], facts: Facts, holds: Callable[[Unit], bool]) -> Refusal | None:
+        """What stands between members themselves: one needs another's result in memory first, or a user says no."""
+        if len(members) > MAX_UNITS:
+            return Refusal("size", f"more than {MAX_UNITS} primitives would not keep their values in registers")
+        for memory in facts.whole:
+            if any(holds(w) for w in self.units.writers(memory)):
+                what = "joined of parts" if is_join(memory) else "read in another order than it is computed in"
+                return Refusal("memory first", f"{memory.name} is {what}, so it must be whole in memory before")
+        for leaf, labels in facts.read if facts.written else ():
+            if leaf in facts.written and labels != self.axes.labels[leaf]:
+                return Refusal("in place", f"{leaf.name} is overwritten there while other programs still read it")
+        if self.apart:
+            for unit in members:
+                for other in self.apart.get(unit, ()):
+                    if holds(other):
+                        return Refusal("forbidden", f"{unit.value.name} and {other.value.name} are forbidden to fuse")
+        return None
 
-    def _held(self, members: frozenset[Unit], columns: frozenset[int]) -> list[Value]:
-        """What a program that holds whole rows keeps of them: all it loads, and the sums that it carries."""
-        inside = {u.value for u in members if u.part != PARTIAL}
-        loads = {s: None for u in members for s in self.units.sources(u) if s not in inside}
-        carried = {u.value: None for u in members if u.part == PARTIAL}
-        return [v for v in (*loads, *carried) if self.axes.of(v) & columns]
+    # -- inside --
 
-    def _touched(self, members: frozenset[Unit]) -> list[Value]:
+    def _intern(self, facts: Facts) -> Facts:
+        return self._interned.setdefault(facts, facts)
+
+    def _facts(self, unit: Unit) -> Facts:
+        axes, value = self.axes, unit.value
+        written = frozenset([self._updated[value]]) if value in self._updated and unit.part != PARTIAL else frozenset()
+        if unit.part == COMBINE:
+            return Facts(axes.of(value), combines=frozenset([axes.of(value)]), written=written)
+        if unit.is_library:
+            return Facts(axes.of(value), generated=False, libraries=1)
+        touched = self._touched([unit])
+        sums = reductions = frozenset[tuple[AxisSet, AxisSet]]()
+        if value.op.kind == "reduction":
+            pair = frozenset([(reduced_axes(axes, value), axes.of(value.inputs[0]))])
+            sums, reductions = (pair, reductions) if unit.part == PARTIAL else (sums, pair)
+        return Facts(
+            frozenset().union(*(axes.of(v) for v in touched)),
+            twice=frozenset(v for v in touched if not axes.is_distinct(v)),
+            sums=sums,
+            reductions=reductions,
+            whole=frozenset(self._read_whole(unit)),
+            read=frozenset((m, axes.labels[base_of(a)]) for a in value.inputs if (m := memory_of(a)) in self._leaves),
+            written=written,
+            itemsize=max(4, value.dtype.itemsize),
+        )
+
+    def _read_whole(self, unit: Unit) -> Iterable[Value]:
+        """Memories that the unit reads in an order of their own: tables, what is joined, reshaped or taken apart."""
+        table = unit.value.inputs[0] if unit.value.op.kind == "gather" else None
+        for arg in unit.value.inputs:
+            source = base_of(arg)
+            if arg is table or is_alias(source) or is_join(memory_of(source)):
+                yield memory_of(source)
+
+    def _shape(self, facts: Facts) -> Shape | Rule:
+        for rule in RULES:
+            if rule.breaks(facts, self.axes):
+                return rule
+        if facts.libraries:
+            return Shape(frozenset(), frozenset(), frozenset([facts.axes]))
+        rows = _rows(facts)
+        # A row's statistic has one writer, as a program holds whole rows; anything else is written lane by lane.
+        may_store = {facts.axes, rows} if facts.reductions else {facts.axes}
+        return Shape(rows, facts.axes - rows, frozenset(may_store))
+
+    def _touched(self, members: Iterable[Unit]) -> list[Value]:
         """Results and arguments, in graph order."""
         seen: dict[Value, None] = {}
         for unit in sorted(members, key=lambda u: u.value.index):
@@ -165,89 +360,13 @@ class Legality:
                 seen.setdefault(unit.value)
         return list(seen)
 
-    def _ordered(self, some: frozenset[int], touched: list[Value]) -> tuple[int, ...]:
+    def _ordered(self, some: AxisSet, touched: list[Value]) -> tuple[int, ...]:
         """Axes in the order of memory: that of the value which has most of them."""
         best = max((tuple(a for a in self.axes.labels[v] if a in some) for v in touched), key=len, default=())
         rest = sorted(some - {a for a in best if a is not None})
         return (*(a for a in best if a is not None), *rest)
 
 
-class Clusters:
-    """A partition of units into kernels that grows by merging, and stays free of cycles."""
-
-    def __init__(self, units: Units, legality: Legality) -> None:
-        self.units = units
-        self.legality = legality
-        self.of: dict[Unit, frozenset[Unit]] = {u: frozenset([u]) for u in units.units}
-
-    def merge(self, a: frozenset[Unit], b: frozenset[Unit]) -> Refusal | None:
-        """Make one cluster of two, or say why not."""
-        refusal = self.why_not(a, b)
-        if refusal is None:
-            merged = a | b
-            for unit in merged:
-                self.of[unit] = merged
-        return refusal
-
-    def why_not(self, a: frozenset[Unit], b: frozenset[Unit]) -> Refusal | None:
-        """Why two clusters cannot be one kernel, or None."""
-        space = self.legality.space(a | b)
-        if isinstance(space, Refusal):
-            return space
-        return self._cycle(a | b)
-
-    def _cycle(self, merged: frozenset[Unit]) -> Refusal | None:
-        """A path that leaves the cluster and comes back would make the kernel wait for itself."""
-        last = max(u.value.index for u in merged)
-        seen: set[Unit] = set()
-        todo = [s for u in merged for s in self.units.after[u] if s not in merged]
-        todo += [u for u in merged if u.part == PARTIAL for u in self.units.after[u]]
-        while todo:
-            unit = todo.pop()
-            if unit in merged:
-                return Refusal("cycle", "what lies between would have to run in the middle of the kernel")
-            if unit in seen:
-                continue
-            for other in self.of[unit]:
-                seen.add(other)
-                todo += [s for s in self.units.after[other] if s not in seen and s.value.index <= last]
-        return None
-
-    def all(self) -> list[frozenset[Unit]]:
-        """The clusters, in the order of their first units."""
-        return list(dict.fromkeys(self.of.values()))
-
-
-def fuse_greedily(units: Units, legality: Legality) -> Clusters:
-    """Merge each unit into the kernels that it reads from, phase by phase, then kernels that read the same values."""
-    clusters = Clusters(units, legality)
-    fusible = [u for u in units.units if not u.is_library]
-    for same_phase in (True, False):
-        for unit in fusible:
-            producers = [p for p in units.before[unit] if not p.is_library]
-            # The nearest producer first: it holds what was computed last, hence the longest chain.
-            for other in sorted(producers, key=lambda p: -p.value.index):
-                if same_phase and _phase(other) != _phase(unit):
-                    continue
-                if clusters.of[other] is not clusters.of[unit]:
-                    clusters.merge(clusters.of[other], clusters.of[unit])
-    _fuse_siblings(units, legality, clusters)
-    return clusters
-
-
-def _phase(unit: Unit) -> str:
-    return unit.value.scope.phase
-
-
-def _fuse_siblings(units: Units, legality: Legality, clusters: Clusters) -> None:
-    """Kernels that read one value, and sums finished after one kernel, become one where that is legal."""
-    groups: list[list[Unit]] = [[r for r in readers if not r.is_library] for readers in legality.readers.values()]
-    by_kernel: dict[frozenset[Unit], list[Unit]] = {}
-    for unit in units.units:
-        if unit.part == COMBINE:
-            (partial,) = units.before[unit]
-            by_kernel.setdefault(clusters.of[partial], []).append(unit)
-    for group in [*groups, *by_kernel.values()]:
-        for first, second in zip(group, group[1:], strict=False):
-            if clusters.of[first] is not clusters.of[second]:
-                clusters.merge(clusters.of[first], clusters.of[second])
+def one_writer(unit: Unit) -> Refusal:
+    """The refusal of a kernel that would write a result from several programs."""
+    return Refusal("one writer", f"{unit.value.name} lacks an axis of the kernel, so several programs would write it")

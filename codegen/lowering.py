@@ -26,12 +26,12 @@ from .tile import (
     Layout,
     Parameter,
     Step,
-    compute_dtype,
     next_power_of_2,
     number_text,
     static_size,
     verify_kernel,
 )
+from .traffic import compute_dtype
 from .units import COMBINE, PARTIAL, Units, memory_of
 
 
@@ -130,7 +130,8 @@ class _Lowering:
         held = [v for v in self.kp.loads if self.axes.of(v) & frozenset(cols)]
         indices = {v: None for value in self.kp.values for v in value.inputs if v.op.name == "iota"}
         held += [v for v in indices if self.axes.of(v) & frozenset(cols)]
-        return row_bytes(self.axes, cols, held)
+        # Numbers take 4 bytes at least, and the column numbers count where a value is made of them.
+        return row_bytes(self.axes, cols, sum(max(4, v.dtype.itemsize) for v in held))
 
     def _tile(self, block: int) -> int:
         """Elements of a tile. Flat kernels move 4 KiB of each operand, two 16-byte accesses a thread; tiles with

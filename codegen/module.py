@@ -152,7 +152,7 @@ class _Run:
 
     def _buffers(self) -> Iterable[tuple[str, str]]:
         from .program import partial_name
-        from .tile import compute_dtype
+        from .traffic import compute_dtype
 
         graph = self.plan.graph
         for leaf in graph.leaves("input", "parameter", "buffer", "slot"):

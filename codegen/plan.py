@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import networkx
 
 from tritonnotes.ir.errors import PlanError, VerificationError
 from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.types import Dim, DType, element_count, float32
+from tritonnotes.ir.types import Dim, DType
 
-from .axes import is_alias, is_free, is_host
-from .fusion import Clusters, Legality, Refusal, Space, fuse_greedily
+from .clusters import Clusters, Partition
+from .cost import memory_plan
+from .fusion import Legality, Space
+from .greedy import fuse_greedily
 from .materialize import materialize
 from .names import RESERVED, identifier
-from .recompute import Recomputation, choose_recomputation, nominal_bytes
+from .recompute import recompute
+from .traffic import NOMINAL, Sizes, Traffic, launch_traffic
 from .units import COMBINE, PARTIAL, Unit, Units, is_join, make_units, memory_of
 
+if TYPE_CHECKING:
+    from .verdicts import Verdict
+
 FUSION_MODES = ("greedy", "off")
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the plan says of one edge of the joint graph: value `source` read by value `target`.
-
-    `bytes` is what is saved (fused) or moved (not fused) for it at the nominal batch of 256.
-    """
-
-    source: str
-    target: str
-    fused: bool
-    rule: str
-    reason: str
-    bytes: int
-
-    def __str__(self) -> str:
-        word = "fused" if self.fused else "apart"
-        return f"{self.source} → {self.target}: {word}, {self.rule}: {self.reason} ({self.bytes:,} bytes)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,15 +64,18 @@ class KernelPlan:
         return tuple(sorted({*(u.value for u in self.units), *self.recomputed}, key=lambda v: v.index))
 
     def bytes_moved(self, batch: int = 256, **sizes: int) -> int:
-        """Bytes of device memory read and written, each value once; `Dim`s not named in `sizes` are `batch`.
+        """Bytes of device memory read and written; as `traffic`."""
+        return self.traffic(batch, **sizes).total
 
-        Partial sums are not counted: one row for each program, they stay in cache.
+    def traffic(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> Traffic:
+        """Bytes of device memory that one launch reads and writes, each byte once; `Dim`s not named in `sizes` are
+        `batch`.
+
+        Partial sums are counted for `programs` that share them. By default they are left out: there are as many as the
+        GPU holds at once, and read again at once they stay in its cache.
         """
-        bound = _Sizes(batch, sizes)
-        # Of a value that is a part of another only that part is read.
-        moved = [(v, memory_of(v)) if v.op.name == "narrow" else (memory_of(v),) * 2 for v in self.loads]
-        moved += [(v, v) for v in self.stores]
-        return sum(element_count(v.shape, bound) * self.storage[memory].itemsize for v, memory in moved)
+        bound = Sizes(batch, sizes)
+        return launch_traffic(self.units, self.loads, self.stores, self.storage, bound, programs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,8 +85,8 @@ class FusionPlan:
     graph: Graph
     launches: tuple[KernelPlan, ...]
     units: Units
-    clusters: Clusters
-    recomputation: Mapping[frozenset[Unit], Recomputation]
+    legality: Legality
+    partition: Partition
     fusion: str
 
     @property
@@ -109,7 +100,9 @@ class FusionPlan:
     @cached_property
     def verdicts(self) -> tuple[Verdict, ...]:
         """One for each edge of the graph: fused or not, the rule, the reason, the bytes."""
-        return tuple(_verdicts(self))
+        from .verdicts import verdicts
+
+        return tuple(verdicts(self))
 
     def to_networkx(self) -> networkx.DiGraph:
         """Kernel names as nodes (attributes kind, ops, bytes), an edge where one reads what another wrote."""
@@ -143,11 +136,13 @@ def make_plan(graph: Graph, fusion: str = "greedy") -> FusionPlan:
         raise PlanError(f"fusion={fusion!r}; use one of {', '.join(map(repr, FUSION_MODES))}")
     units = make_units(materialize(graph))
     legality = Legality(units)
-    clusters = fuse_greedily(units, legality) if fusion == "greedy" else Clusters(units, legality)
-    legality.kernel_of = clusters.of
-    recomputation = choose_recomputation(units, legality, clusters) if fusion == "greedy" else {}
-    launches = _launches(units, legality, clusters, recomputation)
-    return FusionPlan(units.graph, launches, units, clusters, recomputation, fusion)
+    clusters = Clusters(units, legality)
+    if fusion == "greedy":
+        fuse_greedily(units, clusters)
+    partition = clusters.partition()
+    if fusion == "greedy":
+        partition = recompute(units, legality, partition)
+    return FusionPlan(units.graph, _launches(units, legality, partition), units, legality, partition, fusion)
 
 
 def verify_plan(plan: FusionPlan) -> None:
@@ -177,15 +172,6 @@ def verify_plan(plan: FusionPlan) -> None:
         written |= {*kernel.stores, *kernel.partials}
 
 
-class _Sizes(dict[str, int]):
-    def __init__(self, default: int, sizes: Mapping[str, int]) -> None:
-        super().__init__(sizes)
-        self.default = default
-
-    def __missing__(self, name: str) -> int:
-        return self.default
-
-
 def _names(values: Iterable[Value]) -> str:
     return ", ".join(v.name for v in values) or "nothing"
 
@@ -194,77 +180,28 @@ def _and_sums(values: Iterable[Value]) -> str:
     return "".join(f", partials of {v.name}" for v in values)
 
 
-def _launches(
-    units: Units, legality: Legality, clusters: Clusters, recomputation: Mapping[frozenset[Unit], Recomputation]
-) -> tuple[KernelPlan, ...]:
-    ordered = _ordered_clusters(units, clusters)
-    reads: dict[frozenset[Unit], list[Value]] = {}
-    for cluster in ordered:
-        again = recomputation.get(cluster, Recomputation()).values
-        reads[cluster] = _loads(units, cluster, again)
-    read_somewhere = {memory_of(v) for values in reads.values() for v in values}
+def _launches(units: Units, legality: Legality, partition: Partition) -> tuple[KernelPlan, ...]:
+    memory = memory_plan(units, legality, partition)
     names: dict[str, int] = {}
     words = _words(units.graph)
-    storage: dict[Value, DType] = {}
     made = []
-    for cluster in ordered:
-        again = recomputation.get(cluster, Recomputation()).values
-        members = sorted(cluster, key=lambda u: (u.value.index, u.part == COMBINE))
-        stored = [
-            u.value for u in members if u.part != PARTIAL and (u.value in units.roots or u.value in read_somewhere)
-        ]
-        space = legality.space(cluster, [u for u in members if u.value in set(stored) and u.part != PARTIAL])
-        assert isinstance(space, Space), space
-        for value in reads[cluster]:
-            storage.setdefault(memory_of(value), memory_of(value).dtype)
-        for value in stored:
-            storage[value] = _storage_dtype(units, legality, value, space)
+    for kernel in partition.kernels:
+        members = sorted(kernel, key=lambda u: (u.value.index, u.part == COMBINE))
         made.append(
             KernelPlan(
                 _unique(names, f"{name}_kernel" if (name := _kernel_name(members)) in words else name),
-                _kind(members, space),
+                _kind(members, memory.spaces[kernel]),
                 tuple(members),
-                again,
-                space,
-                tuple(reads[cluster]),
-                tuple(stored),
+                partition.again.get(kernel, ()),
+                memory.spaces[kernel],
+                memory.loads[kernel],
+                memory.stores[kernel],
                 tuple(u.value for u in members if u.part == PARTIAL),
                 tuple(u.value for u in members if u.part == COMBINE),
-                storage,
+                memory.storage,
             )
         )
     return tuple(made)
-
-
-def _ordered_clusters(units: Units, clusters: Clusters) -> list[frozenset[Unit]]:
-    """Clusters so that each comes after those it waits for, else in the order of their first units."""
-    waits = networkx.DiGraph()
-    position = {c: i for i, c in enumerate(clusters.all())}
-    waits.add_nodes_from(position)
-    for unit, needed in units.before.items():
-        here = clusters.of[unit]
-        waits.add_edges_from((clusters.of[n], here) for n in needed if clusters.of[n] is not here)
-    return list(networkx.lexicographical_topological_sort(waits, key=position.__getitem__))
-
-
-def _loads(units: Units, cluster: frozenset[Unit], again: tuple[Value, ...]) -> list[Value]:
-    inside = {u.value for u in cluster if u.part != PARTIAL} | set(again)
-    found: dict[Value, None] = {}
-    for unit in sorted([*cluster, *(units.producer[v] for v in again)], key=lambda u: u.value.index):
-        for source in units.sources(unit):
-            if source not in inside and not is_free(source) and not is_host(source):
-                found.setdefault(source)
-    return list(found)
-
-
-def _storage_dtype(units: Units, legality: Legality, value: Value, space: Space) -> DType:
-    """Statistics between kernels stay float32: only what users see, or a library call reads, is rounded to 16 bits."""
-    if value.op.kind == "contraction" or value.dtype.itemsize != 2:
-        return value.dtype
-    if value in units.roots or any(r.is_library for r in legality.readers.get(value, ())):
-        return value.dtype
-    is_whole = units.axes.of(value) == frozenset((*space.rows, *space.cols))
-    return value.dtype if is_whole and not space.combines else float32
 
 
 def _kind(members: list[Unit], space: Space) -> str:
@@ -307,39 +244,3 @@ def _words(graph: Graph) -> set[str]:
         words |= {identifier(value.name), value.name.rpartition(".")[2], value.hint or ""}
         words |= {size.name for size in value.shape if isinstance(size, Dim)}
     return words
-
-
-def _verdicts(plan: FusionPlan) -> Iterator[Verdict]:
-    units, clusters = plan.units, plan.clusters
-    again: dict[Value, set[str]] = {}
-    for kernel in plan.launches:
-        for value in kernel.recomputed:
-            again.setdefault(value, set()).add(kernel.name)
-    home = {u: k for k in plan.launches for u in k.units}
-    for unit in units.units:
-        if unit.part == PARTIAL:
-            continue
-        target = unit.value
-        first = next(u for u in units.units if u.value is target)
-        for arg in dict.fromkeys(target.inputs):
-            size = nominal_bytes(arg)
-            if is_free(arg) or is_host(arg):
-                yield Verdict(arg.name, target.name, True, "number", "numbers and indices need no memory", 0)
-                continue
-            memory = memory_of(arg)
-            producer = units.producer.get(memory)
-            if producer is None:
-                yield Verdict(
-                    arg.name, target.name, False, "leaf", f"{memory.op.name} {memory.name} lies in memory", size
-                )
-            elif clusters.of[producer] is clusters.of[first] and not is_alias(arg):
-                yield Verdict(arg.name, target.name, True, "same kernel", f"both in {home[first].name}", 2 * size)
-            elif home[first].name in again.get(memory, ()):
-                reason = f"computed again in {home[first].name}, which moves fewer bytes"
-                yield Verdict(arg.name, target.name, True, "recomputed", reason, 2 * size)
-            else:
-                why = clusters.why_not(clusters.of[producer], clusters.of[first])
-                if producer.part == COMBINE and why is not None:
-                    why = Refusal("column", f"{memory.name} is whole only once every program is done")
-                why = why or Refusal("order", "legal, but other fusions were made first")
-                yield Verdict(arg.name, target.name, False, why.rule, why.reason, 2 * size)

@@ -13,7 +13,8 @@ from .lowering import destinations_of, make_kernels
 from .module import render_module
 from .plan import FusionPlan, make_plan, verify_plan
 from .source import KernelSource
-from .tile import Kernel, compute_dtype
+from .tile import Kernel
+from .traffic import compute_dtype
 from .units import memory_of
 
 

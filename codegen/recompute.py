@@ -1,174 +1,193 @@
-"""Computing a value again in the kernel that needs it, where that moves fewer bytes than storing and loading it."""
+"""Save or recompute: computing a value again in the kernel that needs it, where that costs less than loading it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import element_count
 
-from .axes import is_alias, is_free, is_host
-from .fusion import Clusters, Legality, Space
-from .units import Unit, Units, memory_of, walked_inputs
+from .clusters import Partition
+from .cost import loads_of
+from .fusion import AxisSet, Legality, Shape
+from .traffic import nominal_bytes, recompute_bytes
+from .units import PARTIAL, Unit, Units, memory_of
 
-NOMINAL = 256
-"""The size that every `Dim` is taken to have while choices are made."""
-
-
-class NominalSizes(Mapping[str, int]):
-    """Every `Dim` has the nominal size."""
-
-    def __getitem__(self, name: str) -> int:
-        return NOMINAL
-
-    def __iter__(self):
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
+Kernel = frozenset[Unit]
 
 
-NOMINAL_SIZES = NominalSizes()
+def recompute(units: Units, legality: Legality, partition: Partition) -> Partition:
+    """The same kernels, each computing again what that makes cheaper. A value that then neither its own kernel needs
+    nor any other from memory moves to a kernel that computes it again."""
+    state = _State(units, legality, partition)
+    for kernel in partition.kernels:
+        state.improve(kernel)
+    for value in sorted(state.loaders, key=lambda v: v.index):
+        state.improve_everywhere(value)
+    again = {k: tuple(sorted(values, key=lambda v: v.index)) for k, values in state.again.items() if values}
+    return _settled(units, legality, replace(partition, again=again))
 
 
-def nominal_bytes(value: Value) -> int:
-    """Bytes of a value with every `Dim` at its nominal size."""
-    return element_count(value.shape, NOMINAL_SIZES) * value.dtype.itemsize
+class _State:
+    """What is computed again so far. `loaders` are the kernels that load each value from memory; `reduced` are row
+    reductions and what is elementwise made of them."""
 
+    def __init__(self, units: Units, legality: Legality, partition: Partition) -> None:
+        self.units = units
+        self.legality = legality
+        self.home = {u: k for k in partition.kernels for u in k}
+        self.order = {k: i for i, k in enumerate(partition.kernels)}
+        self.again: dict[Kernel, set[Value]] = {k: set() for k in partition.kernels}
+        self.axes: dict[Kernel, AxisSet] = {}
+        self.may_store: dict[Kernel, frozenset[AxisSet]] = {}
+        self.loads: dict[Kernel, set[Value]] = {}
+        self.loaders: dict[Value, set[Kernel]] = {}
+        for kernel in partition.kernels:
+            shape = legality.shape(facts := legality.facts_of(kernel))
+            assert isinstance(shape, Shape), shape
+            self.axes[kernel], self.may_store[kernel] = facts.axes, shape.may_store
+            self.loads[kernel] = self._loads(kernel, ())
+            for memory in self.loads[kernel]:
+                self.loaders.setdefault(memory, set()).add(kernel)
+        self.reduced: set[Unit] = set()
+        for unit in units.units:
+            before = (units.producer.get(s) for s in legality.sources[unit])
+            if unit.value.op.kind == "reduction" or (is_elementwise(unit) and any(b in self.reduced for b in before)):
+                self.reduced.add(unit)
 
-@dataclass(frozen=True)
-class Recomputation:
-    """What a kernel computes again (`values`, in order), and the bytes that this saves at nominal sizes."""
+    def improve(self, kernel: Kernel) -> None:
+        """Compute more again in one kernel, what saves most first, as long as something saves."""
+        while True:
+            trails = [t for v in loads_of(self.legality, kernel, self.again[kernel]) if (t := self._trail(kernel, v))]
+            trials = [{kernel: t} for t in trails]
+            if len(trails) > 1:
+                trials.append({kernel: set().union(*trails)})
+            best = min(trials, key=self._change, default=None)
+            if best is None or self._change(best) >= 0:
+                return
+            self._apply(best)
 
-    values: tuple[Value, ...] = ()
-    bytes_saved: int = 0
+    def improve_everywhere(self, value: Value) -> None:
+        """Compute one value again in all kernels that load it, if only that saves its store."""
+        kernels = sorted(self.loaders.get(value, ()), key=_first)
+        trial = {k: t for k in kernels if (t := self._trail(k, value))}
+        if len(trial) > 1 and self._change(trial) < 0:
+            self._apply(trial)
 
-
-def choose_recomputation(units: Units, legality: Legality, clusters: Clusters) -> dict[frozenset[Unit], Recomputation]:
-    """For each kernel the elementwise values that it computes again instead of loading them."""
-    result: dict[frozenset[Unit], Recomputation] = {}
-    for cluster in clusters.all():
-        if not any(u.is_library for u in cluster):
-            found = _for_kernel(units, legality, cluster)
-            if found.values:
-                result[cluster] = found
-    return result
-
-
-def _for_kernel(units: Units, legality: Legality, cluster: frozenset[Unit]) -> Recomputation:
-    axes = units.axes
-    every: set[int] = set()
-    loads: dict[Value, None] = {}
-    for unit in sorted(cluster, key=lambda u: u.value.index):
-        every |= axes.of(unit.value) | set().union(*(axes.of(a) for a in walked_inputs(unit.value)))
-        for source in units.sources(unit):
-            if is_alias(source) or units.producer.get(source) not in cluster:
-                loads.setdefault(source)
-    candidates: dict[Value, tuple[list[Value], list[Value]]] = {}
-    for value in loads:
-        trail = _trail(units, legality, value, cluster, every)
-        if trail is not None:
-            candidates[value] = trail
-    if not candidates:
-        return Recomputation()
-
-    def cost(chosen: set[Value]) -> int:
-        """Bytes loaded here, and bytes stored elsewhere for this kernel alone."""
-        needed = {v for v in loads if v not in chosen}
-        needed |= {f for c in chosen for f in candidates[c][1]}
-        stored = sum(
-            nominal_bytes(v) for v in candidates if v not in chosen and _only_reader(units, legality, v, cluster)
-        )
-        return sum(map(nominal_bytes, needed)) + stored
-
-    best: set[Value] = set()
-    for trial in ({*candidates}, *({c} for c in candidates)):
-        if cost(trial) < cost(best):
-            best = trial
-    again = sorted({v for c in best for v in candidates[c][0]}, key=lambda v: v.index)
-    return Recomputation(tuple(again), cost(set()) - cost(best))
-
-
-def _trail(
-    units: Units, legality: Legality, value: Value, cluster: frozenset[Unit], every: set[int]
-) -> tuple[list[Value], list[Value]] | None:
-    """The elementwise values behind `value`, itself included, and what they read from memory; None if there are
-    none.
-    """
-    again: dict[Value, None] = {}
-    frontier: dict[Value, None] = {}
-    todo = [value]
-    while todo:
-        current = todo.pop()
-        if current in again or current in frontier:
-            continue
-        unit = units.producer.get(current)
-        if not units.axes.of(current) <= every:
-            return None
-        # A statistic of a row (mean, rstd) is small: it is read as its author wrote it, not made again from a sum.
-        is_statistic = units.axes.of(current) != every and _holds_reduction(units, current)
-        if unit is not None and _is_elementwise(unit) and unit not in cluster and not is_statistic:
-            again[current] = None
-            todo += [s for s in units.sources(unit) if not is_host(s) and not is_free(s)]
-        elif unit in cluster:
-            continue
-        else:
-            if not _may_read(units, memory_of(current), cluster) or not _may_store(units, legality, memory_of(current)):
+    def _trail(self, kernel: Kernel, value: Value) -> set[Value] | None:
+        """The elementwise values behind `value`, itself included, that are not yet in the kernel; None if it cannot
+        be computed again there."""
+        again: set[Value] = set()
+        todo = [value]
+        while todo:
+            current = todo.pop()
+            unit = self.units.producer.get(current)
+            if current in again or current in self.again[kernel] or unit in kernel:
+                continue
+            if unit is None or not is_elementwise(unit) or self._is_cheaper_to_read(kernel, unit, value):
+                if not self._may_load(kernel, current):
+                    return None
+                continue
+            if not self.legality.axes_of[unit] <= self.axes[kernel]:
                 return None
-            frontier[current] = None
-    return (list(again), list(frontier)) if again else None
+            if any(other in kernel for other in self.legality.apart.get(unit, ())):
+                return None
+            again.add(current)
+            todo += self.legality.sources[unit]
+        return again or None
+
+    def _is_cheaper_to_read(self, kernel: Kernel, unit: Unit, wanted: Value) -> bool:
+        """Whether what is behind a `wanted` value is no use computing: a row's mean or the like, which is small, and
+        what lies in memory anyway where computing it would have the kernel load more than it does."""
+        if unit in self.reduced and self.legality.axes_of[unit] != self.axes[kernel]:
+            return True
+        if unit.value is wanted or not (unit.value in self.loaders or unit.value in self.units.roots):
+            return False
+        return any(
+            memory_of(s) not in self.loads[kernel]
+            for s in self.legality.sources[unit]
+            if s not in self.again[kernel] and self.units.producer.get(s) not in kernel
+        )
+
+    def _may_load(self, kernel: Kernel, value: Value) -> bool:
+        """Whether a kernel may read what it has not read so far: it must be in memory, and not yet overwritten."""
+        memory = memory_of(value)
+        unit = self.units.producer.get(memory)
+        if unit is None:
+            return self._is_read_in_time(kernel, memory)
+        return memory in self.loaders or self.legality.axes_of[unit] in self.may_store[self.home[unit]]
+
+    def _is_read_in_time(self, kernel: Kernel, leaf: Value) -> bool:
+        """Whether a leaf still has its old value when the kernel runs: what overwrites it runs later."""
+        new = self.units.graph.updates.get(leaf.name)
+        writer = self.units.producer.get(memory_of(new)) if new is not None else None
+        return writer is None or self.order[kernel] < self.order[self.home[writer]]
+
+    def _loads(self, kernel: Kernel, more: Iterable[Value]) -> set[Value]:
+        return {memory_of(v) for v in loads_of(self.legality, kernel, {*self.again[kernel], *more})}
+
+    def _change(self, trial: Mapping[Kernel, set[Value]]) -> int:
+        """What computing these values again would add to the cost."""
+        change = sum(recompute_bytes(v) for values in trial.values() for v in values)
+        gained: dict[Value, int] = {}
+        for kernel, values in trial.items():
+            before, after = self.loads[kernel], self._loads(kernel, values)
+            for memory in after - before:
+                gained[memory] = gained.get(memory, 0) + 1
+            for memory in before - after:
+                gained[memory] = gained.get(memory, 0) - 1
+        for memory, count in gained.items():
+            had = len(self.loaders.get(memory, ()))
+            change += count * nominal_bytes(memory)
+            if memory in self.units.producer and memory not in self.units.roots:
+                change += (bool(had + count) - bool(had)) * nominal_bytes(memory)
+        return change
+
+    def _apply(self, trial: Mapping[Kernel, set[Value]]) -> None:
+        for kernel, values in trial.items():
+            before, after = self.loads[kernel], self._loads(kernel, values)
+            self.again[kernel] |= values
+            self.loads[kernel] = after
+            for memory in before - after:
+                self.loaders[memory].discard(kernel)
+                if not self.loaders[memory]:
+                    del self.loaders[memory]
+            for memory in after - before:
+                self.loaders.setdefault(memory, set()).add(kernel)
 
 
-def _is_elementwise(unit: Unit) -> bool:
+def _settled(units: Units, legality: Legality, partition: Partition) -> Partition:
+    """Values that their own kernel has no use for any more move to the first kernel that computes them again."""
+    kernels = {k: set(k) for k in partition.kernels}
+    again = {k: dict.fromkeys(partition.again.get(k, ())) for k in partition.kernels}
+    copies = {v for values in again.values() for v in values}
+    home = {u: k for k in partition.kernels for u in k}
+
+    def loads(kernel: Kernel) -> list[Value]:
+        return [memory_of(v) for v in loads_of(legality, kernels[kernel], again[kernel])]
+
+    loaded = Counter(v for k in partition.kernels for v in loads(k)) if copies else Counter[Value]()
+    for value in sorted(copies, key=lambda v: -v.index):
+        unit = units.producer[value]
+        mine = home[unit]
+        needed = {s for u in (*kernels[mine], *(units.producer[v] for v in again[mine])) for s in legality.sources[u]}
+        if loaded[value] or value in units.roots or value in needed:
+            continue
+        taker = next(k for k in partition.kernels if value in again[k])
+        loaded.subtract(loads(mine))
+        kernels[mine].discard(unit)
+        loaded.update(loads(mine))
+        kernels[taker].add(unit)
+        del again[taker][value]
+    made = {k: frozenset(members) for k, members in kernels.items() if members}
+    return Partition(tuple(made.values()), {made[k]: tuple(again[k]) for k in made if again[k]})
+
+
+def is_elementwise(unit: Unit) -> bool:
+    """Whether a unit can be computed wherever its arguments are."""
     return not unit.part and unit.value.op.kind in ("elementwise", "cast")
 
 
-def _holds_reduction(units: Units, value: Value) -> bool:
-    """Whether a reduction lies behind the value, through elementwise values alone."""
-    unit = units.producer.get(value)
-    if unit is None or unit.is_library:
-        return False
-    return not _is_elementwise(unit) or any(_holds_reduction(units, s) for s in units.sources(unit))
-
-
-def _may_read(units: Units, memory: Value, cluster: frozenset[Unit]) -> bool:
-    """A leaf that is updated in place may be read again only where the update waits for this kernel anyway."""
-    new = units.graph.updates.get(memory.name) if memory.is_leaf else None
-    writer = units.producer.get(memory_of(new)) if new is not None else None
-    if writer is None:
-        return True
-    if writer in cluster:
-        return False
-    seen: set[Unit] = set()
-    todo = list(cluster)
-    while todo:
-        unit = todo.pop()
-        if unit is writer:
-            return True
-        if unit not in seen:
-            seen.add(unit)
-            todo += units.after[unit]
-    return False
-
-
-def _may_store(units: Units, legality: Legality, memory: Value) -> bool:
-    """Whether the kernel that computes a value can leave it in memory, where it may not have had to so far."""
-    unit = units.producer.get(memory)
-    if unit is None or unit.is_library or legality.kernel_of is None:
-        return True
-    home = legality.kernel_of[unit]
-    return isinstance(legality.space(home, {*legality.stored(home), unit}), Space)
-
-
-def _only_reader(units: Units, legality: Legality, value: Value, cluster: frozenset[Unit]) -> bool:
-    if value in units.roots:
-        return False
-    home = units.producer[value]
-    return all(
-        r in cluster or r is home for r in legality.readers.get(value, ()) if not _same_kernel(r, home, legality)
-    )
-
-
-def _same_kernel(reader: Unit, home: Unit, legality: Legality) -> bool:
-    return legality.kernel_of is not None and legality.kernel_of[reader] is legality.kernel_of[home]
+def _first(kernel: Kernel) -> tuple[int, bool]:
+    return min((u.value.index, u.part != PARTIAL) for u in kernel)

@@ -14,7 +14,7 @@ from typing import Any
 
 from tritonnotes.ir.errors import VerificationError
 from tritonnotes.ir.graph import Scope, Value
-from tritonnotes.ir.types import Dim, DType, Shape, float32, float64
+from tritonnotes.ir.types import Dim, DType, Shape, float64
 
 from .axes import Axes
 from .plan import KernelPlan
@@ -152,11 +152,6 @@ def verify_kernel(kernel: Kernel) -> None:
         known.add(step.name)
         if step.attrs.get("masked") and "identity" not in step.attrs:
             raise VerificationError(f"kernel {kernel.name}: {step.name} reduces masked lanes without an identity")
-
-
-def compute_dtype(dtype: DType) -> DType:
-    """What a kernel computes a dtype in: float32 for 16-bit floats."""
-    return float32 if dtype.is_float and dtype.itemsize < 4 else dtype
 
 
 def next_power_of_2(n: int) -> int:

@@ -66,6 +66,8 @@ def _contributions(graph: Graph, value: Value, region: Region | None, d: Value) 
 
 def _expanded(contribution: Value, arg: Value) -> Value:
     """A derivative may leave out axes that it would only repeat; the cotangent has at least the argument's shape."""
+    if contribution.shape == arg.shape:
+        return contribution  # without asking for the argument's name, which a growing graph has to derive anew
     shape = P.broadcast([contribution.shape, arg.shape], f"gradient of {arg.name}")
     return P.broadcast_to(contribution, shape)
 

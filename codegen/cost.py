@@ -1,0 +1,91 @@
+"""What a partition costs, as one number: the bytes that it moves, and the price of its launches and recomputation."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from tritonnotes.ir.graph import Value
+from tritonnotes.ir.types import DType, float32
+
+from .clusters import Partition
+from .fusion import Legality, Space
+from .traffic import LAUNCH_BYTES, NOMINAL_SIZES, launch_traffic, recompute_bytes
+from .units import PARTIAL, Unit, Units, memory_of
+
+
+@dataclass(frozen=True, order=True)
+class Cost:
+    """`total` is in bytes, with every `Dim` at its nominal size: `bytes` are moved, the rest are prices."""
+
+    total: int
+    launches: int
+    bytes: int
+
+
+def cost_of(units: Units, legality: Legality, partition: Partition) -> Cost:
+    """The cost of a partition whose kernels are legal."""
+    memory = memory_plan(units, legality, partition)
+    moved = sum(
+        launch_traffic(
+            units_of(units, k, partition), memory.loads[k], memory.stores[k], memory.storage, NOMINAL_SIZES, 0
+        ).total
+        for k in partition.kernels
+    )
+    again = sum(recompute_bytes(v) for values in partition.again.values() for v in values)
+    launches = len(partition.kernels)
+    return Cost(launches * LAUNCH_BYTES + moved + again, launches, moved)
+
+
+@dataclass(frozen=True)
+class MemoryPlan:
+    """What each kernel of a partition reads (views looked through) and writes, and the dtype that each memory has."""
+
+    loads: Mapping[frozenset[Unit], tuple[Value, ...]]
+    stores: Mapping[frozenset[Unit], tuple[Value, ...]]
+    spaces: Mapping[frozenset[Unit], Space]
+    storage: Mapping[Value, DType]
+
+
+def memory_plan(units: Units, legality: Legality, partition: Partition) -> MemoryPlan:
+    """Loads and stores of each kernel. A value is written where some kernel reads it from memory, or a user does."""
+    loads = {k: loads_of(legality, k, partition.again.get(k, ())) for k in partition.kernels}
+    wanted = {memory_of(v) for values in loads.values() for v in values} | units.roots
+    storage = {memory_of(v): memory_of(v).dtype for values in loads.values() for v in values}
+    stores: dict[frozenset[Unit], tuple[Value, ...]] = {}
+    spaces: dict[frozenset[Unit], Space] = {}
+    for kernel in partition.kernels:
+        stored = [u for u in kernel if u.part != PARTIAL and u.value in wanted]
+        space = legality.space(kernel, stored)
+        assert isinstance(space, Space), space
+        spaces[kernel] = space
+        stores[kernel] = tuple(sorted((u.value for u in stored), key=lambda v: v.index))
+        storage.update((v, storage_dtype(units, legality, v, space)) for v in stores[kernel])
+    return MemoryPlan(loads, stores, spaces, storage)
+
+
+def loads_of(legality: Legality, kernel: Collection[Unit], again: Iterable[Value] = ()) -> tuple[Value, ...]:
+    """The values that a kernel reads from memory, in the order in which it first needs them."""
+    members = [*kernel, *(legality.units.producer[v] for v in again)]
+    inside = {u.value for u in members if u.part != PARTIAL}
+    found: dict[Value, None] = {}
+    for unit in sorted(members, key=lambda u: u.value.index):
+        for source in legality.sources[unit]:
+            if source not in inside:
+                found.setdefault(source)
+    return tuple(found)
+
+
+def units_of(units: Units, kernel: frozenset[Unit], partition: Partition) -> list[Unit]:
+    """The units that a kernel computes, again or not."""
+    return [*kernel, *(units.producer[v] for v in partition.again.get(kernel, ()))]
+
+
+def storage_dtype(units: Units, legality: Legality, value: Value, space: Space) -> DType:
+    """Statistics between kernels stay float32: only what users see, or a library call reads, is rounded to 16 bits."""
+    if value.op.kind == "contraction" or value.dtype.itemsize != 2:
+        return value.dtype
+    if value in units.roots or any(r.is_library for r in legality.readers.get(value, ())):
+        return value.dtype
+    is_whole = units.axes.of(value) == frozenset((*space.rows, *space.cols))
+    return value.dtype if is_whole and not space.combines else float32

@@ -1,0 +1,176 @@
+"""The traffic model against the addresses that the interpreter sees: each byte loaded or stored, kernel by kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from compiled import digits
+from random_graphs import random_graph, seeded
+
+import tritonnotes as tn
+from tritonnotes.codegen.program import Program, make_program
+from tritonnotes.codegen.traffic import Traffic
+from tritonnotes.interpreter import executor
+from tritonnotes.interpreter.memory import Access, Memory
+from tritonnotes.ir.decompose import decompose
+from tritonnotes.ir.graph import Graph
+from tritonnotes.ir.joint import cotangent_name, gradient_graph, joint_graph
+from tritonnotes.ir.parts import take_rows
+from tritonnotes.ir.rewrite import optimize
+from tritonnotes.ir.split import split_gradient
+from tritonnotes.ir.types import element_count
+from tritonnotes.references import torch_dtype
+from tritonnotes.runtime import Runner
+
+PROGRAMS = 3
+TILE = 512
+
+
+@dataclass
+class Seen:
+    """The addresses, byte by byte, that one launch touched."""
+
+    read: list[np.ndarray] = field(default_factory=list)
+    written: list[np.ndarray] = field(default_factory=list)
+
+    def traffic(self) -> Traffic:
+        def count(touched: list[np.ndarray]) -> int:
+            return np.unique(np.concatenate(touched)).size if touched else 0
+
+        return Traffic(count(self.read), count(self.written))
+
+
+@contextmanager
+def watched() -> Iterator[list[Seen]]:
+    """The launches meanwhile, in order: generated kernels, and matrix products of torch."""
+    launches: list[Seen] = []
+
+    class Watching(Memory):
+        def __init__(self, named: list[tuple[str, torch.Tensor]], programs: int) -> None:
+            super().__init__(named, programs)
+            launches.append(Seen())
+
+        def check(self, pointers: np.ndarray, live: Any, size: int, access: Access, order: Any = None) -> np.ndarray:
+            addresses = super().check(pointers, live, size, access, order)
+            lanes = (addresses if live is None else addresses[live]).reshape(-1)
+            touched = (lanes[:, None] + np.arange(size, dtype=np.uint64)).reshape(-1)
+            (launches[-1].read if access is Access.LOAD else launches[-1].written).append(np.unique(touched))
+            return addresses
+
+    def product(a: torch.Tensor, b: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+        launches.append(Seen([_bytes(a), _bytes(b)], [_bytes(out)]))
+        return mm(a, b, out=out)
+
+    mm = torch.mm
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(executor, "Memory", Watching)
+        patch.setattr(torch, "mm", product)
+        yield launches
+
+
+def _bytes(tensor: torch.Tensor) -> np.ndarray:
+    places = np.array([tensor.data_ptr()])
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        places = (places[:, None] + np.arange(size) * stride * tensor.element_size()).reshape(-1)
+    return (places[:, None] + np.arange(tensor.element_size())).reshape(-1)
+
+
+def assert_exact(program: Program, **sizes: int) -> None:
+    """Every launch moves what the plan says, at these sizes."""
+    generator = torch.Generator().manual_seed(0)
+    leaves = {}
+    for buffer in program.buffers:
+        if buffer.role == "leaf":
+            shape = [element_count((s,), sizes) for s in buffer.shape]
+            drawn = torch.rand(shape, generator=generator)
+            leaves[buffer.name] = (drawn if buffer.dtype.is_float else drawn.round()).to(torch_dtype(buffer.dtype))
+    scalars = {v.name.rpartition(".")[2]: 0.5 for v in program.plan.graph.leaves("scalar")}
+    runner = Runner(program, torch.device("cpu"), programs=PROGRAMS, tile=TILE)
+    programs = runner._programs(sizes)
+    with watched() as launches:
+        runner.run(leaves, sizes, scalars)
+    planned = {k.name: k.traffic(programs=programs, **sizes) for k in program.plan.launches}
+    assert len(launches) == len(planned)
+    found = {name: seen.traffic() for name, seen in zip(planned, launches, strict=True)}
+    wrong = {name: (planned[name], found[name]) for name in planned if planned[name] != found[name]}
+    assert not wrong, f"planned and found differ: {wrong}\n{program.plan}"
+
+
+def programs_of(graph: Graph) -> list[Program]:
+    """The programs behind `tn.compile`: forward alone, and, where a float comes in, forward and backward."""
+    made = [make_program(optimize(decompose(graph)))]
+    wanted = [v.name for v in graph.leaves("input", "parameter") if v.dtype.is_float]
+    if wanted:
+        joint = gradient_graph(graph, wanted)
+        split = split_gradient(
+            joint, list(graph.outputs), [cotangent_name(n) for n, v in graph.outputs.items() if v.dtype.is_float]
+        )
+        made += [make_program(split.forward), make_program(split.backward)]
+    return made
+
+
+def graph_of(build: Callable[..., Any], *shapes: Any, dtype: str = "float32") -> Graph:
+    """A graph whose output is `build` of inputs of these shapes."""
+    graph = Graph("traffic")
+    graph.output(y=build(*(graph.input(f"x{i}", shape, dtype) for i, shape in enumerate(shapes))))
+    return graph
+
+
+BATCH = tn.Dim("batch")
+GRAPHS = {
+    "chain": graph_of(lambda x: tn.tanh(tn.exp(x) + 1), (BATCH, 33)),
+    "bias under a matrix": graph_of(lambda x, b: tn.gelu(x + b), (BATCH, 33), (33,)),
+    "column beside a row": graph_of(lambda a, b: a * b, (BATCH, 1), (1, 7)),
+    "matrix and its transpose": graph_of(lambda x: x + tn.transpose(x, (1, 0)), (9, 9)),
+    "layer norm": graph_of(lambda x: tn.gelu(tn.layer_norm(x, name="ln")) + x, (BATCH, 40)),
+    "layer norm, 16 bits": graph_of(lambda x: tn.layer_norm(x, name="ln"), (BATCH, 40), dtype="bfloat16"),
+    "softmax": graph_of(lambda x: tn.softmax(x, -1), (5, 3, 17)),
+    "sum over rows": graph_of(lambda x: tn.sum(x * x, 0), (BATCH, 70)),
+    "mean of all": graph_of(lambda x: tn.mean(tn.exp(x)), (BATCH, 11)),
+    "channels": graph_of(lambda x: x - tn.mean(x, (0, 2), keepdim=True), (4, 3, 25)),
+    "products": graph_of(lambda x, w: tn.relu(tn.linear(tn.linear(x, 8), weight=w, bias=None)), (BATCH, 5), (6, 8)),
+    "reshape": graph_of(lambda x: tn.sum(tn.reshape(tn.exp(x), (6, 10)), -1), (4, 15)),
+    "halves of a gate": graph_of(lambda x: tn.glu(x), (BATCH, 18)),
+    "parts that overlap": graph_of(lambda x: tn.narrow(x, 1, 0, 6) * tn.narrow(x, 1, 4, 6), (5, 12)),
+    "joined": graph_of(lambda a, b: tn.cat([tn.exp(a), b], 1), (BATCH, 3), (BATCH, 4)),
+}
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_each_launch_moves_what_the_plan_says(name: str) -> None:
+    graph = GRAPHS[name]
+    sizes = {"batch": 37} if any(BATCH in v.shape for v in graph.values) else {}
+    for program in programs_of(graph):
+        assert_exact(program, **sizes)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_the_demo_s_step_moves_what_its_plan_says(dtype: str) -> None:
+    assert_exact(make_program(joint_graph(digits(dtype), "loss", tn.adam())), batch=37)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_random_graphs_move_what_their_plans_say(seed: int) -> None:
+    graph, sizes = random_graph(seeded(seed), 6)
+    assert_exact(make_program(optimize(decompose(graph))), **sizes)
+
+
+def test_rows_taken_by_number_count_at_most_what_is_taken() -> None:
+    graph = Graph("rows")
+    table, index = graph.input("table", (1000, 8)), graph.input("index", (5,), "int64")
+    graph.output(y=tn.exp(take_rows(table, index)))
+    (kernel,) = make_program(optimize(decompose(graph))).plan.launches
+    assert kernel.traffic() == Traffic(5 * 8 * 4 + 5 * 8, 5 * 8 * 4)
+
+
+def test_partial_sums_count_once_for_each_program() -> None:
+    plan = make_program(optimize(decompose(GRAPHS["sum over rows"]))).plan
+    without, shared = (sum(k.traffic(programs=p).total for k in plan.launches) for p in (0, 100))
+    assert plan.bytes_moved() == without == (256 * 70 + 70) * 4
+    assert shared - without == 2 * 100 * 70 * 4
