@@ -54,8 +54,9 @@ def destinations_of(units: Units) -> dict[Value, Value]:
 
 MAX_BLOCK = 1024
 
-LOOPED_BLOCK = 4096
-"""Columns of a step along a row that is too long to be held: 16 bytes for each of 8 warps' threads, four times."""
+LOOPED_BLOCK = 2048
+"""Columns of a step along a row that is too long to be held: 16 bytes for each thread of 4 warps, four times. Twice as
+many make ptxas spill a register of cross entropy on sm_80 and sm_100."""
 
 
 class _Lowering:
