@@ -5,6 +5,8 @@ from __future__ import annotations
 import builtins
 import keyword
 
+from tritonnotes.ir.graph import Value
+
 RESERVED = frozenset(
     {"tl", "triton", "torch", "row", "col", "mask", "cell", "offset", "program", "programs", "tile", "elements", "rows"}
     | {
@@ -15,6 +17,8 @@ RESERVED = frozenset(
         "start",
         "first",
         "in_programs",
+        "cols",
+        "own_row",
         "rescale",
         "launch",
         "grid",
@@ -38,6 +42,14 @@ WORDS |= {"lt": "below", "le": "at_most", "gt": "above", "ge": "at_least", "logi
 def identifier(name: str) -> str:
     """A checked graph name as a Python identifier: dots become underscores."""
     return name.replace(".", "_")
+
+
+def uncounted(value: Value) -> str:
+    """A value's name as an identifier, without the count by which a graph tells it from its like."""
+    if value.is_leaf:
+        return identifier(value.name)
+    scope, own = identifier(value.scope.name), value.hint or value.op.name
+    return own if own == scope or not scope else f"{scope}_{own}"
 
 
 class Names:
