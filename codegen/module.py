@@ -198,7 +198,7 @@ class _Run:
                 arguments.append(self._on_device(p.value) if p.is_pointer else self._host(p.value))
             else:
                 assert p.value is not None
-                arguments.append(_tensor(partial_name(p.value) if p.role.startswith("partial") else p.value.name))
+                arguments.append(_tensor(partial_name(p.value)) if "partial" in p.role else self._memory(p.value))
         layout = kernel.layout
         if layout.rows and len(layout.row_shape) > 1 and any(isinstance(s, Dim) for s in layout.row_shape):
             arguments.append(_product_text(layout.row_shape))
@@ -251,7 +251,11 @@ class _Run:
         if value.op.name == "narrow":
             part = ", ".join(str(value.attrs[k]) for k in ("axis", "start", "length"))
             return f"{self._operand(value.inputs[0])}.narrow({part})"
-        return _tensor(memory_of(value).name)
+        return self._memory(memory_of(value))
+
+    def _memory(self, value: Value) -> str:
+        """The tensor that a value lies in: its own, or the one that is updated with it."""
+        return _tensor(self.destinations.get(value, value).name)
 
     def _host(self, value: Value) -> str:
         """The variable that holds a number which the host works out, its line written before first use."""

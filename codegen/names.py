@@ -8,27 +8,9 @@ import keyword
 from tritonnotes.ir.graph import Value
 
 RESERVED = frozenset(
-    {"tl", "triton", "torch", "row", "col", "mask", "cell", "offset", "program", "programs", "tile", "elements", "rows"}
-    | {
-        "ROWS",
-        "COLS",
-        "BLOCK",
-        "PROGRAMS",
-        "start",
-        "first",
-        "in_programs",
-        "cols",
-        "own_row",
-        "rescale",
-        "launch",
-        "grid",
-        "math",
-        "float",
-        "range",
-        "run",
-        "main",
-        "t",
-    }
+    {"tl", "triton", "torch", "math", "float", "range", "launch", "grid", "run", "main", "t"}
+    | {"row", "rows", "col", "cols", "mask", "cell", "offset", "elements", "own_row", "tile", "start", "first"}
+    | {"program", "programs", "in_programs", "ROWS", "COLS", "BLOCK", "PROGRAMS", "rescale"}
     | {"sign", "expm1", "log1p", "tanh", "power", "max_or_nan", "min_or_nan"}
     | set(keyword.kwlist)
     | set(keyword.softkwlist)

@@ -188,7 +188,9 @@ def test_planted_fault_is_seen(fault: str) -> None:
     assert any(said in line for line in judged(CLEAN.replace(old, new))), judged(CLEAN.replace(old, new))
 
 
-@pytest.mark.parametrize(("cols", "block", "needless"), [(64, 64, True), (128, 64, True), (33, 64, False), (0, 1, False)])
+@pytest.mark.parametrize(
+    ("cols", "block", "needless"), [(64, 64, True), (128, 64, True), (33, 64, False), (0, 1, False)]
+)
 def test_mask_is_needless_exactly_where_tiles_divide_a_known_size(cols: int, block: int, needless: bool) -> None:
     facts = KernelFacts(FACTS.signature, {"COLS": cols, "ROWS": 4, "BLOCK": block})
     assert [line.split(": ")[1] for line in judged(CLEAN, facts)] == ["needless mask"] * needless
@@ -230,7 +232,9 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*.py")):
 
 def test_generated_files_run_with_torch_and_triton_alone(tmp_path: Path) -> None:
     """Isolated, with tritonnotes made impossible to import, under Triton's own interpreter."""
-    graphs = {name: op_graph(name, (BATCH, 33), "float32") for name in ("softmax", "layer_norm", "cross_entropy", "glu")}
+    graphs = {
+        name: op_graph(name, (BATCH, 33), "float32") for name in ("softmax", "layer_norm", "cross_entropy", "glu")
+    }
     graphs |= {f"random_{seed}": random_graph(seeded(seed))[0] for seed in range(4)}
     written = {}
     for name, graph in graphs.items():
