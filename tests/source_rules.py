@@ -33,7 +33,7 @@ Rule = Callable[[ast.FunctionDef, KernelFacts], Iterable[str]]
 def complaints(source: str, facts: Mapping[str, KernelFacts], words: frozenset[str] = frozenset()) -> list[str]:
     """What is wrong with a generated module, a line each: `function: rule: what`.
 
-    `facts` by the name of the kernel; launchers are held to fewer rules, and `main`, which only tries the rest, to none.
+    `facts` by the name of the kernel; launchers are held to fewer rules, `main` to none.
     """
     module = ast.parse(source)
     found = [f"module: import: {name}" for name in foreign_imports(module)]

@@ -120,8 +120,9 @@ def test_nine_steps_in_float64_are_torchs(rule: str) -> None:
         mine, theirs = fused_step(step, feeds), torch_step(by_hand, torch_optimizer, feeds)
         assert mine.keys() == theirs.keys(), "the names differ"
         for name, tensor in theirs.items():
+            note = f"step {index}, {name}"
             torch.testing.assert_close(
-                mine[name], tensor, rtol=1e-9, atol=1e-11, equal_nan=True, msg=lambda m, n=name: f"{index}, {n}: {m}"
+                mine[name], tensor, rtol=1e-9, atol=1e-11, equal_nan=True, msg=lambda m, n=note: f"{n}: {m}"
             )
 
 
@@ -359,17 +360,23 @@ def test_hyperparameters_that_are_no_numbers_are_refused(numbers: Any, said: str
 
 
 HELD: dict[str, tuple[Callable[[tn.TrainingStep], object], str]] = {
-    "another shape": (lambda s: setattr(s.model.ln, "weight", nn.Parameter(torch.ones(17, device=DEVICE))), "float32.17"),
+    "another shape": (lambda s: setattr(s.model.ln, "weight", nn.Parameter(torch.ones(17))), "float32.17"),
     "another dtype": (lambda s: s.model.half(), "is float16"),
-    "turned in memory": (lambda s: setattr(s.model.fc1.weight, "data", s.model.fc1.weight.data.T.contiguous().T), "strides"),
-    "a slot of another dtype": (lambda s: s.slots.update({"ln.bias.exp_avg": s.slots["ln.bias.exp_avg"].double()}), "flo"),
+    "turned in memory": (
+        lambda s: setattr(s.model.fc1.weight, "data", s.model.fc1.weight.data.T.contiguous().T),
+        "its strides are",
+    ),
+    "a slot of another dtype": (
+        lambda s: s.slots.update({"ln.bias.exp_avg": s.slots["ln.bias.exp_avg"].double()}),
+        "is float64",
+    ),
     "a slot that is gone": (lambda s: s.slots.pop("ln.bias.exp_avg"), "'ln.bias.exp_avg': declared .* gone"),
     "two weights in one place": (lambda s: setattr(s.model.ln, "weight", s.model.ln.bias), "shares its memory with"),
     "two slots in one place": (
         lambda s: s.slots.update({"ln.bias.exp_avg": s.slots["ln.bias.exp_avg_sq"]}),
         "shares its memory with",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("change", HELD)
