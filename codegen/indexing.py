@@ -33,6 +33,8 @@ class Indexing:
         if not in_loop:
             if layout.carries:
                 lines.append("program = tl.program_id(0)")
+            if layout.cols and self._has_named_cols():
+                lines.append(f"cols = {self.expanded(layout.col_shape)}")
             if layout.cols and not layout.loops_cols:
                 start = "tl.program_id(1) * BLOCK + " if layout.tiles_cols else ""
                 lines.append(f"col = {start}tl.arange(0, BLOCK){'' if flat else '[None, :]'}")
@@ -51,11 +53,11 @@ class Indexing:
     def column_lines(self, body: list[str]) -> list[str]:
         """The assignments of column, masks and shared offsets in a walk along the row, of those that `body` uses."""
         lines: list[str] = []
-        used = set().union(*map(_words, body)) if body else set()
+        used = set().union(*map(words_of, body)) if body else set()
         for text, name in reversed(self.shared.items()):
             if name in used and self._uses_columns(text):
                 lines.insert(0, f"{name} = {text}")
-                used |= _words(text)
+                used |= words_of(text)
         return [f"col = start + tl.arange(0, BLOCK){'' if self.layout.is_flat else '[None, :]'}", *lines]
 
     def row_name(self) -> str:
@@ -77,6 +79,13 @@ class Indexing:
         return "ROWS" if self.layout.cols else "BLOCK"
 
     def product(self, sizes: tuple[Size, ...]) -> str:
+        """The product of some sizes, where those of a whole row have a name."""
+        if self._has_named_cols() and _larger(sizes) == _larger(self.layout.col_shape):
+            return "cols"
+        return self.expanded(sizes)
+
+    def expanded(self, sizes: tuple[Size, ...]) -> str:
+        """The product of some sizes, written out."""
         known = 1
         for size in sizes:
             known *= size if isinstance(size, int) else 1
@@ -85,6 +94,10 @@ class Indexing:
         if known != 1:
             factors.append("COLS" if self.layout.cols and known == length else str(known))
         return " * ".join(factors) or "1"
+
+    def _has_named_cols(self) -> bool:
+        shape = self.layout.col_shape
+        return len(_larger(shape)) > 1 and static_size(shape) is None
 
     def mask_of(self, form: str) -> str:
         """The condition that lanes of this form lie inside the tensor; empty where all do."""
@@ -113,7 +126,12 @@ class Indexing:
         )
 
     def offset(self, address: Address) -> str:
-        """Where the element for this lane lies, counted from the pointer."""
+        """Where the element for this lane lies, counted from the pointer; what is shared bears its name."""
+        first = [self.product((start, *behind)) for _, behind, start in address.dims if start]
+        return " + ".join(filter(None, (self.shared_text(self._walked(address)), *first)))
+
+    def _walked(self, address: Address) -> str:
+        """The offset but for where the first element lies."""
         terms = []
         for group, name in ((self.layout.rows, self.row_name()), (self.layout.cols, "col")):
             # Runs of axes that follow each other both in the group and in memory are walked as one.
@@ -132,8 +150,7 @@ class Indexing:
             terms += [
                 _times(self._run_index(first, last, group, name), self.product(behind)) for first, last, behind in runs
             ]
-        first = [self.product((start, *behind)) for _, behind, start in address.dims if start]
-        return " + ".join([*terms, *first])
+        return " + ".join(terms)
 
     def index_text(self, step: Step) -> tuple[str, int]:
         """The index along one axis, as text and Python's precedence of it."""
@@ -145,14 +162,15 @@ class Indexing:
 
     def words(self) -> set[str]:
         """Every identifier that index arithmetic is made of."""
-        texts = [self.row_bound(), self.col_bound()] + [self.mask_of(form) for form in (TILE, ROW, COL)]
+        texts = [self.row_bound(), self.expanded(self.layout.col_shape)]
+        texts += [self.mask_of(form) for form in (TILE, ROW, COL)] + list(self.shared)
         for step in self.kernel.steps:
             if step.op == "index":
                 texts.append(self.index_text(step)[0])
             elif "address" in step.attrs:
                 texts.append(self.offset(step.attrs["address"]))
                 texts += [self._size(s) for s in step.attrs["address"].extent if step.op == "take_rows"]
-        return set().union(*map(_words, texts))
+        return set().union(*map(words_of, texts))
 
     def shared_text(self, text: str) -> str:
         return self.aliases.get(text) or self.shared.get(text, text)
@@ -168,26 +186,26 @@ class Indexing:
         return self.size_names[size] if isinstance(size, Dim) else str(size)
 
     def _uses_rows(self, text: str) -> bool:
-        return self.row_name() in _words(text) or "in_rows" in _words(text)
+        return self.row_name() in words_of(text) or "in_rows" in words_of(text)
 
     def _uses_columns(self, text: str) -> bool:
-        return bool({"col", self.shared.get(self.mask_of(COL), "col")} & _words(text))
+        return bool({"col", self.shared.get(self.mask_of(COL), "col")} & words_of(text))
 
     def _share_index_text(self) -> None:
         """Masks and offsets that are written more than once get a name."""
         masks: Counter[str] = Counter()
         offsets: Counter[str] = Counter()
         for step in self.kernel.steps:
-            if step.op in ("load", "store"):
-                mask = self.mask_of(step.form)
-                masks[mask] += 1
-                offsets[self.offset(step.attrs["address"])] += 1
-            elif step.op == "take_rows":
+            if step.op in ("load", "store", "take_rows"):
                 masks[self.mask_of(step.form)] += 1
-            elif step.attrs.get("masked") and not self.reads_identity(step):
+            if step.attrs.get("masked") and not self.reads_identity(step):
                 masks[self.reduction_mask(step)] += 1
-            elif step.op == "carry" and step.attrs["columns"]:
+            if step.op == "carry" and step.attrs["columns"]:
                 masks[self.mask_of(COL)] += 1
+            if "address" in step.attrs:
+                offsets[self._walked(step.attrs["address"])] += 1
+        if self.layout.combines:
+            masks[self.mask_of(ROW)] += 1
         row, col = self.mask_of(ROW), self.mask_of(COL)
         both = self.mask_of(TILE)
         taken = {p.name for p in self.kernel.parameters} | set(self.steps)
@@ -202,6 +220,8 @@ class Indexing:
             text = " & ".join(self.shared.get(t, f"({t})") for t in (row, col))
             self.shared[text] = self.shared[both] = _free("mask", taken)
             self.shared = {t: n for t, n in self.shared.items() if t != both} | {both: self.shared[text]}
+        elif both not in (row, col) and masks[both]:
+            self.aliases[both] = " & ".join(self.shared.get(t, f"({t})") for t in (row, col))
         for text, count in offsets.items():
             if count > 1 and not text.isidentifier() and text:
                 self.shared[text] = _free("cell", taken)
@@ -225,13 +245,18 @@ def factor(text: str) -> str:
     return text if text.isidentifier() or text.isdigit() else f"({text})"
 
 
+def _larger(shape: Shape) -> Shape:
+    return tuple(size for size in shape if size != 1)
+
+
 def _times(text: str, stride: str) -> str:
     if stride == "1":
         return text
     return f"{text} * {stride}" if text.isidentifier() else f"({text}) * {stride}"
 
 
-def _words(text: str) -> set[str]:
+def words_of(text: str) -> set[str]:
+    """Every identifier and number in a text."""
     return set("".join(c if c.isidentifier() or c.isdigit() else " " for c in text).split())
 
 

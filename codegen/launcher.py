@@ -19,12 +19,13 @@ _TRITON_TYPES = {
 
 
 class Launcher:
-    """Writes the launcher of one kernel."""
+    """Writes the launcher of one kernel, in which the identifiers `used` occur."""
 
-    def __init__(self, kernel: Kernel, index: Indexing) -> None:
+    def __init__(self, kernel: Kernel, index: Indexing, used: set[str]) -> None:
         self.kernel = kernel
         self.layout = kernel.layout
         self.index = index
+        self.used = used
 
     def text(self) -> str:
         """The launcher function."""
@@ -58,7 +59,7 @@ class Launcher:
         layout = self.layout
         made: dict[str, int] = {}
         length = static_size(layout.col_shape)
-        if layout.cols and length is not None:
+        if layout.cols and length is not None and "COLS" in self.used:
             made["COLS"] = length
         if layout.combines:
             made["PROGRAMS"] = 32
@@ -93,7 +94,7 @@ class Launcher:
             rows = "1"
         if layout.tiles_cols:
             length = static_size(layout.col_shape)
-            columns = length if length is not None else self.index.product(layout.col_shape)
+            columns = length if length is not None else self.index.expanded(layout.col_shape)
             return f"({rows}, triton.cdiv({columns}, {layout.block}))"
         return f"({rows},)"
 

@@ -13,7 +13,7 @@ from tritonnotes.ir.types import Dim, DType, Shape, bool_, float32, float64, hos
 
 from .axes import ROW_BYTES, Place, is_view, place_of, row_bytes
 from .indexing import Indexing
-from .names import Names, describe, identifier
+from .names import Names, describe, identifier, uncounted
 from .plan import FusionPlan, KernelPlan
 from .spelling import identity_of
 from .tile import (
@@ -178,7 +178,7 @@ class _Lowering:
     def _claim(self, value: Value, described: str = "") -> str:
         hint = value.hint or ""
         scope = identifier(value.scope.name)
-        whole = identifier(value.name)
+        whole = uncounted(value)
         if value.is_leaf:
             return self.names.claim(whole)
         scoped = f"{scope}_{hint}" if hint and scope and scope != hint else ""
@@ -213,7 +213,7 @@ class _Lowering:
         if value in self.memory_names:
             name = self.memory_names[value]
         else:
-            name = self._claim(value, described) if value.hint else self.names.claim(described, identifier(value.name))
+            name = self._claim(value, described) if value.hint else self.names.claim(described, uncounted(value))
         named = Step(
             name,
             step.op,
@@ -256,9 +256,8 @@ class _Lowering:
         attrs: dict[str, Any] = {"axis": axis, "reduction": value.op.name, "both": have_cols and not keeps_cols}
         self._mask_reduction(attrs, value.op.name, arg, rows=True)
         attrs["identity"] = identity_of(value.op.name, arg.dtype)
-        memory = self.names.claim(
-            f"{identifier(value.hint or value.name)}_partial", f"{identifier(value.name)}_partial"
-        )
+        stem = uncounted(value)
+        memory = self.names.claim(f"{value.hint or stem}_partial", f"{stem}_partial")
         pointer = self._parameter(("partial", value), f"{memory}_ptr", "partial out", value, arg.dtype)
         attrs["pointer"] = pointer.name
         attrs["columns"] = keeps_cols
@@ -279,9 +278,8 @@ class _Lowering:
 
     def _combine(self, value: Value) -> None:
         dtype = compute_dtype(value.dtype)
-        memory = self.names.claim(
-            f"{identifier(value.hint or value.name)}_partial", f"{identifier(value.name)}_partial"
-        )
+        stem = uncounted(value)
+        memory = self.names.claim(f"{value.hint or stem}_partial", f"{stem}_partial")
         pointer = self._parameter(("partial", value), f"{memory}_ptr", "partial in", value, dtype)
         form = ROW if self.layout.rows else SCALAR
         attrs = {
@@ -342,7 +340,7 @@ class _Lowering:
             described = describe(value.op.name, [self._host_text(a) for a in value.inputs])
             key = ("scalar", value)
             if key not in self.parameters:
-                name = self.names.claim(stem, described, identifier(value.name))
+                name = self.names.claim(stem, described, uncounted(value))
                 self.parameters[key] = Parameter(f"{name}_ptr" if dtype is float64 else name, "scalar", value, dtype)
             parameter = self.parameters[key]
         name = parameter.name.removesuffix("_ptr") if parameter.dtype is float64 else parameter.name

@@ -15,7 +15,7 @@ from tritonnotes.ir.version import VERSION
 from .axes import is_host
 from .launcher import INDENT, call_lines
 from .lowering import destinations_of
-from .names import Names, describe, identifier
+from .names import Names, describe, identifier, uncounted
 from .plan import FusionPlan, KernelPlan
 from .source import KernelSource, render_kernel
 from .spelling import HELPERS, helpers_in_order
@@ -105,6 +105,7 @@ class _Run:
         self.destinations = destinations_of(plan.units)
         self.host_names: dict[Value, str] = {}
         self.host_lines: list[str] = []
+        self.on_device: dict[str, str] = {}
         self.dims = self._dims()
         self.scalars = [v for v in plan.graph.leaves("scalar")]
         for dim in self.dims:
@@ -194,13 +195,10 @@ class _Run:
                 arguments.append(p.size[0].name if isinstance(p.size[0], Dim) else str(p.size[0]))
             elif p.role == "scalar":
                 assert p.value is not None
-                text = self._host(p.value)
-                arguments.append(
-                    f"torch.tensor({text}, dtype=torch.float64, device={self._device()})" if p.is_pointer else text
-                )
+                arguments.append(self._on_device(p.value) if p.is_pointer else self._host(p.value))
             else:
                 assert p.value is not None
-                arguments.append(_tensor(partial_name(p.value) if p.role.startswith("partial") else p.value.name))
+                arguments.append(_tensor(partial_name(p.value)) if "partial" in p.role else self._memory(p.value))
         layout = kernel.layout
         if layout.rows and len(layout.row_shape) > 1 and any(isinstance(s, Dim) for s in layout.row_shape):
             arguments.append(_product_text(layout.row_shape))
@@ -208,8 +206,15 @@ class _Run:
             arguments.append("programs")
         return call_lines(f"run_{plan.name}(", arguments, ")")
 
-    def _device(self) -> str:
-        return f"{_tensor(self.plan.graph.leaves('input', 'parameter', 'buffer', 'slot')[0].name)}.device"
+    def _on_device(self, value: Value) -> str:
+        """The variable that holds a host number as a tensor: a float argument would arrive as float32."""
+        text = self._host(value)
+        if text not in self.on_device:
+            stem = text if text.isidentifier() else uncounted(value)
+            self.on_device[text] = name = self.names.claim(f"{stem}_on_device")
+            device = f"{_tensor(self.plan.graph.leaves('input', 'parameter', 'buffer', 'slot')[0].name)}.device"
+            self.host_lines.append(f"{name} = torch.tensor({text}, dtype=torch.float64, device={device})")
+        return self.on_device[text]
 
     def _library(self, plan: KernelPlan) -> list[str]:
         (unit,) = plan.units
@@ -246,7 +251,11 @@ class _Run:
         if value.op.name == "narrow":
             part = ", ".join(str(value.attrs[k]) for k in ("axis", "start", "length"))
             return f"{self._operand(value.inputs[0])}.narrow({part})"
-        return _tensor(memory_of(value).name)
+        return self._memory(memory_of(value))
+
+    def _memory(self, value: Value) -> str:
+        """The tensor that a value lies in: its own, or the one that is updated with it."""
+        return _tensor(self.destinations.get(value, value).name)
 
     def _host(self, value: Value) -> str:
         """The variable that holds a number which the host works out, its line written before first use."""
@@ -256,7 +265,7 @@ class _Run:
         if binds == 16 and "(" not in text:
             return text
         words = [self.host_names.get(a) or self._host_expression(a)[0] for a in value.inputs]
-        name = self.names.claim(value.hint or "", describe(value.op.name, words), identifier(value.name))
+        name = self.names.claim(value.hint or "", describe(value.op.name, words), uncounted(value))
         self.host_names[value] = name
         self.host_lines.append(f"{name} = {text}")
         return name

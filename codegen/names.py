@@ -5,26 +5,12 @@ from __future__ import annotations
 import builtins
 import keyword
 
+from tritonnotes.ir.graph import Value
+
 RESERVED = frozenset(
-    {"tl", "triton", "torch", "row", "col", "mask", "cell", "offset", "program", "programs", "tile", "elements", "rows"}
-    | {
-        "ROWS",
-        "COLS",
-        "BLOCK",
-        "PROGRAMS",
-        "start",
-        "first",
-        "in_programs",
-        "rescale",
-        "launch",
-        "grid",
-        "math",
-        "float",
-        "range",
-        "run",
-        "main",
-        "t",
-    }
+    {"tl", "triton", "torch", "math", "float", "range", "launch", "grid", "run", "main", "t"}
+    | {"row", "rows", "col", "cols", "mask", "cell", "offset", "elements", "own_row", "tile", "start", "first"}
+    | {"program", "programs", "in_programs", "ROWS", "COLS", "BLOCK", "PROGRAMS", "rescale"}
     | {"sign", "expm1", "log1p", "tanh", "power", "max_or_nan", "min_or_nan"}
     | set(keyword.kwlist)
     | set(keyword.softkwlist)
@@ -38,6 +24,14 @@ WORDS |= {"lt": "below", "le": "at_most", "gt": "above", "ge": "at_least", "logi
 def identifier(name: str) -> str:
     """A checked graph name as a Python identifier: dots become underscores."""
     return name.replace(".", "_")
+
+
+def uncounted(value: Value) -> str:
+    """A value's name as an identifier, without the count by which a graph tells it from its like."""
+    if value.is_leaf:
+        return identifier(value.name)
+    scope, own = identifier(value.scope.name), value.hint or value.op.name
+    return own if own == scope or not scope else f"{scope}_{own}"
 
 
 class Names:

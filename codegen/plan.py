@@ -18,7 +18,7 @@ from .cost import memory_plan
 from .fusion import Legality, Space
 from .greedy import fuse_greedily
 from .materialize import materialize
-from .names import RESERVED, identifier
+from .names import RESERVED, identifier, uncounted
 from .recompute import recompute
 from .traffic import NOMINAL, Sizes, Traffic, launch_traffic
 from .units import COMBINE, PARTIAL, Unit, Units, is_join, make_units, memory_of
@@ -219,7 +219,7 @@ def _kernel_name(members: list[Unit]) -> str:
     if members[0].is_library:
         return "matmul_" + members[0].value.name.replace(".", "_")
     shown = [u.value for u in members if u.value.scope.phase != "update"] or [members[0].value]
-    parts = list(dict.fromkeys((v.scope.name or v.name).replace(".", "_") for v in shown))
+    parts = list(dict.fromkeys(identifier(v.scope.name) or uncounted(v) for v in shown))
     name = "_".join(parts) if len(parts) <= 3 and sum(map(len, parts)) <= 40 else f"{parts[0]}_to_{parts[-1]}"
     phases = {u.value.scope.phase for u in members}
     if "backward" in phases:

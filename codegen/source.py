@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tritonnotes.ir.types import int32
 
-from .indexing import Indexing, factor
+from .indexing import Indexing, factor, words_of
 from .launcher import INDENT, Launcher, wrapped
 from .passes import is_wide, row_passes, running_maximum
 from .spelling import ATOM, COMBINERS, IDENTITIES, NAN_SAFE, SPELLINGS, Spelling, identity_of
@@ -48,25 +48,24 @@ class _Writer:
         self.running = {*self.online, *self.online.values()}
         self.helpers: set[str] = set()
         self.index = Indexing(kernel)
-        self.launcher = Launcher(kernel, self.index)
 
     # -- the whole --
 
     def source(self) -> KernelSource:
         setup, body, after = self._sections()
+        written = [INDENT + line if line else "" for line in _single_blanks([*setup, *body, *after])]
+        launcher = Launcher(self.kernel, self.index, words_of("\n".join(written)))
         lines = ["@triton.jit", f"def {self.kernel.name}("]
-        lines += [f"{INDENT}{a}," for a in self._arguments()]
-        lines += ["):", f'{INDENT}"""{self._docstring()}"""']
-        lines += [INDENT + line if line else "" for line in _single_blanks([*setup, *body, *after])]
-        text = "\n".join(lines) + "\n"
+        lines += [f"{INDENT}{a}," for a in self._arguments(launcher)]
+        lines += ["):", f'{INDENT}"""{self._docstring()}"""', *written]
         return KernelSource(
             self.kernel.name,
-            text,
-            self.launcher.text(),
+            "\n".join(lines) + "\n",
+            launcher.text(),
             frozenset(self.helpers),
-            self.launcher.signature(),
-            self.launcher.constexprs(),
-            self.launcher.num_warps(),
+            launcher.signature(),
+            launcher.constexprs(),
+            launcher.num_warps(),
         )
 
     def _docstring(self) -> str:
@@ -164,10 +163,10 @@ class _Writer:
             text = self._masked_text(step, self.steps[step.args[0]], text)
         return text
 
-    def _arguments(self) -> list[str]:
+    def _arguments(self, launcher: Launcher) -> list[str]:
         listed = [p.name for p in self.kernel.parameters]
-        listed += self.launcher.bound_arguments()
-        return listed + [f"{name}: tl.constexpr" for name in self.launcher.constexprs()]
+        listed += launcher.bound_arguments()
+        return listed + [f"{name}: tl.constexpr" for name in launcher.constexprs()]
 
     # -- statements --
 
@@ -220,11 +219,21 @@ class _Writer:
         return {TILE: "[ROWS, BLOCK]", ROW: "[ROWS, 1]", COL: "[1, BLOCK]"}[form]
 
     def _is_inlined(self, step: Step) -> bool:
+        if self._is_second_name(step):
+            return True
         if step.is_named or step.op in ("load", "store", "carry", "combine", "repeat", "argument", "take_rows"):
             return False
         if step.name in self.row_numbers or step.name in self.running:
             return False
         return self.uses[step.name] == 1 and len(self._expression(step)[0]) <= LONGEST_INLINE
+
+    def _is_second_name(self, step: Step) -> bool:
+        """Whether a step only says again what another variable holds."""
+        if step.op not in ("copy", "cast"):
+            return False
+        source = self.steps[step.args[0]]
+        has_name = source.op not in ("number", "index") and not self._is_inlined(source)
+        return has_name and source.dtype is step.dtype
 
     def _text(self, name: str) -> tuple[str, int]:
         step = self.steps[name]
@@ -314,7 +323,7 @@ class _Writer:
         )
 
     def _address(self, step: Step) -> str:
-        offset = self.index.shared_text(self.index.offset(step.attrs["address"]))
+        offset = self.index.offset(step.attrs["address"])
         return f"{step.attrs['pointer']} + {offset}" if offset else step.attrs["pointer"]
 
     def _store_line(self, step: Step) -> str:
@@ -342,16 +351,19 @@ class _Writer:
         return lines
 
     def _partial_lines(self) -> list[str]:
+        carried = [s for s in self.kernel.steps if s.op == "carry"]
+        own_row = f"program * {factor(self.index.col_bound())}"
         lines = []
-        for step in self.kernel.steps:
-            if step.op != "carry":
-                continue
+        if len([s for s in carried if s.form != SCALAR]) > 1:
+            lines.append(f"own_row = {own_row}")
+            own_row = "own_row"
+        for step in carried:
             if step.form == SCALAR:
                 lines.append(f"tl.store({step.attrs['pointer']} + program, {step.name})")
             else:
                 mask = self.index.shared_text(self.index.mask_of(COL))
                 # In the order of the sum's own axes, which the kernel's columns may have in another.
-                place = f"program * {factor(self.index.col_bound())} + {self.index.offset(step.attrs['address'])}"
+                place = f"{own_row} + {self.index.offset(step.attrs['address'])}"
                 lines.append(
                     f"tl.store({step.attrs['pointer']} + {place}, {step.name}{f', mask={mask}' if mask else ''})"
                 )

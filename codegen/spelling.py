@@ -113,20 +113,20 @@ def sign(x):
 def expm1(x):
     """eˣ − 1 without cancellation near 0 (Kahan): the rounding error of eˣ leaves both factors and cancels."""
     exp_x = tl.exp(x)
+    plain = exp_x - 1.0
     near_zero = exp_x == 1.0
-    beyond = (exp_x == float("inf")) | (exp_x - 1.0 == -1.0)
+    beyond = (exp_x == float("inf")) | (plain == -1.0)
     log_exp_x = tl.where(near_zero | beyond, 1.0, tl.log(exp_x))
-    return tl.where(near_zero, x, tl.where(beyond, exp_x - 1.0, (exp_x - 1.0) * x / log_exp_x))
+    return tl.where(near_zero, x, tl.where(beyond, plain, plain * x / log_exp_x))
 ''',
     "log1p": '''\
 @triton.jit
 def log1p(x):
     """ln(1 + x) without cancellation near 0 (Kahan): the rounding error of 1 + x leaves both factors and cancels."""
     one_plus_x = 1.0 + x
-    near_zero = one_plus_x == 1.0
-    beyond = one_plus_x == float("inf")
-    rounded_x = tl.where(near_zero | beyond, 1.0, one_plus_x - 1.0)
-    return tl.where(near_zero | beyond, x, tl.log(one_plus_x) * (x / rounded_x))
+    is_x = (one_plus_x == 1.0) | (one_plus_x == float("inf"))
+    rounded_x = tl.where(is_x, 1.0, one_plus_x - 1.0)
+    return tl.where(is_x, x, tl.log(one_plus_x) * (x / rounded_x))
 ''',
     "tanh": '''\
 @triton.jit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -82,6 +82,33 @@ def _checked(value: Value, tensor: object, device: torch.device, sizes: dict[str
         raise FeedError(f"{what}: lies on {tensor.device}, the program on {device}; move it with .to({str(device)!r})")
     bind_sizes(value.shape, tuple(tensor.shape), what, sizes)
     return tensor.contiguous()
+
+
+def check_held(leaves: Sequence[Value], tensors: Mapping[str, Tensor], device: torch.device) -> None:
+    """Raise `FeedError` unless each parameter, buffer or slot is still what the program was compiled for: a contiguous
+    tensor of its declared dtype and shape, on the program's device."""
+    for value in leaves:
+        what = f"{value.op.name} {value.name!r}"
+        tensor = tensors.get(value.name)
+        wanted = f"{value.dtype}{show_shape(value.shape)}"
+        if tensor is None:
+            raise FeedError(f"{what}: declared {wanted}, and gone; put it back, or compile another graph")
+        if tuple(tensor.shape) != value.shape or str(tensor.dtype) != f"torch.{value.dtype}":
+            got = f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
+            raise FeedError(f"{what}: declared {wanted}, is {got} now; declare the graph that way and compile it anew")
+        if tensor.device.type != device.type:
+            raise FeedError(f"{what}: lies on {tensor.device}, the program on {device}; compile with device= instead")
+        if not tensor.is_contiguous():
+            raise FeedError(f"{what}: its strides are {tensor.stride()}; kernels want {wanted} contiguous")
+
+
+def check_apart(tensors: Mapping[str, Tensor]) -> None:
+    """Raise `FeedError` where two of the tensors that a run writes to begin in one place."""
+    places: dict[int, str] = {}
+    for name, tensor in tensors.items():
+        if tensor.numel() and places.setdefault(tensor.data_ptr(), name) != name:
+            other = places[tensor.data_ptr()]
+            raise FeedError(f"{name!r} shares its memory with {other!r}; declare one parameter and use it twice")
 
 
 def check_targets(checks: tuple[ClassInput, ...], feeds: Mapping[str, Tensor]) -> None:

@@ -6,12 +6,11 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from .codegen.explain import explain_plan
 from .codegen.plan import FusionPlan
 from .codegen.program import Program, make_program
-from .feeds import bind_feeds, check_targets, class_inputs
+from .feeds import bind_feeds, check_held, check_targets, class_inputs
 from .ir.decompose import decompose
 from .ir.errors import DeclarationError
 from .ir.evaluation import evaluation_form
@@ -58,6 +57,7 @@ class Model(torch.nn.Module):
         for name, tensor in initial_state(graph, seed).items():
             _register(self, name, tensor.to(self.device), graph[name].op.name == "parameter")
         self._targets = class_inputs(graph)
+        self._held = graph.leaves("parameter", "buffer")
         self._forms: dict[bool, _Form] = {}
         self.train(training)
 
@@ -71,10 +71,12 @@ class Model(torch.nn.Module):
         return self
 
     def forward(self, **feeds: Tensor) -> dict[str, Tensor]:
-        """The outputs by name. Raises `FeedError` for tensors that do not fit the declared inputs."""
+        """The outputs by name. Raises `FeedError` for tensors that do not fit the declared inputs, and for parameters
+        and buffers that are no longer as declared."""
         bound, sizes = bind_feeds(self.graph, feeds, self.device)
         check_targets(self._targets, bound)
         state = self.tensors()
+        check_held(self._held, state, self.device)
         wanted = tuple(n for n, t in (*bound.items(), *state.items()) if t.requires_grad)
         leaves = {**bound, **state}
         if wanted and torch.is_grad_enabled():
@@ -86,8 +88,10 @@ class Model(torch.nn.Module):
         return outputs
 
     def tensors(self) -> dict[str, Tensor]:
-        """Parameters and buffers by name, as they are now."""
-        return {**dict(self.named_parameters()), **dict(self.named_buffers())}
+        """The declared parameters and buffers by name, as they are now."""
+        held = (self.named_parameters(remove_duplicate=False), self.named_buffers(remove_duplicate=False))
+        found = {name: tensor for named in held for name, tensor in named}
+        return {v.name: found[v.name] for v in self._held if v.name in found}
 
     @property
     def _form(self) -> _Form:
@@ -147,6 +151,7 @@ class _Differentiable:
 
     def __init__(self, graph: Graph, wanted: list[str], fusion: str, device: torch.device) -> None:
         joint = gradient_graph(graph, wanted)
+        self.name = graph.name
         self.outputs = list(graph.outputs)
         self.floats = [n for n, v in graph.outputs.items() if v.dtype.is_float]
         split = split_gradient(joint, self.outputs, [cotangent_name(n) for n in self.floats])
@@ -175,16 +180,35 @@ class _Apply(torch.autograd.Function):
         return tuple(outputs)
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         programs: _Differentiable = ctx.programs
         fed = dict(zip((*ctx.kept, *programs.saved), ctx.saved_tensors, strict=True))
         given = dict(zip(programs.outputs, cotangents, strict=True))
         fed |= {cotangent_name(n): given[n].contiguous() for n in programs.floats}
         leaves = {n: t.detach() for n, t in fed.items() if n in programs.backward_leaves}
-        results = programs.backward.run(leaves, ctx.sizes)
+        with torch.no_grad():
+            results = programs.backward.run(leaves, ctx.sizes)
         gradients = {n: results[cotangent_name(n)] for n in programs.reached}
+        if torch.is_grad_enabled():  # as create_graph=True has it
+            watched = torch.empty(0, requires_grad=True)
+            gradients = {n: _OnceOnly.apply(programs.name, g, watched) for n, g in gradients.items()}
         return None, None, None, *(gradients.get(n) for n in ctx.names)
+
+
+class _OnceOnly(torch.autograd.Function):
+    """A gradient that nobody may differentiate again: left without a history, it would pass for a constant."""
+
+    @staticmethod
+    def forward(ctx: Any, graph: str, gradient: Tensor, watched: Tensor) -> Tensor:
+        ctx.graph = graph
+        return gradient.view_as(gradient)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor) -> Any:
+        raise DeclarationError(
+            f"graph {ctx.graph!r}: its gradient was differentiated again, and a compiled model has first derivatives "
+            "only; run tn.eager(graph, feeds, state) where second ones are wanted"
+        )
 
 
 def _register(module: torch.nn.Module, name: str, tensor: Tensor, is_parameter: bool) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from .codegen.explain import explain_plan
 from .codegen.plan import FusionPlan
 from .codegen.program import Program, make_program
-from .feeds import bind_feeds, check_targets, class_inputs
+from .feeds import bind_feeds, check_apart, check_held, check_targets, class_inputs
 from .ir.errors import DeclarationError, FeedError
 from .ir.graph import Graph
 from .ir.joint import joint_graph
@@ -66,6 +66,7 @@ class TrainingStep:
             for s in joint.leaves("slot")
         }
         self._targets = class_inputs(graph)
+        self._held = joint.leaves("parameter", "buffer", "slot")
         self._runner = Runner(self.program, self.device)
         self._updated = list(joint.updates)
 
@@ -75,7 +76,10 @@ class TrainingStep:
         check_targets(self._targets, bound)
         scalars = self._scalars()
         weights = self.model.tensors()
-        leaves = {n: t.detach() for n, t in (*bound.items(), *weights.items(), *self.slots.items())}
+        held = {**weights, **self.slots}
+        check_held(self._held, held, self.device)
+        check_apart({n: held[n] for n in self._updated})
+        leaves = {n: t.detach() for n, t in {**bound, **held}.items()}
         with torch.no_grad():
             outputs = self._runner.run(leaves, sizes, scalars)
         self.steps += 1
@@ -87,9 +91,7 @@ class TrainingStep:
     def _scalars(self) -> dict[str, float]:
         prefix = f"{self.optimizer.rule.name}."
         names = joint_scalars(self.program.graph)
-        unknown = set(self.hyperparameters) - set(self.optimizer.hyperparameters)
-        if unknown:
-            raise DeclarationError(f"{self.optimizer.rule.name} has no hyperparameter {sorted(unknown)[0]!r}")
+        _check_numbers(self.optimizer, self.hyperparameters)
         for name, value in self._fixed.items():
             if self.hyperparameters[name] != value:
                 raise DeclarationError(
@@ -123,16 +125,18 @@ class TrainingStep:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`'s result. Everything is checked before anything is changed."""
         wanted = {"model", "slots", "steps", "hyperparameters"}
-        if set(state) != wanted:
+        if not isinstance(state, Mapping) or set(state) != wanted:
             raise FeedError(
-                f"load_state_dict: holds {sorted(state)}, wanted {sorted(wanted)}; pass state_dict()'s result"
+                f"load_state_dict: holds {_keys(state)}, wanted {sorted(wanted)}; pass state_dict()'s result"
             )
         _check_tensors("model", self.model.state_dict(), state["model"])
         _check_tensors("slots", self.slots, state["slots"])
-        if not isinstance(state["steps"], int) or state["steps"] < 0:
+        if type(state["steps"]) is not int or state["steps"] < 0:
             raise FeedError(f"load_state_dict: steps is {state['steps']!r}; it counts steps, so an int ≥ 0")
-        if set(state["hyperparameters"]) != set(self.hyperparameters):
-            raise FeedError(f"load_state_dict: hyperparameters {sorted(state['hyperparameters'])} are another rule's")
+        try:
+            _check_numbers(self.optimizer, state["hyperparameters"])
+        except DeclarationError as error:
+            raise FeedError(f"load_state_dict: {error}") from None
         self.model.load_state_dict(state["model"])
         for name, tensor in state["slots"].items():
             self.slots[name].copy_(tensor)
@@ -145,7 +149,23 @@ def joint_scalars(joint: Graph) -> list[str]:
     return [v.name for v in joint.leaves("scalar")]
 
 
-def _check_tensors(what: str, have: Mapping[str, Tensor], given: Mapping[str, Any]) -> None:
+def _check_numbers(optimizer: Optimizer, given: Any) -> None:
+    """Raise `DeclarationError` unless these are the optimizer's hyperparameters, each a number."""
+    name, wanted = optimizer.rule.name, set(optimizer.hyperparameters)
+    if not isinstance(given, Mapping) or set(given) != wanted:
+        raise DeclarationError(f"{name}: hyperparameters are {_keys(given)}; they must be {sorted(wanted)}")
+    for hyperparameter, value in given.items():
+        if not isinstance(value, bool | int | float):
+            raise DeclarationError(f"{name}: {hyperparameter} is {value!r}; a hyperparameter is a number or a bool")
+
+
+def _keys(given: Any) -> object:
+    return sorted(map(str, given)) if isinstance(given, Mapping) else type(given).__name__
+
+
+def _check_tensors(what: str, have: Mapping[str, Tensor], given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise FeedError(f"load_state_dict: {what} is {type(given).__name__}; pass state_dict()'s result")
     missing, unknown = sorted(set(have) - set(given)), sorted(set(given) - set(have))
     if missing or unknown:
         raise FeedError(

@@ -1,0 +1,1233 @@
+# plan of digits: 13 kernels and 8 library calls, 4,260,176 bytes at batch 256, fusion greedy
+#   matmul_fc1_product: library, 229,376 bytes
+#     reads  x, fc1.weight
+#     covers fc1.product
+#     writes fc1.product
+#   fc1_ln1_relu: row, 265,728 bytes
+#     reads  fc1.product, fc1.bias, ln1.weight, ln1.bias
+#     covers fc1, ln1.sum, ln1.mean, ln1.centered, ln1.mul, ln1.sum_1, ln1.var, ln1.add, ln1.rstd, ln1.normalized, ln1.scaled, ln1, relu.lt, relu
+#     writes ln1.mean, ln1.rstd, relu
+#   matmul_fc2_product: library, 327,680 bytes
+#     reads  relu, fc2.weight
+#     covers fc2.product
+#     writes fc2.product
+#   fc2_to_h: row, 396,800 bytes
+#     reads  fc2.product, fc2.bias, ln2.weight, ln2.bias, relu
+#     covers fc2, ln2.sum, ln2.mean, ln2.centered, ln2.mul, ln2.sum_1, ln2.var, ln2.add, ln2.rstd, ln2.normalized, ln2.scaled, ln2, tanh, h
+#     writes ln2.mean, ln2.rstd, h
+#   matmul_fc3_product: library, 146,432 bytes
+#     reads  h, fc3.weight
+#     covers fc3.product
+#     writes fc3.product
+#   fc3_loss_accuracy: row and column, 24,616 bytes
+#     reads  fc3.product, fc3.bias, y
+#     covers fc3, loss.row_max, loss.shifted, loss.exp, loss.sum_exp, loss.is_target, loss.counted, loss.where, loss.target_logit, loss.log, loss.nll, loss.losses, loss.total, loss.cast, loss.count, accuracy.eq, accuracy.ne, accuracy.logical_or, accuracy.where, accuracy.predicted, accuracy.eq_1, accuracy.correct, accuracy.sum
+#     writes fc3, loss.row_max, loss.sum_exp, partials of loss.total, partials of loss.count, partials of accuracy.sum
+#   finish_loss_accuracy: finish, 12 bytes
+#     reads  nothing, partials of loss.total, partials of loss.count, partials of accuracy.sum
+#     covers loss.total, loss.count, loss, accuracy.sum, accuracy
+#     writes loss.count, loss, accuracy
+#   loss_fc3_backward: column, 24,620 bytes
+#     reads  fc3.product, fc3.bias, loss.row_max, y, loss.count, loss.sum_exp
+#     covers loss.div, loss.d_row, loss.softmax, loss.one_hot, loss.sub, fc3.d_fc3, fc3.d_fc3_bias
+#     again  fc3, loss.shifted, loss.exp, loss.is_target, loss.counted
+#     writes fc3.d_fc3, partials of fc3.d_fc3_bias
+#   finish_fc3_backward_adam: finish, 240 bytes
+#     reads  fc3.bias.exp_avg, fc3.bias.exp_avg_sq, fc3.bias, partials of fc3.d_fc3_bias
+#     covers fc3.d_fc3_bias, fc3.bias.mul, fc3.bias.mul_1, fc3.bias.mean, fc3.bias.mul_2, fc3.bias.mul_3, fc3.bias.mul_4, fc3.bias.mean_square, fc3.bias.sqrt, fc3.bias.div, fc3.bias.denominator, fc3.bias.mul_5, fc3.bias.div_1, fc3.bias.updated
+#     writes fc3.bias.mean, fc3.bias.mean_square, fc3.bias.updated
+#   matmul_h_d_h: library, 146,432 bytes
+#     reads  fc3.d_fc3, fc3.weight
+#     covers h.d_h
+#     writes h.d_h
+#   matmul_fc3_d_fc3_weight: library, 146,432 bytes
+#     reads  fc3.d_fc3, h
+#     covers fc3.d_fc3_weight
+#     writes fc3.d_fc3_weight
+#   tanh_ln2_fc2_backward: row and column, 396,800 bytes
+#     reads  fc2.product, fc2.bias, ln2.mean, ln2.rstd, ln2.weight, ln2.bias, h.d_h
+#     covers tanh.mul, tanh.sub, ln2.d_ln2, ln2.d_normalized, ln2.sum_2, ln2.mean_d_normalized, ln2.mul_1, ln2.sum_3, ln2.projection, ln2.sub, ln2.mul_2, ln2.sub_1, ln2.d_x, ln2.d_weight, ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias
+#     again  fc2, ln2.centered, ln2.normalized, ln2.scaled, ln2, tanh
+#     writes ln2.d_x, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias
+#   finish_ln2_fc2_backward_adam: finish, 9,216 bytes
+#     reads  fc2.bias.exp_avg, fc2.bias.exp_avg_sq, fc2.bias, ln2.weight.exp_avg, ln2.weight.exp_avg_sq, ln2.weight, ln2.bias.exp_avg, ln2.bias.exp_avg_sq, ln2.bias, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias
+#     covers ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias, fc2.bias.mul, fc2.bias.mul_1, fc2.bias.mean, fc2.bias.mul_2, fc2.bias.mul_3, fc2.bias.mul_4, fc2.bias.mean_square, fc2.bias.sqrt, fc2.bias.div, fc2.bias.denominator, fc2.bias.mul_5, fc2.bias.div_1, fc2.bias.updated, ln2.weight.mul, ln2.weight.mul_1, ln2.weight.mean, ln2.weight.mul_2, ln2.weight.mul_3, ln2.weight.mul_4, ln2.weight.mean_square, ln2.weight.sqrt, ln2.weight.div, ln2.weight.denominator, ln2.weight.mul_5, ln2.weight.div_1, ln2.weight.updated, ln2.bias.mul, ln2.bias.mul_1, ln2.bias.mean, ln2.bias.mul_2, ln2.bias.mul_3, ln2.bias.mul_4, ln2.bias.mean_square, ln2.bias.sqrt, ln2.bias.div, ln2.bias.denominator, ln2.bias.mul_5, ln2.bias.div_1, ln2.bias.updated
+#     writes fc2.bias.mean, fc2.bias.mean_square, fc2.bias.updated, ln2.weight.mean, ln2.weight.mean_square, ln2.weight.updated, ln2.bias.mean, ln2.bias.mean_square, ln2.bias.updated
+#   matmul_fc2_matmul: library, 327,680 bytes
+#     reads  ln2.d_x, fc2.weight
+#     covers fc2.matmul
+#     writes fc2.matmul
+#   matmul_fc2_d_fc2_weight: library, 327,680 bytes
+#     reads  ln2.d_x, relu
+#     covers fc2.d_fc2_weight
+#     writes fc2.d_fc2_weight
+#   relu_ln1_fc1_backward: row and column, 527,872 bytes
+#     reads  fc1.product, fc1.bias, ln1.mean, ln1.rstd, ln1.weight, ln1.bias, h.d_h, fc2.matmul
+#     covers relu.d_relu, relu.le, ln1.d_ln1, ln1.d_normalized, ln1.sum_2, ln1.mean_d_normalized, ln1.mul_1, ln1.sum_3, ln1.projection, ln1.sub, ln1.mul_2, ln1.sub_1, ln1.d_x, ln1.d_weight, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias
+#     again  fc1, ln1.centered, ln1.normalized, ln1.scaled, ln1
+#     writes ln1.d_x, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
+#   finish_ln1_fc1_backward_adam: finish, 9,216 bytes
+#     reads  fc1.bias.exp_avg, fc1.bias.exp_avg_sq, fc1.bias, ln1.weight.exp_avg, ln1.weight.exp_avg_sq, ln1.weight, ln1.bias.exp_avg, ln1.bias.exp_avg_sq, ln1.bias, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
+#     covers ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias, fc1.bias.mul, fc1.bias.mul_1, fc1.bias.mean, fc1.bias.mul_2, fc1.bias.mul_3, fc1.bias.mul_4, fc1.bias.mean_square, fc1.bias.sqrt, fc1.bias.div, fc1.bias.denominator, fc1.bias.mul_5, fc1.bias.div_1, fc1.bias.updated, ln1.weight.mul, ln1.weight.mul_1, ln1.weight.mean, ln1.weight.mul_2, ln1.weight.mul_3, ln1.weight.mul_4, ln1.weight.mean_square, ln1.weight.sqrt, ln1.weight.div, ln1.weight.denominator, ln1.weight.mul_5, ln1.weight.div_1, ln1.weight.updated, ln1.bias.mul, ln1.bias.mul_1, ln1.bias.mean, ln1.bias.mul_2, ln1.bias.mul_3, ln1.bias.mul_4, ln1.bias.mean_square, ln1.bias.sqrt, ln1.bias.div, ln1.bias.denominator, ln1.bias.mul_5, ln1.bias.div_1, ln1.bias.updated
+#     writes fc1.bias.mean, fc1.bias.mean_square, fc1.bias.updated, ln1.weight.mean, ln1.weight.mean_square, ln1.weight.updated, ln1.bias.mean, ln1.bias.mean_square, ln1.bias.updated
+#   matmul_fc1_d_fc1_weight: library, 229,376 bytes
+#     reads  ln1.d_x, x
+#     covers fc1.d_fc1_weight
+#     writes fc1.d_fc1_weight
+#   fc1_weight_adam: elementwise, 229,376 bytes
+#     reads  fc1.weight.exp_avg, fc1.d_fc1_weight, fc1.weight.exp_avg_sq, fc1.weight
+#     covers fc1.weight.mul, fc1.weight.mul_1, fc1.weight.mean, fc1.weight.mul_2, fc1.weight.mul_3, fc1.weight.mul_4, fc1.weight.mean_square, fc1.weight.sqrt, fc1.weight.div, fc1.weight.denominator, fc1.weight.mul_5, fc1.weight.div_1, fc1.weight.updated
+#     writes fc1.weight.mean, fc1.weight.mean_square, fc1.weight.updated
+#   fc2_weight_adam: elementwise, 458,752 bytes
+#     reads  fc2.weight.exp_avg, fc2.d_fc2_weight, fc2.weight.exp_avg_sq, fc2.weight
+#     covers fc2.weight.mul, fc2.weight.mul_1, fc2.weight.mean, fc2.weight.mul_2, fc2.weight.mul_3, fc2.weight.mul_4, fc2.weight.mean_square, fc2.weight.sqrt, fc2.weight.div, fc2.weight.denominator, fc2.weight.mul_5, fc2.weight.div_1, fc2.weight.updated
+#     writes fc2.weight.mean, fc2.weight.mean_square, fc2.weight.updated
+#   fc3_weight_adam: elementwise, 35,840 bytes
+#     reads  fc3.weight.exp_avg, fc3.d_fc3_weight, fc3.weight.exp_avg_sq, fc3.weight
+#     covers fc3.weight.mul, fc3.weight.mul_1, fc3.weight.mean, fc3.weight.mul_2, fc3.weight.mul_3, fc3.weight.mul_4, fc3.weight.mean_square, fc3.weight.sqrt, fc3.weight.div, fc3.weight.denominator, fc3.weight.mul_5, fc3.weight.div_1, fc3.weight.updated
+#     writes fc3.weight.mean, fc3.weight.mean_square, fc3.weight.updated
+
+# Triton kernels of the graph digits, generated by tritonnotes 0.1.0.
+#
+# 13 generated kernels and 8 library calls; 4,260,176 bytes a run at batch 256.
+#
+# matmul_fc1_product: library, 229,376 bytes
+#     fc1
+# fc1_ln1_relu: row, 265,728 bytes
+#     fc1, ln1, relu
+# matmul_fc2_product: library, 327,680 bytes
+#     fc2
+# fc2_to_h: row, 396,800 bytes
+#     fc2, ln2, tanh, h
+# matmul_fc3_product: library, 146,432 bytes
+#     fc3
+# fc3_loss_accuracy: row and column, 24,616 bytes
+#     fc3, loss, accuracy
+# finish_loss_accuracy: finish, 12 bytes
+#     loss, accuracy
+# loss_fc3_backward: column, 24,620 bytes
+#     loss, fc3
+# finish_fc3_backward_adam: finish, 240 bytes
+#     fc3, fc3.bias
+# matmul_h_d_h: library, 146,432 bytes
+#     h
+# matmul_fc3_d_fc3_weight: library, 146,432 bytes
+#     fc3
+# tanh_ln2_fc2_backward: row and column, 396,800 bytes
+#     tanh, ln2, fc2
+# finish_ln2_fc2_backward_adam: finish, 9,216 bytes
+#     ln2, fc2, fc2.bias, ln2.weight, ln2.bias
+# matmul_fc2_matmul: library, 327,680 bytes
+#     fc2
+# matmul_fc2_d_fc2_weight: library, 327,680 bytes
+#     fc2
+# relu_ln1_fc1_backward: row and column, 527,872 bytes
+#     relu, ln1, fc1
+# finish_ln1_fc1_backward_adam: finish, 9,216 bytes
+#     ln1, fc1, fc1.bias, ln1.weight, ln1.bias
+# matmul_fc1_d_fc1_weight: library, 229,376 bytes
+#     fc1
+# fc1_weight_adam: elementwise, 229,376 bytes
+#     fc1.weight
+# fc2_weight_adam: elementwise, 458,752 bytes
+#     fc2.weight
+# fc3_weight_adam: elementwise, 35,840 bytes
+#     fc3.weight
+#
+# graph digits declared
+# x: float32[batch, 64] = input()
+# y: int64[batch] = input()
+# fc1.weight: float32[128, 64] = parameter(init='kaiming_uniform', a=2.23606797749979)
+# fc1.bias: float32[128] = parameter(init='bias_uniform', fan_in=64.0)
+# fc1: float32[batch, 128] = linear(x, fc1.weight, fc1.bias)
+# ln1.weight: float32[128] = parameter(init='ones')
+# ln1.bias: float32[128] = parameter(init='zeros')
+# ln1: float32[batch, 128] = layer_norm(fc1, ln1.weight, ln1.bias, dims=1, eps=1e-05)
+# relu: float32[batch, 128] = relu(ln1)
+# fc2.weight: float32[128, 128] = parameter(init='kaiming_uniform', a=2.23606797749979)
+# fc2.bias: float32[128] = parameter(init='bias_uniform', fan_in=128.0)
+# fc2: float32[batch, 128] = linear(relu, fc2.weight, fc2.bias)
+# ln2.weight: float32[128] = parameter(init='ones')
+# ln2.bias: float32[128] = parameter(init='zeros')
+# ln2: float32[batch, 128] = layer_norm(fc2, ln2.weight, ln2.bias, dims=1, eps=1e-05)
+# tanh: float32[batch, 128] = tanh(ln2)
+# h: float32[batch, 128] = add(tanh, relu)
+# fc3.weight: float32[10, 128] = parameter(init='kaiming_uniform', a=2.23606797749979)
+# fc3.bias: float32[10] = parameter(init='bias_uniform', fan_in=128.0)
+# fc3: float32[batch, 10] = linear(h, fc3.weight, fc3.bias) as logits
+# loss: float32[] = cross_entropy(fc3, y, none, ignore_index=-100, label_smoothing=0.0, reduction='mean')
+# accuracy: float32[] = accuracy(fc3, y)
+# output logits = fc3
+# output loss = loss
+# output accuracy = accuracy
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+
+
+def launch(kernel, grid, *arguments, **options):
+    """Launch a kernel on the current device; an empty grid launches nothing."""
+    if all(grid):
+        kernel[grid](*arguments, enable_fp_fusion=True, **options)
+
+
+@triton.jit
+def max_or_nan(x, axis: tl.constexpr, keep_dims: tl.constexpr = False):
+    """The largest, NaN if any is: tl.max alone skips NaN."""
+    has_nan = tl.max((x != x).to(tl.int32), axis=axis, keep_dims=keep_dims)
+    return tl.where(has_nan != 0, float("nan"), tl.max(x, axis=axis, keep_dims=keep_dims))
+
+
+@triton.jit
+def expm1(x):
+    """eˣ − 1 without cancellation near 0 (Kahan): the rounding error of eˣ leaves both factors and cancels."""
+    exp_x = tl.exp(x)
+    plain = exp_x - 1.0
+    near_zero = exp_x == 1.0
+    beyond = (exp_x == float("inf")) | (plain == -1.0)
+    log_exp_x = tl.where(near_zero | beyond, 1.0, tl.log(exp_x))
+    return tl.where(near_zero, x, tl.where(beyond, plain, plain * x / log_exp_x))
+
+
+@triton.jit
+def tanh(x):
+    """1 − 2 / (e²ˣ + 1), and near 0, where that cancels, a polynomial (Cephes) or, in float64, by expm1."""
+    size = tl.abs(x)
+    far = 1.0 - 2.0 / (tl.exp(2.0 * size) + 1.0)
+    if x.dtype == tl.float64:
+        t = expm1(-2.0 * size)
+        near = -t / (t + 2.0)
+    else:
+        z = x * x
+        slope = (((-5.70498872745e-3 * z + 2.06390887954e-2) * z - 5.37397155531e-2) * z + 1.33314422036e-1) * z
+        near = (slope - 3.33332819422e-1) * z * size + size
+    magnitude = tl.where(size < 0.625, near, far)
+    return tl.where(x < 0.0, -magnitude, magnitude)
+
+
+@triton.jit
+def fc1_ln1_relu(
+    product_ptr,
+    fc1_bias_ptr,
+    ln1_weight_ptr,
+    ln1_bias_ptr,
+    mean_ptr,
+    rstd_ptr,
+    relu_ptr,
+    batch,
+    COLS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """fc1, ln1, relu."""
+    col = tl.arange(0, BLOCK)[None, :]
+    row = tl.cast(tl.program_id(0), tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    in_rows = row < batch
+    cell = row * COLS + col
+    fc1_bias = tl.load(fc1_bias_ptr + col)
+    ln1_weight = tl.load(ln1_weight_ptr + col)
+    ln1_bias = tl.load(ln1_bias_ptr + col)
+    product = tl.load(product_ptr + cell, mask=in_rows)
+
+    # fc1, linear: x · weightᵀ + bias
+    fc1 = product + fc1_bias
+
+    # ln1, layer_norm: (x − mean) / √(var + eps) · weight + bias, statistics per sample over its features
+    mean = tl.sum(fc1, axis=1, keep_dims=True) / 128.0
+    centered = fc1 - mean
+    var = tl.sum(centered * centered, axis=1, keep_dims=True) / 128.0
+    rstd = tl.rsqrt(var + 1e-5)
+    normalized = centered * rstd
+    scaled = normalized * ln1_weight
+    ln1 = scaled + ln1_bias
+
+    # relu: max(0, x)
+    relu = tl.where(ln1 < 0.0, 0.0, ln1)
+
+    tl.store(mean_ptr + row, mean, mask=in_rows)
+    tl.store(rstd_ptr + row, rstd, mask=in_rows)
+    tl.store(relu_ptr + cell, relu, mask=in_rows)
+
+
+def run_fc1_ln1_relu(product, fc1_bias, ln1_weight, ln1_bias, mean, rstd, relu, batch, ROWS=16):
+    """16 rows of 128 a program: 2,048 elements keep 4 warps busy without spilling."""
+    grid = (triton.cdiv(batch, ROWS),)
+    launch(
+        fc1_ln1_relu, grid, product, fc1_bias, ln1_weight, ln1_bias, mean, rstd, relu, batch, COLS=128,
+        ROWS=ROWS, BLOCK=128, num_warps=4,
+    )
+
+
+@triton.jit
+def fc2_to_h(
+    product_ptr,
+    fc2_bias_ptr,
+    ln2_weight_ptr,
+    ln2_bias_ptr,
+    relu_ptr,
+    mean_ptr,
+    rstd_ptr,
+    h_ptr,
+    batch,
+    COLS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """fc2, ln2, tanh, h."""
+    col = tl.arange(0, BLOCK)[None, :]
+    row = tl.cast(tl.program_id(0), tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    in_rows = row < batch
+    cell = row * COLS + col
+    fc2_bias = tl.load(fc2_bias_ptr + col)
+    ln2_weight = tl.load(ln2_weight_ptr + col)
+    ln2_bias = tl.load(ln2_bias_ptr + col)
+    product = tl.load(product_ptr + cell, mask=in_rows)
+    relu = tl.load(relu_ptr + cell, mask=in_rows)
+
+    # fc2, linear: x · weightᵀ + bias
+    fc2 = product + fc2_bias
+
+    # ln2, layer_norm: (x − mean) / √(var + eps) · weight + bias, statistics per sample over its features
+    mean = tl.sum(fc2, axis=1, keep_dims=True) / 128.0
+    centered = fc2 - mean
+    var = tl.sum(centered * centered, axis=1, keep_dims=True) / 128.0
+    rstd = tl.rsqrt(var + 1e-5)
+    normalized = centered * rstd
+    scaled = normalized * ln2_weight
+    ln2 = scaled + ln2_bias
+
+    # tanh: (eˣ − e⁻ˣ) / (eˣ + e⁻ˣ)
+    tanh_ln2 = tanh(ln2)
+
+    # h, add: a + b
+    h = tanh_ln2 + relu
+
+    tl.store(mean_ptr + row, mean, mask=in_rows)
+    tl.store(rstd_ptr + row, rstd, mask=in_rows)
+    tl.store(h_ptr + cell, h, mask=in_rows)
+
+
+def run_fc2_to_h(product, fc2_bias, ln2_weight, ln2_bias, relu, mean, rstd, h, batch, ROWS=16):
+    """16 rows of 128 a program: 2,048 elements keep 4 warps busy without spilling."""
+    grid = (triton.cdiv(batch, ROWS),)
+    launch(
+        fc2_to_h, grid, product, fc2_bias, ln2_weight, ln2_bias, relu, mean, rstd, h, batch, COLS=128, ROWS=ROWS,
+        BLOCK=128, num_warps=4,
+    )
+
+
+@triton.jit
+def fc3_loss_accuracy(
+    product_ptr,
+    fc3_bias_ptr,
+    y_ptr,
+    fc3_ptr,
+    row_max_ptr,
+    sum_exp_ptr,
+    total_partial_ptr,
+    count_partial_ptr,
+    accuracy_sum_partial_ptr,
+    batch,
+    programs,
+    COLS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """fc3, loss, accuracy."""
+    program = tl.program_id(0)
+    col = tl.arange(0, BLOCK)[None, :]
+    in_cols = col < COLS
+    fc3_bias = tl.load(fc3_bias_ptr + col, mask=in_cols)
+
+    total = tl.full([], 0.0, tl.float32)
+    count = tl.full([], 0.0, tl.float32)
+    sum_correct = tl.full([], 0.0, tl.float32)
+    for tile in range(program, tl.cdiv(batch, ROWS), programs):
+        row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+        in_rows = row < batch
+        mask = in_rows & in_cols
+        cell = row * COLS + col
+        product = tl.load(product_ptr + cell, mask=mask)
+        y = tl.load(y_ptr + row, mask=in_rows)
+
+        # fc3, linear: x · weightᵀ + bias
+        fc3 = product + fc3_bias
+
+        # loss, cross_entropy: log Σ exp(logits) − logits[target], averaged over the targets that are not
+        # ignore_index
+        row_max = max_or_nan(tl.where(in_cols, fc3, float("-inf")), axis=1, keep_dims=True)
+        shifted = fc3 - row_max
+        sum_exp = tl.sum(tl.where(in_cols, tl.exp(shifted), 0.0), axis=1, keep_dims=True)
+        is_target = col == y
+        counted = y != -100
+        target_logit = max_or_nan(tl.where(in_cols & is_target, shifted, float("-inf")), axis=1, keep_dims=True)
+        nll = tl.log(sum_exp) - target_logit
+        losses = tl.where(counted, nll, 0.0)
+        total += tl.sum(tl.where(in_rows, losses, 0.0))
+        count += tl.sum(tl.where(in_rows, counted.to(tl.float32), 0.0))
+
+        # accuracy: share of rows whose largest logit is the target's
+        predicted = tl.min(tl.where(in_cols, tl.where((fc3 == row_max) | (fc3 != fc3), col, 10), 2147483647), axis=1, keep_dims=True)
+        correct = (predicted == y).to(tl.float32)
+        sum_correct += tl.sum(tl.where(in_rows, correct, 0.0))
+
+        tl.store(fc3_ptr + cell, fc3, mask=mask)
+        tl.store(row_max_ptr + row, row_max, mask=in_rows)
+        tl.store(sum_exp_ptr + row, sum_exp, mask=in_rows)
+
+    tl.store(total_partial_ptr + program, total)
+    tl.store(count_partial_ptr + program, count)
+    tl.store(accuracy_sum_partial_ptr + program, sum_correct)
+
+
+def run_fc3_loss_accuracy(
+    product, fc3_bias, y, fc3, row_max, sum_exp, total_partial, count_partial, accuracy_sum_partial, batch,
+    programs, ROWS=64,
+):
+    """64 rows of 10 a program: 1,024 elements keep 4 warps busy without spilling. A fixed number of programs walks
+    over all rows, so few partial sums are left to add up."""
+    grid = (programs,)
+    launch(
+        fc3_loss_accuracy, grid, product, fc3_bias, y, fc3, row_max, sum_exp, total_partial, count_partial,
+        accuracy_sum_partial, batch, programs, COLS=10, ROWS=ROWS, BLOCK=16, num_warps=4,
+    )
+
+
+@triton.jit
+def finish_loss_accuracy(
+    total_partial_ptr,
+    count_partial_ptr,
+    accuracy_sum_partial_ptr,
+    count_ptr,
+    loss_ptr,
+    accuracy_ptr,
+    batch,
+    programs,
+    PROGRAMS: tl.constexpr,
+):
+    """loss, accuracy."""
+    # Sums over all rows: add up what each program left, always in the same order.
+    total = tl.full([], 0.0, tl.float32)
+    count = tl.full([], 0.0, tl.float32)
+    accuracy_sum = tl.full([], 0.0, tl.float32)
+    for first in range(0, programs, PROGRAMS):
+        program = first + tl.arange(0, PROGRAMS)
+        in_programs = program < programs
+        total += tl.sum(tl.load(total_partial_ptr + program, mask=in_programs, other=0.0), axis=0)
+        count += tl.sum(tl.load(count_partial_ptr + program, mask=in_programs, other=0.0), axis=0)
+        accuracy_sum += tl.sum(tl.load(accuracy_sum_partial_ptr + program, mask=in_programs, other=0.0), axis=0)
+
+    # loss, cross_entropy: log Σ exp(logits) − logits[target], averaged over the targets that are not
+    # ignore_index
+    loss = total / count
+
+    # accuracy: share of rows whose largest logit is the target's
+    accuracy = accuracy_sum / batch
+
+    tl.store(count_ptr, count)
+    tl.store(loss_ptr, loss)
+    tl.store(accuracy_ptr, accuracy)
+
+
+def run_finish_loss_accuracy(
+    total_partial, count_partial, accuracy_sum_partial, count, loss, accuracy, batch, programs, PROGRAMS=32,
+):
+    """Finishes sums to single numbers: one program."""
+    grid = (1,)
+    launch(
+        finish_loss_accuracy, grid, total_partial, count_partial, accuracy_sum_partial, count, loss, accuracy,
+        batch, programs, PROGRAMS=PROGRAMS, num_warps=4,
+    )
+
+
+@triton.jit
+def loss_fc3_backward(
+    product_ptr,
+    fc3_bias_ptr,
+    row_max_ptr,
+    y_ptr,
+    count_ptr,
+    sum_exp_ptr,
+    d_fc3_ptr,
+    d_fc3_bias_partial_ptr,
+    batch,
+    programs,
+    COLS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """gradient of loss, gradient of fc3. Computes fc3, loss again: that moves fewer bytes than loading it."""
+    program = tl.program_id(0)
+    col = tl.arange(0, BLOCK)[None, :]
+    in_cols = col < COLS
+    fc3_bias = tl.load(fc3_bias_ptr + col, mask=in_cols)
+    count = tl.load(count_ptr)
+
+    d_fc3_bias = tl.full([1, BLOCK], 0.0, tl.float32)
+    for tile in range(program, tl.cdiv(batch, ROWS), programs):
+        row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+        in_rows = row < batch
+        mask = in_rows & in_cols
+        cell = row * COLS + col
+        product = tl.load(product_ptr + cell, mask=mask)
+        row_max = tl.load(row_max_ptr + row, mask=in_rows)
+        y = tl.load(y_ptr + row, mask=in_rows)
+        sum_exp = tl.load(sum_exp_ptr + row, mask=in_rows)
+
+        # fc3, linear: x · weightᵀ + bias
+        fc3 = product + fc3_bias
+
+        # loss, cross_entropy: log Σ exp(logits) − logits[target], averaged over the targets that are not
+        # ignore_index
+        shifted = fc3 - row_max
+        is_target = col == y
+        counted = y != -100
+
+        # gradient of loss, cross_entropy: (softmax(logits) − one_hot(target)) / count
+        d_row = tl.where(counted, 1.0 / count, 0.0)
+        softmax = tl.exp(shifted) / sum_exp
+        one_hot = is_target.to(tl.float32)
+
+        # gradient of fc3, linear: d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows
+        d_fc3 = (softmax - one_hot) * d_row
+        d_fc3_bias += tl.sum(tl.where(in_rows, d_fc3, 0.0), axis=0, keep_dims=True)
+
+        tl.store(d_fc3_ptr + cell, d_fc3, mask=mask)
+
+    tl.store(d_fc3_bias_partial_ptr + program * COLS + col, d_fc3_bias, mask=in_cols)
+
+
+def run_loss_fc3_backward(
+    product, fc3_bias, row_max, y, count, sum_exp, d_fc3, d_fc3_bias_partial, batch, programs, ROWS=64,
+):
+    """64 rows of 10 a program: 1,024 elements keep 4 warps busy without spilling. A fixed number of programs walks
+    over all rows, so few partial sums are left to add up."""
+    grid = (programs,)
+    launch(
+        loss_fc3_backward, grid, product, fc3_bias, row_max, y, count, sum_exp, d_fc3, d_fc3_bias_partial, batch,
+        programs, COLS=10, ROWS=ROWS, BLOCK=16, num_warps=4,
+    )
+
+
+@triton.jit
+def finish_fc3_backward_adam(
+    fc3_bias_exp_avg_ptr,
+    fc3_bias_exp_avg_sq_ptr,
+    fc3_bias_ptr,
+    d_fc3_bias_partial_ptr,
+    beta1,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    root_correction,
+    eps,
+    step_size,
+    programs,
+    PROGRAMS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """gradient of fc3, update of fc3.bias."""
+    offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    mask = offset < 10
+
+    # Sums over all rows: add up what each program left, always in the same order.
+    d_fc3_bias = tl.full([BLOCK], 0.0, tl.float32)
+    for first in range(0, programs, PROGRAMS):
+        program = first + tl.arange(0, PROGRAMS)[:, None]
+        cell = program * 10 + offset[None, :]
+        d_fc3_bias += tl.sum(tl.load(d_fc3_bias_partial_ptr + cell, mask=(program < programs) & mask[None, :], other=0.0), axis=0)
+
+    fc3_bias_exp_avg = tl.load(fc3_bias_exp_avg_ptr + offset, mask=mask)
+    fc3_bias_exp_avg_sq = tl.load(fc3_bias_exp_avg_sq_ptr + offset, mask=mask)
+    fc3_bias = tl.load(fc3_bias_ptr + offset, mask=mask)
+
+    # update of fc3.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    mean = beta1 * fc3_bias_exp_avg + one_minus_beta1 * d_fc3_bias
+    mean_square = beta2 * fc3_bias_exp_avg_sq + one_minus_beta2 * d_fc3_bias * d_fc3_bias
+    denominator = tl.sqrt(mean_square) / root_correction + eps
+    updated = fc3_bias - step_size * mean / denominator
+
+    tl.store(fc3_bias_exp_avg_ptr + offset, mean, mask=mask)
+    tl.store(fc3_bias_exp_avg_sq_ptr + offset, mean_square, mask=mask)
+    tl.store(fc3_bias_ptr + offset, updated, mask=mask)
+
+
+def run_finish_fc3_backward_adam(
+    fc3_bias_exp_avg, fc3_bias_exp_avg_sq, fc3_bias, d_fc3_bias_partial, beta1, one_minus_beta1, beta2,
+    one_minus_beta2, root_correction, eps, step_size, programs, PROGRAMS=32, BLOCK=64,
+):
+    """Finishes sums: few numbers, so small tiles spread them over programs."""
+    grid = (triton.cdiv(10, BLOCK),)
+    launch(
+        finish_fc3_backward_adam, grid, fc3_bias_exp_avg, fc3_bias_exp_avg_sq, fc3_bias, d_fc3_bias_partial,
+        beta1, one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size, programs,
+        PROGRAMS=PROGRAMS, BLOCK=BLOCK, num_warps=4,
+    )
+
+
+@triton.jit
+def tanh_ln2_fc2_backward(
+    product_ptr,
+    fc2_bias_ptr,
+    mean_ptr,
+    rstd_ptr,
+    ln2_weight_ptr,
+    ln2_bias_ptr,
+    d_h_ptr,
+    d_x_ptr,
+    d_ln2_weight_partial_ptr,
+    d_ln2_bias_partial_ptr,
+    d_fc2_bias_partial_ptr,
+    batch,
+    programs,
+    COLS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """gradient of tanh, gradient of ln2, gradient of fc2. Computes fc2, ln2, tanh again: that moves fewer bytes than
+    loading it."""
+    program = tl.program_id(0)
+    col = tl.arange(0, BLOCK)[None, :]
+    fc2_bias = tl.load(fc2_bias_ptr + col)
+    ln2_weight = tl.load(ln2_weight_ptr + col)
+    ln2_bias = tl.load(ln2_bias_ptr + col)
+
+    d_ln2_weight = tl.full([1, BLOCK], 0.0, tl.float32)
+    d_ln2_bias = tl.full([1, BLOCK], 0.0, tl.float32)
+    d_fc2_bias = tl.full([1, BLOCK], 0.0, tl.float32)
+    for tile in range(program, tl.cdiv(batch, ROWS), programs):
+        row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+        in_rows = row < batch
+        cell = row * COLS + col
+        product = tl.load(product_ptr + cell, mask=in_rows)
+        mean = tl.load(mean_ptr + row, mask=in_rows)
+        rstd = tl.load(rstd_ptr + row, mask=in_rows)
+        d_h = tl.load(d_h_ptr + cell, mask=in_rows)
+
+        # fc2, linear: x · weightᵀ + bias
+        fc2 = product + fc2_bias
+
+        # ln2, layer_norm: (x − mean) / √(var + eps) · weight + bias, statistics per sample over its features
+        centered = fc2 - mean
+        normalized = centered * rstd
+        scaled = normalized * ln2_weight
+        ln2 = scaled + ln2_bias
+
+        # tanh: (eˣ − e⁻ˣ) / (eˣ + e⁻ˣ)
+        tanh_ln2 = tanh(ln2)
+
+        # gradient of ln2, layer_norm: rstd · (d̂ − mean(d̂) − x̂ · mean(d̂ · x̂)) with d̂ = d · weight; d_weight
+        # = Σ d · x̂; d_bias = Σ d
+        d_ln2 = d_h * (1.0 - tanh_ln2 * tanh_ln2)
+        d_normalized = d_ln2 * ln2_weight
+        mean_d_normalized = tl.sum(d_normalized, axis=1, keep_dims=True) / 128.0
+        projection = tl.sum(d_normalized * normalized, axis=1, keep_dims=True) / 128.0
+        d_x = rstd * (d_normalized - mean_d_normalized - normalized * projection)
+        d_weight = d_ln2 * normalized
+        d_ln2_weight += tl.sum(tl.where(in_rows, d_weight, 0.0), axis=0, keep_dims=True)
+        d_ln2_bias += tl.sum(tl.where(in_rows, d_ln2, 0.0), axis=0, keep_dims=True)
+
+        # gradient of fc2, linear: d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows
+        d_fc2_bias += tl.sum(tl.where(in_rows, d_x, 0.0), axis=0, keep_dims=True)
+
+        tl.store(d_x_ptr + cell, d_x, mask=in_rows)
+
+    own_row = program * COLS
+    tl.store(d_ln2_weight_partial_ptr + own_row + col, d_ln2_weight)
+    tl.store(d_ln2_bias_partial_ptr + own_row + col, d_ln2_bias)
+    tl.store(d_fc2_bias_partial_ptr + own_row + col, d_fc2_bias)
+
+
+def run_tanh_ln2_fc2_backward(
+    product, fc2_bias, mean, rstd, ln2_weight, ln2_bias, d_h, d_x, d_ln2_weight_partial, d_ln2_bias_partial,
+    d_fc2_bias_partial, batch, programs, ROWS=16,
+):
+    """16 rows of 128 a program: 2,048 elements keep 4 warps busy without spilling. A fixed number of programs walks
+    over all rows, so few partial sums are left to add up."""
+    grid = (programs,)
+    launch(
+        tanh_ln2_fc2_backward, grid, product, fc2_bias, mean, rstd, ln2_weight, ln2_bias, d_h, d_x,
+        d_ln2_weight_partial, d_ln2_bias_partial, d_fc2_bias_partial, batch, programs, COLS=128, ROWS=ROWS,
+        BLOCK=128, num_warps=4,
+    )
+
+
+@triton.jit
+def finish_ln2_fc2_backward_adam(
+    fc2_bias_exp_avg_ptr,
+    fc2_bias_exp_avg_sq_ptr,
+    fc2_bias_ptr,
+    ln2_weight_exp_avg_ptr,
+    ln2_weight_exp_avg_sq_ptr,
+    ln2_weight_ptr,
+    ln2_bias_exp_avg_ptr,
+    ln2_bias_exp_avg_sq_ptr,
+    ln2_bias_ptr,
+    d_ln2_weight_partial_ptr,
+    d_ln2_bias_partial_ptr,
+    d_fc2_bias_partial_ptr,
+    beta1,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    root_correction,
+    eps,
+    step_size,
+    programs,
+    PROGRAMS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """gradient of ln2, gradient of fc2, update of fc2.bias, update of ln2.weight, update of ln2.bias."""
+    offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+
+    # Sums over all rows: add up what each program left, always in the same order.
+    d_ln2_weight = tl.full([BLOCK], 0.0, tl.float32)
+    d_ln2_bias = tl.full([BLOCK], 0.0, tl.float32)
+    d_fc2_bias = tl.full([BLOCK], 0.0, tl.float32)
+    for first in range(0, programs, PROGRAMS):
+        program = first + tl.arange(0, PROGRAMS)[:, None]
+        cell = program * 128 + offset[None, :]
+        in_programs = program < programs
+        d_ln2_weight += tl.sum(tl.load(d_ln2_weight_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
+        d_ln2_bias += tl.sum(tl.load(d_ln2_bias_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
+        d_fc2_bias += tl.sum(tl.load(d_fc2_bias_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
+
+    fc2_bias_exp_avg = tl.load(fc2_bias_exp_avg_ptr + offset)
+    fc2_bias_exp_avg_sq = tl.load(fc2_bias_exp_avg_sq_ptr + offset)
+    fc2_bias = tl.load(fc2_bias_ptr + offset)
+    ln2_weight_exp_avg = tl.load(ln2_weight_exp_avg_ptr + offset)
+    ln2_weight_exp_avg_sq = tl.load(ln2_weight_exp_avg_sq_ptr + offset)
+    ln2_weight = tl.load(ln2_weight_ptr + offset)
+    ln2_bias_exp_avg = tl.load(ln2_bias_exp_avg_ptr + offset)
+    ln2_bias_exp_avg_sq = tl.load(ln2_bias_exp_avg_sq_ptr + offset)
+    ln2_bias = tl.load(ln2_bias_ptr + offset)
+
+    # update of fc2.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    mean = beta1 * fc2_bias_exp_avg + one_minus_beta1 * d_fc2_bias
+    mean_square = beta2 * fc2_bias_exp_avg_sq + one_minus_beta2 * d_fc2_bias * d_fc2_bias
+    denominator = tl.sqrt(mean_square) / root_correction + eps
+    updated = fc2_bias - step_size * mean / denominator
+
+    # update of ln2.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    ln2_weight_mean = beta1 * ln2_weight_exp_avg + one_minus_beta1 * d_ln2_weight
+    ln2_weight_mean_square = beta2 * ln2_weight_exp_avg_sq + one_minus_beta2 * d_ln2_weight * d_ln2_weight
+    ln2_weight_denominator = tl.sqrt(ln2_weight_mean_square) / root_correction + eps
+    ln2_weight_updated = ln2_weight - step_size * ln2_weight_mean / ln2_weight_denominator
+
+    # update of ln2.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    ln2_bias_mean = beta1 * ln2_bias_exp_avg + one_minus_beta1 * d_ln2_bias
+    ln2_bias_mean_square = beta2 * ln2_bias_exp_avg_sq + one_minus_beta2 * d_ln2_bias * d_ln2_bias
+    ln2_bias_denominator = tl.sqrt(ln2_bias_mean_square) / root_correction + eps
+    ln2_bias_updated = ln2_bias - step_size * ln2_bias_mean / ln2_bias_denominator
+
+    tl.store(fc2_bias_exp_avg_ptr + offset, mean)
+    tl.store(fc2_bias_exp_avg_sq_ptr + offset, mean_square)
+    tl.store(fc2_bias_ptr + offset, updated)
+    tl.store(ln2_weight_exp_avg_ptr + offset, ln2_weight_mean)
+    tl.store(ln2_weight_exp_avg_sq_ptr + offset, ln2_weight_mean_square)
+    tl.store(ln2_weight_ptr + offset, ln2_weight_updated)
+    tl.store(ln2_bias_exp_avg_ptr + offset, ln2_bias_mean)
+    tl.store(ln2_bias_exp_avg_sq_ptr + offset, ln2_bias_mean_square)
+    tl.store(ln2_bias_ptr + offset, ln2_bias_updated)
+
+
+def run_finish_ln2_fc2_backward_adam(
+    fc2_bias_exp_avg, fc2_bias_exp_avg_sq, fc2_bias, ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_weight,
+    ln2_bias_exp_avg, ln2_bias_exp_avg_sq, ln2_bias, d_ln2_weight_partial, d_ln2_bias_partial,
+    d_fc2_bias_partial, beta1, one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size,
+    programs, PROGRAMS=32, BLOCK=64,
+):
+    """Finishes sums: few numbers, so small tiles spread them over programs."""
+    grid = (triton.cdiv(128, BLOCK),)
+    launch(
+        finish_ln2_fc2_backward_adam, grid, fc2_bias_exp_avg, fc2_bias_exp_avg_sq, fc2_bias, ln2_weight_exp_avg,
+        ln2_weight_exp_avg_sq, ln2_weight, ln2_bias_exp_avg, ln2_bias_exp_avg_sq, ln2_bias, d_ln2_weight_partial,
+        d_ln2_bias_partial, d_fc2_bias_partial, beta1, one_minus_beta1, beta2, one_minus_beta2, root_correction,
+        eps, step_size, programs, PROGRAMS=PROGRAMS, BLOCK=BLOCK, num_warps=4,
+    )
+
+
+@triton.jit
+def relu_ln1_fc1_backward(
+    product_ptr,
+    fc1_bias_ptr,
+    mean_ptr,
+    rstd_ptr,
+    ln1_weight_ptr,
+    ln1_bias_ptr,
+    d_h_ptr,
+    fc2_matmul_ptr,
+    d_x_ptr,
+    d_ln1_weight_partial_ptr,
+    d_ln1_bias_partial_ptr,
+    d_fc1_bias_partial_ptr,
+    batch,
+    programs,
+    COLS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """gradient of relu, gradient of ln1, gradient of fc1. Computes fc1, ln1 again: that moves fewer bytes than
+    loading it."""
+    program = tl.program_id(0)
+    col = tl.arange(0, BLOCK)[None, :]
+    fc1_bias = tl.load(fc1_bias_ptr + col)
+    ln1_weight = tl.load(ln1_weight_ptr + col)
+    ln1_bias = tl.load(ln1_bias_ptr + col)
+
+    d_ln1_weight = tl.full([1, BLOCK], 0.0, tl.float32)
+    d_ln1_bias = tl.full([1, BLOCK], 0.0, tl.float32)
+    d_fc1_bias = tl.full([1, BLOCK], 0.0, tl.float32)
+    for tile in range(program, tl.cdiv(batch, ROWS), programs):
+        row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+        in_rows = row < batch
+        cell = row * COLS + col
+        product = tl.load(product_ptr + cell, mask=in_rows)
+        mean = tl.load(mean_ptr + row, mask=in_rows)
+        rstd = tl.load(rstd_ptr + row, mask=in_rows)
+        d_h = tl.load(d_h_ptr + cell, mask=in_rows)
+        fc2_matmul = tl.load(fc2_matmul_ptr + cell, mask=in_rows)
+
+        # fc1, linear: x · weightᵀ + bias
+        fc1 = product + fc1_bias
+
+        # ln1, layer_norm: (x − mean) / √(var + eps) · weight + bias, statistics per sample over its features
+        centered = fc1 - mean
+        normalized = centered * rstd
+        scaled = normalized * ln1_weight
+        ln1 = scaled + ln1_bias
+
+        # gradient of relu: 1 where x > 0, else 0
+        d_relu = d_h + fc2_matmul
+
+        # gradient of ln1, layer_norm: rstd · (d̂ − mean(d̂) − x̂ · mean(d̂ · x̂)) with d̂ = d · weight; d_weight
+        # = Σ d · x̂; d_bias = Σ d
+        d_ln1 = tl.where(ln1 <= 0.0, 0.0, d_relu)
+        d_normalized = d_ln1 * ln1_weight
+        mean_d_normalized = tl.sum(d_normalized, axis=1, keep_dims=True) / 128.0
+        projection = tl.sum(d_normalized * normalized, axis=1, keep_dims=True) / 128.0
+        d_x = rstd * (d_normalized - mean_d_normalized - normalized * projection)
+        d_weight = d_ln1 * normalized
+        d_ln1_weight += tl.sum(tl.where(in_rows, d_weight, 0.0), axis=0, keep_dims=True)
+        d_ln1_bias += tl.sum(tl.where(in_rows, d_ln1, 0.0), axis=0, keep_dims=True)
+
+        # gradient of fc1, linear: d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows
+        d_fc1_bias += tl.sum(tl.where(in_rows, d_x, 0.0), axis=0, keep_dims=True)
+
+        tl.store(d_x_ptr + cell, d_x, mask=in_rows)
+
+    own_row = program * COLS
+    tl.store(d_ln1_weight_partial_ptr + own_row + col, d_ln1_weight)
+    tl.store(d_ln1_bias_partial_ptr + own_row + col, d_ln1_bias)
+    tl.store(d_fc1_bias_partial_ptr + own_row + col, d_fc1_bias)
+
+
+def run_relu_ln1_fc1_backward(
+    product, fc1_bias, mean, rstd, ln1_weight, ln1_bias, d_h, fc2_matmul, d_x, d_ln1_weight_partial,
+    d_ln1_bias_partial, d_fc1_bias_partial, batch, programs, ROWS=16,
+):
+    """16 rows of 128 a program: 2,048 elements keep 4 warps busy without spilling. A fixed number of programs walks
+    over all rows, so few partial sums are left to add up."""
+    grid = (programs,)
+    launch(
+        relu_ln1_fc1_backward, grid, product, fc1_bias, mean, rstd, ln1_weight, ln1_bias, d_h, fc2_matmul, d_x,
+        d_ln1_weight_partial, d_ln1_bias_partial, d_fc1_bias_partial, batch, programs, COLS=128, ROWS=ROWS,
+        BLOCK=128, num_warps=4,
+    )
+
+
+@triton.jit
+def finish_ln1_fc1_backward_adam(
+    fc1_bias_exp_avg_ptr,
+    fc1_bias_exp_avg_sq_ptr,
+    fc1_bias_ptr,
+    ln1_weight_exp_avg_ptr,
+    ln1_weight_exp_avg_sq_ptr,
+    ln1_weight_ptr,
+    ln1_bias_exp_avg_ptr,
+    ln1_bias_exp_avg_sq_ptr,
+    ln1_bias_ptr,
+    d_ln1_weight_partial_ptr,
+    d_ln1_bias_partial_ptr,
+    d_fc1_bias_partial_ptr,
+    beta1,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    root_correction,
+    eps,
+    step_size,
+    programs,
+    PROGRAMS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """gradient of ln1, gradient of fc1, update of fc1.bias, update of ln1.weight, update of ln1.bias."""
+    offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+
+    # Sums over all rows: add up what each program left, always in the same order.
+    d_ln1_weight = tl.full([BLOCK], 0.0, tl.float32)
+    d_ln1_bias = tl.full([BLOCK], 0.0, tl.float32)
+    d_fc1_bias = tl.full([BLOCK], 0.0, tl.float32)
+    for first in range(0, programs, PROGRAMS):
+        program = first + tl.arange(0, PROGRAMS)[:, None]
+        cell = program * 128 + offset[None, :]
+        in_programs = program < programs
+        d_ln1_weight += tl.sum(tl.load(d_ln1_weight_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
+        d_ln1_bias += tl.sum(tl.load(d_ln1_bias_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
+        d_fc1_bias += tl.sum(tl.load(d_fc1_bias_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
+
+    fc1_bias_exp_avg = tl.load(fc1_bias_exp_avg_ptr + offset)
+    fc1_bias_exp_avg_sq = tl.load(fc1_bias_exp_avg_sq_ptr + offset)
+    fc1_bias = tl.load(fc1_bias_ptr + offset)
+    ln1_weight_exp_avg = tl.load(ln1_weight_exp_avg_ptr + offset)
+    ln1_weight_exp_avg_sq = tl.load(ln1_weight_exp_avg_sq_ptr + offset)
+    ln1_weight = tl.load(ln1_weight_ptr + offset)
+    ln1_bias_exp_avg = tl.load(ln1_bias_exp_avg_ptr + offset)
+    ln1_bias_exp_avg_sq = tl.load(ln1_bias_exp_avg_sq_ptr + offset)
+    ln1_bias = tl.load(ln1_bias_ptr + offset)
+
+    # update of fc1.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    mean = beta1 * fc1_bias_exp_avg + one_minus_beta1 * d_fc1_bias
+    mean_square = beta2 * fc1_bias_exp_avg_sq + one_minus_beta2 * d_fc1_bias * d_fc1_bias
+    denominator = tl.sqrt(mean_square) / root_correction + eps
+    updated = fc1_bias - step_size * mean / denominator
+
+    # update of ln1.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    ln1_weight_mean = beta1 * ln1_weight_exp_avg + one_minus_beta1 * d_ln1_weight
+    ln1_weight_mean_square = beta2 * ln1_weight_exp_avg_sq + one_minus_beta2 * d_ln1_weight * d_ln1_weight
+    ln1_weight_denominator = tl.sqrt(ln1_weight_mean_square) / root_correction + eps
+    ln1_weight_updated = ln1_weight - step_size * ln1_weight_mean / ln1_weight_denominator
+
+    # update of ln1.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    ln1_bias_mean = beta1 * ln1_bias_exp_avg + one_minus_beta1 * d_ln1_bias
+    ln1_bias_mean_square = beta2 * ln1_bias_exp_avg_sq + one_minus_beta2 * d_ln1_bias * d_ln1_bias
+    ln1_bias_denominator = tl.sqrt(ln1_bias_mean_square) / root_correction + eps
+    ln1_bias_updated = ln1_bias - step_size * ln1_bias_mean / ln1_bias_denominator
+
+    tl.store(fc1_bias_exp_avg_ptr + offset, mean)
+    tl.store(fc1_bias_exp_avg_sq_ptr + offset, mean_square)
+    tl.store(fc1_bias_ptr + offset, updated)
+    tl.store(ln1_weight_exp_avg_ptr + offset, ln1_weight_mean)
+    tl.store(ln1_weight_exp_avg_sq_ptr + offset, ln1_weight_mean_square)
+    tl.store(ln1_weight_ptr + offset, ln1_weight_updated)
+    tl.store(ln1_bias_exp_avg_ptr + offset, ln1_bias_mean)
+    tl.store(ln1_bias_exp_avg_sq_ptr + offset, ln1_bias_mean_square)
+    tl.store(ln1_bias_ptr + offset, ln1_bias_updated)
+
+
+def run_finish_ln1_fc1_backward_adam(
+    fc1_bias_exp_avg, fc1_bias_exp_avg_sq, fc1_bias, ln1_weight_exp_avg, ln1_weight_exp_avg_sq, ln1_weight,
+    ln1_bias_exp_avg, ln1_bias_exp_avg_sq, ln1_bias, d_ln1_weight_partial, d_ln1_bias_partial,
+    d_fc1_bias_partial, beta1, one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size,
+    programs, PROGRAMS=32, BLOCK=64,
+):
+    """Finishes sums: few numbers, so small tiles spread them over programs."""
+    grid = (triton.cdiv(128, BLOCK),)
+    launch(
+        finish_ln1_fc1_backward_adam, grid, fc1_bias_exp_avg, fc1_bias_exp_avg_sq, fc1_bias, ln1_weight_exp_avg,
+        ln1_weight_exp_avg_sq, ln1_weight, ln1_bias_exp_avg, ln1_bias_exp_avg_sq, ln1_bias, d_ln1_weight_partial,
+        d_ln1_bias_partial, d_fc1_bias_partial, beta1, one_minus_beta1, beta2, one_minus_beta2, root_correction,
+        eps, step_size, programs, PROGRAMS=PROGRAMS, BLOCK=BLOCK, num_warps=4,
+    )
+
+
+@triton.jit
+def fc1_weight_adam(
+    d_fc1_weight_ptr,
+    fc1_weight_exp_avg_ptr,
+    fc1_weight_exp_avg_sq_ptr,
+    fc1_weight_ptr,
+    beta1,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    root_correction,
+    eps,
+    step_size,
+    BLOCK: tl.constexpr,
+):
+    """update of fc1.weight."""
+    offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    fc1_weight_exp_avg = tl.load(fc1_weight_exp_avg_ptr + offset)
+    d_fc1_weight = tl.load(d_fc1_weight_ptr + offset)
+    fc1_weight_exp_avg_sq = tl.load(fc1_weight_exp_avg_sq_ptr + offset)
+    fc1_weight = tl.load(fc1_weight_ptr + offset)
+
+    # update of fc1.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    mean = beta1 * fc1_weight_exp_avg + one_minus_beta1 * d_fc1_weight
+    mean_square = beta2 * fc1_weight_exp_avg_sq + one_minus_beta2 * d_fc1_weight * d_fc1_weight
+    denominator = tl.sqrt(mean_square) / root_correction + eps
+    updated = fc1_weight - step_size * mean / denominator
+
+    tl.store(fc1_weight_exp_avg_ptr + offset, mean)
+    tl.store(fc1_weight_exp_avg_sq_ptr + offset, mean_square)
+    tl.store(fc1_weight_ptr + offset, updated)
+
+
+def run_fc1_weight_adam(
+    d_fc1_weight, fc1_weight_exp_avg, fc1_weight_exp_avg_sq, fc1_weight, beta1, one_minus_beta1, beta2,
+    one_minus_beta2, root_correction, eps, step_size, BLOCK=1024,
+):
+    """1024 elements a program: 4 warps, 8 elements a thread."""
+    grid = (triton.cdiv(8192, BLOCK),)
+    launch(
+        fc1_weight_adam, grid, d_fc1_weight, fc1_weight_exp_avg, fc1_weight_exp_avg_sq, fc1_weight, beta1,
+        one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size, BLOCK=BLOCK, num_warps=4,
+    )
+
+
+@triton.jit
+def fc2_weight_adam(
+    d_fc2_weight_ptr,
+    fc2_weight_exp_avg_ptr,
+    fc2_weight_exp_avg_sq_ptr,
+    fc2_weight_ptr,
+    beta1,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    root_correction,
+    eps,
+    step_size,
+    BLOCK: tl.constexpr,
+):
+    """update of fc2.weight."""
+    offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    fc2_weight_exp_avg = tl.load(fc2_weight_exp_avg_ptr + offset)
+    d_fc2_weight = tl.load(d_fc2_weight_ptr + offset)
+    fc2_weight_exp_avg_sq = tl.load(fc2_weight_exp_avg_sq_ptr + offset)
+    fc2_weight = tl.load(fc2_weight_ptr + offset)
+
+    # update of fc2.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    mean = beta1 * fc2_weight_exp_avg + one_minus_beta1 * d_fc2_weight
+    mean_square = beta2 * fc2_weight_exp_avg_sq + one_minus_beta2 * d_fc2_weight * d_fc2_weight
+    denominator = tl.sqrt(mean_square) / root_correction + eps
+    updated = fc2_weight - step_size * mean / denominator
+
+    tl.store(fc2_weight_exp_avg_ptr + offset, mean)
+    tl.store(fc2_weight_exp_avg_sq_ptr + offset, mean_square)
+    tl.store(fc2_weight_ptr + offset, updated)
+
+
+def run_fc2_weight_adam(
+    d_fc2_weight, fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, beta1, one_minus_beta1, beta2,
+    one_minus_beta2, root_correction, eps, step_size, BLOCK=1024,
+):
+    """1024 elements a program: 4 warps, 8 elements a thread."""
+    grid = (triton.cdiv(16384, BLOCK),)
+    launch(
+        fc2_weight_adam, grid, d_fc2_weight, fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, beta1,
+        one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size, BLOCK=BLOCK, num_warps=4,
+    )
+
+
+@triton.jit
+def fc3_weight_adam(
+    d_fc3_weight_ptr,
+    fc3_weight_exp_avg_ptr,
+    fc3_weight_exp_avg_sq_ptr,
+    fc3_weight_ptr,
+    beta1,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    root_correction,
+    eps,
+    step_size,
+    BLOCK: tl.constexpr,
+):
+    """update of fc3.weight."""
+    offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    fc3_weight_exp_avg = tl.load(fc3_weight_exp_avg_ptr + offset)
+    d_fc3_weight = tl.load(d_fc3_weight_ptr + offset)
+    fc3_weight_exp_avg_sq = tl.load(fc3_weight_exp_avg_sq_ptr + offset)
+    fc3_weight = tl.load(fc3_weight_ptr + offset)
+
+    # update of fc3.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    mean = beta1 * fc3_weight_exp_avg + one_minus_beta1 * d_fc3_weight
+    mean_square = beta2 * fc3_weight_exp_avg_sq + one_minus_beta2 * d_fc3_weight * d_fc3_weight
+    denominator = tl.sqrt(mean_square) / root_correction + eps
+    updated = fc3_weight - step_size * mean / denominator
+
+    tl.store(fc3_weight_exp_avg_ptr + offset, mean)
+    tl.store(fc3_weight_exp_avg_sq_ptr + offset, mean_square)
+    tl.store(fc3_weight_ptr + offset, updated)
+
+
+def run_fc3_weight_adam(
+    d_fc3_weight, fc3_weight_exp_avg, fc3_weight_exp_avg_sq, fc3_weight, beta1, one_minus_beta1, beta2,
+    one_minus_beta2, root_correction, eps, step_size, BLOCK=256,
+):
+    """256 elements a program: 4 warps, 2 elements a thread."""
+    grid = (triton.cdiv(1280, BLOCK),)
+    launch(
+        fc3_weight_adam, grid, d_fc3_weight, fc3_weight_exp_avg, fc3_weight_exp_avg_sq, fc3_weight, beta1,
+        one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size, BLOCK=BLOCK, num_warps=4,
+    )
+
+
+def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
+    """Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""
+    one_minus_beta1 = 1.0 - beta1
+    one_minus_beta2 = 1.0 - beta2
+    root_correction = math.sqrt(1.0 - beta2**step)
+    step_size = lr / (1.0 - beta1**step)
+    torch.mm(t["x"], t["fc1.weight"].T, out=t["fc1.product"])
+    run_fc1_ln1_relu(
+        t["fc1.product"], t["fc1.bias"], t["ln1.weight"], t["ln1.bias"], t["ln1.mean"], t["ln1.rstd"], t["relu"],
+        batch,
+    )
+    torch.mm(t["relu"], t["fc2.weight"].T, out=t["fc2.product"])
+    run_fc2_to_h(
+        t["fc2.product"], t["fc2.bias"], t["ln2.weight"], t["ln2.bias"], t["relu"], t["ln2.mean"], t["ln2.rstd"],
+        t["h"], batch,
+    )
+    torch.mm(t["h"], t["fc3.weight"].T, out=t["fc3.product"])
+    run_fc3_loss_accuracy(
+        t["fc3.product"], t["fc3.bias"], t["y"], t["fc3"], t["loss.row_max"], t["loss.sum_exp"],
+        t["loss.total:partial"], t["loss.count:partial"], t["accuracy.sum:partial"], batch, programs,
+    )
+    run_finish_loss_accuracy(
+        t["loss.total:partial"], t["loss.count:partial"], t["accuracy.sum:partial"], t["loss.count"], t["loss"],
+        t["accuracy"], batch, programs,
+    )
+    run_loss_fc3_backward(
+        t["fc3.product"], t["fc3.bias"], t["loss.row_max"], t["y"], t["loss.count"], t["loss.sum_exp"],
+        t["fc3.d_fc3"], t["fc3.d_fc3_bias:partial"], batch, programs,
+    )
+    run_finish_fc3_backward_adam(
+        t["fc3.bias.exp_avg"], t["fc3.bias.exp_avg_sq"], t["fc3.bias"], t["fc3.d_fc3_bias:partial"], beta1,
+        one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size, programs,
+    )
+    torch.mm(t["fc3.d_fc3"], t["fc3.weight"], out=t["h.d_h"])
+    torch.mm(t["fc3.d_fc3"].T, t["h"], out=t["fc3.d_fc3_weight"])
+    run_tanh_ln2_fc2_backward(
+        t["fc2.product"], t["fc2.bias"], t["ln2.mean"], t["ln2.rstd"], t["ln2.weight"], t["ln2.bias"],
+        t["h.d_h"], t["ln2.d_x"], t["ln2.d_ln2_weight:partial"], t["ln2.d_ln2_bias:partial"],
+        t["fc2.d_fc2_bias:partial"], batch, programs,
+    )
+    run_finish_ln2_fc2_backward_adam(
+        t["fc2.bias.exp_avg"], t["fc2.bias.exp_avg_sq"], t["fc2.bias"], t["ln2.weight.exp_avg"],
+        t["ln2.weight.exp_avg_sq"], t["ln2.weight"], t["ln2.bias.exp_avg"], t["ln2.bias.exp_avg_sq"],
+        t["ln2.bias"], t["ln2.d_ln2_weight:partial"], t["ln2.d_ln2_bias:partial"], t["fc2.d_fc2_bias:partial"],
+        beta1, one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size, programs,
+    )
+    torch.mm(t["ln2.d_x"], t["fc2.weight"], out=t["fc2.matmul"])
+    torch.mm(t["ln2.d_x"].T, t["relu"], out=t["fc2.d_fc2_weight"])
+    run_relu_ln1_fc1_backward(
+        t["fc1.product"], t["fc1.bias"], t["ln1.mean"], t["ln1.rstd"], t["ln1.weight"], t["ln1.bias"],
+        t["h.d_h"], t["fc2.matmul"], t["ln1.d_x"], t["ln1.d_ln1_weight:partial"], t["ln1.d_ln1_bias:partial"],
+        t["fc1.d_fc1_bias:partial"], batch, programs,
+    )
+    run_finish_ln1_fc1_backward_adam(
+        t["fc1.bias.exp_avg"], t["fc1.bias.exp_avg_sq"], t["fc1.bias"], t["ln1.weight.exp_avg"],
+        t["ln1.weight.exp_avg_sq"], t["ln1.weight"], t["ln1.bias.exp_avg"], t["ln1.bias.exp_avg_sq"],
+        t["ln1.bias"], t["ln1.d_ln1_weight:partial"], t["ln1.d_ln1_bias:partial"], t["fc1.d_fc1_bias:partial"],
+        beta1, one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size, programs,
+    )
+    torch.mm(t["ln1.d_x"].T, t["x"], out=t["fc1.d_fc1_weight"])
+    run_fc1_weight_adam(
+        t["fc1.d_fc1_weight"], t["fc1.weight.exp_avg"], t["fc1.weight.exp_avg_sq"], t["fc1.weight"], beta1,
+        one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size,
+    )
+    run_fc2_weight_adam(
+        t["fc2.d_fc2_weight"], t["fc2.weight.exp_avg"], t["fc2.weight.exp_avg_sq"], t["fc2.weight"], beta1,
+        one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size,
+    )
+    run_fc3_weight_adam(
+        t["fc3.d_fc3_weight"], t["fc3.weight.exp_avg"], t["fc3.weight.exp_avg_sq"], t["fc3.weight"], beta1,
+        one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size,
+    )
+
+
+def main():
+    """Run once on made-up tensors, on a GPU or under the interpreter (TRITON_INTERPRET=1)."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    batch = 5
+    t = {}
+    t["x"] = torch.rand((batch, 64), dtype=torch.float32, device=device)
+    t["y"] = torch.zeros((batch,), dtype=torch.int64, device=device)
+    t["fc1.weight"] = torch.rand((128, 64), dtype=torch.float32, device=device)
+    t["fc1.bias"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["ln1.weight"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["ln1.bias"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["fc2.weight"] = torch.rand((128, 128), dtype=torch.float32, device=device)
+    t["fc2.bias"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["ln2.weight"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["ln2.bias"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["fc3.weight"] = torch.rand((10, 128), dtype=torch.float32, device=device)
+    t["fc3.bias"] = torch.rand((10,), dtype=torch.float32, device=device)
+    t["fc1.weight.exp_avg"] = torch.rand((128, 64), dtype=torch.float32, device=device)
+    t["fc1.weight.exp_avg_sq"] = torch.rand((128, 64), dtype=torch.float32, device=device)
+    t["fc1.bias.exp_avg"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["fc1.bias.exp_avg_sq"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["ln1.weight.exp_avg"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["ln1.weight.exp_avg_sq"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["ln1.bias.exp_avg"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["ln1.bias.exp_avg_sq"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["fc2.weight.exp_avg"] = torch.rand((128, 128), dtype=torch.float32, device=device)
+    t["fc2.weight.exp_avg_sq"] = torch.rand((128, 128), dtype=torch.float32, device=device)
+    t["fc2.bias.exp_avg"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["fc2.bias.exp_avg_sq"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["ln2.weight.exp_avg"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["ln2.weight.exp_avg_sq"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["ln2.bias.exp_avg"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["ln2.bias.exp_avg_sq"] = torch.rand((128,), dtype=torch.float32, device=device)
+    t["fc3.weight.exp_avg"] = torch.rand((10, 128), dtype=torch.float32, device=device)
+    t["fc3.weight.exp_avg_sq"] = torch.rand((10, 128), dtype=torch.float32, device=device)
+    t["fc3.bias.exp_avg"] = torch.rand((10,), dtype=torch.float32, device=device)
+    t["fc3.bias.exp_avg_sq"] = torch.rand((10,), dtype=torch.float32, device=device)
+    t["fc1.product"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
+    t["ln1.mean"] = torch.empty((batch, 1), dtype=torch.float32, device=device)
+    t["ln1.rstd"] = torch.empty((batch, 1), dtype=torch.float32, device=device)
+    t["relu"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
+    t["fc2.product"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
+    t["ln2.mean"] = torch.empty((batch, 1), dtype=torch.float32, device=device)
+    t["ln2.rstd"] = torch.empty((batch, 1), dtype=torch.float32, device=device)
+    t["h"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
+    t["fc3.product"] = torch.empty((batch, 10), dtype=torch.float32, device=device)
+    t["fc3"] = torch.empty((batch, 10), dtype=torch.float32, device=device)
+    t["loss.row_max"] = torch.empty((batch, 1), dtype=torch.float32, device=device)
+    t["loss.sum_exp"] = torch.empty((batch, 1), dtype=torch.float32, device=device)
+    t["loss.total:partial"] = torch.empty((1, 1, 1), dtype=torch.float32, device=device)
+    t["loss.count:partial"] = torch.empty((1, 1, 1), dtype=torch.float32, device=device)
+    t["accuracy.sum:partial"] = torch.empty((1, 1), dtype=torch.float32, device=device)
+    t["loss.count"] = torch.empty((1, 1), dtype=torch.float32, device=device)
+    t["loss"] = torch.empty((), dtype=torch.float32, device=device)
+    t["accuracy"] = torch.empty((), dtype=torch.float32, device=device)
+    t["fc3.d_fc3"] = torch.empty((batch, 10), dtype=torch.float32, device=device)
+    t["fc3.d_fc3_bias:partial"] = torch.empty((1, 1, 10), dtype=torch.float32, device=device)
+    t["h.d_h"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
+    t["fc3.d_fc3_weight"] = torch.empty((10, 128), dtype=torch.float32, device=device)
+    t["ln2.d_x"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
+    t["ln2.d_ln2_weight:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
+    t["ln2.d_ln2_bias:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
+    t["fc2.d_fc2_bias:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
+    t["fc2.matmul"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
+    t["fc2.d_fc2_weight"] = torch.empty((128, 128), dtype=torch.float32, device=device)
+    t["ln1.d_x"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
+    t["ln1.d_ln1_weight:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
+    t["ln1.d_ln1_bias:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
+    t["fc1.d_fc1_bias:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
+    t["fc1.d_fc1_weight"] = torch.empty((128, 64), dtype=torch.float32, device=device)
+    run(t, batch=batch, lr=0.5, beta1=0.5, beta2=0.5, eps=0.5, step=0.5)
+    for name, tensor in t.items():
+        print(f"{name}: {tuple(tensor.shape)}, mean {tensor.double().mean().item():.6g}")
+
+
+if __name__ == "__main__":
+    main()
