@@ -1,4 +1,4 @@
-"""Every op of the catalogue compiles ahead of time, forward and backward, for every architecture, and nothing spills."""
+"""Every op of the catalogue compiles ahead of time for every architecture, forward and backward, and nothing spills."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-# plan of digits: 13 kernels and 8 library calls, 4,260,176 bytes at batch 256, fusion greedy
+# plan of digits: 12 kernels and 8 library calls, 4,260,136 bytes at batch 256, fusion greedy
 #   matmul_fc1_product: library, 229,376 bytes
 #     reads  x, fc1.weight
 #     covers fc1.product
@@ -27,10 +27,10 @@
 #     reads  nothing, partials of loss.total, partials of loss.count, partials of accuracy.sum
 #     covers loss.total, loss.count, loss, accuracy.sum, accuracy
 #     writes loss.count, loss, accuracy
-#   loss_fc3_backward: column, 24,620 bytes
-#     reads  fc3.product, fc3.bias, loss.row_max, y, loss.count, loss.sum_exp
+#   loss_fc3_backward: column, 24,580 bytes
+#     reads  fc3, loss.row_max, y, loss.count, loss.sum_exp
 #     covers loss.div, loss.d_row, loss.softmax, loss.one_hot, loss.sub, fc3.d_fc3, fc3.d_fc3_bias
-#     again  fc3, loss.shifted, loss.exp, loss.is_target, loss.counted
+#     again  loss.shifted, loss.exp, loss.is_target, loss.counted
 #     writes fc3.d_fc3, partials of fc3.d_fc3_bias
 #   finish_fc3_backward_adam: finish, 240 bytes
 #     reads  fc3.bias.exp_avg, fc3.bias.exp_avg_sq, fc3.bias, partials of fc3.d_fc3_bias
@@ -49,10 +49,6 @@
 #     covers tanh.mul, tanh.sub, ln2.d_ln2, ln2.d_normalized, ln2.sum_2, ln2.mean_d_normalized, ln2.mul_1, ln2.sum_3, ln2.projection, ln2.sub, ln2.mul_2, ln2.sub_1, ln2.d_x, ln2.d_weight, ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias
 #     again  fc2, ln2.centered, ln2.normalized, ln2.scaled, ln2, tanh
 #     writes ln2.d_x, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias
-#   finish_ln2_fc2_backward_adam: finish, 9,216 bytes
-#     reads  fc2.bias.exp_avg, fc2.bias.exp_avg_sq, fc2.bias, ln2.weight.exp_avg, ln2.weight.exp_avg_sq, ln2.weight, ln2.bias.exp_avg, ln2.bias.exp_avg_sq, ln2.bias, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias
-#     covers ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias, fc2.bias.mul, fc2.bias.mul_1, fc2.bias.mean, fc2.bias.mul_2, fc2.bias.mul_3, fc2.bias.mul_4, fc2.bias.mean_square, fc2.bias.sqrt, fc2.bias.div, fc2.bias.denominator, fc2.bias.mul_5, fc2.bias.div_1, fc2.bias.updated, ln2.weight.mul, ln2.weight.mul_1, ln2.weight.mean, ln2.weight.mul_2, ln2.weight.mul_3, ln2.weight.mul_4, ln2.weight.mean_square, ln2.weight.sqrt, ln2.weight.div, ln2.weight.denominator, ln2.weight.mul_5, ln2.weight.div_1, ln2.weight.updated, ln2.bias.mul, ln2.bias.mul_1, ln2.bias.mean, ln2.bias.mul_2, ln2.bias.mul_3, ln2.bias.mul_4, ln2.bias.mean_square, ln2.bias.sqrt, ln2.bias.div, ln2.bias.denominator, ln2.bias.mul_5, ln2.bias.div_1, ln2.bias.updated
-#     writes fc2.bias.mean, fc2.bias.mean_square, fc2.bias.updated, ln2.weight.mean, ln2.weight.mean_square, ln2.weight.updated, ln2.bias.mean, ln2.bias.mean_square, ln2.bias.updated
 #   matmul_fc2_matmul: library, 327,680 bytes
 #     reads  ln2.d_x, fc2.weight
 #     covers fc2.matmul
@@ -66,10 +62,10 @@
 #     covers relu.d_relu, relu.le, ln1.d_ln1, ln1.d_normalized, ln1.sum_2, ln1.mean_d_normalized, ln1.mul_1, ln1.sum_3, ln1.projection, ln1.sub, ln1.mul_2, ln1.sub_1, ln1.d_x, ln1.d_weight, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias
 #     again  fc1, ln1.centered, ln1.normalized, ln1.scaled, ln1
 #     writes ln1.d_x, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
-#   finish_ln1_fc1_backward_adam: finish, 9,216 bytes
-#     reads  fc1.bias.exp_avg, fc1.bias.exp_avg_sq, fc1.bias, ln1.weight.exp_avg, ln1.weight.exp_avg_sq, ln1.weight, ln1.bias.exp_avg, ln1.bias.exp_avg_sq, ln1.bias, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
-#     covers ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias, fc1.bias.mul, fc1.bias.mul_1, fc1.bias.mean, fc1.bias.mul_2, fc1.bias.mul_3, fc1.bias.mul_4, fc1.bias.mean_square, fc1.bias.sqrt, fc1.bias.div, fc1.bias.denominator, fc1.bias.mul_5, fc1.bias.div_1, fc1.bias.updated, ln1.weight.mul, ln1.weight.mul_1, ln1.weight.mean, ln1.weight.mul_2, ln1.weight.mul_3, ln1.weight.mul_4, ln1.weight.mean_square, ln1.weight.sqrt, ln1.weight.div, ln1.weight.denominator, ln1.weight.mul_5, ln1.weight.div_1, ln1.weight.updated, ln1.bias.mul, ln1.bias.mul_1, ln1.bias.mean, ln1.bias.mul_2, ln1.bias.mul_3, ln1.bias.mul_4, ln1.bias.mean_square, ln1.bias.sqrt, ln1.bias.div, ln1.bias.denominator, ln1.bias.mul_5, ln1.bias.div_1, ln1.bias.updated
-#     writes fc1.bias.mean, fc1.bias.mean_square, fc1.bias.updated, ln1.weight.mean, ln1.weight.mean_square, ln1.weight.updated, ln1.bias.mean, ln1.bias.mean_square, ln1.bias.updated
+#   finish_ln2_to_fc1_backward_adam: finish, 18,432 bytes
+#     reads  fc1.bias.exp_avg, fc1.bias.exp_avg_sq, fc1.bias, ln1.weight.exp_avg, ln1.weight.exp_avg_sq, ln1.weight, ln1.bias.exp_avg, ln1.bias.exp_avg_sq, ln1.bias, fc2.bias.exp_avg, fc2.bias.exp_avg_sq, fc2.bias, ln2.weight.exp_avg, ln2.weight.exp_avg_sq, ln2.weight, ln2.bias.exp_avg, ln2.bias.exp_avg_sq, ln2.bias, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
+#     covers ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias, fc1.bias.mul, fc1.bias.mul_1, fc1.bias.mean, fc1.bias.mul_2, fc1.bias.mul_3, fc1.bias.mul_4, fc1.bias.mean_square, fc1.bias.sqrt, fc1.bias.div, fc1.bias.denominator, fc1.bias.mul_5, fc1.bias.div_1, fc1.bias.updated, ln1.weight.mul, ln1.weight.mul_1, ln1.weight.mean, ln1.weight.mul_2, ln1.weight.mul_3, ln1.weight.mul_4, ln1.weight.mean_square, ln1.weight.sqrt, ln1.weight.div, ln1.weight.denominator, ln1.weight.mul_5, ln1.weight.div_1, ln1.weight.updated, ln1.bias.mul, ln1.bias.mul_1, ln1.bias.mean, ln1.bias.mul_2, ln1.bias.mul_3, ln1.bias.mul_4, ln1.bias.mean_square, ln1.bias.sqrt, ln1.bias.div, ln1.bias.denominator, ln1.bias.mul_5, ln1.bias.div_1, ln1.bias.updated, fc2.bias.mul, fc2.bias.mul_1, fc2.bias.mean, fc2.bias.mul_2, fc2.bias.mul_3, fc2.bias.mul_4, fc2.bias.mean_square, fc2.bias.sqrt, fc2.bias.div, fc2.bias.denominator, fc2.bias.mul_5, fc2.bias.div_1, fc2.bias.updated, ln2.weight.mul, ln2.weight.mul_1, ln2.weight.mean, ln2.weight.mul_2, ln2.weight.mul_3, ln2.weight.mul_4, ln2.weight.mean_square, ln2.weight.sqrt, ln2.weight.div, ln2.weight.denominator, ln2.weight.mul_5, ln2.weight.div_1, ln2.weight.updated, ln2.bias.mul, ln2.bias.mul_1, ln2.bias.mean, ln2.bias.mul_2, ln2.bias.mul_3, ln2.bias.mul_4, ln2.bias.mean_square, ln2.bias.sqrt, ln2.bias.div, ln2.bias.denominator, ln2.bias.mul_5, ln2.bias.div_1, ln2.bias.updated
+#     writes fc1.bias.mean, fc1.bias.mean_square, fc1.bias.updated, ln1.weight.mean, ln1.weight.mean_square, ln1.weight.updated, ln1.bias.mean, ln1.bias.mean_square, ln1.bias.updated, fc2.bias.mean, fc2.bias.mean_square, fc2.bias.updated, ln2.weight.mean, ln2.weight.mean_square, ln2.weight.updated, ln2.bias.mean, ln2.bias.mean_square, ln2.bias.updated
 #   matmul_fc1_d_fc1_weight: library, 229,376 bytes
 #     reads  ln1.d_x, x
 #     covers fc1.d_fc1_weight
@@ -89,7 +85,7 @@
 
 # Triton kernels of the graph digits, generated by tritonnotes 0.1.0.
 #
-# 13 generated kernels and 8 library calls; 4,260,176 bytes a run at batch 256.
+# 12 generated kernels and 8 library calls; 4,260,136 bytes a run at batch 256.
 #
 # matmul_fc1_product: library, 229,376 bytes
 #     fc1
@@ -105,7 +101,7 @@
 #     fc3, loss, accuracy
 # finish_loss_accuracy: finish, 12 bytes
 #     loss, accuracy
-# loss_fc3_backward: column, 24,620 bytes
+# loss_fc3_backward: column, 24,580 bytes
 #     loss, fc3
 # finish_fc3_backward_adam: finish, 240 bytes
 #     fc3, fc3.bias
@@ -115,16 +111,14 @@
 #     fc3
 # tanh_ln2_fc2_backward: row and column, 396,800 bytes
 #     tanh, ln2, fc2
-# finish_ln2_fc2_backward_adam: finish, 9,216 bytes
-#     ln2, fc2, fc2.bias, ln2.weight, ln2.bias
 # matmul_fc2_matmul: library, 327,680 bytes
 #     fc2
 # matmul_fc2_d_fc2_weight: library, 327,680 bytes
 #     fc2
 # relu_ln1_fc1_backward: row and column, 527,872 bytes
 #     relu, ln1, fc1
-# finish_ln1_fc1_backward_adam: finish, 9,216 bytes
-#     ln1, fc1, fc1.bias, ln1.weight, ln1.bias
+# finish_ln2_to_fc1_backward_adam: finish, 18,432 bytes
+#     ln2, fc2, ln1, fc1, fc1.bias, ln1.weight, ln1.bias, fc2.bias, ln2.weight, ln2.bias
 # matmul_fc1_d_fc1_weight: library, 229,376 bytes
 #     fc1
 # fc1_weight_adam: elementwise, 229,376 bytes
@@ -445,8 +439,7 @@ def run_finish_loss_accuracy(
 
 @triton.jit
 def loss_fc3_backward(
-    product_ptr,
-    fc3_bias_ptr,
+    fc3_ptr,
     row_max_ptr,
     y_ptr,
     count_ptr,
@@ -459,11 +452,10 @@ def loss_fc3_backward(
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """gradient of loss, gradient of fc3. Computes fc3, loss again: that moves fewer bytes than loading it."""
+    """gradient of loss, gradient of fc3. Computes loss again: that moves fewer bytes than loading it."""
     program = tl.program_id(0)
     col = tl.arange(0, BLOCK)[None, :]
     in_cols = col < COLS
-    fc3_bias = tl.load(fc3_bias_ptr + col, mask=in_cols)
     count = tl.load(count_ptr)
 
     d_fc3_bias = tl.full([1, BLOCK], 0.0, tl.float32)
@@ -472,13 +464,10 @@ def loss_fc3_backward(
         in_rows = row < batch
         mask = in_rows & in_cols
         cell = row * COLS + col
-        product = tl.load(product_ptr + cell, mask=mask)
+        fc3 = tl.load(fc3_ptr + cell, mask=mask)
         row_max = tl.load(row_max_ptr + row, mask=in_rows)
         y = tl.load(y_ptr + row, mask=in_rows)
         sum_exp = tl.load(sum_exp_ptr + row, mask=in_rows)
-
-        # fc3, linear: x · weightᵀ + bias
-        fc3 = product + fc3_bias
 
         # loss, cross_entropy: log Σ exp(logits) − logits[target], averaged over the targets that are not
         # ignore_index
@@ -501,14 +490,14 @@ def loss_fc3_backward(
 
 
 def run_loss_fc3_backward(
-    product, fc3_bias, row_max, y, count, sum_exp, d_fc3, d_fc3_bias_partial, batch, programs, ROWS=64,
+    fc3, row_max, y, count, sum_exp, d_fc3, d_fc3_bias_partial, batch, programs, ROWS=64,
 ):
     """64 rows of 10 a program: 1,024 elements keep 4 warps busy without spilling. A fixed number of programs walks
     over all rows, so few partial sums are left to add up."""
     grid = (programs,)
     launch(
-        loss_fc3_backward, grid, product, fc3_bias, row_max, y, count, sum_exp, d_fc3, d_fc3_bias_partial, batch,
-        programs, COLS=10, ROWS=ROWS, BLOCK=16, num_warps=4,
+        loss_fc3_backward, grid, fc3, row_max, y, count, sum_exp, d_fc3, d_fc3_bias_partial, batch, programs,
+        COLS=10, ROWS=ROWS, BLOCK=16, num_warps=4,
     )
 
 
@@ -657,104 +646,6 @@ def run_tanh_ln2_fc2_backward(
 
 
 @triton.jit
-def finish_ln2_fc2_backward_adam(
-    fc2_bias_exp_avg_ptr,
-    fc2_bias_exp_avg_sq_ptr,
-    fc2_bias_ptr,
-    ln2_weight_exp_avg_ptr,
-    ln2_weight_exp_avg_sq_ptr,
-    ln2_weight_ptr,
-    ln2_bias_exp_avg_ptr,
-    ln2_bias_exp_avg_sq_ptr,
-    ln2_bias_ptr,
-    d_ln2_weight_partial_ptr,
-    d_ln2_bias_partial_ptr,
-    d_fc2_bias_partial_ptr,
-    beta1,
-    one_minus_beta1,
-    beta2,
-    one_minus_beta2,
-    root_correction,
-    eps,
-    step_size,
-    programs,
-    PROGRAMS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """gradient of ln2, gradient of fc2, update of fc2.bias, update of ln2.weight, update of ln2.bias."""
-    offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-
-    # Sums over all rows: add up what each program left, always in the same order.
-    d_ln2_weight = tl.full([BLOCK], 0.0, tl.float32)
-    d_ln2_bias = tl.full([BLOCK], 0.0, tl.float32)
-    d_fc2_bias = tl.full([BLOCK], 0.0, tl.float32)
-    for first in range(0, programs, PROGRAMS):
-        program = first + tl.arange(0, PROGRAMS)[:, None]
-        cell = program * 128 + offset[None, :]
-        in_programs = program < programs
-        d_ln2_weight += tl.sum(tl.load(d_ln2_weight_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
-        d_ln2_bias += tl.sum(tl.load(d_ln2_bias_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
-        d_fc2_bias += tl.sum(tl.load(d_fc2_bias_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
-
-    fc2_bias_exp_avg = tl.load(fc2_bias_exp_avg_ptr + offset)
-    fc2_bias_exp_avg_sq = tl.load(fc2_bias_exp_avg_sq_ptr + offset)
-    fc2_bias = tl.load(fc2_bias_ptr + offset)
-    ln2_weight_exp_avg = tl.load(ln2_weight_exp_avg_ptr + offset)
-    ln2_weight_exp_avg_sq = tl.load(ln2_weight_exp_avg_sq_ptr + offset)
-    ln2_weight = tl.load(ln2_weight_ptr + offset)
-    ln2_bias_exp_avg = tl.load(ln2_bias_exp_avg_ptr + offset)
-    ln2_bias_exp_avg_sq = tl.load(ln2_bias_exp_avg_sq_ptr + offset)
-    ln2_bias = tl.load(ln2_bias_ptr + offset)
-
-    # update of fc2.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
-    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    mean = beta1 * fc2_bias_exp_avg + one_minus_beta1 * d_fc2_bias
-    mean_square = beta2 * fc2_bias_exp_avg_sq + one_minus_beta2 * d_fc2_bias * d_fc2_bias
-    denominator = tl.sqrt(mean_square) / root_correction + eps
-    updated = fc2_bias - step_size * mean / denominator
-
-    # update of ln2.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
-    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    ln2_weight_mean = beta1 * ln2_weight_exp_avg + one_minus_beta1 * d_ln2_weight
-    ln2_weight_mean_square = beta2 * ln2_weight_exp_avg_sq + one_minus_beta2 * d_ln2_weight * d_ln2_weight
-    ln2_weight_denominator = tl.sqrt(ln2_weight_mean_square) / root_correction + eps
-    ln2_weight_updated = ln2_weight - step_size * ln2_weight_mean / ln2_weight_denominator
-
-    # update of ln2.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
-    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    ln2_bias_mean = beta1 * ln2_bias_exp_avg + one_minus_beta1 * d_ln2_bias
-    ln2_bias_mean_square = beta2 * ln2_bias_exp_avg_sq + one_minus_beta2 * d_ln2_bias * d_ln2_bias
-    ln2_bias_denominator = tl.sqrt(ln2_bias_mean_square) / root_correction + eps
-    ln2_bias_updated = ln2_bias - step_size * ln2_bias_mean / ln2_bias_denominator
-
-    tl.store(fc2_bias_exp_avg_ptr + offset, mean)
-    tl.store(fc2_bias_exp_avg_sq_ptr + offset, mean_square)
-    tl.store(fc2_bias_ptr + offset, updated)
-    tl.store(ln2_weight_exp_avg_ptr + offset, ln2_weight_mean)
-    tl.store(ln2_weight_exp_avg_sq_ptr + offset, ln2_weight_mean_square)
-    tl.store(ln2_weight_ptr + offset, ln2_weight_updated)
-    tl.store(ln2_bias_exp_avg_ptr + offset, ln2_bias_mean)
-    tl.store(ln2_bias_exp_avg_sq_ptr + offset, ln2_bias_mean_square)
-    tl.store(ln2_bias_ptr + offset, ln2_bias_updated)
-
-
-def run_finish_ln2_fc2_backward_adam(
-    fc2_bias_exp_avg, fc2_bias_exp_avg_sq, fc2_bias, ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_weight,
-    ln2_bias_exp_avg, ln2_bias_exp_avg_sq, ln2_bias, d_ln2_weight_partial, d_ln2_bias_partial,
-    d_fc2_bias_partial, beta1, one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size,
-    programs, PROGRAMS=32, BLOCK=64,
-):
-    """Finishes sums: few numbers, so small tiles spread them over programs."""
-    grid = (triton.cdiv(128, BLOCK),)
-    launch(
-        finish_ln2_fc2_backward_adam, grid, fc2_bias_exp_avg, fc2_bias_exp_avg_sq, fc2_bias, ln2_weight_exp_avg,
-        ln2_weight_exp_avg_sq, ln2_weight, ln2_bias_exp_avg, ln2_bias_exp_avg_sq, ln2_bias, d_ln2_weight_partial,
-        d_ln2_bias_partial, d_fc2_bias_partial, beta1, one_minus_beta1, beta2, one_minus_beta2, root_correction,
-        eps, step_size, programs, PROGRAMS=PROGRAMS, BLOCK=BLOCK, num_warps=4,
-    )
-
-
-@triton.jit
 def relu_ln1_fc1_backward(
     product_ptr,
     fc1_bias_ptr,
@@ -844,7 +735,7 @@ def run_relu_ln1_fc1_backward(
 
 
 @triton.jit
-def finish_ln1_fc1_backward_adam(
+def finish_ln2_to_fc1_backward_adam(
     fc1_bias_exp_avg_ptr,
     fc1_bias_exp_avg_sq_ptr,
     fc1_bias_ptr,
@@ -854,6 +745,18 @@ def finish_ln1_fc1_backward_adam(
     ln1_bias_exp_avg_ptr,
     ln1_bias_exp_avg_sq_ptr,
     ln1_bias_ptr,
+    fc2_bias_exp_avg_ptr,
+    fc2_bias_exp_avg_sq_ptr,
+    fc2_bias_ptr,
+    ln2_weight_exp_avg_ptr,
+    ln2_weight_exp_avg_sq_ptr,
+    ln2_weight_ptr,
+    ln2_bias_exp_avg_ptr,
+    ln2_bias_exp_avg_sq_ptr,
+    ln2_bias_ptr,
+    d_ln2_weight_partial_ptr,
+    d_ln2_bias_partial_ptr,
+    d_fc2_bias_partial_ptr,
     d_ln1_weight_partial_ptr,
     d_ln1_bias_partial_ptr,
     d_fc1_bias_partial_ptr,
@@ -868,10 +771,14 @@ def finish_ln1_fc1_backward_adam(
     PROGRAMS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """gradient of ln1, gradient of fc1, update of fc1.bias, update of ln1.weight, update of ln1.bias."""
+    """gradient of ln2, gradient of fc2, gradient of ln1, gradient of fc1, update of fc1.bias, update of ln1.weight,
+    update of ln1.bias, update of fc2.bias, update of ln2.weight, update of ln2.bias."""
     offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
 
     # Sums over all rows: add up what each program left, always in the same order.
+    d_ln2_weight = tl.full([BLOCK], 0.0, tl.float32)
+    d_ln2_bias = tl.full([BLOCK], 0.0, tl.float32)
+    d_fc2_bias = tl.full([BLOCK], 0.0, tl.float32)
     d_ln1_weight = tl.full([BLOCK], 0.0, tl.float32)
     d_ln1_bias = tl.full([BLOCK], 0.0, tl.float32)
     d_fc1_bias = tl.full([BLOCK], 0.0, tl.float32)
@@ -879,6 +786,9 @@ def finish_ln1_fc1_backward_adam(
         program = first + tl.arange(0, PROGRAMS)[:, None]
         cell = program * 128 + offset[None, :]
         in_programs = program < programs
+        d_ln2_weight += tl.sum(tl.load(d_ln2_weight_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
+        d_ln2_bias += tl.sum(tl.load(d_ln2_bias_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
+        d_fc2_bias += tl.sum(tl.load(d_fc2_bias_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
         d_ln1_weight += tl.sum(tl.load(d_ln1_weight_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
         d_ln1_bias += tl.sum(tl.load(d_ln1_bias_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
         d_fc1_bias += tl.sum(tl.load(d_fc1_bias_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
@@ -892,6 +802,15 @@ def finish_ln1_fc1_backward_adam(
     ln1_bias_exp_avg = tl.load(ln1_bias_exp_avg_ptr + offset)
     ln1_bias_exp_avg_sq = tl.load(ln1_bias_exp_avg_sq_ptr + offset)
     ln1_bias = tl.load(ln1_bias_ptr + offset)
+    fc2_bias_exp_avg = tl.load(fc2_bias_exp_avg_ptr + offset)
+    fc2_bias_exp_avg_sq = tl.load(fc2_bias_exp_avg_sq_ptr + offset)
+    fc2_bias = tl.load(fc2_bias_ptr + offset)
+    ln2_weight_exp_avg = tl.load(ln2_weight_exp_avg_ptr + offset)
+    ln2_weight_exp_avg_sq = tl.load(ln2_weight_exp_avg_sq_ptr + offset)
+    ln2_weight = tl.load(ln2_weight_ptr + offset)
+    ln2_bias_exp_avg = tl.load(ln2_bias_exp_avg_ptr + offset)
+    ln2_bias_exp_avg_sq = tl.load(ln2_bias_exp_avg_sq_ptr + offset)
+    ln2_bias = tl.load(ln2_bias_ptr + offset)
 
     # update of fc1.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
     # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
@@ -914,6 +833,27 @@ def finish_ln1_fc1_backward_adam(
     ln1_bias_denominator = tl.sqrt(ln1_bias_mean_square) / root_correction + eps
     ln1_bias_updated = ln1_bias - step_size * ln1_bias_mean / ln1_bias_denominator
 
+    # update of fc2.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    fc2_bias_mean = beta1 * fc2_bias_exp_avg + one_minus_beta1 * d_fc2_bias
+    fc2_bias_mean_square = beta2 * fc2_bias_exp_avg_sq + one_minus_beta2 * d_fc2_bias * d_fc2_bias
+    fc2_bias_denominator = tl.sqrt(fc2_bias_mean_square) / root_correction + eps
+    fc2_bias_updated = fc2_bias - step_size * fc2_bias_mean / fc2_bias_denominator
+
+    # update of ln2.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    ln2_weight_mean = beta1 * ln2_weight_exp_avg + one_minus_beta1 * d_ln2_weight
+    ln2_weight_mean_square = beta2 * ln2_weight_exp_avg_sq + one_minus_beta2 * d_ln2_weight * d_ln2_weight
+    ln2_weight_denominator = tl.sqrt(ln2_weight_mean_square) / root_correction + eps
+    ln2_weight_updated = ln2_weight - step_size * ln2_weight_mean / ln2_weight_denominator
+
+    # update of ln2.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    ln2_bias_mean = beta1 * ln2_bias_exp_avg + one_minus_beta1 * d_ln2_bias
+    ln2_bias_mean_square = beta2 * ln2_bias_exp_avg_sq + one_minus_beta2 * d_ln2_bias * d_ln2_bias
+    ln2_bias_denominator = tl.sqrt(ln2_bias_mean_square) / root_correction + eps
+    ln2_bias_updated = ln2_bias - step_size * ln2_bias_mean / ln2_bias_denominator
+
     tl.store(fc1_bias_exp_avg_ptr + offset, mean)
     tl.store(fc1_bias_exp_avg_sq_ptr + offset, mean_square)
     tl.store(fc1_bias_ptr + offset, updated)
@@ -923,21 +863,35 @@ def finish_ln1_fc1_backward_adam(
     tl.store(ln1_bias_exp_avg_ptr + offset, ln1_bias_mean)
     tl.store(ln1_bias_exp_avg_sq_ptr + offset, ln1_bias_mean_square)
     tl.store(ln1_bias_ptr + offset, ln1_bias_updated)
+    tl.store(fc2_bias_exp_avg_ptr + offset, fc2_bias_mean)
+    tl.store(fc2_bias_exp_avg_sq_ptr + offset, fc2_bias_mean_square)
+    tl.store(fc2_bias_ptr + offset, fc2_bias_updated)
+    tl.store(ln2_weight_exp_avg_ptr + offset, ln2_weight_mean)
+    tl.store(ln2_weight_exp_avg_sq_ptr + offset, ln2_weight_mean_square)
+    tl.store(ln2_weight_ptr + offset, ln2_weight_updated)
+    tl.store(ln2_bias_exp_avg_ptr + offset, ln2_bias_mean)
+    tl.store(ln2_bias_exp_avg_sq_ptr + offset, ln2_bias_mean_square)
+    tl.store(ln2_bias_ptr + offset, ln2_bias_updated)
 
 
-def run_finish_ln1_fc1_backward_adam(
+def run_finish_ln2_to_fc1_backward_adam(
     fc1_bias_exp_avg, fc1_bias_exp_avg_sq, fc1_bias, ln1_weight_exp_avg, ln1_weight_exp_avg_sq, ln1_weight,
-    ln1_bias_exp_avg, ln1_bias_exp_avg_sq, ln1_bias, d_ln1_weight_partial, d_ln1_bias_partial,
+    ln1_bias_exp_avg, ln1_bias_exp_avg_sq, ln1_bias, fc2_bias_exp_avg, fc2_bias_exp_avg_sq, fc2_bias,
+    ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_weight, ln2_bias_exp_avg, ln2_bias_exp_avg_sq, ln2_bias,
+    d_ln2_weight_partial, d_ln2_bias_partial, d_fc2_bias_partial, d_ln1_weight_partial, d_ln1_bias_partial,
     d_fc1_bias_partial, beta1, one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size,
     programs, PROGRAMS=32, BLOCK=64,
 ):
     """Finishes sums: few numbers, so small tiles spread them over programs."""
     grid = (triton.cdiv(128, BLOCK),)
     launch(
-        finish_ln1_fc1_backward_adam, grid, fc1_bias_exp_avg, fc1_bias_exp_avg_sq, fc1_bias, ln1_weight_exp_avg,
-        ln1_weight_exp_avg_sq, ln1_weight, ln1_bias_exp_avg, ln1_bias_exp_avg_sq, ln1_bias, d_ln1_weight_partial,
-        d_ln1_bias_partial, d_fc1_bias_partial, beta1, one_minus_beta1, beta2, one_minus_beta2, root_correction,
-        eps, step_size, programs, PROGRAMS=PROGRAMS, BLOCK=BLOCK, num_warps=4,
+        finish_ln2_to_fc1_backward_adam, grid, fc1_bias_exp_avg, fc1_bias_exp_avg_sq, fc1_bias,
+        ln1_weight_exp_avg, ln1_weight_exp_avg_sq, ln1_weight, ln1_bias_exp_avg, ln1_bias_exp_avg_sq, ln1_bias,
+        fc2_bias_exp_avg, fc2_bias_exp_avg_sq, fc2_bias, ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_weight,
+        ln2_bias_exp_avg, ln2_bias_exp_avg_sq, ln2_bias, d_ln2_weight_partial, d_ln2_bias_partial,
+        d_fc2_bias_partial, d_ln1_weight_partial, d_ln1_bias_partial, d_fc1_bias_partial, beta1, one_minus_beta1,
+        beta2, one_minus_beta2, root_correction, eps, step_size, programs, PROGRAMS=PROGRAMS, BLOCK=BLOCK,
+        num_warps=4,
     )
 
 
@@ -1105,8 +1059,8 @@ def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
         t["accuracy"], batch, programs,
     )
     run_loss_fc3_backward(
-        t["fc3.product"], t["fc3.bias"], t["loss.row_max"], t["y"], t["loss.count"], t["loss.sum_exp"],
-        t["fc3.d_fc3"], t["fc3.d_fc3_bias:partial"], batch, programs,
+        t["fc3"], t["loss.row_max"], t["y"], t["loss.count"], t["loss.sum_exp"], t["fc3.d_fc3"],
+        t["fc3.d_fc3_bias:partial"], batch, programs,
     )
     run_finish_fc3_backward_adam(
         t["fc3.bias.exp_avg"], t["fc3.bias.exp_avg_sq"], t["fc3.bias"], t["fc3.d_fc3_bias:partial"], beta1,
@@ -1119,12 +1073,6 @@ def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
         t["h.d_h"], t["ln2.d_x"], t["ln2.d_ln2_weight:partial"], t["ln2.d_ln2_bias:partial"],
         t["fc2.d_fc2_bias:partial"], batch, programs,
     )
-    run_finish_ln2_fc2_backward_adam(
-        t["fc2.bias.exp_avg"], t["fc2.bias.exp_avg_sq"], t["fc2.bias"], t["ln2.weight.exp_avg"],
-        t["ln2.weight.exp_avg_sq"], t["ln2.weight"], t["ln2.bias.exp_avg"], t["ln2.bias.exp_avg_sq"],
-        t["ln2.bias"], t["ln2.d_ln2_weight:partial"], t["ln2.d_ln2_bias:partial"], t["fc2.d_fc2_bias:partial"],
-        beta1, one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size, programs,
-    )
     torch.mm(t["ln2.d_x"], t["fc2.weight"], out=t["fc2.matmul"])
     torch.mm(t["ln2.d_x"].T, t["relu"], out=t["fc2.d_fc2_weight"])
     run_relu_ln1_fc1_backward(
@@ -1132,11 +1080,14 @@ def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
         t["h.d_h"], t["fc2.matmul"], t["ln1.d_x"], t["ln1.d_ln1_weight:partial"], t["ln1.d_ln1_bias:partial"],
         t["fc1.d_fc1_bias:partial"], batch, programs,
     )
-    run_finish_ln1_fc1_backward_adam(
+    run_finish_ln2_to_fc1_backward_adam(
         t["fc1.bias.exp_avg"], t["fc1.bias.exp_avg_sq"], t["fc1.bias"], t["ln1.weight.exp_avg"],
         t["ln1.weight.exp_avg_sq"], t["ln1.weight"], t["ln1.bias.exp_avg"], t["ln1.bias.exp_avg_sq"],
-        t["ln1.bias"], t["ln1.d_ln1_weight:partial"], t["ln1.d_ln1_bias:partial"], t["fc1.d_fc1_bias:partial"],
-        beta1, one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size, programs,
+        t["ln1.bias"], t["fc2.bias.exp_avg"], t["fc2.bias.exp_avg_sq"], t["fc2.bias"], t["ln2.weight.exp_avg"],
+        t["ln2.weight.exp_avg_sq"], t["ln2.weight"], t["ln2.bias.exp_avg"], t["ln2.bias.exp_avg_sq"],
+        t["ln2.bias"], t["ln2.d_ln2_weight:partial"], t["ln2.d_ln2_bias:partial"], t["fc2.d_fc2_bias:partial"],
+        t["ln1.d_ln1_weight:partial"], t["ln1.d_ln1_bias:partial"], t["fc1.d_fc1_bias:partial"], beta1,
+        one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size, programs,
     )
     torch.mm(t["ln1.d_x"].T, t["x"], out=t["fc1.d_fc1_weight"])
     run_fc1_weight_adam(
