@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 
 import tritonnotes as tn
-from tritonnotes.demo import load_digits
+from tritonnotes.datasets import load_digits
 
 
 @tn.op(reference=torch.nn.functional.mish, domain=(-100, 100))

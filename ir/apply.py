@@ -10,7 +10,7 @@ from .errors import DeclarationError, DTypeError, TritonNotesError
 from .graph import Graph, Region, Scope, Value, plain_number
 from .local_names import capture_names
 from .registry import DESCRIBED, Op, Primitive, lookup
-from .types import DType, Shape, as_shape, bool_, check_attr, check_name, host, promote
+from .types import DType, Shape, as_shape, bool_, check_attr, check_name, host, int64, promote
 
 
 def graph_of(what: str, args: Sequence[object]) -> Graph:
@@ -129,6 +129,8 @@ def _common_dtype(op: Primitive, args: Sequence[Any]) -> DType:
     category = max((_CATEGORIES[d.kind] for d in dtypes if d is not host), default=-1)
     dtypes += [a.dtype for a in values if not a.shape and _CATEGORIES[a.dtype.kind] > category]
     dtypes += [host for a in args if isinstance(a, float)]
+    if set(dtypes) == {bool_} and any(type(a) is int for a in args):
+        dtypes = [int64]  # of every other dtype that it meets, a whole number makes nothing else
     if not dtypes:
         dtypes = [bool_] if all(isinstance(a, bool) for a in args) else [host]
     return promote(dtypes)

@@ -75,6 +75,12 @@ def sum_without_other(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def sum_with_other(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    tl.store(y_ptr, tl.sum(tl.load(x_ptr + i, mask=i < n, other=0.0), axis=0))
+
+
+@triton.jit
 def gather_with_poisoned_index(index_ptr, x_ptr, y_ptr, n, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
     index = tl.load(index_ptr + i, mask=i < n)

@@ -172,8 +172,8 @@ DTYPES: dict[str, tuple[Mistake, str]] = {
         "cross_entropy: target 't' is float32; class indices are int64",
     ),
     "float targets of accuracy": (
-        lambda m: accuracy(m.x, m.x),
-        "accuracy: target 'x' is float32; class indices are int64",
+        lambda m: accuracy(m.x, m.g.input("t", (BATCH,))),
+        "accuracy: target 't' is float32; class indices are int64",
     ),
     "int logits": (lambda m: cross_entropy(m.ints, m.y), r"cross_entropy \(logits: int64\[batch, 4\], target: int64"),
     "a matrix product of two dtypes": (

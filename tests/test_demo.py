@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 
 import tritonnotes as tn
 from tritonnotes.cli import main
-from tritonnotes.demo import CURVE_LIMIT, Curves, MissingExtraError, digits, load_digits, plain, run_demo
+from tritonnotes.datasets import Dataset, MissingExtraError, load_breast_cancer, load_diabetes, load_digits
+from tritonnotes.demo import CURVE_LIMIT, Curves, digits, plain, run_demo
 
 
 def test_a_short_run_reports_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,7 +25,7 @@ def test_a_short_run_reports_everything(tmp_path: Path, capsys: pytest.CaptureFi
     assert found["steps"] == 2 * math.ceil(1437 / 128) == len(found["fused_losses"]) == len(found["eager_losses"])
     assert found["curve_difference"] <= CURVE_LIMIT
     assert found["certified"] and found["ok"]
-    assert found["fused_test_accuracy"] > 0.8 and found["eager_test_accuracy"] > 0.8
+    assert found["fused_scores"]["accuracy"] > 0.8 and found["eager_scores"]["accuracy"] > 0.8
     assert found["bytes_moved"] < found["unfused_bytes_moved"] and found["launches"] < found["unfused_launches"]
     assert found["fused_losses"][0] == pytest.approx(found["eager_losses"][0], rel=1e-5)
     for path in found["files"].values():
@@ -31,7 +33,7 @@ def test_a_short_run_reports_everything(tmp_path: Path, capsys: pytest.CaptureFi
     assert (out / "loss.png").read_bytes().startswith(b"\x89PNG")
     compile((out / "step.py").read_text(encoding="utf-8"), "step.py", "exec")
     assert json.loads((out / "result.json").read_text(encoding="utf-8")) == found
-    for heading in ("Fusion plan", "Numerics certificate", "Test accuracy", "Loss by epoch"):
+    for heading in ("Fusion plan", "Numerics certificate", "Held out", "Loss by epoch"):
         assert heading in shown
 
 
@@ -40,7 +42,7 @@ def test_a_short_run_reports_everything(tmp_path: Path, capsys: pytest.CaptureFi
 def test_the_whole_run_learns_the_digits(seed: int, tmp_path: Path) -> None:
     result = run_demo(digits(), seed=seed, out=tmp_path)
     assert result.ok
-    assert result.fused_test_accuracy >= 0.95 and result.eager_test_accuracy >= 0.95
+    assert result.fused_scores["accuracy"] >= 0.95 and result.eager_scores["accuracy"] >= 0.95
     assert result.curve_difference <= CURVE_LIMIT
 
 
@@ -71,12 +73,31 @@ def test_a_nan_in_a_curve_is_as_far_off_as_can_be() -> None:
 def test_the_test_set_is_held_out() -> None:
     data = load_digits(seed=3)
     assert len(data.x) == 1437 and len(data.test_x) == 360
-    assert float(data.x.min()) == 0.0 and float(data.x.max()) == 1.0
+    assert float(data.x.min()) == 0.0 and float(data.x.max()) == 1.0 and data.y.dtype == torch.int64
     # 1,797 distinct rows in all: nothing of the test set is trained on.
     assert len(torch.unique(torch.cat([data.x, data.test_x]), dim=0)) == 1797
     assert torch.equal(load_digits(seed=3).test_x, data.test_x)
     sizes = [len(x) for _, x, _ in data.batches(500, 1, seed=0)]
     assert sizes == [500, 500, 437]
+
+
+@pytest.mark.parametrize(("load", "rows"), [(load_breast_cancer, (455, 114)), (load_diabetes, (353, 89))])
+def test_features_are_standardized_by_what_training_sees(load: Callable[..., Dataset], rows: tuple[int, int]) -> None:
+    data = load(seed=3)
+    assert (
+        (len(data.x), len(data.test_x)) == rows and data.y.shape == data.x.shape[:1] and data.y.dtype == torch.float32
+    )
+    torch.testing.assert_close(data.x.mean(0), torch.zeros(data.x.shape[1]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(data.x.std(0, correction=0), torch.ones(data.x.shape[1]))
+    assert float(data.test_x.mean(0).abs().max()) > 0.05
+    assert len(torch.unique(torch.cat([data.x, data.test_x]), dim=0)) == sum(rows)
+
+
+def test_one_says_malignant() -> None:
+    data = load_breast_cancer()
+    assert (data.y.sum() + data.test_y.sum(), data.test_y.sum()) == (212, 42)
+    # Malignant tumours are the larger ones: the first feature is the mean radius.
+    assert data.x[data.y == 1, 0].mean() > 0.5 > data.x[data.y == 0, 0].mean()
 
 
 @pytest.mark.parametrize("missing", ["sklearn.datasets", "matplotlib"])

@@ -8,8 +8,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
+from sklearn import metrics
 
 import tritonnotes as tn
+from tritonnotes.datasets import load_breast_cancer
 from tritonnotes.demo import digits, run_demo
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -39,6 +42,55 @@ def test_digits_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit) as stop:
         module.main()
     assert stop.value.code == 0 and shown["console"] is not None
+
+
+@pytest.mark.parametrize("name", ["breast_cancer", "diabetes"])
+def test_example_matches_eager_step_by_step(name: str, tmp_path: Path) -> None:
+    result = example(name).train(out=tmp_path)
+    assert result.ok and result.steps == len(result.fused_losses) > 80
+    differences = [abs(f - e) / e for f, e in zip(result.fused_losses, result.eager_losses, strict=True)]
+    assert max(differences) < 1e-5
+    assert sum(result.fused_losses[-5:]) < 0.7 * sum(result.fused_losses[:5])
+    assert result.fused_scores == pytest.approx(result.eager_scores, rel=1e-4)
+
+
+def test_examples_are_run_as_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("breast_cancer", "diabetes"):
+        module = example(name)
+        monkeypatch.setattr(module, "run_demo", lambda *given, **settings: run_demo(*given, **settings | REDUCED))
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as stop:
+            module.main()
+        assert stop.value.code == 0 and (tmp_path / "tritonnotes-demo" / name / "loss.png").exists()
+
+
+REDUCED = {"epochs": 1, "console": None}
+
+
+def test_scores_of_tumours_held_out_are_those_of_scikit_learn() -> None:
+    """In one batch by the graph's outputs, and in batches of 20 by the accumulator."""
+    module, data = example("breast_cancer"), load_breast_cancer()
+    step = tn.compile_step(module.graph(), optimizer=tn.adam(lr=2e-3))
+    for _, x, y in data.batches(64, 10, seed=0):
+        step(x=x.to(step.device), y=y.to(step.device))
+    x, y = data.test_x.to(step.device), data.test_y.to(step.device)
+    epoch = tn.MetricAccumulator(means=["loss"], counts=["confusion"])
+    with torch.no_grad():
+        whole = step.model(x=x, y=y)
+        for rows in torch.arange(len(x)).split(20):
+            epoch.update(step.model(x=x[rows], y=y[rows]), rows=len(rows))
+    predicted = (whole["logit"] > 0).cpu()
+    assert epoch.mean("loss").item() == pytest.approx(whole["loss"].item(), rel=1e-6)
+    for metric in ("precision", "recall", "f1"):
+        want = getattr(metrics, f"{metric}_score")(data.test_y, predicted)
+        assert 0.85 < want < 1
+        assert whole[metric].item() == pytest.approx(want, rel=1e-6)
+        assert getattr(epoch, metric)().item() == pytest.approx(want, rel=1e-12)
+
+
+def test_numbers_are_predicted_better_than_by_their_mean(tmp_path: Path) -> None:
+    scores = example("diabetes").train(out=tmp_path, epochs=10).fused_scores
+    assert scores["mean_squared_error"] < 0.75 and scores["mean_absolute_error"] < 0.7
 
 
 def test_mish_and_lion_train_and_pass_the_check() -> None:

@@ -213,6 +213,13 @@ def test_masked_lanes_without_other_poison_the_result() -> None:
     assert total == 8
 
 
+@pytest.mark.parametrize("block", [1, 8])
+def test_masked_lanes_take_what_the_load_names(block: int) -> None:
+    total = torch.ones(1)
+    launch(kernels.sum_with_other, (1,), (torch.ones(0), total, 0, block), {})
+    assert total == 0
+
+
 def test_access_is_held_against_the_tensor_it_was_derived_from() -> None:
     # Both tensors lie in one storage: four lanes too many of x are in bounds of y.
     both = torch.zeros(16)

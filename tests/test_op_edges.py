@@ -381,6 +381,18 @@ def test_division_of_integers_names_the_remedy() -> None:
         graph_of(P.div, a=((2,), "int64"), b=((2,), "int64"))
 
 
+@pytest.mark.parametrize("shape", [(2,), ()], ids=str)
+@pytest.mark.parametrize("dtype", ["bool", "int32", "float16"])
+@pytest.mark.parametrize("number", [2, -100, 0.5])
+def test_number_beside_a_value_makes_of_it_what_torch_does(dtype: str, shape: tuple[int, ...], number: float) -> None:
+    x = torch.ones(shape, dtype=getattr(torch, dtype))
+    for build in (lambda x: x * number, lambda x: x != number):
+        want = build(x)
+        graph = graph_of(build, x=(shape, dtype))
+        assert f"torch.{graph.outputs['y'].dtype}" == str(want.dtype)
+        assert torch.equal(formula_values(graph, {"x": x})["y"].to(want.dtype), want)
+
+
 def test_numbers_beside_values_take_their_dtype() -> None:
     graph = Graph("numbers")
     x = graph.input("x", (3,), "float16")

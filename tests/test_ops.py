@@ -31,7 +31,7 @@ from tritonnotes.ir.types import DTYPES, float64
 from tritonnotes.references import REFERENCES, UPDATE_REFERENCES
 
 CATALOGUE = registry.catalogue()
-NO_GRADIENT = {"accuracy", "zero_one_loss"}
+NO_GRADIENT = {name for name, entry in CATALOGUE.items() if entry.note.derivative.startswith("none:")}
 NEEDS_AN_AXIS = {
     "linear",
     "layer_norm",
@@ -47,7 +47,7 @@ NEEDS_AN_AXIS = {
     "nll_loss",
     "js_divergence",
     "entropy",
-    "accuracy",
+    "cosine_embedding_loss",
 }
 DIFFERENTIABLE = sorted(set(CATALOGUE) - NO_GRADIENT)
 SIZES = (1, 2, 7, 33, 64, 200)

@@ -1,5 +1,6 @@
 """Small models as graphs, differentiated, fused and written as Triton kernels that one can read."""
 
+from .accumulator import MetricAccumulator
 from .check import Certificate, check
 from .compile import compile, compile_step
 from .custom import op, update_rule
@@ -23,10 +24,11 @@ from .ir.ops.margins import (
     squared_hinge_loss,
     zero_one_loss,
 )
-from .ir.ops.metrics import accuracy
+from .ir.ops.metrics import accuracy, confusion_matrix, error_rate
 from .ir.ops.normalization import layer_norm
 from .ir.ops.parts import chunk, split
 from .ir.ops.piecewise import celu, elu, hardshrink, hardtanh, leaky_relu, prelu, relu6, selu, softshrink, threshold
+from .ir.ops.rankings import cosine_embedding_loss, margin_ranking_loss, multi_margin_loss, triplet_margin_loss
 from .ir.ops.regression import (
     gaussian_nll_loss,
     huber_loss,
@@ -37,6 +39,7 @@ from .ir.ops.regression import (
     quantile_loss,
     smooth_l1_loss,
 )
+from .ir.ops.scores import f1, precision, recall, specificity
 from .ir.ops.softmax import log_softmax, softmax, softmin
 from .ir.parts import cat, narrow
 from .ir.primitives import (
@@ -85,6 +88,7 @@ __all__ = [
     "Certificate",
     "Dim",
     "Graph",
+    "MetricAccumulator",
     "Model",
     "TrainingStep",
     "TritonNotesError",
@@ -105,7 +109,9 @@ __all__ = [
     "chunk",
     "compile",
     "compile_step",
+    "confusion_matrix",
     "cos",
+    "cosine_embedding_loss",
     "cross_entropy",
     "div",
     "eager",
@@ -114,9 +120,11 @@ __all__ = [
     "embedding",
     "entropy",
     "erf",
+    "error_rate",
     "exp",
     "expm1",
     "exponential_loss",
+    "f1",
     "floor",
     "focal_loss",
     "gaussian_nll_loss",
@@ -140,6 +148,7 @@ __all__ = [
     "log_cosh_loss",
     "log_softmax",
     "logsigmoid",
+    "margin_ranking_loss",
     "matmul",
     "max",
     "maximum",
@@ -149,6 +158,7 @@ __all__ = [
     "mish",
     "mse_loss",
     "mul",
+    "multi_margin_loss",
     "narrow",
     "neg",
     "nll_loss",
@@ -156,8 +166,10 @@ __all__ = [
     "perceptron_loss",
     "poisson_nll_loss",
     "pow",
+    "precision",
     "prelu",
     "quantile_loss",
+    "recall",
     "reglu",
     "relu",
     "relu6",
@@ -176,6 +188,7 @@ __all__ = [
     "softplus",
     "softshrink",
     "softsign",
+    "specificity",
     "split",
     "sqrt",
     "squared_hinge_loss",
@@ -186,6 +199,7 @@ __all__ = [
     "tanhshrink",
     "threshold",
     "transpose",
+    "triplet_margin_loss",
     "update_rule",
     "where",
     "zero_one_loss",

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,20 +23,17 @@ from torch import Tensor
 import tritonnotes as tn
 
 from .codegen.plan import FusionPlan, make_plan
+from .datasets import Dataset, MissingExtraError, load_digits
 from .executor import oracle
 from .ir.joint import joint_graph
 from .ir.registry import Optimizer
-from .tables import certificate_table, epoch_table, plan_table
+from .tables import certificate_table, epoch_table, plan_table, score_table
 from .training import TrainingStep
 
 CURVE_LIMIT = 1e-4
 """How far the fused loss may be from the eager one, relative to it, at any step of the run."""
 
 TorchOptimizer = Callable[[list[Tensor]], torch.optim.Optimizer]
-
-
-class MissingExtraError(tn.TritonNotesError, ImportError):
-    """A package of the `examples` extra is not installed."""
 
 
 def digits() -> tn.Graph:
@@ -51,43 +48,6 @@ def digits() -> tn.Graph:
     loss = tn.cross_entropy(logits, y)
     g.output(logits=logits, loss=loss, accuracy=tn.accuracy(logits, y))
     return g
-
-
-@dataclass(frozen=True)
-class Digits:
-    """scikit-learn's 8×8 digits: pixels in [0, 1], float32 [n, 64]; classes, int64 [n]."""
-
-    x: Tensor
-    y: Tensor
-    test_x: Tensor
-    test_y: Tensor
-
-    def batches(self, size: int, epochs: int, seed: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(epoch, x, y) for every batch, shuffled anew each epoch; the last batch of an epoch may be smaller."""
-        generator = torch.Generator().manual_seed(seed)
-        for epoch in range(epochs):
-            for picked in torch.randperm(len(self.x), generator=generator).split(size):
-                yield epoch, self.x[picked], self.y[picked]
-
-
-def load_digits(seed: int = 0) -> Digits:
-    """The 1,797 images, a fifth of them (360) held out for the test, every class in proportion."""
-    try:
-        from sklearn.datasets import load_digits as load
-        from sklearn.model_selection import train_test_split
-    except ImportError:
-        raise _missing("scikit-learn", "the digits") from None
-    data = load()
-    parts = train_test_split(data.data / 16, data.target, test_size=0.2, stratify=data.target, random_state=seed)
-    x, test_x = (torch.tensor(p, dtype=torch.float32) for p in parts[:2])
-    y, test_y = (torch.tensor(p, dtype=torch.int64) for p in parts[2:])
-    return Digits(x, y, test_x, test_y)
-
-
-def _missing(package: str, what: str) -> MissingExtraError:
-    return MissingExtraError(
-        f"{package} is not installed, and the demonstration takes {what} from it; pip install 'tritonnotes[examples]'"
-    )
 
 
 @dataclass(frozen=True)
@@ -139,7 +99,10 @@ def _relative(found: float, wanted: float) -> float:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """All that the demonstration found. Times in seconds, bytes at the batch size trained with; paths as given."""
+    """All that the demonstration found. Times in seconds, bytes at the batch size trained with; paths as given.
+
+    The scores are the graph's scalar outputs (loss, accuracy, …) on the rows held out.
+    """
 
     device: str
     seed: int
@@ -150,8 +113,8 @@ class DemoResult:
     plan_seconds: float
     fused_seconds: float
     eager_seconds: float
-    fused_test_accuracy: float
-    eager_test_accuracy: float
+    fused_scores: Mapping[str, float]
+    eager_scores: Mapping[str, float]
     curve_difference: float
     eager_drift: float
     fused_drift: float
@@ -178,6 +141,7 @@ class DemoResult:
 
 def run_demo(
     graph: tn.Graph,
+    data: Dataset | None = None,
     *,
     optimizer: Optimizer | None = None,
     torch_optimizer: TorchOptimizer | None = None,
@@ -187,7 +151,7 @@ def run_demo(
     out: str | Path = "tritonnotes-demo",
     console: Console | None = None,
 ) -> DemoResult:
-    """Train `graph` (inputs x, y; outputs loss, accuracy) on the digits, beside eager PyTorch, and report.
+    """Train `graph` (inputs x, y; output loss) on `data`, or on the digits, beside eager PyTorch, and report.
 
     `optimizer` and `torch_optimizer` must be the same rule in both worlds (Adam at 0.002 unless given). Writes
     `step.py`, `loss.png` and `result.json` to `out`. Shows all of it on `console`, or nothing where that is None.
@@ -196,7 +160,7 @@ def run_demo(
     optimizer = optimizer or tn.adam(lr=2e-3)
     torch_optimizer = torch_optimizer or (lambda parameters: torch.optim.Adam(parameters, lr=2e-3))
     _require_matplotlib()
-    data = load_digits(seed)
+    data = data or load_digits(seed)
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     say = (console or Console(quiet=True)).print
@@ -206,7 +170,7 @@ def run_demo(
     compile_seconds = time.perf_counter() - started
     plan_seconds = _planning_time(graph, optimizer)
     where = "Triton's interpreter on the CPU" if step.device.type == "cpu" else str(step.device)
-    say(f"Training {graph.name} with {optimizer} on {len(data.x):,} images, testing on {len(data.test_x)}; {where}.")
+    say(f"Training {graph.name} with {optimizer} on {len(data.x):,} rows, {len(data.test_x)} more held out; {where}.")
     say(f"Compiled in {compile_seconds:.2f} s; planning the step takes {plan_seconds * 1000:.0f} ms of that.")
 
     curves, times, weights = train(step, torch_optimizer, data, epochs, batch_size, seed, console)
@@ -221,8 +185,8 @@ def run_demo(
     say(plan_table(step.plan, unfused, batch_size))
     certificate = tn.check(graph, optimizer=optimizer, device=step.device)
     say(certificate_table(certificate))
-    scores = _test(step, graph, weights, data)
-    say(f"Test accuracy: fused {scores[0]:.2%}, eager {scores[1]:.2%}.")
+    scores = _held_out(step, weights, data)
+    say(score_table(*scores, rows=len(data.test_x)))
 
     files = {"kernels": folder / "step.py", "plot": folder / "loss.png", "result": folder / "result.json"}
     files["kernels"].write_text(step.source, encoding="utf-8")
@@ -242,7 +206,7 @@ _INTERPRETED = " The interpreter checks every access and runs no native code: th
 def train(
     step: TrainingStep,
     torch_optimizer: TorchOptimizer,
-    data: Digits,
+    data: Dataset,
     epochs: int,
     batch_size: int,
     seed: int = 0,
@@ -317,17 +281,22 @@ def _planning_time(graph: tn.Graph, optimizer: Optimizer) -> float:
     return time.perf_counter() - started
 
 
-def _test(step: TrainingStep, graph: tn.Graph, weights: Mapping[str, Tensor], data: Digits) -> tuple[float, float]:
-    """Accuracy on the images held out: fused with the fused run's weights, eager with the eager run's."""
+Scores = Mapping[str, float]
+
+
+def _held_out(step: TrainingStep, weights: Mapping[str, Tensor], data: Dataset) -> tuple[Scores, Scores]:
+    """The scalar outputs on the rows held out: fused with the fused run's weights, eager with the eager run's."""
     feeds = {"x": data.test_x.to(step.device), "y": data.test_y.to(step.device)}
+    scalars = [name for name, value in step.graph.outputs.items() if not value.shape and value.dtype.is_float]
     with torch.no_grad():
-        return float(step.model(**feeds)["accuracy"]), float(tn.eager(graph, feeds, weights)["accuracy"])
+        fused, judged = step.model(**feeds), tn.eager(step.graph, feeds, weights)
+    return {n: float(fused[n]) for n in scalars}, {n: float(judged[n]) for n in scalars}
 
 
 def _result(
     settings: Mapping[str, Any],
     timing: tuple[float, ...],
-    scores: tuple[float, float],
+    scores: tuple[Scores, Scores],
     curves: Curves,
     plans: tuple[FusionPlan, FusionPlan],
     certificate: tn.Certificate,
@@ -342,8 +311,8 @@ def _result(
         plan_seconds=timing[1],
         fused_seconds=timing[2],
         eager_seconds=timing[3],
-        fused_test_accuracy=scores[0],
-        eager_test_accuracy=scores[1],
+        fused_scores=scores[0],
+        eager_scores=scores[1],
         curve_difference=curves.difference,
         eager_drift=curves.eager_drift,
         fused_drift=curves.fused_drift,
@@ -373,7 +342,7 @@ def _require_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError:
-        raise _missing("matplotlib", "the plot") from None
+        raise MissingExtraError("matplotlib", "which draws the loss curves") from None
 
 
 def _plot(curves: Curves, path: Path) -> None:

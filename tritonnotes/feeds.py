@@ -12,7 +12,7 @@ from .ir.errors import FeedError
 from .ir.evaluate import bind_sizes
 from .ir.graph import Graph, Value
 from .ir.registry import Op
-from .ir.types import show_shape
+from .ir.types import Shape, Size, show_shape
 
 
 class TargetError(FeedError, IndexError):
@@ -21,17 +21,18 @@ class TargetError(FeedError, IndexError):
 
 @dataclass(frozen=True)
 class ClassInput:
-    """An input that holds indices below `classes` (rows of a table, for an embedding), or `ignore_index`, where there
-    is one; `op` is what reads them."""
+    """An input that holds indices below `classes`, or `ignore_index`, where there is one; `op` is what reads them, and
+    `what` says of what: 'classes', or 'rows' of an embedding's table."""
 
     name: str
     classes: int
     ignore_index: int | None
     op: str
+    what: str = "classes"
 
 
 def class_inputs(graph: Graph) -> tuple[ClassInput, ...]:
-    """The inputs of a declared graph that a loss takes class indices from, or an embedding row numbers."""
+    """The inputs of a declared graph that a loss or a metric takes class indices from, or an embedding row numbers."""
     found = []
     for value in graph.values:
         if not isinstance(value.op, Op):
@@ -41,16 +42,20 @@ def class_inputs(graph: Graph) -> tuple[ClassInput, ...]:
             target = given.get(name)
             if target is None or target.op.name != "input":
                 continue
+            classes: Size | None = None
             if domain == "row":
                 classes = value.inputs[-1].shape[0]
-            elif domain == "class" and "ignore_index" in value.attrs:
-                logits = value.inputs[0]
-                classes = logits.shape[1 if len(logits.shape) > 1 else 0]
-            else:
-                continue
+            elif domain == "class":
+                classes = _classes(value.inputs[0].shape, target.shape)
             if isinstance(classes, int):
-                found.append(ClassInput(target.name, classes, value.attrs.get("ignore_index"), value.name))
+                what = "rows" if domain == "row" else "classes"
+                found.append(ClassInput(target.name, classes, value.attrs.get("ignore_index"), value.name, what))
     return tuple(found)
+
+
+def _classes(logits: Shape, target: Shape) -> Size | None:
+    """The size of the axis that the logits have and the target has not; None where the target says yes or no."""
+    return next((logits[a] for a in range(len(logits)) if logits[:a] + logits[a + 1 :] == target), None)
 
 
 def bind_feeds(
@@ -124,9 +129,9 @@ def check_targets(checks: tuple[ClassInput, ...], feeds: Mapping[str, Tensor]) -
             outside &= target != check.ignore_index
         if bool(outside.any()):
             value = int(target[outside].flatten()[0])
-            what = "row" if check.ignore_index is None else "target"
+            what = "row" if check.what == "rows" else "target"
             ignored = "" if check.ignore_index is None else f", or {check.ignore_index} to ignore a row"
             raise TargetError(
                 f"{check.op}: {what} {value} in input {check.name!r} is out of bounds for {check.classes} "
-                f"{'rows' if check.ignore_index is None else 'classes'}; use 0 to {check.classes - 1}{ignored}"
+                f"{check.what}; use 0 to {check.classes - 1}{ignored}"
             )

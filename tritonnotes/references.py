@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from .ir.errors import DeclarationError
 from .ir.types import DType
+from .scores import score
 
 Reference = Callable[..., Any]
 
@@ -121,6 +122,14 @@ def _soft_margin(input: Tensor, target: Tensor, *, reduction: str) -> Tensor:
     return F.soft_margin_loss(margin, torch.ones_like(margin), reduction=reduction)
 
 
+def _multi_margin(input: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str, **attrs: Any) -> Tensor:
+    # torch's CPU kernel knows no 16-bit floats, and of an empty batch its mean is whatever the memory held.
+    wide = torch.promote_types(input.dtype, torch.float32)
+    weight = None if weight is None else weight.detach().to(wide)
+    losses = F.multi_margin_loss(input.to(wide), target.long(), weight=weight, reduction="none", **attrs)
+    return _reduced(losses, reduction).to(input.dtype)
+
+
 def _binary_cross_entropy(input: Tensor, target: Tensor, weight: Tensor | None, *, reduction: str) -> Tensor:
     return F.binary_cross_entropy(input, target, _fixed(weight), reduction=reduction)
 
@@ -161,8 +170,50 @@ def _binary_entropy(p: Tensor, *, reduction: str) -> Tensor:
     return _reduced(torch.special.entr(p) + torch.special.entr(1 - p), reduction)
 
 
-def _accuracy(logits: Tensor, target: Tensor) -> Tensor:
-    return (logits.argmax(-1) == target).float().mean()
+def _decided(logits: Tensor, target: Tensor, threshold: float, ignore_index: int) -> tuple[Tensor, Tensor, int]:
+    """Predicted and true classes of the rows that count, and how many classes there are."""
+    if target.shape == logits.shape:
+        predicted, true, classes = (logits > threshold).long(), (target > 0.5).long(), 2
+    else:
+        predicted, true, classes = logits.argmax(_class_axis(logits)), target.long(), logits.shape[_class_axis(logits)]
+    counted = target != ignore_index
+    return predicted[counted], true[counted], classes
+
+
+def _class_axis(logits: Tensor) -> int:
+    return 1 if logits.ndim > 1 else 0
+
+
+def _confusion_matrix(logits: Tensor, target: Tensor, *, threshold: float, ignore_index: int) -> Tensor:
+    predicted, true, classes = _decided(logits, target, threshold, ignore_index)
+    return torch.bincount(true * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+
+
+def _are_right(logits: Tensor, target: Tensor, k: int, threshold: float, ignore_index: int) -> Tensor:
+    if k == 1:
+        predicted, true, _ = _decided(logits, target, threshold, ignore_index)
+        return predicted == true
+    axis = _class_axis(logits)
+    largest = logits.argsort(stable=True, dim=axis, descending=True).narrow(axis, 0, k)
+    return (largest == target.unsqueeze(axis)).any(axis)[target != ignore_index]
+
+
+def _accuracy(logits: Tensor, target: Tensor, **attrs: Any) -> Tensor:
+    return _are_right(logits, target, **attrs).double().mean().float()
+
+
+def _error_rate(logits: Tensor, target: Tensor, **attrs: Any) -> Tensor:
+    return (~_are_right(logits, target, **attrs)).double().mean().float()
+
+
+def _score(metric: str) -> Reference:
+    def reference(
+        logits: Tensor, target: Tensor, *, average: str, threshold: float, zero_division: float, ignore_index: int
+    ) -> Tensor:
+        counts = _confusion_matrix(logits, target, threshold=threshold, ignore_index=ignore_index)
+        return score(metric, counts, None if average == "none" else average, zero_division).float()
+
+    return reference
 
 
 def _gated(squash: Callable[[Tensor], Tensor]) -> Reference:
@@ -287,6 +338,10 @@ REFERENCES |= {
     "perceptron_loss": _elementwise_loss(lambda input, target: F.relu(-input * target)),
     "zero_one_loss": _elementwise_loss(_zero_one),
     "soft_margin_loss": _soft_margin,
+    "margin_ranking_loss": F.margin_ranking_loss,
+    "multi_margin_loss": _multi_margin,
+    "cosine_embedding_loss": F.cosine_embedding_loss,
+    "triplet_margin_loss": F.triplet_margin_loss,
     "binary_cross_entropy": _binary_cross_entropy,
     "binary_cross_entropy_with_logits": _binary_cross_entropy_with_logits,
     "focal_loss": _elementwise_loss(_focal),
@@ -295,6 +350,12 @@ REFERENCES |= {
     "entropy": _entropy,
     "binary_entropy": _binary_entropy,
     "accuracy": _accuracy,
+    "error_rate": _error_rate,
+    "confusion_matrix": _confusion_matrix,
+    "precision": _score("precision"),
+    "recall": _score("recall"),
+    "f1": _score("f1"),
+    "specificity": _score("specificity"),
     "neg": torch.neg,
     "abs": torch.abs,
     "sign": torch.sign,

@@ -107,12 +107,15 @@ def _range(ranges: list[tuple[float, float]], leaf: Value) -> tuple[float, float
 def _classes(leaf: Value, user: Value, sizes: dict[str, int]) -> int:
     """The size of the axis that the logits have and the class index has not.
 
-    Where two axes would do, all from one to the other have one size, so any of them is right.
+    Where two axes would do, all from one to the other have one size, so any of them is right. Beside an argument of
+    its own shape the index says yes or no.
     """
     for arg in user.inputs:
         for axis in range(len(arg.shape)):
             if arg is not leaf and arg.shape[:axis] + arg.shape[axis + 1 :] == leaf.shape:
                 return _size(arg.shape[axis], leaf, sizes)
+    if any(arg is not leaf and arg.shape == leaf.shape for arg in user.inputs):
+        return 2
     raise FeedError(
         f"{leaf.name!r}: no argument of {user.op.name} has one axis more, so its classes are unknown; feed it yourself"
     )

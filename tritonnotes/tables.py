@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rich.table import Table
 
@@ -39,6 +39,17 @@ def plan_table(plan: FusionPlan, unfused: FusionPlan, batch: int) -> Table:
     table.add_column("bytes", f"{moved:,}", justify="right")
     for kernel in plan.launches:
         table.add_row(kernel.name, kernel.kind, ", ".join(kernel.ops), f"{kernel.bytes_moved(batch):,}")
+    return table
+
+
+def score_table(fused: Mapping[str, float], judged: Mapping[str, float], rows: int) -> Table:
+    """The scores of both runs on rows that neither was trained on."""
+    table = Table(title=f"Held out: {rows:,} rows", title_justify="left")
+    table.add_column("score")
+    for heading in ("fused", "eager"):
+        table.add_column(heading, justify="right")
+    for name, score in fused.items():
+        table.add_row(name, f"{score:.4f}", f"{judged[name]:.4f}")
     return table
 
 

@@ -15,7 +15,9 @@ from . import (
     normalization,
     parts,
     piecewise,
+    rankings,
     regression,
+    scores,
     softmax,
 )
 
@@ -34,6 +36,8 @@ __all__ = [
     "normalization",
     "parts",
     "piecewise",
+    "rankings",
     "regression",
+    "scores",
     "softmax",
 ]

@@ -5,37 +5,32 @@ from __future__ import annotations
 import math
 
 from .. import primitives as P
-from ..errors import DeclarationError, DTypeError, ShapeError
+from ..errors import DeclarationError
 from ..graph import Value
 from ..registry import Note, op
-from ..types import show_shape
+from .classes import (
+    along_classes,
+    check_classes,
+    check_weight,
+    class_axis,
+    one_of_classes,
+    target_shape,
+    weight_of_target,
+)
 from .reduction import check_reduction, reduce_loss, spread
 from .softmax import log_softmax
-
-
-def _class_axis(logits: Value) -> int:
-    return 1 if len(logits.shape) > 1 else 0
-
-
-def _one_of_classes(logits: Value, target: Value, ignore_index: int) -> tuple[Value, Value]:
-    """Where the target is among the classes, and whether it counts."""
-    axis = _class_axis(logits)
-    target_column = P.reshape(target, (*target.shape[:axis], 1, *target.shape[axis:]))
-    is_target = P.index_along(logits, axis) == target_column
-    counted = target_column != ignore_index
-    return is_target, counted
 
 
 def _against_target(logits: Value, target: Value, ignore_index: int) -> tuple[Value, Value, Value, Value]:
     """What loss and gradient share: logits less their maximum, Σ exp of them, where the target is, whether it
     counts.
     """
-    axis = _class_axis(logits)
+    axis = class_axis(logits)
     row_max = P.max(logits, axis, keepdim=True)
     shifted = logits - row_max
     sum_exp = P.sum(P.exp(shifted), axis, keepdim=True)
-    is_target, counted = _one_of_classes(logits, target, ignore_index)
-    return shifted, sum_exp, is_target, counted
+    is_target, target_column = one_of_classes(logits, target)
+    return shifted, sum_exp, is_target, target_column != ignore_index
 
 
 @op(
@@ -61,16 +56,16 @@ def cross_entropy(
     """log Σ exp(logits) − logits[target]"""
     check_reduction(reduction)
     shifted, sum_exp, is_target, counted = _against_target(logits, target, ignore_index)
-    axis = _class_axis(logits)
+    axis = class_axis(logits)
     # The maximum over one class, so that a target outside the classes makes the loss ∞, never a wrong number.
     target_logit = P.max(P.where(is_target, shifted, -math.inf), axis, keepdim=True)
     nll = P.log(sum_exp) - target_logit
     if weight is not None:
-        target_weight = _weight_of_target(logits, weight, is_target)
+        target_weight = weight_of_target(logits, weight, is_target)
         nll = nll * target_weight
     if label_smoothing:
         each_nll = P.log(sum_exp) - shifted
-        smooth = P.sum(each_nll if weight is None else each_nll * _along_classes(logits, weight), axis, keepdim=True)
+        smooth = P.sum(each_nll if weight is None else each_nll * along_classes(logits, weight), axis, keepdim=True)
         nll = (1 - label_smoothing) * nll + _share(logits, label_smoothing) * smooth
     losses = P.where(counted, nll, 0)
     if reduction == "none":
@@ -82,30 +77,21 @@ def cross_entropy(
     return total / count
 
 
-def _along_classes(logits: Value, weight: Value) -> Value:
-    """A weight for each class, (C,), along the class axis of the logits."""
-    return P.reshape(weight, (*weight.shape, *(1,) * (len(logits.shape) - _class_axis(logits) - 1)))
-
-
-def _weight_of_target(logits: Value, weight: Value, is_target: Value) -> Value:
-    return P.sum(P.where(is_target, _along_classes(logits, weight), 0), _class_axis(logits), keepdim=True)
-
-
 def _share(logits: Value, label_smoothing: float) -> float | Value:
     """What each class gets of the smoothed label."""
-    return label_smoothing / P.count_along(logits, _class_axis(logits))
+    return label_smoothing / P.count_along(logits, class_axis(logits))
 
 
 cross_entropy.sample = lambda graph, shape, dtype: cross_entropy(
-    graph.input("logits", shape, dtype), graph.input("target", (*shape[:1], *shape[2:])[: len(shape) - 1], "int64")
+    graph.input("logits", shape, dtype), graph.input("target", target_shape(shape), "int64")
 )
 
 
 @cross_entropy.gradient
 def _(d_y, y, logits, target, weight, *, ignore_index, label_smoothing, reduction):
     shifted, sum_exp, is_target, counted = _against_target(logits, target, ignore_index)
-    axis = _class_axis(logits)
-    target_weight = None if weight is None else _weight_of_target(logits, weight, is_target)
+    axis = class_axis(logits)
+    target_weight = None if weight is None else weight_of_target(logits, weight, is_target)
     if reduction == "mean":
         count = P.sum(P.cast(counted, logits.dtype) if weight is None else P.where(counted, target_weight, 0))
         d_y = d_y / count
@@ -119,9 +105,7 @@ def _(d_y, y, logits, target, weight, *, ignore_index, label_smoothing, reductio
     wanted = one_hot if target_weight is None else one_hot * target_weight
     if label_smoothing:
         smooth = _share(logits, label_smoothing)
-        wanted = (1 - label_smoothing) * wanted + (
-            smooth if weight is None else smooth * _along_classes(logits, weight)
-        )
+        wanted = (1 - label_smoothing) * wanted + (smooth if weight is None else smooth * along_classes(logits, weight))
     mass = P.sum(wanted, axis, keepdim=True)
     return (softmax * mass - wanted) * d_row, None, None
 
@@ -147,7 +131,7 @@ def _(
     if not 0 <= label_smoothing <= 1:
         raise DeclarationError(f"cross_entropy: label_smoothing is {label_smoothing}; it lies between 0 and 1")
     if not target.dtype.is_float or target.shape != input.shape or not input.shape:
-        _check_classes("cross_entropy", input, target, weight)
+        check_classes("cross_entropy", input, target, weight)
         attrs = {"ignore_index": int(ignore_index), "label_smoothing": label_smoothing, "reduction": reduction}
         return cross_entropy.apply(input, target, weight, name=name, **attrs)
     if ignore_index >= 0:
@@ -155,39 +139,10 @@ def _(
             f"cross_entropy: ignore_index is {ignore_index}, but {target.name!r} holds probabilities, which have no "
             "index to ignore; leave it out"
         )
-    _check_weight("cross_entropy", input, weight)
+    check_weight("cross_entropy", input, weight)
     return cross_entropy_of_probabilities.apply(
         input, target, weight, label_smoothing=label_smoothing, reduction=reduction, name=name
     )
-
-
-def _check_classes(what: str, input: Value, target: Value, weight: Value | None) -> None:
-    if target.dtype.kind != "int":
-        raise DTypeError(
-            f"{what}: target {target.name!r} is {target.dtype}; class indices are int64 (or int32), "
-            "and probabilities have the shape of the logits"
-        )
-    _check_weight(what, input, weight)
-    axis = _class_axis(input)
-    wanted = input.shape[:axis] + input.shape[axis + 1 :]
-    if target.shape != wanted:
-        raise ShapeError(
-            f"{what}: logits {input.name!r} of shape {show_shape(input.shape)} want targets of shape "
-            f"{show_shape(wanted)}, got {target.name!r} of shape {show_shape(target.shape)}"
-        )
-
-
-def _check_weight(what: str, input: Value, weight: Value | None) -> None:
-    if not input.shape:
-        raise ShapeError(f"{what}: {input.name!r} is 0-dim; logits have shape (N, C), (C,) or (N, C, ...)")
-    if weight is None:
-        return
-    classes = input.shape[_class_axis(input)]
-    if weight.shape != (classes,) or weight.dtype is not input.dtype:
-        raise ShapeError(
-            f"{what}: weight {weight.name!r} is {weight.dtype}{show_shape(weight.shape)}; one number for each class is "
-            f"{input.dtype}[{classes}]"
-        )
 
 
 @op(
@@ -210,7 +165,7 @@ def cross_entropy_of_probabilities(
     reduction: str = "mean",
 ) -> Value:
     """−Σ target · log softmax(logits) over classes"""
-    axis = _class_axis(logits)
+    axis = class_axis(logits)
     wanted = _smoothed(logits, target, weight, label_smoothing)
     losses = -P.sum(wanted * log_softmax.apply(logits, dim=axis), axis)
     # The mean is over rows whatever the weights are, as in torch.
@@ -219,12 +174,12 @@ def cross_entropy_of_probabilities(
 
 def _smoothed(logits: Value, target: Value, weight: Value | None, label_smoothing: float) -> Value:
     wanted = (1 - label_smoothing) * target + _share(logits, label_smoothing) if label_smoothing else target
-    return wanted if weight is None else wanted * _along_classes(logits, weight)
+    return wanted if weight is None else wanted * along_classes(logits, weight)
 
 
 @cross_entropy_of_probabilities.gradient
 def _(d_y, y, logits, target, weight, *, label_smoothing, reduction):
-    axis = _class_axis(logits)
+    axis = class_axis(logits)
     wanted = _smoothed(logits, target, weight, label_smoothing)
     log_probability = log_softmax.apply(logits, dim=axis)
     row = P.sum(wanted, axis)
@@ -234,7 +189,7 @@ def _(d_y, y, logits, target, weight, *, label_smoothing, reduction):
     )
     mass = P.sum(wanted, axis, keepdim=True)
     d_target = (label_smoothing - 1) * log_probability * d_row
-    d_target = d_target if weight is None else d_target * _along_classes(logits, weight)
+    d_target = d_target if weight is None else d_target * along_classes(logits, weight)
     return (P.exp(log_probability) * mass - wanted) * d_row, d_target, None
 
 
@@ -259,11 +214,12 @@ def nll_loss(
 ) -> Value:
     """−input[target]"""
     check_reduction(reduction)
-    is_target, counted = _one_of_classes(input, target, ignore_index)
+    is_target, target_column = one_of_classes(input, target)
+    counted = target_column != ignore_index
     # As in cross_entropy, a target outside the classes makes the loss ∞.
-    nll = -P.max(P.where(is_target, input, -math.inf), _class_axis(input), keepdim=True)
+    nll = -P.max(P.where(is_target, input, -math.inf), class_axis(input), keepdim=True)
     if weight is not None:
-        target_weight = _weight_of_target(input, weight, is_target)
+        target_weight = weight_of_target(input, weight, is_target)
         nll = nll * target_weight
     losses = P.where(counted, nll, 0)
     if reduction == "none":
@@ -276,14 +232,15 @@ def nll_loss(
 
 
 nll_loss.sample = lambda graph, shape, dtype: nll_loss(
-    graph.input("input", shape, dtype), graph.input("target", (*shape[:1], *shape[2:])[: len(shape) - 1], "int64")
+    graph.input("input", shape, dtype), graph.input("target", target_shape(shape), "int64")
 )
 
 
 @nll_loss.gradient
 def _(d_y, y, input, target, weight, *, ignore_index, reduction):
-    is_target, counted = _one_of_classes(input, target, ignore_index)
-    target_weight = None if weight is None else _weight_of_target(input, weight, is_target)
+    is_target, target_column = one_of_classes(input, target)
+    counted = target_column != ignore_index
+    target_weight = None if weight is None else weight_of_target(input, weight, is_target)
     if reduction == "mean":
         count = P.sum(P.cast(counted, input.dtype) if weight is None else P.where(counted, target_weight, 0))
         d_y = d_y / count
@@ -305,5 +262,5 @@ def _(
 ) -> Value:
     """Log-probabilities `input` (N, C), (C,) or (N, C, ...) against class indices `target` without the class axis;
     `weight` (C,) weighs classes, and the mean divides by its sum over the targets."""
-    _check_classes("nll_loss", input, target, weight)
+    check_classes("nll_loss", input, target, weight)
     return nll_loss.apply(input, target, weight, ignore_index=int(ignore_index), reduction=reduction, name=name)

@@ -1,4 +1,5 @@
-"""Shortcuts for what every operation does: make a tensor, name its type, bring two operands to one shape.
+"""Shortcuts for what every operation does: make a tensor, name its type, bring two operands to one shape; and a load
+of one lane put right.
 
 Triton describes each value anew, with a constexpr object per dimension and a type whose name spells out the
 shape. A kernel has few shapes, so here each is described once. Results equal Triton's own; only the time
@@ -47,6 +48,14 @@ def with_element_ty(self: tl.block_type, scalar_ty: tl.dtype) -> tl.block_type:
 
 class Semantic(TritonSemantic):
     """Triton's semantic with the two usual cases of broadcasting, equal shapes and a scalar, taken first."""
+
+    def _load_legacy(self, ptr: tl.tensor, mask: tl.tensor | None, other: tl.tensor | None, *more: Any) -> tl.tensor:
+        # Triton asks whether there is an `other` by its truth, which during a launch is that of its one element, if it
+        # has only one: an `other` of 0 for a single lane gets lost.
+        loaded = super()._load_legacy(ptr, mask, other, *more)
+        if mask is None or other is None or loaded.handle.data.size != 1:
+            return loaded
+        return self.where(mask, loaded, self.cast(other, loaded.dtype))
 
     def broadcast_impl_value(self, lhs: tl.tensor, rhs: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
         left, right = lhs.type, rhs.type
