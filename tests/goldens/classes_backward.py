@@ -15,7 +15,7 @@
 # logits: float32[batch, 10] = input()
 # y: int64[batch] = input()
 # loss: float32[] = cross_entropy(logits, y, none, ignore_index=-100, label_smoothing=0.0, reduction='mean')
-# accuracy: float32[] = accuracy(logits, y)
+# accuracy: float32[] = accuracy(logits, y, k=1, threshold=0.0, ignore_index=-100)
 # output loss = loss
 # output accuracy = accuracy
 
