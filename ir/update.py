@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -13,10 +14,54 @@ from .graph import TOP, Graph, Scope, Value
 from .local_names import capture_names
 from .registry import Optimizer, UpdateRule
 from .rewrite import optimize
-from .types import DType, Shape, float64
+from .types import DType, Shape, Size, float32, float64
 
 Hyperparameters = Mapping[str, Any]
 """By name: a host scalar, or a bool or 0 that is part of the formula."""
+
+P_NAME, G_NAME, MASTER = "p", "g", "master"
+"""What a parameter is called, its gradient, and a float32 copy of it."""
+
+GRAD_SCALE, FOUND_INF, CLIP_COEFFICIENT = "grad_scale", "found_inf", "clip_coefficient"
+"""Numbers that lie on the device: what gradients are multiplied by (torch.amp), whether one of them is not finite, and
+what clipping multiplies them by."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The dtypes of one parameter's tensors: parameter, gradient, state in the order of `Optimizer.state`. With
+    `has_master` a float32 copy of the parameter is what is updated, and the parameter is that copy, rounded."""
+
+    parameter: DType
+    gradient: DType
+    state: tuple[DType, ...]
+    has_master: bool = False
+
+    @property
+    def name(self) -> str:
+        """An identifier: `bfloat16`, or `bfloat16_float32_state` where not all are alike."""
+        return str(self).replace(", ", "_").replace(" ", "_")
+
+    def __str__(self) -> str:
+        parts = [str(self.parameter)]
+        if self.gradient is not self.parameter:
+            parts.append(f"{self.gradient} gradient")
+        if {*self.state} - {self.parameter}:
+            parts.append(f"{' and '.join(dict.fromkeys(map(str, self.state)))} state")
+        return ", ".join([*parts, *(["float32 master"] if self.has_master else [])])
+
+
+@dataclass(frozen=True)
+class Extras:
+    """What a launch does besides the rule. `unscales`: divide gradients by grad_scale, and leave them so. `skips`: do
+    nothing where found_inf is not 0. `clips`: multiply gradients by a coefficient, as their norm asks. `zeroes`: leave
+    0 in the gradients. `counts`: the steps are counted on the device, which works out the rule's numbers as well."""
+
+    unscales: bool = False
+    skips: bool = False
+    clips: bool = False
+    zeroes: bool = False
+    counts: bool = False
 
 
 def hyperparameters(graph: Graph, optimizer: Optimizer) -> dict[str, Any]:
@@ -78,6 +123,38 @@ def update_graph(optimizer: Optimizer, shape: Shape, dtype: DType) -> Graph:
     if "max_norm" in optimizer.clip:
         g = clip_norm(graph, {p: g}, hyper)[p]
     append_update(graph, optimizer, p, g, state, hyper)
+    graph.scope = TOP
+    return optimize(graph)
+
+
+def kind_graph(optimizer: Optimizer, size: Size, kind: Kind, extras: Extras) -> Graph:
+    """The update of one parameter among many, laid out as `size` numbers in a row. Its outputs are the rule's own
+    numbers, as the step leaves them. Zeroing gradients and rounding a master to its parameter is left to the caller."""
+    graph = Graph("update", level="primitive")
+    trained = (
+        graph.slot(MASTER, (size,), float32)
+        if kind.has_master
+        else graph.parameter(P_NAME, (size,), dtype=kind.parameter)
+    )
+    leaves_gradient = extras.unscales and not extras.zeroes
+    g = graph.append("buffer" if leaves_gradient else "input", (), {}, (size,), kind.gradient, G_NAME)
+    named = zip(optimizer.state.items(), kind.state, strict=True)
+    state = {name: graph.slot(name, (size,), dtype, first) for (name, first), dtype in named}
+    # The norm is taken of all gradients at once, before this: what comes of it is a number in memory.
+    optimizer = replace(optimizer, clip={n: v for n, v in optimizer.clip.items() if n != "max_norm"})
+    graph.scope = _scope(optimizer.rule, trained)
+    gradient = g
+    # Numbers that the device knows read like the host's: where they lie is the kernel's affair.
+    if extras.unscales:
+        gradient = g / graph.host_scalar(f"device.{GRAD_SCALE}")
+        gradient.hint = "unscaled"
+        if leaves_gradient:
+            graph.update(g, P.cast(gradient, g.dtype))
+    if extras.clips:
+        gradient = gradient * graph.host_scalar(f"device.{CLIP_COEFFICIENT}")
+        gradient.hint = "clipped"
+    numbers = append_update(graph, optimizer, trained, gradient, state, hyperparameters(graph, optimizer))
+    graph.outputs.update(numbers)
     graph.scope = TOP
     return optimize(graph)
 
