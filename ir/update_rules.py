@@ -31,6 +31,12 @@ def _shrunk(p: Value, lr: Any, weight_decay: Any) -> Value:
     return shrinkage * p
 
 
+def _moved(mean: Value, value: Value, weight: Any) -> Value:
+    """A decaying mean, moved towards a new value by `weight`, as torch.lerp does it: the weights of old and new add up
+    to 1 however they are rounded, so the mean is not off by their error times 1 / weight."""
+    return mean + weight * (value - mean)
+
+
 # -- one rate for all --
 
 
@@ -123,7 +129,7 @@ def nesterov(p, g, momentum_buffer, *, lr, momentum=0.9, weight_decay=0.0, step)
 def lion(p, g, exp_avg, *, lr, beta1=0.9, beta2=0.99, weight_decay=0.0):
     """Step by the sign of an interpolated momentum; the decay is decoupled."""
     direction = P.sign(beta1 * exp_avg + (1 - beta1) * g)
-    mean = beta2 * exp_avg + (1 - beta2) * g
+    mean = _moved(exp_avg, g, 1 - beta2)
     return _shrunk(p, lr, weight_decay) - lr * direction, mean
 
 
@@ -189,7 +195,7 @@ def rmsprop(
     """v ← α · v + (1 − α) · g²; p ← p − lr · g / (√v + eps)"""
     gradient = _penalized(p, g, weight_decay)
     mean_square = alpha * square_avg + (1 - alpha) * gradient * gradient
-    mean = alpha * grad_avg + (1 - alpha) * gradient if centered else None
+    mean = _moved(grad_avg, gradient, 1 - alpha) if centered else None
     variance = mean_square if mean is None else mean_square - mean * mean
     direction = gradient / (P.sqrt(variance) + eps)
     velocity = momentum * momentum_buffer + direction if is_set(momentum) else None
@@ -200,8 +206,8 @@ def rmsprop(
 
 
 def _moments(g: Value, exp_avg: Value, exp_avg_sq: Value, beta1: Any, beta2: Any) -> tuple[Value, Value]:
-    """Decaying means of the gradient and of its square."""
-    mean = beta1 * exp_avg + (1 - beta1) * g
+    """Decaying means of the gradient and of its square, the latter in the form that keeps an infinity one."""
+    mean = _moved(exp_avg, g, 1 - beta1) if is_set(beta1) else g
     mean_square = beta2 * exp_avg_sq + (1 - beta2) * g * g
     return mean, mean_square
 
@@ -289,7 +295,7 @@ def amsgrad(
 def adamax(p, g, exp_avg, exp_inf, *, lr, beta1=0.9, beta2=0.999, eps=1e-8, weight_decay=0.0, step):
     """u ← max(β₂ · u, |g| + eps); p ← p − lr / (1 − β₁ᵗ) · m / u"""
     gradient = _penalized(p, g, weight_decay)
-    mean = beta1 * exp_avg + (1 - beta1) * gradient
+    mean = _moved(exp_avg, gradient, 1 - beta1) if is_set(beta1) else gradient
     norm = P.maximum(beta2 * exp_inf, abs(gradient) + eps)
     step_size = lr / (1 - beta1**step)
     return p - step_size * mean / norm, mean, norm
@@ -371,5 +377,5 @@ def radam(
 )
 def ema(p, g, ema, *, ema_decay=0.999, step):
     """ema ← decay · ema + (1 − decay) · p"""
-    average = P.where(step == 1, p, ema_decay * ema + (1 - ema_decay) * p)
+    average = P.where(step == 1, p, _moved(ema, p, 1 - ema_decay))
     return p, average

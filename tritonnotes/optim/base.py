@@ -54,8 +54,8 @@ class UpdateOptimizer(torch.optim.Optimizer):
     declare: ClassVar[Callable[..., Optimizer]]
     counts_steps: ClassVar[bool] = True
     """Whether each parameter's state has a `step`: all of torch's have, but for SGD."""
-    takes_sparse: ClassVar[bool] = False
-    sparse_remedy: ClassVar[str] = ""
+    refuses_sparse: ClassVar[str] = "{name} does not support sparse gradients"
+    """What is raised for a sparse gradient, in torch's words; empty where torch has a step for it."""
 
     def __init__(self, params: Iterable[Any], *args: Any, **kwargs: Any) -> None:
         fused = {name: kwargs.pop(name) for name in FUSED_NAMES if name in kwargs}
@@ -241,9 +241,8 @@ class UpdateOptimizer(torch.optim.Optimizer):
             self.param_groups = groups
 
     def _check_sparse(self) -> None:
-        if not self.takes_sparse:
-            name = type(self).__name__
-            raise RuntimeError(f"{name} does not support sparse gradients{self.sparse_remedy}")
+        if self.refuses_sparse:
+            raise RuntimeError(self.refuses_sparse.format(name=type(self).__name__))
 
     def _check_capture(self) -> None:
         # Named after CUDA in earlier versions of torch.

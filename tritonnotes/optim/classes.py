@@ -17,14 +17,14 @@ class SGD(UpdateOptimizer, torch.optim.SGD):
 
     declare = staticmethod(optimizers.sgd)
     counts_steps = False
-    takes_sparse = True
+    refuses_sparse = ""
 
 
 class Adagrad(UpdateOptimizer, torch.optim.Adagrad):
     """torch.optim.Adagrad."""
 
     declare = staticmethod(optimizers.adagrad)
-    takes_sparse = True
+    refuses_sparse = ""
 
 
 class Adadelta(UpdateOptimizer, torch.optim.Adadelta):
@@ -43,14 +43,14 @@ class Adam(UpdateOptimizer, torch.optim.Adam):
     """torch.optim.Adam: amsgrad, weight decay in the gradient or decoupled."""
 
     declare = staticmethod(optimizers.adam)
-    sparse_remedy = ", please consider SparseAdam instead"
+    refuses_sparse = "Adam does not support sparse gradients, please consider SparseAdam instead"
 
 
 class AdamW(UpdateOptimizer, torch.optim.AdamW):
     """torch.optim.AdamW."""
 
     declare = staticmethod(optimizers.adam)
-    sparse_remedy = ", please consider SparseAdam instead"
+    refuses_sparse = "Adam does not support sparse gradients, please consider SparseAdam instead"
 
 
 class NAdam(UpdateOptimizer, torch.optim.NAdam):
