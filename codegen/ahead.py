@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import fields
 
 from .cache import KernelCache, key_of
@@ -16,13 +17,20 @@ from .source import KernelSource
 def compile_program(program: Program, arch: int, cache: KernelCache | None = None) -> tuple[CompiledCard, ...]:
     """The generated kernels of `program` for sm_`arch` (80, 90 or 100), in launch order, with the tiles that a GPU
     gets. Tensors are taken to be aligned to 16 bytes, as torch allocates them. Results are kept in `cache`."""
+    return compile_sources(program.source, program.kernel_sources, arch, cache)
+
+
+def compile_sources(
+    source: str, kernels: Sequence[KernelSource], arch: int, cache: KernelCache | None = None
+) -> tuple[CompiledCard, ...]:
+    """The kernels of one generated file, as `compile_program` compiles those of a program."""
     cache = cache or KernelCache()
-    return tuple(_compiled(program, kernel, arch, cache) for kernel in program.kernel_sources)
+    return tuple(_compiled(source, kernel, arch, cache) for kernel in kernels)
 
 
-def _compiled(program: Program, kernel: KernelSource, arch: int, cache: KernelCache) -> CompiledCard:
+def _compiled(source: str, kernel: KernelSource, arch: int, cache: KernelCache) -> CompiledCard:
     key = key_of(
-        source=program.source,
+        source=source,
         kernel=kernel.name,
         signature=kernel.signature,
         constexprs=kernel.constexprs,
@@ -33,7 +41,7 @@ def _compiled(program: Program, kernel: KernelSource, arch: int, cache: KernelCa
 
     def build() -> bytes:
         card = compile_kernel(
-            getattr(load_source(program.source, cache), kernel.name),
+            getattr(load_source(source, cache), kernel.name),
             kernel.signature,
             kernel.constexprs,
             arch=arch,

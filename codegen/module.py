@@ -63,7 +63,7 @@ def render_module(
             [*_header(plan, declared), "", *imports, "import torch", "import triton", "import triton.language as tl"]
         )
         + "\n",
-        _LAUNCH,
+        LAUNCH,
         *(HELPERS[name] for name in helpers),
     ]
     for source in sources:
@@ -72,7 +72,7 @@ def render_module(
     return "\n\n".join(parts), sources
 
 
-_LAUNCH = '''\
+LAUNCH = '''\
 def launch(kernel, grid, *arguments, **options):
     """Launch a kernel on the current device; an empty grid launches nothing."""
     if all(grid):

@@ -12,6 +12,7 @@ RESERVED = frozenset(
     | {"row", "rows", "col", "cols", "mask", "cell", "offset", "elements", "own_row", "tile", "start", "first"}
     | {"program", "programs", "in_programs", "ROWS", "COLS", "BLOCK", "PROGRAMS", "rescale"}
     | {"sign", "expm1", "log1p", "tanh", "power", "max_or_nan", "min_or_nan"}
+    | {"address", "numbers", "parameters", "blocks", "ALIGN", "start", "end"}
     | set(keyword.kwlist)
     | set(keyword.softkwlist)
     | set(dir(builtins))

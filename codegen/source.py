@@ -37,6 +37,14 @@ def render_kernel(kernel: Kernel) -> KernelSource:
     return _Writer(kernel).source()
 
 
+def tile_lines(kernel: Kernel) -> tuple[list[str], frozenset[str]]:
+    """What a one-dimensional kernel does with the lanes `offset` under `mask`, and the helpers that it calls. Where
+    these lie, and what the host's numbers are, is left to whoever writes the lines before."""
+    writer = _Writer(kernel)
+    lines = writer._step_lines([s for s in kernel.steps if s.op != "argument"])
+    return _single_blanks(lines), frozenset(writer.helpers)
+
+
 class _Writer:
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -196,7 +204,7 @@ class _Writer:
         if scope is None or not scope.name:
             return ""
         op = scope.op.removeprefix("custom.")
-        which = scope.name if scope.name == op else f"{scope.name}, {op}"
+        which = ", ".join(dict.fromkeys(filter(None, (scope.name, op))))
         said = scope.derivative if scope.phase == "backward" else scope.formula
         text = f"{_PHASES[scope.phase]}{which}" + (f": {said}" if said else "")
         return "\n".join(f"# {line}" for line in wrapped(text, 104).split(f"\n{INDENT}"))

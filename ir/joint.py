@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from .decompose import decompose
 from .errors import DeclarationError
 from .gradients import differentiate
-from .graph import TOP, Graph, Scope, Value
-from .local_names import capture_names
-from .registry import Optimizer, UpdateRule
+from .graph import TOP, Graph, Value
+from .registry import Optimizer
 from .rewrite import optimize
-from .types import DType, Shape, show_shape
+from .types import show_shape
+from .update import append_update, clip_norm, hyperparameters
 
 
 def joint_graph(graph: Graph, loss: str, optimizer: Optimizer) -> Graph:
@@ -66,51 +66,14 @@ def cotangent_name(name: str) -> str:
     return f"gradient.{name}"
 
 
-def update_graph(optimizer: Optimizer, shape: Shape, dtype: DType) -> Graph:
-    """One update alone: parameter `p`, input `g`, the rule's state as slots under its own names."""
-    graph = Graph("update", level="primitive")
-    p = graph.parameter("p", shape, dtype=dtype)
-    g = graph.input("g", shape, dtype)
-    slots = [graph.slot(s, shape, dtype, optimizer.rule.initial[s]) for s in optimizer.rule.state]
-    _append_update(graph, optimizer.rule, p, g, slots, _hyperparameters(graph, optimizer))
-    return optimize(graph)
-
-
 def _append_updates(joint: Graph, gradients: Mapping[Value, Value], optimizer: Optimizer) -> None:
-    rule = optimizer.rule
-    hyper = _hyperparameters(joint, optimizer)
+    hyper = hyperparameters(joint, optimizer)
+    if "max_norm" in optimizer.clip:
+        gradients = clip_norm(joint, gradients, hyper)
     for parameter, gradient in gradients.items():
         joint.scope = TOP
-        slots = [
-            joint.slot(f"{parameter.name}.{s}", parameter.shape, parameter.dtype, rule.initial[s]) for s in rule.state
-        ]
-        _append_update(joint, rule, parameter, gradient, slots, hyper)
-
-
-def _hyperparameters(graph: Graph, optimizer: Optimizer) -> dict[str, object]:
-    """Host scalars, but for bools and for a number left at a default of 0, which switches its term off."""
-    hyper: dict[str, object] = {}
-    for name, default in optimizer.rule.defaults.items():
-        given = optimizer.hyperparameters.get(name)
-        is_static = isinstance(given, bool) or (given == 0 and default == 0)
-        hyper[name] = given if is_static else graph.host_scalar(f"{optimizer.rule.name}.{name}")
-    return hyper
-
-
-def _append_update(
-    graph: Graph, rule: UpdateRule, parameter: Value, gradient: Value, slots: list[Value], hyper: Mapping[str, object]
-) -> None:
-    note = rule.note.formula if rule.note else next(iter((rule.formula.__doc__ or "").strip().splitlines()), "")
-    graph.scope = Scope(parameter.name, rule.name, note, phase="update")
-    with capture_names(graph, len(graph.values)):
-        results = rule.formula(parameter, gradient, *slots, **hyper)
-    if not isinstance(results, tuple) or len(results) != 1 + len(slots):
-        count = len(results) if isinstance(results, tuple) else 1
-        raise DeclarationError(
-            f"update rule {rule.name}: returned {count} values for {1 + len(slots)}; return the new parameter, then "
-            f"the new {', '.join(rule.state) or 'state (none)'}, as a tuple"
-        )
-    if results[0].hint is None:
-        results[0].hint = "updated"
-    for state, result in zip([parameter, *slots], results, strict=True):
-        graph.update(state, result)
+        slots = {
+            name: joint.slot(f"{parameter.name}.{name}", parameter.shape, parameter.dtype, first)
+            for name, first in optimizer.state.items()
+        }
+        append_update(joint, optimizer, parameter, gradient, slots, hyper)

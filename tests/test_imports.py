@@ -24,7 +24,7 @@ COMPILER = ("tritonnotes.ir", "tritonnotes.codegen")
 IMPORTERS = ("import_module", "__import__")
 COMPUTED = "a module whose name is computed"
 KERNEL_FILES = ("compile.py", "load.py")  # the files of codegen that may know triton
-JUDGES = ("tritonnotes.executor", "tritonnotes.references")
+JUDGES = ("tritonnotes.executor", "tritonnotes.references", "tritonnotes.update_references")
 # All that a judge may know of the compiler: what a graph is, and which op has which reference. Formulas,
 # gradients, decomposition and whatever the compiler grows later are the accused.
 SHARED = (
@@ -216,6 +216,7 @@ PLANTS = [
     ("tritonnotes/executor.py", "from .codegen.cache import KernelCache", "tritonnotes.executor reaches it"),
     ("tritonnotes/executor.py", "def f():\n    from tritonnotes import Graph", "the public face"),
     ("tritonnotes/references.py", "from .ir.primitives import tanh", "tritonnotes.references reaches it"),
+    ("tritonnotes/update_references.py", "from .ir.update import append_update", "update_references reaches it"),
 ]
 
 
@@ -230,6 +231,7 @@ def copy_with(tmp_path: Path, file: str, text: str) -> Path:
     (tmp_path / "tritonnotes/__init__.py").write_text("import torch\nfrom tritonnotes.codegen import cache\n")
     (tmp_path / "tritonnotes/executor.py").write_text("import torch\nfrom tritonnotes.ir.graph import Graph\n")
     (tmp_path / "tritonnotes/references.py").write_text("import torch\n")
+    (tmp_path / "tritonnotes/update_references.py").write_text("import torch\n")
     (tmp_path / "ir/graph.py").write_text("import networkx\nfrom tritonnotes.ir.errors import CacheError\n")
     (tmp_path / "ir/gradients.py").write_text("from tritonnotes.ir import graph, primitives\n")
     (tmp_path / "ir/primitives.py").write_text("import numpy\n")

@@ -11,15 +11,16 @@ from torch import Tensor
 from .codegen.program import make_program
 from .executor import eager, eager_updates, oracle, oracle_updates
 from .ir.graph import Graph
-from .ir.joint import update_graph
 from .ir.registry import Optimizer
 from .ir.types import Dim, DType
+from .ir.update import update_graph
 from .model import Model
-from .references import UPDATE_REFERENCES, torch_dtype
+from .references import torch_dtype
 from .runtime import Runner
 from .samples import draw_feeds
 from .state import initial_state
 from .tolerance import Comparison, compare
+from .update_references import reference_step
 
 
 @dataclass(frozen=True)
@@ -155,29 +156,25 @@ def _updates(optimizer: Optimizer, dtype: DType, fusion: str, device: torch.devi
     A rule is judged on given gradients: where it divides by their size, as Adam does, the rounding of a gradient near 0
     decides the sign of a whole step, in eager PyTorch as well.
     """
-    rule = optimizer.rule
     count = Dim("elements")
     alone = update_graph(optimizer, (count,), dtype)
     runner = Runner(make_program(alone, fusion), device)
     generator = torch.Generator().manual_seed(seed)
-    names = ["p", *rule.state]
     drawn = [torch.randn(1000, generator=generator, dtype=torch.float64).to(torch_dtype(dtype)) for _ in range(4)]
-    start = {"p": drawn[0], **{s: torch.full((1000,), v, dtype=torch_dtype(dtype)) for s, v in rule.initial.items()}}
-    fused = {n: t.clone().to(device) for n, t in start.items()}
-    eager_state = {n: t.clone() for n, t in start.items()}
-    exact = {n: t.double() for n, t in start.items()}
-    numbers = {n: v for n, v in optimizer.hyperparameters.items()}
-    wanted = {v.name.rpartition(".")[2] for v in alone.leaves("scalar")}
-    reference = UPDATE_REFERENCES[rule.name]
+    start = {n: torch.full((1000,), first, dtype=torch_dtype(dtype)) for n, first in optimizer.state.items()}
+    fused = {n: t.clone().to(device) for n, t in {"p": drawn[0], **start}.items()}
+    judges = [(drawn[0].to(t), {n: s.to(t) for n, s in start.items()}) for t in (drawn[0].dtype, torch.float64)]
+    wanted = [v.name.rpartition(".")[2] for v in alone.leaves("scalar")]
+    numbers = optimizer.numbers
     for step, gradient in enumerate(drawn[1:], 1):
-        extra = {"step": step} if "step" in rule.defaults else {}
-        scalars = {n: float(v) for n, v in {**numbers, "step": step}.items() if n in wanted}
-        runner.run({**fused, "g": gradient.to(device)}, {count.name: 1000}, scalars)
-        results = reference(eager_state["p"], gradient, *(eager_state[s] for s in rule.state), **numbers, **extra)
-        eager_state = dict(zip(names, results, strict=True))
-        results = reference(exact["p"], gradient.double(), *(exact[s] for s in rule.state), **numbers, **extra)
-        exact = dict(zip(names, results, strict=True))
+        given = {**optimizer.settings, **numbers, "step": step}
+        runner.run({**fused, "g": gradient.to(device)}, {count.name: 1000}, {n: float(given[n]) for n in wanted})
+        judged = [reference_step(optimizer, p, gradient.to(p), state, step, numbers) for p, state in judges]
+        judges = [(p, state) for p, state, _ in judged]
+        numbers = judged[-1][2]
+    (eager_p, eager_state), (exact_p, exact_state) = judges
+    eager_results, exact_results = {"p": eager_p, **eager_state}, {"p": exact_p, **exact_state}
     return [
-        Row("update", f"{rule.name} {n}", compare(fused[n], eager_state[n].to(device), exact[n].to(device)))
-        for n in names
+        Row("update", f"{optimizer.rule.name} {n}", compare(t.cpu(), eager_results[n], exact_results[n]))
+        for n, t in fused.items()
     ]

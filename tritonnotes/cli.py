@@ -25,7 +25,20 @@ from .ir.types import Dim
 from .show import COMPILED_STAGES, KERNEL_STAGES, STAGES, explain, is_trainable, show
 from .target import FORM, load_target
 
-OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {"adam": tn.adam, "sgd": tn.sgd}
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "adam": tn.adam,
+    "sgd": tn.sgd,
+    "momentum": tn.momentum,
+    "nesterov": tn.nesterov,
+    "adagrad": tn.adagrad,
+    "adadelta": tn.adadelta,
+    "rmsprop": tn.rmsprop,
+    "adamw": tn.adamw,
+    "nadam": tn.nadam,
+    "radam": tn.radam,
+    "adamax": tn.adamax,
+    "lion": tn.lion,
+}
 DEFAULT_LOSS = "loss"
 
 

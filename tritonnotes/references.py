@@ -19,14 +19,12 @@ from torch.nn import functional as F
 from .ir.errors import DeclarationError
 from .ir.types import DType
 from .scores import score
+from .update_references import UPDATE_REFERENCES
 
 Reference = Callable[..., Any]
 
 REFERENCES: dict[str, Reference] = {}
 """The reference of each op and of each primitive that is not fed, by name (`custom.<name>` for a user's own)."""
-
-UPDATE_REFERENCES: dict[str, Reference] = {}
-"""For each update rule `(p, g, *state, **hyperparameters) -> (p, *state)` in plain torch; `step` counts from 1."""
 
 
 def register_reference(name: str, reference: Reference) -> None:
@@ -404,54 +402,3 @@ REFERENCES |= {
     "matmul": _matmul,
     "matmul_over_rows": _matmul_over_rows,
 }
-
-
-# -- update rules, from the algorithms in the pages of torch.optim.SGD and torch.optim.Adam --
-
-
-def _sgd(p: Tensor, g: Tensor, *, lr: float, weight_decay: float = 0.0) -> tuple[Tensor]:
-    return (torch.sub(p, torch.add(g, p, alpha=weight_decay), alpha=lr),)
-
-
-def _sgd_momentum(
-    p: Tensor,
-    g: Tensor,
-    momentum_buffer: Tensor,
-    *,
-    lr: float,
-    momentum: float = 0.9,
-    dampening: float = 0.0,
-    weight_decay: float = 0.0,
-    nesterov: bool = False,
-    step: int,
-) -> tuple[Tensor, Tensor]:
-    g = torch.add(g, p, alpha=weight_decay)
-    older = momentum_buffer * momentum
-    plain = step == 1 or momentum == 0
-    momentum_buffer = g.clone() if plain else torch.add(older, g, alpha=1 - dampening)
-    g = torch.add(g, momentum_buffer, alpha=momentum) if nesterov else momentum_buffer
-    return torch.sub(p, g, alpha=lr), momentum_buffer
-
-
-def _adam(
-    p: Tensor,
-    g: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    *,
-    lr: float,
-    beta1: float = 0.9,
-    beta2: float = 0.999,
-    eps: float = 1e-8,
-    weight_decay: float = 0.0,
-    step: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    g = torch.add(g, p, alpha=weight_decay)
-    exp_avg = torch.lerp(exp_avg, g, 1 - beta1)
-    exp_avg_sq = torch.addcmul(exp_avg_sq * beta2, g, g, value=1 - beta2)
-    unbiased_mean = exp_avg / (1 - beta1**step)
-    unbiased_square = exp_avg_sq / (1 - beta2**step)
-    return p - lr * unbiased_mean / (unbiased_square.sqrt() + eps), exp_avg, exp_avg_sq
-
-
-UPDATE_REFERENCES |= {"sgd": _sgd, "sgd_momentum": _sgd_momentum, "adam": _adam}

@@ -16,6 +16,7 @@ from .ir.errors import DeclarationError, FeedError
 from .ir.graph import Graph
 from .ir.joint import joint_graph
 from .ir.registry import Optimizer
+from .ir.update import next_numbers
 from .ir.verify import verify, verify_joint
 from .model import Model
 from .references import torch_dtype
@@ -56,11 +57,9 @@ class TrainingStep:
         self.model = Model(graph, fusion=fusion, device=device, seed=seed)
         self.device = self.model.device
         self.steps = 0
-        runtime = joint_scalars(joint)
-        self._fixed = {
-            n: v for n, v in optimizer.hyperparameters.items() if f"{optimizer.rule.name}.{n}" not in runtime
-        }
-        self.hyperparameters: dict[str, float | bool] = dict(optimizer.hyperparameters)
+        self._fixed = {n: v for part in optimizer.parts for n, v in part.hyperparameters.items() if part.is_fixed(n)}
+        self.hyperparameters: dict[str, float | bool] = optimizer.settings
+        self.numbers = optimizer.numbers
         self.slots: dict[str, Tensor] = {
             s.name: torch.full(s.shape, s.attrs["init"], dtype=torch_dtype(s.dtype), device=self.device)  # type: ignore[arg-type]
             for s in joint.leaves("slot")
@@ -74,7 +73,9 @@ class TrainingStep:
         """One step. Raises `FeedError` for tensors that do not fit, before anything is changed."""
         bound, sizes = bind_feeds(self.graph, feeds, self.device)
         check_targets(self._targets, bound)
-        scalars = self._scalars()
+        given = self._given()
+        scalars = {n.rpartition(".")[2]: given[n.rpartition(".")[2]] for n in joint_scalars(self.program.graph)}
+        following = next_numbers(self.optimizer, given)
         weights = self.model.tensors()
         held = {**weights, **self.slots}
         check_held(self._held, held, self.device)
@@ -83,14 +84,14 @@ class TrainingStep:
         with torch.no_grad():
             outputs = self._runner.run(leaves, sizes, scalars)
         self.steps += 1
+        self.numbers = following
         changed = [weights[n] for n in self._updated if n in weights]
         # A kernel writes past autograd's eyes: backward through the old weights must raise, as after torch's own step.
         torch.autograd.graph.increment_version(changed)
         return outputs
 
-    def _scalars(self) -> dict[str, float]:
-        prefix = f"{self.optimizer.rule.name}."
-        names = joint_scalars(self.program.graph)
+    def _given(self) -> dict[str, float]:
+        """Every number that the host knows: hyperparameters, the rule's own numbers, and the step that comes."""
         _check_numbers(self.optimizer, self.hyperparameters)
         for name, value in self._fixed.items():
             if self.hyperparameters[name] != value:
@@ -98,8 +99,7 @@ class TrainingStep:
                     f"{self.optimizer.rule.name}: {name} was {value!r} when the step was compiled, "
                     "which switched its term off; compile the step anew to switch it on"
                 )
-        given = {**self.hyperparameters, "step": self.steps + 1}
-        return {n.rpartition(".")[2]: float(given[n.removeprefix(prefix)]) for n in names}
+        return {n: float(v) for n, v in {**self.hyperparameters, **self.numbers, "step": self.steps + 1}.items()}
 
     @property
     def plan(self) -> FusionPlan:
@@ -114,17 +114,19 @@ class TrainingStep:
         return explain_plan(self.plan)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a bit-for-bit resume needs: `model`, `slots` (optimizer state), `steps`, `hyperparameters`."""
+        """All that a bit-for-bit resume needs: `model`, `slots` (optimizer state), `steps`, `numbers` (that the rule
+        keeps beside its state) and `hyperparameters`."""
         return {
             "model": {n: t.detach().clone() for n, t in self.model.state_dict().items()},
             "slots": {n: t.clone() for n, t in self.slots.items()},
             "steps": self.steps,
+            "numbers": dict(self.numbers),
             "hyperparameters": dict(self.hyperparameters),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`'s result. Everything is checked before anything is changed."""
-        wanted = {"model", "slots", "steps", "hyperparameters"}
+        wanted = {"model", "slots", "steps", "numbers", "hyperparameters"}
         if not isinstance(state, Mapping) or set(state) != wanted:
             raise FeedError(
                 f"load_state_dict: holds {_keys(state)}, wanted {sorted(wanted)}; pass state_dict()'s result"
@@ -135,12 +137,14 @@ class TrainingStep:
             raise FeedError(f"load_state_dict: steps is {state['steps']!r}; it counts steps, so an int ≥ 0")
         try:
             _check_numbers(self.optimizer, state["hyperparameters"])
+            _check_numbers(self.optimizer, state["numbers"], self.optimizer.numbers, "numbers")
         except DeclarationError as error:
             raise FeedError(f"load_state_dict: {error}") from None
         self.model.load_state_dict(state["model"])
         for name, tensor in state["slots"].items():
             self.slots[name].copy_(tensor)
         self.steps = state["steps"]
+        self.numbers = dict(state["numbers"])
         self.hyperparameters = dict(state["hyperparameters"])
 
 
@@ -149,14 +153,17 @@ def joint_scalars(joint: Graph) -> list[str]:
     return [v.name for v in joint.leaves("scalar")]
 
 
-def _check_numbers(optimizer: Optimizer, given: Any) -> None:
-    """Raise `DeclarationError` unless these are the optimizer's hyperparameters, each a number."""
-    name, wanted = optimizer.rule.name, set(optimizer.hyperparameters)
-    if not isinstance(given, Mapping) or set(given) != wanted:
-        raise DeclarationError(f"{name}: hyperparameters are {_keys(given)}; they must be {sorted(wanted)}")
-    for hyperparameter, value in given.items():
+def _check_numbers(
+    optimizer: Optimizer, given: Any, wanted: Mapping[str, object] | None = None, what: str = "hyperparameters"
+) -> None:
+    """Raise `DeclarationError` unless these are the optimizer's hyperparameters (or its own numbers), each a number."""
+    name = optimizer.rule.name
+    known = set(optimizer.settings if wanted is None else wanted)
+    if not isinstance(given, Mapping) or set(given) != known:
+        raise DeclarationError(f"{name}: {what} are {_keys(given)}; they must be {sorted(known)}")
+    for key, value in given.items():
         if not isinstance(value, bool | int | float):
-            raise DeclarationError(f"{name}: {hyperparameter} is {value!r}; a hyperparameter is a number or a bool")
+            raise DeclarationError(f"{name}: {key} is {value!r}; each of its {what} is a number or a bool")
 
 
 def _keys(given: Any) -> object:

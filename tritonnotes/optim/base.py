@@ -1,0 +1,282 @@
+"""`UpdateOptimizer`: a torch optimizer whose step is one launch, generated from an update rule."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from itertools import chain
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from .. import optimizers
+from ..ir.errors import DeclarationError, FeedError
+from ..ir.registry import Optimizer
+from ..ir.update import CLIP_COEFFICIENT, FOUND_INF, GRAD_SCALE, Extras
+from .counting import CountPlan, make_count_plan
+from .launching import formula_of
+from .norm import NormPlan, make_norm_plan, norm_key
+from .plan import LaunchPlan, make_plan, plan_key
+from .state import FusedOptions, complete_state, restore_dtypes
+from .tables import is_dense, real
+from .work import Work
+
+SETTINGS_OF = {"betas": ("beta1", "beta2")}
+"""Options that hold several of a rule's hyperparameters; all others bear their names."""
+
+PLACEHOLDER = 0.5
+"""Stands for a number that only the device knows, wherever one is asked for."""
+
+FUSED_NAMES = tuple(f.name for f in fields(FusedOptions))
+
+
+class UpdateOptimizer(torch.optim.Optimizer):
+    """A torch optimizer whose step updates every parameter of a group in one launch.
+
+    A subclass says by `declare` which rule a group's options mean. Argument names, param groups, closures, hooks and
+    the keys of `state_dict` are torch's. Beyond torch's arguments it takes, by keyword:
+
+    - `max_norm`: scale all gradients down together to this norm first; `total_norm` then holds the norm
+    - `max_value`: hold each number of a gradient within ±max_value
+    - `ema_decay`: keep a decaying mean of each parameter, in its state under `ema`
+    - `zero_grads`: leave 0 in the gradients
+    - `state_dtype`: keep the state of 16-bit parameters in this dtype (torch keeps theirs)
+    - `master_weights`: update a float32 copy of each 16-bit parameter, in its state under `master`, and keep the state
+      in float32
+
+    With `capturable` or `fused` the steps are counted on the device, by one more small launch, and nothing waits for
+    the host. Without a GPU, kernels run under Triton's interpreter. Raises `FeedError` for parameters that cannot be
+    updated in place, and what torch raises otherwise.
+    """
+
+    declare: ClassVar[Callable[..., Optimizer]]
+    counts_steps: ClassVar[bool] = True
+    """Whether each parameter's state has a `step`: all of torch's have, but for SGD."""
+    refuses_sparse: ClassVar[str] = "{name} does not support sparse gradients"
+    """What is raised for a sparse gradient, in torch's words; empty where torch has a step for it."""
+
+    def __init__(self, params: Iterable[Any], *args: Any, **kwargs: Any) -> None:
+        fused = {name: kwargs.pop(name) for name in FUSED_NAMES if name in kwargs}
+        self._fused_options = _checked(type(self).__name__, FusedOptions(**fused))
+        self._norm: NormPlan | None
+        self._forget()
+        super().__init__(params, *args, **kwargs)
+        self._restore_dtypes({p: dict(state) for p, state in self.state.items()})
+        if self.defaults.get("capturable"):
+            self._step_supports_amp_scaling = True
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """One step. `closure` evaluates the model again and returns the loss."""
+        if self.defaults.get("differentiable"):
+            return self._torch_step(closure)
+        self._check_capture()
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        with torch.no_grad():
+            self._update()
+        return loss
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """As torch's. State that is kept in float32 beside 16-bit parameters stays float32."""
+        super().load_state_dict(state_dict)
+        ids = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
+        params = chain.from_iterable(group["params"] for group in self.param_groups)
+        saved = {p: state_dict["state"].get(i, {}) for i, p in zip(ids, params, strict=True)}
+        self._restore_dtypes(saved)
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = ("_fused_options", "_step_supports_amp_scaling")
+        return {**super().__getstate__(), **{n: vars(self)[n] for n in kept if n in vars(self)}}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._forget()
+        super().__setstate__(state)
+
+    # -- one step --
+
+    def _update(self) -> None:
+        grad_scale, found_inf = getattr(self, GRAD_SCALE, None), getattr(self, FOUND_INF, None)
+        if found_inf is not None and self.counts_steps and not all(map(_is_on_device, self.param_groups)):
+            # The host counts the steps, so the host has to know.
+            if found_inf.item():
+                return
+            found_inf = None
+        sparse: list[tuple[dict[str, Any], list[Tensor]]] = []
+        works = [work for i, group in enumerate(self.param_groups) for work in self._gather(i, group, sparse)]
+        scalars = {GRAD_SCALE: grad_scale, FOUND_INF: found_inf, CLIP_COEFFICIENT: self._clip(works, grad_scale)}
+        for work in works:
+            self._launch(work, {name: t.to(work.device) for name, t in scalars.items() if t is not None})
+        if sparse:
+            self._sparse_step(sparse)
+
+    def _gather(self, index: int, group: dict[str, Any], sparse: list[Any]) -> Iterable[Work]:
+        """The work in a group, one for each device. Sparse gradients are put aside, None ones skipped."""
+        fused = self._fused_options
+        optimizer, on_device = self._declared(index, group)
+        counts = self.counts_steps and _is_on_device(group)
+        works: dict[torch.device, Work] = {}
+        left = []
+        for p in group["params"]:
+            g = p.grad
+            if g is None:
+                continue
+            if g.is_sparse:
+                self._check_sparse()
+                left.append(p)
+                continue
+            work = works.get(p.device)
+            if work is None:
+                works[p.device] = work = Work(index, optimizer, on_device, counts)
+            # Torch's SGD leaves no trace of a parameter without momentum, and so does this one.
+            state = self.state[p] if self.counts_steps or optimizer.state or fused.has_master(p) else {}
+            fresh = complete_state(state, p, optimizer, fused, counts=self.counts_steps, on_device=counts)
+            work.params.append(p)
+            work.gradients.append(g)
+            work.states.append(state)
+            work.fresh.append(fresh)
+        if left:
+            sparse.append((group, left))
+        return works.values()
+
+    def _clip(self, works: list[Work], grad_scale: Tensor | None) -> Tensor | None:
+        """What brings the norm of all gradients down to `max_norm`; None where that is not asked for."""
+        max_norm = self._fused_options.max_norm
+        gradients = [real(g.detach()) for work in works for g in work.gradients]
+        gradients = [g if is_dense(g) else g.contiguous() for g in gradients]
+        if max_norm is None or not gradients:
+            return None
+        key = norm_key(gradients, grad_scale is not None)
+        if self._norm is None or self._norm.key != key:
+            self._norm = make_norm_plan(key, gradients, grad_scale is not None)
+        self._norm.launch(gradients, max_norm, grad_scale)
+        self.total_norm = self._norm.norm.reshape(())
+        return self._norm.coefficient
+
+    def _launch(self, work: Work, scalars: Mapping[str, Tensor]) -> None:
+        extras = Extras(
+            unscales=GRAD_SCALE in scalars,
+            skips=FOUND_INF in scalars,
+            clips=CLIP_COEFFICIENT in scalars,
+            zeroes=self._fused_options.zero_grads,
+            counts=work.counts,
+        )
+        columns = work.columns()
+        rows, distinct = (list(range(len(work.params))), []) if work.counts else work.host_rows()
+        slot = (work.group, work.device)
+        key = (formula_of(work.optimizer), extras, plan_key(columns, rows))
+        plan = self._plans.get(slot)
+        if plan is None or plan.key != key:
+            self._plans[slot] = plan = make_plan(key, work.optimizer, extras, columns, rows)
+        if work.counts:
+            counting = self._counting(work, plan)
+            settings = work.optimizer.settings
+            numbers = counting.launch(plan.loaded, settings, work.on_device, scalars.get(FOUND_INF))
+        else:
+            numbers = work.host_numbers(plan.loaded, rows, distinct)
+        plan.launch(columns, numbers, scalars)
+
+    def _counting(self, work: Work, plan: LaunchPlan) -> CountPlan:
+        names = ("step", *work.optimizer.numbers)
+        key = (plan.loaded, [state[name].data_ptr() for state in work.states for name in names])
+        slot = (work.group, work.device)
+        found = self._counts.get(slot)
+        if found is None or found.key != key:
+            self._counts[slot] = found = make_count_plan(key, plan.loaded, work.states)
+        return found
+
+    # -- what a group means --
+
+    def _declared(self, index: int, group: dict[str, Any]) -> tuple[Optimizer, dict[str, Tensor]]:
+        """The rule of a group with its numbers, and the hyperparameters that only the device knows."""
+        stays = self.counts_steps and _is_on_device(group)
+        options: dict[str, Any] = {}
+        on_device: dict[str, Tensor] = {}
+        for option in inspect.signature(type(self).declare).parameters:
+            if option not in group:
+                continue
+            settings = SETTINGS_OF.get(option, (option,))
+            values = group[option] if option in SETTINGS_OF else [group[option]]
+            known = []
+            for setting, value in zip(settings, values, strict=True):
+                if isinstance(value, Tensor) and stays and value.device.type != "cpu":
+                    on_device[setting] = value
+                    value = PLACEHOLDER
+                known.append(value if isinstance(value, bool) else float(value))
+            options[option] = tuple(known) if option in SETTINGS_OF else known[0]
+        key = tuple(options.items())
+        found = self._rules.get(index)
+        if found is None or found[0] != key:
+            self._rules[index] = found = (key, self._with_extras(type(self).declare(**options)))
+        return found[1], on_device
+
+    def _with_extras(self, optimizer: Optimizer) -> Optimizer:
+        fused = self._fused_options
+        if fused.max_value is not None:
+            optimizer = optimizers.clip(optimizer, max_value=fused.max_value)
+        return optimizer if fused.ema_decay is None else optimizers.ema(optimizer, fused.ema_decay)
+
+    # -- what torch does --
+
+    def _torch_step(self, closure: Callable[[], Any] | None) -> Any:
+        """The step of the torch optimizer that this one stands for, past the hooks, which have run."""
+        own: Any = next(c for c in type(self).__mro__ if c.__module__.startswith("torch.optim."))
+        step = own.step
+        return (step.__wrapped__ if getattr(step, "hooked", False) else step)(self, closure)
+
+    def _sparse_step(self, sparse: list[tuple[dict[str, Any], list[Tensor]]]) -> None:
+        if self._fused_options != FusedOptions():
+            raise FeedError(
+                f"{type(self).__name__}: sparse gradients are left to torch, which knows none of "
+                f"{', '.join(FUSED_NAMES)}; leave these out, or make the gradients dense"
+            )
+        groups = self.param_groups
+        self.param_groups = [{**group, "params": params} for group, params in sparse]
+        try:
+            self._torch_step(None)
+        finally:
+            self.param_groups = groups
+
+    def _check_sparse(self) -> None:
+        if self.refuses_sparse:
+            raise RuntimeError(self.refuses_sparse.format(name=type(self).__name__))
+
+    def _check_capture(self) -> None:
+        # Named after CUDA in earlier versions of torch.
+        for name in ("_accelerator_graph_capture_health_check", "_cuda_graph_capture_health_check"):
+            if hasattr(torch.optim.Optimizer, name):
+                getattr(self, name)()
+                return
+
+    # -- inside --
+
+    def _forget(self) -> None:
+        """Drop every table: they are made anew by the next step."""
+        self._plans: dict[tuple[int, torch.device], LaunchPlan] = {}
+        self._counts: dict[tuple[int, torch.device], CountPlan] = {}
+        self._rules: dict[int, tuple[object, Optimizer]] = {}
+        self._norm = None
+
+    def _restore_dtypes(self, saved: Mapping[Tensor, Mapping[str, Any]]) -> None:
+        for i, group in enumerate(self.param_groups):
+            names = self._declared(i, group)[0].state
+            states = [(p, self.state[p], saved.get(p, {})) for p in group["params"] if p in self.state]
+            restore_dtypes(states, names, self._fused_options)
+
+
+def _is_on_device(group: Mapping[str, Any]) -> bool:
+    """Whether the steps of a group are counted on the device, as torch does for these two options."""
+    return bool(group.get("capturable") or group.get("fused"))
+
+
+def _checked(name: str, fused: FusedOptions) -> FusedOptions:
+    for option in ("max_norm", "max_value", "ema_decay"):
+        size = getattr(fused, option)
+        if size is not None and not size >= 0:
+            raise DeclarationError(f"{name}: {option} is {size}; it must be 0 or more")
+    if fused.master_weights and fused.state_dtype not in (None, torch.float32):
+        raise DeclarationError(f"{name}: master_weights keep float32 state, not {fused.state_dtype}; leave it out")
+    return fused

@@ -1,0 +1,85 @@
+"""Generated modules for optimizers, made once for each formula, and run natively or under the interpreter."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..codegen.cache import KernelCache
+from ..codegen.load import load_source
+from ..codegen.norm_source import render_norm
+from ..codegen.update_kernel import GroupUpdate, make_group_update
+from ..interpreter import launch as interpret
+from ..ir.registry import Optimizer
+from ..ir.types import DType
+from ..ir.update import Extras, Kind
+
+_interpreting = threading.RLock()
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedUpdate:
+    """A group's update and the module of its source."""
+
+    update: GroupUpdate
+    module: ModuleType
+
+
+_updates: dict[Hashable, LoadedUpdate] = {}
+
+
+def load_update(optimizer: Optimizer, kinds: Sequence[Kind], extras: Extras) -> LoadedUpdate:
+    """The update of a group. Numbers that may change between steps make no other module, fixed ones do."""
+    key = (formula_of(optimizer), tuple(kinds), extras)
+    found = _updates.get(key)
+    if found is None:
+        update = make_group_update(optimizer, kinds, extras)
+        _updates[key] = found = LoadedUpdate(update, load_source(update.source, KernelCache()))
+    return found
+
+
+def formula_of(optimizer: Optimizer) -> Hashable:
+    """What the source of an optimizer's update depends on: its rules, and the hyperparameters that are part of them."""
+    parts = tuple(
+        (part.rule, tuple((n, v) for n, v in part.hyperparameters.items() if part.is_fixed(n)))
+        for part in optimizer.parts
+    )
+    return parts, optimizer.maximize, tuple(sorted(optimizer.clip))
+
+
+@lru_cache(maxsize=64)
+def load_norm(dtypes: tuple[DType, ...], unscales: bool) -> ModuleType:
+    """The module that takes the norm of gradients of these dtypes."""
+    return load_source(render_norm(dtypes, unscales), KernelCache())
+
+
+def run(
+    module: Any,
+    function: str,
+    device: torch.device,
+    arguments: Sequence[Any],
+    options: Mapping[str, Any],
+    reached: Sequence[Tensor],
+) -> None:
+    """Call a launcher of a generated module. `reached` are the tensors that its tables point to."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            getattr(module, function)(*arguments, **options)
+        return
+
+    def launch(kernel: Any, grid: tuple[int, ...], *given: Any, **how: Any) -> None:
+        interpret(kernel, grid, given, how, tensors=reached)
+
+    with _interpreting:
+        native, module.launch = module.launch, launch
+        try:
+            getattr(module, function)(*arguments, **options)
+        finally:
+            module.launch = native
