@@ -12,7 +12,7 @@ from .clusters import Partition
 from .cost import loads_of
 from .fusion import AxisSet, Legality, Shape
 from .traffic import nominal_bytes, recompute_bytes
-from .units import PARTIAL, Unit, Units, memory_of
+from .units import PARTIAL, Unit, Units, is_elementwise, memory_of
 
 Kernel = frozenset[Unit]
 
@@ -39,6 +39,7 @@ class _State:
         self.home = {u: k for k in partition.kernels for u in k}
         self.order = {k: i for i, k in enumerate(partition.kernels)}
         self.again: dict[Kernel, set[Value]] = {k: set() for k in partition.kernels}
+        self.libraries = {k for k in partition.kernels if any(u.is_library for u in k)}
         self.axes: dict[Kernel, AxisSet] = {}
         self.may_store: dict[Kernel, frozenset[AxisSet]] = {}
         self.loads: dict[Kernel, set[Value]] = {}
@@ -89,7 +90,7 @@ class _State:
                 if not self._may_load(kernel, current):
                     return None
                 continue
-            if not self.legality.axes_of[unit] <= self.axes[kernel]:
+            if not self.legality.axes_of[unit] <= self.axes[kernel] or kernel in self.libraries:
                 return None
             if any(other in kernel for other in self.legality.apart.get(unit, ())):
                 return None
@@ -182,11 +183,6 @@ def _settled(units: Units, legality: Legality, partition: Partition) -> Partitio
         del again[taker][value]
     made = {k: frozenset(members) for k, members in kernels.items() if members}
     return Partition(tuple(made.values()), {made[k]: tuple(again[k]) for k in made if again[k]})
-
-
-def is_elementwise(unit: Unit) -> bool:
-    """Whether a unit can be computed wherever its arguments are."""
-    return not unit.part and unit.value.op.kind in ("elementwise", "cast")
 
 
 def _first(kernel: Kernel) -> tuple[int, bool]:
