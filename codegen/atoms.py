@@ -3,7 +3,8 @@ know of them as bit sets."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+import itertools
+from collections.abc import Hashable, Iterable
 from dataclasses import dataclass
 
 import networkx
@@ -75,22 +76,8 @@ def chains(units: Units, legality: Legality, together: Iterable[Group] = ()) -> 
 
     `together` are units that a user wants in one kernel.
     """
-    group_of = {u: u for u in units.units}
-
-    def find(unit: Unit) -> Unit:
-        while group_of[unit] is not unit:
-            unit = group_of[unit]
-        return unit
-
-    for group in together:
-        first = min(group, key=lambda u: u.value.index)
-        for unit in group:
-            group_of[find(unit)] = find(first)
-    for unit in units.units:
-        before = _only_source(units, legality, unit)
-        if before is not None:
-            group_of[find(unit)] = find(before)
-    return _grouped(units, lambda unit: find(unit))
+    pairs = [(unit, before) for unit in units.units if (before := _only_source(units, legality, unit)) is not None]
+    return _grouped(units, [*pairs, *(pair for group in together for pair in itertools.pairwise(group))])
 
 
 def _only_source(units: Units, legality: Legality, unit: Unit) -> Unit | None:
@@ -107,22 +94,31 @@ def _only_source(units: Units, legality: Legality, unit: Unit) -> Unit | None:
     return before if is_narrowing and is_only_reader and same_axes and unit not in legality.apart else None
 
 
-def blocks(units: Units, partition: Partition) -> list[Group]:
+def blocks(units: Units, partition: Partition, together: Iterable[Group] = ()) -> list[Group]:
     """Coarse groups, for graphs that are large: what a partition has in one kernel of one op and phase."""
-    kernel_of = {u: i for i, k in enumerate(partition.kernels) for u in k}
-    return _grouped(units, lambda u: (kernel_of[u], u.value.scope.name or u.value.index, u.value.scope.phase))
+    alike: dict[Hashable, list[Unit]] = {}
+    for i, kernel in enumerate(partition.kernels):
+        for unit in sorted(kernel, key=lambda u: u.value.index):
+            scope = unit.value.scope
+            alike.setdefault((i, scope.name or unit.value.index, scope.phase), []).append(unit)
+    groups = [*alike.values(), *together]
+    return _grouped(units, [pair for group in groups for pair in itertools.pairwise(group)])
 
 
-def _grouped(units: Units, key: Callable[[Unit], Hashable]) -> list[Group]:
-    """Units by key, but no two groups that wait for each other."""
-    groups: dict[Hashable, list[Unit]] = {}
-    for unit in units.units:
-        groups.setdefault(key(unit), []).append(unit)
+def _grouped(units: Units, pairs: Iterable[tuple[Unit, Unit]]) -> list[Group]:
+    """Units such that pairs stay together, and no two groups wait for each other."""
+    same = networkx.Graph()
+    same.add_nodes_from(units.units)
+    same.add_edges_from(pairs)
+    group_of = {u: i for i, found in enumerate(networkx.connected_components(same)) for u in found}
     waits = networkx.DiGraph()
-    waits.add_nodes_from(groups)
+    waits.add_nodes_from(group_of.values())
     for unit, needed in units.before.items():
-        waits.add_edges_from((key(n), key(unit)) for n in needed if key(n) != key(unit))
-    return [frozenset(u for k in found for u in groups[k]) for found in networkx.strongly_connected_components(waits)]
+        waits.add_edges_from((group_of[n], group_of[unit]) for n in needed if group_of[n] != group_of[unit])
+    members: dict[int, list[Unit]] = {}
+    for unit, group in group_of.items():
+        members.setdefault(group, []).append(unit)
+    return [frozenset(u for g in found for u in members[g]) for found in networkx.strongly_connected_components(waits)]
 
 
 def make_atoms(units: Units, legality: Legality, groups: list[Group]) -> list[Atom]:

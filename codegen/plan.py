@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import networkx
 
-from tritonnotes.ir.errors import PlanError, VerificationError
+from tritonnotes.ir.errors import VerificationError
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.types import Dim, DType
 
-from .choose import FUSION_MODES, choose
+from .choose import choose
 from .clusters import Partition
 from .cost import memory_plan
 from .fusion import Legality, Space
@@ -21,6 +21,7 @@ from .materialize import materialize
 from .names import RESERVED, identifier, uncounted
 from .traffic import NOMINAL, Sizes, Traffic, launch_traffic
 from .units import COMBINE, PARTIAL, Unit, Units, is_join, make_units, memory_of
+from .wishes import Fusion, as_fusion
 
 if TYPE_CHECKING:
     from .verdicts import Verdict
@@ -127,14 +128,11 @@ class FusionPlan:
         return "\n".join(lines)
 
 
-def make_plan(graph: Graph, fusion: str = "optimal") -> FusionPlan:
-    """Plan a graph of primitives. `fusion` is 'optimal' (searched for within a budget), 'greedy' or 'off' (every
-    primitive its own kernel)."""
-    if fusion not in FUSION_MODES:
-        raise PlanError(f"fusion={fusion!r}; use one of {', '.join(map(repr, FUSION_MODES))}")
+def make_plan(graph: Graph, fusion: str | Fusion = "optimal") -> FusionPlan:
+    """Plan a graph of primitives. `fusion` is 'optimal' (searched for within a budget), 'greedy', 'off' (every
+    primitive its own kernel), or a `Fusion` with wishes; impossible ones raise `PlanError`."""
     units = make_units(materialize(graph))
-    legality = Legality(units)
-    partition, how = choose(units, legality, fusion)
+    legality, partition, how = choose(units, as_fusion(fusion))
     return FusionPlan(units.graph, _launches(units, legality, partition), units, legality, partition, how)
 
 

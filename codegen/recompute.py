@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from tritonnotes.ir.graph import Value
@@ -17,16 +17,18 @@ from .units import PARTIAL, Unit, Units, is_elementwise, memory_of
 Kernel = frozenset[Unit]
 
 
-def recompute(units: Units, legality: Legality, partition: Partition) -> Partition:
+def recompute(
+    units: Units, legality: Legality, partition: Partition, held: Collection[Unit] = frozenset()
+) -> Partition:
     """The same kernels, each computing again what that makes cheaper. A value that then neither its own kernel needs
-    nor any other from memory moves to a kernel that computes it again."""
+    nor any other from memory moves to a kernel that computes it again, unless it is `held` where it is."""
     state = _State(units, legality, partition)
     for kernel in partition.kernels:
         state.improve(kernel)
     for value in sorted(state.loaders, key=lambda v: v.index):
         state.improve_everywhere(value)
     again = {k: tuple(sorted(values, key=lambda v: v.index)) for k, values in state.again.items() if values}
-    return _settled(units, legality, replace(partition, again=again))
+    return _settled(units, legality, replace(partition, again=again), held)
 
 
 class _State:
@@ -158,11 +160,11 @@ class _State:
                 self.loaders.setdefault(memory, set()).add(kernel)
 
 
-def _settled(units: Units, legality: Legality, partition: Partition) -> Partition:
+def _settled(units: Units, legality: Legality, partition: Partition, held: Collection[Unit]) -> Partition:
     """Values that their own kernel has no use for any more move to the first kernel that computes them again."""
     kernels = {k: set(k) for k in partition.kernels}
     again = {k: dict.fromkeys(partition.again.get(k, ())) for k in partition.kernels}
-    copies = {v for values in again.values() for v in values}
+    copies = {v for values in again.values() for v in values if units.producer[v] not in held}
     home = {u: k for k in partition.kernels for u in k}
 
     def loads(kernel: Kernel) -> list[Value]:
