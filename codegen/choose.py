@@ -47,13 +47,13 @@ def _optimal(units: Units, legality: Legality, greedy: Partition, wanted: list[G
     fine = chains(units, legality, wanted)
     coarse = blocks(units, greedy, wanted)
     if len(fine) > MOST_CHAINS and len(coarse) > MOST_BLOCKS:
-        return greedy, "greedy: too large a graph to search"
+        return greedy, "greedy, as the graph is too large to search"
     groups = fine if len(fine) <= MOST_CHAINS else coarse
     found = _search(units, legality, groups, greedy)
     best = found.partition or greedy
     if found.is_proved and groups is fine:
-        return best, f"optimal, proved with {found.nodes:,} placements tried"
-    return best, f"the best of {found.nodes:,} placements tried, not proved optimal"
+        return best, "optimal"
+    return best, "the best found, not proved optimal"
 
 
 def _search(units: Units, legality: Legality, groups: list[Group], known: Partition) -> Found:

@@ -1,4 +1,4 @@
-# plan of classes: 1 kernels and 0 library calls, 24,584 bytes at batch 256, fusion greedy
+# plan of classes: 1 kernels and 0 library calls, 24,584 bytes at batch 256, fusion optimal
 #   loss_forward_backward: elementwise, 24,584 bytes
 #     reads  logits, saved.loss.row_max, y, gradient.loss, saved.loss.count, saved.loss.sum_exp
 #     covers loss.shifted, loss.exp, loss.is_target, loss.counted, loss.div, loss.d_row, loss.softmax, loss.one_hot, loss.sub, loss.d_logits
@@ -15,7 +15,7 @@
 # logits: float32[batch, 10] = input()
 # y: int64[batch] = input()
 # loss: float32[] = cross_entropy(logits, y, none, ignore_index=-100, label_smoothing=0.0, reduction='mean')
-# accuracy: float32[] = accuracy(logits, y)
+# accuracy: float32[] = accuracy(logits, y, k=1, threshold=0.0, ignore_index=-100)
 # output loss = loss
 # output accuracy = accuracy
 
