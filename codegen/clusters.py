@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from heapq import heapify, heappop, heappush
+from typing import TypeVar
 
 from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Value
@@ -22,6 +23,28 @@ class Partition:
 
     kernels: tuple[frozenset[Unit], ...]
     again: Mapping[frozenset[Unit], tuple[Value, ...]] = field(default_factory=dict)
+
+
+def in_order(legality: Legality, partition: Partition) -> Partition | None:
+    """The partition with its kernels in an order in which they can run, else in that of their first units; None if they
+    would wait for each other."""
+    units = legality.units
+    home = {u: k for k in partition.kernels for u in k}
+    before: dict[frozenset[Unit], set[frozenset[Unit]]] = {k: set() for k in partition.kernels}
+    for kernel in partition.kernels:
+        again = {units.producer[v] for v in partition.again.get(kernel, ())}
+        for unit in (*kernel, *again):
+            for other in units.before[unit]:
+                if other not in again or legality.overwrites(unit, other):
+                    before[kernel].add(home[other])
+        for unit in again:
+            # Whoever overwrites a leaf comes after all that read it, also those that do so once more.
+            for other in units.after[unit]:
+                if legality.overwrites(other, unit):
+                    before[home[other]].add(kernel)
+    first = {k: min(legality.place[u] for u in k) for k in partition.kernels}
+    ordered = _sorted({k: b - {k} for k, b in before.items()}, first)
+    return None if ordered is None else Partition(tuple(ordered), partition.again)
 
 
 class Cluster:
@@ -55,8 +78,7 @@ class Clusters:
                 if other is not here:
                     here.before.add(other)
                     other.after.add(here)
-        place = {u: i for i, u in enumerate(units.units)}
-        self.first = {c: min(place[u] for u in c.units) for c in self.all()}
+        self.first = {c: min(legality.place[u] for u in c.units) for c in self.all()}
         for position, cluster in enumerate(self.ordered()):
             cluster.position = position
 
@@ -66,24 +88,13 @@ class Clusters:
 
     def ordered(self) -> list[Cluster]:
         """The clusters so that each comes after those it waits for, else in the order of their first units."""
-        waits = {c: len(c.before) for c in self.all()}
-        ready = [(self.first[c], c) for c, count in waits.items() if not count]
-        heapify(ready)
-        done: list[Cluster] = []
-        while ready:
-            _, cluster = heappop(ready)
-            done.append(cluster)
-            for other in cluster.after:
-                waits[other] -= 1
-                if not waits[other]:
-                    heappush(ready, (self.first[other], other))
-        if len(done) < len(waits):
-            stuck = next(c for c in waits if waits[c] > 0).units[0]
+        found = _sorted({c: c.before for c in self.all()}, self.first)
+        if found is None:
             raise PlanError(
-                f"{stuck.value.name}: kernels would wait for each other; a value that is updated in place is read "
-                "after its update, so copy it with tn.copy first"
+                f"graph {self.legality.units.graph.name}: kernels would wait for each other; some value that is "
+                "updated in place is read together with what was made of its update, so copy it with tn.copy first"
             )
-        return done
+        return found
 
     def partition(self) -> Partition:
         """The clusters as they are now."""
@@ -150,6 +161,29 @@ class Clusters:
         moved = [*sorted(ahead, key=_position), first, *sorted(behind, key=_position)]
         for cluster, place in zip(moved, places[: len(ahead) + 1] + places[len(ahead) + 2 :], strict=True):
             cluster.position = place
+
+
+K = TypeVar("K")
+
+
+def _sorted(before: Mapping[K, set[K]], first: Mapping[K, int]) -> list[K] | None:
+    """Kernels so that each comes after those before it, of several ready ones the `first`; None for circles."""
+    waits = {k: len(b) for k, b in before.items()}
+    after: dict[K, list[K]] = {k: [] for k in before}
+    for kernel, earlier in before.items():
+        for other in earlier:
+            after[other].append(kernel)
+    ready = [(first[k], i, k) for i, k in enumerate(before) if not waits[k]]
+    heapify(ready)
+    done: list[K] = []
+    while ready:
+        _, i, kernel = heappop(ready)
+        done.append(kernel)
+        for other in after[kernel]:
+            waits[other] -= 1
+            if not waits[other]:
+                heappush(ready, (first[other], len(before) + len(done), other))
+    return done if len(done) == len(before) else None
 
 
 def _position(cluster: Cluster) -> int:

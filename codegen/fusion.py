@@ -223,6 +223,7 @@ class Legality:
             memory_of(new): units.graph[name] for name, new in units.graph.updates.items() if not new.is_leaf
         }
         self._leaves = set(self._updated.values())
+        self.place = {u: i for i, u in enumerate(units.units)}
         self._interned: dict[Facts, Facts] = {}
         self._sums: dict[tuple[int, int], Facts] = {}
         self._shapes: dict[int, Shape | Rule] = {}
@@ -282,6 +283,11 @@ class Legality:
             bool(facts.combines),
         )
 
+    def overwrites(self, unit: Unit, other: Unit) -> bool:
+        """Whether a unit overwrites in place what the other one reads."""
+        written = self.facts[unit].written
+        return bool(written) and any(leaf in written for leaf, _ in self.facts[other].read)
+
     def conflict(self, members: Collection[Unit], facts: Facts, holds: Callable[[Unit], bool]) -> Refusal | None:
         """What stands between members themselves: one needs another's result in memory first, or a user says no."""
         if len(members) > MAX_UNITS:
@@ -290,14 +296,21 @@ class Legality:
             if any(holds(w) for w in self.units.writers(memory)):
                 what = "joined of parts" if is_join(memory) else "read in another order than it is computed in"
                 return Refusal("memory first", f"{memory.name} is {what}, so it must be whole in memory before")
-        for leaf, labels in facts.read if facts.written else ():
-            if leaf in facts.written and labels != self.axes.labels[leaf]:
-                return Refusal("in place", f"{leaf.name} is overwritten there while other programs still read it")
+        refusal = self.in_place(facts)
+        if refusal is not None:
+            return refusal
         if self.apart:
             for unit in members:
                 for other in self.apart.get(unit, ()):
                     if holds(other):
                         return Refusal("forbidden", f"{unit.value.name} and {other.value.name} are forbidden to fuse")
+        return None
+
+    def in_place(self, facts: Facts) -> Refusal | None:
+        """Whether a leaf is overwritten in one order and read in another."""
+        for leaf, labels in facts.read if facts.written else ():
+            if leaf in facts.written and labels != self.axes.labels[leaf]:
+                return Refusal("in place", f"{leaf.name} is overwritten there while other programs still read it")
         return None
 
     # -- inside --

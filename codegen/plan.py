@@ -9,24 +9,22 @@ from typing import TYPE_CHECKING
 
 import networkx
 
-from tritonnotes.ir.errors import PlanError, VerificationError
+from tritonnotes.ir.errors import VerificationError
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.types import Dim, DType
 
-from .clusters import Clusters, Partition
+from .choose import choose
+from .clusters import Partition
 from .cost import memory_plan
 from .fusion import Legality, Space
-from .greedy import fuse_greedily
 from .materialize import materialize
 from .names import RESERVED, identifier, uncounted
-from .recompute import recompute
 from .traffic import NOMINAL, Sizes, Traffic, launch_traffic
 from .units import COMBINE, PARTIAL, Unit, Units, is_join, make_units, memory_of
+from .wishes import Fusion, as_fusion
 
 if TYPE_CHECKING:
     from .verdicts import Verdict
-
-FUSION_MODES = ("greedy", "off")
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,19 +128,12 @@ class FusionPlan:
         return "\n".join(lines)
 
 
-def make_plan(graph: Graph, fusion: str = "greedy") -> FusionPlan:
-    """Plan a graph of primitives. `fusion` is 'greedy' or 'off' (every primitive its own kernel)."""
-    if fusion not in FUSION_MODES:
-        raise PlanError(f"fusion={fusion!r}; use one of {', '.join(map(repr, FUSION_MODES))}")
+def make_plan(graph: Graph, fusion: str | Fusion = "optimal") -> FusionPlan:
+    """Plan a graph of primitives. `fusion` is 'optimal' (searched for within a budget), 'greedy', 'off' (every
+    primitive its own kernel), or a `Fusion` with wishes; impossible ones raise `PlanError`."""
     units = make_units(materialize(graph))
-    legality = Legality(units)
-    clusters = Clusters(units, legality)
-    if fusion == "greedy":
-        fuse_greedily(units, clusters)
-    partition = clusters.partition()
-    if fusion == "greedy":
-        partition = recompute(units, legality, partition)
-    return FusionPlan(units.graph, _launches(units, legality, partition), units, legality, partition, fusion)
+    legality, partition, how = choose(units, as_fusion(fusion))
+    return FusionPlan(units.graph, _launches(units, legality, partition), units, legality, partition, how)
 
 
 def verify_plan(plan: FusionPlan) -> None:

@@ -16,6 +16,7 @@ from .source import KernelSource
 from .tile import Kernel
 from .traffic import compute_dtype
 from .units import memory_of
+from .wishes import Fusion
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Program:
         return "\n".join(lines)
 
 
-def make_program(graph: Graph, fusion: str = "greedy", declared: Graph | None = None) -> Program:
+def make_program(graph: Graph, fusion: str | Fusion = "optimal", declared: Graph | None = None) -> Program:
     """Plan a graph of primitives, lower it to tile programs and lay out its buffers; every stage is verified."""
     plan = make_plan(graph, fusion)
     verify_plan(plan)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 from tritonnotes.ir.graph import Value
@@ -12,21 +12,23 @@ from .clusters import Partition
 from .cost import loads_of
 from .fusion import AxisSet, Legality, Shape
 from .traffic import nominal_bytes, recompute_bytes
-from .units import PARTIAL, Unit, Units, memory_of
+from .units import PARTIAL, Unit, Units, is_elementwise, memory_of
 
 Kernel = frozenset[Unit]
 
 
-def recompute(units: Units, legality: Legality, partition: Partition) -> Partition:
+def recompute(
+    units: Units, legality: Legality, partition: Partition, held: Collection[Unit] = frozenset()
+) -> Partition:
     """The same kernels, each computing again what that makes cheaper. A value that then neither its own kernel needs
-    nor any other from memory moves to a kernel that computes it again."""
+    nor any other from memory moves to a kernel that computes it again, unless it is `held` where it is."""
     state = _State(units, legality, partition)
     for kernel in partition.kernels:
         state.improve(kernel)
     for value in sorted(state.loaders, key=lambda v: v.index):
         state.improve_everywhere(value)
     again = {k: tuple(sorted(values, key=lambda v: v.index)) for k, values in state.again.items() if values}
-    return _settled(units, legality, replace(partition, again=again))
+    return _settled(units, legality, replace(partition, again=again), held)
 
 
 class _State:
@@ -39,6 +41,7 @@ class _State:
         self.home = {u: k for k in partition.kernels for u in k}
         self.order = {k: i for i, k in enumerate(partition.kernels)}
         self.again: dict[Kernel, set[Value]] = {k: set() for k in partition.kernels}
+        self.libraries = {k for k in partition.kernels if any(u.is_library for u in k)}
         self.axes: dict[Kernel, AxisSet] = {}
         self.may_store: dict[Kernel, frozenset[AxisSet]] = {}
         self.loads: dict[Kernel, set[Value]] = {}
@@ -89,7 +92,7 @@ class _State:
                 if not self._may_load(kernel, current):
                     return None
                 continue
-            if not self.legality.axes_of[unit] <= self.axes[kernel]:
+            if not self.legality.axes_of[unit] <= self.axes[kernel] or kernel in self.libraries:
                 return None
             if any(other in kernel for other in self.legality.apart.get(unit, ())):
                 return None
@@ -157,11 +160,11 @@ class _State:
                 self.loaders.setdefault(memory, set()).add(kernel)
 
 
-def _settled(units: Units, legality: Legality, partition: Partition) -> Partition:
+def _settled(units: Units, legality: Legality, partition: Partition, held: Collection[Unit]) -> Partition:
     """Values that their own kernel has no use for any more move to the first kernel that computes them again."""
     kernels = {k: set(k) for k in partition.kernels}
     again = {k: dict.fromkeys(partition.again.get(k, ())) for k in partition.kernels}
-    copies = {v for values in again.values() for v in values}
+    copies = {v for values in again.values() for v in values if units.producer[v] not in held}
     home = {u: k for k in partition.kernels for u in k}
 
     def loads(kernel: Kernel) -> list[Value]:
@@ -182,11 +185,6 @@ def _settled(units: Units, legality: Legality, partition: Partition) -> Partitio
         del again[taker][value]
     made = {k: frozenset(members) for k, members in kernels.items() if members}
     return Partition(tuple(made.values()), {made[k]: tuple(again[k]) for k in made if again[k]})
-
-
-def is_elementwise(unit: Unit) -> bool:
-    """Whether a unit can be computed wherever its arguments are."""
-    return not unit.part and unit.value.op.kind in ("elementwise", "cast")
 
 
 def _first(kernel: Kernel) -> tuple[int, bool]:

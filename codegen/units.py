@@ -87,6 +87,11 @@ def is_join(value: Value) -> bool:
     return value.op.name == "cat"
 
 
+def is_elementwise(unit: Unit) -> bool:
+    """Whether a unit can be computed wherever its arguments are."""
+    return not unit.part and unit.value.op.kind in ("elementwise", "cast")
+
+
 def make_units(graph: Graph) -> Units:
     """Cut a graph of primitives into units, with data dependencies and, for updates in place, order dependencies."""
     axes = label_axes(graph)

@@ -81,7 +81,7 @@ def check(
     feeds: Mapping[str, Tensor] | None = None,
     state: Mapping[str, Tensor] | None = None,
     optimizer: Optimizer | None = None,
-    fusion: str = "greedy",
+    fusion: str = "optimal",
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> Certificate:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 
+from .codegen.wishes import as_fusion
 from .ir.graph import Graph
 from .ir.registry import Optimizer
 from .model import Model
@@ -14,7 +17,9 @@ def compile(
     graph: Graph,
     *,
     training: bool = False,
-    fusion: str = "greedy",
+    fusion: str = "optimal",
+    fuse: Iterable[str | tuple[str, ...]] = (),
+    forbid: Iterable[str | tuple[str, ...]] = (),
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> Model:
@@ -22,10 +27,13 @@ def compile(
 
     `training=False` compiles the evaluation form: batch norm uses its running statistics, dropout keeps everything,
     buffers stay. `training=True` compiles the graph as declared, and a call updates the buffers in place.
-    `fusion` is 'greedy' or 'off'; `device` None picks the GPU where there is one, else kernels run under Triton's
-    interpreter on the CPU; `seed` is that of the initial weights.
+    `fusion` is 'optimal' (searched for within a budget; the plan says what came of it), 'greedy' or 'off'. `fuse` and
+    `forbid` hold names of ops or values, or tuples of them: what passes between the names of a tuple in `fuse` stays
+    inside a kernel, and no kernel holds two names of a tuple in `forbid` (a name alone there shares with nothing). What
+    cannot be had raises `PlanError` with the reason. `device` None picks the GPU where there is one, else kernels run
+    under Triton's interpreter on the CPU; `seed` is that of the initial weights.
     """
-    return Model(graph, training=training, fusion=fusion, device=device, seed=seed)
+    return Model(graph, training=training, fusion=as_fusion(fusion, fuse, forbid), device=device, seed=seed)
 
 
 def compile_step(
@@ -33,7 +41,9 @@ def compile_step(
     loss: str = "loss",
     optimizer: Optimizer | None = None,
     *,
-    fusion: str = "greedy",
+    fusion: str = "optimal",
+    fuse: Iterable[str | tuple[str, ...]] = (),
+    forbid: Iterable[str | tuple[str, ...]] = (),
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> TrainingStep:
@@ -42,4 +52,5 @@ def compile_step(
     `loss` names the output to minimise, a float of shape (); `optimizer` is an update rule with its numbers, such as
     `tn.adam(lr=1e-3)`. The rest as for `compile`.
     """
-    return TrainingStep(graph, loss, optimizer, fusion=fusion, device=device, seed=seed)  # type: ignore[arg-type]
+    wishes = as_fusion(fusion, fuse, forbid)
+    return TrainingStep(graph, loss, optimizer, fusion=wishes, device=device, seed=seed)  # type: ignore[arg-type]

@@ -10,6 +10,7 @@ from torch import Tensor
 from .codegen.explain import explain_plan
 from .codegen.plan import FusionPlan
 from .codegen.program import Program, make_program
+from .codegen.wishes import Fusion, as_fusion
 from .feeds import bind_feeds, check_held, check_targets, class_inputs
 from .ir.decompose import decompose
 from .ir.errors import DeclarationError
@@ -38,7 +39,7 @@ class Model(torch.nn.Module):
         graph: Graph,
         *,
         training: bool = False,
-        fusion: str = "greedy",
+        fusion: str | Fusion = "optimal",
         device: torch.device | str | None = None,
         seed: int = 0,
     ) -> None:
@@ -52,7 +53,7 @@ class Model(torch.nn.Module):
                 f"{name!r} is a number or state of an optimizer; a model has inputs and parameters only"
             )
         self.graph = graph
-        self.fusion = fusion
+        self.fusion = as_fusion(fusion)
         self.device = pick_device(device)
         for name, tensor in initial_state(graph, seed).items():
             _register(self, name, tensor.to(self.device), graph[name].op.name == "parameter")
@@ -131,7 +132,7 @@ class Model(torch.nn.Module):
 class _Form:
     """One form of a graph, for training or evaluation, compiled: the forward run, and with autograd what it needs."""
 
-    def __init__(self, graph: Graph, fusion: str, device: torch.device) -> None:
+    def __init__(self, graph: Graph, fusion: Fusion, device: torch.device) -> None:
         verify(graph)
         self.graph = graph
         self.fusion = fusion
@@ -142,14 +143,14 @@ class _Form:
     def differentiable(self, wanted: tuple[str, ...]) -> _Differentiable:
         """The programs for the case that the leaves named in `wanted` want a gradient."""
         if wanted not in self._differentiable:
-            self._differentiable[wanted] = _Differentiable(self.graph, list(wanted), self.fusion, self.device)
+            self._differentiable[wanted] = _Differentiable(self.graph, list(wanted), self.fusion.lenient(), self.device)
         return self._differentiable[wanted]
 
 
 class _Differentiable:
     """The two programs behind autograd: forward, which also keeps what backward needs, and backward."""
 
-    def __init__(self, graph: Graph, wanted: list[str], fusion: str, device: torch.device) -> None:
+    def __init__(self, graph: Graph, wanted: list[str], fusion: Fusion, device: torch.device) -> None:
         joint = gradient_graph(graph, wanted)
         self.name = graph.name
         self.outputs = list(graph.outputs)

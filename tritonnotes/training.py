@@ -11,6 +11,7 @@ from torch import Tensor
 from .codegen.explain import explain_plan
 from .codegen.plan import FusionPlan
 from .codegen.program import Program, make_program
+from .codegen.wishes import Fusion, as_fusion
 from .feeds import bind_feeds, check_apart, check_held, check_targets, class_inputs
 from .ir.errors import DeclarationError, FeedError
 from .ir.graph import Graph
@@ -37,7 +38,7 @@ class TrainingStep:
         loss: str,
         optimizer: Optimizer,
         *,
-        fusion: str = "greedy",
+        fusion: str | Fusion = "optimal",
         device: torch.device | str | None = None,
         seed: int = 0,
     ) -> None:
@@ -54,7 +55,7 @@ class TrainingStep:
         verify(joint)
         verify_joint(joint)
         self.program: Program = make_program(joint, fusion, graph)
-        self.model = Model(graph, fusion=fusion, device=device, seed=seed)
+        self.model = Model(graph, fusion=as_fusion(fusion).lenient(), device=device, seed=seed)
         self.device = self.model.device
         self.steps = 0
         self._fixed = {n: v for part in optimizer.parts for n, v in part.hyperparameters.items() if part.is_fixed(n)}

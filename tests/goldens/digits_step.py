@@ -1,4 +1,4 @@
-# plan of digits: 12 kernels and 8 library calls, 4,260,136 bytes at batch 256, fusion greedy
+# plan of digits: 12 kernels and 8 library calls, 4,260,136 bytes at batch 256, fusion the best found, not proved optimal
 #   matmul_fc1_product: library, 229,376 bytes
 #     reads  x, fc1.weight
 #     covers fc1.product

@@ -1,4 +1,4 @@
-# plan of residual: 1 kernels and 0 library calls, 207,648 bytes at batch 256, fusion greedy
+# plan of residual: 1 kernels and 0 library calls, 207,648 bytes at batch 256, fusion optimal
 #   ln_gelu_y: row, 207,648 bytes
 #     reads  x, ln.weight, ln.bias
 #     covers ln.sum, ln.mean, ln.centered, ln.mul, ln.sum_1, ln.var, ln.add, ln.rstd, ln.normalized, ln.scaled, ln, gelu.mul, gelu.mul_1, gelu.erf, gelu.add, gelu, y

@@ -1,0 +1,140 @@
+"""The exact plan against every plan there is: enumerated here one by one, with no bound and no order of its own."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import pytest
+from random_graphs import random_graph, seeded
+
+from tritonnotes.codegen import cost, search
+from tritonnotes.codegen.clusters import Partition, in_order
+from tritonnotes.codegen.cost import cost_of
+from tritonnotes.codegen.fusion import Legality, Rule
+from tritonnotes.codegen.materialize import materialize
+from tritonnotes.codegen.plan import FusionPlan, make_plan
+from tritonnotes.codegen.units import PARTIAL, Unit, is_elementwise, make_units
+from tritonnotes.ir.decompose import decompose
+from tritonnotes.ir.graph import Graph
+from tritonnotes.ir.joint import gradient_graph
+from tritonnotes.ir.rewrite import optimize
+
+Kernel = frozenset[Unit]
+MOST_UNITS = 8
+MOST_PLANS = 2_000
+
+
+def primitives(graph: Graph) -> Graph:
+    return optimize(decompose(graph))
+
+
+def gradients(graph: Graph) -> Graph:
+    """Forward and backward as one graph."""
+    return gradient_graph(graph, [v.name for v in graph.leaves("input", "parameter") if v.dtype.is_float])
+
+
+def total(plan: FusionPlan) -> int:
+    return cost_of(plan.units, plan.legality, plan.partition).total
+
+
+# -- every plan there is --
+
+
+def set_partitions(units: list[Unit]) -> Iterator[list[list[Unit]]]:
+    if not units:
+        yield []
+        return
+    first, *others = units
+    for rest in set_partitions(others):
+        yield [[first], *rest]
+        for i, part in enumerate(rest):
+            yield [*rest[:i], [first, *part], *rest[i + 1 :]]
+
+
+class Enumeration:
+    """All partitions of a graph's units, each with all ways of computing values again that someone needs."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.units = make_units(materialize(graph))
+        self.legality = Legality(self.units)
+        self.known: dict[Kernel, list[Kernel]] = {}
+
+        self.partitions = [[frozenset(p) for p in parts] for parts in set_partitions(list(self.units.units))]
+
+    def __len__(self) -> int:
+        return sum(math.prod(len(self.copies(k)) for k in kernels) for kernels in self.partitions)
+
+    def best(self) -> int:
+        """The least cost."""
+        return min(cost_of(self.units, self.legality, p).total for k in self.partitions for p in self.plans(k))
+
+    def plans(self, kernels: list[Kernel]) -> Iterator[Partition]:
+        for copies in itertools.product(*(self.copies(k) for k in kernels)):
+            again = {k: tuple(u.value for u in c) for k, c in zip(kernels, copies, strict=True) if c}
+            partition = in_order(self.legality, Partition(tuple(kernels), again))
+            if partition is not None and all(self.may_write(k, partition) for k in kernels):
+                yield partition
+
+    def copies(self, kernel: Kernel) -> list[Kernel]:
+        """What a kernel may compute again; nothing at all, not even an empty set, if it is no kernel."""
+        if kernel not in self.known:
+            others = [u for u in self.units.units if is_elementwise(u) and u not in kernel]
+            others = [u for u in others if not self.legality.facts[u].written]
+            sets = itertools.chain.from_iterable(itertools.combinations(others, n) for n in range(len(others) + 1))
+            self.known[kernel] = [c for c in map(frozenset, sets) if self.is_kernel(kernel, c)]
+        return self.known[kernel]
+
+    def is_kernel(self, kernel: Kernel, copies: Kernel) -> bool:
+        held = kernel | copies
+        read = {s for u in held for s in self.units.sources(u)}
+        if any(u.value not in read for u in copies) or (copies and any(u.is_library for u in kernel)):
+            return False
+        facts = self.legality.facts_of(held)
+        is_shaped = not isinstance(self.legality.shape(facts), Rule)
+        return is_shaped and self.legality.conflict(held, facts, held.__contains__) is None
+
+    def may_write(self, kernel: Kernel, partition: Partition) -> bool:
+        loaded = {s for k in partition.kernels for s in cost.loads_of(self.legality, k, partition.again.get(k, ()))}
+        wanted = {cost.memory_of(s) for s in loaded} | self.units.roots
+        shape = self.legality.shape(self.legality.facts_of(kernel))
+        assert not isinstance(shape, Rule)
+        written = [u for u in kernel if u.part != PARTIAL and u.value in wanted]
+        return all(self.legality.axes_of[u] in shape.may_store for u in written)
+
+
+def small_graphs(seeds: range) -> Iterator[tuple[str, Graph]]:
+    """Random graphs of up to 8 ops, forward alone or with gradients, with few enough plans to try them all."""
+    for seed in seeds:
+        graph, _ = random_graph(seeded(seed), 8)
+        for kind, build in (("forward", primitives), ("gradients", gradients)):
+            made = build(graph)
+            if 3 <= len(make_units(materialize(made)).units) <= MOST_UNITS and len(Enumeration(made)) <= MOST_PLANS:
+                yield f"{kind} of seed {seed}", made
+
+
+def assert_best(seeds: range, least: int) -> None:
+    tried = 0
+    for name, graph in small_graphs(seeds):
+        plan = make_plan(graph)
+        assert plan.fusion == "optimal"
+        assert total(plan) == Enumeration(graph).best(), f"{name}\n{graph}\n{plan}"
+        tried += 1
+    assert tried >= least
+
+
+@pytest.mark.parametrize("price", [4_000_000, 2_000])
+def test_no_plan_of_a_small_graph_is_better(monkeypatch: pytest.MonkeyPatch, price: int) -> None:
+    """Also where a launch is so cheap that bytes decide."""
+    monkeypatch.setattr(search, "LAUNCH_BYTES", price)
+    monkeypatch.setattr(cost, "LAUNCH_BYTES", price)
+    assert_best(range(60), 15)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("price", [4_000_000, 2_000])
+def test_no_plan_of_many_small_graphs_is_better(monkeypatch: pytest.MonkeyPatch, price: int) -> None:
+    monkeypatch.setattr(search, "LAUNCH_BYTES", price)
+    monkeypatch.setattr(cost, "LAUNCH_BYTES", price)
+    assert_best(range(24, 200), 80)
