@@ -34,7 +34,7 @@
 #     writes fc3.d_fc3, partials of fc3.d_fc3_bias
 #   finish_fc3_backward_adam: finish, 240 bytes
 #     reads  fc3.bias.exp_avg, fc3.bias.exp_avg_sq, fc3.bias, partials of fc3.d_fc3_bias
-#     covers fc3.d_fc3_bias, fc3.bias.mul, fc3.bias.mul_1, fc3.bias.mean, fc3.bias.mul_2, fc3.bias.mul_3, fc3.bias.mul_4, fc3.bias.mean_square, fc3.bias.sqrt, fc3.bias.div, fc3.bias.denominator, fc3.bias.mul_5, fc3.bias.div_1, fc3.bias.updated
+#     covers fc3.d_fc3_bias, fc3.bias.sub, fc3.bias.mul, fc3.bias.mean, fc3.bias.mul_1, fc3.bias.mul_2, fc3.bias.mul_3, fc3.bias.mean_square, fc3.bias.mul_4, fc3.bias.sqrt, fc3.bias.div, fc3.bias.denominator, fc3.bias.div_1, fc3.bias.updated
 #     writes fc3.bias.mean, fc3.bias.mean_square, fc3.bias.updated
 #   matmul_h_d_h: library, 146,432 bytes
 #     reads  fc3.d_fc3, fc3.weight
@@ -64,23 +64,23 @@
 #     writes ln1.d_x, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
 #   finish_ln2_to_fc1_backward_adam: finish, 18,432 bytes
 #     reads  fc1.bias.exp_avg, fc1.bias.exp_avg_sq, fc1.bias, ln1.weight.exp_avg, ln1.weight.exp_avg_sq, ln1.weight, ln1.bias.exp_avg, ln1.bias.exp_avg_sq, ln1.bias, fc2.bias.exp_avg, fc2.bias.exp_avg_sq, fc2.bias, ln2.weight.exp_avg, ln2.weight.exp_avg_sq, ln2.weight, ln2.bias.exp_avg, ln2.bias.exp_avg_sq, ln2.bias, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
-#     covers ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias, fc1.bias.mul, fc1.bias.mul_1, fc1.bias.mean, fc1.bias.mul_2, fc1.bias.mul_3, fc1.bias.mul_4, fc1.bias.mean_square, fc1.bias.sqrt, fc1.bias.div, fc1.bias.denominator, fc1.bias.mul_5, fc1.bias.div_1, fc1.bias.updated, ln1.weight.mul, ln1.weight.mul_1, ln1.weight.mean, ln1.weight.mul_2, ln1.weight.mul_3, ln1.weight.mul_4, ln1.weight.mean_square, ln1.weight.sqrt, ln1.weight.div, ln1.weight.denominator, ln1.weight.mul_5, ln1.weight.div_1, ln1.weight.updated, ln1.bias.mul, ln1.bias.mul_1, ln1.bias.mean, ln1.bias.mul_2, ln1.bias.mul_3, ln1.bias.mul_4, ln1.bias.mean_square, ln1.bias.sqrt, ln1.bias.div, ln1.bias.denominator, ln1.bias.mul_5, ln1.bias.div_1, ln1.bias.updated, fc2.bias.mul, fc2.bias.mul_1, fc2.bias.mean, fc2.bias.mul_2, fc2.bias.mul_3, fc2.bias.mul_4, fc2.bias.mean_square, fc2.bias.sqrt, fc2.bias.div, fc2.bias.denominator, fc2.bias.mul_5, fc2.bias.div_1, fc2.bias.updated, ln2.weight.mul, ln2.weight.mul_1, ln2.weight.mean, ln2.weight.mul_2, ln2.weight.mul_3, ln2.weight.mul_4, ln2.weight.mean_square, ln2.weight.sqrt, ln2.weight.div, ln2.weight.denominator, ln2.weight.mul_5, ln2.weight.div_1, ln2.weight.updated, ln2.bias.mul, ln2.bias.mul_1, ln2.bias.mean, ln2.bias.mul_2, ln2.bias.mul_3, ln2.bias.mul_4, ln2.bias.mean_square, ln2.bias.sqrt, ln2.bias.div, ln2.bias.denominator, ln2.bias.mul_5, ln2.bias.div_1, ln2.bias.updated
+#     covers ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias, fc1.bias.sub, fc1.bias.mul, fc1.bias.mean, fc1.bias.mul_1, fc1.bias.mul_2, fc1.bias.mul_3, fc1.bias.mean_square, fc1.bias.mul_4, fc1.bias.sqrt, fc1.bias.div, fc1.bias.denominator, fc1.bias.div_1, fc1.bias.updated, ln1.weight.sub, ln1.weight.mul, ln1.weight.mean, ln1.weight.mul_1, ln1.weight.mul_2, ln1.weight.mul_3, ln1.weight.mean_square, ln1.weight.mul_4, ln1.weight.sqrt, ln1.weight.div, ln1.weight.denominator, ln1.weight.div_1, ln1.weight.updated, ln1.bias.sub, ln1.bias.mul, ln1.bias.mean, ln1.bias.mul_1, ln1.bias.mul_2, ln1.bias.mul_3, ln1.bias.mean_square, ln1.bias.mul_4, ln1.bias.sqrt, ln1.bias.div, ln1.bias.denominator, ln1.bias.div_1, ln1.bias.updated, fc2.bias.sub, fc2.bias.mul, fc2.bias.mean, fc2.bias.mul_1, fc2.bias.mul_2, fc2.bias.mul_3, fc2.bias.mean_square, fc2.bias.mul_4, fc2.bias.sqrt, fc2.bias.div, fc2.bias.denominator, fc2.bias.div_1, fc2.bias.updated, ln2.weight.sub, ln2.weight.mul, ln2.weight.mean, ln2.weight.mul_1, ln2.weight.mul_2, ln2.weight.mul_3, ln2.weight.mean_square, ln2.weight.mul_4, ln2.weight.sqrt, ln2.weight.div, ln2.weight.denominator, ln2.weight.div_1, ln2.weight.updated, ln2.bias.sub, ln2.bias.mul, ln2.bias.mean, ln2.bias.mul_1, ln2.bias.mul_2, ln2.bias.mul_3, ln2.bias.mean_square, ln2.bias.mul_4, ln2.bias.sqrt, ln2.bias.div, ln2.bias.denominator, ln2.bias.div_1, ln2.bias.updated
 #     writes fc1.bias.mean, fc1.bias.mean_square, fc1.bias.updated, ln1.weight.mean, ln1.weight.mean_square, ln1.weight.updated, ln1.bias.mean, ln1.bias.mean_square, ln1.bias.updated, fc2.bias.mean, fc2.bias.mean_square, fc2.bias.updated, ln2.weight.mean, ln2.weight.mean_square, ln2.weight.updated, ln2.bias.mean, ln2.bias.mean_square, ln2.bias.updated
 #   matmul_fc1_d_fc1_weight: library, 229,376 bytes
 #     reads  ln1.d_x, x
 #     covers fc1.d_fc1_weight
 #     writes fc1.d_fc1_weight
 #   fc1_weight_adam: elementwise, 229,376 bytes
-#     reads  fc1.weight.exp_avg, fc1.d_fc1_weight, fc1.weight.exp_avg_sq, fc1.weight
-#     covers fc1.weight.mul, fc1.weight.mul_1, fc1.weight.mean, fc1.weight.mul_2, fc1.weight.mul_3, fc1.weight.mul_4, fc1.weight.mean_square, fc1.weight.sqrt, fc1.weight.div, fc1.weight.denominator, fc1.weight.mul_5, fc1.weight.div_1, fc1.weight.updated
+#     reads  fc1.d_fc1_weight, fc1.weight.exp_avg, fc1.weight.exp_avg_sq, fc1.weight
+#     covers fc1.weight.sub_1, fc1.weight.mul, fc1.weight.mean, fc1.weight.mul_1, fc1.weight.mul_2, fc1.weight.mul_3, fc1.weight.mean_square, fc1.weight.mul_4, fc1.weight.sqrt, fc1.weight.div, fc1.weight.denominator, fc1.weight.div_1, fc1.weight.updated
 #     writes fc1.weight.mean, fc1.weight.mean_square, fc1.weight.updated
 #   fc2_weight_adam: elementwise, 458,752 bytes
-#     reads  fc2.weight.exp_avg, fc2.d_fc2_weight, fc2.weight.exp_avg_sq, fc2.weight
-#     covers fc2.weight.mul, fc2.weight.mul_1, fc2.weight.mean, fc2.weight.mul_2, fc2.weight.mul_3, fc2.weight.mul_4, fc2.weight.mean_square, fc2.weight.sqrt, fc2.weight.div, fc2.weight.denominator, fc2.weight.mul_5, fc2.weight.div_1, fc2.weight.updated
+#     reads  fc2.d_fc2_weight, fc2.weight.exp_avg, fc2.weight.exp_avg_sq, fc2.weight
+#     covers fc2.weight.sub, fc2.weight.mul, fc2.weight.mean, fc2.weight.mul_1, fc2.weight.mul_2, fc2.weight.mul_3, fc2.weight.mean_square, fc2.weight.mul_4, fc2.weight.sqrt, fc2.weight.div, fc2.weight.denominator, fc2.weight.div_1, fc2.weight.updated
 #     writes fc2.weight.mean, fc2.weight.mean_square, fc2.weight.updated
 #   fc3_weight_adam: elementwise, 35,840 bytes
-#     reads  fc3.weight.exp_avg, fc3.d_fc3_weight, fc3.weight.exp_avg_sq, fc3.weight
-#     covers fc3.weight.mul, fc3.weight.mul_1, fc3.weight.mean, fc3.weight.mul_2, fc3.weight.mul_3, fc3.weight.mul_4, fc3.weight.mean_square, fc3.weight.sqrt, fc3.weight.div, fc3.weight.denominator, fc3.weight.mul_5, fc3.weight.div_1, fc3.weight.updated
+#     reads  fc3.d_fc3_weight, fc3.weight.exp_avg, fc3.weight.exp_avg_sq, fc3.weight
+#     covers fc3.weight.sub, fc3.weight.mul, fc3.weight.mean, fc3.weight.mul_1, fc3.weight.mul_2, fc3.weight.mul_3, fc3.weight.mean_square, fc3.weight.mul_4, fc3.weight.sqrt, fc3.weight.div, fc3.weight.denominator, fc3.weight.div_1, fc3.weight.updated
 #     writes fc3.weight.mean, fc3.weight.mean_square, fc3.weight.updated
 
 # Triton kernels of the graph digits, generated by tritonnotes 0.1.0.
@@ -506,13 +506,12 @@ def finish_fc3_backward_adam(
     fc3_bias_exp_avg_sq_ptr,
     fc3_bias_ptr,
     d_fc3_bias_partial_ptr,
-    beta1,
     one_minus_beta1,
     beta2,
     one_minus_beta2,
+    step_size,
     root_correction,
     eps,
-    step_size,
     programs,
     PROGRAMS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -534,7 +533,7 @@ def finish_fc3_backward_adam(
 
     # update of fc3.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
     # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    mean = beta1 * fc3_bias_exp_avg + one_minus_beta1 * d_fc3_bias
+    mean = fc3_bias_exp_avg + one_minus_beta1 * (d_fc3_bias - fc3_bias_exp_avg)
     mean_square = beta2 * fc3_bias_exp_avg_sq + one_minus_beta2 * d_fc3_bias * d_fc3_bias
     denominator = tl.sqrt(mean_square) / root_correction + eps
     updated = fc3_bias - step_size * mean / denominator
@@ -545,15 +544,15 @@ def finish_fc3_backward_adam(
 
 
 def run_finish_fc3_backward_adam(
-    fc3_bias_exp_avg, fc3_bias_exp_avg_sq, fc3_bias, d_fc3_bias_partial, beta1, one_minus_beta1, beta2,
-    one_minus_beta2, root_correction, eps, step_size, programs, PROGRAMS=32, BLOCK=64,
+    fc3_bias_exp_avg, fc3_bias_exp_avg_sq, fc3_bias, d_fc3_bias_partial, one_minus_beta1, beta2,
+    one_minus_beta2, step_size, root_correction, eps, programs, PROGRAMS=32, BLOCK=64,
 ):
     """Finishes sums: few numbers, so small tiles spread them over programs."""
     grid = (triton.cdiv(10, BLOCK),)
     launch(
         finish_fc3_backward_adam, grid, fc3_bias_exp_avg, fc3_bias_exp_avg_sq, fc3_bias, d_fc3_bias_partial,
-        beta1, one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size, programs,
-        PROGRAMS=PROGRAMS, BLOCK=BLOCK, num_warps=4,
+        one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, programs, PROGRAMS=PROGRAMS,
+        BLOCK=BLOCK, num_warps=4,
     )
 
 
@@ -759,13 +758,12 @@ def finish_ln2_to_fc1_backward_adam(
     d_ln1_weight_partial_ptr,
     d_ln1_bias_partial_ptr,
     d_fc1_bias_partial_ptr,
-    beta1,
     one_minus_beta1,
     beta2,
     one_minus_beta2,
+    step_size,
     root_correction,
     eps,
-    step_size,
     programs,
     PROGRAMS: tl.constexpr,
     BLOCK: tl.constexpr,
@@ -813,42 +811,42 @@ def finish_ln2_to_fc1_backward_adam(
 
     # update of fc1.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
     # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    mean = beta1 * fc1_bias_exp_avg + one_minus_beta1 * d_fc1_bias
+    mean = fc1_bias_exp_avg + one_minus_beta1 * (d_fc1_bias - fc1_bias_exp_avg)
     mean_square = beta2 * fc1_bias_exp_avg_sq + one_minus_beta2 * d_fc1_bias * d_fc1_bias
     denominator = tl.sqrt(mean_square) / root_correction + eps
     updated = fc1_bias - step_size * mean / denominator
 
     # update of ln1.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
     # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    ln1_weight_mean = beta1 * ln1_weight_exp_avg + one_minus_beta1 * d_ln1_weight
+    ln1_weight_mean = ln1_weight_exp_avg + one_minus_beta1 * (d_ln1_weight - ln1_weight_exp_avg)
     ln1_weight_mean_square = beta2 * ln1_weight_exp_avg_sq + one_minus_beta2 * d_ln1_weight * d_ln1_weight
     ln1_weight_denominator = tl.sqrt(ln1_weight_mean_square) / root_correction + eps
     ln1_weight_updated = ln1_weight - step_size * ln1_weight_mean / ln1_weight_denominator
 
     # update of ln1.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
     # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    ln1_bias_mean = beta1 * ln1_bias_exp_avg + one_minus_beta1 * d_ln1_bias
+    ln1_bias_mean = ln1_bias_exp_avg + one_minus_beta1 * (d_ln1_bias - ln1_bias_exp_avg)
     ln1_bias_mean_square = beta2 * ln1_bias_exp_avg_sq + one_minus_beta2 * d_ln1_bias * d_ln1_bias
     ln1_bias_denominator = tl.sqrt(ln1_bias_mean_square) / root_correction + eps
     ln1_bias_updated = ln1_bias - step_size * ln1_bias_mean / ln1_bias_denominator
 
     # update of fc2.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
     # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    fc2_bias_mean = beta1 * fc2_bias_exp_avg + one_minus_beta1 * d_fc2_bias
+    fc2_bias_mean = fc2_bias_exp_avg + one_minus_beta1 * (d_fc2_bias - fc2_bias_exp_avg)
     fc2_bias_mean_square = beta2 * fc2_bias_exp_avg_sq + one_minus_beta2 * d_fc2_bias * d_fc2_bias
     fc2_bias_denominator = tl.sqrt(fc2_bias_mean_square) / root_correction + eps
     fc2_bias_updated = fc2_bias - step_size * fc2_bias_mean / fc2_bias_denominator
 
     # update of ln2.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
     # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    ln2_weight_mean = beta1 * ln2_weight_exp_avg + one_minus_beta1 * d_ln2_weight
+    ln2_weight_mean = ln2_weight_exp_avg + one_minus_beta1 * (d_ln2_weight - ln2_weight_exp_avg)
     ln2_weight_mean_square = beta2 * ln2_weight_exp_avg_sq + one_minus_beta2 * d_ln2_weight * d_ln2_weight
     ln2_weight_denominator = tl.sqrt(ln2_weight_mean_square) / root_correction + eps
     ln2_weight_updated = ln2_weight - step_size * ln2_weight_mean / ln2_weight_denominator
 
     # update of ln2.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
     # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    ln2_bias_mean = beta1 * ln2_bias_exp_avg + one_minus_beta1 * d_ln2_bias
+    ln2_bias_mean = ln2_bias_exp_avg + one_minus_beta1 * (d_ln2_bias - ln2_bias_exp_avg)
     ln2_bias_mean_square = beta2 * ln2_bias_exp_avg_sq + one_minus_beta2 * d_ln2_bias * d_ln2_bias
     ln2_bias_denominator = tl.sqrt(ln2_bias_mean_square) / root_correction + eps
     ln2_bias_updated = ln2_bias - step_size * ln2_bias_mean / ln2_bias_denominator
@@ -878,8 +876,8 @@ def run_finish_ln2_to_fc1_backward_adam(
     ln1_bias_exp_avg, ln1_bias_exp_avg_sq, ln1_bias, fc2_bias_exp_avg, fc2_bias_exp_avg_sq, fc2_bias,
     ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_weight, ln2_bias_exp_avg, ln2_bias_exp_avg_sq, ln2_bias,
     d_ln2_weight_partial, d_ln2_bias_partial, d_fc2_bias_partial, d_ln1_weight_partial, d_ln1_bias_partial,
-    d_fc1_bias_partial, beta1, one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size,
-    programs, PROGRAMS=32, BLOCK=64,
+    d_fc1_bias_partial, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, programs,
+    PROGRAMS=32, BLOCK=64,
 ):
     """Finishes sums: few numbers, so small tiles spread them over programs."""
     grid = (triton.cdiv(128, BLOCK),)
@@ -888,9 +886,8 @@ def run_finish_ln2_to_fc1_backward_adam(
         ln1_weight_exp_avg, ln1_weight_exp_avg_sq, ln1_weight, ln1_bias_exp_avg, ln1_bias_exp_avg_sq, ln1_bias,
         fc2_bias_exp_avg, fc2_bias_exp_avg_sq, fc2_bias, ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_weight,
         ln2_bias_exp_avg, ln2_bias_exp_avg_sq, ln2_bias, d_ln2_weight_partial, d_ln2_bias_partial,
-        d_fc2_bias_partial, d_ln1_weight_partial, d_ln1_bias_partial, d_fc1_bias_partial, beta1, one_minus_beta1,
-        beta2, one_minus_beta2, root_correction, eps, step_size, programs, PROGRAMS=PROGRAMS, BLOCK=BLOCK,
-        num_warps=4,
+        d_fc2_bias_partial, d_ln1_weight_partial, d_ln1_bias_partial, d_fc1_bias_partial, one_minus_beta1, beta2,
+        one_minus_beta2, step_size, root_correction, eps, programs, PROGRAMS=PROGRAMS, BLOCK=BLOCK, num_warps=4,
     )
 
 
@@ -900,25 +897,24 @@ def fc1_weight_adam(
     fc1_weight_exp_avg_ptr,
     fc1_weight_exp_avg_sq_ptr,
     fc1_weight_ptr,
-    beta1,
     one_minus_beta1,
     beta2,
     one_minus_beta2,
+    step_size,
     root_correction,
     eps,
-    step_size,
     BLOCK: tl.constexpr,
 ):
     """update of fc1.weight."""
     offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    fc1_weight_exp_avg = tl.load(fc1_weight_exp_avg_ptr + offset)
     d_fc1_weight = tl.load(d_fc1_weight_ptr + offset)
+    fc1_weight_exp_avg = tl.load(fc1_weight_exp_avg_ptr + offset)
     fc1_weight_exp_avg_sq = tl.load(fc1_weight_exp_avg_sq_ptr + offset)
     fc1_weight = tl.load(fc1_weight_ptr + offset)
 
     # update of fc1.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
     # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    mean = beta1 * fc1_weight_exp_avg + one_minus_beta1 * d_fc1_weight
+    mean = fc1_weight_exp_avg + one_minus_beta1 * (d_fc1_weight - fc1_weight_exp_avg)
     mean_square = beta2 * fc1_weight_exp_avg_sq + one_minus_beta2 * d_fc1_weight * d_fc1_weight
     denominator = tl.sqrt(mean_square) / root_correction + eps
     updated = fc1_weight - step_size * mean / denominator
@@ -929,14 +925,14 @@ def fc1_weight_adam(
 
 
 def run_fc1_weight_adam(
-    d_fc1_weight, fc1_weight_exp_avg, fc1_weight_exp_avg_sq, fc1_weight, beta1, one_minus_beta1, beta2,
-    one_minus_beta2, root_correction, eps, step_size, BLOCK=1024,
+    d_fc1_weight, fc1_weight_exp_avg, fc1_weight_exp_avg_sq, fc1_weight, one_minus_beta1, beta2,
+    one_minus_beta2, step_size, root_correction, eps, BLOCK=1024,
 ):
     """1024 elements a program: 4 warps, 8 elements a thread."""
     grid = (triton.cdiv(8192, BLOCK),)
     launch(
-        fc1_weight_adam, grid, d_fc1_weight, fc1_weight_exp_avg, fc1_weight_exp_avg_sq, fc1_weight, beta1,
-        one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size, BLOCK=BLOCK, num_warps=4,
+        fc1_weight_adam, grid, d_fc1_weight, fc1_weight_exp_avg, fc1_weight_exp_avg_sq, fc1_weight,
+        one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, BLOCK=BLOCK, num_warps=4,
     )
 
 
@@ -946,25 +942,24 @@ def fc2_weight_adam(
     fc2_weight_exp_avg_ptr,
     fc2_weight_exp_avg_sq_ptr,
     fc2_weight_ptr,
-    beta1,
     one_minus_beta1,
     beta2,
     one_minus_beta2,
+    step_size,
     root_correction,
     eps,
-    step_size,
     BLOCK: tl.constexpr,
 ):
     """update of fc2.weight."""
     offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    fc2_weight_exp_avg = tl.load(fc2_weight_exp_avg_ptr + offset)
     d_fc2_weight = tl.load(d_fc2_weight_ptr + offset)
+    fc2_weight_exp_avg = tl.load(fc2_weight_exp_avg_ptr + offset)
     fc2_weight_exp_avg_sq = tl.load(fc2_weight_exp_avg_sq_ptr + offset)
     fc2_weight = tl.load(fc2_weight_ptr + offset)
 
     # update of fc2.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
     # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    mean = beta1 * fc2_weight_exp_avg + one_minus_beta1 * d_fc2_weight
+    mean = fc2_weight_exp_avg + one_minus_beta1 * (d_fc2_weight - fc2_weight_exp_avg)
     mean_square = beta2 * fc2_weight_exp_avg_sq + one_minus_beta2 * d_fc2_weight * d_fc2_weight
     denominator = tl.sqrt(mean_square) / root_correction + eps
     updated = fc2_weight - step_size * mean / denominator
@@ -975,14 +970,14 @@ def fc2_weight_adam(
 
 
 def run_fc2_weight_adam(
-    d_fc2_weight, fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, beta1, one_minus_beta1, beta2,
-    one_minus_beta2, root_correction, eps, step_size, BLOCK=1024,
+    d_fc2_weight, fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, one_minus_beta1, beta2,
+    one_minus_beta2, step_size, root_correction, eps, BLOCK=1024,
 ):
     """1024 elements a program: 4 warps, 8 elements a thread."""
     grid = (triton.cdiv(16384, BLOCK),)
     launch(
-        fc2_weight_adam, grid, d_fc2_weight, fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, beta1,
-        one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size, BLOCK=BLOCK, num_warps=4,
+        fc2_weight_adam, grid, d_fc2_weight, fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight,
+        one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, BLOCK=BLOCK, num_warps=4,
     )
 
 
@@ -992,25 +987,24 @@ def fc3_weight_adam(
     fc3_weight_exp_avg_ptr,
     fc3_weight_exp_avg_sq_ptr,
     fc3_weight_ptr,
-    beta1,
     one_minus_beta1,
     beta2,
     one_minus_beta2,
+    step_size,
     root_correction,
     eps,
-    step_size,
     BLOCK: tl.constexpr,
 ):
     """update of fc3.weight."""
     offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    fc3_weight_exp_avg = tl.load(fc3_weight_exp_avg_ptr + offset)
     d_fc3_weight = tl.load(d_fc3_weight_ptr + offset)
+    fc3_weight_exp_avg = tl.load(fc3_weight_exp_avg_ptr + offset)
     fc3_weight_exp_avg_sq = tl.load(fc3_weight_exp_avg_sq_ptr + offset)
     fc3_weight = tl.load(fc3_weight_ptr + offset)
 
     # update of fc3.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
     # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    mean = beta1 * fc3_weight_exp_avg + one_minus_beta1 * d_fc3_weight
+    mean = fc3_weight_exp_avg + one_minus_beta1 * (d_fc3_weight - fc3_weight_exp_avg)
     mean_square = beta2 * fc3_weight_exp_avg_sq + one_minus_beta2 * d_fc3_weight * d_fc3_weight
     denominator = tl.sqrt(mean_square) / root_correction + eps
     updated = fc3_weight - step_size * mean / denominator
@@ -1021,14 +1015,14 @@ def fc3_weight_adam(
 
 
 def run_fc3_weight_adam(
-    d_fc3_weight, fc3_weight_exp_avg, fc3_weight_exp_avg_sq, fc3_weight, beta1, one_minus_beta1, beta2,
-    one_minus_beta2, root_correction, eps, step_size, BLOCK=256,
+    d_fc3_weight, fc3_weight_exp_avg, fc3_weight_exp_avg_sq, fc3_weight, one_minus_beta1, beta2,
+    one_minus_beta2, step_size, root_correction, eps, BLOCK=256,
 ):
     """256 elements a program: 4 warps, 2 elements a thread."""
     grid = (triton.cdiv(1280, BLOCK),)
     launch(
-        fc3_weight_adam, grid, d_fc3_weight, fc3_weight_exp_avg, fc3_weight_exp_avg_sq, fc3_weight, beta1,
-        one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size, BLOCK=BLOCK, num_warps=4,
+        fc3_weight_adam, grid, d_fc3_weight, fc3_weight_exp_avg, fc3_weight_exp_avg_sq, fc3_weight,
+        one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, BLOCK=BLOCK, num_warps=4,
     )
 
 
@@ -1036,8 +1030,8 @@ def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
     """Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""
     one_minus_beta1 = 1.0 - beta1
     one_minus_beta2 = 1.0 - beta2
-    root_correction = math.sqrt(1.0 - beta2**step)
     step_size = lr / (1.0 - beta1**step)
+    root_correction = math.sqrt(1.0 - beta2**step)
     torch.mm(t["x"], t["fc1.weight"].T, out=t["fc1.product"])
     run_fc1_ln1_relu(
         t["fc1.product"], t["fc1.bias"], t["ln1.weight"], t["ln1.bias"], t["ln1.mean"], t["ln1.rstd"], t["relu"],
@@ -1062,8 +1056,8 @@ def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
         t["fc3.d_fc3_bias:partial"], batch, programs,
     )
     run_finish_fc3_backward_adam(
-        t["fc3.bias.exp_avg"], t["fc3.bias.exp_avg_sq"], t["fc3.bias"], t["fc3.d_fc3_bias:partial"], beta1,
-        one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size, programs,
+        t["fc3.bias.exp_avg"], t["fc3.bias.exp_avg_sq"], t["fc3.bias"], t["fc3.d_fc3_bias:partial"],
+        one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, programs,
     )
     torch.mm(t["fc3.d_fc3"], t["fc3.weight"], out=t["h.d_h"])
     torch.mm(t["fc3.d_fc3"].T, t["h"], out=t["fc3.d_fc3_weight"])
@@ -1085,21 +1079,21 @@ def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
         t["ln1.bias"], t["fc2.bias.exp_avg"], t["fc2.bias.exp_avg_sq"], t["fc2.bias"], t["ln2.weight.exp_avg"],
         t["ln2.weight.exp_avg_sq"], t["ln2.weight"], t["ln2.bias.exp_avg"], t["ln2.bias.exp_avg_sq"],
         t["ln2.bias"], t["ln2.d_ln2_weight:partial"], t["ln2.d_ln2_bias:partial"], t["fc2.d_fc2_bias:partial"],
-        t["ln1.d_ln1_weight:partial"], t["ln1.d_ln1_bias:partial"], t["fc1.d_fc1_bias:partial"], beta1,
-        one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size, programs,
+        t["ln1.d_ln1_weight:partial"], t["ln1.d_ln1_bias:partial"], t["fc1.d_fc1_bias:partial"], one_minus_beta1,
+        beta2, one_minus_beta2, step_size, root_correction, eps, programs,
     )
     torch.mm(t["ln1.d_x"].T, t["x"], out=t["fc1.d_fc1_weight"])
     run_fc1_weight_adam(
-        t["fc1.d_fc1_weight"], t["fc1.weight.exp_avg"], t["fc1.weight.exp_avg_sq"], t["fc1.weight"], beta1,
-        one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size,
+        t["fc1.d_fc1_weight"], t["fc1.weight.exp_avg"], t["fc1.weight.exp_avg_sq"], t["fc1.weight"],
+        one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps,
     )
     run_fc2_weight_adam(
-        t["fc2.d_fc2_weight"], t["fc2.weight.exp_avg"], t["fc2.weight.exp_avg_sq"], t["fc2.weight"], beta1,
-        one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size,
+        t["fc2.d_fc2_weight"], t["fc2.weight.exp_avg"], t["fc2.weight.exp_avg_sq"], t["fc2.weight"],
+        one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps,
     )
     run_fc3_weight_adam(
-        t["fc3.d_fc3_weight"], t["fc3.weight.exp_avg"], t["fc3.weight.exp_avg_sq"], t["fc3.weight"], beta1,
-        one_minus_beta1, beta2, one_minus_beta2, root_correction, eps, step_size,
+        t["fc3.d_fc3_weight"], t["fc3.weight.exp_avg"], t["fc3.weight.exp_avg_sq"], t["fc3.weight"],
+        one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps,
     )
 
 
