@@ -135,9 +135,9 @@ class _Lowering:
         return row_bytes(self.axes, cols, sum(max(4, v.dtype.itemsize) for v in held))
 
     def _tile(self, block: int) -> int:
-        """Elements of a tile. Flat kernels take 8 elements a thread, 16 bytes or more of each operand: of 16-bit numbers
-        twice as many make ptxas spill a register here and there, to fit more programs. Tiles with columns keep several
-        values alive, so they are smaller than registers would allow at first sight."""
+        """Elements of a tile. Flat kernels take 8 elements a thread, 16 bytes or more of each operand: of 16-bit
+        numbers twice as many make ptxas spill a register here and there, to fit more programs. Tiles with columns keep
+        several values alive, so they are smaller than registers would allow at first sight."""
         sizes = [self.kp.storage[memory_of(v)].itemsize for v in (*self.kp.loads, *self.kp.stores) if v.dtype.is_float]
         widest = max(sizes, default=4)
         if not block:
