@@ -174,6 +174,17 @@ class Value:
     def __iter__(self) -> Iterator[Value]:
         raise DeclarationError(f"{self.name} cannot be iterated: a Value stands for a whole tensor")
 
+    if TYPE_CHECKING:
+        # Bound by ops/methods.py: the functions of the same names, with the value as their first argument.
+        T: Value
+
+        def _method(self, *args: Any, **kwargs: Any) -> Value: ...
+
+        abs = exp = log = sqrt = rsqrt = tanh = pow = relu = sigmoid = softmax = log_softmax = _method
+        eq = ne = lt = le = gt = ge = clamp = square = reciprocal = to = _method
+        sum = mean = var = std = amax = amin = argmax = logsumexp = _method
+        reshape = flatten = squeeze = unsqueeze = expand = permute = transpose = _method
+
 
 @dataclass(frozen=True, slots=True)
 class Region:

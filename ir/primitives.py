@@ -262,27 +262,57 @@ def minimum(d, y, a, b):
     return where(a == b, 0.5 * d, where(a > b, 0, d)), where(a == b, 0.5 * d, where(b > a, 0, d))
 
 
-for _name, _meaning in (
-    ("eq", np.equal),
-    ("ne", np.not_equal),
-    ("lt", np.less),
-    ("le", np.less_equal),
-    ("gt", np.greater),
-    ("ge", np.greater_equal),
-    ("logical_and", np.logical_and),
-    ("logical_or", np.logical_or),
-):
+@_elementwise(np.equal, takes="any", gives=bool_)
+def eq(d, y, a, b):
+    """a = b"""
+    return None, None
 
-    def _comparison(d, y, a, b):
-        return None, None
 
-    _comparison.__name__ = _name
-    _elementwise(_meaning, takes="any", gives=bool_)(_comparison)
+@_elementwise(np.not_equal, takes="any", gives=bool_)
+def ne(d, y, a, b):
+    """a ≠ b"""
+    return None, None
+
+
+@_elementwise(np.less, takes="any", gives=bool_)
+def lt(d, y, a, b):
+    """a < b"""
+    return None, None
+
+
+@_elementwise(np.less_equal, takes="any", gives=bool_)
+def le(d, y, a, b):
+    """a ≤ b"""
+    return None, None
+
+
+@_elementwise(np.greater, takes="any", gives=bool_)
+def gt(d, y, a, b):
+    """a > b"""
+    return None, None
+
+
+@_elementwise(np.greater_equal, takes="any", gives=bool_)
+def ge(d, y, a, b):
+    """a ≥ b"""
+    return None, None
+
+
+@_elementwise(np.logical_and, takes="any", gives=bool_)
+def logical_and(d, y, a, b):
+    """a and b"""
+    return None, None
+
+
+@_elementwise(np.logical_or, takes="any", gives=bool_)
+def logical_or(d, y, a, b):
+    """a or b"""
+    return None, None
 
 
 @_elementwise(np.logical_not, takes="any", gives=bool_)
 def logical_not(d, y, x):
-    """Not x"""
+    """not x"""
     return (None,)
 
 

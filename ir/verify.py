@@ -113,7 +113,7 @@ def check_arguments(op: Op | Primitive, args: Sequence[Value | None]) -> None:
 
 # -- attributes --
 
-_ANNOTATED = {"bool": bool, "int": int, "float": float, "str": str}
+_ANNOTATED = {"bool": bool, "int": int, "float": float, "str": str, "tuple[int, ...]": tuple}
 
 
 @cache

@@ -234,7 +234,7 @@ def _transpose(pool: _Pool) -> Value | None:
     order = []
     while axes:
         order.append(axes.pop(pool.pick(range(len(axes)))))
-    return tn.transpose(x, order)
+    return tn.permute(x, order)
 
 
 def _expand(pool: _Pool) -> Value | None:

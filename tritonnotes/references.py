@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import operator
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -224,8 +225,22 @@ def _gated(squash: Callable[[Tensor], Tensor]) -> Reference:
     return reference
 
 
+def _spread(meaning: Callable[..., Tensor]) -> Reference:
+    def reference(x: Tensor, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Tensor:
+        with warnings.catch_warnings():
+            # torch warns at every call where no more elements are left than the correction; the result is NaN.
+            warnings.simplefilter("ignore", UserWarning)
+            return meaning(x, dim or None, correction=correction, keepdim=keepdim)
+
+    return reference
+
+
 def _embedding(input: Tensor, weight: Tensor, *, padding_idx: int) -> Tensor:
     return F.embedding(input, weight, None if padding_idx < 0 else padding_idx)
+
+
+def _argmax(x: Tensor, *, dim: tuple[int, ...], keepdim: bool) -> Tensor:
+    return torch.argmax(x, dim[0] if len(dim) == 1 and x.ndim else None, keepdim)
 
 
 def _hardsigmoid(x: Tensor) -> Tensor:
@@ -354,6 +369,19 @@ REFERENCES |= {
     "recall": _score("recall"),
     "f1": _score("f1"),
     "specificity": _score("specificity"),
+    "mean": torch.mean,
+    "var": _spread(torch.var),
+    "std": _spread(torch.std),
+    "logsumexp": torch.logsumexp,
+    "argmax": _argmax,
+    "flatten": torch.flatten,
+    "squeeze": torch.squeeze,
+    "unsqueeze": torch.unsqueeze,
+    "expand": lambda x, *, shape: x.expand(shape),
+    "permute": torch.permute,
+    "clamp": torch.clamp,
+    "square": torch.square,
+    "reciprocal": torch.reciprocal,
     "neg": torch.neg,
     "abs": torch.abs,
     "sign": torch.sign,
