@@ -10,7 +10,7 @@ from .errors import DeclarationError, DTypeError, TritonNotesError
 from .graph import Graph, Region, Scope, Value, plain_number
 from .local_names import capture_names
 from .registry import DESCRIBED, Op, Primitive, lookup
-from .types import DType, Shape, as_shape, bool_, check_attr, check_name, host, int64, promote
+from .types import DType, Shape, as_shape, bool_, check_attr, check_name, float32, host, int64, promote
 
 
 def graph_of(what: str, args: Sequence[object]) -> Graph:
@@ -113,6 +113,9 @@ def _lift(graph: Graph, op: Primitive, args: Sequence[Any]) -> tuple[Value, ...]
     first = 1 if op.name == "where" else 0
     numbers = [a if isinstance(a, Value) else plain_number(a, op.name) for a in args]
     dtype = _common_dtype(op, numbers[first:])
+    if first and dtype is host:
+        # Nothing but numbers beside a condition: they are what torch makes of them.
+        dtype = int64 if all(type(a) is int for a in numbers[first:]) else float32
     lifted = [_to(graph, a, dtype) for a in numbers[first:]]
     return tuple([*(_to(graph, a, bool_) for a in numbers[:first]), *lifted])
 

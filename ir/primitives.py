@@ -113,7 +113,9 @@ def _elementwise(
         def infer(args: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[Shape, DType]:
             if len(args) != len(names):
                 raise ShapeError(f"{name}: takes {len(names)} arguments ({', '.join(names)}), got {len(args)}")
-            dtype = next((a.dtype for a in reversed(args) if a.dtype is not host), host)
+            # A condition decides nothing; numbers alone that it chooses among are torch's float32.
+            chosen, unknown = (args[1:], float32) if name == "where" else (args, host)
+            dtype = next((a.dtype for a in reversed(chosen) if a.dtype is not host), unknown)
             if takes == "float" and not dtype.is_float:
                 raise DTypeError(
                     f"{name}: needs a float dtype, got {dtype} for {args[-1].name!r}; cast it first, as in tn.cast(x, "

@@ -387,6 +387,16 @@ def test_comparison_of_integers_with_numbers_promotes_as_torch_does() -> None:
     assert torch.equal(got, (x > 1.5).int() + (x <= 2).int())
 
 
+@pytest.mark.parametrize(("a", "b"), [(1.0, 0.0), (1, 0), (1, 0.5), (True, False), (-INF, NAN)])
+def test_choice_among_numbers_alone_has_torchs_dtype(a: Any, b: Any) -> None:
+    graph = graph_of(lambda x: tn.where(x > 0, a, b), x=((BATCH, 3), "float32"))
+    x = torch.tensor([[-1.0, 0.0, 1.0], [2.0, NAN, -2.0]], device=pick_device())
+    want = torch.where(x > 0, a, b)
+    for got in (tn.compile(graph)(x=x)["y"], tn.eager(graph, {"x": x})["y"]):
+        assert got.dtype == want.dtype
+        torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("source", ["float32", "float16", "bfloat16", "float64", "int32", "int64", "bool"])
 @pytest.mark.parametrize("target", ["float32", "float16", "bfloat16", "float64", "int32", "int64", "bool"])
 def test_cast_is_torchs(source: str, target: str) -> None:
