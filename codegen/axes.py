@@ -81,8 +81,15 @@ def is_host(value: Value) -> bool:
 
 
 def is_free(value: Value) -> bool:
-    """Whether a kernel has the value without loading it: numbers and indices."""
-    return value.op.name in ("constant", "iota")
+    """Whether a kernel has the value without loading it: numbers, indices and random numbers."""
+    return value.op.name in ("constant", "iota") or is_drawn(value)
+
+
+def is_drawn(value: Value) -> bool:
+    """Whether a value is random numbers, or a part of them: each is made from its place, wherever it is needed."""
+    while value.op.name == "narrow":
+        (value,) = value.inputs
+    return value.op.name == "uniform"
 
 
 def is_squeeze(value: Value) -> bool:

@@ -81,7 +81,8 @@ class Launcher:
         """A Triton type for each runtime argument."""
         made = {}
         for p in self.kernel.parameters:
-            made[p.name] = "*" + _TRITON_TYPES[p.dtype.name] if p.is_pointer else "i32" if p.role == "size" else "fp32"
+            scalar = "i64" if p.is_exact else "fp32"
+            made[p.name] = "*" + _TRITON_TYPES[p.dtype.name] if p.is_pointer else "i32" if p.role == "size" else scalar
         return made | dict.fromkeys(self.bound_arguments(), "i32")
 
     def _grid(self) -> str:

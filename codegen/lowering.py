@@ -11,7 +11,7 @@ from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import Dim, DType, Shape, bool_, float32, float64, host, int32, int64
 
-from .axes import ROW_BYTES, Place, is_view, place_of, row_bytes
+from .axes import ROW_BYTES, Place, is_drawn, is_view, place_of, row_bytes
 from .indexing import Indexing
 from .names import Names, describe, identifier, uncounted
 from .plan import FusionPlan, KernelPlan
@@ -302,6 +302,8 @@ class _Lowering:
             return self._number(value)
         if value.op.name == "iota":
             return self._index(value)
+        if is_drawn(value):
+            return self._draw(value)
         if value.dtype is host:
             return self._argument(value)
         if is_view(value):
@@ -327,6 +329,25 @@ class _Lowering:
         found = next((s for s in self.ordered if s.name == name), None)
         self.steps[value] = found = found or self._add(Step(name, "index", (), form, int32, attrs, False))
         return found
+
+    def _draw(self, value: Value) -> Step:
+        """Random numbers are made where they are needed, from the place of each element."""
+        drawn = memory_of(value)
+        (seed,) = drawn.inputs
+        key = ("scalar", seed)
+        if key not in self.parameters:
+            name = self.names.claim(seed.name.rpartition(".")[2], identifier(seed.name))
+            self.parameters[key] = Parameter(name, "scalar", seed, int64)
+        attrs = {
+            "address": self._address(value, place_of(value)),
+            "seed": self.parameters[key].name,
+            "stream": drawn.attrs["stream"],
+        }
+        name = self.names.claim(value.hint or "", identifier(value.name))
+        form = self._form(self.axes.of(value))
+        step = Step(name, "uniform", (), form, float32, MappingProxyType(attrs), value.hint is not None, value.scope)
+        self.steps[value] = self._add(step)
+        return step
 
     def _argument(self, value: Value) -> Step:
         """A number that the host knows: a size goes in as an int, everything else as a float."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.philox import is_seed
 from tritonnotes.ir.types import Dim, Shape, Size
 from tritonnotes.ir.version import VERSION
 
@@ -131,7 +132,8 @@ class _Run:
         tensors = []
         for buffer in self._buffers():
             tensors.append(f"{INDENT}{_tensor(buffer[0])} = {buffer[1]}")
-        given = [*(f"{d.name}={d.name}" for d in self.dims), *(f"{self.host_names[v]}=0.5" for v in self.scalars)]
+        numbers = (f"{self.host_names[v]}={0 if is_seed(v) else 0.5}" for v in self.scalars)
+        given = [*(f"{d.name}={d.name}" for d in self.dims), *numbers]
         names = [f"{INDENT}{d.name} = {n}" for d, n in zip(self.dims, range(5, 5 + len(self.dims)), strict=True)]
         lines = [
             "def main():",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from tritonnotes.ir.types import int32
+from tritonnotes.ir.types import float64, int32
 
 from .indexing import Indexing, factor, words_of
 from .launcher import INDENT, Launcher, wrapped
@@ -63,7 +63,7 @@ class _Writer:
         setup, body, after = self._sections()
         written = [INDENT + line if line else "" for line in _single_blanks([*setup, *body, *after])]
         launcher = Launcher(self.kernel, self.index, words_of("\n".join(written)))
-        lines = ["@triton.jit", f"def {self.kernel.name}("]
+        lines = [self._decorator(), f"def {self.kernel.name}("]
         lines += [f"{INDENT}{a}," for a in self._arguments(launcher)]
         lines += ["):", f'{INDENT}"""{self._docstring()}"""', *written]
         return KernelSource(
@@ -75,6 +75,11 @@ class _Writer:
             launcher.constexprs(),
             launcher.num_warps(),
         )
+
+    def _decorator(self) -> str:
+        # A seed is a new number at each run: nothing may be compiled for its value.
+        seeds = [f'"{p.name}"' for p in self.kernel.parameters if p.is_exact]
+        return f"@triton.jit(do_not_specialize=[{', '.join(seeds)}])" if seeds else "@triton.jit"
 
     def _docstring(self) -> str:
         ops: dict[str, None] = {}
@@ -172,7 +177,7 @@ class _Writer:
         return text
 
     def _arguments(self, launcher: Launcher) -> list[str]:
-        listed = [p.name for p in self.kernel.parameters]
+        listed = [f"{p.name}: tl.int64" if p.is_exact else p.name for p in self.kernel.parameters]
         listed += launcher.bound_arguments()
         return listed + [f"{name}: tl.constexpr" for name in launcher.constexprs()]
 
@@ -256,11 +261,18 @@ class _Writer:
         if step.op in ("sum", "max", "min"):
             return self._reduction_text(step), ATOM
         args = [self._text(a) for a in step.args]
+        if step.op == "uniform":
+            place = self.index.offset(step.attrs["address"]) or "0"
+            seed, stream = step.attrs["seed"], str(step.attrs["stream"])
+            return self._fill(SPELLINGS["uniform"], args, seed=seed, place=place, stream=stream), ATOM
         if step.op == "cast":
             source = self.steps[step.args[0]]
             if source.dtype is step.dtype:
                 return args[0]
             return self._fill(SPELLINGS["cast"], args, dtype=_triton_name(step)), ATOM
+        if step.op == "where" and step.dtype is float64 and all(self.steps[a].op == "number" for a in step.args[1:]):
+            # Of two mere numbers tl.where makes float32.
+            args[1] = (f"tl.full([], {args[1][0]}, {_tl(step)})", ATOM)
         if step.op == "pow" and self.steps[step.args[0]].op == "number":
             # The helper asks its base for a dtype, which a mere number has not.
             args[0] = (f"tl.full([], {args[0][0]}, {_tl(step)})", ATOM)

@@ -65,6 +65,7 @@ SPELLINGS: Mapping[str, Spelling] = {
     "logical_or": _infix("|", 7),
     "logical_not": Spelling("{0} == 0", 6, (7,)),
     "where": _call("tl.where"),
+    "uniform": Spelling("uniform({seed}, {place}, {stream})", helper="uniform"),
     "copy": Spelling("{0}", ATOM, (ATOM,)),
     "cast": Spelling("{0}.to(tl.{dtype})", ATOM, (ATOM,)),
     "sum": Spelling("tl.sum({0}, {axis})"),
@@ -154,6 +155,15 @@ def power(base, exponent):
     is_odd = is_whole & (tl.floor(wide * 0.5) * 2.0 != wide)
     signed = tl.where(base < 0, tl.where(is_odd, -magnitude, tl.where(is_whole, magnitude, float("nan"))), magnitude)
     return tl.where((wide == 0.0) | (base == 1.0), 1.0, signed).to(base.dtype)
+''',
+    "uniform": '''\
+@triton.jit
+def uniform(seed, place, stream: tl.constexpr):
+    """A number in [0, 1) for each place: Philox 4x32-10 of the counter (place, stream); tl.rand, for stream 0."""
+    place = tl.to_tensor(place).to(tl.uint64)
+    low = place.to(tl.uint32)
+    word, _, _, _ = tl.philox(seed, low, (place >> 32).to(tl.uint32), low * 0 + stream, low * 0)
+    return tl.uint_to_uniform_float(word)
 ''',
     "max_or_nan": '''\
 @triton.jit

@@ -14,7 +14,7 @@ from typing import Any
 
 from tritonnotes.ir.errors import VerificationError
 from tritonnotes.ir.graph import Scope, Value
-from tritonnotes.ir.types import Dim, DType, Shape, float64
+from tritonnotes.ir.types import Dim, DType, Shape, float64, int64
 
 from .axes import Axes
 from .plan import KernelPlan
@@ -82,6 +82,11 @@ class Parameter:
     @property
     def is_pointer(self) -> bool:
         return self.role not in ("size", "scalar") or self.dtype is float64 and self.role == "scalar"
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is a number that arrives as an int of 64 bits, as a seed does."""
+        return self.role == "scalar" and self.dtype is int64
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def evaluate(
         name = value.op.name
         if name == "dim_size":
             result[value] = known[value.attrs["dim"]]
-        elif value.is_leaf and name not in ("constant", "iota"):
+        elif value.is_leaf and name not in ("constant", "iota", "uniform"):
             result[value] = _fed(value, feeds, known)
         else:
             attrs = {k: concrete(v, known) if k in ("shape", "size") else v for k, v in value.attrs.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .graph import Graph, Value
+from .philox import is_seed
 from .rewrite import carry
 
 TRAINING = "training"
@@ -12,7 +13,8 @@ TRAINING = "training"
 def evaluation_form(graph: Graph) -> Graph:
     """`graph` (declared) with every op's `training` attribute False, without updates, and without what only they need.
 
-    Leaves stay, used or not: they are the graph's interface, and what a state dict holds. A graph that is the same in
+    Leaves stay, used or not: they are the graph's interface, and what a state dict holds; but for the seed, since
+    nothing is random in evaluation. A graph that is the same in
     training and in evaluation is returned as it is.
     """
     if not graph.updates and not any(v.attrs.get(TRAINING) is True for v in graph.values):
@@ -24,9 +26,9 @@ def evaluation_form(graph: Graph) -> Graph:
     made = Graph(graph.name, level=graph.level)
     new: dict[Value, Value] = {}
     for value in graph.values:
-        if value in needed or value.is_leaf:
+        if (value in needed or value.is_leaf) and not is_seed(value):
             attrs = {**value.attrs, TRAINING: False} if value.attrs.get(TRAINING) is True else value.attrs
-            args = tuple(None if a is None else new[a] for a in value.args)
+            args = tuple(None if a is None or is_seed(a) else new[a] for a in value.args)
             new[value] = carry(made, value, args, attrs)
     made.outputs = {name: new[v] for name, v in graph.outputs.items()}
     return made

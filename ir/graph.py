@@ -246,9 +246,10 @@ class Graph:
         typed = float(value) if dtype.is_float else bool(value) if dtype is bool_ else _whole(value, dtype)
         return self.append("constant", (), {"value": typed}, (), dtype)
 
-    def host_scalar(self, name: str) -> Value:
-        """A number that the caller gives at each run, such as a learning rate: changing it recompiles nothing."""
-        return self._declare_leaf("scalar", name, (), host, {})
+    def host_scalar(self, name: str, dtype: object = host) -> Value:
+        """A number that the caller gives at each run, such as a learning rate: changing it recompiles nothing. `dtype`
+        int64 makes it an exact int, such as a seed."""
+        return self._declare_leaf("scalar", name, (), dtype, {})
 
     def slot(self, name: str, shape: object, dtype: object, init: Number = 0.0) -> Value:
         """A tensor of optimizer state."""

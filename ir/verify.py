@@ -12,8 +12,9 @@ import networkx
 from .apply import infer_op
 from .errors import DeclarationError, DTypeError, ShapeError, TritonNotesError, VerificationError
 from .graph import Attrs, Graph, Region, Value, _checked_init
+from .philox import is_seed
 from .registry import ANY_NUMBER, Op, Primitive
-from .types import DTYPES, Dim, DType, Shape, as_shape, check_attr, host, is_name, show_shape
+from .types import DTYPES, Dim, DType, Shape, as_shape, check_attr, host, int64, is_name, show_shape
 
 LEVELS = ("declared", "primitive")
 FED = ("input", "parameter", "buffer", "slot", "scalar")
@@ -86,7 +87,7 @@ def infer_call(
         if key not in memo:
             memo[key] = infer_op(op, args, attrs, None)
         shape, dtype = memo[key]
-    elif op.kind != "leaf" or op.name == "iota":
+    elif op.kind != "leaf" or op.name in ("iota", "uniform"):
         present = tuple(a for a in args if a is not None)
         _check_dtypes(op, present)
         shape, dtype = op.infer(present, attrs)
@@ -177,6 +178,7 @@ def _check_primitive_attrs(op: Primitive, args: Sequence[Value | None], attrs: A
             "dtype": (isinstance(value, DType) and value is not host, f"one of {', '.join(DTYPES)}"),
             "transpose_b": (type(value) is bool, "a bool"),
             "size": (isinstance(value, Dim) or (type(value) is int and value >= 0), "an int ≥ 0 or a Dim"),
+            "stream": (type(value) is int and 0 <= value < 2**32, "an int of 32 bits"),
             "before": (type(value) is int and 0 <= value < MAX_RANK, "a count of axes"),
             "after": (type(value) is int and 0 <= value < MAX_RANK, "a count of axes"),
             "axis": (type(value) is int and 0 <= value < rank, f"an axis of a value with {rank} dims"),
@@ -231,7 +233,8 @@ def _check_leaf(kind: str, attrs: Attrs, shape: Shape, dtype: DType) -> None:
         raise ShapeError(f"{kind}: a shape of {len(shape)} dims; at most {MAX_RANK} are possible")
     if kind in ("constant", "scalar", "dim_size") and shape != ():
         raise ShapeError(f"{kind}: has shape {show_shape(shape)}; it is one number, of shape []")
-    if (dtype is host) != (kind in ("scalar", "dim_size")) and not (kind == "constant" and dtype is host):
+    fitting = {"constant": True, "dim_size": dtype is host, "scalar": dtype in (host, int64)}
+    if not fitting.get(kind, dtype is not host):
         raise DTypeError(f"{kind}: has dtype {dtype}; host is for the numbers that the host knows, and for them alone")
     if kind == "parameter" and not dtype.is_float:
         raise DTypeError(f"parameter: has dtype {dtype}; only floats can be trained")
@@ -313,6 +316,8 @@ def _verify_value(graph: Graph, value: Value, memo: Memo) -> None:
         shape, dtype = infer_call(value.op, value.args, value.attrs, value.shape, value.dtype, memo)
     except TritonNotesError as error:
         _fail(graph, value, f"is wrong: {error}")
+    if value.op.name == "uniform" and not is_seed(value.inputs[0]):
+        _fail(graph, value, f"draws from {value.inputs[0].name!r}, which is no number of the host")
     if shape != value.shape or dtype is not value.dtype:
         _fail(
             graph,

@@ -89,7 +89,7 @@ def judge(
     Upstream gradients are random, or those of `.sum()`: ones of stride 0. `feeds` keep their strides. `noisy` is the
     number of float64 runs whose every op is off by a rounding error: what they differ by is allowed on top, sixteen
     times. Of few numbers eager may have rounded some luckily: where a result is beyond twice that, eager's error is the
-    worst of `REDRAWS` more feeds, which `redraw` makes from a seed.
+    worst of `REDRAWS` more feeds, which `redraw` makes from a seed. Random ops draw from `seed` in all of them.
     """
     model = (model or tn.compile(graph)).train(training)
     weights = dict(state) if state is not None else initial_state(graph, seed)
@@ -129,7 +129,8 @@ class _Runs:
     gradients: bool
     training: bool
 
-    def fused(self, graph: Graph, feeds: Tensors, state: Tensors, training: bool) -> Tensors:
+    def fused(self, graph: Graph, feeds: Tensors, state: Tensors, training: bool, seed: int) -> Tensors:
+        self.model.seed = seed
         return self.model(**feeds)
 
     def judged(self, feeds: Mapping[str, Tensor], seed: int, runs: Sequence[Callable[..., Tensors]]) -> list[Judged]:
@@ -144,11 +145,12 @@ class _Runs:
             fed, held = (self._leaves(each, wanted, exact=index > 1) for each in (given, self.weights))
             if run == self.fused:
                 held = model.tensors()
-            made.append((run(graph, fed, held, training=self.training), {**fed, **held}))
+            made.append((run(graph, fed, held, training=self.training, seed=seed), {**fed, **held}))
         judged = [_judged(f"output {n}", [r[n] for r, _ in made]) for n in graph.outputs]
         if self.training:
-            own = model.tensors() if runs[0] == self.fused else eager_updates(graph, given, self.weights)
-            left = [own, eager_updates(graph, given, self.weights), oracle_updates(graph, given, self.weights)]
+            eagerly = eager_updates(graph, given, self.weights, seed=seed)
+            own = model.tensors() if runs[0] == self.fused else eagerly
+            left = [own, eagerly, oracle_updates(graph, given, self.weights, seed=seed)]
             judged += [_judged(f"buffer {n}", [tensors[n] for tensors in left]) for n in graph.updates]
         reached = [n for n in graph.outputs if made[1][0][n].requires_grad] if self.gradients else []
         if not (reached and wanted):
@@ -213,7 +215,7 @@ def _noisy(run: Callable[..., Tensors], graph: Graph, seed: int) -> Callable[...
 
         return rounded
 
-    def noisy_run(*args: Any, **form: bool) -> Tensors:
+    def noisy_run(*args: Any, **form: Any) -> Tensors:
         with _replaced(REFERENCES, {n: off(r) for n, r in REFERENCES.items() if n not in EXACT}):
             return run(*args, **form)
 

@@ -34,8 +34,8 @@ def sample_graph(entry: Op | Described, shape: tuple[Any, ...]) -> Graph:
 
 
 def draw(graph: Graph, seed: int = 0, extremes: bool = False, **sizes: int) -> Tensors:
-    """Tensors for inputs and parameters alike."""
-    return draw_feeds(graph, sizes, seed, extremes, kinds=LEAVES)
+    """Tensors for inputs and parameters alike, and for the seed that random ops draw from."""
+    return draw_feeds(graph, sizes, seed, extremes, kinds=(*LEAVES, "scalar"))
 
 
 def float_leaves(graph: Graph) -> list[str]:
@@ -71,7 +71,8 @@ def formula_gradients(graph: Graph, tensors: Tensors, d: Tensors, wanted: list[s
 
 def reference_values(graph: Graph, tensors: Tensors) -> Tensors:
     """The outputs as the references say, in torch float64, differentiable; in the form that the graph declares."""
-    inputs = {v.name: tensors[v.name] for v in graph.inputs}
+    inputs: dict[str, Any] = {v.name: tensors[v.name] for v in graph.inputs}
+    inputs |= {v.name: int(tensors[v.name]) for v in graph.leaves("scalar")}
     return oracle(graph, inputs, {v.name: tensors[v.name] for v in graph.leaves(*STATE)}, training=True)
 
 

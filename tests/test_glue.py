@@ -397,6 +397,15 @@ def test_choice_among_numbers_alone_has_torchs_dtype(a: Any, b: Any) -> None:
         torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
 
 
+def test_choice_among_numbers_in_float64_keeps_all_their_digits() -> None:
+    graph = graph_of(lambda x: x * tn.where(x > 0, graph_constant(x, 0.1), 0.2), x=(BATCH, 3))
+    assert_within_policy(judge(graph, draw(graph, batch=7)))
+
+
+def graph_constant(x: Value, number: float) -> Value:
+    return x.graph.constant(number, x.dtype)
+
+
 @pytest.mark.parametrize("source", ["float32", "float16", "bfloat16", "float64", "int32", "int64", "bool"])
 @pytest.mark.parametrize("target", ["float32", "float16", "bfloat16", "float64", "int32", "int64", "bool"])
 def test_cast_is_torchs(source: str, target: str) -> None:

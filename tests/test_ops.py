@@ -21,7 +21,7 @@ from numerics import (
 )
 from torch.autograd.gradcheck import GradcheckError
 
-from tritonnotes.executor import eager
+from tritonnotes.executor import STATE, eager
 from tritonnotes.ir import Dim, Graph, registry
 from tritonnotes.ir import ops as ir_ops
 from tritonnotes.ir.errors import DeclarationError
@@ -239,7 +239,7 @@ def test_declared_dtype_and_shape_are_those_torch_gives(name: str, dtype: str) -
     tensors = draw(graph, batch=5)
     inputs = {v.name: tensors[v.name] for v in graph.inputs}
     # The executor raises where the reference's result differs from the declaration.
-    y = eager(graph, inputs, {n: t for n, t in tensors.items() if n not in inputs})["y"]
+    y = eager(graph, inputs, {v.name: tensors[v.name] for v in graph.leaves(*STATE)}, training=True)["y"]
     assert str(y.dtype) == f"torch.{graph.outputs['y'].dtype}"
 
 

@@ -235,7 +235,7 @@ def test_check_with_an_optimizer_judges_the_training_form_and_its_buffers(monkey
 
 
 def _off_by_1(run: Any) -> Any:
-    return lambda *given: {n: t + 1 for n, t in run(*given).items()}
+    return lambda *given, **how: {n: t + 1 for n, t in run(*given, **how).items()}
 
 
 def test_command_line_shows_the_form_it_runs() -> None:

@@ -12,6 +12,7 @@ from .ir.ops.activations import relu, sigmoid
 from .ir.ops.binary import binary_cross_entropy, binary_cross_entropy_with_logits, focal_loss
 from .ir.ops.comparisons import clamp
 from .ir.ops.divergences import binary_entropy, entropy, js_divergence, kl_div
+from .ir.ops.dropout import dropout
 from .ir.ops.elementary import reciprocal, square
 from .ir.ops.embedding import embedding
 from .ir.ops.gated import geglu, glu, reglu, swiglu
@@ -143,6 +144,7 @@ __all__ = [
     "cosine_embedding_loss",
     "cross_entropy",
     "div",
+    "dropout",
     "eager",
     "eager_updates",
     "elu",

@@ -101,9 +101,10 @@ def check(
     weights = dict(state) if state is not None else initial_state(graph, seed)
     weights = {n: t.to(model.device) for n, t in weights.items()}
     model.load_state_dict(weights)
+    model.seed = seed
     rows = _outputs_and_gradients(graph, model, given, weights, seed)
     if optimizer is not None:
-        new = (eager_updates(graph, given, weights), oracle_updates(graph, given, weights))
+        new = [run(graph, given, weights, seed=seed) for run in (eager_updates, oracle_updates)]
         rows += [Row("buffer", n, compare(model.tensors()[n], *(state[n] for state in new))) for n in graph.updates]
         dtypes = dict.fromkeys(v.dtype for v in graph.parameters)
         rows += [row for dtype in dtypes for row in _updates(optimizer, dtype, fusion, model.device, seed)]
@@ -123,7 +124,7 @@ def _outputs_and_gradients(
     judged = []
     for run, exact in ((eager, False), (oracle, True)):
         fed, held = leaves(feeds, inputs, exact), leaves(weights, trained, exact)
-        judged.append((run(graph, fed, held, training=model.training), {**fed, **held}))
+        judged.append((run(graph, fed, held, training=model.training, seed=seed), {**fed, **held}))
     fed = leaves(feeds, inputs, False)
     fused = model(**fed)
     results = [(fused, {**fed, **model.tensors()}), *judged]

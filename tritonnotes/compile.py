@@ -31,7 +31,7 @@ def compile(
     `forbid` hold names of ops or values, or tuples of them: what passes between the names of a tuple in `fuse` stays
     inside a kernel, and no kernel holds two names of a tuple in `forbid` (a name alone there shares with nothing). What
     cannot be had raises `PlanError` with the reason. `device` None picks the GPU where there is one, else kernels run
-    under Triton's interpreter on the CPU; `seed` is that of the initial weights.
+    under Triton's interpreter on the CPU; `seed` is that of the initial weights (what random ops draw: see `Model`).
     """
     return Model(graph, training=training, fusion=as_fusion(fusion, fuse, forbid), device=device, seed=seed)
 
@@ -50,7 +50,7 @@ def compile_step(
     """Compile forward, backward and update of a declared graph to one program, in its training form.
 
     `loss` names the output to minimise, a float of shape (); `optimizer` is an update rule with its numbers, such as
-    `tn.adam(lr=1e-3)`. The rest as for `compile`.
+    `tn.adam(lr=1e-3)`. `seed` is that of the initial weights and of what random ops draw. The rest as for `compile`.
     """
     wishes = as_fusion(fusion, fuse, forbid)
     return TrainingStep(graph, loss, optimizer, fusion=wishes, device=device, seed=seed)  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from .ir.graph import Graph, Value
 from .ir.registry import lookup
 from .ir.types import Dim, host, show_shape
 from .references import REFERENCES, torch_dtype
+from .seeds import fresh_seed
 
 STATE = ("parameter", "buffer", "slot")
 
@@ -28,26 +29,28 @@ def eager(
     state: Mapping[str, Tensor] | None = None,
     *,
     training: bool = False,
+    seed: int | None = None,
 ) -> dict[str, Tensor]:
     """The outputs of `graph` by name, from tensors for its inputs (`feeds`) and its parameters and buffers (`state`).
 
     Every tensor has the declared dtype and shape (a `Dim` takes one size throughout) and lies on one device. Results
     have the declared dtypes, and autograd reaches every tensor that requires a gradient. `training` says in which form
     ops such as batch norm run; no tensor is changed in either, and `eager_updates` says what training would leave in
-    the buffers. Raises `FeedError` for tensors that do not fit, `VerificationError` where an op's reference and its
+    the buffers. Random ops draw from `seed`, or if that is None from a new one of torch's default generator, as a model
+    does. Raises `FeedError` for tensors that do not fit, `VerificationError` where an op's reference and its
     formula differ in shape or dtype.
     """
-    return _run(graph, graph.outputs, feeds, state or {}, training, exact=False)
+    return _run(graph, graph.outputs, feeds, state or {}, training, seed, exact=False)
 
 
 def eager_updates(
-    graph: Graph, feeds: Mapping[str, Tensor], state: Mapping[str, Tensor] | None = None
+    graph: Graph, feeds: Mapping[str, Tensor], state: Mapping[str, Tensor] | None = None, *, seed: int | None = None
 ) -> dict[str, Tensor]:
     """What one run in training leaves in the buffers of `graph`, by name: new tensors, the given ones stay.
 
     Feeds, state and errors as for `eager`.
     """
-    return _run(graph, graph.updates, feeds, state or {}, True, exact=False)
+    return _run(graph, graph.updates, feeds, state or {}, True, seed, exact=False)
 
 
 def oracle(
@@ -56,19 +59,20 @@ def oracle(
     state: Mapping[str, Tensor] | None = None,
     *,
     training: bool = False,
+    seed: int | None = None,
 ) -> dict[str, Tensor]:
     """What `eager` gives, computed in float64 from the same, already rounded, tensors: floating results are float64.
 
     The feeds have the declared dtypes, or float64 in place of a floating one.
     """
-    return _run(graph, graph.outputs, feeds, state or {}, training, exact=True)
+    return _run(graph, graph.outputs, feeds, state or {}, training, seed, exact=True)
 
 
 def oracle_updates(
-    graph: Graph, feeds: Mapping[str, Tensor], state: Mapping[str, Tensor] | None = None
+    graph: Graph, feeds: Mapping[str, Tensor], state: Mapping[str, Tensor] | None = None, *, seed: int | None = None
 ) -> dict[str, Tensor]:
     """What `eager_updates` gives, computed in float64 as `oracle` does."""
-    return _run(graph, graph.updates, feeds, state or {}, True, exact=True)
+    return _run(graph, graph.updates, feeds, state or {}, True, seed, exact=True)
 
 
 def _run(
@@ -77,10 +81,12 @@ def _run(
     feeds: Mapping[str, Any],
     state: Mapping[str, Any],
     training: bool,
+    seed: int | None,
     *,
     exact: bool,
 ) -> dict[str, Tensor]:
     sizes: dict[str, int] = {}
+    feeds = {**_seeds(graph, training, seed), **feeds}
     known = _bind(graph, feeds, ("input", "scalar"), "feed", "feeds", sizes, exact)
     known |= _bind(graph, state, STATE, "state", "state", sizes, exact)
     device = _one_device(known)
@@ -96,6 +102,15 @@ def _run(
         elif value in needed and value not in known:
             known[value] = _call(value, known, sizes, device, training, exact)
     return {name: _tensor(known[v], v, device, exact) for name, v in roots.items()}
+
+
+def _seeds(graph: Graph, training: bool, seed: int | None) -> dict[str, int]:
+    """A number for each that random ops draw from; in evaluation nothing is drawn."""
+    names = [value.name for value in graph.leaves("scalar") if value.dtype is not host]
+    if not names:
+        return {}
+    drawn = seed if seed is not None else fresh_seed() if training else 0
+    return dict.fromkeys(names, drawn)
 
 
 def _bind(
@@ -134,6 +149,12 @@ def _checked(value: Value, given: Any, sizes: dict[str, int], exact: bool) -> An
                 f"{what}: declared as a number of the host, got {type(given).__name__}; pass a Python number"
             )
         return float(given)
+    if value.op.name == "scalar":
+        if isinstance(given, bool) or not isinstance(given, int) or not 0 <= given < 2**63:
+            raise FeedError(
+                f"{what}: declared as an exact int of the host, got {given!r}; pass an int from 0 to 2**63 − 1"
+            )
+        return given
     if not isinstance(given, Tensor):
         raise FeedError(
             f"{what}: {declared}, got {type(given).__name__}; pass a torch.Tensor, as torch.as_tensor makes one"

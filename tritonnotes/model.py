@@ -17,10 +17,12 @@ from .ir.errors import DeclarationError
 from .ir.evaluation import evaluation_form
 from .ir.graph import Graph
 from .ir.joint import cotangent_name, gradient_graph
+from .ir.philox import is_seed
 from .ir.rewrite import optimize
 from .ir.split import split_gradient
 from .ir.verify import verify
 from .runtime import Runner, pick_device
+from .seeds import fresh_seed
 from .state import initial_state
 
 
@@ -32,7 +34,12 @@ class Model(torch.nn.Module):
     training, ops such as batch norm see the batch alone, and a call updates the buffers in place. `plan`, `source` and
     `explain()` speak of the forward run in the present form; `gradient_plan` and `gradient_source` of the backward run
     that autograd uses.
+
+    In training a call draws its random numbers from `seed`, an int, or where that is None (the default) from a new one
+    of torch's default generator: `torch.manual_seed` decides them, as it does for torch's own dropout.
     """
+
+    seed: int | None = None
 
     def __init__(
         self,
@@ -47,8 +54,9 @@ class Model(torch.nn.Module):
         verify(graph)
         if not graph.outputs:
             raise DeclarationError(f"graph {graph.name!r} has no outputs; name them with g.output(...)")
-        if graph.leaves("scalar", "slot"):
-            name = graph.leaves("scalar", "slot")[0].name
+        numbers = [v for v in graph.leaves("scalar", "slot") if not is_seed(v)]
+        if numbers:
+            name = numbers[0].name
             raise DeclarationError(
                 f"{name!r} is a number or state of an optimizer; a model has inputs and parameters only"
             )
@@ -80,10 +88,11 @@ class Model(torch.nn.Module):
         check_held(self._held, state, self.device)
         wanted = tuple(n for n, t in (*bound.items(), *state.items()) if t.requires_grad)
         leaves = {**bound, **state}
+        numbers = self._numbers()
         if wanted and torch.is_grad_enabled():
-            outputs = self._form.differentiable(wanted)(leaves, sizes)
+            outputs = self._form.differentiable(wanted)(leaves, sizes, numbers)
         else:
-            outputs = self._form.runner.run({n: t.detach() for n, t in leaves.items()}, sizes)
+            outputs = self._form.runner.run({n: t.detach() for n, t in leaves.items()}, sizes, numbers)
         # A kernel writes past autograd's eyes: what was saved of the old buffers must not pass for the new ones.
         torch.autograd.graph.increment_version([state[n] for n in self._form.graph.updates])
         return outputs
@@ -93,6 +102,11 @@ class Model(torch.nn.Module):
         held = (self.named_parameters(remove_duplicate=False), self.named_buffers(remove_duplicate=False))
         found = {name: tensor for named in held for name, tensor in named}
         return {v.name: found[v.name] for v in self._held if v.name in found}
+
+    def _numbers(self) -> dict[str, int]:
+        """What random ops draw from in this call; the generator moves only where something is drawn."""
+        names = seed_names(self._form.graph)
+        return dict.fromkeys(names, fresh_seed() if self.seed is None else self.seed) if names else {}
 
     @property
     def _form(self) -> _Form:
@@ -163,19 +177,26 @@ class _Differentiable:
         self.backward = Runner(make_program(split.backward, fusion, graph), device)
         self.backward_leaves = {b.name for b in self.backward.program.buffers if b.role == "leaf"}
 
-    def __call__(self, leaves: dict[str, Tensor], sizes: dict[str, int]) -> dict[str, Tensor]:
-        results = _Apply.apply(self, sizes, list(leaves), *leaves.values())
+    def __call__(self, leaves: dict[str, Tensor], sizes: dict[str, int], numbers: dict[str, int]) -> dict[str, Tensor]:
+        results = _Apply.apply(self, sizes, numbers, list(leaves), *leaves.values())
         return dict(zip(self.outputs, results, strict=True))
 
 
 class _Apply(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, programs: _Differentiable, sizes: dict[str, int], names: list[str], *tensors: Tensor) -> Any:
+    def forward(
+        ctx: Any,
+        programs: _Differentiable,
+        sizes: dict[str, int],
+        numbers: dict[str, int],
+        names: list[str],
+        *tensors: Tensor,
+    ) -> Any:
         leaves = dict(zip(names, tensors, strict=True))
-        results = programs.forward.run({n: t.detach() for n, t in leaves.items()}, sizes)
+        results = programs.forward.run({n: t.detach() for n, t in leaves.items()}, sizes, numbers)
         kept = [n for n in names if n in programs.backward_leaves]
         ctx.save_for_backward(*(leaves[n] for n in kept), *(results[n] for n in programs.saved))
-        ctx.programs, ctx.sizes, ctx.names, ctx.kept = programs, sizes, names, kept
+        ctx.programs, ctx.sizes, ctx.numbers, ctx.names, ctx.kept = programs, sizes, numbers, names, kept
         outputs = [results[n] for n in programs.outputs]
         ctx.mark_non_differentiable(*(t for t in outputs if not t.is_floating_point()))
         return tuple(outputs)
@@ -188,12 +209,12 @@ class _Apply(torch.autograd.Function):
         fed |= {cotangent_name(n): given[n].contiguous() for n in programs.floats}
         leaves = {n: t.detach() for n, t in fed.items() if n in programs.backward_leaves}
         with torch.no_grad():
-            results = programs.backward.run(leaves, ctx.sizes)
+            results = programs.backward.run(leaves, ctx.sizes, ctx.numbers)
         gradients = {n: results[cotangent_name(n)] for n in programs.reached}
         if torch.is_grad_enabled():  # as create_graph=True has it
             watched = torch.empty(0, requires_grad=True)
             gradients = {n: _OnceOnly.apply(programs.name, g, watched) for n, g in gradients.items()}
-        return None, None, None, *(gradients.get(n) for n in ctx.names)
+        return None, None, None, None, *(gradients.get(n) for n in ctx.names)
 
 
 class _OnceOnly(torch.autograd.Function):
@@ -210,6 +231,11 @@ class _OnceOnly(torch.autograd.Function):
             f"graph {ctx.graph!r}: its gradient was differentiated again, and a compiled model has first derivatives "
             "only; run tn.eager(graph, feeds, state) where second ones are wanted"
         )
+
+
+def seed_names(graph: Graph) -> list[str]:
+    """What a program calls the numbers that random ops of `graph` draw from."""
+    return [v.name.rpartition(".")[2] for v in graph.leaves("scalar") if is_seed(v)]
 
 
 def _register(module: torch.nn.Module, name: str, tensor: Tensor, is_parameter: bool) -> None:

@@ -225,6 +225,39 @@ def _gated(squash: Callable[[Tensor], Tensor]) -> Reference:
     return reference
 
 
+_WORD = 0xFFFFFFFF
+
+
+def _product(a: int, b: Tensor) -> tuple[Tensor, Tensor]:
+    """The upper and the lower 32 bits of a · b; int64 wraps, and keeps the bits of the unsigned product."""
+    product = a * b
+    return product >> 32 & _WORD, product & _WORD
+
+
+def _uniform(seed: Tensor, *, shape: tuple[int, ...], stream: int) -> Tensor:
+    """Philox 4x32-10 after Random123's philox.h, and 31 bits of its first word as a float32 below 1."""
+    place = torch.arange(math.prod(shape), device=seed.device)
+    counter = [place & _WORD, place >> 32, torch.full_like(place, stream), torch.zeros_like(place)]
+    key = [int(seed) & _WORD, int(seed) >> 32 & _WORD]
+    for _ in range(10):
+        high0, low0 = _product(0xD2511F53, counter[0])
+        high1, low1 = _product(0xCD9E8D57, counter[2])
+        counter = [high1 ^ counter[1] ^ key[0], low1, high0 ^ counter[3] ^ key[1], low0]
+        key = [(key[0] + 0x9E3779B9) & _WORD, (key[1] + 0xBB67AE85) & _WORD]
+    word = counter[0]
+    bits = torch.where(word < 2**31, word, _WORD - word)
+    return (bits.to(torch.float32) * 4.6566127342e-10).reshape(shape)
+
+
+def _dropout(x: Tensor, seed: Tensor | None, *, p: float, training: bool, stream: int) -> Tensor:
+    """torch's dropout, with a mask of our own: whether u ≥ p for the number u that each element draws."""
+    if not training or p == 0:
+        return x
+    assert seed is not None
+    kept = _uniform(seed, shape=tuple(x.shape), stream=stream) >= p
+    return x * kept * (1 / (1 - p) if p < 1 else 0.0)
+
+
 def _spread(meaning: Callable[..., Tensor]) -> Reference:
     def reference(x: Tensor, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Tensor:
         with warnings.catch_warnings():
@@ -369,6 +402,7 @@ REFERENCES |= {
     "recall": _score("recall"),
     "f1": _score("f1"),
     "specificity": _score("specificity"),
+    "dropout": _dropout,
     "mean": torch.mean,
     "var": _spread(torch.var),
     "std": _spread(torch.std),
@@ -420,6 +454,7 @@ REFERENCES |= {
     "max": _reduction(torch.amax),
     "min": _reduction(torch.amin),
     "iota": _iota,
+    "uniform": _uniform,
     "reshape": lambda x, *, shape: torch.reshape(x, shape),
     "transpose": lambda x, *, axes: torch.permute(x, axes),
     "broadcast_to": lambda x, *, shape: torch.broadcast_to(x, shape),

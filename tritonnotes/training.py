@@ -16,19 +16,22 @@ from .feeds import bind_feeds, check_apart, check_held, check_targets, class_inp
 from .ir.errors import DeclarationError, FeedError
 from .ir.graph import Graph
 from .ir.joint import joint_graph
+from .ir.philox import is_seed
 from .ir.registry import Optimizer
 from .ir.update import next_numbers
 from .ir.verify import verify, verify_joint
-from .model import Model
+from .model import Model, seed_names
 from .references import torch_dtype
 from .runtime import Runner
+from .seeds import step_seed
 
 
 class TrainingStep:
     """`step(x=..., y=...)` trains on one batch and returns the graph's outputs, as they were before the update.
 
     `hyperparameters` may be changed between steps (`step.hyperparameters["lr"] = 1e-4`): nothing is compiled anew.
-    The graph runs in its training form, and its buffers are updated with the weights. `model` holds both, in evaluation
+    The graph runs in its training form, and its buffers are updated with the weights. `seed` decides what random ops
+    draw: something else at each step, and the same in a step of the same number. `model` holds both, in evaluation
     form. `plan`, `source` and `explain()` speak of the whole step.
     """
 
@@ -61,6 +64,7 @@ class TrainingStep:
         self._fixed = {n: v for part in optimizer.parts for n, v in part.hyperparameters.items() if part.is_fixed(n)}
         self.hyperparameters: dict[str, float | bool] = optimizer.settings
         self.numbers = optimizer.numbers
+        self.seed = seed
         self.slots: dict[str, Tensor] = {
             s.name: torch.full(s.shape, s.attrs["init"], dtype=torch_dtype(s.dtype), device=self.device)  # type: ignore[arg-type]
             for s in joint.leaves("slot")
@@ -76,6 +80,7 @@ class TrainingStep:
         check_targets(self._targets, bound)
         given = self._given()
         scalars = {n.rpartition(".")[2]: given[n.rpartition(".")[2]] for n in joint_scalars(self.program.graph)}
+        scalars |= dict.fromkeys(seed_names(self.graph), step_seed(self.seed, self.steps))
         following = next_numbers(self.optimizer, given)
         weights = self.model.tensors()
         held = {**weights, **self.slots}
@@ -116,18 +121,19 @@ class TrainingStep:
 
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-for-bit resume needs: `model`, `slots` (optimizer state), `steps`, `numbers` (that the rule
-        keeps beside its state) and `hyperparameters`."""
+        keeps beside its state), `seed` (of what is drawn) and `hyperparameters`."""
         return {
             "model": {n: t.detach().clone() for n, t in self.model.state_dict().items()},
             "slots": {n: t.clone() for n, t in self.slots.items()},
             "steps": self.steps,
             "numbers": dict(self.numbers),
+            "seed": self.seed,
             "hyperparameters": dict(self.hyperparameters),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`'s result. Everything is checked before anything is changed."""
-        wanted = {"model", "slots", "steps", "numbers", "hyperparameters"}
+        wanted = {"model", "slots", "steps", "numbers", "seed", "hyperparameters"}
         if not isinstance(state, Mapping) or set(state) != wanted:
             raise FeedError(
                 f"load_state_dict: holds {_keys(state)}, wanted {sorted(wanted)}; pass state_dict()'s result"
@@ -136,6 +142,8 @@ class TrainingStep:
         _check_tensors("slots", self.slots, state["slots"])
         if type(state["steps"]) is not int or state["steps"] < 0:
             raise FeedError(f"load_state_dict: steps is {state['steps']!r}; it counts steps, so an int ≥ 0")
+        if type(state["seed"]) is not int:
+            raise FeedError(f"load_state_dict: seed is {state['seed']!r}; pass the int that state_dict() gives")
         try:
             _check_numbers(self.optimizer, state["hyperparameters"])
             _check_numbers(self.optimizer, state["numbers"], self.optimizer.numbers, "numbers")
@@ -146,12 +154,13 @@ class TrainingStep:
             self.slots[name].copy_(tensor)
         self.steps = state["steps"]
         self.numbers = dict(state["numbers"])
+        self.seed = state["seed"]
         self.hyperparameters = dict(state["hyperparameters"])
 
 
 def joint_scalars(joint: Graph) -> list[str]:
-    """The names of the host numbers that a joint graph takes."""
-    return [v.name for v in joint.leaves("scalar")]
+    """The names of the host numbers that a joint graph takes, seeds aside."""
+    return [v.name for v in joint.leaves("scalar") if not is_seed(v)]
 
 
 def _check_numbers(
