@@ -7,7 +7,7 @@ from typing import Any
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.rewrite import carry, drop_dead
 
-from .axes import is_alias, is_squeeze
+from .axes import is_alias, is_free, is_squeeze
 from .names import identifier
 
 Cut = tuple[int, int, int]
@@ -22,6 +22,7 @@ def narrow_early(graph: Graph) -> Graph:
         for arg in value.inputs:
             users.setdefault(arg, []).append(value)
     whole = set(graph.roots) | {v for v, by in users.items() if any(u.op.name != "narrow" for u in by)}
+    whole -= _made_of_numbers(graph)
     made = Graph(graph.name, level=graph.level)
     new: dict[Value, Value] = {}
     parts: dict[tuple[Value, Cut], Value] = {}
@@ -59,6 +60,15 @@ def narrow_early(graph: Graph) -> Graph:
     made.outputs = {name: new[v] for name, v in graph.outputs.items()}
     made.updates = {name: new[v] for name, v in graph.updates.items()}
     return drop_dead(made)
+
+
+def _made_of_numbers(graph: Graph) -> set[Value]:
+    """Values made of numbers, indices and random numbers alone: a part of one is made without the rest."""
+    found: set[Value] = set()
+    for value in graph.values:
+        if is_free(value) or (value.op.kind in ("elementwise", "cast") and all(a in found for a in value.inputs)):
+            found.add(value)
+    return found
 
 
 def _is_free_view(x: Value) -> bool:

@@ -160,7 +160,7 @@ def power(base, exponent):
 @triton.jit
 def uniform(seed, place, stream: tl.constexpr):
     """A number in [0, 1) for each place: Philox 4x32-10 of the counter (place, stream); tl.rand, for stream 0."""
-    place = tl.to_tensor(place).to(tl.uint64)
+    place = tl.cast(place, tl.uint64)
     low = place.to(tl.uint32)
     word, _, _, _ = tl.philox(seed, low, (place >> 32).to(tl.uint32), low * 0 + stream, low * 0)
     return tl.uint_to_uniform_float(word)

@@ -285,6 +285,7 @@ def test_part_of_what_is_dropped_keeps_its_part_of_the_mask(dtype: str) -> None:
         gated=tn.sigmoid(gate) * up, part=tn.narrow(dropped, 2, 1, 3), joined=tn.cat([up, gate], 1), one=dropped[:, 3]
     )
     assert_within_policy(judge(g, draw(g, batch=7), training=True))
+    assert_no_mask_in_memory(tn.compile(g, training=True).program)
 
 
 @pytest.mark.parametrize("cols", [3000, 40_000])

@@ -325,6 +325,7 @@ def test_view_is_torchs_in_formula_and_kernel(build: Build, theirs: Callable[[Te
             r"reshape: 'x' of shape \[batch, 3, 4\] to \[5, -1\]: −1 stands for no size",
         ),
         (lambda x: tn.reshape(x, (tn.Dim("other"), -1)), "other is none of its sizes"),
+        (lambda x: tn.reshape(x, (BATCH, 0, -1)), "−1 stands for no size"),
         (lambda x: tn.flatten(x), r"flatten .*known only when tensors are fed.*start_dim=1"),
         (lambda x: tn.flatten(x, 2, 1), "start_dim 2 comes after end_dim 1"),
         (lambda x: tn.flatten(x, 3), "axis 3 of a value with 3 dims"),

@@ -140,7 +140,7 @@ def test_halves_of_a_layer_and_their_gradient(dtype: str) -> None:
 def test_parts_along_any_axis_of_views_and_reductions(axis: int) -> None:
     graph = Graph("views")
     x = graph.input("x", (4, 6, 8))
-    turned = tn.transpose(tn.tanh(x), (2, 0, 1))
+    turned = tn.permute(tn.tanh(x), (2, 0, 1))
     part = tn.narrow(turned, axis, 1, 3)
     graph.output(
         part=part,

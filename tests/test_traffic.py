@@ -127,7 +127,7 @@ GRAPHS = {
     "chain": graph_of(lambda x: tn.tanh(tn.exp(x) + 1), (BATCH, 33)),
     "bias under a matrix": graph_of(lambda x, b: tn.gelu(x + b), (BATCH, 33), (33,)),
     "column beside a row": graph_of(lambda a, b: a * b, (BATCH, 1), (1, 7)),
-    "matrix and its transpose": graph_of(lambda x: x + tn.transpose(x, (1, 0)), (9, 9)),
+    "matrix and its transpose": graph_of(lambda x: x + tn.transpose(x, 0, 1), (9, 9)),
     "layer norm": graph_of(lambda x: tn.gelu(tn.layer_norm(x, name="ln")) + x, (BATCH, 40)),
     "layer norm, 16 bits": graph_of(lambda x: tn.layer_norm(x, name="ln"), (BATCH, 40), dtype="bfloat16"),
     "softmax": graph_of(lambda x: tn.softmax(x, -1), (5, 3, 17)),
