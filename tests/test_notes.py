@@ -119,10 +119,11 @@ def test_losses_of_integers_alone_are_refused(name: str) -> None:
         getattr(tn, name)(*values)
 
 
-def test_log_probabilities_are_no_integers() -> None:
+@pytest.mark.parametrize("name", ["nll_loss", "multi_margin_loss"])
+def test_scores_of_classes_are_no_integers(name: str) -> None:
     graph = Graph("integers")
-    with pytest.raises(DTypeError, match="nll_loss .*needs a float dtype, got int64 for 'input'"):
-        tn.nll_loss(graph.input("input", (3, 4), "int64"), graph.input("target", (3,), "int64"))
+    with pytest.raises(DTypeError, match=f"{name} .*needs a float dtype, got int64 for 'input'"):
+        getattr(tn, name)(graph.input("input", (3, 4), "int64"), graph.input("target", (3,), "int64"))
 
 
 # -- names -------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .demo import MissingExtraError
+from .datasets import MissingExtraError
 from .ir.decompose import decompose
 from .ir.errors import TritonNotesError
 from .ir.evaluate import evaluate
@@ -207,9 +207,7 @@ def _draw(made: Picture, path: Path) -> None:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingExtraError(
-            "matplotlib is not installed, and draws the notes; pip install 'tritonnotes[examples]'"
-        ) from None
+        raise MissingExtraError("matplotlib", "and it draws the notes") from None
     # A figure of its own, without pyplot: whatever backend the caller uses stays as it is.
     figure = Figure(figsize=(7, 6), layout="constrained")
     canvas = FigureCanvasAgg(figure)
