@@ -132,6 +132,8 @@ def _elementwise(
 
         build.__name__ = build.__qualname__ = name
         build.__doc__ = derivative.__doc__
+        only = inspect.Parameter.POSITIONAL_ONLY
+        build.__signature__ = inspect.Signature([inspect.Parameter(n, only) for n in names])  # type: ignore[attr-defined]
         return build
 
     return make

@@ -12,6 +12,8 @@ from . import primitives as P
 from .graph import Value
 from .registry import Note, update_rule
 
+FAMILY = "update rules"
+
 
 def is_set(hyperparameter: Any) -> bool:
     """Whether a hyperparameter is in play: known only when the step runs, or not 0."""

@@ -1,16 +1,19 @@
-"""What all tests share: the `--update-goldens` flag, and a kernel cache of the test run's own."""
+"""What all tests share: the `--update-goldens` flag, a kernel cache of the run's own, what the judges were asked."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from tally import pytest_terminal_summary
 
 from tritonnotes.codegen.cache import CACHE_DIR_VARIABLE
 
+__all__ = ["pytest_terminal_summary"]
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-goldens", action="store_true", help="rewrite the files under tests/goldens")
+    parser.addoption("--update-goldens", action="store_true", help="rewrite docs/ops.md and the files of tests/goldens")
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,6 +12,8 @@ import pytest
 
 from tritonnotes.cli import main
 from tritonnotes.ir.graph import Graph
+from tritonnotes.ir.registry import UPDATE_RULES, catalogue
+from tritonnotes.notes import find
 from tritonnotes.show import COMPILED_STAGES, STAGES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -199,6 +201,81 @@ def graph():
     (tmp_path / "wrong.py").write_text(wrong, encoding="utf-8")
     assert main(["check", f"{tmp_path}/wrong.py:graph"]) == 1
     assert "FAILS" in capsys.readouterr().out
+
+
+# -- notes -------------------------------------------------------------------------------------------------------------
+
+
+def test_ops_lists_every_op_by_family(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["ops"]) == 0
+    out, err = capsys.readouterr()
+    rows = [[cell.strip() for cell in line.split("│")[1:4]] for line in out.splitlines() if line.startswith("│")]
+    listed = {name: formula for _, name, formula in rows if name}
+    assert listed.keys() >= {*catalogue(), *(n for n, r in UPDATE_RULES.items() if not r.custom)}
+    assert listed["sigmoid"] == "1 / (1 + e⁻ˣ)" and err == ""
+
+
+def test_ops_of_one_family_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ops", "--family", "losses", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["ops"]
+    assert {entry["family"] for entry in found} == {"losses"}
+    huber = next(entry for entry in found if entry["name"] == "huber_loss")
+    assert huber["signature"] == "tn.huber_loss(input, target, *, delta=1.0, reduction='mean')"
+    assert huber["derivative"] == "e limited to ±delta, over count" and "float64" in huber["dtypes"]
+
+
+def test_ops_writes_the_page_that_the_documents_hold(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["ops", "--write", str(tmp_path / "ops.md")]) == 0
+    out, err = capsys.readouterr()
+    assert out == "" and "wrote" in err
+    assert (tmp_path / "ops.md").read_text() == (ROOT / "docs/ops.md").read_text()
+
+
+@pytest.mark.parametrize("name, said", [
+    ("gelu", "x · Φ(x), Φ the normal distribution function"), ("layer_norm", "weight=<declared>"),
+    ("accuracy", "share of rows"), ("adam", "exp_avg, exp_avg_sq"), ("cat", "end to end"),
+])  # fmt: skip
+def test_note_prints_all_there_is_to_say(name: str, said: str, capsys: pytest.CaptureFixture[str],
+                                         monkeypatch: pytest.MonkeyPatch) -> None:  # fmt: skip
+    monkeypatch.setenv("COLUMNS", "300")
+    assert main(["note", name]) == 0
+    out = capsys.readouterr().out
+    assert said in out and f"tn.{name}(" in out
+    for line in find(name).lines().values():
+        assert line in out
+
+
+def test_note_draws_what_it_says(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "loss.svg"
+    assert main(["note", "mse_loss", "--plot", str(file), "--json"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["plot"] == {
+        "file": str(file), "over": "input", "fixed": "target = 1", "curves": ["mse_loss"]
+    }  # fmt: skip
+    assert file.read_text().startswith("<?xml") and err == ""
+    assert main(["note", "mse_loss", "--plot", str(file)]) == 0
+    assert f"drew mse_loss over input, with target = 1 to {file}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["note", "gleu"], 2, "no op, loss, metric or update rule 'gleu'; did you mean 'glu'?"),
+        (["ops", "--family", "loss"], 2, "no family 'loss'; did you mean 'losses'?"),
+        (["ops", "--family", "losses", "--write", "ops.md"], 2, "--write goes without"),
+        (["note"], 2, "NAME"),
+        (["note", "linear", "--plot", "linear.png"], 1, "linear: nothing to draw, "),
+        (["note", "adam", "--plot", "adam.png"], 1, "adam: an update rule is a step"),
+        (["note", "gelu", "--plot", "gelu.xyz"], 1, "no picture can be written with this suffix"),
+        (["note", "gelu", "--plot", "no/such/folder/gelu.png"], 1, "No such file or directory"),
+        (["ops", "--write", "no/such/folder/ops.md"], 1, "No such file or directory"),
+    ],
+)
+def test_a_note_that_cannot_be_had(
+    arguments: list[str], code: int, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in fails(capsys, code, *arguments)
 
 
 # -- mistakes ----------------------------------------------------------------------------------------------------------

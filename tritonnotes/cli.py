@@ -1,4 +1,4 @@
-"""The command line: `tritonnotes demo`, `show`, `check` and `explain`.
+"""The command line: `tritonnotes demo`, `show`, `check`, `explain`, `ops` and `note`.
 
 Results go to stdout, and with --json nothing else does; remarks, progress and errors go to stderr. Exit codes: 0, 1 for
 a failure or a check that does not hold, 2 for a command that makes no sense, 130 and 141 when interrupted.
@@ -12,6 +12,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
@@ -22,7 +23,10 @@ from .demo import digits, plain, run_demo
 from .ir.graph import Graph
 from .ir.registry import Optimizer
 from .ir.types import Dim
+from .notes import UnknownNameError, entries, find, page
+from .plots import Picture, plot_note
 from .show import COMPILED_STAGES, KERNEL_STAGES, STAGES, explain, is_trainable, show
+from .tables import note_table, ops_table
 from .target import FORM, load_target
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
@@ -52,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code: int = arguments.run(arguments)
         sys.stdout.flush()
         return code
+    except UnknownNameError as error:
+        return _fail(str(error), 2)
     except tn.TritonNotesError as error:
         return _fail(str(error))
     except BrokenPipeError:
@@ -112,7 +118,17 @@ def _parser() -> argparse.ArgumentParser:
     _add_target(explained)
     explained.set_defaults(run=_explain)
 
-    for command in (demo, shown, checked, explained):
+    listed = commands.add_parser("ops", help="list the ops, losses, metrics and update rules there are")
+    listed.add_argument("--family", metavar="F", help="those of one family alone, such as activations or losses")
+    listed.add_argument("--write", metavar="FILE", help="write the page of all notes, docs/ops.md, to FILE instead")
+    listed.set_defaults(run=_ops)
+
+    noted = commands.add_parser("note", help="print the note of one of them: formula, derivative, when to use it")
+    noted.add_argument("name", metavar="NAME", help="a name that `tritonnotes ops` lists, such as gelu")
+    noted.add_argument("--plot", metavar="FILE", help="draw function and derivative to FILE, a .png, .svg or .pdf")
+    noted.set_defaults(run=_note)
+
+    for command in (demo, shown, checked, explained, listed, noted):
         command.add_argument("--json", action="store_true", help="print JSON, and nothing else, to stdout")
     return parser
 
@@ -180,6 +196,38 @@ def _explain(arguments: argparse.Namespace) -> int:
     else:
         print(text)
     return 0
+
+
+def _ops(arguments: argparse.Namespace) -> int:
+    if arguments.write is not None:
+        if arguments.family is not None or arguments.json:
+            return _fail("--write goes without --family and --json: the page holds every op", 2)
+        Path(arguments.write).write_text(page(), encoding="utf-8")
+        print(f"tritonnotes: wrote {arguments.write}", file=sys.stderr)
+        return 0
+    listed = entries(arguments.family)
+    if arguments.json:
+        _print_json({"ops": [entry.to_dict() for entry in listed]})
+    else:
+        Console().print(ops_table(listed))
+    return 0
+
+
+def _note(arguments: argparse.Namespace) -> int:
+    entry = find(arguments.name)
+    drawn = None if arguments.plot is None else plot_note(entry.name, arguments.plot)
+    if arguments.json:
+        _print_json(entry.to_dict() | ({"plot": _plotted(drawn, arguments.plot)} if drawn else {}))
+        return 0
+    Console().print(note_table(entry))
+    if drawn:
+        held = f", with {drawn.fixed}" if drawn.fixed else ""
+        print(f"tritonnotes: drew {entry.name} over {drawn.over}{held} to {arguments.plot}", file=sys.stderr)
+    return 0
+
+
+def _plotted(drawn: Picture, file: str) -> dict[str, Any]:
+    return {"file": file, "over": drawn.over, "fixed": drawn.fixed, "curves": [c.label for c in drawn.curves]}
 
 
 def _step(arguments: argparse.Namespace, graph: Graph) -> tuple[str | None, Optimizer]:

@@ -1,13 +1,15 @@
-"""Tables for the terminal: a training run, a fusion plan, a certificate."""
+"""Tables for the terminal: a training run, a fusion plan, a certificate, the ops and their notes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
+from rich.markup import escape
 from rich.table import Table
 
 from .check import Certificate
 from .codegen.plan import FusionPlan
+from .notes import Entry
 
 
 def epoch_table(rows: Iterable[tuple[float, float, float]]) -> Table:
@@ -68,4 +70,29 @@ def certificate_table(certificate: Certificate) -> Table:
         c = row.comparison
         errors = (f"{e:.2e}" for e in (c.max_error, c.eager_max_error, c.max_allowed))
         table.add_row(f"{row.what} {row.name}", *errors, "ok" if c.ok else "FAILS")
+    return table
+
+
+def ops_table(entries: Sequence[Entry]) -> Table:
+    """Every op with its formula, a section for each family."""
+    table = Table(title=f"{len(entries)} ops, losses, metrics and update rules", title_justify="left")
+    for heading in ("family", "name", "formula"):
+        table.add_column(heading, overflow="fold", no_wrap=heading == "name")
+    family = None
+    for entry in entries:
+        if family not in (None, entry.family):
+            table.add_section()
+        shown = "" if entry.family == family else entry.family
+        table.add_row(escape(shown), escape(entry.name), escape(entry.note.formula))
+        family = entry.family
+    return table
+
+
+def note_table(entry: Entry) -> Table:
+    """One note, line by line, under the signature."""
+    table = Table(title=escape(entry.signature), title_justify="left", show_header=False, min_width=60)
+    table.add_column("", no_wrap=True)
+    table.add_column("", overflow="fold")
+    for heading, text in {"family": entry.family, **entry.lines()}.items():
+        table.add_row(heading, escape(text))
     return table

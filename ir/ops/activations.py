@@ -5,6 +5,9 @@ from __future__ import annotations
 from .. import primitives as P
 from ..graph import Value
 from ..registry import Note, describe, op
+from .declare import needs_number
+
+FAMILY = "activations"
 
 
 @op(
@@ -20,6 +23,7 @@ from ..registry import Note, describe, op
 )
 def relu(x: Value) -> Value:
     """max(0, x); NaN stays NaN and −0 stays −0, as in torch."""
+    needs_number(x)
     return P.where(x < 0, 0, x)
 
 

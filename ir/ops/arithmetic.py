@@ -9,6 +9,8 @@ from .. import primitives as P
 from ..graph import Graph, Value
 from ..registry import Note, describe
 
+FAMILY = "arithmetic"
+
 
 def _pair(build: Callable[..., Value]) -> Callable[..., Value]:
     def sample(graph: Graph, shape: tuple[Any, ...], dtype: Any) -> Value:

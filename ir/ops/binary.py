@@ -9,6 +9,8 @@ from .activations import sigmoid
 from .gates import positive_part_and_tail
 from .reduction import check_same_shape, reduce_loss, spread
 
+FAMILY = "losses"
+
 
 @op(
     # Both ends of the unit interval are left to tests of their own: the slope there is 10¹² and more.

@@ -51,6 +51,12 @@ def needs_float(x: Value) -> None:
         raise DTypeError(f"needs a float dtype, got {x.dtype} for {x.name!r}; cast it first")
 
 
+def needs_number(x: Value) -> None:
+    """Raise `DTypeError` for bools, which comparisons and `where` alone would let pass."""
+    if x.dtype.kind == "bool":
+        raise DTypeError(f"works on numbers, got bool for {x.name!r}; cast it first, as in tn.cast(x, 'float32')")
+
+
 def torch_order(made: Op) -> None:
     """Let users pass the attributes of `made` by position too, in the order of its formula, as torch does."""
     either = inspect.Parameter.POSITIONAL_OR_KEYWORD

@@ -10,6 +10,8 @@ from ..graph import Value
 from ..registry import Note, op
 from .reduction import check_same_shape, reduce_loss, spread
 
+FAMILY = "losses"
+
 
 @op(
     # A probability of 0, where torch's gradient for the target is NaN, has tests of its own.

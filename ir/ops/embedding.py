@@ -10,6 +10,8 @@ from ..registry import Note, op
 from ..types import float32, show_shape
 from .declare import DECLARE, Declare, instance_name, parameter_or
 
+FAMILY = "layers"
+
 NO_PADDING = -1
 
 

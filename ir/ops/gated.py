@@ -14,6 +14,8 @@ from .activations import relu, sigmoid
 from .declare import needs_float, torch_order
 from .gates import gelu, silu
 
+FAMILY = "activations"
+
 _STRENGTHS = "The product lets one half pass or stop what the other holds, with a path for the gradient that is linear."
 _WEAKNESSES = "Twice the features in for those that come out."
 

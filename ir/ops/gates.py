@@ -11,6 +11,8 @@ from ..registry import Note, op
 from .activations import sigmoid
 from .declare import needs_float, torch_order
 
+FAMILY = "activations"
+
 
 @op(
     domain=(-10, 10),

@@ -11,6 +11,8 @@ from ..registry import Note, op
 from ..types import show_shape
 from .declare import DECLARE, Declare, instance_name, parameter_or
 
+FAMILY = "layers"
+
 
 @op(
     domain={"x": (-5, 5), "weight": (-1, 1), "bias": (-1, 1)},

@@ -17,8 +17,11 @@ from .classes import (
     target_shape,
     weight_of_target,
 )
+from .declare import needs_float
 from .reduction import check_reduction, reduce_loss, spread
 from .softmax import log_softmax
+
+FAMILY = "losses"
 
 
 def _against_target(logits: Value, target: Value, ignore_index: int) -> tuple[Value, Value, Value, Value]:
@@ -213,6 +216,7 @@ def nll_loss(
     input: Value, target: Value, weight: Value | None = None, *, ignore_index: int = -100, reduction: str = "mean"
 ) -> Value:
     """−input[target]"""
+    needs_float(input)
     check_reduction(reduction)
     is_target, target_column = one_of_classes(input, target)
     counted = target_column != ignore_index

@@ -9,6 +9,8 @@ from .activations import relu, sigmoid
 from .gates import positive_part_and_tail
 from .reduction import reduce_loss, spread
 
+FAMILY = "losses"
+
 _SCORES = {"input": (-5.0, 5.0), "target": (-1.0, 1.0)}
 
 

@@ -83,6 +83,8 @@ def check_targets(made: Op, logits: Value, target: Value) -> None:
 
 FEEDS: Domain = {"logits": (-30.0, 30.0), "target": "class"}
 
+FAMILY = "metrics"
+
 
 @op(
     domain=FEEDS,

@@ -9,6 +9,8 @@ from ..registry import Note, op
 from ..types import show_shape
 from .declare import DECLARE, Parameter, instance_name, parameter_or
 
+FAMILY = "normalizations"
+
 
 def _standardize(x: Value, axes: tuple[int, ...], eps: float) -> tuple[Value, Value]:
     """(x − mean) / √(var + eps) and 1 / √(var + eps), the variance from centred values: no cancellation at large

@@ -11,6 +11,8 @@ from ..parts import cat, narrow
 from ..registry import Note, describe
 from ..types import Dim, normalize_axes, show_shape
 
+FAMILY = "tensors"
+
 
 def chunk(x: Value, chunks: int, dim: int = 0) -> tuple[Value, ...]:
     """`x` cut into `chunks` parts along `dim`, all but the last of one size, as in torch.chunk: fewer where the axis

@@ -7,7 +7,9 @@ from ..errors import DeclarationError, DTypeError, ShapeError
 from ..graph import Value
 from ..registry import Note, op
 from ..types import show_shape
-from .declare import DECLARE, Parameter, instance_name, needs_float, parameter_or, torch_order
+from .declare import DECLARE, Parameter, instance_name, needs_float, needs_number, parameter_or, torch_order
+
+FAMILY = "activations"
 
 
 @op(
@@ -191,6 +193,7 @@ def hardtanh(x: Value, *, min_val: float = -1.0, max_val: float = 1.0) -> Value:
     """x limited to [min_val, max_val]"""
     if min_val > max_val:
         raise DeclarationError(f"min_val {min_val} lies above max_val {max_val}; swap them")
+    needs_number(x)
     low, high = (int(min_val), int(max_val)) if x.dtype.kind == "int" else (min_val, max_val)
     return P.where(x < low, low, P.where(x > high, high, x))
 
@@ -216,6 +219,7 @@ def _(d_y, y, x, *, min_val, max_val):
 )
 def relu6(x: Value) -> Value:
     """x limited to [0, 6]"""
+    needs_number(x)
     return P.where(x < 0, 0, P.where(x > 6, 6, x))
 
 
@@ -240,6 +244,7 @@ def _(d_y, y, x):
 )
 def threshold(x: Value, *, threshold: float, value: float) -> Value:
     """x where x > threshold, else value"""
+    needs_number(x)
     return P.where(x <= threshold, int(value) if x.dtype.kind == "int" else value, x)
 
 

@@ -10,7 +10,10 @@ from ..graph import Graph, Value
 from ..registry import Note, op
 from ..types import DType, Shape, show_shape
 from .classes import check_classes, class_axis, one_of_classes, weight_of_target
+from .declare import needs_float
 from .reduction import check_reduction, reduce_loss, spread
+
+FAMILY = "losses"
 
 
 def _ranks(what: str, **values: Value) -> None:
@@ -90,6 +93,7 @@ def multi_margin_loss(
     reduction: str = "mean",
 ) -> Value:
     """Σ max(0, margin − input[target] + input[j])ᵖ / C over the other classes j"""
+    needs_float(input)
     check_reduction(reduction)
     shortfall, _ = _shortfall(input, target, p, margin)
     powered = shortfall * shortfall if p == 2 else shortfall

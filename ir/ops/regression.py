@@ -10,8 +10,10 @@ from ..errors import DeclarationError, ShapeError
 from ..graph import Value
 from ..registry import Note, Op, op
 from ..types import show_shape
-from .declare import torch_order
+from .declare import needs_float, torch_order
 from .reduction import reduce_loss, spread, warn_of_broadcast
+
+FAMILY = "losses"
 
 _BOTH = {"input": (-10.0, 10.0), "target": (-10.0, 10.0)}
 
@@ -48,6 +50,7 @@ def smooth_l1_loss(input: Value, target: Value, *, beta: float = 1.0, reduction:
     if not beta >= 0:
         raise DeclarationError(f"beta is {beta}; it must be 0 or more")
     error = input - target
+    needs_float(error)
     size = abs(error)
     losses = P.where(size < beta, 0.5 / beta * (error * error), size - 0.5 * beta) if beta else size
     return reduce_loss(losses, reduction)
@@ -78,6 +81,7 @@ def huber_loss(input: Value, target: Value, *, delta: float = 1.0, reduction: st
     if not delta > 0:
         raise DeclarationError(f"delta is {delta}; it must be greater than 0")
     error = input - target
+    needs_float(error)
     size = abs(error)
     losses = P.where(size <= delta, 0.5 * (error * error), delta * (size - 0.5 * delta))
     return reduce_loss(losses, reduction)
@@ -135,6 +139,7 @@ def quantile_loss(input: Value, target: Value, *, q: float = 0.5, reduction: str
     if not 0 < q < 1:
         raise DeclarationError(f"q is {q}; a quantile lies strictly between 0 and 1")
     error = target - input
+    needs_float(error)
     return reduce_loss(P.where(error < 0, (q - 1) * error, q * error), reduction)
 
 
@@ -192,6 +197,8 @@ def gaussian_nll_loss(
 ) -> Value:
     """½ · (ln var + (input − target)² / var)"""
     error = input - target
+    needs_float(error)
+    needs_float(var)
     clamped = P.maximum(var, eps)
     losses = 0.5 * (P.log(clamped) + error * error / clamped)
     return reduce_loss(losses + 0.5 * math.log(2 * math.pi) if full else losses, reduction)

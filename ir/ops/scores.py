@@ -12,6 +12,8 @@ from ..registry import Note, Op, op
 from .classes import class_axis, target_shape
 from .metrics import FEEDS, check_targets, decide, is_binary
 
+FAMILY = "metrics"
+
 AVERAGES = ("binary", "micro", "macro", "weighted", "none")
 
 

@@ -8,6 +8,8 @@ from ..graph import Value
 from ..registry import Note, Op, op
 from ..types import normalize_axes
 
+FAMILY = "activations"
+
 
 def _axes(x: Value, dim: int, what: str) -> tuple[int, ...]:
     """The axis as reductions take it: none for a 0-dim value, along which torch takes dim 0 and −1."""

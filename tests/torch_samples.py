@@ -1,0 +1,186 @@
+"""torch's own sample and error inputs (`op_db`), each as a graph of ours with the tensors to feed it.
+
+An op of ours is found in `op_db` by its name, under `torch.nn.functional` or `torch`. `ADAPTERS` holds the few that are
+called otherwise, `OUT_OF_SCOPE` what torch's functions do and ours do not, each with its reason; all else must run.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+import tritonnotes as tn
+from tritonnotes.ir.graph import Graph, Value
+
+Sample = Any
+"""A `SampleInput` of torch: input, args and kwargs of one call."""
+
+
+@functools.cache
+def op_infos(name: str) -> tuple[Any, ...]:
+    """torch's entries for the op of this name, imported when they are first asked for: that takes seconds."""
+    from torch.testing._internal.common_methods_invocations import op_db
+
+    return tuple(info for info in op_db if info.name in (name, f"nn.functional.{name}"))
+
+
+def sample_inputs(info: Any, dtype: torch.dtype, seed: int = 0) -> list[Sample]:
+    """torch's sample inputs, the same for the same seed; tensors to be differentiated say so.
+
+    Of a few ops torch differentiates some samples only: then all follow, without a gradient.
+    """
+    found = []
+    for requires_grad in (True, False) if info.supports_autograd and dtype.is_floating_point else (False,):
+        _seed(seed)
+        found.append(list(info.sample_inputs("cpu", dtype, requires_grad=requires_grad, set_seed=False)))
+    return found[0] if len(found[0]) == len(found[-1]) else [*found[0], *found[-1]]
+
+
+def error_inputs(info: Any) -> list[Any]:
+    """torch's inputs that must raise; none where torch lists none."""
+    _seed(0)
+    return [] if info.error_inputs_func is None else list(info.error_inputs("cpu"))
+
+
+def _seed(seed: int) -> None:
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of torch's function: its tensors in order, and how they go back to their places."""
+
+    info: Any
+    tensors: tuple[Tensor, ...]
+    places: tuple[int, ...]
+    leaves: tuple[Any, ...]
+    spec: Any
+
+    @classmethod
+    def of(cls, info: Any, sample: Sample) -> Call:
+        leaves, spec = tree_flatten((sample.input, tuple(sample.args), dict(sample.kwargs)))
+        places = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor))
+        return cls(info, tuple(leaves[i] for i in places), places, tuple(leaves), spec)
+
+    @property
+    def differentiated(self) -> tuple[int, ...]:
+        """Which of the tensors torch wants a gradient for."""
+        return tuple(i for i, t in enumerate(self.tensors) if t.requires_grad)
+
+    def arguments(self, given: Sequence[Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
+        """Input, args and kwargs with `given` in place of the tensors."""
+        leaves = list(self.leaves)
+        for place, each in zip(self.places, given, strict=True):
+            leaves[place] = each
+        found: tuple[Any, tuple[Any, ...], dict[str, Any]] = tree_unflatten(leaves, self.spec)
+        return found
+
+    def by_torch(self, tensors: Sequence[Tensor]) -> Any:
+        """What torch computes of these tensors."""
+        first, args, kwargs = self.arguments(tensors)
+        return self.info(first, *args, **kwargs)
+
+    def declared(self) -> Graph:
+        """The call as a graph of ours: its tensors the inputs `t0`, `t1`, …, its result the output `y`."""
+        graph = Graph("sample")
+        values = [graph.input(f"t{i}", tuple(t.shape), t.dtype) for i, t in enumerate(self.tensors)]
+        first, args, kwargs = self.arguments(values)
+        name = self.info.name.removeprefix("nn.functional.")
+        kwargs = {k: v for k, v in kwargs.items() if (name, k, v) not in SAME_AS_LEFT_OUT}
+        graph.output(y=ADAPTERS.get(name, getattr(tn, name))(first, *args, **kwargs))
+        return graph
+
+    def out_of_scope(self) -> str | None:
+        """Why this call is none of ours, if it is not."""
+        name = self.info.name.removeprefix("nn.functional.")
+        first, args, kwargs = self.arguments(self.tensors)
+        for rule in OUT_OF_SCOPE:
+            if rule.op in (None, name) and rule.holds(first, args, kwargs):
+                return rule.reason
+        return None
+
+
+# -- how ours are called where that is not as torch's are --------------------------------------------------------------
+
+
+def _linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
+    return tn.linear(x, weight=weight, bias=bias)
+
+
+def _embedding(weight: Value, index: Value, **attrs: Any) -> Value:
+    """`op_db` puts the table first."""
+    return tn.embedding(index, weight=weight, **attrs)
+
+
+def _layer_norm(
+    x: Value, shape: Any, weight: Value | None = None, bias: Value | None = None, eps: float = 1e-5
+) -> Value:
+    return tn.layer_norm(x, shape, weight, bias, eps)
+
+
+ADAPTERS: dict[str, Callable[..., Value]] = {
+    "linear": _linear,
+    "embedding": _embedding,
+    "layer_norm": _layer_norm,
+}
+"""Ops whose parameters are declared unless given, or whose arguments stand in another order."""
+
+SAME_AS_LEFT_OUT: set[tuple[str, str, Any]] = set()
+"""(op, keyword, value) that torch spells out and that says nothing."""
+
+
+# -- what is not ours --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A call of `op` (None: of any) for which `holds(input, args, kwargs)` is out of scope."""
+
+    op: str | None
+    holds: Callable[[Any, tuple[Any, ...], dict[str, Any]], bool]
+    reason: str
+
+
+def _keyword(op: str | None, name: str, reason: str) -> Rule:
+    return Rule(op, lambda first, args, kwargs: not (kwargs.get(name) is None or kwargs[name] is False), reason)
+
+
+OUT_OF_SCOPE: tuple[Rule, ...] = (
+    _keyword(None, "out", "a value is made by its op, never written into another (out=)"),
+    _keyword("add", "alpha", "a + alpha · b is written out (alpha=)"),
+    _keyword("sub", "alpha", "a − alpha · b is written out (alpha=)"),
+    _keyword("div", "rounding_mode", "division that rounds is floor(a / b), written out (rounding_mode=)"),
+    _keyword("embedding", "max_norm", "no table is changed by reading it (max_norm=)"),
+    _keyword("embedding", "scale_grad_by_freq", "gradients are not scaled by how often a row is read"),
+    _keyword("embedding", "sparse", "gradients are dense (sparse=)"),
+    Rule(
+        "cat",
+        lambda first, args, kwargs: {t.ndim for t in first if isinstance(t, Tensor)} == {1, 2} and not first[0].numel(),
+        "torch overlooks an empty tensor of one dim among others, for old programs' sake",
+    ),
+    Rule(
+        "hardsigmoid",
+        lambda first, args, kwargs: first.dtype == torch.float64,
+        "torch's derivative of hardsigmoid is float32's 1/6 in float64 too",
+    ),
+    Rule(
+        "narrow",
+        lambda first, args, kwargs: isinstance(args[1], Tensor),
+        "start is a number, known when the graph is declared, never a tensor",
+    ),
+)
+
+
+def wide(call: Call) -> Call:
+    """The call on the same numbers in float64."""
+    return replace(call, tensors=tuple(t.double() if t.is_floating_point() else t for t in call.tensors))
