@@ -12,6 +12,7 @@ from compiled import DTYPES, assert_within_policy, draw, judge
 from torch import Tensor
 
 import tritonnotes as tn
+from tritonnotes.ir.evaluation import evaluation_form
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.registry import catalogue
 from tritonnotes.ir.types import as_dtype
@@ -41,10 +42,14 @@ def shapes_for(dtype: str) -> list[tuple[int, int]]:
 
 
 def check(graph: Graph, *, seed: int = 0, extremes: bool = False, ones: bool = False, **sizes: int) -> None:
+    """The graph holds the policy in evaluation, and in training where that is another thing."""
+
     def redraw(seed: int) -> dict[str, Tensor]:
         return draw(graph, seed, extremes, **sizes)
 
-    assert_within_policy(judge(graph, redraw(seed), seed=seed, ones=ones, redraw=redraw), str(graph))
+    for training in (False, True) if evaluation_form(graph) is not graph else (False,):
+        judged = judge(graph, redraw(seed), seed=seed, ones=ones, redraw=redraw, training=training)
+        assert_within_policy(judged, f"{graph}{'in training' if training else ''}")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -96,8 +101,11 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 @pytest.mark.parametrize("name", OPS)
 def test_op_takes_inputs_of_any_layout(name: str, layout: str) -> None:
     graph = op_graph(name, (tn.Dim("batch"), 33), "float32")
-    feeds = {n: LAYOUTS[layout](t) for n, t in draw(graph, batch=7).items()}
-    assert_within_policy(judge(graph, feeds))
+
+    def redraw(seed: int) -> dict[str, Tensor]:
+        return {n: LAYOUTS[layout](t) for n, t in draw(graph, seed, batch=7).items()}
+
+    assert_within_policy(judge(graph, redraw(0), redraw=redraw))
 
 
 # -- where numbers are hard --------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from . import (
     activations,
     arithmetic,
+    batch_statistics,
     binary,
     divergences,
     embedding,
@@ -10,6 +11,7 @@ from . import (
     gates,
     linear,
     losses,
+    lp_norms,
     margins,
     metrics,
     normalization,
@@ -17,6 +19,7 @@ from . import (
     piecewise,
     rankings,
     regression,
+    running_statistics,
     scores,
     softmax,
 )
@@ -24,6 +27,7 @@ from . import (
 __all__ = [
     "activations",
     "arithmetic",
+    "batch_statistics",
     "binary",
     "divergences",
     "embedding",
@@ -31,6 +35,7 @@ __all__ = [
     "gates",
     "linear",
     "losses",
+    "lp_norms",
     "margins",
     "metrics",
     "normalization",
@@ -38,6 +43,7 @@ __all__ = [
     "piecewise",
     "rankings",
     "regression",
+    "running_statistics",
     "scores",
     "softmax",
 ]
