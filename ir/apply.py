@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from .errors import DeclarationError, DTypeError, TritonNotesError
+from .errors import DeclarationError, DTypeError, ShapeError, TritonNotesError
 from .graph import Graph, Region, Scope, Value, plain_number
 from .local_names import capture_names
 from .registry import DESCRIBED, Op, Primitive, lookup
@@ -60,6 +60,9 @@ def infer_op(op: Op, args: Sequence[Value | None], attrs: Mapping[str, Any], nam
         for a, n in zip(args, op.arg_names, strict=True)
     )
     try:
+        refused = op.refusal(*(None if a is None else a.shape for a in args), **attrs) if op.refusal else None
+        if refused:
+            raise ShapeError(refused)
         out = op.formula(*stand_ins, **attrs)
     except TritonNotesError as error:
         where = f"{op.name} {name!r}" if name else op.name

@@ -59,7 +59,8 @@ class Op:
 
     Calling it on Values adds it to their graph. Attributes: `formula(*args, **attrs)`, `derive` (the hand-written
     gradient `(d_y, y, *args, **attrs) -> cotangents`, or None), `front` (the declaring function, where that differs
-    from the formula), `domain`, `note`, `sample(graph, shape) -> Value`.
+    from the formula), `refusal` (says what is wrong with shapes that the formula would take, or None), `domain`,
+    `note`, `sample(graph, shape) -> Value`.
     """
 
     kind = "op"
@@ -85,6 +86,7 @@ class Op:
         self.custom = custom
         self.derive: Callable[..., tuple[Value | None, ...]] | None = None
         self.front: Callable[..., Value] | None = None
+        self.refusal: Callable[..., str | None] | None = None
         self.helpers: set[Any] = {formula.__code__}
         self.__doc__ = formula.__doc__
         self.__name__ = name
@@ -101,6 +103,12 @@ class Op:
         """Decorator: the hand-written gradient."""
         self.derive = derive
         return derive
+
+    def refuses(self, refusal: Callable[..., str | None]) -> Callable[..., str | None]:
+        """Decorator: sizes that the op does not take. It is called as the formula is, with a shape (or None) for each
+        Value, and says what is wrong, or None: at declaration, and for the sizes of `Dim`s at each call."""
+        self.refusal = refusal
+        return refusal
 
     def declares(self, front: Callable[..., Value]) -> Callable[..., Value]:
         """Decorator: the function that users call, which declares parameters and turns torch's arguments into ours."""

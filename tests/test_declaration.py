@@ -98,7 +98,7 @@ SHAPES: dict[str, tuple[Mistake, str]] = {
     ),
     "a weight of another shape": (
         lambda m: linear(m.narrow, weight=m.w, name="fc1"),
-        r"linear 'fc1': 'w' has shape \[128, 64\], but \[128, 32\] is wanted; pass a parameter of that shape",
+        r"linear 'fc1': 'w' has shape \[128, 64\], but \[128, 32\] is wanted; pass a value of that shape",
     ),
     "a bias of another shape": (
         lambda m: linear(m.x, 3, bias=m.w, name="fc1"),

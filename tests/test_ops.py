@@ -35,6 +35,12 @@ NO_GRADIENT = {name for name, entry in CATALOGUE.items() if entry.note.derivativ
 NEEDS_AN_AXIS = {
     "linear",
     "layer_norm",
+    "group_norm",
+    "batch_norm",
+    "instance_norm",
+    "running_mean",
+    "running_var",
+    "normalize",
     "narrow",
     "cat",
     "embedding",

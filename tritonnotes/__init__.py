@@ -9,6 +9,7 @@ from .graph import Graph
 from .ir.errors import TritonNotesError
 from .ir.graph import Value
 from .ir.ops.activations import relu, sigmoid
+from .ir.ops.batch_statistics import batch_norm, instance_norm
 from .ir.ops.binary import binary_cross_entropy, binary_cross_entropy_with_logits, focal_loss
 from .ir.ops.comparisons import clamp
 from .ir.ops.divergences import binary_entropy, entropy, js_divergence, kl_div
@@ -19,6 +20,7 @@ from .ir.ops.gated import geglu, glu, reglu, swiglu
 from .ir.ops.gates import gelu, hardsigmoid, hardswish, logsigmoid, mish, silu, softplus, softsign, tanhshrink
 from .ir.ops.linear import linear
 from .ir.ops.losses import cross_entropy, nll_loss
+from .ir.ops.lp_norms import normalize, weight_norm
 from .ir.ops.margins import (
     exponential_loss,
     hinge_loss,
@@ -28,7 +30,7 @@ from .ir.ops.margins import (
     zero_one_loss,
 )
 from .ir.ops.metrics import accuracy, confusion_matrix, error_rate
-from .ir.ops.normalization import layer_norm
+from .ir.ops.normalization import group_norm, layer_norm, rms_norm
 from .ir.ops.parts import chunk, split
 from .ir.ops.piecewise import celu, elu, hardshrink, hardtanh, leaky_relu, prelu, relu6, selu, softshrink, threshold
 from .ir.ops.rankings import cosine_embedding_loss, margin_ranking_loss, multi_margin_loss, triplet_margin_loss
@@ -126,6 +128,7 @@ __all__ = [
     "amax",
     "amin",
     "argmax",
+    "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "binary_entropy",
@@ -168,12 +171,14 @@ __all__ = [
     "gelu",
     "glu",
     "gt",
+    "group_norm",
     "hardshrink",
     "hardsigmoid",
     "hardswish",
     "hardtanh",
     "hinge_loss",
     "huber_loss",
+    "instance_norm",
     "js_divergence",
     "kl_div",
     "l1_loss",
@@ -210,6 +215,7 @@ __all__ = [
     "neg",
     "nesterov",
     "nll_loss",
+    "normalize",
     "op",
     "perceptron_loss",
     "permute",
@@ -225,6 +231,7 @@ __all__ = [
     "relu",
     "relu6",
     "reshape",
+    "rms_norm",
     "rmsprop",
     "rsqrt",
     "selu",
@@ -259,6 +266,7 @@ __all__ = [
     "update_rule",
     "var",
     "var_mean",
+    "weight_norm",
     "where",
     "zero_one_loss",
 ]

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from .ir.errors import FeedError
-from .ir.evaluate import bind_sizes
+from .ir.evaluate import bind_sizes, concrete
 from .ir.graph import Graph, Value
 from .ir.registry import Op
-from .ir.types import Shape, Size, show_shape
+from .ir.types import Dim, Shape, Size, show_shape
 
 
 class TargetError(FeedError, IndexError):
@@ -56,6 +56,24 @@ def class_inputs(graph: Graph) -> tuple[ClassInput, ...]:
 def _classes(logits: Shape, target: Shape) -> Size | None:
     """The size of the axis that the logits have and the target has not; None where the target says yes or no."""
     return next((logits[a] for a in range(len(logits)) if logits[:a] + logits[a + 1 :] == target), None)
+
+
+def sized_ops(graph: Graph) -> tuple[Value, ...]:
+    """The values of a declared graph whose op may refuse the sizes that its `Dim`s take."""
+    return tuple(
+        v
+        for v in graph.values
+        if isinstance(v.op, Op) and v.op.refusal and any(isinstance(s, Dim) for a in v.inputs for s in a.shape)
+    )
+
+
+def check_sizes(sized: tuple[Value, ...], sizes: Mapping[str, int]) -> None:
+    """Raise `FeedError` for sizes that an op refuses, such as one value per channel in training."""
+    for value in sized:
+        shapes = [None if a is None else concrete(a.shape, sizes) for a in value.args]
+        refused = value.op.refusal(*shapes, **value.attrs)  # type: ignore[union-attr, misc]
+        if refused:
+            raise FeedError(f"{value.op.name} {value.name!r}: {refused}")
 
 
 def bind_feeds(

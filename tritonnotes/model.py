@@ -11,7 +11,7 @@ from .codegen.explain import explain_plan
 from .codegen.plan import FusionPlan
 from .codegen.program import Program, make_program
 from .codegen.wishes import Fusion, as_fusion
-from .feeds import bind_feeds, check_held, check_targets, class_inputs
+from .feeds import bind_feeds, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .ir.decompose import decompose
 from .ir.errors import DeclarationError
 from .ir.evaluation import evaluation_form
@@ -84,6 +84,7 @@ class Model(torch.nn.Module):
         and buffers that are no longer as declared."""
         bound, sizes = bind_feeds(self.graph, feeds, self.device)
         check_targets(self._targets, bound)
+        check_sizes(self._form.sized, sizes)
         state = self.tensors()
         check_held(self._held, state, self.device)
         wanted = tuple(n for n, t in (*bound.items(), *state.items()) if t.requires_grad)
@@ -149,6 +150,7 @@ class _Form:
     def __init__(self, graph: Graph, fusion: Fusion, device: torch.device) -> None:
         verify(graph)
         self.graph = graph
+        self.sized = sized_ops(graph)
         self.fusion = fusion
         self.device = device
         self.runner = Runner(make_program(optimize(decompose(graph)), fusion, graph), device)

@@ -59,6 +59,76 @@ def _layer_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, dims: 
     return F.layer_norm(x, x.shape[x.ndim - dims :], weight, bias, eps)
 
 
+def _rms_norm(x: Tensor, weight: Tensor | None, *, dims: int, eps: float) -> Tensor:
+    if weight is not None and weight.dtype != x.dtype:
+        # torch warns at every call that its fused kernel does not take these two.
+        return (F.rms_norm(x.to(weight.dtype), x.shape[x.ndim - dims :], weight, eps)).to(x.dtype)
+    return F.rms_norm(x, x.shape[x.ndim - dims :], weight, eps)
+
+
+def _group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, num_groups: int, eps: float) -> Tensor:
+    if weight is None and bias is not None:
+        # torch's own backward run fails for a bias without a weight.
+        return F.group_norm(x, num_groups, eps=eps) + bias.to(x.dtype).reshape(-1, *(1 for _ in x.shape[2:]))
+    return F.group_norm(x, num_groups, weight, bias, eps)
+
+
+def _batch_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    training: bool,
+    eps: float,
+) -> Tensor:
+    if training or running_mean is None or running_var is None:
+        return F.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
+    return F.batch_norm(x, running_mean.detach(), running_var.detach(), weight, bias, False, 0.0, eps)
+
+
+def _instance_norm(
+    x: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    *,
+    training: bool,
+    eps: float,
+) -> Tensor:
+    if not training and running_mean is not None and running_var is not None:
+        # What torch does there too, but for an empty batch, in which it fails to find a first instance.
+        return F.batch_norm(x, running_mean.detach(), running_var.detach(), weight, bias, False, 0.0, eps)
+    if x.shape[0] == 0 and weight is not None:
+        return F.instance_norm(x, eps=eps) * weight.sum()
+    return F.instance_norm(x, None, None, weight, bias, True, 0.0, eps)
+
+
+def _running(which: int) -> Reference:
+    """torch moves running mean and variance together, in place: of copies, `which` is the answer."""
+
+    def reference(x: Tensor, running: Tensor, batches: Tensor | None, *, momentum: float, per_instance: bool) -> Tensor:
+        both = [torch.zeros_like(running), torch.ones_like(running)]
+        both[which] = running.detach().clone()
+        rate = momentum if batches is None else momentum / int(batches)
+        move = F.instance_norm if per_instance else F.batch_norm
+        move(x.detach(), both[0], both[1], None, None, True, rate)
+        return both[which]
+
+    return reference
+
+
+def _normalize(x: Tensor, *, p: float, dim: tuple[int, ...], eps: float) -> Tensor:
+    return F.normalize(x, p, dim, eps)  # type: ignore[arg-type]
+
+
+def _weight_norm(v: Tensor, g: Tensor, *, dim: int) -> Tensor:
+    # Of an empty tensor torch's kernel takes the process down with a division by zero.
+    return torch._weight_norm(v, g, dim) if v.numel() else v * g
+
+
 def _of_classes(meaning: Reference) -> Reference:
     """int32 class indices are accepted here, torch takes int64 alone; it has no gradient for the weights."""
 
@@ -367,6 +437,14 @@ REFERENCES |= {
     "log_softmax": F.log_softmax,
     "softmin": F.softmin,
     "layer_norm": _layer_norm,
+    "rms_norm": _rms_norm,
+    "group_norm": _group_norm,
+    "batch_norm": _batch_norm,
+    "instance_norm": _instance_norm,
+    "running_mean": _running(0),
+    "running_var": _running(1),
+    "normalize": _normalize,
+    "weight_norm": _weight_norm,
     "cross_entropy": _of_classes(F.cross_entropy),
     "cross_entropy_of_probabilities": _cross_entropy_of_probabilities,
     "nll_loss": _of_classes(F.nll_loss),

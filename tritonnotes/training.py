@@ -12,7 +12,7 @@ from .codegen.explain import explain_plan
 from .codegen.plan import FusionPlan
 from .codegen.program import Program, make_program
 from .codegen.wishes import Fusion, as_fusion
-from .feeds import bind_feeds, check_apart, check_held, check_targets, class_inputs
+from .feeds import bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .ir.errors import DeclarationError, FeedError
 from .ir.graph import Graph
 from .ir.joint import joint_graph
@@ -71,6 +71,7 @@ class TrainingStep:
         }
         self._targets = class_inputs(graph)
         self._held = joint.leaves("parameter", "buffer", "slot")
+        self._sized = sized_ops(graph)
         self._runner = Runner(self.program, self.device)
         self._updated = list(joint.updates)
 
@@ -78,6 +79,7 @@ class TrainingStep:
         """One step. Raises `FeedError` for tensors that do not fit, before anything is changed."""
         bound, sizes = bind_feeds(self.graph, feeds, self.device)
         check_targets(self._targets, bound)
+        check_sizes(self._sized, sizes)
         given = self._given()
         scalars = {n.rpartition(".")[2]: given[n.rpartition(".")[2]] for n in joint_scalars(self.program.graph)}
         scalars |= dict.fromkeys(seed_names(self.graph), step_seed(self.seed, self.steps))

@@ -11,6 +11,8 @@ from ..graph import Graph, Number, Value, plain_number
 from ..registry import Note, describe, op
 from ..types import float32
 
+FAMILY = "arithmetic"
+
 
 def _pair(build: Callable[..., Value], dtype_of_both: str | None = None) -> Callable[..., Value]:
     def sample(graph: Graph, shape: tuple[Any, ...], dtype: Any) -> Value:

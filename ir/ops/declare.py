@@ -8,7 +8,7 @@ from enum import Enum
 from typing import Any
 
 from ..errors import DeclarationError, DTypeError, ShapeError
-from ..graph import Graph, Value
+from ..graph import Graph, Number, Value
 from ..registry import Op
 from ..types import DType, Shape, check_name, show_shape
 
@@ -37,10 +37,23 @@ def parameter_or(
     """`given`, or a new parameter `name` of `shape` where `given` is DECLARE."""
     if isinstance(given, Declare):
         return graph.parameter(name, shape, dtype=dtype, **init)
+    return _of_shape(given, shape, what)
+
+
+def buffer_or(
+    given: Parameter, graph: Graph, name: str, shape: Shape, dtype: DType, init: Number, what: str
+) -> Value | None:
+    """`given`, or a new buffer `name` of `shape` where `given` is DECLARE."""
+    if isinstance(given, Declare):
+        return graph.buffer(name, shape, init=init, dtype=dtype)
+    return _of_shape(given, shape, what)
+
+
+def _of_shape(given: Value | None, shape: Shape, what: str) -> Value | None:
     if given is not None and given.shape != shape:
         raise ShapeError(
             f"{what}: {given.name!r} has shape {show_shape(given.shape)}, but {show_shape(shape)} is wanted; "
-            "pass a parameter of that shape, or None to do without"
+            "pass a value of that shape, or None to do without"
         )
     return given
 

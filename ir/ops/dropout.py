@@ -10,6 +10,8 @@ from ..registry import Note, op
 from ..types import int64
 from .declare import needs_float
 
+FAMILY = "layers"
+
 SEED = "dropout.seed"
 """The name of the number that all dropout of a graph draws from: one for each run, an exact int."""
 

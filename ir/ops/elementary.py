@@ -9,6 +9,8 @@ from .. import primitives as P
 from ..graph import Graph, Value
 from ..registry import Note, describe, op
 
+FAMILY = "arithmetic"
+
 Range = tuple[float, float]
 
 

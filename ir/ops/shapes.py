@@ -12,6 +12,8 @@ from ..graph import Value
 from ..registry import Note, describe, op
 from ..types import Dim, Shape, Size, normalize_axes, show_shape
 
+FAMILY = "tensors"
+
 Sizes = Sequence[int | Dim]
 
 

@@ -12,6 +12,8 @@ from ..graph import Value
 from ..registry import Note, Op, describe, op
 from ..types import Dim, int64, normalize_axes, show_shape
 
+FAMILY = "reductions"
+
 Axes = int | Sequence[int] | None
 
 
