@@ -283,7 +283,7 @@ def aliases() -> tn.Graph:
     g = tn.Graph("aliases")
     x, w = g.input("x", (BATCH, 4)), g.parameter("w", (2, 4), "normal", mean=0.0, std=1.0)
     part = x[:, 1:3]
-    g.output(x=x, turned=tn.transpose(x, (1, 0)), part=part, w=w, flat=tn.reshape(w, (8,)), twice=2 * x, again=x)
+    g.output(x=x, turned=tn.transpose(x, 0, 1), part=part, w=w, flat=tn.reshape(w, (8,)), twice=2 * x, again=x)
     return g
 
 

@@ -12,6 +12,8 @@ from ..types import DType, Shape, normalize_axes, show_shape
 from .declare import needs_float
 from .moments import wide
 
+FAMILY = "normalizations"
+
 
 def _lp_norm(x: Value, axes: tuple[int, ...], p: float) -> Value:
     """(Σ |x|ᵖ)^(1/p) over `axes`, which stay with size 1."""

@@ -20,6 +20,8 @@ from .moments import (
     with_positions,
 )
 
+FAMILY = "normalizations"
+
 
 def track(
     x: Value, mean: Value, var: Value, batches: Value | None, momentum: float, per_instance: bool, name: str
