@@ -22,7 +22,7 @@ from tritonnotes.ir.registry import OPS, catalogue
 from tritonnotes.tolerance import Comparison, compare
 
 NAMES = sorted(catalogue())
-QUICK = 8
+QUICK = 6
 """How many samples of an op the quick pass takes, spread over torch's list; two in the dtypes beside float32."""
 REDRAWS = 32
 Run = Callable[[Sequence[Tensor]], Tensor]
