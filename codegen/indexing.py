@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import NamedTuple
 
 from tritonnotes.ir.types import Dim, Shape, Size
 
 from .spelling import ATOM
 from .tile import COL, ROW, SCALAR, TILE, Address, Kernel, Step, static_size
+
+
+class Run(NamedTuple):
+    """The axes from `first` to `last` of a group that lie one behind the other in memory too, so are walked as one.
+    `number` counts the elements of the whole group; `behind` are the sizes behind the run in memory."""
+
+    first: int
+    last: int
+    group: tuple[int, ...]
+    number: str
+    behind: Shape
 
 
 class Indexing:
@@ -21,6 +33,7 @@ class Indexing:
         self.is_wide = self._is_wide()
         self.shared: dict[str, str] = {}
         self.aliases: dict[str, str] = {}
+        self.strides: set[str] = set()
         self._share_index_text()
 
     def lines(self, in_loop: bool) -> list[str]:
@@ -47,8 +60,13 @@ class Indexing:
             if layout.loops_cols and self._uses_columns(text):
                 continue
             if self._uses_rows(text) == (in_loop if layout.carries else self._uses_rows(text)):
-                lines.append(f"{name} = {text}")
+                lines.append(f"{name} = {self._widened(text)}")
         return lines
+
+    def _widened(self, text: str) -> str:
+        """A product of sizes has 64 bits where it may pass 2**31, as the row numbers have that others begin with."""
+        first, _, rest = text.partition(" * ")
+        return f"tl.cast({first}, tl.int64) * {rest}" if text in self.strides and self.is_wide else text
 
     def column_lines(self, body: list[str]) -> list[str]:
         """The assignments of column, masks and shared offsets in a walk along the row, of those that `body` uses."""
@@ -82,7 +100,7 @@ class Indexing:
         """The product of some sizes, where those of a whole row have a name."""
         if self._has_named_cols() and _larger(sizes) == _larger(self.layout.col_shape):
             return "cols"
-        return self.expanded(sizes)
+        return self.shared_text(self.expanded(sizes))
 
     def expanded(self, sizes: tuple[Size, ...]) -> str:
         """The product of some sizes, written out."""
@@ -132,33 +150,45 @@ class Indexing:
 
     def _walked(self, address: Address) -> str:
         """The offset but for where the first element lies."""
-        terms = []
+        return " + ".join(self.shared_text(self._products_of(run)[-1]) for run in self._runs(address))
+
+    def _products_of(self, run: Run) -> list[str]:
+        """A run's index, that times the first of the sizes behind it, and so on up to the whole term."""
+        first, *sizes = self.product(run.behind).split(" * ")
+        index = self._run_index(run)
+        texts = [index, _times(index, first)]
+        for size in sizes:
+            texts.append(f"{self.shared_text(texts[-1])} * {size}")
+        return texts
+
+    def _runs(self, address: Address) -> list[Run]:
+        found: list[Run] = []
         for group, name in ((self.layout.rows, self.row_name()), (self.layout.cols, "col")):
-            # Runs of axes that follow each other both in the group and in memory are walked as one.
-            runs: list[tuple[int, int, Shape]] = []
+            runs: list[Run] = []
             before: Shape = ()
             for axis, behind, _ in address.dims:
                 if axis not in group:
                     before = ()
                     continue
                 at = group.index(axis)
-                if runs and before == (self.kernel.axes.sizes[axis], *behind) and at == runs[-1][1] + 1:
-                    runs[-1] = (runs[-1][0], at, behind)
+                if runs and before == (self.kernel.axes.sizes[axis], *behind) and at == runs[-1].last + 1:
+                    runs[-1] = runs[-1]._replace(last=at, behind=behind)
                 else:
-                    runs.append((at, at, behind))
+                    runs.append(Run(at, at, group, name, behind))
                 before = behind
-            terms += [
-                _times(self._run_index(first, last, group, name), self.product(behind)) for first, last, behind in runs
-            ]
-        return " + ".join(terms)
+            found += runs
+        return found
 
     def index_text(self, step: Step) -> tuple[str, int]:
         """The index along one axis, as text and Python's precedence of it."""
+        text = self._run_index(self._index_run(step))
+        return text, ATOM if text.isidentifier() else 12
+
+    def _index_run(self, step: Step) -> Run:
         axis = step.attrs["of_axis"]
         group, name = (self.layout.rows, self.row_name()) if axis in self.layout.rows else (self.layout.cols, "col")
         at = group.index(axis)
-        text = self._run_index(at, at, group, name)
-        return text, ATOM if text.isidentifier() else 12
+        return Run(at, at, group, name, ())
 
     def words(self) -> set[str]:
         """Every identifier that index arithmetic is made of."""
@@ -175,26 +205,90 @@ class Indexing:
     def shared_text(self, text: str) -> str:
         return self.aliases.get(text) or self.shared.get(text, text)
 
-    def _run_index(self, first: int, last: int, group: tuple[int, ...], name: str) -> str:
-        """The running number over the axes `first` to `last` of a group, out of the running number over all of it."""
-        shape = self.kernel.axes.shape(group)
-        inner = self.product(shape[last + 1 :])
-        text = name if inner == "1" else f"{name} // {factor(inner)}"
-        return text if first == 0 else f"{text} % {factor(self.product(shape[first : last + 1]))}"
+    def _run_index(self, run: Run) -> str:
+        """The running number over the axes of a run, out of that over its whole group."""
+        shape = self.kernel.axes.shape(run.group)
+        inner = self.product(shape[run.last + 1 :])
+        text = run.number if inner == "1" else self.shared_text(f"{run.number} // {factor(inner)}")
+        if run.first == 0:
+            return text
+        return self.shared_text(f"{text} % {factor(self.product(shape[run.first : run.last + 1]))}")
 
     def _size(self, size: Size) -> str:
         return self.size_names[size] if isinstance(size, Dim) else str(size)
 
     def _uses_rows(self, text: str) -> bool:
-        return self.row_name() in words_of(text) or "in_rows" in words_of(text)
+        return self._uses(self.row_name(), text)
 
     def _uses_columns(self, text: str) -> bool:
-        return bool({"col", self.shared.get(self.mask_of(COL), "col")} & words_of(text))
+        return self._uses("col", text)
+
+    def _uses(self, name: str, text: str) -> bool:
+        """Whether a text holds a name, or one that stands for a text which does."""
+        words = words_of(text)
+        return name in words or any(n in words and self._uses(name, t) for t, n in self.shared.items())
+
+    # -- what is written more than once --
+
+    def _share_parts(self, taken: set[str]) -> None:
+        """Names for the products of sizes, quotients, remainders and terms that occur in more than one offset."""
+        for written, name in (
+            (self._products, "stride"),
+            (self._quotients, "outer_{}"),
+            (self._remainders, "inner_{}"),
+            (self._shared_starts, "{}_start"),
+            (self._terms, "{}_start"),
+        ):
+            for text, count in Counter(written()).items():
+                if count > 1:
+                    first = text.replace("(", "").split()[0]
+                    self.shared[text] = _free(name.format(first), taken)
+                    self.strides |= {text} if name == "stride" else set()
+
+    def _addresses(self) -> list[Address]:
+        """One address for each offset that is written."""
+        return list({self._walked(a): a for s in self.kernel.steps if (a := s.attrs.get("address"))}.values())
+
+    def _written_runs(self) -> list[Run]:
+        """The runs of all offsets, and the axes whose index a formula asks for, as often as it does."""
+        uses = Counter(a for s in self.kernel.steps for a in s.args)
+        found = [run for address in self._addresses() for run in self._runs(address)]
+        for step in self.kernel.steps:
+            found += [self._index_run(step)] * uses[step.name] if step.op == "index" else []
+        return found
+
+    def _products(self) -> list[str]:
+        shapes: list[tuple[Size, ...]] = []
+        for run in self._written_runs():
+            sizes = self.kernel.axes.shape(run.group)
+            shapes += [run.behind, sizes[run.last + 1 :], *([sizes[run.first : run.last + 1]] if run.first else [])]
+        for address in self._addresses():
+            shapes += [(start, *behind) for _, behind, start in address.dims if start]
+        shapes += [s.attrs["address"].extent[1:] for s in self.kernel.steps if s.op == "take_rows"]
+        return [text for text in map(self.product, shapes) if " * " in text]
+
+    def _quotients(self) -> list[str]:
+        texts = map(self._run_index, self._written_runs())
+        return [text.partition(" % ")[0] for text in texts if " // " in text]
+
+    def _remainders(self) -> list[str]:
+        return [text for text in map(self._run_index, self._written_runs()) if " % " in text]
+
+    def _shared_starts(self) -> list[str]:
+        """What different terms begin with: `row * height` of `row * height * 3`, if that is a term too."""
+        terms = {p[-1]: p[1:] for a in self._addresses() for p in map(self._products_of, self._runs(a))}
+        return [text for products in terms.values() for text in products if " * " in text]
+
+    def _terms(self) -> list[str]:
+        terms = [self._products_of(run)[-1] for address in self._addresses() for run in self._runs(address)]
+        return [text for text in terms if " * " in text]
 
     def _share_index_text(self) -> None:
         """Masks and offsets that are written more than once get a name."""
         masks: Counter[str] = Counter()
         offsets: Counter[str] = Counter()
+        taken = {p.name for p in self.kernel.parameters} | set(self.steps)
+        self._share_parts(taken)
         for step in self.kernel.steps:
             if step.op in ("load", "store", "take_rows"):
                 masks[self.mask_of(step.form)] += 1
@@ -208,7 +302,6 @@ class Indexing:
             masks[self.mask_of(ROW)] += 1
         row, col = self.mask_of(ROW), self.mask_of(COL)
         both = self.mask_of(TILE)
-        taken = {p.name for p in self.kernel.parameters} | set(self.steps)
         if row and col and both in masks:
             masks[row] += 1
             masks[col] += 1

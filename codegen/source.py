@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tritonnotes.ir.types import float64, int32
@@ -122,13 +123,13 @@ class _Writer:
         for each in passes:
             lines += ["", *(line for s in each.reductions for line in self._running_start(s))]
             body = [*self._step_lines(list(each.wide)), *(n for s in each.reductions for n in self._running_lines(s))]
-            written = [self._store_line(s) for s in each.stores]
+            written = self._store_lines(each.stores)
             body = [*self.index.column_lines(body + written), *body, *([""] if written else []), *written]
             lines.append(f"for start in range(0, {self.index.col_bound()}, BLOCK):")
             lines += [INDENT + line if line else "" for line in _single_blanks(body)]
             lines += ["", *self._step_lines([s for s in each.after if s.name not in self.running])]
         narrow = [s for s in self.kernel.steps if s.op == "store" and not is_wide(s)]
-        return [*lines, "", *(self._store_line(s) for s in narrow)]
+        return [*lines, "", *self._store_lines(narrow)]
 
     def _running_start(self, step: Step) -> list[str]:
         """What a reduction along the row starts from."""
@@ -201,7 +202,7 @@ class _Writer:
                 lines += ["", *heading.splitlines()]
                 shown = heading
             lines.append(self._statement(step))
-        stores = [self._store_line(s) for s in steps if s.op == "store"]
+        stores = self._store_lines([s for s in steps if s.op == "store"])
         return [*lines, "", *stores] if stores else lines
 
     def _heading(self, step: Step) -> str:
@@ -346,10 +347,19 @@ class _Writer:
         offset = self.index.offset(step.attrs["address"])
         return f"{step.attrs['pointer']} + {offset}" if offset else step.attrs["pointer"]
 
-    def _store_line(self, step: Step) -> str:
-        mask = self.index.shared_text(self.index.mask_of(step.form))
-        value = self._stored_text(step)
-        return f"tl.store({self._address(step)}, {value}{f', mask={mask}' if mask else ''})"
+    def _store_lines(self, steps: Sequence[Step]) -> list[str]:
+        """The stores, and before them what more than one of them rounds."""
+        texts = {s.name: self._stored_text(s) for s in steps}
+        lines = []
+        for text, count in Counter(texts.values()).items():
+            if count > 1 and not text.isidentifier() and ".to(" in text:
+                rounded = f"{next(s.args[0] for s in steps if texts[s.name] == text)}_rounded"
+                lines.append(f"{rounded} = {text}")
+                texts = {n: rounded if t == text else t for n, t in texts.items()}
+        for step in steps:
+            mask = self.index.shared_text(self.index.mask_of(step.form))
+            lines.append(f"tl.store({self._address(step)}, {texts[step.name]}{f', mask={mask}' if mask else ''})")
+        return lines
 
     def _stored_text(self, step: Step) -> str:
         source = self.steps[step.args[0]]
@@ -408,14 +418,18 @@ class _Writer:
             stride = str(size) if size is not None else self.index.row_bound()
             cells = {s.name: factor(self.index.offset(s.attrs["address"])) for s in steps}
             first = cells[steps[0].name]
-            lines.append(f"{INDENT}cell = program * {stride} + {first}[None, :]")
+            own_row = f"program * {stride}"
+            if len(set(cells.values())) > 1:
+                lines.append(f"{INDENT}own_row = {own_row}")
+                own_row = "own_row"
+            lines.append(f"{INDENT}own_cell = {own_row} + {first}[None, :]")
         if len(steps) > 1:
             lines.append(f"{INDENT}in_programs = {mask}")
             mask = "in_programs"
         for s in steps:
-            place = "program" if not has_rows else "cell"
+            place = "program" if not has_rows else "own_cell"
             if has_rows and cells[s.name] != first:
-                place = f"program * {stride} + {cells[s.name]}[None, :]"
+                place = f"{own_row} + {cells[s.name]}[None, :]"
             loaded = f"tl.load({s.attrs['pointer']} + {place}, mask={mask}, other={s.attrs['identity']})"
             op = s.attrs["reduction"]
             spelling = NAN_SAFE.get(op, SPELLINGS[op]) if s.dtype.is_float else SPELLINGS[op]

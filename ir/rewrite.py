@@ -170,6 +170,16 @@ def _same_shape(value: Value, args: tuple[Any, ...]) -> Value | None:
     return args[0] if args[0].shape == value.shape else None
 
 
+def _reduction(value: Value, args: tuple[Any, ...]) -> Value | None:
+    """Over axes of size 1 there is nothing to reduce."""
+    (x,) = args
+    axes = tuple(a for a in value.attrs["axes"] if x.shape[a] != 1)
+    if not axes or axes == value.attrs["axes"]:
+        return None if axes else x
+    x.graph.scope = value.scope
+    return x.graph.append(value.op, args, MappingProxyType({**value.attrs, "axes": axes}), value.shape, value.dtype)
+
+
 def _reshape(value: Value, args: tuple[Any, ...]) -> Value | None:
     (x,) = args
     while x.op.name == "reshape":
@@ -279,10 +289,9 @@ _RULES: dict[str, Callable[[Value, tuple[Any, ...]], Value | None]] = {
     "sub": _sub,
     "neg": _neg,
     "broadcast_to": _same_shape,
-    # Over axes of size 1 there is nothing to reduce.
-    "sum": _same_shape,
-    "max": _same_shape,
-    "min": _same_shape,
+    "sum": _reduction,
+    "max": _reduction,
+    "min": _reduction,
     "reshape": _reshape,
     "transpose": _transpose,
     "cast": _cast,

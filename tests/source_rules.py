@@ -233,6 +233,8 @@ def _is_work(node: ast.expr) -> bool:
     """Whether a machine computes something here that depends on a variable."""
     if not isinstance(node, ast.BinOp | ast.Compare | ast.BoolOp | ast.UnaryOp | ast.Call):
         return False
+    if isinstance(node, ast.Call) and _called(node) == "tl.cast" and isinstance(node.args[0], ast.Name):
+        return False  # another type for one number
     variables = [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and not _is_constant_name(n.id)]
     if isinstance(node, ast.Call) and _called(node) == "tl.program_id":
         return True

@@ -23,6 +23,9 @@ from tritonnotes.ir.joint import cotangent_name, gradient_graph, joint_graph
 from tritonnotes.ir.split import split_gradient
 
 GOLDENS = Path(__file__).parent / "goldens"
+SHOWN = 60
+"""Lines of a difference that a failure shows."""
+
 BATCH = tn.Dim("batch")
 
 
@@ -109,8 +112,11 @@ def hold(path: Path, text: str, update: bool) -> None:
         path.parent.mkdir(exist_ok=True)
         path.write_text(text, encoding="utf-8", newline="\n")
     before = path.read_bytes().decode("utf-8") if path.exists() else ""
-    diff = "\n".join(difflib.unified_diff(before.splitlines(), text.splitlines(), "golden", "now", lineterm=""))
-    assert before == text, f"{path.name} has changed; read the diff, and accept it with --update-goldens\n{diff}"
+    if before != text:
+        diff = list(difflib.unified_diff(before.splitlines(), text.splitlines(), "golden", "now", lineterm=""))
+        more = [f"… and {len(diff) - SHOWN} lines more"] * (len(diff) > SHOWN)
+        said = f"{path.name} has changed; accept it with --update-goldens, then read the whole diff"
+        pytest.fail("\n".join([said, *diff[:SHOWN], *more]), pytrace=False)
 
 
 @pytest.fixture
@@ -132,12 +138,12 @@ def test_every_golden_has_a_case(update: bool) -> None:
 
 def test_a_changed_byte_is_noticed_and_the_flag_accepts_it(tmp_path: Path) -> None:
     golden = tmp_path / "goldens" / "case.py"
-    with pytest.raises(AssertionError, match="--update-goldens"):
+    with pytest.raises(pytest.fail.Exception, match="--update-goldens"):
         hold(golden, "mean = 1\n", update=False)
     hold(golden, "mean = 1\n", update=True)
     hold(golden, "mean = 1\n", update=False)
     for other in ("mean = 2\n", "mean = 1", "mean = 1\r\n", "mean = 1 \n"):
-        with pytest.raises(AssertionError, match="case.py has changed"):
+        with pytest.raises(pytest.fail.Exception, match="case.py has changed"):
             hold(golden, other, update=False)
 
 

@@ -107,8 +107,8 @@ def finish_add_backward(
     d_bias = tl.full([BLOCK], 0.0, tl.float32)
     for first in range(0, programs, PROGRAMS):
         program = first + tl.arange(0, PROGRAMS)[:, None]
-        cell = program * 32 + offset[None, :]
-        d_bias += tl.sum(tl.load(d_bias_partial_ptr + cell, mask=program < programs, other=0.0), axis=0)
+        own_cell = program * 32 + offset[None, :]
+        d_bias += tl.sum(tl.load(d_bias_partial_ptr + own_cell, mask=program < programs, other=0.0), axis=0)
 
     tl.store(d_bias_ptr + offset, d_bias)
 

@@ -134,10 +134,10 @@ def finish_ln_backward(
     d_ln_bias = tl.full([BLOCK], 0.0, tl.float32)
     for first in range(0, programs, PROGRAMS):
         program = first + tl.arange(0, PROGRAMS)[:, None]
-        cell = program * 100 + offset[None, :]
+        own_cell = program * 100 + offset[None, :]
         in_programs = (program < programs) & mask[None, :]
-        d_ln_weight += tl.sum(tl.load(d_ln_weight_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
-        d_ln_bias += tl.sum(tl.load(d_ln_bias_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
+        d_ln_weight += tl.sum(tl.load(d_ln_weight_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
+        d_ln_bias += tl.sum(tl.load(d_ln_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
 
     tl.store(d_ln_weight_ptr + offset, d_ln_weight, mask=mask)
     tl.store(d_ln_bias_ptr + offset, d_ln_bias, mask=mask)
