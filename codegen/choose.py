@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 from tritonnotes.ir.errors import PlanError
 
 from .atoms import Group, blocks, chains, make_atoms
 from .clusters import Clusters, Partition, in_order
-from .cost import cost_of
-from .fusion import Legality, Refusal
+from .cost import cost_of, refusal_of
+from .fusion import Legality
 from .greedy import fuse_greedily
 from .recompute import recompute
 from .search import Found, Search
@@ -34,10 +36,9 @@ def choose(units: Units, fusion: Fusion) -> tuple[Legality, Partition, str]:
         partition, how = recompute(units, legality, clusters.partition(), held), "greedy"
     if fusion.mode == "optimal":
         partition, how = _optimal(units, legality, partition, wanted)
-    for kernel in partition.kernels if wanted else ():
-        refusal = legality.space(kernel)
-        if isinstance(refusal, Refusal) and not kernel.isdisjoint(held):
-            raise PlanError(f"fuse: cannot be had, by the rule {refusal.rule!r}: {refusal.reason}")
+    refusal = refusal_of(legality, partition)
+    if refusal is not None:
+        raise PlanError(f"fuse: cannot be had, by the rule {refusal.rule!r}: {refusal.reason}")
     return legality, partition, how
 
 
@@ -61,7 +62,9 @@ def _search(units: Units, legality: Legality, groups: list[Group], known: Partit
         ordered = in_order(legality, partition)
         return cost_of(units, legality, ordered).total if ordered is not None else known_cost
 
-    known_cost = cost_of(units, legality, known).total
+    # A wish may make the greedy plan illegal, and leave it to the search to find one that is not.
+    is_legal = refusal_of(legality, known) is None
+    known_cost = cost_of(units, legality, known).total if is_legal else sys.maxsize
     found = Search(legality, make_atoms(units, legality, groups), evaluate).run(known_cost)
     ordered = in_order(legality, found.partition) if found.partition is not None else None
     return Found(ordered, found.is_proved, found.nodes)

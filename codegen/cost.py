@@ -9,7 +9,7 @@ from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import DType, float32
 
 from .clusters import Partition
-from .fusion import Legality, Space
+from .fusion import Legality, Refusal, Space
 from .traffic import LAUNCH_BYTES, NOMINAL_SIZES, launch_traffic, recompute_bytes
 from .units import PARTIAL, Unit, Units, memory_of
 
@@ -48,20 +48,35 @@ class MemoryPlan:
 
 
 def memory_plan(units: Units, legality: Legality, partition: Partition) -> MemoryPlan:
-    """Loads and stores of each kernel. A value is written where some kernel reads it from memory, or a user does."""
-    loads = {k: loads_of(legality, k, partition.again.get(k, ())) for k in partition.kernels}
-    wanted = {memory_of(v) for values in loads.values() for v in values} | units.roots
+    """Loads and stores of each kernel of a legal partition."""
+    loads, stored = _loaded_and_stored(legality, partition)
     storage = {memory_of(v): memory_of(v).dtype for values in loads.values() for v in values}
     stores: dict[frozenset[Unit], tuple[Value, ...]] = {}
     spaces: dict[frozenset[Unit], Space] = {}
     for kernel in partition.kernels:
-        stored = [u for u in kernel if u.part != PARTIAL and u.value in wanted]
-        space = legality.space(kernel, stored)
+        space = legality.space(kernel, stored[kernel])
         assert isinstance(space, Space), space
         spaces[kernel] = space
-        stores[kernel] = tuple(sorted((u.value for u in stored), key=lambda v: v.index))
+        stores[kernel] = tuple(sorted((u.value for u in stored[kernel]), key=lambda v: v.index))
         storage.update((v, storage_dtype(units, legality, v, space)) for v in stores[kernel])
     return MemoryPlan(loads, stores, spaces, storage)
+
+
+def refusal_of(legality: Legality, partition: Partition) -> Refusal | None:
+    """Why some kernel of a partition is none, or None."""
+    _, stored = _loaded_and_stored(legality, partition)
+    spaces = (legality.space(k, stored[k]) for k in partition.kernels)
+    return next((s for s in spaces if isinstance(s, Refusal)), None)
+
+
+def _loaded_and_stored(
+    legality: Legality, partition: Partition
+) -> tuple[dict[frozenset[Unit], tuple[Value, ...]], dict[frozenset[Unit], list[Unit]]]:
+    """What each kernel reads from memory, and the units whose results it writes: those that some kernel reads from
+    memory, or a user does."""
+    loads = {k: loads_of(legality, k, partition.again.get(k, ())) for k in partition.kernels}
+    wanted = {memory_of(v) for values in loads.values() for v in values} | legality.units.roots
+    return loads, {k: [u for u in k if u.part != PARTIAL and u.value in wanted] for k in partition.kernels}
 
 
 def loads_of(legality: Legality, kernel: Collection[Unit], again: Iterable[Value] = ()) -> tuple[Value, ...]:

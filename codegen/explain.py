@@ -1,26 +1,86 @@
-"""A plan in words: what each launch does and moves, and why what is apart is apart."""
+"""A plan in words: what each launch does and moves, why kernels end where they do, and what other choices cost."""
 
 from __future__ import annotations
 
-from .plan import FusionPlan, make_plan
+from collections.abc import Iterable, Iterator
+
+from .plan import FusionPlan, KernelPlan, make_plan
+from .traffic import NOMINAL
+from .verdicts import HARD_RULES, Verdict
+
+MOST_LAUNCHES = 24
+"""Launches that are listed; of more, those that move most."""
+
+MOST_EXAMPLES = 5
+"""Edges that are named for each question."""
+
+UNSAID = ("number", "leaf")
+"""Rules of edges that no plan decides."""
 
 
-def explain_plan(plan: FusionPlan, batch: int = 256) -> str:
-    """The launches with their bytes, what fusion saves, and every edge that stays apart with its reason."""
+def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
+    """The launches with their bytes, what fusion saves, why kernels end where they do, and what it would cost to part
+    what is fused or to fuse what is apart."""
     unfused = make_plan(plan.graph, "off")
-    saved = unfused.bytes_moved(batch) - plan.bytes_moved(batch)
-    lines = [
-        f"{plan.graph.name}: {len(plan.launches)} launches ({len(plan.kernels)} generated, "
-        f"{len(plan.launches) - len(plan.kernels)} library), {plan.bytes_moved(batch):,} bytes at batch {batch}.",
-        f"Without fusion: {len(unfused.launches)} launches, {unfused.bytes_moved(batch):,} bytes; fusion "
-        f"saves {saved:,}.",
-        "",
-    ]
-    for kernel in plan.launches:
-        lines.append(f"{kernel.name} ({kernel.kind}, {kernel.bytes_moved(batch):,} bytes): {', '.join(kernel.ops)}")
-        if kernel.recomputed:
-            lines.append("    computes again " + ", ".join(v.name for v in kernel.recomputed))
-    lines += ["", "Apart:"]
-    apart = [v for v in plan.verdicts if not v.fused and v.rule != "leaf"]
-    lines += [f"    {v.source} → {v.target}: {v.reason} ({v.bytes:,} bytes)" for v in apart] or ["    nothing"]
-    return "\n".join(lines)
+    library = len(plan.launches) - len(plan.kernels)
+    before, moved = unfused.bytes_moved(batch), plan.bytes_moved(batch)
+    said = [v for v in plan.verdicts if v.rule not in UNSAID]
+    apart = [v for v in said if not v.fused]
+    return "\n".join(
+        [
+            f"{plan.graph.name}: {len(plan.launches)} launches ({len(plan.kernels)} generated, {library} library), "
+            f"{moved:,} bytes read and written at batch {batch}.",
+            f"Without fusion: {len(unfused.launches)} launches, {before:,} bytes; fusion saves {before - moved:,}.",
+            f"The plan is {plan.fusion}.",
+            "",
+            "What runs:",
+            *_launches(plan.launches, batch),
+            "",
+            "Apart, so that a value is written to memory and read back:",
+            *(_reasons(apart) or ["    nothing"]),
+            *_opposites("Fusing these all the same would cost:", [v for v in apart if v.rule not in HARD_RULES]),
+            *_opposites("Parting these, which are fused, would cost:", [v for v in said if v.fused]),
+        ]
+    )
+
+
+def _launches(launches: Iterable[KernelPlan], batch: int) -> Iterator[str]:
+    listed = {k: k.bytes_moved(batch) for k in launches}
+    shown = sorted(listed, key=lambda k: -listed[k])[:MOST_LAUNCHES]
+    width = max((len(k.name) for k in shown), default=0)
+    for kernel in (k for k in listed if k in set(shown)):
+        again = f"; again {_few([v.name for v in kernel.recomputed])}" if kernel.recomputed else ""
+        moved = f"{listed[kernel]:>13,}"
+        yield f"    {kernel.name:<{width}}  {kernel.kind:<14} {moved}  {_few(kernel.ops)}{again}"
+    if len(shown) < len(listed):
+        rest = sum(size for kernel, size in listed.items() if kernel not in set(shown))
+        yield f"    and {len(listed) - len(shown)} more, {rest:,} bytes"
+
+
+def _reasons(apart: list[Verdict]) -> list[str]:
+    """The edges apart by rule, those that move most first, each rule with an example."""
+    by_rule: dict[str, list[Verdict]] = {}
+    for verdict in apart:
+        by_rule.setdefault(verdict.rule, []).append(verdict)
+    lines = []
+    for rule, found in sorted(by_rule.items(), key=lambda item: -sum(v.bytes for v in item[1])):
+        first = max(found, key=lambda v: v.bytes)
+        edges = "1 edge" if len(found) == 1 else f"{len(found)} edges"
+        lines.append(f"    {rule}: {edges}, {sum(v.bytes for v in found):,} bytes, as {first.source} → {first.target}:")
+        lines.append(f"        {first.reason}")
+    return lines
+
+
+def _opposites(title: str, found: list[Verdict]) -> list[str]:
+    """The largest edges with what the opposite would cost, one for each value."""
+    largest = {v.source: v for v in sorted(found, key=lambda v: v.bytes)}
+    lines: list[str] = []
+    for verdict in sorted(largest.values(), key=lambda v: -v.bytes):
+        if len(lines) < MOST_EXAMPLES and not verdict.opposite.reason:
+            lines.append(f"    {verdict.source} → {verdict.target}: {verdict.opposite}")
+    return ["", title, *lines] if lines else []
+
+
+def _few(names: Iterable[str], most: int = 4) -> str:
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

@@ -166,6 +166,10 @@ def _neg(value: Value, args: tuple[Any, ...]) -> Value | None:
     return args[0].args[0] if args[0].op.name == "neg" else None
 
 
+def _floor(value: Value, args: tuple[Any, ...]) -> Value | None:
+    return None if value.dtype.is_float else args[0]  # whole numbers are their own
+
+
 def _same_shape(value: Value, args: tuple[Any, ...]) -> Value | None:
     return args[0] if args[0].shape == value.shape else None
 
@@ -288,6 +292,7 @@ _RULES: dict[str, Callable[[Value, tuple[Any, ...]], Value | None]] = {
     "div": _div,
     "sub": _sub,
     "neg": _neg,
+    "floor": _floor,
     "broadcast_to": _same_shape,
     "sum": _reduction,
     "max": _reduction,

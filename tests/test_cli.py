@@ -147,7 +147,15 @@ def test_a_graph_that_cannot_be_trained_shows_its_forward_run(small: str, capsys
 
 def test_module_targets_and_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "tritonnotes.demo:digits"]) == 0
-    assert "Apart:" in capsys.readouterr().out
+    assert "Apart, so that" in capsys.readouterr().out
+
+
+def test_explain_as_json_tells_every_edge_and_its_opposite(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", f"{small}:graph", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["launches"]) >= found["kernels"] > 0
+    assert all(v["reason"] and v["opposite"].keys() == {"launches", "bytes", "impossible"} for v in found["verdicts"])
+    assert any(v["fused"] and v["opposite"]["launches"] > 0 for v in found["verdicts"])
 
 
 def test_the_triton_stage_runs_on_its_own(tmp_path: Path) -> None:

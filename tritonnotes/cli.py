@@ -25,7 +25,7 @@ from .ir.registry import Optimizer
 from .ir.types import Dim
 from .notes import UnknownNameError, entries, find, page
 from .plots import Picture, plot_note
-from .show import COMPILED_STAGES, KERNEL_STAGES, STAGES, explain, is_trainable, show
+from .show import COMPILED_STAGES, KERNEL_STAGES, STAGES, explain, explain_data, is_trainable, show
 from .tables import note_table, ops_table
 from .target import FORM, load_target
 
@@ -190,11 +190,11 @@ def _check(arguments: argparse.Namespace) -> int:
 def _explain(arguments: argparse.Namespace) -> int:
     graph = load_target(arguments.target)
     loss, optimizer = _step(arguments, graph)
-    text = explain(graph, loss=loss, optimizer=optimizer)
     if arguments.json:
-        _print_json({"target": arguments.target, "loss": loss, "text": text})
+        data = explain_data(graph, loss=loss, optimizer=optimizer)
+        _print_json({"target": arguments.target, "loss": loss, **data})
     else:
-        print(text)
+        print(explain(graph, loss=loss, optimizer=optimizer))
     return 0
 
 

@@ -12,10 +12,12 @@ import triton
 from .codegen.ahead import compile_program
 from .codegen.compile import CompiledCard
 from .codegen.explain import explain_plan
-from .codegen.plan import FusionPlan, KernelPlan
+from .codegen.plan import FusionPlan, KernelPlan, make_plan
 from .codegen.program import Program, make_program
 from .codegen.source import KernelSource
 from .codegen.tile import Kernel
+from .codegen.traffic import NOMINAL
+from .codegen.verdicts import Verdict
 from .ir.decompose import decompose
 from .ir.errors import DeclarationError, KernelError
 from .ir.evaluation import evaluation_form
@@ -77,7 +79,18 @@ def show(
 
 def explain(graph: Graph, *, loss: str | None, optimizer: Optimizer) -> str:
     """What each launch does and moves, and why what is apart is apart."""
-    return explain_plan(make_program(joint_or_forward(graph, loss, optimizer), declared=graph).plan)
+    return explain_plan(make_plan(joint_or_forward(graph, loss, optimizer)))
+
+
+def explain_data(graph: Graph, *, loss: str | None, optimizer: Optimizer) -> dict[str, Any]:
+    """The plan, and of every edge the verdict and what forcing its opposite would cost."""
+    plan = make_plan(joint_or_forward(graph, loss, optimizer))
+    verdicts = [
+        {**_verdict(v), "opposite": {"launches": o.launches, "bytes": o.bytes, "impossible": o.reason or None}}
+        for v in plan.verdicts
+        for o in (v.opposite,)
+    ]
+    return {**_plan_data(plan), "verdicts": verdicts}
 
 
 def _graph(graph: Graph) -> Shown:
@@ -91,15 +104,17 @@ def _plan(program: Program, name: str | None) -> Shown:
         lines = [f"{launch.name}: {launch.kind}, {launch.bytes_moved():,} bytes at batch 256"]
         lines += [f"  {word:7} {', '.join(data) or 'nothing'}" for word, data in _memory(launch).items()]
         return Shown("\n".join(lines), _launch(launch))
-    verdicts = [
-        {"source": v.source, "target": v.target, "fused": v.fused, "rule": v.rule, "reason": v.reason, "bytes": v.bytes}
-        for v in plan.verdicts
-    ]
-    return Shown(str(plan), {**_totals(plan), "launches": [_launch(k) for k in plan.launches], "verdicts": verdicts})
+    return Shown(str(plan), {**_plan_data(plan), "verdicts": [_verdict(v) for v in plan.verdicts]})
 
 
-def _totals(plan: FusionPlan) -> dict[str, Any]:
-    return {"fusion": plan.fusion, "batch": 256, "bytes": plan.bytes_moved(), "kernels": len(plan.kernels)}
+def _plan_data(plan: FusionPlan) -> dict[str, Any]:
+    totals = {"fusion": plan.fusion, "batch": NOMINAL, "bytes": plan.bytes_moved(), "kernels": len(plan.kernels)}
+    return {**totals, "launches": [_launch(k) for k in plan.launches]}
+
+
+def _verdict(v: Verdict) -> dict[str, Any]:
+    ends = {"source": v.source, "target": v.target}
+    return {**ends, "fused": v.fused, "rule": v.rule, "reason": v.reason, "bytes": v.bytes}
 
 
 def _memory(launch: KernelPlan) -> dict[str, list[str]]:
