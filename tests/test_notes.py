@@ -217,6 +217,7 @@ def _is_elementwise(name: str) -> bool:
 
 @pytest.mark.parametrize("name, why", [
     ("linear", "products with a matrix"), ("embedding", "whole numbers"), ("cat", "moves numbers"),
+    ("dropout", "draws numbers anew"),
 ])  # fmt: skip
 def test_what_cannot_be_drawn_says_why(name: str, why: str) -> None:
     with pytest.raises(PlotError, match=why):

@@ -100,6 +100,8 @@ def _example(thing: Op | Described, shape: tuple[int, ...]) -> Graph:
 def _why_not(graph: Graph) -> str | None:
     if not _float_inputs(graph):
         return "it takes whole numbers, between which there is nothing"
+    if graph.leaves("scalar"):
+        return "it draws numbers anew at each call"
     kinds = {value.op.kind for value in decompose(graph).values if not value.is_leaf}
     if "contraction" in kinds:
         return "its result is made of products with a matrix: straight lines, as steep as the weights are"

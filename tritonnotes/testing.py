@@ -23,8 +23,8 @@ def assert_fused(
     loss: str | None = None,
     optimizer: Optimizer | None = None,
 ) -> None:
-    """Fail unless a plan has at most so many generated `kernels`, so many `launches` (library calls included), and moves
-    at most `max_bytes` of device memory with every `Dim` at `batch`.
+    """Fail unless a plan has at most so many generated `kernels`, so many `launches` (library calls included), and
+    moves at most `max_bytes` of device memory with every `Dim` at `batch`.
 
     `what` is a plan, what has one (a `Model`, a compiled step), or a declared graph: its forward run or, given `loss`
     and `optimizer`, its training step. Raises `AssertionError` that tells the plan and why it fuses no more.
