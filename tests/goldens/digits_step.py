@@ -524,8 +524,8 @@ def finish_fc3_backward_adam(
     d_fc3_bias = tl.full([BLOCK], 0.0, tl.float32)
     for first in range(0, programs, PROGRAMS):
         program = first + tl.arange(0, PROGRAMS)[:, None]
-        cell = program * 10 + offset[None, :]
-        d_fc3_bias += tl.sum(tl.load(d_fc3_bias_partial_ptr + cell, mask=(program < programs) & mask[None, :], other=0.0), axis=0)
+        own_cell = program * 10 + offset[None, :]
+        d_fc3_bias += tl.sum(tl.load(d_fc3_bias_partial_ptr + own_cell, mask=(program < programs) & mask[None, :], other=0.0), axis=0)
 
     fc3_bias_exp_avg = tl.load(fc3_bias_exp_avg_ptr + offset, mask=mask)
     fc3_bias_exp_avg_sq = tl.load(fc3_bias_exp_avg_sq_ptr + offset, mask=mask)
@@ -781,14 +781,14 @@ def finish_ln2_to_fc1_backward_adam(
     d_fc1_bias = tl.full([BLOCK], 0.0, tl.float32)
     for first in range(0, programs, PROGRAMS):
         program = first + tl.arange(0, PROGRAMS)[:, None]
-        cell = program * 128 + offset[None, :]
+        own_cell = program * 128 + offset[None, :]
         in_programs = program < programs
-        d_ln2_weight += tl.sum(tl.load(d_ln2_weight_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
-        d_ln2_bias += tl.sum(tl.load(d_ln2_bias_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
-        d_fc2_bias += tl.sum(tl.load(d_fc2_bias_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
-        d_ln1_weight += tl.sum(tl.load(d_ln1_weight_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
-        d_ln1_bias += tl.sum(tl.load(d_ln1_bias_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
-        d_fc1_bias += tl.sum(tl.load(d_fc1_bias_partial_ptr + cell, mask=in_programs, other=0.0), axis=0)
+        d_ln2_weight += tl.sum(tl.load(d_ln2_weight_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
+        d_ln2_bias += tl.sum(tl.load(d_ln2_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
+        d_fc2_bias += tl.sum(tl.load(d_fc2_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
+        d_ln1_weight += tl.sum(tl.load(d_ln1_weight_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
+        d_ln1_bias += tl.sum(tl.load(d_ln1_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
+        d_fc1_bias += tl.sum(tl.load(d_fc1_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
 
     fc1_bias_exp_avg = tl.load(fc1_bias_exp_avg_ptr + offset)
     fc1_bias_exp_avg_sq = tl.load(fc1_bias_exp_avg_sq_ptr + offset)
