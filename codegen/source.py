@@ -349,16 +349,16 @@ class _Writer:
 
     def _store_lines(self, steps: Sequence[Step]) -> list[str]:
         """The stores, and before them what more than one of them rounds."""
-        texts = {s.name: self._stored_text(s) for s in steps}
+        texts = [self._stored_text(s) for s in steps]
         lines = []
-        for text, count in Counter(texts.values()).items():
-            if count > 1 and not text.isidentifier() and ".to(" in text:
-                rounded = f"{next(s.args[0] for s in steps if texts[s.name] == text)}_rounded"
+        for text, count in Counter(texts).items():
+            if count > 1 and ".to(" in text:
+                rounded = f"{steps[texts.index(text)].args[0]}_rounded"
                 lines.append(f"{rounded} = {text}")
-                texts = {n: rounded if t == text else t for n, t in texts.items()}
-        for step in steps:
+                texts = [rounded if t == text else t for t in texts]
+        for step, text in zip(steps, texts, strict=True):
             mask = self.index.shared_text(self.index.mask_of(step.form))
-            lines.append(f"tl.store({self._address(step)}, {texts[step.name]}{f', mask={mask}' if mask else ''})")
+            lines.append(f"tl.store({self._address(step)}, {text}{f', mask={mask}' if mask else ''})")
         return lines
 
     def _stored_text(self, step: Step) -> str:

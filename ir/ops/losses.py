@@ -8,6 +8,7 @@ from .. import primitives as P
 from ..errors import DeclarationError
 from ..graph import Value
 from ..registry import Note, op
+from ..types import DType, float32
 from .classes import (
     along_classes,
     check_classes,
@@ -34,6 +35,12 @@ def _against_target(logits: Value, target: Value, ignore_index: int) -> tuple[Va
     sum_exp = P.sum(P.exp(shifted), axis, keepdim=True)
     is_target, target_column = one_of_classes(logits, target)
     return shifted, sum_exp, is_target, target_column != ignore_index
+
+
+def _number(counted: Value, dtype: DType) -> Value:
+    """How many rows count. 16-bit floats are counted in float32, as metrics count: one sum serves both."""
+    wide = float32 if dtype.itemsize == 2 else dtype
+    return P.cast(P.sum(P.cast(counted, wide)), dtype)
 
 
 @op(
@@ -76,7 +83,7 @@ def cross_entropy(
     total = P.sum(losses)
     if reduction == "sum":
         return total
-    count = P.sum(P.cast(counted, logits.dtype) if weight is None else P.where(counted, target_weight, 0))
+    count = _number(counted, logits.dtype) if weight is None else P.sum(P.where(counted, target_weight, 0))
     return total / count
 
 
@@ -96,7 +103,7 @@ def _(d_y, y, logits, target, weight, *, ignore_index, label_smoothing, reductio
     axis = class_axis(logits)
     target_weight = None if weight is None else weight_of_target(logits, weight, is_target)
     if reduction == "mean":
-        count = P.sum(P.cast(counted, logits.dtype) if weight is None else P.where(counted, target_weight, 0))
+        count = _number(counted, logits.dtype) if weight is None else P.sum(P.where(counted, target_weight, 0))
         d_y = d_y / count
     elif reduction == "none":
         d_y = P.reshape(d_y, counted.shape)
@@ -231,7 +238,7 @@ def nll_loss(
     total = P.sum(losses)
     if reduction == "sum":
         return total
-    count = P.sum(P.cast(counted, input.dtype) if weight is None else P.where(counted, target_weight, 0))
+    count = _number(counted, input.dtype) if weight is None else P.sum(P.where(counted, target_weight, 0))
     return total / count
 
 
@@ -246,7 +253,7 @@ def _(d_y, y, input, target, weight, *, ignore_index, reduction):
     counted = target_column != ignore_index
     target_weight = None if weight is None else weight_of_target(input, weight, is_target)
     if reduction == "mean":
-        count = P.sum(P.cast(counted, input.dtype) if weight is None else P.where(counted, target_weight, 0))
+        count = _number(counted, input.dtype) if weight is None else P.sum(P.where(counted, target_weight, 0))
         d_y = d_y / count
     elif reduction == "none":
         d_y = P.reshape(d_y, counted.shape)
