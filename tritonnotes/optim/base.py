@@ -202,7 +202,7 @@ class UpdateOptimizer(torch.optim.Optimizer):
             values = group[option] if option in SETTINGS_OF else [group[option]]
             known = []
             for setting, value in zip(settings, values, strict=True):
-                if isinstance(value, Tensor) and stays and value.device.type != "cpu":
+                if isinstance(value, Tensor) and stays and value.device == group["params"][0].device:
                     on_device[setting] = value
                     value = PLACEHOLDER
                 known.append(value if isinstance(value, bool) else float(value))
@@ -262,9 +262,9 @@ class UpdateOptimizer(torch.optim.Optimizer):
 
     def _restore_dtypes(self, saved: Mapping[Tensor, Mapping[str, Any]]) -> None:
         for i, group in enumerate(self.param_groups):
-            names = self._declared(i, group)[0].state
+            optimizer, _ = self._declared(i, group)
             states = [(p, self.state[p], saved.get(p, {})) for p in group["params"] if p in self.state]
-            restore_dtypes(states, names, self._fused_options)
+            restore_dtypes(states, optimizer, self._fused_options)
 
 
 def _is_on_device(group: Mapping[str, Any]) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from dataclasses import fields
 from typing import Any
 
 from ..ir.errors import DeclarationError
 from ..ir.registry import Optimizer, UpdateRule
 from .base import FUSED_NAMES, UpdateOptimizer
+from .state import FusedOptions
 
 
 def from_rule(rule: UpdateRule) -> type[UpdateOptimizer]:
@@ -25,7 +27,7 @@ def from_rule(rule: UpdateRule) -> type[UpdateOptimizer]:
     kinds = inspect.Parameter
     parameters = [kinds("params", kinds.POSITIONAL_OR_KEYWORD)]
     parameters += [kinds(h, kinds.KEYWORD_ONLY, default=default) for h, default in taken.items()]
-    parameters += [kinds(option, kinds.KEYWORD_ONLY, default=None) for option in FUSED_NAMES]
+    parameters += [kinds(f.name, kinds.KEYWORD_ONLY, default=f.default) for f in fields(FusedOptions)]
     signature = inspect.Signature(parameters)
 
     def declare(**options: Any) -> Optimizer:

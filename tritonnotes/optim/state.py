@@ -57,21 +57,19 @@ def complete_state(
 
 
 def restore_dtypes(
-    states: Iterable[tuple[Tensor, dict[str, Any], Mapping[str, Any]]], names: Iterable[str], options: FusedOptions
+    states: Iterable[tuple[Tensor, dict[str, Any], Mapping[str, Any]]], optimizer: Optimizer, options: FusedOptions
 ) -> None:
     """Undo what torch's `load_state_dict` does to float32 state of 16-bit parameters: it rounds it to theirs.
 
-    `states` are parameters, their state, and what it was loaded from; `names` those of the rule's tensors.
+    `states` are parameters, their state, and what it was loaded from.
     """
     for p, state, saved in states:
-        for name in (*names, MASTER):
-            wanted = torch.float32 if name == MASTER else options.dtype_beside(p)
-            if (
-                isinstance(state.get(name), Tensor)
-                and state[name].dtype != wanted
-                and isinstance(saved.get(name), Tensor)
-            ):
-                state[name] = saved[name].detach().to(device=p.device, dtype=wanted, copy=True)
+        wanted = dict.fromkeys(optimizer.numbers, scalar_dtype()) | {MASTER: torch.float32}
+        wanted |= dict.fromkeys(optimizer.state, options.dtype_beside(p))
+        for name, dtype in wanted.items():
+            have, was = state.get(name), saved.get(name)
+            if isinstance(have, Tensor) and isinstance(was, Tensor) and have.dtype != dtype and not p.is_complex():
+                state[name] = was.detach().to(device=have.device, dtype=dtype, copy=True)
 
 
 def scalar_dtype() -> torch.dtype:
