@@ -71,7 +71,10 @@ class CompiledCard:
 
     @cached_property
     def spills(self) -> Spills:
-        """Register spills; false when there are none."""
+        """Register spills; false when there are none. Without a stack there is nowhere to spill to, so nothing is
+        disassembled."""
+        if not self.stack_bytes and not self.local_bytes:
+            return Spills(0, 0, 0, 0)
         loads = len(re.findall(r"\bLDL(?:\.|\s)", self.sass))
         stores = len(re.findall(r"\bSTL(?:\.|\s)", self.sass))
         return Spills(self.stack_bytes, self.local_bytes, loads, stores)
