@@ -18,9 +18,12 @@ from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
 from tritonnotes.codegen.program import Program, make_program
+from tritonnotes.codegen.update_kernel import make_group_update
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import cotangent_name, gradient_graph, joint_graph
 from tritonnotes.ir.split import split_gradient
+from tritonnotes.ir.types import bfloat16, float32
+from tritonnotes.ir.update import Kind
 
 GOLDENS = Path(__file__).parent / "goldens"
 SHOWN = 60
@@ -87,7 +90,15 @@ def _split(graph: Graph):
     return split_gradient(gradient_graph(graph, wanted), list(graph.outputs), floats)
 
 
-CASES: dict[str, Callable[[], Program]] = {
+def update_of_two_dtypes() -> str:
+    """Adam over one launch's parameters: float32, and bfloat16 with state in float32."""
+    optimizer = tn.adam()
+    kinds = [Kind(dtype, dtype, (float32,) * len(optimizer.state)) for dtype in (float32, bfloat16)]
+    return make_group_update(optimizer, kinds).source
+
+
+CASES: dict[str, Callable[[], Program | str]] = {
+    "update_adam": update_of_two_dtypes,
     "digits_step": digits_step,
     "residual_forward": lambda: forward(residual()),
     "residual_backward": lambda: backward(residual()),
@@ -100,8 +111,10 @@ CASES: dict[str, Callable[[], Program]] = {
 }
 
 
-def shown(program: Program) -> str:
-    """The plan, as comments, and the source: together a file that runs."""
+def shown(program: Program | str) -> str:
+    """The plan, as comments, and the source: together a file that runs. A source alone is shown as it is."""
+    if isinstance(program, str):
+        return program
     plan = "\n".join(f"# {line}" for line in str(program.plan).splitlines())
     return f"{plan}\n\n{program.source}"
 

@@ -219,15 +219,6 @@ def test_source_keeps_the_line_and_names_nothing_by_number(name: str) -> None:
     assert compile(source, name, "exec")
 
 
-def test_golden_source_of_adam(request: pytest.FixtureRequest) -> None:
-    golden = Path(__file__).parent / "goldens" / "update_adam.py"
-    optimizer = RULES["adam"]
-    source = make_group_update(optimizer, [kind(optimizer), kind(optimizer, bfloat16, state=float32)]).source
-    if request.config.getoption("--update-goldens"):
-        golden.write_text(source)
-    assert source == golden.read_text(), "read the diff, and accept it with --update-goldens"
-
-
 def test_rule_that_looks_beyond_a_single_number_is_refused() -> None:
     @tn.update_rule(reference=lambda p, g, *, lr: (p - lr * g / g.norm(),))
     def normalized(p, g, *, lr):
