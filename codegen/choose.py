@@ -12,7 +12,7 @@ from .cost import cost_of, refusal_of
 from .fusion import Legality
 from .greedy import fuse_greedily
 from .recompute import recompute
-from .search import Found, Search
+from .search import BUDGET, Found, Search
 from .units import Units
 from .wishes import Fusion, forbidden, together
 
@@ -65,6 +65,6 @@ def _search(units: Units, legality: Legality, groups: list[Group], known: Partit
     # A wish may make the greedy plan illegal, and leave it to the search to find one that is not.
     is_legal = refusal_of(legality, known) is None
     known_cost = cost_of(units, legality, known).total if is_legal else sys.maxsize
-    found = Search(legality, make_atoms(units, legality, groups), evaluate).run(known_cost)
+    found = Search(legality, make_atoms(units, legality, groups), evaluate).run(known_cost, BUDGET)
     ordered = in_order(legality, found.partition) if found.partition is not None else None
-    return Found(ordered, found.is_proved, found.nodes)
+    return Found(ordered, found.is_proved, found.tried)

@@ -25,9 +25,8 @@ class Partition:
     again: Mapping[frozenset[Unit], tuple[Value, ...]] = field(default_factory=dict)
 
 
-def in_order(legality: Legality, partition: Partition) -> Partition | None:
-    """The partition with its kernels in an order in which they can run, else in that of their first units; None if they
-    would wait for each other."""
+def waits(legality: Legality, partition: Partition) -> dict[frozenset[Unit], set[frozenset[Unit]]]:
+    """For each kernel those that run before it: they write what it reads, or read what it overwrites."""
     units = legality.units
     home = {u: k for k in partition.kernels for u in k}
     before: dict[frozenset[Unit], set[frozenset[Unit]]] = {k: set() for k in partition.kernels}
@@ -42,8 +41,14 @@ def in_order(legality: Legality, partition: Partition) -> Partition | None:
             for other in units.after[unit]:
                 if legality.overwrites(other, unit):
                     before[home[other]].add(kernel)
+    return {k: b - {k} for k, b in before.items()}
+
+
+def in_order(legality: Legality, partition: Partition) -> Partition | None:
+    """The partition with its kernels in an order in which they can run, else in that of their first units; None if they
+    would wait for each other."""
     first = {k: min(legality.place[u] for u in k) for k in partition.kernels}
-    ordered = _sorted({k: b - {k} for k, b in before.items()}, first)
+    ordered = _sorted(waits(legality, partition), first)
     return None if ordered is None else Partition(tuple(ordered), partition.again)
 
 
@@ -168,20 +173,20 @@ K = TypeVar("K")
 
 def _sorted(before: Mapping[K, set[K]], first: Mapping[K, int]) -> list[K] | None:
     """Kernels so that each comes after those before it, of several ready ones the `first`; None for circles."""
-    waits = {k: len(b) for k, b in before.items()}
+    missing = {k: len(b) for k, b in before.items()}
     after: dict[K, list[K]] = {k: [] for k in before}
     for kernel, earlier in before.items():
         for other in earlier:
             after[other].append(kernel)
-    ready = [(first[k], i, k) for i, k in enumerate(before) if not waits[k]]
+    ready = [(first[k], i, k) for i, k in enumerate(before) if not missing[k]]
     heapify(ready)
     done: list[K] = []
     while ready:
         _, i, kernel = heappop(ready)
         done.append(kernel)
         for other in after[kernel]:
-            waits[other] -= 1
-            if not waits[other]:
+            missing[other] -= 1
+            if not missing[other]:
                 heappush(ready, (first[other], len(before) + len(done), other))
     return done if len(done) == len(before) else None
 

@@ -14,7 +14,7 @@ from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.types import Dim, DType
 
 from .choose import choose
-from .clusters import Partition
+from .clusters import Partition, waits
 from .cost import memory_plan
 from .fusion import Legality, Space
 from .materialize import materialize
@@ -103,13 +103,14 @@ class FusionPlan:
         return tuple(verdicts(self))
 
     def to_networkx(self) -> networkx.DiGraph:
-        """Kernel names as nodes (attributes kind, ops, bytes), an edge where one reads what another wrote."""
+        """Kernel names as nodes (attributes kind, ops, bytes), an edge where one runs before another: it writes what
+        that one reads, or reads what it overwrites."""
         result = networkx.DiGraph(name=self.graph.name)
-        home = {u: k for k in self.launches for u in k.units}
+        name = {frozenset(k.units): k.name for k in self.launches}
         for kernel in self.launches:
             result.add_node(kernel.name, kind=kernel.kind, ops=kernel.ops, bytes=kernel.bytes_moved())
-        for unit, needed in self.units.before.items():
-            result.add_edges_from((home[n].name, home[unit].name) for n in needed if home[n] is not home[unit])
+        for late, earlier in waits(self.legality, self.partition).items():
+            result.add_edges_from((name[early], name[late]) for early in earlier)
         return result
 
     def __str__(self) -> str:
@@ -143,9 +144,10 @@ def verify_plan(plan: FusionPlan) -> None:
     placed = [u for k in plan.launches for u in k.units]
     if len(placed) != len(set(placed)) or set(placed) != set(plan.units.units):
         raise VerificationError(f"plan of {plan.graph.name}: some primitive is in no kernel, or in two")
-    graph = plan.to_networkx()
-    if not networkx.is_directed_acyclic_graph(graph):
-        raise VerificationError(f"plan of {plan.graph.name}: kernels wait for each other: {networkx.find_cycle(graph)}")
+    place = {k.name: i for i, k in enumerate(plan.launches)}
+    for early, late in plan.to_networkx().edges:
+        if place[early] > place[late]:
+            raise VerificationError(f"plan of {plan.graph.name}: {late} runs before {early}, which it waits for")
     written: set[Value] = set()
     for kernel in plan.launches:
         for value in kernel.loads:

@@ -15,8 +15,8 @@ from .clusters import Partition
 from .fusion import AxisSet, Facts, Legality, Rule
 from .traffic import LAUNCH_BYTES
 
-BUDGET = 20_000
-"""How many placements a search may try: about a second. A search that needs more stops, and says so."""
+BUDGET = 50_000
+"""How many ways to place a value a search may look at: about a second. One that needs more stops, and says so."""
 
 MOST_READERS = 5
 """Where more kernels need a value, either all of them compute it again or none."""
@@ -29,11 +29,22 @@ STARTS = 16
 @dataclass(frozen=True)
 class Found:
     """What a search came to: a partition if one costs less than what was known, whether nothing is better, and how many
-    placements were tried."""
+    ways to place a value were tried."""
 
     partition: Partition | None
     is_proved: bool
-    nodes: int
+    tried: int
+
+
+@dataclass(frozen=True)
+class _Readers:
+    """The kernels so far, as bits, that read an atom: each of its values, `every` one that does, those that read it
+    from memory wherever it is computed (`far`), and those that run `later` in any case."""
+
+    each: tuple[int, ...]
+    every: int
+    far: int
+    later: int
 
 
 @dataclass(frozen=True)
@@ -75,32 +86,35 @@ class Search:
         self.apart = self._mutually_apart()
         self.kernels: list[_Kernel] = []
         self.legal: dict[int, Facts | None] = {0: None}
-        self.nodes = 0
+        self.tried = 0
         self.best = 0
         self.found: Partition | None = None
 
-    def run(self, known: int, budget: int = BUDGET) -> Found:
+    def run(self, known: int, budget: int) -> Found:
         """Look for a partition that costs less than `known`."""
-        self.best, self.nodes, self.budget, self.is_complete = known, 0, budget, True
+        self.best, self.tried, self.budget, self.is_complete = known, 0, budget, True
         self._place(0, 0)
-        return Found(self.found, self.is_complete and self.nodes < self.budget, self.nodes)
+        return Found(self.found, self.is_complete and self.tried < budget, self.tried)
 
     # -- the search --
 
     def _place(self, index: int, spent: int) -> None:
-        if self.nodes >= self.budget or spent + self.rest[index] + self._launches(index) >= self.best:
-            return
-        self.nodes += 1
         if index == len(self.atoms):
             self._finish()
             return
         atom = self.atoms[index]
-        options = [self._library(atom)] if atom.is_library else list(self._options(index, atom))
+        readers = self._readers(atom)
+        options = [self._library(atom, readers)] if atom.is_library else list(self._options(index, atom, readers))
+        self.tried += len(options)
         options.sort(key=lambda o: (o.added + LAUNCH_BYTES * (o.home is None), o.home is None, -(o.home or 0), o.again))
         for option in options:
-            before = list(self.kernels)
+            least = spent + option.added + self.rest[index + 1]
+            if least + LAUNCH_BYTES * max(len(self.kernels) + (option.home is None), len(self.apart)) >= self.best:
+                continue
+            before = self.kernels
             self._apply(index, atom, option)
-            self._place(index + 1, spent + option.added)
+            if self.tried < self.budget and least + self._launches(index + 1) < self.best:
+                self._place(index + 1, spent + option.added)
             self.kernels = before
 
     def _launches(self, index: int) -> int:
@@ -135,39 +149,21 @@ class Search:
 
     # -- options --
 
-    def _library(self, atom: Atom) -> _Option:
-        loaders = self._holding(atom.waiting) | self._members(atom.overwriters)
+    def _library(self, atom: Atom, readers: _Readers) -> _Option:
+        written = sum(out.size for out in atom.outs)
+        read = sum(out.size * mask.bit_count() for out, mask in zip(atom.outs, readers.each, strict=True))
         stored = frozenset(out.axes for out in atom.outs)
-        added = atom.first_loads
-        for out in atom.outs:
-            reading = self._readers(out.readers)
-            added += out.size * (1 + len(reading))
-            for c in reading:
-                loaders |= 1 << c
-        return _Option(None, (), added, loaders, stored, {})
+        return _Option(None, (), atom.first_loads + written + read, readers.every | readers.later, stored, {})
 
-    def _options(self, index: int, atom: Atom) -> Iterator[_Option]:
-        bit = 1 << index
-        reading = 0
-        for out in atom.outs:
-            for c in self._readers(out.readers):
-                reading |= 1 << c
-        far = self._holding(atom.far)
-        for again in self._choices_of_copies(atom, list(_bits(reading))):
-            copied: dict[int, Facts] = {}
-            for c in again:
-                facts = self._grown(c, bit, index)
-                if facts is None or (far >> c & 1):
-                    break
-                copied[c] = facts
-            else:
-                if self._waits_in_circles(again, atom):
-                    continue
-                mask = sum(1 << c for c in again)
-                for home in (*range(len(self.kernels)), None):
-                    if home is not None and (mask >> home & 1 or far >> home & 1):
-                        continue
-                    option = self._option(index, atom, home, again, mask, copied, reading)
+    def _options(self, index: int, atom: Atom, readers: _Readers) -> Iterator[_Option]:
+        for again in self._choices_of_copies(atom, list(_bits(readers.every & ~readers.far))):
+            copied = {c: facts for c in again if (facts := self._grown(c, index)) is not None}
+            is_stored = all(self._may_store(f, self.kernels[c].stored, index) for c, f in copied.items())
+            if len(copied) < len(again) or not is_stored or self._waits_in_circles(again, atom):
+                continue
+            for home in (*range(len(self.kernels)), None):
+                if home not in copied and (home is None or not readers.far >> home & 1):
+                    option = self._option(index, atom, readers, home, copied)
                     if option is not None:
                         yield option
 
@@ -183,71 +179,55 @@ class Search:
             yield tuple(c for place, c in enumerate(reading) if chosen >> place & 1)
 
     def _option(
-        self,
-        index: int,
-        atom: Atom,
-        home: int | None,
-        again: tuple[int, ...],
-        copies: int,
-        copied: dict[int, Facts],
-        reading: int,
+        self, index: int, atom: Atom, readers: _Readers, home: int | None, copied: dict[int, Facts]
     ) -> _Option | None:
-        holders = copies | (0 if home is None else 1 << home)
-        added = len(again) * atom.price
+        """The atom computed in one kernel, and again in others; None if that is illegal or no use."""
+        copies = sum(1 << c for c in copied)
+        here = 0 if home is None else 1 << home
+        kernel = None if home is None else self.kernels[home]
+        if kernel is not None and kernel.members & ~self.together[index]:
+            return None
+        added = len(copied) * atom.price
         stored: set[AxisSet] = set()
-        loaders = self._holding(atom.waiting) | self._members(atom.overwriters)
-        is_used = home is not None and bool(reading >> home & 1)
-        for out in atom.outs:
-            loading = [c for c in self._readers(out.readers) if not holders >> c & 1]
-            for c in loading:
-                loaders |= 1 << c
-            added += out.size * len(loading)
-            if out.must_store or loading:
-                added += out.size
+        loaders = readers.later
+        for out, reading in zip(atom.outs, readers.each, strict=True):
+            loading = reading & ~(copies | here)
+            if loading or out.must_store:
+                added += out.size * (1 + loading.bit_count())
+                loaders |= loading
                 stored.add(out.axes)
-        if not stored and again:
+        if not stored and copies:
             # Nobody needs it from memory: then it belongs to the first of the kernels that have it.
-            first = (reading & -reading).bit_length() - 1
-            if home != first or copies | 1 << first != reading:
+            first = readers.every & -readers.every
+            if here != first or copies | first != readers.every:
                 return None
-        if not (stored or is_used or atom.leaves_sums):
+        if not (stored or here & readers.every or atom.leaves_sums):
             return None
         facts = dict(copied)
-        if home is None:
-            loaded = 0
-            made = atom.facts
+        if kernel is None or home is None:
+            made, loaded, written = atom.facts, 0, stored
         else:
-            kernel = self.kernels[home]
-            if kernel.members & ~self.together[index]:
+            grown = self._grown(home, index)
+            if grown is None or any(self.kernels[t].after & here for t in _bits(loaders & ~here)):
                 return None
-            grown = self._grown(home, 1 << index, index)
-            if grown is None:
-                return None
-            if any(t != home and self.kernels[t].after >> home & 1 for t in _bits(loaders)):
-                return None
-            made, loaded = grown, kernel.loaded
-            facts[home] = made
-        if not self._may_store(made, stored if home is None else stored | self.kernels[home].stored, index):
-            return None
-        if any(not self._may_store(f, self.kernels[c].stored, index) for c, f in copied.items()):
+            facts[home] = made = grown
+            loaded, written = kernel.loaded, stored | kernel.stored
+        if not self._may_store(made, written, index):
             return None
         for memory, size in atom.loads:
             added += 0 if loaded >> memory & 1 else size
-            added += sum(size for c in again if not self.kernels[c].loaded >> memory & 1)
-        return _Option(home, again, added, loaders, frozenset(stored), facts)
+            added += sum(size for c in copied if not self.kernels[c].loaded >> memory & 1)
+        return _Option(home, tuple(copied), added, loaders & ~here, frozenset(stored), facts)
 
-    def _grown(self, c: int, bit: int, index: int) -> Facts | None:
+    def _grown(self, c: int, index: int) -> Facts | None:
         """The facts of a kernel with one more atom, None if that is no kernel."""
-        holds = self.kernels[c].holds | bit
-        if holds in self.legal:
-            return self.legal[holds]
-        atom, facts = self.atoms[index], None
-        if not self.kernels[c].holds & atom.conflicts:
-            sum_ = self.legality.add(self.kernels[c].facts, atom.facts)
-            if not isinstance(self.legality.shape(sum_), Rule) and self.legality.in_place(sum_) is None:
-                facts = sum_
-        self.legal[holds] = facts
-        return facts
+        kernel, atom = self.kernels[c], self.atoms[index]
+        holds = kernel.holds | 1 << index
+        if holds not in self.legal:
+            both = self.legality.add(kernel.facts, atom.facts)
+            is_ruled_out = isinstance(self.legality.shape(both), Rule) or self.legality.in_place(both) is not None
+            self.legal[holds] = None if is_ruled_out or kernel.holds & atom.conflicts else both
+        return self.legal[holds]
 
     def _may_store(self, facts: Facts, stored: frozenset[AxisSet] | set[AxisSet], index: int) -> bool:
         """Whether a kernel can write values of these axes, or might once more is placed in it."""
@@ -266,17 +246,23 @@ class Search:
 
     def _waits_in_circles(self, again: tuple[int, ...], atom: Atom) -> bool:
         """Whether a kernel that computes the atom again would read a leaf after it is overwritten."""
-        later = list(_bits(self._members(atom.overwriters)))
-        return any(c != w and self.kernels[w].after >> c & 1 for c in again for w in later)
+        later = [k for k in self.kernels if k.members & atom.overwriters]
+        return any(k is not self.kernels[c] and k.after >> c & 1 for c in again for k in later)
 
-    def _readers(self, readers: int) -> list[int]:
-        return [c for c, kernel in enumerate(self.kernels) if kernel.holds & readers]
-
-    def _holding(self, atoms: int) -> int:
-        return sum(1 << c for c, kernel in enumerate(self.kernels) if kernel.holds & atoms)
-
-    def _members(self, atoms: int) -> int:
-        return sum(1 << c for c, kernel in enumerate(self.kernels) if kernel.members & atoms)
+    def _readers(self, atom: Atom) -> _Readers:
+        each = [0] * len(atom.outs)
+        far = later = 0
+        for c, kernel in enumerate(self.kernels):
+            bit = 1 << c
+            for place, out in enumerate(atom.outs):
+                if kernel.holds & out.readers:
+                    each[place] |= bit
+            far |= bit if kernel.holds & atom.far else 0
+            later |= bit if kernel.holds & atom.waiting or kernel.members & atom.overwriters else 0
+        every = 0
+        for reading in each:
+            every |= reading
+        return _Readers(tuple(each), every, far, later)
 
     def _apply(self, index: int, atom: Atom, option: _Option) -> None:
         bit = 1 << index
@@ -291,8 +277,8 @@ class Search:
             kernels[home] = _Kernel(
                 k.members | bit, k.holds | bit, option.facts[home], k.loaded | loads, k.stored | option.stored, k.after
             )
-        edges = {home: option.loaders & ~(1 << home)}
-        later = self._members(atom.overwriters)
+        edges = {home: option.loaders}
+        later = sum(1 << c for c, k in enumerate(kernels) if k.members & atom.overwriters)
         for c in option.again:
             k = kernels[c]
             kernels[c] = _Kernel(k.members, k.holds | bit, option.facts[c], k.loaded | loads, k.stored, k.after)

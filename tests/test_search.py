@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from collections.abc import Iterator
 
 import pytest
+from compiled import digits
 from random_graphs import random_graph, seeded
 
-from tritonnotes.codegen import cost, search
+import tritonnotes as tn
+from tritonnotes.codegen import choose, cost, search
 from tritonnotes.codegen.clusters import Partition, in_order
 from tritonnotes.codegen.cost import cost_of
 from tritonnotes.codegen.fusion import Legality, Rule
 from tritonnotes.codegen.materialize import materialize
-from tritonnotes.codegen.plan import FusionPlan, make_plan
+from tritonnotes.codegen.plan import FusionPlan, make_plan, verify_plan
 from tritonnotes.codegen.units import PARTIAL, Unit, is_elementwise, make_units
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import gradient_graph
+from tritonnotes.ir.joint import gradient_graph, joint_graph
 from tritonnotes.ir.rewrite import optimize
 
 Kernel = frozenset[Unit]
@@ -138,3 +141,60 @@ def test_no_plan_of_many_small_graphs_is_better(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(search, "LAUNCH_BYTES", price)
     monkeypatch.setattr(cost, "LAUNCH_BYTES", price)
     assert_best(range(24, 200), 80)
+
+
+# -- larger graphs: against the greedy plan ----------------------------------------------------------------------------
+
+
+def assert_never_worse(seeds: range) -> None:
+    for seed in seeds:
+        graph, _ = random_graph(seeded(seed), 12)
+        for build in (primitives, gradients):
+            made = build(graph)
+            best = make_plan(made)
+            verify_plan(best)
+            assert total(best) <= total(make_plan(made, "greedy")) <= total(make_plan(made, "off")), f"seed {seed}"
+
+
+def test_optimal_is_never_worse_than_greedy_nor_greedy_than_nothing() -> None:
+    assert_never_worse(range(15))
+
+
+@pytest.mark.slow
+def test_optimal_is_never_worse_than_greedy_on_200_graphs() -> None:
+    assert_never_worse(range(200))
+
+
+def test_a_search_that_ends_at_its_budget_keeps_the_greedy_plan_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = primitives(random_graph(seeded(13), 12)[0])
+    proved = make_plan(graph)
+    assert proved.fusion == "optimal" and total(proved) < total(make_plan(graph, "greedy"))
+    monkeypatch.setattr(choose, "BUDGET", 1)
+    stopped = make_plan(graph)
+    assert "not proved" in stopped.fusion and total(stopped) == total(make_plan(graph, "greedy"))
+
+
+def test_a_training_step_is_searched_and_a_large_one_is_not() -> None:
+    assert "not proved" in make_plan(joint_graph(digits(), "loss", tn.adam())).fusion
+    deep = tn.Graph("deep")
+    h = deep.input("x", (tn.Dim("batch"), 8))
+    for _ in range(20):
+        h = tn.tanh(tn.layer_norm(tn.linear(h, 8)))
+    deep.output(loss=tn.mean(h * h))
+    assert "too large" in make_plan(joint_graph(deep, "loss", tn.sgd(lr=0.1))).fusion
+
+
+def test_a_rule_once_broken_stays_broken_for_larger_sets() -> None:
+    """The search cuts off what breaks a rule, which is right only if nothing mends it."""
+    draw = random.Random(0)
+    broken = 0
+    for seed in range(30):
+        units = make_units(materialize(gradients(random_graph(seeded(seed), 12)[0])))
+        legality = Legality(units)
+        for _ in range(100):
+            order = draw.sample(units.units, min(len(units.units), 8))
+            shapes = [legality.shape(legality.facts_of(order[: n + 1])) for n in range(len(order))]
+            first = next((i for i, s in enumerate(shapes) if isinstance(s, Rule)), len(shapes))
+            assert all(isinstance(s, Rule) for s in shapes[first:])
+            broken += first < len(shapes) - 1
+    assert broken > 500
