@@ -238,7 +238,7 @@ def _gemm(
     transA: int = 0,
     transB: int = 0,
 ) -> Value:
-    product = alpha * tn.matmul(tn.transpose(a, (1, 0)) if transA else a, b, bool(transB))
+    product = alpha * tn.matmul(tn.permute(a, (1, 0)) if transA else a, b, bool(transB))
     return product if c is None else product + beta * c
 
 
@@ -317,6 +317,6 @@ ROWS: dict[str, Row] = {
     "Gemm": Row(_gemm),
     "MatMul": Row(_matmul),
     "Concat": Row(lambda *parts, axis: tn.cat(parts, axis)),
-    "Transpose": Row(lambda x, perm=None: tn.transpose(x, tuple(perm or range(len(x.shape))[::-1]))),
+    "Transpose": Row(lambda x, perm=None: tn.permute(x, tuple(perm or range(len(x.shape))[::-1]))),
 }
 """For each operator the call. One more operator is one more line."""
