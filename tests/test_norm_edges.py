@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 import torch
-from compiled import assert_within_policy, judge
+from compiled import Judged, assert_within_policy
+from compiled import judge as judge_model
 from numerics import agree
 from torch import Tensor
 
@@ -35,6 +36,15 @@ NORMS = {
 }
 
 
+def compiled(graph: tn.Graph, **how: Any) -> tn.Model:
+    """Planned greedily: what is tested is the numbers, and the search for the best plan takes most of a second."""
+    return tn.compile(graph, fusion="greedy", **how)
+
+
+def judge(graph: tn.Graph, feeds: dict[str, Tensor], *given: Any, **how: Any) -> list[Judged]:
+    return judge_model(graph, feeds, *given, model=how.pop("model", None) or compiled(graph), **how)
+
+
 def graph_of(name: str, shape: Any = None, dtype: str = "float32", **how: Any) -> tn.Graph:
     build, usual = NORMS[name]
     g = tn.Graph("norm")
@@ -48,7 +58,7 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Te
 
 def trained(graph: tn.Graph, **feeds: Tensor) -> dict[str, Tensor]:
     """The outputs of the compiled training form."""
-    return {n: t.detach() for n, t in tn.compile(graph, training=True)(**feeds).items()}
+    return {n: t.detach() for n, t in compiled(graph, training=True)(**feeds).items()}
 
 
 # -- constant, empty and poisoned rows ---------------------------------------------------------------------------------
@@ -87,7 +97,7 @@ def test_nothing_normalizes_to_nothing(name: str, shape: tuple[int, ...], traini
 
 def test_groups_without_elements_normalize_to_nothing() -> None:
     # Eager gives the weights NaN for a gradient here, a mean of nothing.
-    model, x = tn.compile(graph_of("group_norm", (2, 6, 0))), torch.zeros(2, 6, 0, device=DEVICE)
+    model, x = compiled(graph_of("group_norm", (2, 6, 0))), torch.zeros(2, 6, 0, device=DEVICE)
     y = model(x=x)["y"]
     y.sum().backward()
     assert y.shape == (2, 6, 0) and not any(p.grad is None or p.grad.any() for p in model.parameters())
@@ -95,7 +105,7 @@ def test_groups_without_elements_normalize_to_nothing() -> None:
 
 @pytest.mark.parametrize("name", NORMS)
 def test_weights_have_a_gradient_of_0_for_an_empty_batch(name: str) -> None:
-    model = tn.compile(graph_of(name), training=True)
+    model = compiled(graph_of(name), training=True)
     before = {n: t.clone() for n, t in model.named_buffers() if n.endswith(("mean", "var"))}
     x = torch.zeros(0, 6, 33, device=DEVICE, requires_grad=True)
     model(x=x)["y"].sum().backward()
@@ -122,7 +132,7 @@ def test_bad_number_poisons_what_shares_its_statistics_and_nothing_else(name: st
     x = normal(3, 6, 33)
     x[1, 2, 3] = bad
     x.requires_grad_()
-    y = tn.compile(graph_of(name), training=True)(x=x)["y"]
+    y = compiled(graph_of(name), training=True)(x=x)["y"]
     y.backward(normal(3, 6, 33, seed=1))
     shares = torch.zeros(3, 6, 33, dtype=torch.bool, device=DEVICE)
     shares[POISONED[name]] = True
@@ -220,7 +230,7 @@ def test_rms_norm_without_eps_takes_the_one_that_torch_takes(dtype: torch.dtype)
         x = x * 1e-5
     g = tn.Graph("rms")
     g.output(y=tn.rms_norm(g.input("x", (BATCH, 4), dtype), weight=None))
-    got = tn.compile(g)(x=x)["y"]
+    got = compiled(g)(x=x)["y"]
     want = torch.nn.functional.rms_norm(x, (4,))
     torch.testing.assert_close(got, want, rtol=2 * torch.finfo(dtype).eps, atol=0)
 
@@ -274,7 +284,7 @@ def test_linear_with_a_normed_weight_is_torchs_own(dim: int | None) -> None:
     bias = g.parameter("fc.bias", (5,))
     g.output(y=tn.linear(x, bias=bias, weight=tn.weight_norm(direction, length, dim), name="fc"))
     state = {f"fc.{n}": t.detach() for n, t in module.state_dict().items()}
-    model = tn.compile(g, device=DEVICE)
+    model = compiled(g, device=DEVICE)
     model.load_state_dict(state, strict=True)
     fed = normal(33, 7)
     torch.testing.assert_close(model(x=fed)["y"].detach(), module(fed).detach())
@@ -284,7 +294,7 @@ def test_linear_with_a_normed_weight_is_torchs_own(dim: int | None) -> None:
 def test_direction_of_0_is_nan() -> None:
     g = tn.Graph("normed")
     g.output(y=tn.weight_norm(g.input("v", (2, 3)), g.input("g", (2, 1))))
-    y = tn.compile(g)(v=torch.tensor([[0.0, 0, 0], [3, 0, 4]], device=DEVICE), g=torch.ones(2, 1, device=DEVICE))["y"]
+    y = compiled(g)(v=torch.tensor([[0.0, 0, 0], [3, 0, 4]], device=DEVICE), g=torch.ones(2, 1, device=DEVICE))["y"]
     assert y[0].isnan().all() and y[1].tolist() == pytest.approx([0.6, 0, 0.8])
 
 
@@ -370,7 +380,7 @@ REFUSED_AT_THE_CALL = {
 def test_size_that_leaves_one_value_is_refused_at_the_call(name: str) -> None:
     build, sizes = REFUSED_AT_THE_CALL[name]
     g = declared(build, tuple(size if i == 1 else tn.Dim(f"n{i}") for i, size in enumerate(sizes)))
-    model = tn.compile(g, training=True)
+    model = compiled(g, training=True)
     before = {n: t.clone() for n, t in model.state_dict().items()}
     with pytest.raises(FeedError, match=rf"{name} '{name}_1': each .* one value in \[{', '.join(map(str, sizes))}\]"):
         model(x=normal(*sizes))
@@ -385,7 +395,7 @@ def test_step_on_one_value_for_each_channel_is_refused_before_anything_changes()
     g = tn.Graph("refused")
     y = tn.batch_norm(g.input("x", (BATCH, 4)), name="bn")
     g.output(loss=tn.mean(y * y))
-    step = tn.compile_step(g, optimizer=tn.sgd(lr=0.1))
+    step = tn.compile_step(g, optimizer=tn.sgd(lr=0.1), fusion="greedy")
     before = {n: t.clone() for n, t in step.model.state_dict().items()}
     with pytest.raises(FeedError, match="batch_norm 'bn': each channel has one value"):
         step(x=normal(1, 4))
@@ -395,7 +405,7 @@ def test_step_on_one_value_for_each_channel_is_refused_before_anything_changes()
 
 def test_evaluation_without_running_statistics_needs_more_than_one_value_too() -> None:
     g = declared(lambda x: tn.batch_norm(x, track_running_stats=False), (BATCH, 4))
-    model = tn.compile(g)
+    model = compiled(g)
     with pytest.raises(FeedError, match="one value"):
         model(x=normal(1, 4))
     assert model(x=normal(2, 4))["y"].shape == (2, 4)
