@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import tritonnotes as tn
 from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.types import bool_
 
 Sample = Any
 """A `SampleInput` of torch: input, args and kwargs of one call."""
@@ -128,7 +129,72 @@ def _layer_norm(
     return tn.layer_norm(x, shape, weight, bias, eps)
 
 
+def _normalized(ours: Any) -> Callable[..., Value]:
+    """batch_norm and instance_norm; without running statistics they take those of the input."""
+
+    def call(
+        x: Value,
+        running_mean: Value | None = None,
+        running_var: Value | None = None,
+        weight: Value | None = None,
+        bias: Value | None = None,
+        training: bool = ours is tn.instance_norm,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+        use_input_stats: bool = False,
+    ) -> Value:
+        own = training or use_input_stats
+        mean, var = (None, None) if own else (running_mean, running_var)
+        return ours.apply(x, mean, var, weight, bias, training=False, eps=eps)
+
+    return call
+
+
+def _group_norm(
+    x: Value, groups: int, weight: Value | None = None, bias: Value | None = None, eps: float = 1e-5
+) -> Value:
+    return tn.group_norm(x, groups, weight, bias, eps)
+
+
+def _rms_norm(x: Value, shape: Any, weight: Value | None = None, eps: float | None = None) -> Value:
+    return tn.rms_norm(x, shape, weight, eps)
+
+
+def _spread(ours: Callable[..., Value]) -> Callable[..., Value]:
+    """var and std, which torch calls by `unbiased` too."""
+
+    def call(
+        x: Value,
+        dim: Any = None,
+        unbiased: bool | None = None,
+        keepdim: bool = False,
+        correction: float | None = None,
+    ) -> Value:
+        if isinstance(dim, bool):
+            dim, unbiased = None, dim
+        by_default = 1 if unbiased is None else int(unbiased)
+        return ours(x, dim or None if dim == () else dim, correction=by_default if correction is None else correction,
+                    keepdim=keepdim)  # fmt: skip
+
+    return call
+
+
+def _of_truths(ours: Callable[..., Value]) -> Callable[..., Value]:
+    """torch takes any number but 0 for true."""
+    return lambda *given: ours(*(x if x.dtype is bool_ else x != 0 for x in given))
+
+
 ADAPTERS: dict[str, Callable[..., Value]] = {
+    "batch_norm": _normalized(tn.batch_norm),
+    "instance_norm": _normalized(tn.instance_norm),
+    "group_norm": _group_norm,
+    "rms_norm": _rms_norm,
+    "var": _spread(tn.var),
+    "std": _spread(tn.std),
+    "logical_and": _of_truths(tn.logical_and),
+    "logical_or": _of_truths(tn.logical_or),
+    "logical_not": _of_truths(tn.logical_not),
+    "where": lambda x, condition, other: tn.where(condition, x, other),
     "linear": _linear,
     "embedding": _embedding,
     "layer_norm": _layer_norm,
@@ -172,6 +238,23 @@ OUT_OF_SCOPE: tuple[Rule, ...] = (
         "hardsigmoid",
         lambda first, args, kwargs: first.dtype == torch.float64,
         "torch's derivative of hardsigmoid is float32's 1/6 in float64 too",
+    ),
+    *(
+        Rule(
+            name,
+            lambda first, args, kwargs: bool(args or kwargs),
+            f"along an axis torch's {name} is a pair, of two tensors {name}imum; ours gives values, as torch's a{name}",
+        )
+        for name in ("max", "min")
+    ),
+    *(
+        Rule(name, lambda first, args, kwargs: first.ndim < 2, "without an axis of channels nothing is normalized")
+        for name in ("batch_norm", "instance_norm")
+    ),
+    Rule(
+        "dropout",
+        lambda first, args, kwargs: kwargs.get("training", True) and (args[0] if args else kwargs.get("p", 0.5)) > 0,
+        "torch draws its random numbers otherwise; the reference draws ours (test_dropout)",
     ),
     Rule(
         "narrow",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from .. import primitives as P
 from ..errors import ShapeError
 from ..graph import Value
@@ -41,7 +43,8 @@ def moments(x: Value, axes: tuple[int, ...]) -> tuple[Value, Value]:
     off = x - estimate
     error = P.mean(off, axes, keepdim=True)
     mean = estimate + error
-    var = P.mean(off * off, axes, keepdim=True) - error * error
+    # Where squares overflow, the variance is infinite, and not the difference of two infinities.
+    var = P.mean(off * off, axes, keepdim=True) - P.minimum(error * error, float(np.finfo(estimate.dtype.name).max))
     return mean, var
 
 
