@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .indexing import Indexing
-from .tile import Kernel, static_size
+from .tile import COL, TILE, Kernel, static_size
 
 INDENT = "    "
 
@@ -72,9 +72,12 @@ class Launcher:
         return made
 
     def num_warps(self) -> int:
-        """Warps of a program: 4, and more for long rows."""
+        """Warps of a program: 4, and more for long rows. A walk along three operands or more at once takes 8, so that
+        ptxas, which is after more programs at a time, does not spill."""
         if not self.layout.cols:
             return 4
+        if self.layout.loops_cols:
+            return 8 if sum(s.op == "load" and s.form in (TILE, COL) for s in self.kernel.steps) > 2 else 4
         return 4 if self.layout.block < 4096 else 8 if self.layout.block < 16384 else 16
 
     def signature(self) -> dict[str, str]:
