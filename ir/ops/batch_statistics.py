@@ -17,6 +17,7 @@ from .moments import (
     over_instance,
     standardize,
     standardize_gradient,
+    standardize_over_batch,
     wide,
     wide_dtype,
     with_positions,
@@ -95,7 +96,7 @@ def batch_norm(
     _check_given(running_mean, running_var)
     _check_dtypes(x, running_mean, running_var, weight, bias)
     if training or running_mean is None or running_var is None:
-        normalized, _ = standardize(x, over_batch(x), eps)
+        normalized, _ = standardize_over_batch(x, eps)
     else:
         normalized, _ = _fixed(x, running_mean, running_var, eps)
     return _scaled(normalized, weight, bias, x)
@@ -106,7 +107,7 @@ def _(d_y, y, x, running_mean, running_var, weight, bias, *, training, eps):
     axes = over_batch(x)
     uses_batch = training or running_mean is None
     if uses_batch:
-        normalized, rstd = standardize(x, axes, eps)
+        normalized, rstd = standardize_over_batch(x, eps)
     else:
         normalized, rstd = _fixed(x, running_mean, running_var, eps)
     # The sums over the batch serve twice: as gradients of bias and weight, and in that of x.

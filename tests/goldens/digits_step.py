@@ -5,7 +5,7 @@
 #     writes fc1.product
 #   fc1_ln1_relu: row, 265,728 bytes
 #     reads  fc1.product, fc1.bias, ln1.weight, ln1.bias
-#     covers fc1, ln1.sum, ln1.estimate, ln1.off, ln1.sum_1, ln1.error, ln1.mean, ln1.mul, ln1.sum_2, ln1.div, ln1.mul_1, ln1.var, ln1.centered, ln1.add, ln1.rstd, ln1.normalized, ln1.scaled, ln1, relu.lt, relu
+#     covers fc1, ln1.sum, ln1.estimate, ln1.sub, ln1.sum_1, ln1.div, ln1.mean, ln1.centered, ln1.mul, ln1.sum_2, ln1.var, ln1.add, ln1.rstd, ln1.normalized, ln1.scaled, ln1, relu.lt, relu
 #     writes ln1.mean, ln1.rstd, relu
 #   matmul_fc2_product: library, 327,680 bytes
 #     reads  relu, fc2.weight
@@ -13,7 +13,7 @@
 #     writes fc2.product
 #   fc2_to_h: row, 396,800 bytes
 #     reads  fc2.product, fc2.bias, ln2.weight, ln2.bias, relu
-#     covers fc2, ln2.sum, ln2.estimate, ln2.off, ln2.sum_1, ln2.error, ln2.mean, ln2.mul, ln2.sum_2, ln2.div, ln2.mul_1, ln2.var, ln2.centered, ln2.add, ln2.rstd, ln2.normalized, ln2.scaled, ln2, tanh, h
+#     covers fc2, ln2.sum, ln2.estimate, ln2.sub, ln2.sum_1, ln2.div, ln2.mean, ln2.centered, ln2.mul, ln2.sum_2, ln2.var, ln2.add, ln2.rstd, ln2.normalized, ln2.scaled, ln2, tanh, h
 #     writes ln2.mean, ln2.rstd, h
 #   matmul_fc3_product: library, 146,432 bytes
 #     reads  h, fc3.weight
@@ -46,7 +46,7 @@
 #     writes fc3.d_fc3_weight
 #   tanh_ln2_fc2_backward: row and column, 396,800 bytes
 #     reads  fc2.product, fc2.bias, ln2.mean, ln2.rstd, ln2.weight, ln2.bias, h.d_h
-#     covers tanh.mul, tanh.sub, ln2.d_ln2, ln2.d_normalized, ln2.sum_3, ln2.mean_d_normalized, ln2.mul_2, ln2.sum_4, ln2.projection, ln2.sub, ln2.mul_3, ln2.sub_1, ln2.d_x, ln2.d_weight, ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias
+#     covers tanh.mul, tanh.sub, ln2.d_ln2, ln2.d_normalized, ln2.sum_3, ln2.mean_d_normalized, ln2.mul_1, ln2.sum_4, ln2.projection, ln2.sub_1, ln2.mul_2, ln2.sub_2, ln2.d_x, ln2.d_weight, ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias
 #     again  fc2, ln2.centered, ln2.normalized, ln2.scaled, ln2, tanh
 #     writes ln2.d_x, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias
 #   matmul_fc2_matmul: library, 327,680 bytes
@@ -59,7 +59,7 @@
 #     writes fc2.d_fc2_weight
 #   relu_ln1_fc1_backward: row and column, 527,872 bytes
 #     reads  fc1.product, fc1.bias, ln1.mean, ln1.rstd, ln1.weight, ln1.bias, h.d_h, fc2.matmul
-#     covers relu.d_relu, relu.le, ln1.d_ln1, ln1.d_normalized, ln1.sum_3, ln1.mean_d_normalized, ln1.mul_2, ln1.sum_4, ln1.projection, ln1.sub, ln1.mul_3, ln1.sub_1, ln1.d_x, ln1.d_weight, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias
+#     covers relu.d_relu, relu.le, ln1.d_ln1, ln1.d_normalized, ln1.sum_3, ln1.mean_d_normalized, ln1.mul_1, ln1.sum_4, ln1.projection, ln1.sub_1, ln1.mul_2, ln1.sub_2, ln1.d_x, ln1.d_weight, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias
 #     again  fc1, ln1.centered, ln1.normalized, ln1.scaled, ln1
 #     writes ln1.d_x, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
 #   finish_ln2_to_fc1_backward_adam: finish, 18,432 bytes
@@ -231,11 +231,9 @@ def fc1_ln1_relu(
 
     # ln1, layer_norm: (x − mean) / √(var + eps) · weight + bias, statistics per sample over its features
     estimate = tl.sum(fc1, axis=1, keep_dims=True) / 128.0
-    off = fc1 - estimate
-    error = tl.sum(off, axis=1, keep_dims=True) / 128.0
-    mean = estimate + error
-    var = tl.sum(off * off, axis=1, keep_dims=True) / 128.0 - error * error
+    mean = estimate + tl.sum(fc1 - estimate, axis=1, keep_dims=True) / 128.0
     centered = fc1 - mean
+    var = tl.sum(centered * centered, axis=1, keep_dims=True) / 128.0
     rstd = tl.rsqrt(var + 1e-5)
     normalized = centered * rstd
     scaled = normalized * ln1_weight
@@ -289,11 +287,9 @@ def fc2_to_h(
 
     # ln2, layer_norm: (x − mean) / √(var + eps) · weight + bias, statistics per sample over its features
     estimate = tl.sum(fc2, axis=1, keep_dims=True) / 128.0
-    off = fc2 - estimate
-    error = tl.sum(off, axis=1, keep_dims=True) / 128.0
-    mean = estimate + error
-    var = tl.sum(off * off, axis=1, keep_dims=True) / 128.0 - error * error
+    mean = estimate + tl.sum(fc2 - estimate, axis=1, keep_dims=True) / 128.0
     centered = fc2 - mean
+    var = tl.sum(centered * centered, axis=1, keep_dims=True) / 128.0
     rstd = tl.rsqrt(var + 1e-5)
     normalized = centered * rstd
     scaled = normalized * ln2_weight
