@@ -60,7 +60,10 @@ def _optimal(units: Units, legality: Legality, greedy: Partition, wanted: list[G
 def _search(units: Units, legality: Legality, groups: list[Group], known: Partition) -> Found:
     def evaluate(partition: Partition) -> int:
         ordered = in_order(legality, partition)
-        return cost_of(units, legality, ordered).total if ordered is not None else known_cost
+        # The search minds what two units say of each other; that a kernel is too large only the whole of it can say.
+        if ordered is None or refusal_of(legality, ordered) is not None:
+            return known_cost
+        return cost_of(units, legality, ordered).total
 
     # A wish may make the greedy plan illegal, and leave it to the search to find one that is not.
     is_legal = refusal_of(legality, known) is None

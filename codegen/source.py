@@ -266,6 +266,8 @@ class _Writer:
             place = self.index.offset(step.attrs["address"]) or "0"
             seed, stream = step.attrs["seed"], str(step.attrs["stream"])
             return self._fill(SPELLINGS["uniform"], args, seed=seed, place=place, stream=stream), ATOM
+        if step.op == "copy":
+            return args[0]
         if step.op == "cast":
             source = self.steps[step.args[0]]
             if source.dtype is step.dtype:

@@ -404,13 +404,17 @@ def mean(x: Value, axis: int | Sequence[int] | None = None, keepdim: bool = Fals
     return sum(x, axis, keepdim) / count_along(x, axis)
 
 
+LARGEST_INDEX = 2**31 - 1
+"""No index along an axis is larger: kernels count along axes in int32."""
+
+
 def argmax(x: Value, axis: int = -1, keepdim: bool = False) -> Value:
     """The index of the largest along `axis`: NaN counts as largest, a tie goes to the lowest index, as in torch."""
     largest = max(x, axis, keepdim=True)
     index = index_along(x, axis)
     is_largest = (x == largest) | (x != x)
     size = x.shape[axis]
-    beyond = size if isinstance(size, int) else 2**63 - 1
+    beyond = size if isinstance(size, int) else LARGEST_INDEX
     return min(where(is_largest, index, beyond), axis, keepdim)
 
 

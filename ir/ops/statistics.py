@@ -306,7 +306,7 @@ def argmax(x: Value, *, dim: tuple[int, ...], keepdim: bool) -> Value:
         raise ShapeError(f"dim {dim} are some axes of {x.name!r}; take the index along one of them, or over all")
     index = _flat_index(x)
     largest = P.max(x, dim, keepdim=True)
-    return P.min(P.where((x == largest) | (x != x), index, 2**63 - 1), dim, keepdim)
+    return P.min(P.where((x == largest) | (x != x), index, P.LARGEST_INDEX), dim, keepdim)
 
 
 def _flat_index(x: Value) -> Value:
