@@ -9,24 +9,11 @@ from tritonnotes.ir.graph import Value
 
 RESERVED = frozenset(
     {"tl", "triton", "torch", "math", "float", "range", "launch", "grid", "run", "main", "t"}
-    | {
-        "row",
-        "rows",
-        "col",
-        "cols",
-        "mask",
-        "cell",
-        "offset",
-        "elements",
-        "own_row",
-        "own_cell",
-        "tile",
-        "start",
-        "first",
-    }
+    | {"row", "rows", "col", "cols", "mask", "cell", "offset", "elements"}
+    | {"own_row", "own_cell", "tile", "start", "first"}
     | {"program", "programs", "in_programs", "ROWS", "COLS", "BLOCK", "PROGRAMS", "rescale"}
     | {"sign", "expm1", "log1p", "tanh", "power", "uniform", "max_or_nan", "min_or_nan"}
-    | {"address", "numbers", "parameters", "blocks", "ALIGN", "start", "end"}
+    | {"address", "numbers", "parameters", "blocks", "ALIGN", "inside"}
     | set(keyword.kwlist)
     | set(keyword.softkwlist)
     | set(dir(builtins))

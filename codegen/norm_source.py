@@ -21,9 +21,12 @@ COLUMNS = 4
 
 _ON_ONE_BLOCK = '''\
 @triton.jit
-def squares_{dtype}(row_ptr, {scale}offset, mask, ALIGN: tl.constexpr):
+def squares_{dtype}(row_ptr, {scale}start, inside, BLOCK: tl.constexpr, ALIGN: tl.constexpr):
     """The sum of the squares of one block of a gradient."""
-    g = tl.load(address(row_ptr + 3, tl.{dtype}, ALIGN) + offset, mask=mask, other=0.0){cast}{divided}
+    g_ptr = address(row_ptr + 3, start, tl.{dtype}, ALIGN)
+    offset = tl.arange(0, BLOCK)
+    mask = offset < inside // ALIGN * ALIGN
+    g = tl.load(g_ptr + offset, mask=mask, other=0.0){cast}{divided}
     return tl.sum(g * g).to(tl.float64)
 '''
 
@@ -87,9 +90,8 @@ def _kernel(dtypes: Sequence[DType], unscales: bool) -> str:
         "program = tl.program_id(0)",
         f"row_ptr = gradients_ptr + tl.load(blocks_ptr + 2 * program) * {COLUMNS}",
         "start = tl.load(blocks_ptr + 2 * program + 1).to(tl.int64) * BLOCK",
-        "end = tl.minimum(start + BLOCK, tl.load(row_ptr))",
-        "offset = start + tl.arange(0, BLOCK)",
-        "is_wide = (tl.load(row_ptr + 1) != 0) & (end % 16 == 0)",
+        "inside = tl.minimum(tl.load(row_ptr) - start, BLOCK).to(tl.int32)",
+        "is_wide = (tl.load(row_ptr + 1) != 0) & (inside % 16 == 0)",
     ]
     scale = "grad_scale_ptr, " if unscales else ""
     if len(dtypes) > 1:
@@ -98,13 +100,13 @@ def _kernel(dtypes: Sequence[DType], unscales: bool) -> str:
         word = "" if len(dtypes) == 1 else "else:" if number == len(dtypes) - 1 else "elif" if number else "if"
         head = [] if not word else [word if word == "else:" else f"{word} kind == {number}:"]
         indent = INDENT if word else ""
-        call = f"squares = squares_{dtype}(row_ptr, {scale}offset, offset <"
+        call = f"squares = squares_{dtype}(row_ptr, {scale}start, inside, BLOCK,"
         lines += [
             *head,
             f"{indent}if is_wide:",
-            f"{indent}{INDENT}{call} tl.multiple_of(end, 16), ALIGN=16)",
+            f"{indent}{INDENT}{call} ALIGN=16)",
             f"{indent}else:",
-            f"{indent}{INDENT}{call} end, ALIGN=1)",
+            f"{indent}{INDENT}{call} ALIGN=1)",
         ]
     arguments = [f"{name}_ptr" for name in _arguments(unscales)]
     text = [

@@ -23,9 +23,10 @@ SCALARS = {GRAD_SCALE: float32, FOUND_INF: float32, CLIP_COEFFICIENT: float64}
 
 ADDRESS = '''\
 @triton.jit
-def address(cell_ptr, dtype: tl.constexpr, ALIGN: tl.constexpr):
-    """The pointer in a cell of a table, known to be a multiple of ALIGN bytes: of 16, so that accesses are as wide."""
-    return tl.multiple_of(tl.load(cell_ptr).to(tl.pointer_type(dtype)), ALIGN)
+def address(cell_ptr, start, dtype: tl.constexpr, ALIGN: tl.constexpr):
+    """Where a block starts in the tensor whose pointer is in a cell of a table. The pointer is known to be a multiple
+    of ALIGN bytes: of 16, so that accesses are as wide."""
+    return tl.multiple_of(tl.load(cell_ptr).to(tl.pointer_type(dtype)), ALIGN) + start
 '''
 
 
@@ -95,7 +96,7 @@ def _on_one_block(update: GroupUpdate, lowered: LoweredKind) -> tuple[str, froze
     for place, name in enumerate(update.tensors, ADDRESSES):
         if name in pointers:
             dtype = lowered.dtype(name, update.optimizer.state).name
-            lines.append(f"{pointers[name]} = address(row_ptr + {place}, tl.{dtype}, ALIGN)")
+            lines.append(f"{pointers[name]} = address(row_ptr + {place}, start, tl.{dtype}, ALIGN)")
     columns = list(update.columns)
     for parameter in lowered.kernel.parameters:
         if parameter.role == "scalar" and parameter.value is not None:
@@ -105,7 +106,9 @@ def _on_one_block(update: GroupUpdate, lowered: LoweredKind) -> tuple[str, froze
                 cell, stored = cell_text("numbers_ptr", columns.index(key_of(parameter.value))), float64
             cast = "" if parameter.dtype is stored else f".to(tl.{parameter.dtype})"
             lines.append(f"{parameter.name.removesuffix('_ptr')} = tl.load({cell}){cast}")
-    arguments = ["row_ptr", "numbers_ptr", *_scalars(update, lowered), "offset", "mask", "ALIGN: tl.constexpr"]
+    arguments = ["row_ptr", "numbers_ptr", *_scalars(update, lowered), "start", "inside"]
+    arguments += ["BLOCK: tl.constexpr", "ALIGN: tl.constexpr"]
+    lines += ["offset = tl.arange(0, BLOCK)", "mask = offset < inside // ALIGN * ALIGN"]
     text = [
         "@triton.jit",
         *call_lines(f"def {_function(update, lowered)}(", arguments, "):"),
@@ -136,11 +139,10 @@ def _kernel(update: GroupUpdate) -> str:
         "program = tl.program_id(0)",
         f"row_ptr = parameters_ptr + tl.load(blocks_ptr + 2 * program) * {ADDRESSES + len(update.tensors)}",
         "start = tl.load(blocks_ptr + 2 * program + 1).to(tl.int64) * BLOCK",
-        "end = tl.minimum(start + BLOCK, tl.load(row_ptr))",
-        "offset = start + tl.arange(0, BLOCK)",
+        "inside = tl.minimum(tl.load(row_ptr) - start, BLOCK).to(tl.int32)",
         f"numbers_ptr += tl.load(row_ptr + 1) * {len(update.columns)}",
         "# Sixteen bytes an access where the addresses and the end of the block allow it.",
-        "is_wide = (tl.load(row_ptr + 2) != 0) & (end % 16 == 0)",
+        "is_wide = (tl.load(row_ptr + 2) != 0) & (inside % 16 == 0)",
     ]
     if len(update.kinds) == 1:
         chosen = _calls(update, update.kinds[0])
@@ -163,13 +165,13 @@ def _kernel(update: GroupUpdate) -> str:
 
 
 def _calls(update: GroupUpdate, lowered: LoweredKind) -> list[str]:
-    given = ["row_ptr", "numbers_ptr", *_scalars(update, lowered), "offset"]
+    given = ["row_ptr", "numbers_ptr", *_scalars(update, lowered), "start", "inside", "BLOCK"]
     call = f"{_function(update, lowered)}("
     return [
         "if is_wide:",
-        *(INDENT + line for line in call_lines(call, [*given, "offset < tl.multiple_of(end, 16)", "ALIGN=16"], ")")),
+        *(INDENT + line for line in call_lines(call, [*given, "ALIGN=16"], ")")),
         "else:",
-        *(INDENT + line for line in call_lines(call, [*given, "offset < end", "ALIGN=1"], ")")),
+        *(INDENT + line for line in call_lines(call, [*given, "ALIGN=1"], ")")),
     ]
 
 

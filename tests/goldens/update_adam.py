@@ -21,24 +21,27 @@ def launch(kernel, grid, *arguments, **options):
 
 
 @triton.jit
-def address(cell_ptr, dtype: tl.constexpr, ALIGN: tl.constexpr):
-    """The pointer in a cell of a table, known to be a multiple of ALIGN bytes: of 16, so that accesses are as wide."""
-    return tl.multiple_of(tl.load(cell_ptr).to(tl.pointer_type(dtype)), ALIGN)
+def address(cell_ptr, start, dtype: tl.constexpr, ALIGN: tl.constexpr):
+    """Where a block starts in the tensor whose pointer is in a cell of a table. The pointer is known to be a multiple
+    of ALIGN bytes: of 16, so that accesses are as wide."""
+    return tl.multiple_of(tl.load(cell_ptr).to(tl.pointer_type(dtype)), ALIGN) + start
 
 
 @triton.jit
-def adam_float32(row_ptr, numbers_ptr, offset, mask, ALIGN: tl.constexpr):
+def adam_float32(row_ptr, numbers_ptr, start, inside, BLOCK: tl.constexpr, ALIGN: tl.constexpr):
     """One block of a parameter: float32."""
-    p_ptr = address(row_ptr + 4, tl.float32, ALIGN)
-    g_ptr = address(row_ptr + 5, tl.float32, ALIGN)
-    exp_avg_ptr = address(row_ptr + 6, tl.float32, ALIGN)
-    exp_avg_sq_ptr = address(row_ptr + 7, tl.float32, ALIGN)
+    p_ptr = address(row_ptr + 4, start, tl.float32, ALIGN)
+    g_ptr = address(row_ptr + 5, start, tl.float32, ALIGN)
+    exp_avg_ptr = address(row_ptr + 6, start, tl.float32, ALIGN)
+    exp_avg_sq_ptr = address(row_ptr + 7, start, tl.float32, ALIGN)
     one_minus_beta1 = tl.load(numbers_ptr).to(tl.float32)
     beta2 = tl.load(numbers_ptr + 1).to(tl.float32)
     one_minus_beta2 = tl.load(numbers_ptr + 2).to(tl.float32)
     step_size = tl.load(numbers_ptr + 3).to(tl.float32)
     root_correction = tl.load(numbers_ptr + 4).to(tl.float32)
     eps = tl.load(numbers_ptr + 5).to(tl.float32)
+    offset = tl.arange(0, BLOCK)
+    mask = offset < inside // ALIGN * ALIGN
 
     g = tl.load(g_ptr + offset, mask=mask)
     exp_avg = tl.load(exp_avg_ptr + offset, mask=mask)
@@ -58,18 +61,22 @@ def adam_float32(row_ptr, numbers_ptr, offset, mask, ALIGN: tl.constexpr):
 
 
 @triton.jit
-def adam_bfloat16_float32_state(row_ptr, numbers_ptr, offset, mask, ALIGN: tl.constexpr):
+def adam_bfloat16_float32_state(
+    row_ptr, numbers_ptr, start, inside, BLOCK: tl.constexpr, ALIGN: tl.constexpr,
+):
     """One block of a parameter: bfloat16, float32 state."""
-    p_ptr = address(row_ptr + 4, tl.bfloat16, ALIGN)
-    g_ptr = address(row_ptr + 5, tl.bfloat16, ALIGN)
-    exp_avg_ptr = address(row_ptr + 6, tl.float32, ALIGN)
-    exp_avg_sq_ptr = address(row_ptr + 7, tl.float32, ALIGN)
+    p_ptr = address(row_ptr + 4, start, tl.bfloat16, ALIGN)
+    g_ptr = address(row_ptr + 5, start, tl.bfloat16, ALIGN)
+    exp_avg_ptr = address(row_ptr + 6, start, tl.float32, ALIGN)
+    exp_avg_sq_ptr = address(row_ptr + 7, start, tl.float32, ALIGN)
     one_minus_beta1 = tl.load(numbers_ptr).to(tl.float32)
     beta2 = tl.load(numbers_ptr + 1).to(tl.float32)
     one_minus_beta2 = tl.load(numbers_ptr + 2).to(tl.float32)
     step_size = tl.load(numbers_ptr + 3).to(tl.float32)
     root_correction = tl.load(numbers_ptr + 4).to(tl.float32)
     eps = tl.load(numbers_ptr + 5).to(tl.float32)
+    offset = tl.arange(0, BLOCK)
+    mask = offset < inside // ALIGN * ALIGN
 
     g = tl.load(g_ptr + offset, mask=mask).to(tl.float32)
     exp_avg = tl.load(exp_avg_ptr + offset, mask=mask)
@@ -96,22 +103,21 @@ def update_adam(parameters_ptr, blocks_ptr, numbers_ptr, BLOCK: tl.constexpr):
     program = tl.program_id(0)
     row_ptr = parameters_ptr + tl.load(blocks_ptr + 2 * program) * 8
     start = tl.load(blocks_ptr + 2 * program + 1).to(tl.int64) * BLOCK
-    end = tl.minimum(start + BLOCK, tl.load(row_ptr))
-    offset = start + tl.arange(0, BLOCK)
+    inside = tl.minimum(tl.load(row_ptr) - start, BLOCK).to(tl.int32)
     numbers_ptr += tl.load(row_ptr + 1) * 6
     # Sixteen bytes an access where the addresses and the end of the block allow it.
-    is_wide = (tl.load(row_ptr + 2) != 0) & (end % 16 == 0)
+    is_wide = (tl.load(row_ptr + 2) != 0) & (inside % 16 == 0)
     kind = tl.load(row_ptr + 3)
     if kind == 0:
         if is_wide:
-            adam_float32(row_ptr, numbers_ptr, offset, offset < tl.multiple_of(end, 16), ALIGN=16)
+            adam_float32(row_ptr, numbers_ptr, start, inside, BLOCK, ALIGN=16)
         else:
-            adam_float32(row_ptr, numbers_ptr, offset, offset < end, ALIGN=1)
+            adam_float32(row_ptr, numbers_ptr, start, inside, BLOCK, ALIGN=1)
     else:
         if is_wide:
-            adam_bfloat16_float32_state(row_ptr, numbers_ptr, offset, offset < tl.multiple_of(end, 16), ALIGN=16)
+            adam_bfloat16_float32_state(row_ptr, numbers_ptr, start, inside, BLOCK, ALIGN=16)
         else:
-            adam_bfloat16_float32_state(row_ptr, numbers_ptr, offset, offset < end, ALIGN=1)
+            adam_bfloat16_float32_state(row_ptr, numbers_ptr, start, inside, BLOCK, ALIGN=1)
 
 
 def number_row(lr, beta1, beta2, eps, step):
