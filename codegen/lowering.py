@@ -482,7 +482,7 @@ class _Lowering:
             "minimum",
             "copy",
         ):
-            strong = [a.dtype for a in args if a.op != "number" and a.dtype is not bool_]
+            strong = [a.dtype for a in args if (a.op != "number" or a.dtype is int32) and a.dtype is not bool_]
             # Indices are int32 in a kernel, and so is what is chosen among them.
             return int32 if strong and all(d is int32 for d in strong) else int64
         return dtype

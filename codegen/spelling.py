@@ -160,9 +160,10 @@ def power(base, exponent):
 @triton.jit
 def uniform(seed, place, stream: tl.constexpr):
     """A number in [0, 1) for each place: Philox 4x32-10 of the counter (place, stream); tl.rand, for stream 0."""
-    place = tl.cast(place, tl.uint64)
-    low = place.to(tl.uint32)
-    word, _, _, _ = tl.philox(seed, low, (place >> 32).to(tl.uint32), low * 0 + stream, low * 0)
+    wide = tl.cast(place, tl.uint64)
+    low = wide.to(tl.uint32)
+    zero = tl.zeros_like(low)
+    word, _, _, _ = tl.philox(seed, low, (wide >> 32).to(tl.uint32), zero + stream, zero)
     return tl.uint_to_uniform_float(word)
 ''',
     "max_or_nan": '''\

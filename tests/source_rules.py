@@ -165,8 +165,9 @@ def _overwritten(body: list[ast.stmt], known: set[str]) -> Iterator[str]:
 
 
 def _targets(statement: ast.stmt) -> list[str]:
+    """The names that a statement assigns; `_` is what is unpacked and left."""
     if isinstance(statement, ast.Assign):
-        return [n.id for t in statement.targets for n in ast.walk(t) if isinstance(n, ast.Name)]
+        return [n.id for t in statement.targets for n in ast.walk(t) if isinstance(n, ast.Name) and n.id != "_"]
     if isinstance(statement, ast.For):
         return [n.id for n in ast.walk(statement.target) if isinstance(n, ast.Name)]
     return []

@@ -44,7 +44,9 @@ def judged(call: Call, redraw: Callable[[int], Call]) -> list[str]:
         assert len(ours) == len(by_torch)
         for place, results in enumerate(zip(ours, by_torch, exact, strict=True)):
             found = compare(*(r.cpu() for r in results))
-            if not found.ok and not lucky(found, place, redraw):
+            # For float64 eager is its own oracle: what cancels to nothing is as exact as the numbers it is made of.
+            cancels = found.dtype == "float64" and found.special and found.max_error <= 1e-11
+            if not (found.ok or cancels) and not lucky(found, place, redraw):
                 wrong.append(f"{who}, {'result' if place == 0 else f'gradient {place - 1}'}: {found}")
     return wrong
 

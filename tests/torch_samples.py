@@ -251,6 +251,14 @@ OUT_OF_SCOPE: tuple[Rule, ...] = (
         Rule(name, lambda first, args, kwargs: first.ndim < 2, "without an axis of channels nothing is normalized")
         for name in ("batch_norm", "instance_norm")
     ),
+    *(
+        Rule(
+            name,
+            lambda first, args, kwargs: not all(isinstance(x, Tensor) for x in (first, *args)),
+            "a number may stand on either side, as it may beside an operator",
+        )  # fmt: skip
+        for name in ("eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum")
+    ),
     Rule(
         "dropout",
         lambda first, args, kwargs: kwargs.get("training", True) and (args[0] if args else kwargs.get("p", 0.5)) > 0,

@@ -43,6 +43,13 @@ def _norm_slope(x: Value, norm: Value, axes: tuple[int, ...], p: float) -> Value
     return P.where(x == 0, 0, P.sign(x) * (P.abs(x) / norm) ** (p - 1))
 
 
+def _axes(x: Value, dim: tuple) -> tuple[int, ...]:
+    """The axes as reductions take them: none for a 0-dim value, along which torch takes dim 0 and −1."""
+    if not x.shape and set(dim) <= {0, -1}:
+        return ()
+    return normalize_axes(dim, len(x.shape), "normalize")
+
+
 @op(
     domain={"x": (-10, 10)},
     note=Note(
@@ -57,7 +64,7 @@ def _norm_slope(x: Value, norm: Value, axes: tuple[int, ...], p: float) -> Value
 def normalize(x: Value, *, p: float, dim: tuple, eps: float) -> Value:
     """x / max(‖x‖ₚ, eps)"""
     needs_float(x)
-    norm = _lp_norm(x, normalize_axes(dim, len(x.shape), "normalize"), p)
+    norm = _lp_norm(x, _axes(x, dim), p)
     normalized = x / P.maximum(norm, eps)
     return P.cast(normalized, x.dtype)
 
@@ -67,7 +74,7 @@ normalize.sample = lambda graph, shape, dtype: normalize(graph.input("x", (*shap
 
 @normalize.gradient
 def _(d_y, y, x, *, p, dim, eps):
-    axes = normalize_axes(dim, len(x.shape), "normalize")
+    axes = _axes(x, dim)
     d_y, x = wide(d_y), wide(x)
     norm = _lp_norm(x, axes, p)
     length = P.maximum(norm, eps)
