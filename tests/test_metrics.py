@@ -20,6 +20,7 @@ from sklearn import metrics as sk
 from test_op_edges import BATCH, INF, NAN, graph_of
 
 import tritonnotes as tn
+from tritonnotes.codegen.fusion import MAX_UNITS
 from tritonnotes.codegen.plan import FusionPlan, make_plan
 from tritonnotes.codegen.units import memory_of
 from tritonnotes.ir import Graph, Value
@@ -456,3 +457,8 @@ def test_names_of_metrics_reach_the_kernel() -> None:
     source = tn.compile(graph).source
     for line in ("is_hit = is_predicted & is_true", "# f1: 2 · hits / (predicted + true)"):
         assert line in source
+
+
+def test_more_primitives_than_one_kernel_takes_are_planned_by_the_search_too() -> None:
+    model = tn.compile(binary("float32", "float32"), fusion="optimal")
+    assert max(len(kernel.units) for kernel in model.plan.launches) <= MAX_UNITS < len(model.plan.units.units)
