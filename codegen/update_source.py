@@ -24,8 +24,8 @@ SCALARS = {GRAD_SCALE: float32, FOUND_INF: float32, CLIP_COEFFICIENT: float64}
 ADDRESS = '''\
 @triton.jit
 def address(cell_ptr, start, dtype: tl.constexpr, ALIGN: tl.constexpr):
-    """Where a block starts in the tensor whose pointer is in a cell of a table. The pointer is known to be a multiple
-    of ALIGN bytes: of 16, so that accesses are as wide."""
+    """Where a block starts in the tensor that a cell of a table points to. The pointer is known to be a multiple of
+    ALIGN bytes: of 16, so that accesses are as wide."""
     return tl.multiple_of(tl.load(cell_ptr).to(tl.pointer_type(dtype)), ALIGN) + start
 '''
 

@@ -156,3 +156,23 @@ def tensors_of(optimizer: torch.optim.Optimizer, params: Sequence[Tensor]) -> di
 def assert_ok(judged: Sequence[Judged]) -> None:
     bad = [str(j) for j in judged if not j.ok]
     assert not bad, "\n".join(bad)
+
+
+def table() -> Iterable[str]:
+    """The lines of a Markdown table: the worst error of every class over its options, beside torch's own."""
+    yield "| class | options | steps | " + " | ".join(str(d).removeprefix("torch.") for d in DTYPES) + " |"
+    yield "|---|---|---|" + "---|" * len(DTYPES)
+    for name, options in OPTIONS.items():
+        for steps in (7, 200):
+            cells = []
+            for dtype in DTYPES:
+                judged = [j for how in options for j in judge((name, how), dtype, steps, shapes=((257,),))]
+                assert all(j.ok for j in judged), (name, dtype, steps)
+                mine, theirs = max(j.ulps for j in judged), max(j.eager_ulps for j in judged)
+                cells.append(f"{mine:.1f} ({theirs:.1f})")
+            yield f"| {name} | {len(options)} | {steps} | {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    for line in table():
+        print(line, flush=True)

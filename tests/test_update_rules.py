@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -349,3 +350,12 @@ def test_step_with_numbers_beside_its_state_resumes_bit_for_bit() -> None:
     assert two.numbers == one.numbers != {"mu_product": 1.0}
     one(**feeds), two(**feeds)
     assert torch.equal(one.model.state_dict()["weight"], two.model.state_dict()["weight"])
+
+
+def test_documentation_says_of_every_rule_what_its_note_says() -> None:
+    said = (Path(__file__).parents[1] / "docs" / "optimizers.md").read_text()
+    for name, rule in UPDATE_RULES.items():
+        if not rule.custom:
+            assert rule.note is not None
+            for line in (f"**{name}**", rule.note.formula, rule.note.strengths, rule.note.weaknesses, rule.note.use):
+                assert line in said, f"{name}: {line}"

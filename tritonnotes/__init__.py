@@ -1,5 +1,6 @@
 """Small models as graphs, differentiated, fused and written as Triton kernels that one can read."""
 
+from . import optim
 from .accumulator import MetricAccumulator
 from .check import Certificate, check
 from .compile import compile, compile_step
@@ -217,6 +218,7 @@ __all__ = [
     "nll_loss",
     "normalize",
     "op",
+    "optim",
     "perceptron_loss",
     "permute",
     "poisson_nll_loss",
