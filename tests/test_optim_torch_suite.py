@@ -20,7 +20,12 @@ from tritonnotes.runtime import pick_device
 
 DEVICE = pick_device()
 INFOS: dict[str, OptimizerInfo] = {info.name: info for info in optim_db if hasattr(optim, info.name)}
-DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+DTYPES = [
+    torch.float32,
+    torch.bfloat16,
+    pytest.param(torch.float64, marks=pytest.mark.slow),
+    pytest.param(torch.float16, marks=pytest.mark.slow),
+]
 every_class = pytest.mark.parametrize("name", INFOS)
 
 

@@ -32,7 +32,7 @@ RULES: dict[str, dict[str, Any]] = {
 }
 OWN: dict[str, Optimizer] = {
     "momentum": tn.momentum(lr=0.1),
-    "lion": tn.lion(lr=1e-3, weight_decay=0.1),
+    "lion": tn.lion(lr=3e-3, weight_decay=0.1),
     "adam then ema": tn.ema(tn.adam(lr=3e-3)),
     "clipped sgd": tn.clip(tn.sgd(lr=0.5, momentum=0.9), max_value=0.1),
 }

@@ -89,9 +89,9 @@ def make(case: tuple[str, dict[str, Any]]) -> Optimizer:
     return getattr(optimizers, case[0])(**case[1])
 
 
-def gradients(shape: tuple[int, ...] = (3, 4), steps: int = STEPS) -> list[Tensor]:
+def gradients(shape: tuple[int, ...] = (3, 4)) -> list[Tensor]:
     generator = torch.Generator().manual_seed(2)
-    return [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(steps)]
+    return [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(STEPS)]
 
 
 def first_parameter(shape: tuple[int, ...] = (3, 4)) -> Tensor:
@@ -142,11 +142,11 @@ def by_torch(case: tuple[str, dict[str, Any]], p: Tensor, all_g: list[Tensor]) -
     return history
 
 
-def assert_histories_agree(got: History, want: History, rtol: float = 1e-12) -> None:
+def assert_histories_agree(got: History, want: History) -> None:
     for step, (mine, theirs) in enumerate(zip(got, want, strict=True), 1):
         assert mine.keys() == theirs.keys(), f"step {step}"
         for name in mine:
-            np.testing.assert_allclose(mine[name], theirs[name], rtol, 1e-14, err_msg=f"step {step}, {name}")
+            np.testing.assert_allclose(mine[name], theirs[name], 1e-12, 1e-14, err_msg=f"step {step}, {name}")
 
 
 @against_torch
@@ -162,14 +162,6 @@ def test_formula_agrees_with_plain_torch_reference(case: Any) -> None:
     assert_histories_agree(
         by_formula(optimizer, first_parameter(), gradients()), by_reference(optimizer, first_parameter(), gradients())
     )
-
-
-@pytest.mark.slow
-@against_torch
-def test_two_hundred_steps_stay_with_torch(case: Any) -> None:
-    p, all_g = first_parameter((5,)), gradients((5,), 200)
-    # Centred variances cancel, and the signs of small differences last: rounding grows with the steps.
-    assert_histories_agree(by_formula(make(case), p, all_g)[-1:], by_torch(case, p, all_g)[-1:], rtol=1e-9)
 
 
 def test_every_rule_is_covered_here() -> None:
@@ -210,7 +202,7 @@ def test_momentum_in_the_notes_form_is_torchs_until_the_rate_changes() -> None:
         {"p": np.ones(3), **dict.fromkeys(o.state, np.zeros(3))} for o in (tn.momentum(), tn.sgd(momentum=0.9))
     ]
     gaps = []
-    for step, g in enumerate(gradients((3,), 6), 1):
+    for step, g in enumerate(gradients((3,)), 1):
         numbers = {"lr": 0.1 if step <= 3 else 0.01, "momentum": 0.9, "step": step}
         for i, graph in enumerate(graphs):
             scalars = {v.name: numbers[v.name.rpartition(".")[2]] for v in graph.leaves("scalar")}

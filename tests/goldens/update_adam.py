@@ -5,6 +5,7 @@
 #     bfloat16, float32 state: 22 bytes an element
 #
 # adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+# Part of the formula here: weight_decay = 0.0
 
 import math
 
@@ -33,26 +34,24 @@ def adam_float32(row_ptr, numbers_ptr, start, inside, BLOCK: tl.constexpr, ALIGN
     g_ptr = address(row_ptr + 5, start, tl.float32, ALIGN)
     exp_avg_ptr = address(row_ptr + 6, start, tl.float32, ALIGN)
     exp_avg_sq_ptr = address(row_ptr + 7, start, tl.float32, ALIGN)
-    weight_decay = tl.load(numbers_ptr).to(tl.float32)
-    one_minus_beta1 = tl.load(numbers_ptr + 1).to(tl.float32)
-    beta2 = tl.load(numbers_ptr + 2).to(tl.float32)
-    one_minus_beta2 = tl.load(numbers_ptr + 3).to(tl.float32)
-    step_size = tl.load(numbers_ptr + 4).to(tl.float32)
-    root_correction = tl.load(numbers_ptr + 5).to(tl.float32)
-    eps = tl.load(numbers_ptr + 6).to(tl.float32)
+    one_minus_beta1 = tl.load(numbers_ptr).to(tl.float32)
+    beta2 = tl.load(numbers_ptr + 1).to(tl.float32)
+    one_minus_beta2 = tl.load(numbers_ptr + 2).to(tl.float32)
+    step_size = tl.load(numbers_ptr + 3).to(tl.float32)
+    root_correction = tl.load(numbers_ptr + 4).to(tl.float32)
+    eps = tl.load(numbers_ptr + 5).to(tl.float32)
     offset = tl.arange(0, BLOCK)
     mask = offset < inside // ALIGN * ALIGN
 
-    p = tl.load(p_ptr + offset, mask=mask)
     g = tl.load(g_ptr + offset, mask=mask)
     exp_avg = tl.load(exp_avg_ptr + offset, mask=mask)
     exp_avg_sq = tl.load(exp_avg_sq_ptr + offset, mask=mask)
+    p = tl.load(p_ptr + offset, mask=mask)
 
     # update of p, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 − β₁ᵗ), v̂
     # = v / (1 − β₂ᵗ)
-    gradient = g + weight_decay * p
-    mean = exp_avg + one_minus_beta1 * (gradient - exp_avg)
-    mean_square = beta2 * exp_avg_sq + one_minus_beta2 * gradient * gradient
+    mean = exp_avg + one_minus_beta1 * (g - exp_avg)
+    mean_square = beta2 * exp_avg_sq + one_minus_beta2 * g * g
     denominator = tl.sqrt(mean_square) / root_correction + eps
     updated = p - step_size * mean / denominator
 
@@ -70,26 +69,24 @@ def adam_bfloat16_float32_state(
     g_ptr = address(row_ptr + 5, start, tl.bfloat16, ALIGN)
     exp_avg_ptr = address(row_ptr + 6, start, tl.float32, ALIGN)
     exp_avg_sq_ptr = address(row_ptr + 7, start, tl.float32, ALIGN)
-    weight_decay = tl.load(numbers_ptr).to(tl.float32)
-    one_minus_beta1 = tl.load(numbers_ptr + 1).to(tl.float32)
-    beta2 = tl.load(numbers_ptr + 2).to(tl.float32)
-    one_minus_beta2 = tl.load(numbers_ptr + 3).to(tl.float32)
-    step_size = tl.load(numbers_ptr + 4).to(tl.float32)
-    root_correction = tl.load(numbers_ptr + 5).to(tl.float32)
-    eps = tl.load(numbers_ptr + 6).to(tl.float32)
+    one_minus_beta1 = tl.load(numbers_ptr).to(tl.float32)
+    beta2 = tl.load(numbers_ptr + 1).to(tl.float32)
+    one_minus_beta2 = tl.load(numbers_ptr + 2).to(tl.float32)
+    step_size = tl.load(numbers_ptr + 3).to(tl.float32)
+    root_correction = tl.load(numbers_ptr + 4).to(tl.float32)
+    eps = tl.load(numbers_ptr + 5).to(tl.float32)
     offset = tl.arange(0, BLOCK)
     mask = offset < inside // ALIGN * ALIGN
 
-    p = tl.load(p_ptr + offset, mask=mask).to(tl.float32)
     g = tl.load(g_ptr + offset, mask=mask).to(tl.float32)
     exp_avg = tl.load(exp_avg_ptr + offset, mask=mask)
     exp_avg_sq = tl.load(exp_avg_sq_ptr + offset, mask=mask)
+    p = tl.load(p_ptr + offset, mask=mask).to(tl.float32)
 
     # update of p, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 − β₁ᵗ), v̂
     # = v / (1 − β₂ᵗ)
-    gradient = g + weight_decay * p
-    mean = exp_avg + one_minus_beta1 * (gradient - exp_avg)
-    mean_square = beta2 * exp_avg_sq + one_minus_beta2 * gradient * gradient
+    mean = exp_avg + one_minus_beta1 * (g - exp_avg)
+    mean_square = beta2 * exp_avg_sq + one_minus_beta2 * g * g
     denominator = tl.sqrt(mean_square) / root_correction + eps
     updated = p - step_size * mean / denominator
 
@@ -107,7 +104,7 @@ def update_adam(parameters_ptr, blocks_ptr, numbers_ptr, BLOCK: tl.constexpr):
     row_ptr = parameters_ptr + tl.load(blocks_ptr + 2 * program) * 8
     start = tl.load(blocks_ptr + 2 * program + 1).to(tl.int64) * BLOCK
     inside = tl.minimum(tl.load(row_ptr) - start, BLOCK).to(tl.int32)
-    numbers_ptr += tl.load(row_ptr + 1) * 7
+    numbers_ptr += tl.load(row_ptr + 1) * 6
     # Sixteen bytes an access where the addresses and the end of the block allow it.
     is_wide = (tl.load(row_ptr + 2) != 0) & (inside % 16 == 0)
     kind = tl.load(row_ptr + 3)
@@ -123,14 +120,13 @@ def update_adam(parameters_ptr, blocks_ptr, numbers_ptr, BLOCK: tl.constexpr):
             adam_bfloat16_float32_state(row_ptr, numbers_ptr, start, inside, BLOCK, ALIGN=1)
 
 
-def number_row(lr, beta1, beta2, eps, weight_decay, step):
-    """A row of `numbers`, in float64: weight_decay, one_minus_beta1, beta2, one_minus_beta2, step_size,
-    root_correction, eps."""
+def number_row(lr, beta1, beta2, eps, step):
+    """A row of `numbers`, in float64: one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps."""
     one_minus_beta1 = 1.0 - beta1
     one_minus_beta2 = 1.0 - beta2
     step_size = lr / (1.0 - beta1**step)
     root_correction = math.sqrt(1.0 - beta2**step)
-    return [weight_decay, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps]
+    return [one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps]
 
 
 def run(parameters, blocks, numbers, BLOCK=1024):
@@ -153,7 +149,7 @@ def main():
     parameters = torch.tensor(rows, device=device)
     cuts = [(i, cut) for i, size in enumerate(sizes) for cut in range(triton.cdiv(size, 1024))]
     blocks = torch.tensor(cuts, dtype=torch.int32, device=device)
-    numbers = torch.tensor([number_row(0.5, 0.5, 0.5, 0.5, 0.5, 0.5)], dtype=torch.float64, device=device)
+    numbers = torch.tensor([number_row(0.5, 0.5, 0.5, 0.5, 0.5)], dtype=torch.float64, device=device)
     run(parameters, blocks, numbers)
     for size, each in zip(sizes, tensors):
         print(f"{size} numbers: mean {each[0].double().mean().item():.6g}")
