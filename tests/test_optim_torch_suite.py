@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
+import weakref
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch_judges import OptimizerErrorEnum, OptimizerInfo, optim_db
 
 from tritonnotes import optim
+from tritonnotes.codegen.update_kernel import ALIGNED
 from tritonnotes.ir.errors import TritonNotesError
 from tritonnotes.runtime import pick_device
 
@@ -462,6 +464,88 @@ def test_tensors_that_moved_are_found_again(name: str) -> None:
                     state[key] = value.clone()
     run(made, seed=9)
     agree(made)
+
+
+@every_class
+def test_state_that_a_user_resets_or_rewinds_is_noticed(name: str) -> None:
+    made = pair(name, simple, **({"momentum": 0.9} if name == "SGD" else {}))
+    run(made)
+    for params, optimizer in made:
+        if name != "Adagrad":  # whose first state is made with the optimizer
+            del optimizer.state[params[0]]
+        for key, value in optimizer.state[params[1]].items():
+            value.fill_(3.0 if key == "step" else 0.5)
+    run(made, seed=5)
+    agree(made)
+    for _, optimizer in made:
+        optimizer.state.clear()
+    run(made, seed=9)
+    agree(made)
+
+
+@every_class
+def test_layout_that_changes_at_one_address_is_noticed(name: str) -> None:
+    """The square parameter is turned round in place, and a gradient comes back transposed in the same memory."""
+
+    def make() -> list[Tensor]:
+        torch.manual_seed(1)
+        return [
+            torch.randn(4, 4, device=DEVICE, requires_grad=True),
+            torch.randn(4, 4, device=DEVICE, requires_grad=True),
+        ]
+
+    made = pair(name, make)
+    memory = [torch.zeros(2, 4, 4, device=DEVICE) for _ in made]
+    for step in range(4):
+        for (params, optimizer), held in zip(made, memory, strict=True):
+            held.copy_(torch.randn(2, 4, 4, generator=torch.Generator().manual_seed(step)))
+            if step == 2:
+                params[1].data = params[1].detach().t()
+                for key, value in optimizer.state[params[1]].items():
+                    if key != "step" and value.ndim == 2:
+                        optimizer.state[params[1]][key] = value.t()
+            for p, g in zip(params, held, strict=True):
+                p.grad = g.t() if step % 2 else g
+            optimizer.step()
+    agree(made)
+
+
+@every_class
+def test_gradients_are_not_kept_alive(name: str) -> None:
+    params = simple()
+    optimizer = getattr(optim, name)(params, max_norm=1.0)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    held = [weakref.ref(p.grad) for p in params]
+    optimizer.step()
+    optimizer.zero_grad()
+    assert not any(ref() is not None for ref in held)
+
+
+@every_class
+def test_parameters_in_lists_of_their_own_and_in_one_step_to_the_same_bits(name: str) -> None:
+    together, apart = simple(), simple()
+    optimizers = [getattr(optim, name)(together), *(getattr(optim, name)([p]) for p in apart)]
+    for step in range(3):
+        for p, q in zip(together, apart, strict=True):
+            p.grad = torch.randn(p.shape, generator=torch.Generator().manual_seed(step)).to(p.device)
+            q.grad = p.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(together, apart, strict=True))
+
+
+def test_only_parameters_that_start_at_multiples_of_sixteen_move_sixteen_bytes_at_once() -> None:
+    whole = torch.zeros(32, device=DEVICE)
+    params = [whole[:9].detach(), whole[9:13].detach(), whole[16:].detach()]
+    optimizer = optim.SGD([p.requires_grad_() for p in params], momentum=0.9)
+    for p in params:
+        p.grad = torch.ones_like(p)
+    optimizer.step()
+    plan = optimizer._gathered[0].works[0].plan
+    assert plan is not None
+    aligned = [all(t.data_ptr() % 16 == 0 for t in (p, p.grad, optimizer.state[p]["momentum_buffer"])) for p in params]
+    assert plan.parameters[:, ALIGNED].bool().tolist() == aligned and not aligned[1]
 
 
 def test_dtype_without_kernels_is_named() -> None:

@@ -113,8 +113,8 @@ def test_bytes_that_programs_touch_are_those_that_are_said(name: str, counted: d
     for p in params:
         p.grad = torch.ones_like(p)
     optimizer.step()
-    plan = next(iter(optimizer._plans.values()))
-    assert counted["bytes"] == 1320 * plan.update.bytes_moved(plan.update.kinds[0])
+    update = optimizer._gathered[0].works[0].plan.update
+    assert counted["bytes"] == 1320 * update.bytes_moved(update.kinds[0])
 
 
 @pytest.mark.parametrize("count", [1, 64, 1000, pytest.param(10_000, marks=pytest.mark.slow)])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import fields
+from functools import lru_cache
 from itertools import chain
 from typing import Any, ClassVar
 
@@ -15,13 +16,13 @@ from .. import optimizers
 from ..ir.errors import DeclarationError, FeedError
 from ..ir.registry import Optimizer
 from ..ir.update import CLIP_COEFFICIENT, FOUND_INF, GRAD_SCALE, Extras
-from .counting import CountPlan, make_count_plan
+from .counting import make_count_plan
 from .launching import formula_of
 from .norm import NormPlan, make_norm_plan, norm_key
-from .plan import LaunchPlan, make_plan, plan_key
+from .plan import make_plan, places
 from .state import FusedOptions, complete_state, restore_dtypes
 from .tables import is_dense, real
-from .work import Work
+from .work import Gathered, Work, gather
 
 SETTINGS_OF = {"betas": ("beta1", "beta2")}
 """Options that hold several of a rule's hyperparameters; all others bear their names."""
@@ -88,6 +89,14 @@ class UpdateOptimizer(torch.optim.Optimizer):
         saved = {p: state_dict["state"].get(i, {}) for i, p in zip(ids, params, strict=True)}
         self._restore_dtypes(saved)
 
+    def state_dict(self) -> dict[str, Any]:
+        """As torch's. Counts that share memory here are given one by one."""
+        made = super().state_dict()
+        for i, state in made["state"].items():
+            counts = {n: t.clone() for n, t in state.items() if isinstance(t, Tensor) and t._base is not None}
+            made["state"][i] = {**state, **{n: t for n, t in counts.items() if t.ndim == 0}}
+        return made
+
     def __getstate__(self) -> dict[str, Any]:
         kept = ("_fused_options", "_step_supports_amp_scaling")
         return {**super().__getstate__(), **{n: vars(self)[n] for n in kept if n in vars(self)}}
@@ -105,50 +114,44 @@ class UpdateOptimizer(torch.optim.Optimizer):
             if found_inf.item():
                 return
             found_inf = None
-        sparse: list[tuple[dict[str, Any], list[Tensor]]] = []
-        works = [work for i, group in enumerate(self.param_groups) for work in self._gather(i, group, sparse)]
+        gathered = [self._gather(i, group) for i, group in enumerate(self.param_groups)]
+        works = [work for each in gathered for work in each.works]
         scalars = {GRAD_SCALE: grad_scale, FOUND_INF: found_inf, CLIP_COEFFICIENT: self._clip(works, grad_scale)}
         for work in works:
             self._launch(work, {name: t.to(work.device) for name, t in scalars.items() if t is not None})
+            work.gradients = []  # lest they outlive zero_grad
+        sparse = [(group, each.sparse) for group, each in zip(self.param_groups, gathered, strict=True) if each.sparse]
         if sparse:
             self._sparse_step(sparse)
 
-    def _gather(self, index: int, group: dict[str, Any], sparse: list[Any]) -> Iterable[Work]:
-        """The work in a group, one for each device. Sparse gradients are put aside, None ones skipped."""
-        fused = self._fused_options
-        optimizer, on_device = self._declared(index, group)
-        counts = self.counts_steps and _is_on_device(group)
-        works: dict[torch.device, Work] = {}
-        left = []
-        for p in group["params"]:
-            g = p.grad
-            if g is None:
-                continue
-            if g.is_sparse:
-                self._check_sparse()
-                left.append(p)
-                continue
-            work = works.get(p.device)
-            if work is None:
-                works[p.device] = work = Work(index, optimizer, on_device, counts)
-            # Torch's SGD leaves no trace of a parameter without momentum, and so does this one.
-            state = self.state[p] if self.counts_steps or optimizer.state or fused.has_master(p) else {}
-            fresh = complete_state(state, p, optimizer, fused, counts=self.counts_steps, on_device=counts)
-            work.params.append(p)
-            work.gradients.append(g)
-            work.states.append(state)
-            work.fresh.append(fresh)
-        if left:
-            sparse.append((group, left))
-        return works.values()
+    def _gather(self, index: int, group: dict[str, Any]) -> Gathered:
+        """The work in a group: that of the last step where nothing has changed."""
+        optimizer, on_device, formula = self._declared(index, group)
+        fused, counts = self._fused_options, self.counts_steps and _is_on_device(group)
+        found = self._gathered.get(index)
+        if found is None or not found.holds((formula, counts), group["params"], self.state):
+
+            def complete(p: Tensor) -> tuple[dict[str, Any], bool]:
+                # Torch's SGD leaves no trace of a parameter without momentum, and so does this one.
+                state = self.state[p] if self.counts_steps or optimizer.state or fused.has_master(p) else {}
+                is_fresh = complete_state(state, p, optimizer, fused, counts=self.counts_steps, on_device=counts)
+                return state, is_fresh
+
+            if self.refuses_sparse and any(p.grad is not None and p.grad.is_sparse for p in group["params"]):
+                raise RuntimeError(self.refuses_sparse.format(name=type(self).__name__))
+            found = gather(group["params"], (formula, counts), lambda: Work(optimizer, counts), complete)
+            self._gathered[index] = found
+        for work in found.works:
+            work.optimizer, work.on_device = optimizer, on_device
+        return found
 
     def _clip(self, works: list[Work], grad_scale: Tensor | None) -> Tensor | None:
         """What brings the norm of all gradients down to `max_norm`; None where that is not asked for."""
         max_norm = self._fused_options.max_norm
-        gradients = [real(g.detach()) for work in works for g in work.gradients]
-        gradients = [g if is_dense(g) else g.contiguous() for g in gradients]
-        if max_norm is None or not gradients:
+        if max_norm is None or not works:
             return None
+        gradients = [real(g) for work in works for g in work.gradients]
+        gradients = [g if is_dense(g) else g.contiguous() for g in gradients]
         key = norm_key(gradients, grad_scale is not None)
         if self._norm is None or self._norm.key != key:
             self._norm = make_norm_plan(key, gradients, grad_scale is not None)
@@ -165,37 +168,28 @@ class UpdateOptimizer(torch.optim.Optimizer):
             counts=work.counts,
         )
         columns = work.columns()
-        rows, distinct = (list(range(len(work.params))), []) if work.counts else work.host_rows()
-        slot = (work.group, work.device)
-        key = (formula_of(work.optimizer), extras, plan_key(columns, rows))
-        plan = self._plans.get(slot)
+        rows, distinct = work.rows()
+        key = (extras, rows, places(columns))
+        plan = work.plan
         if plan is None or plan.key != key:
-            self._plans[slot] = plan = make_plan(key, work.optimizer, extras, columns, rows)
+            work.plan = plan = make_plan(key, work.optimizer, extras, columns, rows)
         if work.counts:
-            counting = self._counting(work, plan)
-            settings = work.optimizer.settings
-            numbers = counting.launch(plan.loaded, settings, work.on_device, scalars.get(FOUND_INF))
+            if work.counting is None or work.counting.loaded is not plan.loaded:
+                work.counting = make_count_plan(plan.loaded, work.states)
+            numbers = work.counting.launch(work.optimizer.settings, work.on_device, scalars.get(FOUND_INF))
         else:
             numbers = work.host_numbers(plan.loaded, rows, distinct)
         plan.launch(columns, numbers, scalars)
 
-    def _counting(self, work: Work, plan: LaunchPlan) -> CountPlan:
-        names = ("step", *work.optimizer.numbers)
-        key = (plan.loaded, [state[name].data_ptr() for state in work.states for name in names])
-        slot = (work.group, work.device)
-        found = self._counts.get(slot)
-        if found is None or found.key != key:
-            self._counts[slot] = found = make_count_plan(key, plan.loaded, work.states)
-        return found
-
     # -- what a group means --
 
-    def _declared(self, index: int, group: dict[str, Any]) -> tuple[Optimizer, dict[str, Tensor]]:
-        """The rule of a group with its numbers, and the hyperparameters that only the device knows."""
+    def _declared(self, index: int, group: dict[str, Any]) -> tuple[Optimizer, dict[str, Tensor], Hashable]:
+        """The rule of a group with its numbers, the hyperparameters that only the device knows, and what of the rule is
+        part of the formula."""
         stays = self.counts_steps and _is_on_device(group)
         options: dict[str, Any] = {}
         on_device: dict[str, Tensor] = {}
-        for option in inspect.signature(type(self).declare).parameters:
+        for option in _options_of(type(self).declare):
             if option not in group:
                 continue
             settings = SETTINGS_OF.get(option, (option,))
@@ -210,8 +204,9 @@ class UpdateOptimizer(torch.optim.Optimizer):
         key = tuple(options.items())
         found = self._rules.get(index)
         if found is None or found[0] != key:
-            self._rules[index] = found = (key, self._with_extras(type(self).declare(**options)))
-        return found[1], on_device
+            optimizer = self._with_extras(type(self).declare(**options))
+            self._rules[index] = found = (key, optimizer, formula_of(optimizer))
+        return found[1], on_device, found[2]
 
     def _with_extras(self, optimizer: Optimizer) -> Optimizer:
         fused = self._fused_options
@@ -227,22 +222,18 @@ class UpdateOptimizer(torch.optim.Optimizer):
         step = own.step
         return (step.__wrapped__ if getattr(step, "hooked", False) else step)(self, closure)
 
-    def _sparse_step(self, sparse: list[tuple[dict[str, Any], list[Tensor]]]) -> None:
+    def _sparse_step(self, sparse: list[tuple[dict[str, Any], tuple[Tensor, ...]]]) -> None:
         if self._fused_options != FusedOptions():
             raise FeedError(
                 f"{type(self).__name__}: sparse gradients are left to torch, which knows none of "
                 f"{', '.join(FUSED_NAMES)}; leave these out, or make the gradients dense"
             )
         groups = self.param_groups
-        self.param_groups = [{**group, "params": params} for group, params in sparse]
+        self.param_groups = [{**group, "params": list(params)} for group, params in sparse]
         try:
             self._torch_step(None)
         finally:
             self.param_groups = groups
-
-    def _check_sparse(self) -> None:
-        if self.refuses_sparse:
-            raise RuntimeError(self.refuses_sparse.format(name=type(self).__name__))
 
     def _check_capture(self) -> None:
         # Named after CUDA in earlier versions of torch.
@@ -251,20 +242,30 @@ class UpdateOptimizer(torch.optim.Optimizer):
                 getattr(self, name)()
                 return
 
+    @property
+    def source(self) -> str:
+        """The Triton source of what the last step launched for its groups, each once."""
+        plans = [work.plan for each in self._gathered.values() for work in each.works if work.plan is not None]
+        return "\n\n".join(dict.fromkeys(plan.update.source for plan in plans))
+
     # -- inside --
 
     def _forget(self) -> None:
         """Drop every table: they are made anew by the next step."""
-        self._plans: dict[tuple[int, torch.device], LaunchPlan] = {}
-        self._counts: dict[tuple[int, torch.device], CountPlan] = {}
-        self._rules: dict[int, tuple[object, Optimizer]] = {}
+        self._gathered: dict[int, Gathered] = {}
+        self._rules: dict[int, tuple[object, Optimizer, Hashable]] = {}
         self._norm = None
 
     def _restore_dtypes(self, saved: Mapping[Tensor, Mapping[str, Any]]) -> None:
         for i, group in enumerate(self.param_groups):
-            optimizer, _ = self._declared(i, group)
+            optimizer, _, _ = self._declared(i, group)
             states = [(p, self.state[p], saved.get(p, {})) for p in group["params"] if p in self.state]
             restore_dtypes(states, optimizer, self._fused_options)
+
+
+@lru_cache(maxsize=64)
+def _options_of(declare: Callable[..., Optimizer]) -> tuple[str, ...]:
+    return tuple(inspect.signature(declare).parameters)
 
 
 def _is_on_device(group: Mapping[str, Any]) -> bool:

@@ -20,7 +20,7 @@ class CountPlan:
     `settings` are the hyperparameters in float64, `counted` the tensors of the counts.
     """
 
-    key: object
+    loaded: LoadedUpdate
     counts: Tensor
     counted: tuple[Tensor, ...]
     settings: Tensor
@@ -29,7 +29,6 @@ class CountPlan:
 
     def launch(
         self,
-        loaded: LoadedUpdate,
         given: Mapping[str, float],
         on_device: Mapping[str, Tensor],
         found_inf: Tensor | None,
@@ -38,7 +37,7 @@ class CountPlan:
 
         `on_device` are hyperparameters that are tensors: they are copied on the device, whatever they hold by then.
         """
-        names = device_settings(loaded.update)
+        names = device_settings(self.loaded.update)
         values = [float(given[name]) for name in names]
         if values != self.copied:
             self.settings.copy_(upload(torch.tensor(values, dtype=torch.float64), self.settings.device))
@@ -48,11 +47,11 @@ class CountPlan:
                 self.settings[place].copy_(on_device[name].reshape(()))
         tensors = [self.counts, self.settings, self.numbers, *([] if found_inf is None else [found_inf])]
         arguments = [*tensors, len(self.counts)]
-        run(loaded.module, "run_count_steps", self.counts.device, arguments, {}, self.counted)
+        run(self.loaded.module, "run_count_steps", self.counts.device, arguments, {}, self.counted)
         return self.numbers
 
 
-def make_count_plan(key: object, loaded: LoadedUpdate, states: Sequence[Mapping[str, Tensor]]) -> CountPlan:
+def make_count_plan(loaded: LoadedUpdate, states: Sequence[Mapping[str, Tensor]]) -> CountPlan:
     """Lay out the tables for parameters whose state holds float32 counts on one device."""
     update = loaded.update
     counted = [[state[name] for name in counted_numbers(update)] for state in states]
@@ -60,4 +59,4 @@ def make_count_plan(key: object, loaded: LoadedUpdate, states: Sequence[Mapping[
     rows = torch.tensor([[t.data_ptr() for t in row] for row in counted], dtype=torch.int64)
     settings = torch.zeros(len(device_settings(update)), dtype=torch.float64, device=device)
     numbers = torch.zeros(len(states), len(update.columns), dtype=torch.float64, device=device)
-    return CountPlan(key, upload(rows, device), tuple(t for row in counted for t in row), settings, numbers)
+    return CountPlan(loaded, upload(rows, device), tuple(t for row in counted for t in row), settings, numbers)

@@ -12,7 +12,6 @@ from torch import Tensor
 from ..codegen.norm_source import BLOCK, PARTIALS
 from ..ir.errors import FeedError
 from .launching import load_norm, run
-from .plan import signature
 from .tables import Blocks, block_table, dtype_of, is_aligned, upload
 
 
@@ -41,7 +40,8 @@ class NormPlan:
 
 def norm_key(gradients: Sequence[Tensor], unscales: bool) -> object:
     """Where the gradients lie."""
-    return unscales, [signature(g) for g in gradients]
+    addresses, sizes = list(map(Tensor.data_ptr, gradients)), list(map(Tensor.numel, gradients))
+    return unscales, addresses, sizes, [g.dtype for g in gradients]
 
 
 def make_norm_plan(key: object, gradients: Sequence[Tensor], unscales: bool) -> NormPlan:

@@ -54,14 +54,15 @@ class LaunchPlan:
         torch.autograd.graph.increment_version(_present(columns, self.written))
 
 
-def plan_key(columns: Columns, rows: Sequence[int]) -> object:
-    """Where all tensors lie and how, and which numbers each parameter takes."""
-    return tuple(rows), [[t if t is None else signature(t) for t in column] for column in columns.values()]
-
-
-def signature(tensor: Tensor) -> object:
-    """The same of two tensors if one may take the other's place in a table."""
-    return tensor.data_ptr(), tensor.numel(), tensor.dtype, tensor.is_contiguous() or tensor.stride()
+def places(columns: Columns) -> object:
+    """Where all tensors lie and how: equal for two steps only if the tables of one hold for the other."""
+    parameters, gradients = _present(columns, [P_NAME]), _present(columns, [G_NAME])
+    found: list[object] = [list(map(Tensor.data_ptr, _present(columns, [name]))) for name in columns]
+    found += [list(map(Tensor.numel, parameters)), [g.dtype for g in gradients]]
+    for tensors in (parameters, gradients):
+        orders = list(map(Tensor.is_contiguous, tensors))
+        found.append(orders if all(orders) else [t.stride() for t in tensors])
+    return found
 
 
 def make_plan(key: object, optimizer: Optimizer, extras: Extras, columns: Columns, rows: Sequence[int]) -> LaunchPlan:

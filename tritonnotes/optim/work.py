@@ -1,9 +1,14 @@
-"""The parameters that a launch updates, and the rows of numbers that the host works out for them."""
+"""The parameters that a launch updates, remembered from step to step, and the rows of numbers that the host works out.
+
+A model has a thousand parameters, and a step of theirs takes a GPU ten microseconds: what is done here for each of them
+is one look at it, at the speed of `map`, and the tables are left alone as long as nothing has moved.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from operator import is_
 from typing import Any
 
 import torch
@@ -11,60 +16,85 @@ from torch import Tensor
 
 from ..ir.registry import Optimizer
 from ..ir.update import G_NAME, MASTER, P_NAME
+from .counting import CountPlan
 from .launching import LoadedUpdate
+from .plan import LaunchPlan
 from .tables import real, upload
 
 Row = tuple[float, ...]
 """What a row of numbers is worked out from besides the hyperparameters: the step, and the rule's own numbers."""
 
+State = dict[str, Any]
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(eq=False)
 class Work:
     """The parameters of one group on one device that have a gradient, and the rule that they follow.
 
-    `on_device` are hyperparameters that lie there; `counts` says whether steps are counted there. `fresh` says of each
+    `places` are their indices in the group. `counts` says whether steps are counted on the device. `fresh` says of each
     parameter whether this is its first step, as far as its state tells.
     """
 
-    group: int
     optimizer: Optimizer
-    on_device: Mapping[str, Tensor]
     counts: bool
+    places: list[int] = field(default_factory=list)
     params: list[Tensor] = field(default_factory=list)
-    gradients: list[Tensor] = field(default_factory=list)
-    states: list[dict[str, Any]] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
     fresh: list[bool] = field(default_factory=list)
+    gradients: list[Tensor] = field(default_factory=list)
+    on_device: Mapping[str, Tensor] = field(default_factory=dict)
+    plan: LaunchPlan | None = None
+    counting: CountPlan | None = None
 
-    @property
-    def device(self) -> torch.device:
-        return self.params[0].device
+    def settle(self) -> None:
+        """Take in the state of all parameters, once they are known.
+
+        Counts that the host keeps become views of one tensor, which counts for all parameters at once.
+        """
+        self.device = self.params[0].device
+        self.is_complex = any(map(Tensor.is_complex, self.params))
+        self.counted: dict[str, Tensor] = {}
+        names = [name for name in ("step", *self.optimizer.numbers) if name in self.states[0]]
+        for name in [] if self.counts else names:
+            counts = torch.stack([state[name].cpu() for state in self.states])
+            for state, count in zip(self.states, counts.unbind(), strict=True):
+                state[name] = count
+            self.counted[name] = counts
+        masters = [MASTER] if any(MASTER in state for state in self.states) else []
+        kept = [*names, *masters, *self.optimizer.state]
+        self.kept = {name: [state.get(name) for state in self.states] for name in kept}
+        held = {name: self.kept[name] for name in (*masters, *self.optimizer.state)}
+        self.held = {n: [None if t is None else real(t) for t in column] for n, column in held.items()}
+
+    def holds(self, states: Mapping[Tensor, State]) -> bool:
+        """Whether the state is that of the last step, every tensor of it."""
+        if not self.kept:
+            return True
+        if not all(map(is_, map(states.get, self.params), self.states)):
+            return False
+        return all(all(map(is_, [s.get(n) for s in self.states], column)) for n, column in self.kept.items())
 
     def columns(self) -> dict[str, list[Tensor | None]]:
         """Every tensor of every parameter, complex ones as pairs of numbers."""
-        made: dict[str, list[Tensor | None]] = {
-            P_NAME: [real(p.detach()) for p in self.params],
-            G_NAME: [real(g.detach().resolve_conj().resolve_neg()) for g in self.gradients],
-        }
-        if any(MASTER in state for state in self.states):
-            made[MASTER] = [state.get(MASTER) for state in self.states]
-        return made | {name: [real(state[name]) for state in self.states] for name in self.optimizer.state}
+        params, gradients = self.params, self.gradients
+        if self.is_complex or any(map(Tensor.is_neg, gradients)):
+            params = [real(p) for p in params]
+            gradients = [real(g.resolve_conj().resolve_neg()) for g in gradients]
+        return {P_NAME: [*params], G_NAME: [*gradients], **self.held}
 
-    def host_rows(self) -> tuple[list[int], list[Row]]:
+    # -- numbers --
+
+    def rows(self) -> tuple[list[int], list[Row]]:
         """Count a step of each parameter; then, for each, the row of numbers that it takes, and all rows. Parameters
-        that have taken equally many steps share one."""
-        if self.states and "step" in self.states[0]:
-            steps = [state["step"] for state in self.states]
-            torch._foreach_add_(steps, 1)
-            counted = [step.item() for step in steps]
-        else:
-            counted = [1.0 if is_fresh else 2.0 for is_fresh in self.fresh]
-        own = self.optimizer.numbers
+        that have taken equally many steps share one. On the device, each has its own."""
+        if self.counts:
+            return list(range(len(self.params))), []
+        counts = [self._steps(), *(self.counted[name].tolist() for name in self.optimizer.numbers)]
+        keys: list[Row] = list(zip(*counts, strict=True))
+        if keys.count(keys[0]) == len(keys):
+            return [0] * len(keys), keys[:1]
         found: dict[Row, int] = {}
-        rows = []
-        for step, state in zip(counted, self.states, strict=True):
-            row = (step, *(state[name].item() for name in own))
-            rows.append(found.setdefault(row, len(found)))
-        return rows, list(found)
+        return [found.setdefault(key, len(found)) for key in keys], list(found)
 
     def host_numbers(self, loaded: LoadedUpdate, rows: Sequence[int], distinct: Sequence[Row]) -> Tensor:
         """The table of numbers, float64; the rule's own are left in the state."""
@@ -74,6 +104,72 @@ class Work:
             given = {**settings, **dict(zip(("step", *own), row, strict=True))}
             table.append(loaded.module.number_row(*(float(given[name]) for name in loaded.update.settings)))
         for place, name in enumerate(own, -len(own)):
-            for state, row_number in zip(self.states, rows, strict=True):
-                state[name].fill_(table[row_number][place])
+            self.counted[name].copy_(torch.tensor([table[row][place] for row in rows]))
         return upload(torch.tensor(table, dtype=torch.float64), self.device)
+
+    def _steps(self) -> list[float]:
+        if "step" in self.counted:
+            return self.counted["step"].add_(1).tolist()
+        steps = [1.0 if is_fresh else 2.0 for is_fresh in self.fresh]
+        self.fresh = [False] * len(self.fresh)
+        return steps
+
+
+@dataclass(frozen=True, eq=False)
+class Gathered:
+    """The work in a group, one for each device, and the parameters whose gradients are sparse."""
+
+    formula: Hashable
+    params: list[Tensor]
+    present: list[bool]
+    works: tuple[Work, ...]
+    sparse: tuple[Tensor, ...]
+
+    def holds(self, formula: Hashable, params: Sequence[Tensor], states: Mapping[Tensor, State]) -> bool:
+        """Whether the same parameters have gradients as in the last step, and the state is where it was. Takes the new
+        gradients in."""
+        grads = [p.grad for p in params]
+        if (
+            self.formula != formula
+            or len(params) != len(self.params)
+            or not all(map(is_, params, self.params))
+            or self.present != [g is not None for g in grads]
+            or any(g.is_sparse for g in grads if g is not None)
+            or not all(work.holds(states) for work in self.works)
+        ):
+            return False
+        for work in self.works:
+            work.gradients = [grads[place] for place in work.places]  # type: ignore[misc]
+        return True
+
+
+def gather(
+    params: Sequence[Tensor],
+    formula: Hashable,
+    begin: Callable[[], Work],
+    complete: Callable[[Tensor], tuple[State, bool]],
+) -> Gathered:
+    """Sort the parameters of a group by device. `begin` makes empty work, `complete` gives a parameter's whole state,
+    and whether it is new."""
+    works: dict[torch.device, Work] = {}
+    sparse = []
+    for place, p in enumerate(params):
+        g = p.grad
+        if g is None:
+            continue
+        if g.is_sparse:
+            sparse.append(p)
+            continue
+        work = works.get(p.device)
+        if work is None:
+            works[p.device] = work = begin()
+        state, is_fresh = complete(p)
+        work.places.append(place)
+        work.params.append(p)
+        work.states.append(state)
+        work.fresh.append(is_fresh)
+        work.gradients.append(g)
+    for work in works.values():
+        work.settle()
+    present = [p.grad is not None for p in params]
+    return Gathered(formula, list(params), present, tuple(works.values()), tuple(sparse))
