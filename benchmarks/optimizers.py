@@ -149,13 +149,31 @@ def peers_of(rule: str, params: list[Tensor], device: torch.device) -> tuple[dic
         peers["fused"] = theirs(params, fused=True, **how).step
     else:
         missing[f"fused {rule}"] = "torch has none"
-    if device.type == "cuda":
-        lr = torch.tensor(1e-3, device=device)
-        capturable = {} if rule in ("SGD", "Adagrad") else {"capturable": True}
-        peers["compiled"] = torch.compile(theirs(params, lr=lr, foreach=True, **capturable, **how).step)
+    if device.type != "cuda":
+        return peers, missing | dict.fromkeys(("compiled", "captured"), "it is timed on a GPU alone")
+    lr = torch.tensor(1e-3, device=device)
+    capturable = {} if rule in ("SGD", "Adagrad") else {"capturable": True}
+    peers["compiled"] = torch.compile(theirs(params, lr=lr, foreach=True, **capturable, **how).step)
+    if capturable:
+        peers["captured"] = captured(getattr(optim, rule)(params, **capturable, **how))
+        peers["captured foreach"] = captured(theirs(params, foreach=True, **capturable, **how))
     else:
-        missing["compiled"] = "it is timed on a GPU alone"
+        missing[f"captured {rule}"] = "torch's class cannot be captured"
     return peers, missing
+
+
+def captured(optimizer: torch.optim.Optimizer) -> Peer:
+    """The replay of a step in a CUDA graph: what it costs once the host has nothing to say."""
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):
+            optimizer.step()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        optimizer.step()
+    return graph.replay
 
 
 def check(rule: str, dtype: torch.dtype, device: torch.device) -> None:
