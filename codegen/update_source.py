@@ -16,8 +16,6 @@ from .source import KernelSource, tile_lines
 from .spelling import HELPERS, helpers_in_order
 from .update_kernel import ADDRESSES, BLOCK, GroupUpdate, LoweredKind, is_on_device
 
-NUM_WARPS = 4
-
 SCALARS = {GRAD_SCALE: float32, FOUND_INF: float32, CLIP_COEFFICIENT: float64}
 """The dtypes of the numbers that lie on the device; torch.amp keeps its own in float32."""
 
@@ -57,12 +55,17 @@ def kernel_sources(update: GroupUpdate) -> tuple[KernelSource, ...]:
     """What compiling the kernels ahead of time needs."""
     signature = {"parameters_ptr": "*i64", "blocks_ptr": "*i32", "numbers_ptr": "*fp64"}
     signature |= {f"{n}_ptr": "*fp64" if SCALARS[n] is float64 else "*fp32" for n in update.scalars}
-    made = [KernelSource(update.name, _kernel(update), "", frozenset(), signature, {"BLOCK": BLOCK}, NUM_WARPS)]
+    made = [KernelSource(update.name, _kernel(update), "", frozenset(), signature, {"BLOCK": BLOCK}, num_warps(update))]
     if update.extras.counts:
         text, helpers = counting_kernel(update)
         taken = counting_signature(update)
-        made.append(KernelSource(COUNTING_KERNEL, text, "", helpers, taken, {"BLOCK": 128}, NUM_WARPS))
+        made.append(KernelSource(COUNTING_KERNEL, text, "", helpers, taken, {"BLOCK": 128}, 4))
     return tuple(made)
+
+
+def num_warps(update: GroupUpdate) -> int:
+    """4 warps hold a block in registers; twice as many where one of the kinds is twice as wide."""
+    return 8 if any(lowered.kind.parameter is float64 for lowered in update.kinds) else 4
 
 
 def _header(update: GroupUpdate) -> list[str]:
@@ -193,11 +196,12 @@ def _number_row(update: GroupUpdate) -> str:
 
 def _run(update: GroupUpdate) -> str:
     arguments = ["parameters", "blocks", "numbers", *update.scalars]
-    passed = [update.name, "(len(blocks),)", *arguments, "BLOCK=BLOCK", f"num_warps={NUM_WARPS}"]
-    each = BLOCK // (32 * NUM_WARPS)
+    warps = num_warps(update)
+    passed = [update.name, "(len(blocks),)", *arguments, "BLOCK=BLOCK", f"num_warps={warps}"]
+    each = BLOCK // (32 * warps)
     about = (
-        f"Launch once, a program for each row of `blocks`. {BLOCK} elements a program: {NUM_WARPS} warps, {each} "
-        "elements a thread and tensor, which in float32 are two accesses of 16 bytes."
+        f"Launch once, a program for each row of `blocks`. {BLOCK} elements a program: {warps} warps, {each} "
+        f"elements a thread and tensor, which in float32 are {each // 4} accesses of 16 bytes."
     )
     lines = [
         *call_lines("def run(", [*arguments, f"BLOCK={BLOCK}"], "):"),

@@ -272,6 +272,15 @@ def test_every_rule_compiles_without_spills_with_all_that_may_ride_along(name: s
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "arch"), [("adamw", 90), ("radam", 90), ("adam_ema", 100), ("rmsprop_centered", 80)])
+def test_wide_kinds_beside_narrow_ones_do_not_spill(name: str, arch: int) -> None:
+    """float64 takes twice the registers, so a program of 4 warps would not do."""
+    optimizer = RULES[name]
+    kinds = [kind(optimizer), kind(optimizer, bfloat16, state=float32, master=True), kind(optimizer, float64)]
+    assert cards(make_group_update(optimizer, kinds, ALL), arch)[0].num_warps == 8
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("arch", [80, 90, 100])
 def test_norm_compiles_without_spills_on_wide_accesses(arch: int) -> None:
     for dtypes in ((float32,), (bfloat16, float32), (float64,)):

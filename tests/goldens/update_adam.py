@@ -131,7 +131,7 @@ def number_row(lr, beta1, beta2, eps, step):
 
 def run(parameters, blocks, numbers, BLOCK=1024):
     """Launch once, a program for each row of `blocks`. 1024 elements a program: 4 warps, 8 elements a thread and
-    tensor, which in float32 are two accesses of 16 bytes."""
+    tensor, which in float32 are 2 accesses of 16 bytes."""
     launch(update_adam, (len(blocks),), parameters, blocks, numbers, BLOCK=BLOCK, num_warps=4)
 
 
