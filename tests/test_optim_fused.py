@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import copy
 import inspect
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -441,3 +443,12 @@ def test_state_of_another_shape_is_refused_before_anything_is_written() -> None:
 def test_what_is_no_rule_is_refused() -> None:
     with pytest.raises(DeclarationError, match="is no update rule"):
         optim.from_rule(torch.optim.Adam)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("_own_registries")
+def test_python_of_the_documentation_runs() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "optimizers.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
+    run: dict[str, Any] = {}
+    exec(compile(code, "docs/optimizers.md", "exec"), run)
+    assert run["SoftSign"].__name__ == "SoftSign" and run["optimizer"].param_groups[0]["lr"] == 1e-2

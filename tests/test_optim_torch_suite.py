@@ -438,6 +438,7 @@ def test_parameters_that_share_memory_are_refused_before_anything_is_written(nam
     with pytest.raises(TritonNotesError, match="p of parameter 0 and p of parameter 1 share memory"):
         optimizer.step()
     assert not whole.any()
+    assert all(state.get("step", 0) == 0 for state in optimizer.state.values())
 
 
 @every_class

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import optimizers
-from ..ir.errors import DeclarationError, FeedError
+from ..ir.errors import DeclarationError, FeedError, TritonNotesError
 from ..ir.registry import Optimizer
 from ..ir.update import CLIP_COEFFICIENT, FOUND_INF, GRAD_SCALE, Extras
 from .counting import make_count_plan
@@ -61,7 +61,7 @@ class UpdateOptimizer(torch.optim.Optimizer):
     def __init__(self, params: Iterable[Any], *args: Any, **kwargs: Any) -> None:
         fused = {name: kwargs.pop(name) for name in FUSED_NAMES if name in kwargs}
         self._fused_options = _checked(type(self).__name__, FusedOptions(**fused))
-        self._norm: NormPlan | None
+        self._norm: NormPlan | None = None
         self._forget()
         super().__init__(params, *args, **kwargs)
         self._restore_dtypes({p: dict(state) for p, state in self.state.items()})
@@ -172,7 +172,11 @@ class UpdateOptimizer(torch.optim.Optimizer):
         key = (extras, rows, places(columns))
         plan = work.plan
         if plan is None or plan.key != key:
-            work.plan = plan = make_plan(key, work.optimizer, extras, columns, rows)
+            try:
+                work.plan = plan = make_plan(key, work.optimizer, extras, columns, rows)
+            except TritonNotesError:
+                work.take_back()
+                raise
         if work.counts:
             if work.counting is None or work.counting.loaded is not plan.loaded:
                 work.counting = make_count_plan(plan.loaded, work.states)

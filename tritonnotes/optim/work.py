@@ -32,7 +32,8 @@ class Work:
     """The parameters of one group on one device that have a gradient, and the rule that they follow.
 
     `places` are their indices in the group. `counts` says whether steps are counted on the device. `fresh` says of each
-    parameter whether this is its first step, as far as its state tells.
+    parameter whether this is its first step, as far as its state tells. `kept` is all their state by name, `held` what
+    of it a kernel updates, `counted` what the host counts for all of them at once.
     """
 
     optimizer: Optimizer
@@ -45,15 +46,19 @@ class Work:
     on_device: Mapping[str, Tensor] = field(default_factory=dict)
     plan: LaunchPlan | None = None
     counting: CountPlan | None = None
+    counted: dict[str, Tensor] = field(default_factory=dict)
+    kept: dict[str, list[Tensor | None]] = field(default_factory=dict)
+    held: dict[str, list[Tensor | None]] = field(default_factory=dict)
+
+    @property
+    def device(self) -> torch.device:
+        return self.params[0].device
 
     def settle(self) -> None:
         """Take in the state of all parameters, once they are known.
 
         Counts that the host keeps become views of one tensor, which counts for all parameters at once.
         """
-        self.device = self.params[0].device
-        self.is_complex = any(map(Tensor.is_complex, self.params))
-        self.counted: dict[str, Tensor] = {}
         names = [name for name in ("step", *self.optimizer.numbers) if name in self.states[0]]
         for name in [] if self.counts else names:
             counts = torch.stack([state[name].cpu() for state in self.states])
@@ -77,7 +82,7 @@ class Work:
     def columns(self) -> dict[str, list[Tensor | None]]:
         """Every tensor of every parameter, complex ones as pairs of numbers."""
         params, gradients = self.params, self.gradients
-        if self.is_complex or any(map(Tensor.is_neg, gradients)):
+        if any(map(Tensor.is_complex, params)) or any(map(Tensor.is_neg, gradients)):
             params = [real(p) for p in params]
             gradients = [real(g.resolve_conj().resolve_neg()) for g in gradients]
         return {P_NAME: [*params], G_NAME: [*gradients], **self.held}
@@ -95,6 +100,11 @@ class Work:
             return [0] * len(keys), keys[:1]
         found: dict[Row, int] = {}
         return [found.setdefault(key, len(found)) for key in keys], list(found)
+
+    def take_back(self) -> None:
+        """Uncount the step that `rows` counted, where it could not be taken."""
+        if "step" in self.counted:
+            self.counted["step"].sub_(1)
 
     def host_numbers(self, loaded: LoadedUpdate, rows: Sequence[int], distinct: Sequence[Row]) -> Tensor:
         """The table of numbers, float64; the rule's own are left in the state."""
