@@ -113,13 +113,17 @@ class Op:
     def declares(self, front: Callable[..., Value]) -> Callable[..., Value]:
         """Decorator: the function that users call, which declares parameters and turns torch's arguments into ours."""
         self.front = front
-        self.__signature__ = inspect.signature(front)
+        self.__signature__ = self._call = inspect.signature(front)
         return front
 
     def __call__(self, *args: Any, **kwargs: Any) -> Value:
-        if self.front is not None:
-            return self.front(*args, **kwargs)
-        return self.apply(*args, **kwargs)
+        if self.front is None:
+            return self.apply(*args, **kwargs)
+        try:
+            self._call.bind(*args, **kwargs)
+        except TypeError as error:
+            raise DeclarationError(f"{self.name}: {error}; it takes {self.__signature__}") from None
+        return self.front(*args, **kwargs)
 
     def apply(self, *args: Any, name: str | None = None, **kwargs: Any) -> Value:
         """Add the op as its formula takes it: Values for the arguments, keyword attributes."""

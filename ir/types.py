@@ -196,7 +196,7 @@ def normalize_axes(axes: int | Sequence[int] | None, rank: int, what: str) -> tu
         return tuple(range(rank))
     listed = (axes,) if isinstance(axes, int) else tuple(axes)
     for axis in listed:
-        if not isinstance(axis, int):
+        if not isinstance(axis, int) or isinstance(axis, bool):
             raise ShapeError(f"{what}: axis {axis!r} is no int; use -{rank} to {rank - 1}")
     result = sorted({axis % rank if rank and -rank <= axis < rank else _bad_axis(axis, rank, what) for axis in listed})
     if len(result) != len(listed):

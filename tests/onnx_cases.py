@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -101,9 +102,12 @@ def _run(model: onnx.ModelProto, inputs: Sequence[Array]) -> Array:
 
 
 def _in_double(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model of an operator that computes in float32 unless its attribute `stash_type` says otherwise."""
+    """The model of an operator that computes in float32 unless its attribute `stash_type` says otherwise, and rounds to
+    the dtype of its inputs."""
     made = onnx.ModelProto()
     made.CopyFrom(model)
+    for value in (*made.graph.input, *made.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.DOUBLE
     (node,) = made.graph.node
     kept = [a for a in node.attribute if a.name != "stash_type"]
     del node.attribute[:]
@@ -238,7 +242,7 @@ def _gemm(
     transA: int = 0,
     transB: int = 0,
 ) -> Value:
-    product = alpha * tn.matmul(tn.permute(a, (1, 0)) if transA else a, b, bool(transB))
+    product = alpha * tn.matmul(tn.transpose(a, 0, 1) if transA else a, b, bool(transB))
     return product if c is None else product + beta * c
 
 
@@ -265,6 +269,94 @@ def _same_dtype(build: Callable[[Value, Value], Value]) -> Callable[[Value, Valu
     return of_floats
 
 
+def _number(given: Array | float | None) -> Any:
+    """A bound, a ratio or a switch, which ONNX passes as an array of one number, or once passed as an attribute."""
+    return given.item() if isinstance(given, np.ndarray) else given
+
+
+def _clip(x: Value, low: Array | None = None, high: Array | None = None) -> Value:
+    _only(low is not None or high is not None, "a clamp has a bound")
+    return tn.clamp(x, _number(low), _number(high))
+
+
+def _dropout(x: Value, ratio: Array | float | None = None, training: Array | None = None, seed: int = 0) -> Value:
+    _only(not _number(training), "what is dropped is drawn from another generator (tests/test_dropout.py)")
+    return tn.dropout(x, 0.5 if ratio is None else _number(ratio), training=False)
+
+
+def _reduced(build: Callable[..., Value], *, of_nothing: bool = True) -> Callable[..., Value]:
+    """A reduction over the axes of the second input; none or no such input: all of them."""
+
+    def over(x: Value, axes: Array | None = None, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Value:
+        listed = tuple(int(a) for a in (() if axes is None else axes))
+        _only(bool(listed) or not noop_with_empty_axes, "a reduction over no axes is left out")
+        _only(of_nothing or 0 not in [x.shape[a] for a in listed or range(len(x.shape))], "nothing has no extremum")
+        _only(x.dtype.kind != "bool", "extrema are of numbers")
+        return build(x, listed or None, bool(keepdims))
+
+    return over
+
+
+def _argmax(x: Value, axis: int = 0, keepdims: int = 1, select_last_index: int = 0) -> Value:
+    _only(not select_last_index, "a tie goes to the lowest index")
+    return tn.argmax(x, axis, bool(keepdims))
+
+
+def _flatten(x: Value, axis: int = 1) -> Value:
+    sizes = [size for size in x.shape if isinstance(size, int)]
+    return tn.reshape(x, math.prod(sizes[:axis]), math.prod(sizes[axis:]))
+
+
+def _reshape(x: Value, shape: Array, allowzero: int = 0) -> Value:
+    return tn.reshape(x, [int(s) if s or allowzero else x.shape[i] for i, s in enumerate(shape)])
+
+
+def _expand(x: Value, shape: Array) -> Value:
+    return tn.expand(x, tuple(torch.broadcast_shapes(x.shape, shape.tolist())))
+
+
+def _unsqueeze(x: Value, axes: Array) -> Value:
+    rank = len(x.shape) + len(axes)
+    return functools.reduce(tn.unsqueeze, sorted(int(a) % rank for a in axes), x)
+
+
+def _slice(x: Value, starts: Array, ends: Array, axes: Array | None = None, steps: Array | None = None) -> Value:
+    _only(steps is None or set(steps.tolist()) == {1}, "a part is narrowed, never strided")
+    places = range(len(starts)) if axes is None else axes.tolist()
+    index: list[Any] = [slice(None)] * len(x.shape)
+    for axis, start, end in zip(places, starts.tolist(), ends.tolist(), strict=True):
+        size = x.shape[axis]
+        assert isinstance(size, int)
+        low, high, _ = slice(start, end).indices(size)
+        index[axis] = slice(low, max(low, high))
+    return x[tuple(index)]
+
+
+def _batch_norm(
+    x: Value,
+    scale: Value,
+    bias: Value,
+    mean: Value,
+    var: Value,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+    training_mode: int = 0,
+) -> Value:
+    # In training only the result is compared: ONNX's running variance is the biased one.
+    running = (None, None) if training_mode else (mean, var)
+    return tn.batch_norm(x, *running, scale, bias, training=bool(training_mode), eps=epsilon)
+
+
+def _group_norm(
+    x: Value, scale: Value, bias: Value, num_groups: int, epsilon: float = 1e-5, stash_type: int = 1
+) -> Value:
+    return tn.group_norm(x, num_groups, scale, bias, epsilon)
+
+
+def _rms_norm(x: Value, scale: Value, axis: int = -1, epsilon: float = 1e-5, stash_type: int = 1) -> Value:
+    return tn.rms_norm(x, x.shape[axis:], scale, epsilon)
+
+
 def _softplus(x: Value) -> Value:
     return tn.softplus(x)
 
@@ -288,9 +380,18 @@ ROWS: dict[str, Row] = {
     "Max": Row(_folded(tn.maximum)),
     "Min": Row(_folded(tn.minimum)),
     "Where": Row(tn.where),
-    "Equal": Row(lambda a, b: a == b),
-    "Greater": Row(lambda a, b: a > b),
-    "Less": Row(lambda a, b: a < b),
+    "Reciprocal": Row(tn.reciprocal),
+    "Sum": Row(_folded(tn.add)),
+    "Mean": Row(lambda *values: _folded(tn.add)(*values) / len(values)),
+    "Equal": Row(tn.eq),
+    "Greater": Row(tn.gt),
+    "GreaterOrEqual": Row(tn.ge, module="greater_or_equal"),
+    "Less": Row(tn.lt),
+    "LessOrEqual": Row(tn.le, module="less_or_equal"),
+    "And": Row(tn.logical_and, module="and_"),
+    "Or": Row(tn.logical_or, module="or_"),
+    "Not": Row(tn.logical_not, module="not_"),
+    "Clip": Row(_clip, static=(1, 2)),
     "Relu": Row(tn.relu),
     "LeakyRelu": Row(lambda x, alpha=0.01: tn.leaky_relu(x, alpha)),
     "PRelu": Row(_prelu),
@@ -312,10 +413,31 @@ ROWS: dict[str, Row] = {
     "Softmax": Row(lambda x, axis=-1: tn.softmax(x, axis)),
     "LogSoftmax": Row(lambda x, axis=-1: tn.log_softmax(x, axis)),
     "LayerNormalization": Row(_layer_norm),
+    "RMSNormalization": Row(_rms_norm),
+    "GroupNormalization": Row(_group_norm),
+    "InstanceNormalization": Row(
+        lambda x, scale, bias, epsilon=1e-5: tn.instance_norm(x, weight=scale, bias=bias, eps=epsilon),
+        module="instance_normalization",
+    ),
+    "BatchNormalization": Row(_batch_norm, module="batch_normalization"),
+    "LpNormalization": Row(lambda x, axis=-1, p=2: tn.normalize(x, p, axis)),
+    "Dropout": Row(_dropout, static=(1, 2)),
     "SoftmaxCrossEntropyLoss": Row(_cross_entropy, module="softmax_cross_entropy_loss"),
     "NegativeLogLikelihoodLoss": Row(_nll_loss),
     "Gemm": Row(_gemm),
     "MatMul": Row(_matmul),
+    "ReduceSum": Row(_reduced(tn.sum), static=(1,)),
+    "ReduceMean": Row(_reduced(tn.mean), static=(1,)),
+    "ReduceMax": Row(_reduced(tn.max, of_nothing=False), static=(1,)),
+    "ReduceMin": Row(_reduced(tn.min, of_nothing=False), static=(1,)),
+    "ReduceLogSumExp": Row(_reduced(tn.logsumexp), static=(1,), module="reduce_log_sum_exp"),
+    "ArgMax": Row(_argmax),
+    "Reshape": Row(_reshape, static=(1,)),
+    "Flatten": Row(_flatten),
+    "Squeeze": Row(lambda x, axes=None: tn.squeeze(x, None if axes is None else tuple(axes.tolist())), static=(1,)),
+    "Unsqueeze": Row(_unsqueeze, static=(1,)),
+    "Expand": Row(_expand, static=(1,)),
+    "Slice": Row(_slice, static=(1, 2, 3, 4)),
     "Concat": Row(lambda *parts, axis: tn.cat(parts, axis)),
     "Transpose": Row(lambda x, perm=None: tn.permute(x, tuple(perm or range(len(x.shape))[::-1]))),
 }

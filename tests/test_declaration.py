@@ -9,7 +9,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from tritonnotes import accuracy, cross_entropy, layer_norm, linear, mse_loss, relu, sigmoid
+from tritonnotes import accuracy, cross_entropy, layer_norm, linear, mse_loss, relu, sigmoid, softmax, var
 from tritonnotes.ir import Dim, Graph, Value
 from tritonnotes.ir import primitives as P
 from tritonnotes.ir.errors import DeclarationError, DTypeError, ShapeError, TritonNotesError
@@ -68,6 +68,9 @@ SHAPES: dict[str, tuple[Mistake, str]] = {
     "a string for a Dim": (lambda m: m.g.input("q", ("batch", 3)), "input 'q': .* holds 'batch'; sizes are ints"),
     "a string": (lambda m: m.g.input("q", "batch"), "input 'q': a shape is a tuple of ints and Dims, got 'batch'"),
     "None": (lambda m: m.g.input("q", None), "input 'q': a shape is a tuple of ints and Dims, got None"),
+    "a bool for an axis": (lambda m: softmax(m.x, True), "softmax: axis True is no int"),
+    "what torch once called unbiased": (lambda m: var(m.x, False), "var: axis False is no int"),
+    "the same of one number": (lambda m: var(m.g.input("q", ()), False), "var: axis False is no int"),
     "2⁸⁰ elements": (lambda m: m.g.input("q", (2**40, 2**40)), r"input 'q': a shape of more than 2\*\*62 elements"),
     "5,000 digits": (lambda m: m.g.input("q", (10**5000,)), r"input 'q': a shape of more than 2\*\*62 elements"),
     "5,000 digits below 0": (lambda m: m.g.input("q", (-(10**5000),)), "input 'q': .* holds a huge negative number"),
@@ -241,6 +244,14 @@ OTHERS: dict[str, tuple[Mistake, str]] = {
     "an unknown attribute": (
         lambda m: relu(m.x, inplace=True),
         "relu: got an unexpected keyword argument 'inplace'; it takes",
+    ),
+    "an attribute that a loss has not": (
+        lambda m: cross_entropy(m.x, m.y, smoothing=0.1),
+        "cross_entropy: got an unexpected keyword argument 'smoothing'; it takes",
+    ),
+    "a positional argument too many for a layer": (
+        lambda m: linear(m.x, 3, True, m.w),
+        "linear: too many positional arguments; it takes",
     ),
     "an index past int64": (
         lambda m: cross_entropy(m.x, m.y, ignore_index=2**70),

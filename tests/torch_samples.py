@@ -74,9 +74,21 @@ class Call:
         return cls(info, tuple(leaves[i] for i in places), places, tuple(leaves), spec)
 
     @property
+    def name(self) -> str:
+        return self.info.name.removeprefix("nn.functional.")
+
+    @property
     def differentiated(self) -> tuple[int, ...]:
         """Which of the tensors torch wants a gradient for."""
         return tuple(i for i, t in enumerate(self.tensors) if t.requires_grad)
+
+    @property
+    def held(self) -> tuple[int, ...]:
+        """Which of the tensors the call may change: running statistics, buffers of ours."""
+        if self.name not in HELD:
+            return ()
+        _, args, kwargs = self.arguments(range(len(self.tensors)))
+        return tuple(index for index in HELD[self.name](args, kwargs) if index is not None)
 
     def arguments(self, given: Sequence[Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
         """Input, args and kwargs with `given` in place of the tensors."""
@@ -87,28 +99,43 @@ class Call:
         return found
 
     def by_torch(self, tensors: Sequence[Tensor]) -> Any:
-        """What torch computes of these tensors."""
+        """What torch computes of these tensors; of a result with indices, the result."""
         first, args, kwargs = self.arguments(tensors)
-        return self.info(first, *args, **kwargs)
+        result = self.info(first, *args, **kwargs)
+        return result[0] if isinstance(result, tuple) else result
 
     def declared(self) -> Graph:
-        """The call as a graph of ours: its tensors the inputs `t0`, `t1`, …, its result the output `y`."""
+        """The call as a graph of ours: its tensors `t0`, `t1`, …, those held as buffers, its result the output `y`."""
         graph = Graph("sample")
-        values = [graph.input(f"t{i}", tuple(t.shape), t.dtype) for i, t in enumerate(self.tensors)]
+        values = [
+            graph.buffer(f"t{i}", tuple(t.shape), dtype=t.dtype)
+            if i in self.held
+            else graph.input(f"t{i}", tuple(t.shape), t.dtype)
+            for i, t in enumerate(self.tensors)
+        ]
         first, args, kwargs = self.arguments(values)
-        name = self.info.name.removeprefix("nn.functional.")
-        kwargs = {k: v for k, v in kwargs.items() if (name, k, v) not in SAME_AS_LEFT_OUT}
-        graph.output(y=ADAPTERS.get(name, getattr(tn, name))(first, *args, **kwargs))
+        graph.output(y=ADAPTERS.get(self.name, getattr(tn, self.name))(first, *args, **kwargs))
         return graph
 
     def out_of_scope(self) -> str | None:
         """Why this call is none of ours, if it is not."""
-        name = self.info.name.removeprefix("nn.functional.")
         first, args, kwargs = self.arguments(self.tensors)
         for rule in OUT_OF_SCOPE:
-            if rule.op in (None, name) and rule.holds(first, args, kwargs):
+            if (not rule.ops or self.name in rule.ops) and rule.holds(first, args, kwargs):
                 return rule.reason
         return None
+
+
+def wide(call: Call) -> Call:
+    """The call on the same numbers in float64."""
+    return replace(call, tensors=tuple(t.double() if t.is_floating_point() else t for t in call.tensors))
+
+
+HELD: dict[str, Callable[[Any, Any], Sequence[int | None]]] = {
+    "batch_norm": lambda args, kwargs: args[:2],
+    "instance_norm": lambda args, kwargs: (kwargs.get("running_mean"), kwargs.get("running_var")),
+}
+"""Where an op takes tensors that it changes."""
 
 
 # -- how ours are called where that is not as torch's are --------------------------------------------------------------
@@ -119,7 +146,6 @@ def _linear(x: Value, weight: Value, bias: Value | None = None) -> Value:
 
 
 def _embedding(weight: Value, index: Value, **attrs: Any) -> Value:
-    """`op_db` puts the table first."""
     return tn.embedding(index, weight=weight, **attrs)
 
 
@@ -129,52 +155,46 @@ def _layer_norm(
     return tn.layer_norm(x, shape, weight, bias, eps)
 
 
-def _normalized(ours: Any) -> Callable[..., Value]:
-    """batch_norm and instance_norm; without running statistics they take those of the input."""
-
-    def call(
-        x: Value,
-        running_mean: Value | None = None,
-        running_var: Value | None = None,
-        weight: Value | None = None,
-        bias: Value | None = None,
-        training: bool = ours is tn.instance_norm,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
-        use_input_stats: bool = False,
-    ) -> Value:
-        own = training or use_input_stats
-        mean, var = (None, None) if own else (running_mean, running_var)
-        return ours.apply(x, mean, var, weight, bias, training=False, eps=eps)
-
-    return call
-
-
-def _group_norm(
-    x: Value, groups: int, weight: Value | None = None, bias: Value | None = None, eps: float = 1e-5
-) -> Value:
-    return tn.group_norm(x, groups, weight, bias, eps)
-
-
 def _rms_norm(x: Value, shape: Any, weight: Value | None = None, eps: float | None = None) -> Value:
     return tn.rms_norm(x, shape, weight, eps)
 
 
+def _group_norm(
+    x: Value, num_groups: int, weight: Value | None = None, bias: Value | None = None, eps: float = 1e-5
+) -> Value:
+    return tn.group_norm(x, num_groups, weight, bias, eps)
+
+
+def _batch_norm(
+    x: Value,
+    running_mean: Value | None,
+    running_var: Value | None,
+    weight: Value | None = None,
+    bias: Value | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Value:
+    return tn.batch_norm(x, running_mean, running_var, weight, bias, training, momentum, eps)
+
+
+def _where(a: Value, condition: Value, b: Value) -> Value:
+    return tn.where(condition, a, b)
+
+
 def _spread(ours: Callable[..., Value]) -> Callable[..., Value]:
-    """var and std, which torch calls by `unbiased` too."""
+    """var and std, which torch calls by `unbiased` too, and whose correction may be None."""
 
     def call(
         x: Value,
         dim: Any = None,
-        unbiased: bool | None = None,
+        unbiased: bool = True,
         keepdim: bool = False,
         correction: float | None = None,
     ) -> Value:
         if isinstance(dim, bool):
             dim, unbiased = None, dim
-        by_default = 1 if unbiased is None else int(unbiased)
-        return ours(x, dim or None if dim == () else dim, correction=by_default if correction is None else correction,
-                    keepdim=keepdim)  # fmt: skip
+        return ours(x, dim, correction=int(unbiased) if correction is None else correction, keepdim=keepdim)
 
     return call
 
@@ -185,24 +205,20 @@ def _of_truths(ours: Callable[..., Value]) -> Callable[..., Value]:
 
 
 ADAPTERS: dict[str, Callable[..., Value]] = {
-    "batch_norm": _normalized(tn.batch_norm),
-    "instance_norm": _normalized(tn.instance_norm),
-    "group_norm": _group_norm,
+    "linear": _linear,
+    "embedding": _embedding,
+    "layer_norm": _layer_norm,
     "rms_norm": _rms_norm,
+    "group_norm": _group_norm,
+    "batch_norm": _batch_norm,
+    "where": _where,
     "var": _spread(tn.var),
     "std": _spread(tn.std),
     "logical_and": _of_truths(tn.logical_and),
     "logical_or": _of_truths(tn.logical_or),
     "logical_not": _of_truths(tn.logical_not),
-    "where": lambda x, condition, other: tn.where(condition, x, other),
-    "linear": _linear,
-    "embedding": _embedding,
-    "layer_norm": _layer_norm,
 }
-"""Ops whose parameters are declared unless given, or whose arguments stand in another order."""
-
-SAME_AS_LEFT_OUT: set[tuple[str, str, Any]] = set()
-"""(op, keyword, value) that torch spells out and that says nothing."""
+"""Ops that declare parameters unless they are given, have a module's defaults, or whose arguments `op_db` reorders."""
 
 
 # -- what is not ours --------------------------------------------------------------------------------------------------
@@ -210,68 +226,76 @@ SAME_AS_LEFT_OUT: set[tuple[str, str, Any]] = set()
 
 @dataclass(frozen=True)
 class Rule:
-    """A call of `op` (None: of any) for which `holds(input, args, kwargs)` is out of scope."""
+    """A call of one of `ops` (none: of any) for which `holds(input, args, kwargs)` is out of scope."""
 
-    op: str | None
+    ops: tuple[str, ...]
     holds: Callable[[Any, tuple[Any, ...], dict[str, Any]], bool]
     reason: str
 
 
-def _keyword(op: str | None, name: str, reason: str) -> Rule:
-    return Rule(op, lambda first, args, kwargs: not (kwargs.get(name) is None or kwargs[name] is False), reason)
+def _keyword(ops: str, name: str, reason: str) -> Rule:
+    return Rule(tuple(ops.split()), lambda first, args, kwargs: kwargs.get(name) not in _UNSET, reason)
+
+
+class _Unset:
+    """None and False, compared by identity: a tensor has no truth."""
+
+    def __contains__(self, value: object) -> bool:
+        return value is None or value is False
+
+
+_UNSET = _Unset()
+
+
+def _is_random(x: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    return 0 < kwargs.get("p", 0.5) < 1 and kwargs.get("training", True)
 
 
 OUT_OF_SCOPE: tuple[Rule, ...] = (
-    _keyword(None, "out", "a value is made by its op, never written into another (out=)"),
-    _keyword("add", "alpha", "a + alpha · b is written out (alpha=)"),
-    _keyword("sub", "alpha", "a − alpha · b is written out (alpha=)"),
+    _keyword("", "out", "a value is made by its op, never written into another (out=)"),
+    _keyword("add sub", "alpha", "a ± alpha · b is written out (alpha=)"),
     _keyword("div", "rounding_mode", "division that rounds is floor(a / b), written out (rounding_mode=)"),
     _keyword("embedding", "max_norm", "no table is changed by reading it (max_norm=)"),
     _keyword("embedding", "scale_grad_by_freq", "gradients are not scaled by how often a row is read"),
     _keyword("embedding", "sparse", "gradients are dense (sparse=)"),
     Rule(
-        "cat",
+        ("max", "min"),
+        lambda first, args, kwargs: bool(args) and isinstance(args[0], Tensor),
+        "of two values the larger is maximum, the smaller minimum",
+    ),
+    Rule(
+        ("dropout",),
+        _is_random,
+        "what is dropped is drawn from another generator than torch's (tests/test_dropout.py)",
+    ),
+    Rule(
+        ("eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum", "logical_and", "logical_or"),
+        lambda first, args, kwargs: not (isinstance(first, Tensor) and isinstance(args[0], Tensor)),
+        "a number may stand on either side",
+    ),
+    Rule(
+        ("batch_norm",),
+        lambda first, args, kwargs: first.ndim < 2,
+        "channels are axis 1, which a tensor of one dim does not have",
+    ),
+    Rule(
+        ("cat",),
         lambda first, args, kwargs: {t.ndim for t in first if isinstance(t, Tensor)} == {1, 2} and not first[0].numel(),
         "torch overlooks an empty tensor of one dim among others, for old programs' sake",
     ),
     Rule(
-        "hardsigmoid",
+        ("hardsigmoid",),
         lambda first, args, kwargs: first.dtype == torch.float64,
         "torch's derivative of hardsigmoid is float32's 1/6 in float64 too",
     ),
-    *(
-        Rule(
-            name,
-            lambda first, args, kwargs: bool(args or kwargs),
-            f"along an axis torch's {name} is a pair, of two tensors {name}imum; ours gives values, as torch's a{name}",
-        )
-        for name in ("max", "min")
-    ),
-    *(
-        Rule(name, lambda first, args, kwargs: first.ndim < 2, "without an axis of channels nothing is normalized")
-        for name in ("batch_norm", "instance_norm")
-    ),
-    *(
-        Rule(
-            name,
-            lambda first, args, kwargs: not all(isinstance(x, Tensor) for x in (first, *args)),
-            "a number may stand on either side, as it may beside an operator",
-        )  # fmt: skip
-        for name in ("eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum")
+    Rule(
+        ("matmul",),
+        lambda first, args, kwargs: args[0].ndim != 2 or first.ndim < 1,
+        "the second of a product is a matrix, (K, N)",
     ),
     Rule(
-        "dropout",
-        lambda first, args, kwargs: kwargs.get("training", True) and (args[0] if args else kwargs.get("p", 0.5)) > 0,
-        "torch draws its random numbers otherwise; the reference draws ours (test_dropout)",
-    ),
-    Rule(
-        "narrow",
+        ("narrow",),
         lambda first, args, kwargs: isinstance(args[1], Tensor),
         "start is a number, known when the graph is declared, never a tensor",
     ),
 )
-
-
-def wide(call: Call) -> Call:
-    """The call on the same numbers in float64."""
-    return replace(call, tensors=tuple(t.double() if t.is_floating_point() else t for t in call.tensors))

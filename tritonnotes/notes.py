@@ -6,6 +6,7 @@ Nothing here is a list of ops: an op, described primitive or update rule that is
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import sys
 from collections.abc import Callable, Iterable
@@ -113,6 +114,7 @@ def _of_hyperparameters(rule: UpdateRule) -> str:
     return f"{rule.name}({', '.join(['*', *shown])})"
 
 
+@functools.cache
 def _dtypes(thing: Op | Described) -> tuple[str, ...]:
     """Those in which the op's own example can be declared."""
     assert thing.sample is not None

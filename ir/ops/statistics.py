@@ -30,7 +30,7 @@ def axes_of(x: Value, dim: Axes, axis: Axes, what: str) -> tuple[int, ...]:
     if given is None or given == () or given == []:
         return tuple(range(len(x.shape)))
     listed = (given,) if isinstance(given, int) else tuple(given)
-    if not x.shape and all(each in (0, -1) for each in listed):
+    if not x.shape and all(each in (0, -1) and not isinstance(each, bool) for each in listed):
         return ()
     return normalize_axes(listed, len(x.shape), what)
 
