@@ -27,6 +27,8 @@ NAMES = sorted({*catalogue(), "amax", "amin", "matmul"})
 """The catalogue, and what has no note of its own."""
 QUICK = 4
 """How many samples of an op the quick pass takes, spread over torch's list; one in each dtype beside float32."""
+MORE = 8
+"""How many the slow pass takes in each dtype beside float32, of which it takes all."""
 REDRAWS = 32
 Results = dict[str, Tensor]
 
@@ -169,7 +171,7 @@ def test_op_agrees_with_torch_in_other_dtypes(
 def test_op_agrees_with_torch_on_all_of_torchs_samples(
     name: str, dtype: torch.dtype, record_property: Callable[[str, object], None]
 ) -> None:
-    check(name, dtype, None, record_property)
+    check(name, dtype, None if dtype == torch.float32 else MORE, record_property)
 
 
 @pytest.mark.parametrize("name", NAMES)
