@@ -168,7 +168,7 @@ def test_op_agrees_with_torch_in_other_dtypes(
     "dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=lambda d: str(d)[6:]
 )
 @pytest.mark.parametrize("name", NAMES)
-def test_op_agrees_with_torch_on_all_of_torchs_samples(
+def test_op_agrees_with_torch_on_more_of_torchs_samples(
     name: str, dtype: torch.dtype, record_property: Callable[[str, object], None]
 ) -> None:
     check(name, dtype, None if dtype == torch.float32 else MORE, record_property)
