@@ -246,9 +246,16 @@ def _expand(pool: _Pool) -> Value | None:
     return tn.broadcast_to(x, shape) if pool._meets(shape, shape) else None
 
 
+def _is_repeated(x: Value) -> bool:
+    """Whether all numbers of a row are one: their deviation is 0, and rounding alone what a norm makes of it."""
+    if x.op.name == "broadcast_to":
+        return x.args[0].shape[-1:] != x.shape[-1:] or _is_repeated(x.args[0])  # type: ignore[union-attr]
+    return x.op.kind == "elementwise" and all(a.shape[-1:] != x.shape[-1:] or _is_repeated(a) for a in x.inputs)
+
+
 def _layer_norm(pool: _Pool) -> Value | None:
     x = pool.any()
-    if not x.shape or not isinstance(x.shape[-1], int) or x.shape[-1] < 3:
+    if not x.shape or not isinstance(x.shape[-1], int) or x.shape[-1] < 3 or _is_repeated(x):
         return None
     return tn.layer_norm(x, eps=0.1)
 

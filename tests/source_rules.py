@@ -263,9 +263,7 @@ def idle_casts(function: ast.FunctionDef, facts: KernelFacts) -> Iterator[str]:
     """Casts of what has that type already, and casts of a cast that loses nothing."""
     types = Types(facts)
     for node in _in_order(function.body):
-        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
-            types.learn(node.targets[0].id, node.value)
-        elif isinstance(node, ast.For) and isinstance(node.target, ast.Name):
+        if isinstance(node, ast.For) and isinstance(node.target, ast.Name):
             types.known[node.target.id] = "int32"
         for call in _own_calls(node):
             cast = _cast(call)
@@ -273,6 +271,8 @@ def idle_casts(function: ast.FunctionDef, facts: KernelFacts) -> Iterator[str]:
                 have = types.of(cast[0])
                 if have == cast[1]:
                     yield f"{ast.unparse(call)} is {have} already"
+        if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
+            types.learn(node.targets[0].id, node.value)
 
 
 def _in_order(body: list[ast.stmt]) -> Iterator[ast.stmt]:

@@ -27,7 +27,11 @@ def complaints(graph: Graph, sizes: dict[str, int], seed: int = 0, fusions: tupl
     found = []
     for fusion in fusions:
         try:
-            judged = judge(graph, redraw(seed), model=tn.compile(graph, fusion=fusion), noisy=3, redraw=redraw)
+            model = tn.compile(graph, fusion=fusion)
+            judged = judge(graph, redraw(seed), model=model)
+            if not all(j.ok for j in judged):
+                # What rounding between the ops does by itself takes runs of its own to know.
+                judged = judge(graph, redraw(seed), model=model, noisy=3, redraw=redraw)
         except Exception as error:
             found.append(f"{fusion}: {type(error).__name__}: {error}")
         else:
@@ -61,8 +65,10 @@ def sizes_of(graph: Graph, sizes: dict[str, int]) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if name in named}
 
 
-def assert_agrees(graph: Graph, sizes: dict[str, int], seed: int = 0, source: str = "") -> None:
-    found = complaints(graph, sizes, seed)
+def assert_agrees(
+    graph: Graph, sizes: dict[str, int], seed: int = 0, source: str = "", fusions: tuple[str, ...] = FUSIONS
+) -> None:
+    found = complaints(graph, sizes, seed, fusions)
     if found:
         part = cut_down(graph, sizes, seed)
         few = sizes_of(part, sizes)
@@ -89,7 +95,9 @@ def test_random_graphs_agree_with_eager_and_float64(data: st.DataObject) -> None
 def test_many_random_graphs_agree_with_eager_and_float64(first: int) -> None:
     for seed in range(first, first + 100):
         graph, sizes = random_graph(seeded(seed))
-        assert_agrees(graph, sizes, seed, f"random_graph(seeded({seed}))")
+        # Unfused kernels are many and alike, so every tenth graph is enough of them.
+        fusions = FUSIONS[: 1 + (seed % 10 == 0)]
+        assert_agrees(graph, sizes, seed, f"random_graph(seeded({seed}))", fusions)
 
 
 # -- what failed once --------------------------------------------------------------------------------------------------
