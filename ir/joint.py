@@ -20,20 +20,8 @@ def joint_graph(graph: Graph, loss: str, optimizer: Optimizer) -> Graph:
     Optimizer state becomes slots named `<parameter>.<state>`, hyperparameters become host scalars named
     `<rule>.<name>`.
     """
-    if loss not in graph.outputs:
-        raise DeclarationError(
-            f"compile_step: loss {loss!r} is no output of graph {graph.name!r}; it has {list(graph.outputs)}"
-        )
     joint = decompose(graph)
-    root = joint.outputs[loss]
-    if root.shape != () or not root.dtype.is_float:
-        raise DeclarationError(
-            f"compile_step: loss {loss!r} is {root.dtype}{show_shape(root.shape)}; it must be one float, reduce "
-            "it with "
-            "reduction='mean' or tn.mean"
-        )
-    seed = joint.constant(1, root.dtype)
-    gradients = differentiate(joint, {root: seed}, joint.parameters)
+    gradients = _loss_gradients(graph, joint, loss, joint.parameters)
     if not gradients:
         raise DeclarationError(
             f"compile_step: no parameter of graph {graph.name!r} influences {loss!r}; nothing to train"
@@ -41,6 +29,26 @@ def joint_graph(graph: Graph, loss: str, optimizer: Optimizer) -> Graph:
     _append_updates(joint, gradients, optimizer)
     joint.scope = TOP
     return optimize(joint)
+
+
+def loss_gradient_graph(graph: Graph, loss: str, wanted: list[str]) -> Graph:
+    """`graph` (declared) with outputs `d_<leaf>`, the gradients of its output `loss`, for the leaves named. The loss is
+    the root: what flows into it is 1, known while the forward run is made."""
+    joint = decompose(graph)
+    gradients = _loss_gradients(graph, joint, loss, [joint[name] for name in wanted])
+    return _with_gradients(joint, gradients)
+
+
+def _loss_gradients(graph: Graph, joint: Graph, loss: str, wanted: list[Value]) -> dict[Value, Value]:
+    if loss not in graph.outputs:
+        raise DeclarationError(f"loss {loss!r} is no output of graph {graph.name!r}; it has {list(graph.outputs)}")
+    root = joint.outputs[loss]
+    if root.shape != () or not root.dtype.is_float:
+        raise DeclarationError(
+            f"loss {loss!r} of graph {graph.name!r} is {root.dtype}{show_shape(root.shape)}; it must be one float, "
+            "reduce it with reduction='mean' or tn.mean"
+        )
+    return differentiate(joint, {root: joint.constant(1, root.dtype)}, wanted)
 
 
 def gradient_graph(graph: Graph, wanted: list[str]) -> Graph:
@@ -54,7 +62,10 @@ def gradient_graph(graph: Graph, wanted: list[str]) -> Graph:
             continue
         cotangent = joint.append("input", (), {}, out.shape, out.dtype, cotangent_name(name))
         cotangents[out] = cotangents[out] + cotangent if out in cotangents else cotangent
-    gradients = differentiate(joint, cotangents, [joint[name] for name in wanted])
+    return _with_gradients(joint, differentiate(joint, cotangents, [joint[name] for name in wanted]))
+
+
+def _with_gradients(joint: Graph, gradients: Mapping[Value, Value]) -> Graph:
     joint.scope = TOP
     for leaf, gradient in gradients.items():
         joint.outputs[cotangent_name(leaf.name)] = gradient
