@@ -12,6 +12,7 @@ from .clusters import Partition
 from .fusion import Legality, Refusal, Space
 from .traffic import LAUNCH_BYTES, NOMINAL_SIZES, launch_traffic, recompute_bytes
 from .units import PARTIAL, Unit, Units, memory_of
+from .walks import is_walked, walks
 
 
 @dataclass(frozen=True, order=True)
@@ -26,12 +27,11 @@ class Cost:
 def cost_of(units: Units, legality: Legality, partition: Partition) -> Cost:
     """The cost of a partition whose kernels are legal."""
     memory = memory_plan(units, legality, partition)
-    moved = sum(
-        launch_traffic(
-            units_of(units, k, partition), memory.loads[k], memory.stores[k], memory.storage, NOMINAL_SIZES, 0
-        ).total
-        for k in partition.kernels
-    )
+    moved = 0
+    for kernel in partition.kernels:
+        held = units_of(units, kernel, partition)
+        loads, stores, walked = memory.loads[kernel], memory.stores[kernel], memory.walks[kernel] or {}
+        moved += launch_traffic(held, loads, stores, memory.storage, NOMINAL_SIZES, 0, walked).total
     again = sum(recompute_bytes(v) for values in partition.again.values() for v in values)
     launches = len(partition.kernels)
     return Cost(launches * LAUNCH_BYTES + moved + again, launches, moved)
@@ -39,11 +39,13 @@ def cost_of(units: Units, legality: Legality, partition: Partition) -> Cost:
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What each kernel of a partition reads (views looked through) and writes, and the dtype that each memory has."""
+    """What each kernel of a partition reads (views looked through) and writes, how many walks along a long row read
+    each of its loads (none where rows are held), and the dtype that each memory has."""
 
     loads: Mapping[frozenset[Unit], tuple[Value, ...]]
     stores: Mapping[frozenset[Unit], tuple[Value, ...]]
     spaces: Mapping[frozenset[Unit], Space]
+    walks: Mapping[frozenset[Unit], Mapping[Value, int] | None]
     storage: Mapping[Value, DType]
 
 
@@ -53,13 +55,35 @@ def memory_plan(units: Units, legality: Legality, partition: Partition) -> Memor
     storage = {memory_of(v): memory_of(v).dtype for values in loads.values() for v in values}
     stores: dict[frozenset[Unit], tuple[Value, ...]] = {}
     spaces: dict[frozenset[Unit], Space] = {}
+    walked: dict[frozenset[Unit], Mapping[Value, int] | None] = {}
     for kernel in partition.kernels:
         space = legality.space(kernel, stored[kernel])
         assert isinstance(space, Space), space
         spaces[kernel] = space
         stores[kernel] = tuple(sorted((u.value for u in stored[kernel]), key=lambda v: v.index))
         storage.update((v, storage_dtype(units, legality, v, space)) for v in stores[kernel])
-    return MemoryPlan(loads, stores, spaces, storage)
+        walked[kernel] = _walks(units, kernel, partition, space, loads[kernel], stores[kernel])
+    return MemoryPlan(loads, stores, spaces, walked, storage)
+
+
+def _walks(
+    units: Units,
+    kernel: frozenset[Unit],
+    partition: Partition,
+    space: Space,
+    loads: tuple[Value, ...],
+    stores: tuple[Value, ...],
+) -> Mapping[Value, int] | None:
+    if not space.reduces_rows:
+        return None
+    values = sorted({u.value for u in units_of(units, kernel, partition)}, key=lambda v: v.index)
+    partials = [u.value for u in kernel if u.part == PARTIAL]
+    if not is_walked(units.axes, space.cols, loads, values, partials):
+        return None
+    found = walks(units.axes, space.cols, values, stores)
+    rows = frozenset(space.rows)
+    # What all rows share, such as a weight, is read once, and stays in the cache from then on.
+    return {v: found.get(v, 1) for v in loads if not rows or units.axes.of(v) & rows}
 
 
 def refusal_of(legality: Legality, partition: Partition) -> Refusal | None:

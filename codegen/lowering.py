@@ -11,7 +11,7 @@ from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import Dim, DType, Shape, bool_, float32, float64, host, int32, int64
 
-from .axes import ROW_BYTES, Place, is_drawn, is_view, place_of, row_bytes
+from .axes import Place, is_drawn, is_view, place_of
 from .indexing import Indexing
 from .names import Names, describe, identifier, uncounted
 from .plan import FusionPlan, KernelPlan
@@ -105,8 +105,7 @@ class _Lowering:
         length = static_size(col_shape)
         # A sum over rows and columns, or over row numbers alone, has one writer only if a program holds whole rows.
         whole_rows = space.reduces_rows or any(not self.axes.of(v) for v in self.kp.partials)
-        carries_wide = any(self.axes.of(v.inputs[0]) & frozenset(cols) for v in self.kp.partials)
-        loops_cols = space.reduces_rows and not carries_wide and self._row_bytes(cols) > ROW_BYTES
+        loops_cols = self.kp.walks is not None
         if not cols:
             block = 0
         elif loops_cols:
@@ -126,13 +125,6 @@ class _Lowering:
             space.combines,
             exact, masks_rows or (bool(rows) and not exact), tile,
         )  # fmt: skip
-
-    def _row_bytes(self, cols: tuple[int, ...]) -> float:
-        held = [v for v in self.kp.loads if self.axes.of(v) & frozenset(cols)]
-        indices = {v: None for value in self.kp.values for v in value.inputs if v.op.name == "iota"}
-        held += [v for v in indices if self.axes.of(v) & frozenset(cols)]
-        # Numbers take 4 bytes at least, and the column numbers count where a value is made of them.
-        return row_bytes(self.axes, cols, sum(max(4, v.dtype.itemsize) for v in held))
 
     def _tile(self, block: int) -> int:
         """Elements of a tile. Flat kernels take 8 elements a thread, 16 bytes or more of each operand: of 16-bit

@@ -33,7 +33,7 @@ class KernelPlan:
 
     `kind` is 'library', 'elementwise', 'row', 'column', 'row and column' or 'finish'. `loads` and `stores` are whole
     values in memory; `partials` are sums that leave the kernel as one row for each program, `combines` those it adds
-    up.
+    up. `walks` says how often a kernel that walks along long rows reads each load; it is None where rows are held.
     """
 
     name: str
@@ -45,6 +45,7 @@ class KernelPlan:
     stores: tuple[Value, ...]
     partials: tuple[Value, ...]
     combines: tuple[Value, ...]
+    walks: Mapping[Value, int] | None
     storage: Mapping[Value, DType]
 
     @property
@@ -66,14 +67,13 @@ class KernelPlan:
         return self.traffic(batch, **sizes).total
 
     def traffic(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> Traffic:
-        """Bytes of device memory that one launch reads and writes, each byte once; `Dim`s not named in `sizes` are
-        `batch`.
+        """Bytes of device memory that one launch reads and writes; `Dim`s not named in `sizes` are `batch`.
 
         Partial sums are counted for `programs` that share them. By default they are left out: there are as many as the
         GPU holds at once, and read again at once they stay in its cache.
         """
         bound = Sizes(batch, sizes)
-        return launch_traffic(self.units, self.loads, self.stores, self.storage, bound, programs)
+        return launch_traffic(self.units, self.loads, self.stores, self.storage, bound, programs, self.walks or {})
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,6 +191,7 @@ def _launches(units: Units, legality: Legality, partition: Partition) -> tuple[K
                 memory.stores[kernel],
                 tuple(u.value for u in members if u.part == PARTIAL),
                 tuple(u.value for u in members if u.part == COMBINE),
+                memory.walks[kernel],
                 memory.storage,
             )
         )

@@ -45,14 +45,16 @@ NOMINAL_SIZES = Sizes()
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes of device memory that are read and written."""
+    """Bytes of device memory that are read and written, each byte once, and those `read_again` on further walks along
+    rows that are too long to be held, which are meant to come from the cache."""
 
     read: int = 0
     written: int = 0
+    read_again: int = 0
 
     @property
     def total(self) -> int:
-        return self.read + self.written
+        return self.read + self.written + self.read_again
 
 
 def tensor_bytes(shape: Shape, dtype: DType, sizes: Mapping[str, int]) -> int:
@@ -108,9 +110,11 @@ def launch_traffic(
     storage: Mapping[Value, DType],
     sizes: Mapping[str, int],
     programs: int,
+    walks: Mapping[Value, int],
 ) -> Traffic:
     """What one launch moves that computes `units`. `loads` are what it reads, views of one memory each for itself;
-    `storage` is the dtype that a memory has; `programs` share each sum over rows, one row of partial sums each.
+    `storage` is the dtype that a memory has; `programs` share each sum over rows, one row of partial sums each; `walks`
+    along the row read a load so many times.
 
     Of a table whose rows are taken by number at most as many rows are counted as are taken: the numbers decide which.
     """
@@ -119,19 +123,20 @@ def launch_traffic(
     for value in loads:
         views.setdefault(memory_of(value), []).append(value)
     taken = _taken(units)
-    read = written = 0
+    read = written = read_again = 0
     for memory, shown in views.items():
         count = elements_read(shown, sizes)
         if memory in taken:
             count = min(count, sum(element_count(v.shape, sizes) for v in taken[memory]))
         read += count * storage[memory].itemsize
+        read_again += count * storage[memory].itemsize * (max(walks.get(v, 1) for v in shown) - 1)
     for value in stores:
         written += tensor_bytes(value.shape, storage[value], sizes)
     for unit in units:
         moved = programs * tensor_bytes(unit.value.shape, compute_dtype(unit.value.dtype), sizes)
         read += moved if unit.part == COMBINE else 0
         written += moved if unit.part == PARTIAL else 0
-    return Traffic(read + _number_bytes(units), written)
+    return Traffic(read + _number_bytes(units), written, read_again)
 
 
 def _number_bytes(units: list[Unit]) -> int:

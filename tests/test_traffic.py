@@ -34,16 +34,16 @@ TILE = 512
 
 @dataclass
 class Seen:
-    """The addresses, byte by byte, that one launch touched."""
+    """The addresses, byte by byte, that one launch touched: what each program read, and what all of them wrote."""
 
-    read: list[np.ndarray] = field(default_factory=list)
+    read: list[list[np.ndarray]] = field(default_factory=lambda: [[]])
     written: list[np.ndarray] = field(default_factory=list)
 
-    def traffic(self) -> Traffic:
-        def count(touched: list[np.ndarray]) -> int:
-            return np.unique(np.concatenate(touched)).size if touched else 0
-
-        return Traffic(count(self.read), count(self.written))
+    def traffic(self, walks: bool = False) -> Traffic:
+        """Each byte once, and with `walks` what programs read again."""
+        everywhere = [touched for program in self.read for touched in program]
+        again = sum(sum(t.size for t in program) - _count(program) for program in self.read) if walks else 0
+        return Traffic(_count(everywhere), _count(self.written), again)
 
 
 @contextmanager
@@ -60,11 +60,15 @@ def watched() -> Iterator[list[Seen]]:
             addresses = super().check(pointers, live, size, access, order)
             lanes = (addresses if live is None else addresses[live]).reshape(-1)
             touched = (lanes[:, None] + np.arange(size, dtype=np.uint64)).reshape(-1)
-            (launches[-1].read if access is Access.LOAD else launches[-1].written).append(np.unique(touched))
+            (launches[-1].read[-1] if access is Access.LOAD else launches[-1].written).append(np.unique(touched))
             return addresses
 
+        def begin(self, program: tuple[int, int, int]) -> None:
+            super().begin(program)
+            launches[-1].read.append([])
+
     def product(a: torch.Tensor, b: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
-        launches.append(Seen([_bytes(a), _bytes(b)], [_bytes(out)]))
+        launches.append(Seen([[_bytes(a), _bytes(b)]], [_bytes(out)]))
         return mm(a, b, out=out)
 
     mm = torch.mm
@@ -72,6 +76,10 @@ def watched() -> Iterator[list[Seen]]:
         patch.setattr(executor, "Memory", Watching)
         patch.setattr(torch, "mm", product)
         yield launches
+
+
+def _count(touched: list[np.ndarray]) -> int:
+    return np.unique(np.concatenate(touched)).size if touched else 0
 
 
 def _bytes(tensor: torch.Tensor) -> np.ndarray:
@@ -97,7 +105,9 @@ def assert_exact(program: Program, **sizes: int) -> None:
         runner.run(leaves, sizes, scalars)
     planned = {k.name: k.traffic(programs=programs, **sizes) for k in program.plan.launches}
     assert len(launches) == len(planned)
-    found = {name: seen.traffic() for name, seen in zip(planned, launches, strict=True)}
+    found = {
+        k.name: seen.traffic(walks=k.walks is not None) for k, seen in zip(program.plan.launches, launches, strict=True)
+    }
     wrong = {name: (planned[name], found[name]) for name in planned if planned[name] != found[name]}
     assert not wrong, f"planned and found differ: {wrong}\n{program.plan}"
 
@@ -159,6 +169,17 @@ def test_the_demo_s_step_moves_what_its_plan_says(dtype: str) -> None:
 def test_random_graphs_move_what_their_plans_say(seed: int) -> None:
     graph, sizes = random_graph(seeded(seed), 6)
     assert_exact(make_program(optimize(decompose(graph))), **sizes)
+
+
+@pytest.mark.parametrize("build", [
+    lambda x: tn.softmax(x, -1), lambda x: tn.log_softmax(x, -1), lambda x: tn.layer_norm(x, weight=None, bias=None),
+    lambda x: tn.tanh(x) - tn.mean(x, -1, keepdim=True) + tn.max(x, -1, keepdim=True),
+])  # fmt: skip
+def test_each_walk_along_a_long_row_counts(build: Callable[..., Any]) -> None:
+    programs = programs_of(graph_of(build, (2, 33_001)))
+    for program in programs:
+        assert_exact(program)
+    assert all(any(k.traffic().read_again for k in program.plan.launches) for program in programs)
 
 
 def test_rows_taken_by_number_count_at_most_what_is_taken() -> None:
