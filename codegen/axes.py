@@ -197,7 +197,7 @@ def is_row_reduction(axes: Axes, value: Value) -> bool:
     """
     (x,) = value.inputs
     gone = reduced_axes(axes, value)
-    length = _known_product(axes, gone)
+    length = known_product(axes, gone)
     if length is None:
         return False
     known = [a for a in axes.labels[x] if a is not None]
@@ -205,13 +205,13 @@ def is_row_reduction(axes: Axes, value: Value) -> bool:
     if not kept:
         return length <= MAX_WHOLE
     if set(known[len(known) - len(gone) :]) == set(gone):
-        rows = _known_product(axes, kept)
+        rows = known_product(axes, kept)
         return length <= MAX_ROW or rows is None or rows > FEW_ROWS
     # A short leading axis with something behind it is summed faster down the columns.
     return length <= 1024 and known[-1] not in gone and known[0] not in gone
 
 
-def _known_product(axes: Axes, some: Iterable[int]) -> int | None:
+def known_product(axes: Axes, some: Iterable[int]) -> int | None:
     """The product of the sizes of axes; None where a `Dim` is among them."""
     product = 1
     for axis in some:
@@ -225,5 +225,5 @@ def _known_product(axes: Axes, some: Iterable[int]) -> int | None:
 def row_bytes(axes: Axes, columns: Iterable[int], width: int) -> float:
     """Registers, in bytes, that a program needs to keep one row at `width` bytes a column; infinite where the length of
     the row is a `Dim`."""
-    length = _known_product(axes, columns)
+    length = known_product(axes, columns)
     return math.inf if length is None else width * (1 << max(length - 1, 0).bit_length())

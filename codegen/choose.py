@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 from tritonnotes.ir.errors import PlanError
+from tritonnotes.ir.graph import Graph, Value
 
 from .atoms import Group, blocks, chains, make_atoms
 from .clusters import Clusters, Partition, in_order
 from .cost import cost_of, refusal_of
+from .forms import Forms, combinations, other_forms
 from .fusion import Legality
 from .greedy import fuse_greedily
 from .recompute import recompute
 from .search import BUDGET, Found, Search
-from .units import Units
+from .units import Units, make_units
 from .wishes import Fusion, forbidden, together
 
 MOST_CHAINS = 64
@@ -22,52 +26,101 @@ MOST_CHAINS = 64
 MOST_BLOCKS = 96
 """The largest graph, in blocks of a greedy plan, that is searched at all."""
 
+MOST_UNITS = 1_000
+"""The largest graph, in primitives, of which more than a greedy plan is looked at."""
 
-def choose(units: Units, fusion: Fusion) -> tuple[Legality, Partition, str]:
-    """The rules that hold, a partition, and how it was come by. Raises `PlanError` for wishes that cannot be had."""
+MOST_CHOICES = 2
+"""Up to so many choices between two forms of reductions, all their combinations are searched."""
+
+MOST_TRIES = 8
+"""Where there are more, or the graph is large, so many are tried one after the other in a greedy plan."""
+
+NOT_PROVED = "the best found, not proved optimal"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A partition with the units and rules that it is one of, the sets of units that were `wanted` together, and how it
+    was come by."""
+
+    units: Units
+    legality: Legality
+    wanted: list[Group]
+    partition: Partition
+    how: str = "greedy"
+
+    @cached_property
+    def cost(self) -> int:
+        """In bytes; beyond measure where the partition is illegal, as a wish may make it."""
+        if refusal_of(self.legality, self.partition) is not None:
+            return sys.maxsize
+        return cost_of(self.units, self.legality, self.partition).total
+
+
+def choose(graph: Graph, fusion: Fusion) -> Choice:
+    """The partition of a graph's units that its user asks for. Raises `PlanError` for wishes that cannot be had."""
+    found = _first(graph, {}, fusion)
+    if fusion.mode == "optimal":
+        found = _optimal(graph, found, fusion)
+    refusal = refusal_of(found.legality, found.partition)
+    if refusal is not None:
+        raise PlanError(f"fuse: cannot be had, by the rule {refusal.rule!r}: {refusal.reason}")
+    return found
+
+
+def _first(graph: Graph, forms: Forms, fusion: Fusion) -> Choice:
+    """No fusion but what was wished for, or a greedy plan."""
+    units = make_units(graph, forms)
     legality = Legality(units, forbidden(units, fusion))
     wanted = together(units, legality, fusion)
     held = {u for group in wanted for u in group}
     clusters = Clusters(units, legality, [*wanted, *(frozenset([u]) for u in units.units if u not in held)])
     if fusion.mode == "off":
-        partition, how = clusters.partition(), "off"
-    else:
-        fuse_greedily(units, clusters)
-        partition, how = recompute(units, legality, clusters.partition(), held), "greedy"
-    if fusion.mode == "optimal":
-        partition, how = _optimal(units, legality, partition, wanted)
-    refusal = refusal_of(legality, partition)
-    if refusal is not None:
-        raise PlanError(f"fuse: cannot be had, by the rule {refusal.rule!r}: {refusal.reason}")
-    return legality, partition, how
+        return Choice(units, legality, wanted, clusters.partition(), "off")
+    fuse_greedily(units, clusters)
+    return Choice(units, legality, wanted, recompute(units, legality, clusters.partition(), held))
 
 
-def _optimal(units: Units, legality: Legality, greedy: Partition, wanted: list[Group]) -> tuple[Partition, str]:
-    """The best that a search finds which starts from the greedy plan: over single values where the graph is small
-    enough, else over blocks of that plan."""
-    fine = chains(units, legality, wanted)
-    coarse = blocks(units, greedy, wanted)
-    if len(fine) > MOST_CHAINS and len(coarse) > MOST_BLOCKS:
-        return greedy, "greedy, as the graph is too large to search"
-    groups = fine if len(fine) <= MOST_CHAINS else coarse
-    found = _search(units, legality, groups, greedy)
-    best = found.partition or greedy
-    if found.is_proved and groups is fine:
-        return best, "optimal"
-    return best, "the best found, not proved optimal"
+def _optimal(graph: Graph, greedy: Choice, fusion: Fusion) -> Choice:
+    """The best that searches find which start from greedy plans: over single values, under all forms of reductions,
+    where the graph is small enough; else over blocks of the greedy plan of the forms that serve it best."""
+    if len(greedy.units.units) > MOST_UNITS:
+        return replace(greedy, how="greedy, as the graph is too large to search")
+    choices = other_forms(greedy.units)
+    fine = chains(greedy.units, greedy.legality, greedy.wanted)
+    if len(fine) <= MOST_CHAINS and len(choices) <= MOST_CHOICES:
+        starts = [_first(graph, forms, fusion) for forms in combinations(choices)]
+        best, is_proved = min(starts, key=lambda start: start.cost), True
+        for start in starts:
+            groups = chains(start.units, start.legality, start.wanted)
+            found = _search(start, groups, best.cost, BUDGET // 2)
+            best = best if found.partition is None else replace(start, partition=found.partition)
+            is_proved &= found.is_proved
+        return replace(best, how="optimal" if is_proved else NOT_PROVED)
+    best = greedy
+    forms: dict[Value, bool] = {}
+    for choice in choices[:MOST_TRIES]:
+        other = _first(graph, {**forms, **choice}, fusion)
+        if other.cost < best.cost:
+            best, forms = other, {**forms, **choice}
+    groups = blocks(best.units, best.partition, best.wanted)
+    if len(groups) > MOST_BLOCKS:
+        return replace(best, how="greedy, as the graph is too large to search")
+    found = _search(best, groups, best.cost, BUDGET)
+    return replace(best, partition=found.partition or best.partition, how=NOT_PROVED)
 
 
-def _search(units: Units, legality: Legality, groups: list[Group], known: Partition) -> Found:
+def _search(start: Choice, groups: list[Group], known: int, budget: int) -> Found:
+    """Look for a partition of some groups that costs less than what is known."""
+    units, legality = start.units, start.legality
+
     def evaluate(partition: Partition) -> int:
         ordered = in_order(legality, partition)
         # The search minds what two units say of each other; that a kernel is too large only the whole of it can say.
         if ordered is None or refusal_of(legality, ordered) is not None:
-            return known_cost
+            return sys.maxsize
         return cost_of(units, legality, ordered).total
 
-    # A wish may make the greedy plan illegal, and leave it to the search to find one that is not.
-    is_legal = refusal_of(legality, known) is None
-    known_cost = cost_of(units, legality, known).total if is_legal else sys.maxsize
-    found = Search(legality, make_atoms(units, legality, groups), evaluate).run(known_cost, BUDGET)
+    found = Search(legality, make_atoms(units, legality, groups), evaluate).run(known, budget)
     ordered = in_order(legality, found.partition) if found.partition is not None else None
     return Found(ordered, found.is_proved, found.tried)

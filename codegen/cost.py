@@ -6,18 +6,28 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import DType, float32
+from tritonnotes.ir.types import DType, element_count, float32
 
 from .clusters import Partition
 from .fusion import Legality, Refusal, Space
-from .traffic import LAUNCH_BYTES, NOMINAL_SIZES, launch_traffic, recompute_bytes
+from .traffic import (
+    ENOUGH_PROGRAMS,
+    LAUNCH_BYTES,
+    NOMINAL_SIZES,
+    PROGRAM_ELEMENTS,
+    SECTOR_ELEMENTS,
+    launch_traffic,
+    nominal_bytes,
+    recompute_bytes,
+)
 from .units import PARTIAL, Unit, Units, memory_of
 from .walks import is_walked, walks
 
 
 @dataclass(frozen=True, order=True)
 class Cost:
-    """`total` is in bytes, with every `Dim` at its nominal size: `bytes` are moved, the rest are prices."""
+    """`total` is in bytes, with every `Dim` at its nominal size: `bytes` are moved, the rest are prices of launches, of
+    computing again, and of leaving most of a GPU idle."""
 
     total: int
     launches: int
@@ -27,14 +37,36 @@ class Cost:
 def cost_of(units: Units, legality: Legality, partition: Partition) -> Cost:
     """The cost of a partition whose kernels are legal."""
     memory = memory_plan(units, legality, partition)
-    moved = 0
+    moved = slowly = 0
     for kernel in partition.kernels:
         held = units_of(units, kernel, partition)
         loads, stores, walked = memory.loads[kernel], memory.stores[kernel], memory.walks[kernel] or {}
-        moved += launch_traffic(held, loads, stores, memory.storage, NOMINAL_SIZES, 0, walked).total
+        here = launch_traffic(held, loads, stores, memory.storage, NOMINAL_SIZES, 0, walked).total
+        moved += here
+        slowly += _slowness(units, memory, kernel, here)
     again = sum(recompute_bytes(v) for values in partition.again.values() for v in values)
     launches = len(partition.kernels)
-    return Cost(launches * LAUNCH_BYTES + moved + again, launches, moved)
+    return Cost(launches * LAUNCH_BYTES + moved + slowly + again, launches, moved)
+
+
+def _slowness(units: Units, memory: MemoryPlan, kernel: frozenset[Unit], moved: int) -> int:
+    """The price of holding whole rows, in bytes: rows may be too few for as many programs as their elements could feed,
+    and a program with few rows uses little of each sector where neighbours in memory belong to other rows."""
+    space = memory.spaces[kernel]
+    if not space.reduces_rows:
+        return 0
+    rows, cols = (element_count(units.axes.shape(some), NOMINAL_SIZES) for some in (space.rows, space.cols))
+    wanted = min(ENOUGH_PROGRAMS, rows * cols // PROGRAM_ELEMENTS)
+    idle = moved * max(0, wanted - rows) // max(1, rows)
+    held = max(1, PROGRAM_ELEMENTS // max(1, cols))
+    crossed = [v for v in (*memory.loads[kernel], *memory.stores[kernel]) if _crosses(units, v, space)]
+    return idle + sum(map(nominal_bytes, crossed)) * max(0, SECTOR_ELEMENTS // held - 1)
+
+
+def _crosses(units: Units, value: Value, space: Space) -> bool:
+    """Whether neighbours in the memory of a value lie in different rows of a kernel."""
+    axes = [a for a in units.axes.labels[value] if a is not None]
+    return bool(axes) and axes[-1] in space.rows and not set(axes).isdisjoint(space.cols)
 
 
 @dataclass(frozen=True)

@@ -310,17 +310,14 @@ class Indexing:
             if text and masks[text] > 1:
                 self.shared[text] = _free(name, taken)
         if both not in (row, col) and masks[both] > 1:
+            # The combined mask is defined once, in terms of its parts.
             text = " & ".join(self.shared.get(t, f"({t})") for t in (row, col))
-            self.shared[text] = self.shared[both] = _free("mask", taken)
-            self.shared = {t: n for t, n in self.shared.items() if t != both} | {both: self.shared[text]}
+            self.shared[text] = self.aliases[both] = _free("mask", taken)
         elif both not in (row, col) and masks[both]:
             self.aliases[both] = " & ".join(self.shared.get(t, f"({t})") for t in (row, col))
         for text, count in offsets.items():
             if count > 1 and not text.isidentifier() and text:
                 self.shared[text] = _free("cell", taken)
-        # The combined mask is defined once, in terms of its parts.
-        if both in self.shared and both not in (row, col):
-            self.aliases[both] = self.shared.pop(both)
 
     def _is_wide(self) -> bool:
         """Whether an offset may pass 2**31: memory of unknown size, or known to be that large."""

@@ -20,7 +20,7 @@ from .fusion import Legality, Space
 from .materialize import materialize
 from .names import RESERVED, identifier, uncounted
 from .traffic import NOMINAL, Sizes, Traffic, launch_traffic
-from .units import COMBINE, PARTIAL, Unit, Units, is_join, make_units, memory_of
+from .units import COMBINE, PARTIAL, Unit, Units, is_join, memory_of
 from .wishes import Fusion, as_fusion
 
 if TYPE_CHECKING:
@@ -132,9 +132,9 @@ class FusionPlan:
 def make_plan(graph: Graph, fusion: str | Fusion = "optimal") -> FusionPlan:
     """Plan a graph of primitives. `fusion` is 'optimal' (searched for within a budget), 'greedy', 'off' (every
     primitive its own kernel), or a `Fusion` with wishes; impossible ones raise `PlanError`."""
-    units = make_units(materialize(graph))
-    legality, partition, how = choose(units, as_fusion(fusion))
-    return FusionPlan(units.graph, _launches(units, legality, partition), units, legality, partition, how)
+    found = choose(materialize(graph), as_fusion(fusion))
+    launches = _launches(found.units, found.legality, found.partition)
+    return FusionPlan(found.units.graph, launches, found.units, found.legality, found.partition, found.how)
 
 
 def verify_plan(plan: FusionPlan) -> None:
@@ -144,10 +144,6 @@ def verify_plan(plan: FusionPlan) -> None:
     placed = [u for k in plan.launches for u in k.units]
     if len(placed) != len(set(placed)) or set(placed) != set(plan.units.units):
         raise VerificationError(f"plan of {plan.graph.name}: some primitive is in no kernel, or in two")
-    place = {k.name: i for i, k in enumerate(plan.launches)}
-    for early, late in plan.to_networkx().edges:
-        if place[early] > place[late]:
-            raise VerificationError(f"plan of {plan.graph.name}: {late} runs before {early}, which it waits for")
     written: set[Value] = set()
     for kernel in plan.launches:
         for value in kernel.loads:
@@ -163,6 +159,10 @@ def verify_plan(plan: FusionPlan) -> None:
                     f"plan of {plan.graph.name}: {kernel.name} finishes {unit.value.name} too early"
                 )
         written |= {*kernel.stores, *kernel.partials}
+    place = {k.name: i for i, k in enumerate(plan.launches)}
+    for early, late in plan.to_networkx().edges:
+        if place[early] > place[late]:
+            raise VerificationError(f"plan of {plan.graph.name}: {late} runs before {early}, which it waits for")
 
 
 def _names(values: Iterable[Value]) -> str:

@@ -29,6 +29,16 @@ RECOMPUTE_SHARE = 16
 the time of one byte, fewer where a primitive is more than one of them."""
 
 
+PROGRAM_ELEMENTS = 2048
+"""What one program takes on at once."""
+
+SECTOR_ELEMENTS = 8
+"""Numbers of 4 bytes in the 32 that memory hands out at least."""
+
+ENOUGH_PROGRAMS = 66
+"""Half of the multiprocessors of an H100: as many draw all that its memory gives."""
+
+
 class Sizes(dict[str, int]):
     """The sizes of `Dim`s by name; those that nobody named have the `default`."""
 

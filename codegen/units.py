@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from tritonnotes.ir.graph import Graph, Value
 
@@ -92,8 +93,11 @@ def is_elementwise(unit: Unit) -> bool:
     return not unit.part and unit.value.op.kind in ("elementwise", "cast")
 
 
-def make_units(graph: Graph) -> Units:
-    """Cut a graph of primitives into units, with data dependencies and, for updates in place, order dependencies."""
+def make_units(graph: Graph, forms: Mapping[Value, bool] = MappingProxyType({})) -> Units:
+    """Cut a graph of primitives into units, with data dependencies and, for updates in place, order dependencies.
+
+    `forms` says of some reductions whether they are row reductions; of others `is_row_reduction` does.
+    """
     axes = label_axes(graph)
     units: list[Unit] = []
     producer: dict[Value, Unit] = {}
@@ -102,7 +106,7 @@ def make_units(graph: Graph) -> Units:
     for value in graph.values:
         if not needs_kernel(value):
             continue
-        is_column = value.op.kind == "reduction" and not is_row_reduction(axes, value)
+        is_column = value.op.kind == "reduction" and not forms.get(value, is_row_reduction(axes, value))
         first = Unit(value, PARTIAL if is_column else "")
         units.append(first)
         needed = before[first] = []

@@ -207,10 +207,10 @@ def _cost(plan: FusionPlan, partition: Partition) -> Cost | None:
 
 def _planned_anew(plan: FusionPlan, fusion: Fusion) -> Opposite:
     try:
-        legality, partition, _ = choose(plan.units, fusion)
+        found = choose(plan.graph, fusion)
     except PlanError as error:
         return Opposite(reason=str(error))
-    return _compared(plan, cost_of(plan.units, legality, partition))
+    return _compared(plan, cost_of(found.units, found.legality, found.partition))
 
 
 def _compared(plan: FusionPlan, other: Cost) -> Opposite:

@@ -176,9 +176,9 @@ def test_random_graphs_move_what_their_plans_say(seed: int) -> None:
     lambda x: tn.tanh(x) - tn.mean(x, -1, keepdim=True) + tn.max(x, -1, keepdim=True),
 ])  # fmt: skip
 def test_each_walk_along_a_long_row_counts(build: Callable[..., Any]) -> None:
-    programs = programs_of(graph_of(build, (2, 33_001)))
+    programs = programs_of(graph_of(build, (BATCH, 33_001)))
     for program in programs:
-        assert_exact(program)
+        assert_exact(program, batch=2)
     assert all(any(k.traffic().read_again for k in program.plan.launches) for program in programs)
 
 
