@@ -144,6 +144,10 @@ def verify_plan(plan: FusionPlan) -> None:
     placed = [u for k in plan.launches for u in k.units]
     if len(placed) != len(set(placed)) or set(placed) != set(plan.units.units):
         raise VerificationError(f"plan of {plan.graph.name}: some primitive is in no kernel, or in two")
+    place = {k.name: i for i, k in enumerate(plan.launches)}
+    for early, late in plan.to_networkx().edges:
+        if place[early] > place[late]:
+            raise VerificationError(f"plan of {plan.graph.name}: {late} runs before {early}, which it waits for")
     written: set[Value] = set()
     for kernel in plan.launches:
         for value in kernel.loads:
@@ -159,10 +163,6 @@ def verify_plan(plan: FusionPlan) -> None:
                     f"plan of {plan.graph.name}: {kernel.name} finishes {unit.value.name} too early"
                 )
         written |= {*kernel.stores, *kernel.partials}
-    place = {k.name: i for i, k in enumerate(plan.launches)}
-    for early, late in plan.to_networkx().edges:
-        if place[early] > place[late]:
-            raise VerificationError(f"plan of {plan.graph.name}: {late} runs before {early}, which it waits for")
 
 
 def _names(values: Iterable[Value]) -> str:
