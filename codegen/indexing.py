@@ -42,7 +42,7 @@ class Indexing:
         lines: list[str] = []
         block = self.row_block_name()
         flat = layout.is_flat
-        rows_here = bool(layout.rows) and in_loop == layout.carries
+        rows_here = bool(layout.rows) and in_loop == layout.loops_tiles
         if not in_loop:
             if layout.carries:
                 lines.append("program = tl.program_id(0)")
@@ -52,14 +52,15 @@ class Indexing:
                 start = "tl.program_id(1) * BLOCK + " if layout.tiles_cols else ""
                 lines.append(f"col = {start}tl.arange(0, BLOCK){'' if flat else '[None, :]'}")
         if rows_here:
-            which = "tile" if layout.carries else "tl.program_id(0)"
+            which = "tile" if layout.loops_tiles else "tl.program_id(0)"
             if self.is_wide:
                 which = f"tl.cast({which}, tl.int64)"
-            lines.append(f"{self.row_name()} = {which} * {block} + tl.arange(0, {block}){'' if flat else '[:, None]'}")
+            start = "" if layout.last and not layout.loops_tiles else f"{which} * {block} + "
+            lines.append(f"{self.row_name()} = {start}tl.arange(0, {block}){'' if flat else '[:, None]'}")
         for text, name in self.shared.items():
             if layout.loops_cols and self._uses_columns(text):
                 continue
-            if self._uses_rows(text) == (in_loop if layout.carries else self._uses_rows(text)):
+            if self._uses_rows(text) == (in_loop if layout.loops_tiles else self._uses_rows(text)):
                 lines.append(f"{name} = {self._widened(text)}")
         return lines
 

@@ -61,6 +61,8 @@ class Launcher:
         length = static_size(layout.col_shape)
         if layout.cols and length is not None and "COLS" in self.used:
             made["COLS"] = length
+        if layout.last:
+            return {"PROGRAMS": 32, **({"BLOCK": layout.last_block} if layout.rows else {})}
         if layout.combines:
             made["PROGRAMS"] = 32
         if layout.rows:
@@ -137,6 +139,8 @@ class Launcher:
         )
         if layout.carries:
             reason += " A fixed number of programs walks over all rows, so few partial sums are left to add up."
+        if self.kernel.lasts:
+            reason += " The last one to arrive does that, which saves a launch."
         return reason
 
 

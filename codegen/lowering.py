@@ -13,6 +13,7 @@ from tritonnotes.ir.types import Dim, DType, Shape, bool_, float32, float64, hos
 
 from .axes import Place, is_drawn, is_view, place_of
 from .indexing import Indexing
+from .lasts import with_lasts
 from .names import Names, describe, identifier, uncounted
 from .plan import FusionPlan, KernelPlan
 from .spelling import identity_of
@@ -38,10 +39,18 @@ from .units import COMBINE, PARTIAL, Units, memory_of
 def make_kernels(plan: FusionPlan) -> tuple[Kernel, ...]:
     """The tile program of every generated kernel of a plan, verified."""
     destinations = destinations_of(plan.units)
-    kernels = tuple(_Lowering(plan, k, destinations).kernel() for k in plan.kernels)
+    kernels = tuple(_lowered(plan, k, destinations) for k in plan.kernels)
     for kernel in kernels:
         verify_kernel(kernel)
     return kernels
+
+
+def _lowered(plan: FusionPlan, kernel_plan: KernelPlan, destinations: Mapping[Value, Value]) -> Kernel:
+    if not kernel_plan.parts:
+        return _Lowering(plan, kernel_plan, destinations).kernel()
+    first, *sums = kernel_plan.parts
+    lasts = [_Lowering(plan, part, destinations, last=True).kernel() for part in sums]
+    return with_lasts(_Lowering(plan, first, destinations).kernel(), lasts, kernel_plan)
 
 
 def destinations_of(units: Units) -> dict[Value, Value]:
@@ -62,8 +71,11 @@ many make ptxas spill a register of cross entropy on sm_80 and sm_100."""
 class _Lowering:
     """Builds one kernel."""
 
-    def __init__(self, plan: FusionPlan, kernel_plan: KernelPlan, destinations: Mapping[Value, Value]) -> None:
+    def __init__(
+        self, plan: FusionPlan, kernel_plan: KernelPlan, destinations: Mapping[Value, Value], last: bool = False
+    ) -> None:
         self.plan = plan
+        self.last = last
         self.kp = kernel_plan
         self.axes = plan.units.axes
         self.destinations = destinations
@@ -123,7 +135,7 @@ class _Lowering:
         return Layout(
             rows, cols, self.axes.shape(rows), col_shape, block, masks_cols, tiles_cols, loops_cols, space.carries,
             space.combines,
-            exact, masks_rows or (bool(rows) and not exact), tile,
+            exact, masks_rows or (bool(rows) and not exact), tile, self.last,
         )  # fmt: skip
 
     def _tile(self, block: int) -> int:
@@ -482,8 +494,7 @@ class _Lowering:
     def _ordered_parameters(self) -> Iterable[Parameter]:
         """Memory read, memory written, partials, then sizes and numbers."""
         self._needed_sizes()
-        order = {"in": 0, "inout": 1, "partial in": 2, "out": 3, "partial out": 4, "size": 5, "scalar": 6}
-        return sorted(self.parameters.values(), key=lambda p: order[p.role])
+        return sorted(self.parameters.values(), key=Parameter.place)
 
     def _needed_sizes(self) -> None:
         """The sizes that grid, masks and offsets are made of."""

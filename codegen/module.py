@@ -154,7 +154,7 @@ class _Run:
         return "\n".join(lines) + "\n"
 
     def _buffers(self) -> Iterable[tuple[str, str]]:
-        from .program import partial_name
+        from .program import arrivals_name, partial_name
         from .traffic import compute_dtype
 
         graph = self.plan.graph
@@ -178,6 +178,8 @@ class _Run:
                     partial_name(value),
                     f"torch.empty({_tuple_text((1, *value.shape))}, dtype=torch.{dtype}, device=device)",
                 )
+            if kernel.parts:
+                yield arrivals_name(kernel), "torch.zeros((2,), dtype=torch.int32, device=device)"
 
     def _dims(self) -> list[Dim]:
         found: dict[Dim, None] = {}
@@ -188,7 +190,7 @@ class _Run:
         return list(found)
 
     def _generated(self, plan: KernelPlan) -> list[str]:
-        from .program import partial_name
+        from .program import arrivals_name, partial_name
 
         kernel = self.kernels[plan.name]
         arguments = []
@@ -198,6 +200,8 @@ class _Run:
             elif p.role == "scalar":
                 assert p.value is not None
                 arguments.append(self._on_device(p.value) if p.is_pointer else self._host(p.value))
+            elif p.role == "arrivals":
+                arguments.append(_tensor(arrivals_name(plan)))
             else:
                 assert p.value is not None
                 arguments.append(_tensor(partial_name(p.value)) if "partial" in p.role else self._memory(p.value))

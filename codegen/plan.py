@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,7 +15,8 @@ from tritonnotes.ir.types import Dim, DType
 
 from .choose import choose
 from .clusters import Partition, waits
-from .cost import memory_plan
+from .cost import MemoryPlan, memory_plan
+from .finishing import GROUP, finish_inside
 from .fusion import Legality, Space
 from .materialize import materialize
 from .names import RESERVED, identifier, uncounted
@@ -34,6 +35,9 @@ class KernelPlan:
     `kind` is 'library', 'elementwise', 'row', 'column', 'row and column' or 'finish'. `loads` and `stores` are whole
     values in memory; `partials` are sums that leave the kernel as one row for each program, `combines` those it adds
     up. `walks` says how often a kernel that walks along long rows reads each load; it is None where rows are held.
+
+    Where the last program of a launch finishes sums, `parts` are the kernel, then what that program carries out; all
+    else speaks of both together.
     """
 
     name: str
@@ -47,6 +51,7 @@ class KernelPlan:
     combines: tuple[Value, ...]
     walks: Mapping[Value, int] | None
     storage: Mapping[Value, DType]
+    parts: tuple[KernelPlan, ...] = ()
 
     @property
     def is_library(self) -> bool:
@@ -73,7 +78,17 @@ class KernelPlan:
         GPU holds at once, and read again at once they stay in its cache.
         """
         bound = Sizes(batch, sizes)
-        return launch_traffic(self.units, self.loads, self.stores, self.storage, bound, programs, self.walks or {})
+        moved = launch_traffic(self.units, self.loads, self.stores, self.storage, bound, programs, self.walks or {})
+        if not self.parts or not programs:
+            return moved
+        # The programs' arrivals are counted in memory; what they left is read again where it was written.
+        counts = 1 + (-(-programs // GROUP) if self.finishes_columns else 0)
+        return Traffic(moved.read, moved.written + 4 * counts, moved.read_again)
+
+    @property
+    def finishes_columns(self) -> bool:
+        """Whether the last program finishes sums of more than one number, which groups of programs add up first."""
+        return any(part.space.rows for part in self.parts[1:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +121,11 @@ class FusionPlan:
         """Kernel names as nodes (attributes kind, ops, bytes), an edge where one runs before another: it writes what
         that one reads, or reads what it overwrites."""
         result = networkx.DiGraph(name=self.graph.name)
-        name = {frozenset(k.units): k.name for k in self.launches}
+        name = {frozenset(p.units): k.name for k in self.launches for p in (k.parts or (k,))}
         for kernel in self.launches:
             result.add_node(kernel.name, kind=kernel.kind, ops=kernel.ops, bytes=kernel.bytes_moved())
         for late, earlier in waits(self.legality, self.partition).items():
-            result.add_edges_from((name[early], name[late]) for early in earlier)
+            result.add_edges_from((name[early], name[late]) for early in earlier if name[early] != name[late])
         return result
 
     def __str__(self) -> str:
@@ -126,6 +141,9 @@ class FusionPlan:
             if kernel.recomputed:
                 lines.append(f"    again  {_names(kernel.recomputed)}")
             lines.append(f"    writes {_names(kernel.stores)}{_and_sums(kernel.partials)}")
+            if kernel.parts:
+                finished = dict.fromkeys(v for part in kernel.parts[1:] for v in part.combines)
+                lines.append(f"    its last program finishes {_names(finished)}")
         return "\n".join(lines)
 
 
@@ -133,8 +151,12 @@ def make_plan(graph: Graph, fusion: str | Fusion = "optimal") -> FusionPlan:
     """Plan a graph of primitives. `fusion` is 'optimal' (searched for within a budget), 'greedy', 'off' (every
     primitive its own kernel), or a `Fusion` with wishes; impossible ones raise `PlanError`."""
     found = choose(materialize(graph), as_fusion(fusion))
-    launches = _launches(found.units, found.legality, found.partition)
-    return FusionPlan(found.units.graph, launches, found.units, found.legality, found.partition, found.how)
+    units, legality, partition = found.units, found.legality, found.partition
+    inside: dict[frozenset[Unit], frozenset[Unit]] = {}
+    if found.how != "off":
+        partition, inside = finish_inside(units, legality, partition)
+    launches = _launches(units, legality, partition, inside)
+    return FusionPlan(units.graph, launches, units, legality, partition, found.how)
 
 
 def verify_plan(plan: FusionPlan) -> None:
@@ -149,7 +171,7 @@ def verify_plan(plan: FusionPlan) -> None:
         if place[early] > place[late]:
             raise VerificationError(f"plan of {plan.graph.name}: {late} runs before {early}, which it waits for")
     written: set[Value] = set()
-    for kernel in plan.launches:
+    for kernel in (part for k in plan.launches for part in k.parts or (k,)):
         for value in kernel.loads:
             memory = memory_of(value)
             parts = memory.inputs if is_join(memory) else (memory,)
@@ -173,29 +195,55 @@ def _and_sums(values: Iterable[Value]) -> str:
     return "".join(f", partials of {v.name}" for v in values)
 
 
-def _launches(units: Units, legality: Legality, partition: Partition) -> tuple[KernelPlan, ...]:
-    memory = memory_plan(units, legality, partition)
+def _launches(
+    units: Units, legality: Legality, partition: Partition, inside: Mapping[frozenset[Unit], frozenset[Unit]]
+) -> tuple[KernelPlan, ...]:
+    """The launches of a partition, in order; some kernels are carried out `inside` others."""
+    made = _kernels(units, partition, memory_plan(units, legality, partition))
+    sums: dict[frozenset[Unit], list[KernelPlan]] = {}
+    for kernel, host in inside.items():
+        sums.setdefault(host, []).append(made[kernel])
+    return tuple(_finishing(plan, sums[k]) if k in sums else plan for k, plan in made.items() if k not in inside)
+
+
+def _kernels(units: Units, partition: Partition, memory: MemoryPlan) -> dict[frozenset[Unit], KernelPlan]:
     names: dict[str, int] = {}
     words = _words(units.graph)
-    made = []
+    made = {}
     for kernel in partition.kernels:
         members = sorted(kernel, key=lambda u: (u.value.index, u.part == COMBINE))
-        made.append(
-            KernelPlan(
-                _unique(names, f"{name}_kernel" if (name := _kernel_name(members)) in words else name),
-                _kind(members, memory.spaces[kernel]),
-                tuple(members),
-                partition.again.get(kernel, ()),
-                memory.spaces[kernel],
-                memory.loads[kernel],
-                memory.stores[kernel],
-                tuple(u.value for u in members if u.part == PARTIAL),
-                tuple(u.value for u in members if u.part == COMBINE),
-                memory.walks[kernel],
-                memory.storage,
-            )
+        made[kernel] = KernelPlan(
+            _unique(names, f"{name}_kernel" if (name := _kernel_name(members)) in words else name),
+            _kind(members, memory.spaces[kernel]),
+            tuple(members),
+            partition.again.get(kernel, ()),
+            memory.spaces[kernel],
+            memory.loads[kernel],
+            memory.stores[kernel],
+            tuple(u.value for u in members if u.part == PARTIAL),
+            tuple(u.value for u in members if u.part == COMBINE),
+            memory.walks[kernel],
+            memory.storage,
         )
-    return tuple(made)
+    return made
+
+
+def _finishing(kernel: KernelPlan, sums: list[KernelPlan]) -> KernelPlan:
+    """A kernel whose last program finishes sums too."""
+    parts = (kernel, *sums)
+
+    def all_of(what: Callable[[KernelPlan], tuple[Value, ...]]) -> tuple[Value, ...]:
+        return tuple(dict.fromkeys(v for part in parts for v in what(part)))
+
+    return replace(
+        kernel,
+        units=tuple(u for part in parts for u in part.units),
+        recomputed=all_of(lambda p: p.recomputed),
+        loads=all_of(lambda p: p.loads),
+        stores=all_of(lambda p: p.stores),
+        combines=all_of(lambda p: p.combines),
+        parts=parts,
+    )
 
 
 def _kind(members: list[Unit], space: Space) -> str:

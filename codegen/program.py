@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.types import DType, Shape, element_count, show_shape
+from tritonnotes.ir.types import DType, Shape, element_count, int32, show_shape
 
+from .finishing import GROUP
 from .lowering import destinations_of, make_kernels
 from .module import render_module
-from .plan import FusionPlan, make_plan, verify_plan
+from .plan import FusionPlan, KernelPlan, make_plan, verify_plan
 from .source import KernelSource
 from .tile import Kernel
 from .traffic import compute_dtype
@@ -22,7 +23,8 @@ from .wishes import Fusion
 @dataclass(frozen=True)
 class Buffer:
     """Memory of a program. `role` is 'leaf' (fed or held by the model), 'output' (made anew by each run), 'temporary',
-    or 'partial' (one row for each program of a kernel, in front of `shape`)."""
+    'partial' (one row for each program of a kernel, in front of `shape`), or 'arrivals' (a count of programs, and one
+    for each group of them, that are 0 between launches)."""
 
     name: str
     shape: Shape
@@ -63,9 +65,14 @@ class Program:
         total = 0
         for buffer in self.buffers:
             if buffer.role != "leaf":
-                count = element_count(buffer.shape, sizes) * (programs if buffer.role == "partial" else 1)
+                count = element_count(buffer.shape, sizes) * self.rows_of(buffer, programs)
                 total += count * buffer.dtype.itemsize
         return total
+
+    @staticmethod
+    def rows_of(buffer: Buffer, programs: int) -> int:
+        """How many of its shape a buffer holds."""
+        return {"partial": programs, "arrivals": 1 + -(-programs // GROUP)}.get(buffer.role, 1)
 
     def __str__(self) -> str:
         lines = [f"program {self.graph.name}: {len(self.plan.launches)} launches over {len(self.buffers)} buffers"]
@@ -99,7 +106,14 @@ def make_program(graph: Graph, fusion: str | Fusion = "optimal", declared: Graph
                 buffers.append(Buffer(value.name, value.shape, kernel.storage[value], role))
         for value in kernel.partials:
             buffers.append(Buffer(partial_name(value), value.shape, compute_dtype(value.dtype), "partial"))
+        if kernel.parts:
+            buffers.append(Buffer(arrivals_name(kernel), (), int32, "arrivals"))
     return Program(plan.graph, declared or plan.graph, plan, kernels, tuple(buffers), outputs)
+
+
+def arrivals_name(kernel: KernelPlan) -> str:
+    """The name of the buffer in which the programs of a launch count themselves."""
+    return f"{kernel.name}:arrivals"
 
 
 def partial_name(value: Value) -> str:

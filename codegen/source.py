@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tritonnotes.ir.types import float64, int32
+from tritonnotes.ir.types import element_count, float64, int32
 
+from .finishing import GROUP
 from .indexing import Indexing, factor, words_of
-from .launcher import INDENT, Launcher, wrapped
+from .launcher import INDENT, Launcher, call_lines, wrapped
 from .passes import is_wide, row_passes, running_maximum
 from .spelling import ATOM, COMBINERS, IDENTITIES, NAN_SAFE, SPELLINGS, Spelling, identity_of
 from .tile import COL, ROW, SCALAR, TILE, Address, Kernel, Step, static_size
@@ -61,21 +62,31 @@ class _Writer:
     # -- the whole --
 
     def source(self) -> KernelSource:
-        setup, body, after = self._sections()
-        written = [INDENT + line if line else "" for line in _single_blanks([*setup, *body, *after])]
-        launcher = Launcher(self.kernel, self.index, words_of("\n".join(written)))
-        lines = [self._decorator(), f"def {self.kernel.name}("]
-        lines += [f"{INDENT}{a}," for a in self._arguments(launcher)]
-        lines += ["):", f'{INDENT}"""{self._docstring()}"""', *written]
+        launcher, text = self._function()
         return KernelSource(
             self.kernel.name,
-            "\n".join(lines) + "\n",
+            text,
             launcher.text(),
             frozenset(self.helpers),
             launcher.signature(),
             launcher.constexprs(),
             launcher.num_warps(),
         )
+
+    def _function(self) -> tuple[Launcher, str]:
+        """The kernel as a function, below those that its last program calls."""
+        called = []
+        for last in self.kernel.lasts:
+            writer = _Writer(last.kernel)
+            called.append(writer._function()[1])
+            self.helpers |= writer.helpers
+        setup, body, after = self._sections()
+        written = [INDENT + line if line else "" for line in _single_blanks([*setup, *body, *after])]
+        launcher = Launcher(self.kernel, self.index, words_of("\n".join(written)))
+        lines = [self._decorator(), f"def {self.kernel.name}("]
+        lines += [f"{INDENT}{a}," for a in self._arguments(launcher)]
+        lines += ["):", f'{INDENT}"""{self._docstring()}"""', *written]
+        return launcher, "\n\n".join([*called, "\n".join(lines) + "\n"])
 
     def _decorator(self) -> str:
         # A seed is a new number at each run: nothing may be compiled for its value.
@@ -88,7 +99,7 @@ class _Writer:
             scope = unit.value.scope
             ops.setdefault(_PHASES[scope.phase] + (scope.name or unit.value.name))
         again = [v.scope.name or v.name for v in self.kernel.plan.recomputed]
-        text = ", ".join(ops) + "."
+        text = ("finishes " if self.layout.last else "") + ", ".join(ops) + "."
         if again:
             text += f" Computes {', '.join(dict.fromkeys(again))} again: that moves fewer bytes than loading it."
         return wrapped(text)
@@ -101,7 +112,7 @@ class _Writer:
             once = step.op in ("load", "argument") and step.form in (COL, SCALAR)
             (hoisted if once else inner).append(step)
         setup = self.index.lines(in_loop=False)
-        if layout.combines:
+        if layout.combines and not layout.loops_tiles:
             setup += self._combine_lines()
         if layout.loops_cols:
             hoisted = [s for s in hoisted if not is_wide(s)]
@@ -112,8 +123,12 @@ class _Writer:
             tiles = f"tl.cdiv({self.index.row_bound()}, {self.index.row_block_name()})"
             loop = [f"for tile in range(program, {tiles}, programs):"]
             loop += [INDENT + line if line else "" for line in (*self.index.lines(in_loop=True), *body)]
-            after = ["", *self._partial_lines()]
+            after = ["", *self._partial_lines(), *self._last_lines()]
             return setup, loop, after
+        if layout.loops_tiles:
+            loop = [f"for tile in range(tl.cdiv({self.index.row_bound()}, {self.index.row_block_name()})):"]
+            inside = [*self.index.lines(in_loop=True), *self._combine_lines(), *body]
+            return setup, loop + [INDENT + line if line else "" for line in inside], []
         return setup, body, []
 
     def _pass_lines(self, known: list[Step]) -> list[str]:
@@ -401,15 +416,58 @@ class _Writer:
                 )
         return lines
 
+    def _last_lines(self) -> list[str]:
+        """What is left to do once every program is done: the last one to arrive does it."""
+        if not self.kernel.lasts:
+            return []
+        self.helpers.add("arrives_last")
+        calls = []
+        for last in self.kernel.lasts:
+            launcher = Launcher(last.kernel, Indexing(last.kernel), {"COLS"})
+            given = [
+                *last.arguments,
+                *launcher.bound_arguments(),
+                *(f"{n}={v}" for n, v in launcher.constexprs().items()),
+            ]
+            calls += call_lines(f"{last.kernel.name}(", given, ")")
+        others = " * tl.num_programs(1)" if self.layout.tiles_cols else ""
+        if not any(last.kernel.layout.rows for last in self.kernel.lasts):
+            lines = [
+                "# The last program to arrive finishes the sums.",
+                f"if arrives_last(arrivals_ptr, programs{others}):",
+            ]
+            return ["", *lines, *(INDENT + line for line in calls)]
+        self.helpers.add("add_up_group")
+        groups = []
+        finished = {name for last in self.kernel.lasts for name in last.arguments}
+        for step in self.kernel.steps:
+            if step.op == "carry" and step.form != SCALAR and step.attrs["pointer"] in finished:
+                columns = element_count(step.attrs["address"].extent, {})
+                arguments = [step.attrs["pointer"], "first", "members", f"COLS={columns}", f"GROUP={GROUP}"]
+                groups += call_lines("add_up_group(", arguments, ")")
+        return [
+            "",
+            f"# The last program of each {GROUP} adds their sums up, and the last of these finishes what is left.",
+            f"group = program // {GROUP}",
+            f"first = group * {GROUP}",
+            f"members = tl.minimum({GROUP}, programs - first)",
+            f"if arrives_last(arrivals_ptr + 1 + group, members{others}):",
+            *(INDENT + line for line in groups),
+            f"{INDENT}if arrives_last(arrivals_ptr, tl.cdiv(programs, {GROUP})):",
+            *(INDENT * 2 + line for line in calls),
+        ]
+
     def _combine_lines(self) -> list[str]:
-        """Add up what each program left, in the order of the programs."""
+        """Add up what each program left, in the order of the programs; or what each group of them did."""
         steps = [s for s in self.kernel.steps if s.op == "combine"]
         has_rows = bool(self.layout.rows)
+        step = f" * {GROUP}" if self.layout.last and has_rows else ""
+        left = f"group of {GROUP}" if step else "program"
         shape = "[BLOCK]" if has_rows else "[]"
-        lines = ["", "# Sums over all rows: add up what each program left, always in the same order."]
+        lines = ["", f"# Sums over all rows: add up what each {left} left, always in the same order."]
         lines += [f"{s.name} = tl.full({shape}, {s.attrs['identity']}, {_tl(s)})" for s in steps]
-        lines.append("for first in range(0, programs, PROGRAMS):")
-        lines.append(f"{INDENT}program = first + tl.arange(0, PROGRAMS){'[:, None]' if has_rows else ''}")
+        lines.append(f"for first in range(0, programs, PROGRAMS{step}):")
+        lines.append(f"{INDENT}program = first + tl.arange(0, PROGRAMS){'[:, None]' if has_rows else ''}{step}")
         mask = "program < programs"
         if has_rows:
             own = self.index.shared_text(self.index.mask_of(ROW))

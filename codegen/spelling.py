@@ -179,6 +179,28 @@ def rescale(largest_before, largest):
     """What a sum of eˣ over x − largest_before is multiplied by to be one over x − largest."""
     return tl.where(largest_before == largest, 1.0, tl.exp(largest_before - largest))
 ''',
+    "arrives_last": '''\
+@triton.jit
+def arrives_last(arrivals_ptr, programs):
+    """Whether this program is the last of so many to come here, and so sees what all of them stored before."""
+    tl.debug_barrier()
+    is_last = tl.atomic_add(arrivals_ptr, 1, sem="acq_rel") == programs - 1
+    if is_last:
+        # The next launch counts from 0 again.
+        tl.store(arrivals_ptr, 0)
+    return is_last
+''',
+    "add_up_group": '''\
+@triton.jit
+def add_up_group(partial_ptr, first, members, COLS: tl.constexpr, GROUP: tl.constexpr):
+    """Add up what a group of programs left, in their order, in the place of the first one."""
+    member = tl.arange(0, GROUP)[:, None]
+    for start in range(0, COLS, 128):
+        col = start + tl.arange(0, 128)[None, :]
+        in_cols = col < COLS
+        partial = tl.load(partial_ptr + (first + member) * COLS + col, mask=(member < members) & in_cols, other=0)
+        tl.store(partial_ptr + first * COLS + col, tl.sum(partial, axis=0, keep_dims=True), mask=in_cols)
+''',
     "min_or_nan": '''\
 @triton.jit
 def min_or_nan(x, axis: tl.constexpr, keep_dims: tl.constexpr = False):

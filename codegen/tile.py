@@ -21,6 +21,12 @@ from .plan import KernelPlan
 
 TILE, ROW, COL, SCALAR = "tile", "row", "col", "scalar"
 
+ROLES = ("in", "inout", "partial in", "out", "partial out", "arrivals", "size", "scalar")
+"""What arguments are to a kernel, in the order in which it takes them."""
+
+LAST_BLOCK = 128
+"""Numbers that one program finishes at once: with 32 partial sums of each, 32 elements for each thread of 4 warps."""
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -30,7 +36,8 @@ class Layout:
     holds at once (0 without columns); `masks_cols` says whether it is no divisor of theirs. `tiles_cols` spreads
     columns over programs too; `loops_cols` walks along rows that are too long to be held. `exact_rows` is the largest
     power of two that divides the rows where their number is known (else 0), and `masks_rows` is false where tiles are
-    cut to divide them.
+    cut to divide them. A kernel that is `last` finishes sums inside the launch of another one, in its last program: it
+    walks over its rows tile by tile.
     """
 
     rows: tuple[int, ...]
@@ -46,11 +53,23 @@ class Layout:
     exact_rows: int
     masks_rows: bool
     tile: int
+    last: bool = False
 
     @property
     def is_flat(self) -> bool:
         """Whether tiles are one-dimensional."""
         return not self.rows or not self.cols
+
+    @property
+    def last_block(self) -> int:
+        """Numbers that the last program of a launch finishes at once, of at most 32 partial sums each."""
+        size = min(LAST_BLOCK, next_power_of_2(static_size(self.row_shape) or 1))
+        return size if self.masks_rows else min(size, self.exact_rows)
+
+    @property
+    def loops_tiles(self) -> bool:
+        """Whether a program walks over several tiles."""
+        return self.carries or (self.last and bool(self.rows) and (static_size(self.row_shape) or 1) > self.last_block)
 
     @property
     def row_block(self) -> int:
@@ -70,8 +89,9 @@ class Address:
 
 @dataclass(frozen=True)
 class Parameter:
-    """An argument of a kernel. `role` is 'in', 'out', 'inout', 'partial in', 'partial out', 'size' or 'scalar';
-    `value` is the memory, partial sum or host number that it stands for; `dtype` that of the memory."""
+    """An argument of a kernel. `role` is 'in', 'out', 'inout', 'partial in', 'partial out', 'arrivals', 'size' or
+    'scalar'; `value` is the memory, partial sum or host number that it stands for; `dtype` that of the memory. In
+    'arrivals' programs count themselves, so that the last one knows."""
 
     name: str
     role: str
@@ -82,6 +102,10 @@ class Parameter:
     @property
     def is_pointer(self) -> bool:
         return self.role not in ("size", "scalar") or self.dtype is float64 and self.role == "scalar"
+
+    def place(self) -> int:
+        """Where it stands among others: memory read, memory written, partials, then sizes and numbers."""
+        return ROLES.index(self.role)
 
     @property
     def is_exact(self) -> bool:
@@ -110,13 +134,15 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A tile program with its arguments: the stage between the plan and the source."""
+    """A tile program with its arguments: the stage between the plan and the source. `lasts` are those that its last
+    program carries out when it is done, on arguments that are its own too."""
 
     plan: KernelPlan
     layout: Layout
     parameters: tuple[Parameter, ...]
     steps: tuple[Step, ...]
     axes: Axes
+    lasts: tuple[Last, ...] = ()
 
     @property
     def name(self) -> str:
@@ -134,13 +160,25 @@ class Kernel:
                 f" {k}={v}" for k, v in step.attrs.items() if k in ("pointer", "identity", "number", "axis")
             )
             lines.append(f"  {step.name}: {step.form} {step.dtype} = {step.op}({', '.join(step.args)}){attrs}")
+        for last in self.lasts:
+            lines += [f"  its last program: {last.kernel}".replace("\n", "\n  ")]
         return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Last:
+    """A kernel inside another one's launch, with the names that its arguments have there."""
+
+    kernel: Kernel
+    arguments: tuple[str, ...]
 
 
 def verify_kernel(kernel: Kernel) -> None:
     """Raise `VerificationError` unless names are defined once and before use, every reduction that meets masked lanes
     says its identity, and each store has its own target."""
     known: set[str] = set()
+    for last in kernel.lasts:
+        verify_kernel(last.kernel)
     stored: set[tuple[str, tuple[int, ...]]] = set()
     for step in kernel.steps:
         for arg in step.args:

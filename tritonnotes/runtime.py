@@ -60,6 +60,20 @@ class Runner:
     ) -> dict[str, Tensor]:
         """One run: tensors for all leaves by name, sizes of the `Dim`s, host numbers by name. Returns the outputs."""
         programs = self._programs(sizes)
+        try:
+            return self._run(leaves, sizes, scalars, programs)
+        except BaseException:
+            # Programs that did not arrive are missing in the counts that the buffers hold.
+            self._buffers.clear()
+            raise
+
+    def _run(
+        self,
+        leaves: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        scalars: Mapping[str, float] | None,
+        programs: int,
+    ) -> dict[str, Tensor]:
         tensors = {**self._temporaries(sizes, programs), **leaves, **self._outputs(sizes)}
         run = self.module.run
         if self.device.type == "cpu":
@@ -92,7 +106,7 @@ class Runner:
         key = (*sorted(sizes.items()), ("", programs))
         found = self._buffers.get(key)
         if found is None:
-            self._buffers[key] = found = self._allocate(("temporary", "partial"), sizes, programs)
+            self._buffers[key] = found = self._allocate(("temporary", "partial", "arrivals"), sizes, programs)
             if len(self._buffers) > KEPT_SIZES:
                 self._buffers.popitem(last=False)
         self._buffers.move_to_end(key)
@@ -107,9 +121,10 @@ class Runner:
         for buffer in self.program.buffers:
             if buffer.role in roles:
                 shape = [_size(s, sizes) for s in buffer.shape]
-                if buffer.role == "partial":
-                    shape = [programs, *shape]
-                made[buffer.name] = torch.empty(shape, dtype=torch_dtype(buffer.dtype), device=self.device)
+                if buffer.role in ("partial", "arrivals"):
+                    shape = [self.program.rows_of(buffer, programs), *shape]
+                make = torch.zeros if buffer.role == "arrivals" else torch.empty
+                made[buffer.name] = make(shape, dtype=torch_dtype(buffer.dtype), device=self.device)
         return made
 
     def _cpu_rows(self, kernel: Kernel, sizes: Mapping[str, int]) -> int:
