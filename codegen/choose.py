@@ -15,6 +15,7 @@ from .cost import cost_of, refusal_of
 from .forms import Forms, combinations, other_forms
 from .fusion import Legality
 from .greedy import fuse_greedily
+from .own import own_sums
 from .recompute import recompute
 from .search import BUDGET, Found, Search
 from .units import Units, make_units
@@ -59,7 +60,10 @@ class Choice:
 
 def choose(graph: Graph, fusion: Fusion) -> Choice:
     """The partition of a graph's units that its user asks for. Raises `PlanError` for wishes that cannot be had."""
-    found = _first(graph, {}, fusion)
+    found = first_choice(graph, {}, fusion)
+    own = own_sums(found.units) if fusion.mode != "off" else frozenset()
+    if own and (other := first_choice(graph, {}, fusion, own)).cost < found.cost:
+        found = other
     if fusion.mode == "optimal":
         found = _optimal(graph, found, fusion)
     refusal = refusal_of(found.legality, found.partition)
@@ -68,9 +72,9 @@ def choose(graph: Graph, fusion: Fusion) -> Choice:
     return found
 
 
-def _first(graph: Graph, forms: Forms, fusion: Fusion) -> Choice:
+def first_choice(graph: Graph, forms: Forms, fusion: Fusion, own: frozenset[Value] = frozenset()) -> Choice:
     """No fusion but what was wished for, or a greedy plan."""
-    units = make_units(graph, forms)
+    units = make_units(graph, forms, own)
     legality = Legality(units, forbidden(units, fusion))
     wanted = together(units, legality, fusion)
     held = {u for group in wanted for u in group}
@@ -86,10 +90,10 @@ def _optimal(graph: Graph, greedy: Choice, fusion: Fusion) -> Choice:
     where the graph is small enough; else over blocks of the greedy plan of the forms that serve it best."""
     if len(greedy.units.units) > MOST_UNITS:
         return replace(greedy, how="greedy, as the graph is too large to search")
-    choices = other_forms(greedy.units)
+    choices, own = other_forms(greedy.units), greedy.units.own
     fine = chains(greedy.units, greedy.legality, greedy.wanted)
     if len(fine) <= MOST_CHAINS and len(choices) <= MOST_CHOICES:
-        starts = [_first(graph, forms, fusion) for forms in combinations(choices)]
+        starts = [first_choice(graph, forms, fusion, own) for forms in combinations(choices)]
         best, is_proved = min(starts, key=lambda start: start.cost), True
         for start in starts:
             groups = chains(start.units, start.legality, start.wanted)
@@ -100,7 +104,7 @@ def _optimal(graph: Graph, greedy: Choice, fusion: Fusion) -> Choice:
     best = greedy
     forms: dict[Value, bool] = {}
     for choice in choices[:MOST_TRIES]:
-        other = _first(graph, {**forms, **choice}, fusion)
+        other = first_choice(graph, {**forms, **choice}, fusion, own)
         if other.cost < best.cost:
             best, forms = other, {**forms, **choice}
     groups = blocks(best.units, best.partition, best.wanted)

@@ -10,6 +10,7 @@ from tritonnotes.ir.types import DType, element_count, float32
 
 from .clusters import Partition
 from .fusion import Legality, Refusal, Space
+from .own import own_bytes
 from .traffic import (
     ENOUGH_PROGRAMS,
     LAUNCH_BYTES,
@@ -20,7 +21,7 @@ from .traffic import (
     nominal_bytes,
     recompute_bytes,
 )
-from .units import PARTIAL, Unit, Units, memory_of
+from .units import OWN, PARTIAL, Unit, Units, memory_of
 from .walks import is_walked, walks
 
 
@@ -45,6 +46,7 @@ def cost_of(units: Units, legality: Legality, partition: Partition) -> Cost:
         moved += here
         slowly += _slowness(units, memory, kernel, here)
     again = sum(recompute_bytes(v) for values in partition.again.values() for v in values)
+    again += sum(own_bytes(u.value) for k in partition.kernels for u in units_of(units, k, partition) if u.part == OWN)
     launches = len(partition.kernels)
     return Cost(launches * LAUNCH_BYTES + moved + slowly + again, launches, moved)
 

@@ -8,7 +8,7 @@ from tritonnotes.ir.graph import Value
 
 from .axes import MAX_ROW, MAX_WHOLE, known_product, reduced_axes
 from .traffic import nominal_bytes
-from .units import Units
+from .units import OWN, Units
 
 Forms = Mapping[Value, bool]
 """For reductions whether they are row reductions; those that are missing are what is usual for their axes."""
@@ -17,7 +17,7 @@ Forms = Mapping[Value, bool]
 def other_forms(units: Units) -> list[dict[Value, bool]]:
     """For each set of axes that reductions run over, these reductions in the form that they do not have now, where both
     make sense. Those that reduce most bytes come first."""
-    rows = {u.value: not u.part for u in units.units if u.value.op.kind == "reduction"}
+    rows = {u.value: not u.part for u in units.units if u.value.op.kind == "reduction" and u.part != OWN}
     alike: dict[tuple[frozenset[int], bool], list[Value]] = {}
     for value, is_row in rows.items():
         alike.setdefault((reduced_axes(units.axes, value), is_row), []).append(value)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from tritonnotes.ir.graph import Value
 
 from .axes import ROW_BYTES, Axes, Labels, base_of, is_alias, is_free, is_host, reduced_axes, row_bytes
-from .units import COMBINE, PARTIAL, Unit, Units, consumers, is_join, memory_of, source_of, walked_inputs
+from .units import COMBINE, OWN, PARTIAL, Unit, Units, consumers, is_join, memory_of, source_of, walked_inputs
 
 AxisSet = frozenset[int]
 
@@ -325,6 +325,8 @@ class Legality:
             return Facts(axes.of(value), combines=frozenset([axes.of(value)]), written=written)
         if unit.is_library:
             return Facts(axes.of(value), generated=False, libraries=1)
+        if unit.part == OWN:
+            return Facts()
         touched = self._touched([unit])
         sums = reductions = frozenset[tuple[AxisSet, AxisSet]]()
         if value.op.kind == "reduction":
@@ -364,7 +366,7 @@ class Legality:
         """Results and arguments, in graph order."""
         seen: dict[Value, None] = {}
         for unit in sorted(members, key=lambda u: u.value.index):
-            if unit.part != COMBINE:
+            if unit.part not in (COMBINE, OWN):
                 for arg in walked_inputs(unit.value):
                     if not (is_free(arg) or is_host(arg) or is_free(base_of(arg))):
                         seen.setdefault(source_of(arg))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from .clusters import Cluster, Clusters
 from .fusion import AxisSet
-from .units import COMBINE, Unit, Units
+from .units import COMBINE, OWN, Unit, Units
 
 TRIED = 8
 """How many kernels over the same axes each further one is held against."""
@@ -15,10 +15,11 @@ TRIED = 8
 def fuse_greedily(units: Units, clusters: Clusters) -> None:
     """Merge each unit into the kernels that it reads from, phase by phase; then kernels that read the same values; then
     kernels that merely walk over the same axes, which saves a launch."""
-    fusible = [u for u in units.units if not u.is_library]
+    # What each program takes for itself belongs to no kernel more than to others.
+    fusible = [u for u in units.units if not u.is_library and u.part != OWN]
     for same_phase in (True, False):
         for unit in fusible:
-            producers = [p for p in units.before[unit] if not p.is_library]
+            producers = [p for p in units.before[unit] if not p.is_library and p.part != OWN]
             # The nearest producer first: it holds what was computed last, hence the longest chain.
             for other in sorted(producers, key=lambda p: -p.value.index):
                 if same_phase and _phase(other) != _phase(unit):
@@ -26,7 +27,7 @@ def fuse_greedily(units: Units, clusters: Clusters) -> None:
                 if clusters.of[other] is not clusters.of[unit]:
                     clusters.merge(clusters.of[other], clusters.of[unit])
     for readers in clusters.legality.readers.values():
-        _merge_side_by_side(clusters, [clusters.of[r] for r in readers if not r.is_library])
+        _merge_side_by_side(clusters, [clusters.of[r] for r in readers if not r.is_library and r.part != OWN])
     by_kernel: dict[Cluster, list[Unit]] = {}
     for unit in units.units:
         if unit.part == COMBINE:
@@ -36,7 +37,7 @@ def fuse_greedily(units: Units, clusters: Clusters) -> None:
         _merge_side_by_side(clusters, [clusters.of[u] for u in sums])
     by_axes: dict[AxisSet, list[Cluster]] = {}
     for cluster in clusters.ordered():
-        if cluster.facts.generated:
+        if cluster.facts.generated and all(u.part != OWN for u in cluster.units):
             by_axes.setdefault(cluster.facts.axes, []).append(cluster)
     for alike in by_axes.values():
         _merge_side_by_side(clusters, alike)

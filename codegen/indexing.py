@@ -44,7 +44,7 @@ class Indexing:
         flat = layout.is_flat
         rows_here = bool(layout.rows) and in_loop == layout.loops_tiles
         if not in_loop:
-            if layout.carries:
+            if layout.carries and not layout.inside:
                 lines.append("program = tl.program_id(0)")
             if layout.cols and self._has_named_cols():
                 lines.append(f"cols = {self.expanded(layout.col_shape)}")
@@ -55,7 +55,7 @@ class Indexing:
             which = "tile" if layout.loops_tiles else "tl.program_id(0)"
             if self.is_wide:
                 which = f"tl.cast({which}, tl.int64)"
-            start = "" if layout.last and not layout.loops_tiles else f"{which} * {block} + "
+            start = "" if layout.inside and not layout.loops_tiles else f"{which} * {block} + "
             lines.append(f"{self.row_name()} = {start}tl.arange(0, {block}){'' if flat else '[:, None]'}")
         for text, name in self.shared.items():
             if layout.loops_cols and self._uses_columns(text):

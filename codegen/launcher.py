@@ -7,6 +7,9 @@ from .tile import COL, TILE, Kernel, static_size
 
 INDENT = "    "
 
+OWN_BLOCK = 1024
+"""Elements that a program takes at once of a sum for itself."""
+
 _TRITON_TYPES = {
     "float16": "fp16",
     "bfloat16": "bf16",
@@ -50,7 +53,7 @@ class Launcher:
         listed = []
         if self.layout.rows and self.index.row_bound() in ("rows", "elements"):
             listed.append(self.index.row_bound())
-        if self.layout.carries or self.layout.combines:
+        if self.layout.inside != "own" and (self.layout.carries or self.layout.combines):
             listed.append("programs")
         return listed
 
@@ -61,7 +64,9 @@ class Launcher:
         length = static_size(layout.col_shape)
         if layout.cols and length is not None and "COLS" in self.used:
             made["COLS"] = length
-        if layout.last:
+        if layout.inside == "own":
+            return {"BLOCK": OWN_BLOCK}
+        if layout.inside == "last":
             return {"PROGRAMS": 32, **({"BLOCK": layout.last_block} if layout.rows else {})}
         if layout.combines:
             made["PROGRAMS"] = 32

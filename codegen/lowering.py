@@ -12,8 +12,9 @@ from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import Dim, DType, Shape, bool_, float32, float64, host, int32, int64
 
 from .axes import Place, is_drawn, is_view, place_of
+from .fusion import Space
 from .indexing import Indexing
-from .lasts import with_lasts
+from .inside import with_lasts, with_owns
 from .names import Names, describe, identifier, uncounted
 from .plan import FusionPlan, KernelPlan
 from .spelling import identity_of
@@ -33,7 +34,7 @@ from .tile import (
     verify_kernel,
 )
 from .traffic import compute_dtype
-from .units import COMBINE, PARTIAL, Units, memory_of
+from .units import COMBINE, PARTIAL, Unit, Units, cone_of, memory_of, needs_kernel
 
 
 def make_kernels(plan: FusionPlan) -> tuple[Kernel, ...]:
@@ -49,7 +50,7 @@ def _lowered(plan: FusionPlan, kernel_plan: KernelPlan, destinations: Mapping[Va
     if not kernel_plan.parts:
         return _Lowering(plan, kernel_plan, destinations).kernel()
     first, *sums = kernel_plan.parts
-    lasts = [_Lowering(plan, part, destinations, last=True).kernel() for part in sums]
+    lasts = [_Lowering(plan, part, destinations, "last").kernel() for part in sums]
     return with_lasts(_Lowering(plan, first, destinations).kernel(), lasts, kernel_plan)
 
 
@@ -72,10 +73,11 @@ class _Lowering:
     """Builds one kernel."""
 
     def __init__(
-        self, plan: FusionPlan, kernel_plan: KernelPlan, destinations: Mapping[Value, Value], last: bool = False
+        self, plan: FusionPlan, kernel_plan: KernelPlan, destinations: Mapping[Value, Value], inside: str = ""
     ) -> None:
         self.plan = plan
-        self.last = last
+        self.inside_of = inside
+        self.owns: list[Kernel] = []
         self.kp = kernel_plan
         self.axes = plan.units.axes
         self.destinations = destinations
@@ -96,6 +98,8 @@ class _Lowering:
                 self._carry(value)
             elif parts.get(value) == COMBINE:
                 self._combine(value)
+            elif value in self.plan.units.own and self.inside_of != "own":
+                self._take_own(value)
             elif value.op.kind == "gather":
                 self._gather(value)
             else:
@@ -104,7 +108,8 @@ class _Lowering:
             self._store(value)
         made = Kernel(self.kp, self.layout, tuple(self._ordered_parameters()), tuple(self.ordered), self.axes)
         used = Indexing(made).words() | {s.name for s in self.ordered if s.op == "argument"}
-        return replace(made, parameters=tuple(p for p in made.parameters if p.role != "size" or p.name in used))
+        kept = tuple(p for p in made.parameters if p.role != "size" or p.name in used)
+        return with_owns(replace(made, parameters=kept), self.owns)
 
     # -- layout --
 
@@ -135,7 +140,7 @@ class _Lowering:
         return Layout(
             rows, cols, self.axes.shape(rows), col_shape, block, masks_cols, tiles_cols, loops_cols, space.carries,
             space.combines,
-            exact, masks_rows or (bool(rows) and not exact), tile, self.last,
+            exact, masks_rows or (bool(rows) and not exact), tile, self.inside_of,
         )  # fmt: skip
 
     def _tile(self, block: int) -> int:
@@ -297,6 +302,21 @@ class _Lowering:
         self.steps[value] = self._add(
             Step(name, "combine", (), form, dtype, MappingProxyType(attrs), True, value.scope)
         )
+
+    def _take_own(self, value: Value) -> None:
+        """A sum that each program takes for itself: a kernel of one program that leaves no partial sums."""
+        members, leaves = cone_of(value)
+        units = (*(Unit(m) for m in members if needs_kernel(m)), Unit(value, PARTIAL))
+        space = Space(tuple(a for a in self.axes.labels[value.inputs[0]] if a is not None), (), carries=True)
+        storage = {leaf: leaf.dtype for leaf in leaves}
+        name = f"own_{uncounted(value)}"
+        plan = KernelPlan(name, "column", units, (), space, leaves, (), (value,), (), None, storage)
+        kernel = _Lowering(self.plan, plan, {}, "own").kernel()
+        self.owns.append(replace(kernel, parameters=tuple(p for p in kernel.parameters if p.role != "partial out")))
+        step = next(s for s in kernel.steps if s.op == "carry")
+        name = self.memory_names.get(value) or self._claim(value)
+        attrs = MappingProxyType({"function": kernel.name})
+        self.steps[value] = self._add(Step(name, "own", (), SCALAR, step.dtype, attrs, True, value.scope))
 
     def _resolve(self, value: Value) -> Step:
         """The step that holds a value: computed here, a number, an index, an argument, or loaded."""

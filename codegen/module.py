@@ -67,6 +67,8 @@ def render_module(
         LAUNCH,
         *(HELPERS[name] for name in helpers),
     ]
+    owns = {name: text for source in sources for name, text in source.owns.items()}
+    parts += owns.values()
     for source in sources:
         parts += [source.text, source.launcher]
     parts += [run_text, run.main()]

@@ -12,7 +12,7 @@ from .clusters import Partition
 from .cost import loads_of
 from .fusion import AxisSet, Legality, Shape
 from .traffic import nominal_bytes, recompute_bytes
-from .units import PARTIAL, Unit, Units, is_elementwise, memory_of
+from .units import OWN, PARTIAL, Unit, Units, is_elementwise, memory_of
 
 Kernel = frozenset[Unit]
 
@@ -27,6 +27,10 @@ def recompute(
         state.improve(kernel)
     for value in sorted(state.loaders, key=lambda v: v.index):
         state.improve_everywhere(value)
+    for unit in units.units:
+        if unit.part == OWN:
+            for kernel in sorted(state.loaders.get(unit.value, ()), key=_first):
+                state.take(kernel, unit.value)
     again = {k: tuple(sorted(values, key=lambda v: v.index)) for k, values in state.again.items() if values}
     return _settled(units, legality, replace(partition, again=again), held)
 
@@ -56,7 +60,8 @@ class _State:
         self.reduced: set[Unit] = set()
         for unit in units.units:
             before = (units.producer.get(s) for s in legality.sources[unit])
-            if unit.value.op.kind == "reduction" or (is_elementwise(unit) and any(b in self.reduced for b in before)):
+            is_reduction = unit.value.op.kind == "reduction" and unit.part != OWN
+            if is_reduction or (is_elementwise(unit) and any(b in self.reduced for b in before)):
                 self.reduced.add(unit)
 
     def improve(self, kernel: Kernel) -> None:
@@ -70,6 +75,10 @@ class _State:
             if best is None or self._change(best) >= 0:
                 return
             self._apply(best)
+
+    def take(self, kernel: Kernel, value: Value) -> None:
+        """Compute a value again in a kernel, whatever that moves."""
+        self._apply({kernel: {value}})
 
     def improve_everywhere(self, value: Value) -> None:
         """Compute one value again in all kernels that load it, if only that saves its store."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from tritonnotes.ir.types import element_count, float64, int32
 
@@ -13,7 +13,7 @@ from .indexing import Indexing, factor, words_of
 from .launcher import INDENT, Launcher, call_lines, wrapped
 from .passes import is_wide, row_passes, running_maximum
 from .spelling import ATOM, COMBINERS, IDENTITIES, NAN_SAFE, SPELLINGS, Spelling, identity_of
-from .tile import COL, ROW, SCALAR, TILE, Address, Kernel, Step, static_size
+from .tile import COL, ROW, SCALAR, TILE, Address, Inside, Kernel, Step, static_size
 
 LONGEST_INLINE = 90
 
@@ -22,6 +22,7 @@ LONGEST_INLINE = 90
 class KernelSource:
     """The text of one kernel and its launcher, the helpers that it calls, and what compiling it ahead of time needs.
 
+    `owns` are the functions of sums that each program takes for itself, by name: other kernels may call the same.
     `signature` gives a Triton type for each runtime argument, `constexprs` the compile-time ones (with the GPU's tile).
     """
 
@@ -32,6 +33,7 @@ class KernelSource:
     signature: dict[str, str]
     constexprs: dict[str, int]
     num_warps: int
+    owns: Mapping[str, str] = field(default_factory=dict)
 
 
 def render_kernel(kernel: Kernel) -> KernelSource:
@@ -57,6 +59,7 @@ class _Writer:
         self.online = running_maximum(kernel) if kernel.layout.loops_cols else {}
         self.running = {*self.online, *self.online.values()}
         self.helpers: set[str] = set()
+        self.owns: dict[str, str] = {}
         self.index = Indexing(kernel)
 
     # -- the whole --
@@ -71,15 +74,21 @@ class _Writer:
             launcher.signature(),
             launcher.constexprs(),
             launcher.num_warps(),
+            self.owns,
         )
 
     def _function(self) -> tuple[Launcher, str]:
         """The kernel as a function, below those that its last program calls."""
         called = []
-        for last in self.kernel.lasts:
-            writer = _Writer(last.kernel)
-            called.append(writer._function()[1])
+        for part in (*self.kernel.owns, *self.kernel.lasts):
+            writer = _Writer(part.kernel)
+            text = writer._function()[1]
             self.helpers |= writer.helpers
+            self.owns |= writer.owns
+            if part.kernel.layout.inside == "own":
+                self.owns[part.kernel.name] = text
+            else:
+                called.append(text)
         setup, body, after = self._sections()
         written = [INDENT + line if line else "" for line in _single_blanks([*setup, *body, *after])]
         launcher = Launcher(self.kernel, self.index, words_of("\n".join(written)))
@@ -99,7 +108,8 @@ class _Writer:
             scope = unit.value.scope
             ops.setdefault(_PHASES[scope.phase] + (scope.name or unit.value.name))
         again = [v.scope.name or v.name for v in self.kernel.plan.recomputed]
-        text = ("finishes " if self.layout.last else "") + ", ".join(ops) + "."
+        said = {"": "", "last": "finishes ", "own": "taken by each program for itself: "}
+        text = said[self.layout.inside] + ", ".join(ops) + "."
         if again:
             text += f" Computes {', '.join(dict.fromkeys(again))} again: that moves fewer bytes than loading it."
         return wrapped(text)
@@ -109,7 +119,7 @@ class _Writer:
         hoisted: list[Step] = []
         inner: list[Step] = []
         for step in self.kernel.steps:
-            once = step.op in ("load", "argument") and step.form in (COL, SCALAR)
+            once = step.op in ("load", "argument", "own") and step.form in (COL, SCALAR)
             (hoisted if once else inner).append(step)
         setup = self.index.lines(in_loop=False)
         if layout.combines and not layout.loops_tiles:
@@ -121,8 +131,11 @@ class _Writer:
         if layout.carries:
             setup += ["", *self._accumulator_lines()]
             tiles = f"tl.cdiv({self.index.row_bound()}, {self.index.row_block_name()})"
-            loop = [f"for tile in range(program, {tiles}, programs):"]
+            alone = layout.inside == "own"
+            loop = [f"for tile in range({tiles}):" if alone else f"for tile in range(program, {tiles}, programs):"]
             loop += [INDENT + line if line else "" for line in (*self.index.lines(in_loop=True), *body)]
+            if alone:
+                return setup, loop, [f"return {step.name}" for step in self.kernel.steps if step.op == "carry"]
             after = ["", *self._partial_lines(), *self._last_lines()]
             return setup, loop, after
         if layout.loops_tiles:
@@ -238,6 +251,9 @@ class _Writer:
             return f"{step.name} = {self._fill(COMBINERS[step.attrs['reduction']], [(step.name, ATOM), (taken, ATOM)])}"
         if step.op == "take_rows":
             return self._gather_line(step)
+        if step.op == "own":
+            (part,) = (p for p in self.kernel.owns if p.kernel.name == step.attrs["function"])
+            return f"{step.name} = {''.join(self._call(part))}"
         if step.op == "repeat":
             return f"{step.name} = {self._text(step.args[0])[0]} + tl.zeros({self._tile_shape(step.form)}, {_tl(step)})"
         return f"{step.name} = {self._expression(step)[0]}"
@@ -250,7 +266,7 @@ class _Writer:
     def _is_inlined(self, step: Step) -> bool:
         if self._is_second_name(step):
             return True
-        if step.is_named or step.op in ("load", "store", "carry", "combine", "repeat", "argument", "take_rows"):
+        if step.is_named or step.op in ("load", "store", "carry", "combine", "repeat", "argument", "take_rows", "own"):
             return False
         if step.name in self.row_numbers or step.name in self.running:
             return False
@@ -416,20 +432,18 @@ class _Writer:
                 )
         return lines
 
+    def _call(self, part: Inside) -> list[str]:
+        """The call of a function that another kernel became."""
+        launcher = Launcher(part.kernel, Indexing(part.kernel), {"COLS"})
+        numbers = [f"{name}={number}" for name, number in launcher.constexprs().items()]
+        return call_lines(f"{part.kernel.name}(", [*part.arguments, *launcher.bound_arguments(), *numbers], ")")
+
     def _last_lines(self) -> list[str]:
         """What is left to do once every program is done: the last one to arrive does it."""
         if not self.kernel.lasts:
             return []
         self.helpers.add("arrives_last")
-        calls = []
-        for last in self.kernel.lasts:
-            launcher = Launcher(last.kernel, Indexing(last.kernel), {"COLS"})
-            given = [
-                *last.arguments,
-                *launcher.bound_arguments(),
-                *(f"{n}={v}" for n, v in launcher.constexprs().items()),
-            ]
-            calls += call_lines(f"{last.kernel.name}(", given, ")")
+        calls = [line for last in self.kernel.lasts for line in self._call(last)]
         others = " * tl.num_programs(1)" if self.layout.tiles_cols else ""
         if not any(last.kernel.layout.rows for last in self.kernel.lasts):
             lines = [
@@ -461,7 +475,7 @@ class _Writer:
         """Add up what each program left, in the order of the programs; or what each group of them did."""
         steps = [s for s in self.kernel.steps if s.op == "combine"]
         has_rows = bool(self.layout.rows)
-        step = f" * {GROUP}" if self.layout.last and has_rows else ""
+        step = f" * {GROUP}" if self.layout.inside == "last" and has_rows else ""
         left = f"group of {GROUP}" if step else "program"
         shape = "[BLOCK]" if has_rows else "[]"
         lines = ["", f"# Sums over all rows: add up what each {left} left, always in the same order."]

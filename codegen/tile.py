@@ -36,8 +36,8 @@ class Layout:
     holds at once (0 without columns); `masks_cols` says whether it is no divisor of theirs. `tiles_cols` spreads
     columns over programs too; `loops_cols` walks along rows that are too long to be held. `exact_rows` is the largest
     power of two that divides the rows where their number is known (else 0), and `masks_rows` is false where tiles are
-    cut to divide them. A kernel that is `last` finishes sums inside the launch of another one, in its last program: it
-    walks over its rows tile by tile.
+    cut to divide them. `inside` is empty, or says what the kernel is inside another one: "last" finishes sums in the
+    last program, "own" is a sum that each program takes for itself. Both walk over their rows tile by tile.
     """
 
     rows: tuple[int, ...]
@@ -53,7 +53,7 @@ class Layout:
     exact_rows: int
     masks_rows: bool
     tile: int
-    last: bool = False
+    inside: str = ""
 
     @property
     def is_flat(self) -> bool:
@@ -69,7 +69,9 @@ class Layout:
     @property
     def loops_tiles(self) -> bool:
         """Whether a program walks over several tiles."""
-        return self.carries or (self.last and bool(self.rows) and (static_size(self.row_shape) or 1) > self.last_block)
+        if self.inside == "last":
+            return bool(self.rows) and (static_size(self.row_shape) or 1) > self.last_block
+        return self.carries
 
     @property
     def row_block(self) -> int:
@@ -135,14 +137,15 @@ class Step:
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A tile program with its arguments: the stage between the plan and the source. `lasts` are those that its last
-    program carries out when it is done, on arguments that are its own too."""
+    program carries out when it is done, `owns` sums that each program takes when it begins: on arguments of its own."""
 
     plan: KernelPlan
     layout: Layout
     parameters: tuple[Parameter, ...]
     steps: tuple[Step, ...]
     axes: Axes
-    lasts: tuple[Last, ...] = ()
+    lasts: tuple[Inside, ...] = ()
+    owns: tuple[Inside, ...] = ()
 
     @property
     def name(self) -> str:
@@ -160,13 +163,13 @@ class Kernel:
                 f" {k}={v}" for k, v in step.attrs.items() if k in ("pointer", "identity", "number", "axis")
             )
             lines.append(f"  {step.name}: {step.form} {step.dtype} = {step.op}({', '.join(step.args)}){attrs}")
-        for last in self.lasts:
-            lines += [f"  its last program: {last.kernel}".replace("\n", "\n  ")]
+        for when, parts in (("each program for itself", self.owns), ("its last program", self.lasts)):
+            lines += [f"  {when}: {part.kernel}".replace("\n", "\n  ") for part in parts]
         return "\n".join(lines)
 
 
 @dataclass(frozen=True)
-class Last:
+class Inside:
     """A kernel inside another one's launch, with the names that its arguments have there."""
 
     kernel: Kernel
@@ -177,8 +180,8 @@ def verify_kernel(kernel: Kernel) -> None:
     """Raise `VerificationError` unless names are defined once and before use, every reduction that meets masked lanes
     says its identity, and each store has its own target."""
     known: set[str] = set()
-    for last in kernel.lasts:
-        verify_kernel(last.kernel)
+    for part in (*kernel.owns, *kernel.lasts):
+        verify_kernel(part.kernel)
     stored: set[tuple[str, tuple[int, ...]]] = set()
     for step in kernel.steps:
         for arg in step.args:

@@ -12,12 +12,14 @@ from .axes import Axes, Place, base_of, is_alias, is_free, is_host, is_row_reduc
 
 PARTIAL = "partial"
 COMBINE = "combine"
+OWN = "own"
 
 
 @dataclass(frozen=True, eq=False)
 class Unit:
     """One primitive to be computed. A column reduction is two units: `part` 'partial' leaves one row for each program,
-    'combine' adds those rows up. A contraction is a unit of its own launch."""
+    'combine' adds those rows up; or one, 'own', that each program takes for itself. A contraction is a unit of its own
+    launch."""
 
     value: Value
     part: str = ""
@@ -48,9 +50,20 @@ class Units:
     """For each part of a `cat` what it is joined into, and where in that it lies."""
 
     @property
+    def own(self) -> frozenset[Value]:
+        """The sums that every program takes for itself."""
+        return frozenset(u.value for u in self.units if u.part == OWN)
+
+    @property
     def joins(self) -> tuple[Value, ...]:
         """The values that are made by joining, in order."""
         return tuple(v for v in self.graph.values if is_join(v))
+
+    def inside(self, unit: Unit) -> tuple[Value, ...]:
+        """What is computed only inside a sum that each program takes for itself."""
+        if unit.part != OWN:
+            return ()
+        return tuple(m for m in cone_of(unit.value)[0] if needs_kernel(m) and m not in self.producer)
 
     def writers(self, memory: Value) -> tuple[Unit, ...]:
         """The units whose results are in a value's memory: its own, or those of the parts that are joined there."""
@@ -61,6 +74,8 @@ class Units:
         """The values that a unit reads, views looked through: leaves, aliases and other units' results."""
         if unit.part == COMBINE:
             return []
+        if unit.part == OWN:
+            return list(cone_of(unit.value)[1])
         return [
             source_of(a) for a in unit.value.inputs if not is_free(a) and not is_host(a) and not is_free(base_of(a))
         ]
@@ -90,21 +105,51 @@ def is_join(value: Value) -> bool:
 
 def is_elementwise(unit: Unit) -> bool:
     """Whether a unit can be computed wherever its arguments are."""
-    return not unit.part and unit.value.op.kind in ("elementwise", "cast")
+    return unit.part == OWN or (not unit.part and unit.value.op.kind in ("elementwise", "cast"))
 
 
-def make_units(graph: Graph, forms: Mapping[Value, bool] = MappingProxyType({})) -> Units:
+def cone_of(total: Value) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
+    """What a value is computed from, down to memory: the values between, in order, and the leaves, numbers apart."""
+    members: dict[Value, None] = {}
+    leaves: dict[Value, None] = {}
+    todo = list(total.inputs)
+    while todo:
+        value = todo.pop()
+        if value in members or value in leaves or is_host(value) or is_free(value):
+            continue
+        if value.is_leaf:
+            leaves[value] = None
+        else:
+            members[value] = None
+            todo += value.inputs
+
+    def ordered(some: dict[Value, None]) -> tuple[Value, ...]:
+        return tuple(sorted(some, key=lambda v: v.index))
+
+    return ordered(members), ordered(leaves)
+
+
+def make_units(
+    graph: Graph, forms: Mapping[Value, bool] = MappingProxyType({}), own: frozenset[Value] = frozenset()
+) -> Units:
     """Cut a graph of primitives into units, with data dependencies and, for updates in place, order dependencies.
 
-    `forms` says of some reductions whether they are row reductions; of others `is_row_reduction` does.
+    `forms` says of some reductions whether they are row reductions; of others `is_row_reduction` does. Each program
+    takes those in `own` for itself, with all that only they need.
     """
     axes = label_axes(graph)
     units: list[Unit] = []
     producer: dict[Value, Unit] = {}
     before: dict[Unit, list[Unit]] = {}
     readers: dict[Value, list[Unit]] = {}
+    needed_at_all = _needed(graph, own) if own else frozenset(graph.values)
     for value in graph.values:
-        if not needs_kernel(value):
+        if not needs_kernel(value) or value not in needed_at_all:
+            continue
+        if value in own:
+            unit = Unit(value, OWN)
+            units.append(unit)
+            before[unit], producer[value] = [], unit
             continue
         is_column = value.op.kind == "reduction" and not forms.get(value, is_row_reduction(axes, value))
         first = Unit(value, PARTIAL if is_column else "")
@@ -148,6 +193,18 @@ def make_units(graph: Graph, forms: Mapping[Value, bool] = MappingProxyType({}))
     )
 
 
+def _needed(graph: Graph, own: frozenset[Value]) -> frozenset[Value]:
+    """The values that are computed where others read them, and not only inside sums of `own`."""
+    found: set[Value] = set()
+    todo = list(graph.roots)
+    while todo:
+        value = todo.pop()
+        if value not in found:
+            found.add(value)
+            todo += () if value in own else value.inputs
+    return frozenset(found)
+
+
 def _parts_of(joined: Value) -> Iterator[tuple[Value, Place]]:
     """The parts of a `cat` (copies made for it alone), each with its place."""
     axis, start = joined.attrs["axis"], 0
@@ -164,7 +221,7 @@ def consumers(units: Units) -> dict[Value, list[Unit]]:
     for unit in units.units:
         if unit.part == COMBINE:
             continue
-        for arg in unit.value.inputs:
+        for arg in cone_of(unit.value)[1] if unit.part == OWN else unit.value.inputs:
             if not is_host(arg):
                 result.setdefault(memory_of(arg), []).append(unit)
     return result

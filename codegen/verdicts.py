@@ -10,13 +10,14 @@ from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Value
 
 from .axes import is_alias, is_free, is_host
-from .choose import choose
+from .choose import Choice, choose, first_choice
 from .clusters import Clusters, Partition, in_order
 from .cost import Cost, cost_of, refusal_of
+from .finishing import finish_inside
 from .fusion import Refusal, Space
 from .plan import FusionPlan
 from .traffic import nominal_bytes
-from .units import COMBINE, PARTIAL, Unit, is_elementwise, is_join, memory_of
+from .units import COMBINE, OWN, PARTIAL, Unit, is_elementwise, is_join, memory_of
 from .wishes import Fusion
 
 HARD_RULES = ("number", "leaf", "join", "library", "memory first")
@@ -59,6 +60,8 @@ class Verdict:
     def opposite(self) -> Opposite:
         """What forcing the opposite would cost, as far as a few kernels are changed for it; where that is not enough,
         as a greedy plan made anew under that wish."""
+        if self.rule == "own":
+            return _compared(self.plan, _cost_of(first_choice(self.plan.graph, {}, Fusion("greedy"))))
         if self.ends is None or (not self.fused and self.rule in HARD_RULES):
             return Opposite(reason=self.reason)
         return _apart(self.plan, *self.ends) if self.fused else _together(self.plan, *self.ends)
@@ -79,6 +82,9 @@ def verdicts(plan: FusionPlan) -> Iterator[Verdict]:
             loaders[memory] = loaders.get(memory, 0) + 1
     for unit in units.units:
         if unit.part == COMBINE:
+            continue
+        if unit.part == OWN:
+            yield from _inside_own(plan, unit)
             continue
         for arg in dict.fromkeys(unit.value.inputs):
             ends = arg.name, unit.value.name
@@ -108,6 +114,21 @@ def verdicts(plan: FusionPlan) -> Iterator[Verdict]:
                         why = Refusal("column", f"{memory.name} is whole only once every program is done")
                     why = why or Refusal("choice", "legal, but other fusions are worth more")
                     yield Verdict(*ends, False, why.rule, why.reason, moved, plan, pair)
+
+
+def _inside_own(plan: FusionPlan, unit: Unit) -> Iterator[Verdict]:
+    """The edges behind a sum that each program takes for itself."""
+    for value in (*plan.units.inside(unit), unit.value):
+        for arg in dict.fromkeys(value.inputs):
+            memory = memory_of(arg)
+            if is_free(arg) or is_host(arg):
+                yield Verdict(arg.name, value.name, True, "number", "numbers and indices need no memory", 0, plan)
+            elif memory.is_leaf:
+                reason = f"{memory.op.name} {memory.name} lies in memory"
+                yield Verdict(arg.name, value.name, False, "leaf", reason, nominal_bytes(arg), plan)
+            else:
+                reason = f"each program takes {unit.value.name} for itself, so that none waits for the others"
+                yield Verdict(arg.name, value.name, True, "own", reason, nominal_bytes(arg), plan)
 
 
 # -- the opposite --
@@ -202,7 +223,7 @@ def _cost(plan: FusionPlan, partition: Partition) -> Cost | None:
     ordered = in_order(legality, partition)
     if ordered is None or refusal_of(legality, ordered) is not None:
         return None
-    return cost_of(plan.units, legality, ordered)
+    return _cost_of(Choice(plan.units, legality, [], ordered, plan.fusion))
 
 
 def _planned_anew(plan: FusionPlan, fusion: Fusion) -> Opposite:
@@ -210,9 +231,18 @@ def _planned_anew(plan: FusionPlan, fusion: Fusion) -> Opposite:
         found = choose(plan.graph, fusion)
     except PlanError as error:
         return Opposite(reason=str(error))
-    return _compared(plan, cost_of(found.units, found.legality, found.partition))
+    return _compared(plan, _cost_of(found))
+
+
+def _cost_of(choice: Choice) -> Cost:
+    """What a choice costs, with the launches that are left when last programs finish what they can."""
+    cost = cost_of(choice.units, choice.legality, choice.partition)
+    if choice.how == "off":
+        return cost
+    partition, inside = finish_inside(choice.units, choice.legality, choice.partition)
+    return replace(cost, launches=len(partition.kernels) - len(inside))
 
 
 def _compared(plan: FusionPlan, other: Cost) -> Opposite:
     mine = cost_of(plan.units, plan.legality, plan.partition)
-    return Opposite(other.launches - mine.launches, other.bytes - mine.bytes)
+    return Opposite(other.launches - len(plan.launches), other.bytes - mine.bytes)

@@ -49,6 +49,12 @@ def is_number(value: Value) -> bool:
     return value.dtype.name == "host" or value.op.name in ("constant", "iota")
 
 
+def leaves_behind(value: Value) -> list[Value]:
+    """What is in memory of all that a value is computed from, numbers apart."""
+    found = [leaf for arg in value.inputs for leaf in leaves_behind(arg)]
+    return [value] if value.is_leaf and not is_number(value) else found
+
+
 # -- what must hold of every plan --------------------------------------------------------------------------------------
 
 
@@ -57,6 +63,7 @@ def assert_sound(plan: FusionPlan) -> None:
     verify_plan(plan)
     computed = [v.index for v in plan.graph.values if needs_kernel(v)]
     placed = [u.value.index for k in plan.launches for u in k.units if u.part != "partial"]
+    placed += [v.index for k in plan.launches for u in k.units for v in plan.units.inside(u)]
     assert sorted(placed) == computed, "a primitive is in no kernel, or in two"
     partials = {u.value for k in plan.launches for u in k.units if u.part == "partial"}
     assert partials == {v for k in plan.launches for v in k.combines}
@@ -68,6 +75,8 @@ def assert_sound(plan: FusionPlan) -> None:
             assert ready.issuperset(memory.inputs if is_join(memory) else (memory,)), f"{kernel.name}: {memory.name}"
         for value in kernel.values:
             sources = [] if value in set(kernel.combines) else map(memory_of, value.inputs)
+            if value in plan.units.own:
+                sources = leaves_behind(value)
             for source in sources:
                 at_hand = is_number(source) or source in loaded or source in inside
                 assert at_hand, f"{kernel.name}: {value.name} reads {source.name}"
@@ -124,13 +133,15 @@ def assert_every_edge_has_its_verdict(plan: FusionPlan) -> None:
     # A sum over all rows is at home in two kernels: one takes it, one ends it.
     homes: dict[Value, list[KernelPlan]] = {}
     for kernel in plan.launches:
-        for value in dict.fromkeys(u.value for u in kernel.units):
+        inside = (v for u in kernel.units for v in plan.units.inside(u))
+        for value in dict.fromkeys((*(u.value for u in kernel.units), *inside)):
             homes.setdefault(value, []).append(kernel)
     for verdict in plan.verdicts:
         assert verdict.rule and len(verdict.reason) > 5 and verdict.bytes >= 0
         source, near = memory_of(values[verdict.source]), homes[values[verdict.target]]
         if verdict.fused:
-            assert is_number(source) or any(source in set(k.values) for k in near), str(verdict)
+            computed = {v for k in near for v in (*k.values, *(v for u in k.units for v in plan.units.inside(u)))}
+            assert is_number(source) or source in computed, str(verdict)
         else:
             assert any(source in {memory_of(v) for v in k.loads} for k in near), str(verdict)
         assert (" fused, " if verdict.fused else " apart, ") in str(verdict) and verdict.reason in str(verdict)

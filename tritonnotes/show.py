@@ -146,7 +146,11 @@ def _kernel(kernel: Kernel) -> dict[str, Any]:
 
 def _triton(program: Program, name: str | None) -> Shown:
     chosen = _chosen(name, {s.name: s for s in program.kernel_sources})
-    text = program.source if name is None else "\n\n".join(f"{s.text}\n\n{s.launcher}" for s in chosen)
+    text = (
+        program.source
+        if name is None
+        else "\n\n".join("\n\n".join([*s.owns.values(), s.text, s.launcher]) for s in chosen)
+    )
     kernels = [
         {"name": s.name, "signature": s.signature, "constexprs": s.constexprs, "num_warps": s.num_warps} for s in chosen
     ]

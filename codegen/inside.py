@@ -1,4 +1,4 @@
-"""One kernel out of a kernel that takes sums and those that its last program finishes: their arguments together."""
+"""One kernel out of several: sums that each program takes first, and those that the last one finishes."""
 
 from __future__ import annotations
 
@@ -9,20 +9,33 @@ from tritonnotes.ir.types import int32
 
 from .names import Names
 from .plan import KernelPlan
-from .tile import Kernel, Last, Parameter
+from .tile import Inside, Kernel, Parameter
 
 _BOTH_WAYS = {frozenset(["in", "out"]): "inout", frozenset(["in", "inout"]): "inout"}
 _BOTH_WAYS |= {frozenset(["out", "inout"]): "inout", frozenset(["partial in", "partial out"]): "partial out"}
 
 
+def with_owns(kernel: Kernel, owns: Iterable[Kernel]) -> Kernel:
+    """The kernel, whose programs take sums for themselves first."""
+    parameters, inside = _together(kernel, owns)
+    return replace(kernel, parameters=_sorted(parameters), owns=inside)
+
+
 def with_lasts(kernel: Kernel, lasts: Iterable[Kernel], plan: KernelPlan) -> Kernel:
     """The kernel of a launch that `plan` describes, whose last program carries out `lasts`."""
+    parameters, inside = _together(kernel, lasts)
+    arrivals = Parameter("arrivals_ptr", "arrivals", None, int32)
+    return replace(kernel, plan=plan, parameters=_sorted([*parameters, arrivals]), lasts=inside)
+
+
+def _together(kernel: Kernel, others: Iterable[Kernel]) -> tuple[list[Parameter], tuple[Inside, ...]]:
+    """The arguments of a kernel and of others inside it, each once, and the others with the names that theirs have."""
     names = Names()
     names.taken |= {p.name for p in kernel.parameters} | {s.name for s in kernel.steps}
     parameters = {_key(p): p for p in kernel.parameters}
     made = []
-    for last in lasts:
-        for mine in last.parameters:
+    for other in others:
+        for mine in other.parameters:
             have = parameters.get(_key(mine))
             if have is None:
                 stem = mine.name.removesuffix("_ptr")
@@ -30,14 +43,12 @@ def with_lasts(kernel: Kernel, lasts: Iterable[Kernel], plan: KernelPlan) -> Ker
                 parameters[_key(mine)] = replace(mine, name=name)
             elif have.role != mine.role:
                 parameters[_key(mine)] = replace(have, role=_BOTH_WAYS[frozenset([have.role, mine.role])])
-        made.append(Last(last, tuple(parameters[_key(p)].name for p in last.parameters)))
-    arrivals = Parameter("arrivals_ptr", "arrivals", None, int32)
-    return replace(
-        kernel,
-        plan=plan,
-        parameters=tuple(sorted((*parameters.values(), arrivals), key=Parameter.place)),
-        lasts=tuple(made),
-    )
+        made.append(Inside(other, tuple(parameters[_key(p)].name for p in other.parameters)))
+    return list(parameters.values()), tuple(made)
+
+
+def _sorted(parameters: Iterable[Parameter]) -> tuple[Parameter, ...]:
+    return tuple(sorted(parameters, key=Parameter.place))
 
 
 def _key(parameter: Parameter) -> Hashable:
