@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -242,8 +243,17 @@ def _finishing(kernel: KernelPlan, sums: list[KernelPlan]) -> KernelPlan:
         loads=all_of(lambda p: p.loads),
         stores=all_of(lambda p: p.stores),
         combines=all_of(lambda p: p.combines),
+        walks=_walked_by_both(kernel, sums),
         parts=parts,
     )
+
+
+def _walked_by_both(kernel: KernelPlan, sums: list[KernelPlan]) -> Mapping[Value, int] | None:
+    """How often a kernel that walks along rows reads each load, together with its last program."""
+    if kernel.walks is None:
+        return None
+    again = Counter(v for part in sums for v in part.loads if v in kernel.walks)
+    return {v: count + again[v] for v, count in kernel.walks.items()}
 
 
 def _kind(members: list[Unit], space: Space) -> str:

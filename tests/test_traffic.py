@@ -20,7 +20,7 @@ from tritonnotes.interpreter import executor
 from tritonnotes.interpreter.memory import Access, Memory
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import cotangent_name, gradient_graph, joint_graph
+from tritonnotes.ir.joint import cotangent_name, gradient_graph, joint_graph, loss_gradient_graph
 from tritonnotes.ir.parts import take_rows
 from tritonnotes.ir.rewrite import optimize
 from tritonnotes.ir.split import split_gradient
@@ -180,6 +180,17 @@ def test_each_walk_along_a_long_row_counts(build: Callable[..., Any]) -> None:
     for program in programs:
         assert_exact(program, batch=2)
     assert all(any(k.traffic().read_again for k in program.plan.launches) for program in programs)
+
+
+@pytest.mark.parametrize("classes", [33, 33_001])
+def test_what_each_program_reads_for_itself_counts_once(classes: int) -> None:
+    """The targets, which each program counts, and on a walk along a long row all that is read again."""
+    graph = Graph("classifier")
+    logits, y = graph.input("logits", (BATCH, classes)), graph.input("y", (BATCH,), "int64")
+    graph.output(loss=tn.cross_entropy(logits, y), accuracy=tn.accuracy(logits, y))
+    program = make_program(loss_gradient_graph(graph, "loss", ["logits"]))
+    assert len(program.plan.launches) == 1
+    assert_exact(program, batch=5)
 
 
 def test_rows_taken_by_number_count_at_most_what_is_taken() -> None:

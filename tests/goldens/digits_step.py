@@ -1,4 +1,4 @@
-# plan of digits: 12 kernels and 8 library calls, 4,260,136 bytes at batch 256, fusion the best found, not proved optimal
+# plan of digits: 8 kernels and 8 library calls, 4,240,632 bytes at batch 256, fusion the best found, not proved optimal
 #   matmul_fc1_product: library, 229,376 bytes
 #     reads  x, fc1.weight
 #     covers fc1.product
@@ -19,23 +19,12 @@
 #     reads  h, fc3.weight
 #     covers fc3.product
 #     writes fc3.product
-#   fc3_loss_accuracy: row and column, 24,616 bytes
-#     reads  fc3.product, fc3.bias, y
-#     covers fc3, loss.row_max, loss.shifted, loss.exp, loss.sum_exp, loss.is_target, loss.counted, loss.where, loss.target_logit, loss.log, loss.nll, loss.losses, loss.total, loss.cast, loss.count, accuracy.eq, accuracy.ne, accuracy.logical_or, accuracy.where, accuracy.predicted, accuracy.is_right, accuracy.logical_and, accuracy.cast, accuracy.right
-#     writes fc3, loss.row_max, loss.sum_exp, partials of loss.total, partials of loss.count, partials of accuracy.right
-#   finish_loss_accuracy: finish, 12 bytes
-#     reads  nothing, partials of loss.total, partials of loss.count, partials of accuracy.right
-#     covers loss.total, loss.count, loss, accuracy.right, accuracy
-#     writes loss.count, loss, accuracy
-#   loss_fc3_backward: column, 24,580 bytes
-#     reads  fc3, loss.row_max, y, loss.count, loss.sum_exp
-#     covers loss.div, loss.d_row, loss.softmax, loss.one_hot, loss.sub, fc3.d_fc3, fc3.d_fc3_bias
-#     again  loss.shifted, loss.exp, loss.is_target, loss.counted
-#     writes fc3.d_fc3, partials of fc3.d_fc3_bias
-#   finish_fc3_backward_adam: finish, 240 bytes
-#     reads  fc3.bias.exp_avg, fc3.bias.exp_avg_sq, fc3.bias, partials of fc3.d_fc3_bias
-#     covers fc3.d_fc3_bias, fc3.bias.sub, fc3.bias.mul, fc3.bias.mean, fc3.bias.mul_1, fc3.bias.mul_2, fc3.bias.mul_3, fc3.bias.mean_square, fc3.bias.mul_4, fc3.bias.sqrt, fc3.bias.div, fc3.bias.denominator, fc3.bias.div_1, fc3.bias.updated
-#     writes fc3.bias.mean, fc3.bias.mean_square, fc3.bias.updated
+#   fc3_loss_accuracy_forward_backward: row and column, 33,016 bytes
+#     reads  fc3.product, fc3.bias, y, fc3.bias.exp_avg, fc3.bias.exp_avg_sq, partials of loss.total, partials of accuracy.right, partials of fc3.d_fc3_bias
+#     covers fc3, loss.row_max, loss.shifted, loss.exp, loss.sum_exp, loss.is_target, loss.counted, loss.where, loss.target_logit, loss.log, loss.nll, loss.losses, loss.total, loss.count, accuracy.eq, accuracy.ne, accuracy.logical_or, accuracy.where, accuracy.predicted, accuracy.is_right, accuracy.logical_and, accuracy.cast, accuracy.right, loss.div, loss.d_row, loss.softmax, loss.one_hot, loss.sub, fc3.d_fc3, fc3.d_fc3_bias, loss.total, loss, accuracy.right, accuracy, fc3.d_fc3_bias, fc3.bias.sub, fc3.bias.mul, fc3.bias.mean, fc3.bias.mul_1, fc3.bias.mul_2, fc3.bias.mul_3, fc3.bias.mean_square, fc3.bias.mul_4, fc3.bias.sqrt, fc3.bias.div, fc3.bias.denominator, fc3.bias.div_1, fc3.bias.updated
+#     again  loss.count
+#     writes fc3, fc3.d_fc3, loss, accuracy, fc3.bias.mean, fc3.bias.mean_square, fc3.bias.updated, partials of loss.total, partials of accuracy.right, partials of fc3.d_fc3_bias
+#     its last program finishes loss.total, accuracy.right, fc3.d_fc3_bias
 #   matmul_h_d_h: library, 146,432 bytes
 #     reads  fc3.d_fc3, fc3.weight
 #     covers h.d_h
@@ -44,11 +33,12 @@
 #     reads  fc3.d_fc3, h
 #     covers fc3.d_fc3_weight
 #     writes fc3.d_fc3_weight
-#   tanh_ln2_fc2_backward: row and column, 396,800 bytes
-#     reads  fc2.product, fc2.bias, ln2.mean, ln2.rstd, ln2.weight, ln2.bias, h.d_h
-#     covers tanh.mul, tanh.sub, ln2.d_ln2, ln2.d_normalized, ln2.sum_3, ln2.mean_d_normalized, ln2.mul_1, ln2.sum_4, ln2.projection, ln2.sub_1, ln2.mul_2, ln2.sub_2, ln2.d_x, ln2.d_weight, ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias
+#   tanh_ln2_fc2_backward: row and column, 404,480 bytes
+#     reads  fc2.product, fc2.bias, ln2.mean, ln2.rstd, ln2.weight, ln2.bias, h.d_h, fc2.bias.exp_avg, fc2.bias.exp_avg_sq, ln2.weight.exp_avg, ln2.weight.exp_avg_sq, ln2.bias.exp_avg, ln2.bias.exp_avg_sq, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias
+#     covers tanh.mul, tanh.sub, ln2.d_ln2, ln2.d_normalized, ln2.sum_3, ln2.mean_d_normalized, ln2.mul_1, ln2.sum_4, ln2.projection, ln2.sub_1, ln2.mul_2, ln2.sub_2, ln2.d_x, ln2.d_weight, ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias, ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias, fc2.bias.sub, fc2.bias.mul, fc2.bias.mean, fc2.bias.mul_1, fc2.bias.mul_2, fc2.bias.mul_3, fc2.bias.mean_square, fc2.bias.mul_4, fc2.bias.sqrt, fc2.bias.div, fc2.bias.denominator, fc2.bias.div_1, fc2.bias.updated, ln2.weight.sub, ln2.weight.mul, ln2.weight.mean, ln2.weight.mul_1, ln2.weight.mul_2, ln2.weight.mul_3, ln2.weight.mean_square, ln2.weight.mul_4, ln2.weight.sqrt, ln2.weight.div, ln2.weight.denominator, ln2.weight.div_1, ln2.weight.updated, ln2.bias.sub, ln2.bias.mul, ln2.bias.mean, ln2.bias.mul_1, ln2.bias.mul_2, ln2.bias.mul_3, ln2.bias.mean_square, ln2.bias.mul_4, ln2.bias.sqrt, ln2.bias.div, ln2.bias.denominator, ln2.bias.div_1, ln2.bias.updated
 #     again  fc2, ln2.centered, ln2.normalized, ln2.scaled, ln2, tanh
-#     writes ln2.d_x, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias
+#     writes ln2.d_x, fc2.bias.mean, fc2.bias.mean_square, fc2.bias.updated, ln2.weight.mean, ln2.weight.mean_square, ln2.weight.updated, ln2.bias.mean, ln2.bias.mean_square, ln2.bias.updated, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias
+#     its last program finishes ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias
 #   matmul_fc2_matmul: library, 327,680 bytes
 #     reads  ln2.d_x, fc2.weight
 #     covers fc2.matmul
@@ -57,15 +47,12 @@
 #     reads  ln2.d_x, relu
 #     covers fc2.d_fc2_weight
 #     writes fc2.d_fc2_weight
-#   relu_ln1_fc1_backward: row and column, 527,872 bytes
-#     reads  fc1.product, fc1.bias, ln1.mean, ln1.rstd, ln1.weight, ln1.bias, h.d_h, fc2.matmul
-#     covers relu.d_relu, relu.le, ln1.d_ln1, ln1.d_normalized, ln1.sum_3, ln1.mean_d_normalized, ln1.mul_1, ln1.sum_4, ln1.projection, ln1.sub_1, ln1.mul_2, ln1.sub_2, ln1.d_x, ln1.d_weight, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias
+#   relu_ln1_fc1_backward: row and column, 535,552 bytes
+#     reads  fc1.product, fc1.bias, ln1.mean, ln1.rstd, ln1.weight, ln1.bias, h.d_h, fc2.matmul, fc1.bias.exp_avg, fc1.bias.exp_avg_sq, ln1.weight.exp_avg, ln1.weight.exp_avg_sq, ln1.bias.exp_avg, ln1.bias.exp_avg_sq, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
+#     covers relu.d_relu, relu.le, ln1.d_ln1, ln1.d_normalized, ln1.sum_3, ln1.mean_d_normalized, ln1.mul_1, ln1.sum_4, ln1.projection, ln1.sub_1, ln1.mul_2, ln1.sub_2, ln1.d_x, ln1.d_weight, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias, fc1.bias.sub, fc1.bias.mul, fc1.bias.mean, fc1.bias.mul_1, fc1.bias.mul_2, fc1.bias.mul_3, fc1.bias.mean_square, fc1.bias.mul_4, fc1.bias.sqrt, fc1.bias.div, fc1.bias.denominator, fc1.bias.div_1, fc1.bias.updated, ln1.weight.sub, ln1.weight.mul, ln1.weight.mean, ln1.weight.mul_1, ln1.weight.mul_2, ln1.weight.mul_3, ln1.weight.mean_square, ln1.weight.mul_4, ln1.weight.sqrt, ln1.weight.div, ln1.weight.denominator, ln1.weight.div_1, ln1.weight.updated, ln1.bias.sub, ln1.bias.mul, ln1.bias.mean, ln1.bias.mul_1, ln1.bias.mul_2, ln1.bias.mul_3, ln1.bias.mean_square, ln1.bias.mul_4, ln1.bias.sqrt, ln1.bias.div, ln1.bias.denominator, ln1.bias.div_1, ln1.bias.updated
 #     again  fc1, ln1.centered, ln1.normalized, ln1.scaled, ln1
-#     writes ln1.d_x, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
-#   finish_ln2_to_fc1_backward_adam: finish, 18,432 bytes
-#     reads  fc1.bias.exp_avg, fc1.bias.exp_avg_sq, fc1.bias, ln1.weight.exp_avg, ln1.weight.exp_avg_sq, ln1.weight, ln1.bias.exp_avg, ln1.bias.exp_avg_sq, ln1.bias, fc2.bias.exp_avg, fc2.bias.exp_avg_sq, fc2.bias, ln2.weight.exp_avg, ln2.weight.exp_avg_sq, ln2.weight, ln2.bias.exp_avg, ln2.bias.exp_avg_sq, ln2.bias, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
-#     covers ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias, fc1.bias.sub, fc1.bias.mul, fc1.bias.mean, fc1.bias.mul_1, fc1.bias.mul_2, fc1.bias.mul_3, fc1.bias.mean_square, fc1.bias.mul_4, fc1.bias.sqrt, fc1.bias.div, fc1.bias.denominator, fc1.bias.div_1, fc1.bias.updated, ln1.weight.sub, ln1.weight.mul, ln1.weight.mean, ln1.weight.mul_1, ln1.weight.mul_2, ln1.weight.mul_3, ln1.weight.mean_square, ln1.weight.mul_4, ln1.weight.sqrt, ln1.weight.div, ln1.weight.denominator, ln1.weight.div_1, ln1.weight.updated, ln1.bias.sub, ln1.bias.mul, ln1.bias.mean, ln1.bias.mul_1, ln1.bias.mul_2, ln1.bias.mul_3, ln1.bias.mean_square, ln1.bias.mul_4, ln1.bias.sqrt, ln1.bias.div, ln1.bias.denominator, ln1.bias.div_1, ln1.bias.updated, fc2.bias.sub, fc2.bias.mul, fc2.bias.mean, fc2.bias.mul_1, fc2.bias.mul_2, fc2.bias.mul_3, fc2.bias.mean_square, fc2.bias.mul_4, fc2.bias.sqrt, fc2.bias.div, fc2.bias.denominator, fc2.bias.div_1, fc2.bias.updated, ln2.weight.sub, ln2.weight.mul, ln2.weight.mean, ln2.weight.mul_1, ln2.weight.mul_2, ln2.weight.mul_3, ln2.weight.mean_square, ln2.weight.mul_4, ln2.weight.sqrt, ln2.weight.div, ln2.weight.denominator, ln2.weight.div_1, ln2.weight.updated, ln2.bias.sub, ln2.bias.mul, ln2.bias.mean, ln2.bias.mul_1, ln2.bias.mul_2, ln2.bias.mul_3, ln2.bias.mean_square, ln2.bias.mul_4, ln2.bias.sqrt, ln2.bias.div, ln2.bias.denominator, ln2.bias.div_1, ln2.bias.updated
-#     writes fc1.bias.mean, fc1.bias.mean_square, fc1.bias.updated, ln1.weight.mean, ln1.weight.mean_square, ln1.weight.updated, ln1.bias.mean, ln1.bias.mean_square, ln1.bias.updated, fc2.bias.mean, fc2.bias.mean_square, fc2.bias.updated, ln2.weight.mean, ln2.weight.mean_square, ln2.weight.updated, ln2.bias.mean, ln2.bias.mean_square, ln2.bias.updated
+#     writes ln1.d_x, fc1.bias.mean, fc1.bias.mean_square, fc1.bias.updated, ln1.weight.mean, ln1.weight.mean_square, ln1.weight.updated, ln1.bias.mean, ln1.bias.mean_square, ln1.bias.updated, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
+#     its last program finishes ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias
 #   matmul_fc1_d_fc1_weight: library, 229,376 bytes
 #     reads  ln1.d_x, x
 #     covers fc1.d_fc1_weight
@@ -85,7 +72,7 @@
 
 # Triton kernels of the graph digits, generated by tritonnotes 0.1.0.
 #
-# 12 generated kernels and 8 library calls; 4,260,136 bytes a run at batch 256.
+# 8 generated kernels and 8 library calls; 4,240,632 bytes a run at batch 256.
 #
 # matmul_fc1_product: library, 229,376 bytes
 #     fc1
@@ -97,28 +84,20 @@
 #     fc2, ln2, tanh, h
 # matmul_fc3_product: library, 146,432 bytes
 #     fc3
-# fc3_loss_accuracy: row and column, 24,616 bytes
-#     fc3, loss, accuracy
-# finish_loss_accuracy: finish, 12 bytes
-#     loss, accuracy
-# loss_fc3_backward: column, 24,580 bytes
-#     loss, fc3
-# finish_fc3_backward_adam: finish, 240 bytes
-#     fc3, fc3.bias
+# fc3_loss_accuracy_forward_backward: row and column, 33,016 bytes
+#     fc3, loss, accuracy, fc3.bias
 # matmul_h_d_h: library, 146,432 bytes
 #     h
 # matmul_fc3_d_fc3_weight: library, 146,432 bytes
 #     fc3
-# tanh_ln2_fc2_backward: row and column, 396,800 bytes
-#     tanh, ln2, fc2
+# tanh_ln2_fc2_backward: row and column, 404,480 bytes
+#     tanh, ln2, fc2, fc2.bias, ln2.weight, ln2.bias
 # matmul_fc2_matmul: library, 327,680 bytes
 #     fc2
 # matmul_fc2_d_fc2_weight: library, 327,680 bytes
 #     fc2
-# relu_ln1_fc1_backward: row and column, 527,872 bytes
-#     relu, ln1, fc1
-# finish_ln2_to_fc1_backward_adam: finish, 18,432 bytes
-#     ln2, fc2, ln1, fc1, fc1.bias, ln1.weight, ln1.bias, fc2.bias, ln2.weight, ln2.bias
+# relu_ln1_fc1_backward: row and column, 535,552 bytes
+#     relu, ln1, fc1, fc1.bias, ln1.weight, ln1.bias
 # matmul_fc1_d_fc1_weight: library, 229,376 bytes
 #     fc1
 # fc1_weight_adam: elementwise, 229,376 bytes
@@ -169,6 +148,28 @@ def launch(kernel, grid, *arguments, **options):
 
 
 @triton.jit
+def add_up_group(partial_ptr, first, members, COLS: tl.constexpr, GROUP: tl.constexpr):
+    """Add up what a group of programs left, in their order, in the place of the first one."""
+    member = tl.arange(0, GROUP)[:, None]
+    for start in range(0, COLS, 128):
+        col = start + tl.arange(0, 128)[None, :]
+        in_cols = col < COLS
+        partial = tl.load(partial_ptr + (first + member) * COLS + col, mask=(member < members) & in_cols, other=0)
+        tl.store(partial_ptr + first * COLS + col, tl.sum(partial, axis=0, keep_dims=True), mask=in_cols)
+
+
+@triton.jit
+def arrives_last(arrivals_ptr, programs):
+    """Whether this program is the last of so many to come here, and so sees what all of them stored before."""
+    tl.debug_barrier()
+    is_last = tl.atomic_add(arrivals_ptr, 1, sem="acq_rel") == programs - 1
+    if is_last:
+        # The next launch counts from 0 again.
+        tl.store(arrivals_ptr, 0)
+    return is_last
+
+
+@triton.jit
 def max_or_nan(x, axis: tl.constexpr, keep_dims: tl.constexpr = False):
     """The largest, NaN if any is: tl.max alone skips NaN."""
     has_nan = tl.max((x != x).to(tl.int32), axis=axis, keep_dims=keep_dims)
@@ -200,6 +201,26 @@ def tanh(x):
         near = (slope - 3.33332819422e-1) * z * size + size
     magnitude = tl.where(size < 0.625, near, far)
     return tl.where(x < 0.0, -magnitude, magnitude)
+
+
+@triton.jit
+def own_loss_count(
+    y_ptr,
+    batch,
+    BLOCK: tl.constexpr,
+):
+    """taken by each program for itself: loss."""
+    count = tl.full([], 0.0, tl.float32)
+    for tile in range(tl.cdiv(batch, BLOCK)):
+        offset = tl.cast(tile, tl.int64) * BLOCK + tl.arange(0, BLOCK)
+        mask = offset < batch
+        y = tl.load(y_ptr + offset, mask=mask)
+
+        # loss, cross_entropy: log Σ exp(logits) − logits[target], averaged over the targets that are not
+        # ignore_index
+        counted = y != -100
+        count += tl.sum(tl.where(mask, counted.to(tl.float32), 0.0), axis=0)
+    return count
 
 
 @triton.jit
@@ -316,104 +337,29 @@ def run_fc2_to_h(product, fc2_bias, ln2_weight, ln2_bias, relu, mean, rstd, h, b
 
 
 @triton.jit
-def fc3_loss_accuracy(
-    product_ptr,
-    fc3_bias_ptr,
-    y_ptr,
-    fc3_ptr,
-    row_max_ptr,
-    sum_exp_ptr,
-    total_partial_ptr,
-    count_partial_ptr,
-    right_partial_ptr,
-    batch,
-    programs,
-    COLS: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """fc3, loss, accuracy."""
-    program = tl.program_id(0)
-    col = tl.arange(0, BLOCK)[None, :]
-    in_cols = col < COLS
-    fc3_bias = tl.load(fc3_bias_ptr + col, mask=in_cols)
-
-    total = tl.full([], 0.0, tl.float32)
-    count = tl.full([], 0.0, tl.float32)
-    right = tl.full([], 0.0, tl.float32)
-    for tile in range(program, tl.cdiv(batch, ROWS), programs):
-        row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
-        in_rows = row < batch
-        mask = in_rows & in_cols
-        cell = row * COLS + col
-        product = tl.load(product_ptr + cell, mask=mask)
-        y = tl.load(y_ptr + row, mask=in_rows)
-
-        # fc3, linear: x · weightᵀ + bias
-        fc3 = product + fc3_bias
-
-        # loss, cross_entropy: log Σ exp(logits) − logits[target], averaged over the targets that are not
-        # ignore_index
-        row_max = max_or_nan(tl.where(in_cols, fc3, float("-inf")), axis=1, keep_dims=True)
-        shifted = fc3 - row_max
-        sum_exp = tl.sum(tl.where(in_cols, tl.exp(shifted), 0.0), axis=1, keep_dims=True)
-        is_target = col == y
-        counted = y != -100
-        target_logit = max_or_nan(tl.where(in_cols & is_target, shifted, float("-inf")), axis=1, keep_dims=True)
-        nll = tl.log(sum_exp) - target_logit
-        losses = tl.where(counted, nll, 0.0)
-        total += tl.sum(tl.where(in_rows, losses, 0.0))
-        count += tl.sum(tl.where(in_rows, counted.to(tl.float32), 0.0))
-
-        # accuracy: share of rows whose target is among the k largest logits
-        predicted = tl.min(tl.where(in_cols, tl.where((fc3 == row_max) | (fc3 != fc3), col, 10), 2147483647), axis=1, keep_dims=True)
-        is_right = predicted == y
-        right += tl.sum(tl.where(in_rows, (is_right & counted).to(tl.float32), 0.0))
-
-        tl.store(fc3_ptr + cell, fc3, mask=mask)
-        tl.store(row_max_ptr + row, row_max, mask=in_rows)
-        tl.store(sum_exp_ptr + row, sum_exp, mask=in_rows)
-
-    tl.store(total_partial_ptr + program, total)
-    tl.store(count_partial_ptr + program, count)
-    tl.store(right_partial_ptr + program, right)
-
-
-def run_fc3_loss_accuracy(
-    product, fc3_bias, y, fc3, row_max, sum_exp, total_partial, count_partial, right_partial, batch,
-    programs, ROWS=64,
-):
-    """64 rows of 10 a program: 1,024 elements keep 4 warps busy without spilling. A fixed number of programs walks
-    over all rows, so few partial sums are left to add up."""
-    grid = (programs,)
-    launch(
-        fc3_loss_accuracy, grid, product, fc3_bias, y, fc3, row_max, sum_exp, total_partial, count_partial,
-        right_partial, batch, programs, COLS=10, ROWS=ROWS, BLOCK=16, num_warps=4,
-    )
-
-
-@triton.jit
 def finish_loss_accuracy(
+    y_ptr,
     total_partial_ptr,
-    count_partial_ptr,
     right_partial_ptr,
-    count_ptr,
     loss_ptr,
     accuracy_ptr,
+    batch,
     programs,
     PROGRAMS: tl.constexpr,
 ):
-    """loss, accuracy."""
+    """finishes loss, accuracy. Computes loss again: that moves fewer bytes than loading it."""
     # Sums over all rows: add up what each program left, always in the same order.
     total = tl.full([], 0.0, tl.float32)
-    count = tl.full([], 0.0, tl.float32)
     right = tl.full([], 0.0, tl.float32)
     for first in range(0, programs, PROGRAMS):
         program = first + tl.arange(0, PROGRAMS)
         in_programs = program < programs
         total += tl.sum(tl.load(total_partial_ptr + program, mask=in_programs, other=0.0), axis=0)
-        count += tl.sum(tl.load(count_partial_ptr + program, mask=in_programs, other=0.0), axis=0)
         right += tl.sum(tl.load(right_partial_ptr + program, mask=in_programs, other=0.0), axis=0)
+
+    # loss, cross_entropy: log Σ exp(logits) − logits[target], averaged over the targets that are not
+    # ignore_index
+    count = own_loss_count(y_ptr, batch, BLOCK=1024)
 
     # loss, cross_entropy: log Σ exp(logits) − logits[target], averaged over the targets that are not
     # ignore_index
@@ -422,84 +368,8 @@ def finish_loss_accuracy(
     # accuracy: share of rows whose target is among the k largest logits
     accuracy = right / count
 
-    tl.store(count_ptr, count)
     tl.store(loss_ptr, loss)
     tl.store(accuracy_ptr, accuracy)
-
-
-def run_finish_loss_accuracy(
-    total_partial, count_partial, right_partial, count, loss, accuracy, programs, PROGRAMS=32,
-):
-    """Finishes sums to single numbers: one program."""
-    grid = (1,)
-    launch(
-        finish_loss_accuracy, grid, total_partial, count_partial, right_partial, count, loss, accuracy, programs,
-        PROGRAMS=PROGRAMS, num_warps=4,
-    )
-
-
-@triton.jit
-def loss_fc3_backward(
-    fc3_ptr,
-    row_max_ptr,
-    y_ptr,
-    count_ptr,
-    sum_exp_ptr,
-    d_fc3_ptr,
-    d_fc3_bias_partial_ptr,
-    batch,
-    programs,
-    COLS: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """gradient of loss, gradient of fc3. Computes loss again: that moves fewer bytes than loading it."""
-    program = tl.program_id(0)
-    col = tl.arange(0, BLOCK)[None, :]
-    in_cols = col < COLS
-    count = tl.load(count_ptr)
-
-    d_fc3_bias = tl.full([1, BLOCK], 0.0, tl.float32)
-    for tile in range(program, tl.cdiv(batch, ROWS), programs):
-        row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
-        in_rows = row < batch
-        mask = in_rows & in_cols
-        cell = row * COLS + col
-        fc3 = tl.load(fc3_ptr + cell, mask=mask)
-        row_max = tl.load(row_max_ptr + row, mask=in_rows)
-        y = tl.load(y_ptr + row, mask=in_rows)
-        sum_exp = tl.load(sum_exp_ptr + row, mask=in_rows)
-
-        # loss, cross_entropy: log Σ exp(logits) − logits[target], averaged over the targets that are not
-        # ignore_index
-        shifted = fc3 - row_max
-        is_target = col == y
-        counted = y != -100
-
-        # gradient of loss, cross_entropy: (softmax(logits) − one_hot(target)) / count
-        d_row = tl.where(counted, 1.0 / count, 0.0)
-        softmax = tl.exp(shifted) / sum_exp
-        one_hot = is_target.to(tl.float32)
-
-        # gradient of fc3, linear: d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows
-        d_fc3 = (softmax - one_hot) * d_row
-        d_fc3_bias += tl.sum(tl.where(in_rows, d_fc3, 0.0), axis=0, keep_dims=True)
-
-        tl.store(d_fc3_ptr + cell, d_fc3, mask=mask)
-
-    tl.store(d_fc3_bias_partial_ptr + program * COLS + col, d_fc3_bias, mask=in_cols)
-
-
-def run_loss_fc3_backward(
-    fc3, row_max, y, count, sum_exp, d_fc3, d_fc3_bias_partial, batch, programs, ROWS=64,
-):
-    """64 rows of 10 a program: 1,024 elements keep 4 warps busy without spilling. A fixed number of programs walks
-    over all rows, so few partial sums are left to add up."""
-    grid = (programs,)
-    launch(
-        loss_fc3_backward, grid, fc3, row_max, y, count, sum_exp, d_fc3, d_fc3_bias_partial, batch, programs,
-        COLS=10, ROWS=ROWS, BLOCK=16, num_warps=4,
-    )
 
 
 @triton.jit
@@ -518,14 +388,14 @@ def finish_fc3_backward_adam(
     PROGRAMS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """gradient of fc3, update of fc3.bias."""
-    offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    """finishes gradient of fc3, update of fc3.bias."""
+    offset = tl.arange(0, BLOCK)
     mask = offset < 10
 
-    # Sums over all rows: add up what each program left, always in the same order.
+    # Sums over all rows: add up what each group of 16 left, always in the same order.
     d_fc3_bias = tl.full([BLOCK], 0.0, tl.float32)
-    for first in range(0, programs, PROGRAMS):
-        program = first + tl.arange(0, PROGRAMS)[:, None]
+    for first in range(0, programs, PROGRAMS * 16):
+        program = first + tl.arange(0, PROGRAMS)[:, None] * 16
         own_cell = program * 10 + offset[None, :]
         d_fc3_bias += tl.sum(tl.load(d_fc3_bias_partial_ptr + own_cell, mask=(program < programs) & mask[None, :], other=0.0), axis=0)
 
@@ -545,40 +415,239 @@ def finish_fc3_backward_adam(
     tl.store(fc3_bias_ptr + offset, updated, mask=mask)
 
 
-def run_finish_fc3_backward_adam(
-    fc3_bias_exp_avg, fc3_bias_exp_avg_sq, fc3_bias, d_fc3_bias_partial, one_minus_beta1, beta2,
-    one_minus_beta2, step_size, root_correction, eps, programs, PROGRAMS=32, BLOCK=64,
-):
-    """Finishes sums: few numbers, so small tiles spread them over programs."""
-    grid = (triton.cdiv(10, BLOCK),)
-    launch(
-        finish_fc3_backward_adam, grid, fc3_bias_exp_avg, fc3_bias_exp_avg_sq, fc3_bias, d_fc3_bias_partial,
-        one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, programs, PROGRAMS=PROGRAMS,
-        BLOCK=BLOCK, num_warps=4,
-    )
-
-
 @triton.jit
-def tanh_ln2_fc2_backward(
+def fc3_loss_accuracy_forward_backward(
     product_ptr,
-    fc2_bias_ptr,
-    mean_ptr,
-    rstd_ptr,
-    ln2_weight_ptr,
-    ln2_bias_ptr,
-    d_h_ptr,
-    d_x_ptr,
-    d_ln2_weight_partial_ptr,
-    d_ln2_bias_partial_ptr,
-    d_fc2_bias_partial_ptr,
+    y_ptr,
+    fc3_bias_ptr,
+    fc3_bias_exp_avg_ptr,
+    fc3_bias_exp_avg_sq_ptr,
+    fc3_ptr,
+    d_fc3_ptr,
+    loss_ptr,
+    accuracy_ptr,
+    total_partial_ptr,
+    right_partial_ptr,
+    d_fc3_bias_partial_ptr,
+    arrivals_ptr,
     batch,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    step_size,
+    root_correction,
+    eps,
     programs,
     COLS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """gradient of tanh, gradient of ln2, gradient of fc2. Computes fc2, ln2, tanh again: that moves fewer bytes than
-    loading it."""
+    """fc3, loss, accuracy, gradient of loss, gradient of fc3, update of fc3.bias. Computes loss again: that moves
+    fewer bytes than loading it."""
+    program = tl.program_id(0)
+    col = tl.arange(0, BLOCK)[None, :]
+    in_cols = col < COLS
+    fc3_bias = tl.load(fc3_bias_ptr + col, mask=in_cols)
+
+    # loss, cross_entropy: log Σ exp(logits) − logits[target], averaged over the targets that are not
+    # ignore_index
+    count = own_loss_count(y_ptr, batch, BLOCK=1024)
+
+    total = tl.full([], 0.0, tl.float32)
+    right = tl.full([], 0.0, tl.float32)
+    d_fc3_bias = tl.full([1, BLOCK], 0.0, tl.float32)
+    for tile in range(program, tl.cdiv(batch, ROWS), programs):
+        row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+        in_rows = row < batch
+        mask = in_rows & in_cols
+        cell = row * COLS + col
+        product = tl.load(product_ptr + cell, mask=mask)
+        y = tl.load(y_ptr + row, mask=in_rows)
+
+        # fc3, linear: x · weightᵀ + bias
+        fc3 = product + fc3_bias
+
+        # loss, cross_entropy: log Σ exp(logits) − logits[target], averaged over the targets that are not
+        # ignore_index
+        row_max = max_or_nan(tl.where(in_cols, fc3, float("-inf")), axis=1, keep_dims=True)
+        shifted = fc3 - row_max
+        exp_shifted = tl.exp(shifted)
+        sum_exp = tl.sum(tl.where(in_cols, exp_shifted, 0.0), axis=1, keep_dims=True)
+        is_target = col == y
+        counted = y != -100
+        target_logit = max_or_nan(tl.where(in_cols & is_target, shifted, float("-inf")), axis=1, keep_dims=True)
+        nll = tl.log(sum_exp) - target_logit
+        losses = tl.where(counted, nll, 0.0)
+        total += tl.sum(tl.where(in_rows, losses, 0.0))
+
+        # accuracy: share of rows whose target is among the k largest logits
+        predicted = tl.min(tl.where(in_cols, tl.where((fc3 == row_max) | (fc3 != fc3), col, 10), 2147483647), axis=1, keep_dims=True)
+        is_right = predicted == y
+        right += tl.sum(tl.where(in_rows, (is_right & counted).to(tl.float32), 0.0))
+
+        # gradient of loss, cross_entropy: (softmax(logits) − one_hot(target)) / count
+        d_row = tl.where(counted, 1.0 / count, 0.0)
+        softmax = exp_shifted / sum_exp
+        one_hot = is_target.to(tl.float32)
+
+        # gradient of fc3, linear: d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows
+        d_fc3 = (softmax - one_hot) * d_row
+        d_fc3_bias += tl.sum(tl.where(in_rows, d_fc3, 0.0), axis=0, keep_dims=True)
+
+        tl.store(fc3_ptr + cell, fc3, mask=mask)
+        tl.store(d_fc3_ptr + cell, d_fc3, mask=mask)
+
+    tl.store(total_partial_ptr + program, total)
+    tl.store(right_partial_ptr + program, right)
+    tl.store(d_fc3_bias_partial_ptr + program * COLS + col, d_fc3_bias, mask=in_cols)
+
+    # The last program of each 16 adds their sums up, and the last of these finishes what is left.
+    group = program // 16
+    first = group * 16
+    members = tl.minimum(16, programs - first)
+    if arrives_last(arrivals_ptr + 1 + group, members):
+        add_up_group(d_fc3_bias_partial_ptr, first, members, COLS=10, GROUP=16)
+        if arrives_last(arrivals_ptr, tl.cdiv(programs, 16)):
+            finish_loss_accuracy(
+                y_ptr, total_partial_ptr, right_partial_ptr, loss_ptr, accuracy_ptr, batch, programs, PROGRAMS=32,
+            )
+            finish_fc3_backward_adam(
+                fc3_bias_exp_avg_ptr, fc3_bias_exp_avg_sq_ptr, fc3_bias_ptr, d_fc3_bias_partial_ptr, one_minus_beta1,
+                beta2, one_minus_beta2, step_size, root_correction, eps, programs, PROGRAMS=32, BLOCK=16,
+            )
+
+
+def run_fc3_loss_accuracy_forward_backward(
+    product, y, fc3_bias, fc3_bias_exp_avg, fc3_bias_exp_avg_sq, fc3, d_fc3, loss, accuracy, total_partial,
+    right_partial, d_fc3_bias_partial, arrivals, batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
+    root_correction, eps, programs, ROWS=64,
+):
+    """64 rows of 10 a program: 1,024 elements keep 4 warps busy without spilling. A fixed number of programs walks
+    over all rows, so few partial sums are left to add up. The last one to arrive does that, which saves a launch."""
+    grid = (programs,)
+    launch(
+        fc3_loss_accuracy_forward_backward, grid, product, y, fc3_bias, fc3_bias_exp_avg, fc3_bias_exp_avg_sq,
+        fc3, d_fc3, loss, accuracy, total_partial, right_partial, d_fc3_bias_partial, arrivals, batch,
+        one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, programs, COLS=10, ROWS=ROWS,
+        BLOCK=16, num_warps=4,
+    )
+
+
+@triton.jit
+def finish_ln2_fc2_backward_adam(
+    fc2_bias_exp_avg_ptr,
+    fc2_bias_exp_avg_sq_ptr,
+    fc2_bias_ptr,
+    ln2_weight_exp_avg_ptr,
+    ln2_weight_exp_avg_sq_ptr,
+    ln2_weight_ptr,
+    ln2_bias_exp_avg_ptr,
+    ln2_bias_exp_avg_sq_ptr,
+    ln2_bias_ptr,
+    d_ln2_weight_partial_ptr,
+    d_ln2_bias_partial_ptr,
+    d_fc2_bias_partial_ptr,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    step_size,
+    root_correction,
+    eps,
+    programs,
+    PROGRAMS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """finishes gradient of ln2, gradient of fc2, update of fc2.bias, update of ln2.weight, update of ln2.bias."""
+    offset = tl.arange(0, BLOCK)
+
+    # Sums over all rows: add up what each group of 16 left, always in the same order.
+    d_ln2_weight = tl.full([BLOCK], 0.0, tl.float32)
+    d_ln2_bias = tl.full([BLOCK], 0.0, tl.float32)
+    d_fc2_bias = tl.full([BLOCK], 0.0, tl.float32)
+    for first in range(0, programs, PROGRAMS * 16):
+        program = first + tl.arange(0, PROGRAMS)[:, None] * 16
+        own_cell = program * 128 + offset[None, :]
+        in_programs = program < programs
+        d_ln2_weight += tl.sum(tl.load(d_ln2_weight_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
+        d_ln2_bias += tl.sum(tl.load(d_ln2_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
+        d_fc2_bias += tl.sum(tl.load(d_fc2_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
+
+    fc2_bias_exp_avg = tl.load(fc2_bias_exp_avg_ptr + offset)
+    fc2_bias_exp_avg_sq = tl.load(fc2_bias_exp_avg_sq_ptr + offset)
+    fc2_bias = tl.load(fc2_bias_ptr + offset)
+    ln2_weight_exp_avg = tl.load(ln2_weight_exp_avg_ptr + offset)
+    ln2_weight_exp_avg_sq = tl.load(ln2_weight_exp_avg_sq_ptr + offset)
+    ln2_weight = tl.load(ln2_weight_ptr + offset)
+    ln2_bias_exp_avg = tl.load(ln2_bias_exp_avg_ptr + offset)
+    ln2_bias_exp_avg_sq = tl.load(ln2_bias_exp_avg_sq_ptr + offset)
+    ln2_bias = tl.load(ln2_bias_ptr + offset)
+
+    # update of fc2.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    mean = fc2_bias_exp_avg + one_minus_beta1 * (d_fc2_bias - fc2_bias_exp_avg)
+    mean_square = beta2 * fc2_bias_exp_avg_sq + one_minus_beta2 * d_fc2_bias * d_fc2_bias
+    denominator = tl.sqrt(mean_square) / root_correction + eps
+    updated = fc2_bias - step_size * mean / denominator
+
+    # update of ln2.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    ln2_weight_mean = ln2_weight_exp_avg + one_minus_beta1 * (d_ln2_weight - ln2_weight_exp_avg)
+    ln2_weight_mean_square = beta2 * ln2_weight_exp_avg_sq + one_minus_beta2 * d_ln2_weight * d_ln2_weight
+    ln2_weight_denominator = tl.sqrt(ln2_weight_mean_square) / root_correction + eps
+    ln2_weight_updated = ln2_weight - step_size * ln2_weight_mean / ln2_weight_denominator
+
+    # update of ln2.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    ln2_bias_mean = ln2_bias_exp_avg + one_minus_beta1 * (d_ln2_bias - ln2_bias_exp_avg)
+    ln2_bias_mean_square = beta2 * ln2_bias_exp_avg_sq + one_minus_beta2 * d_ln2_bias * d_ln2_bias
+    ln2_bias_denominator = tl.sqrt(ln2_bias_mean_square) / root_correction + eps
+    ln2_bias_updated = ln2_bias - step_size * ln2_bias_mean / ln2_bias_denominator
+
+    tl.store(fc2_bias_exp_avg_ptr + offset, mean)
+    tl.store(fc2_bias_exp_avg_sq_ptr + offset, mean_square)
+    tl.store(fc2_bias_ptr + offset, updated)
+    tl.store(ln2_weight_exp_avg_ptr + offset, ln2_weight_mean)
+    tl.store(ln2_weight_exp_avg_sq_ptr + offset, ln2_weight_mean_square)
+    tl.store(ln2_weight_ptr + offset, ln2_weight_updated)
+    tl.store(ln2_bias_exp_avg_ptr + offset, ln2_bias_mean)
+    tl.store(ln2_bias_exp_avg_sq_ptr + offset, ln2_bias_mean_square)
+    tl.store(ln2_bias_ptr + offset, ln2_bias_updated)
+
+
+@triton.jit
+def tanh_ln2_fc2_backward(
+    product_ptr,
+    mean_ptr,
+    rstd_ptr,
+    d_h_ptr,
+    fc2_bias_ptr,
+    ln2_weight_ptr,
+    ln2_bias_ptr,
+    fc2_bias_exp_avg_ptr,
+    fc2_bias_exp_avg_sq_ptr,
+    ln2_weight_exp_avg_ptr,
+    ln2_weight_exp_avg_sq_ptr,
+    ln2_bias_exp_avg_ptr,
+    ln2_bias_exp_avg_sq_ptr,
+    d_x_ptr,
+    d_ln2_weight_partial_ptr,
+    d_ln2_bias_partial_ptr,
+    d_fc2_bias_partial_ptr,
+    arrivals_ptr,
+    batch,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    step_size,
+    root_correction,
+    eps,
+    programs,
+    COLS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """gradient of tanh, gradient of ln2, gradient of fc2, update of fc2.bias, update of ln2.weight, update of
+    ln2.bias. Computes fc2, ln2, tanh again: that moves fewer bytes than loading it."""
     program = tl.program_id(0)
     col = tl.arange(0, BLOCK)[None, :]
     fc2_bias = tl.load(fc2_bias_ptr + col)
@@ -630,43 +699,157 @@ def tanh_ln2_fc2_backward(
     tl.store(d_ln2_bias_partial_ptr + own_row + col, d_ln2_bias)
     tl.store(d_fc2_bias_partial_ptr + own_row + col, d_fc2_bias)
 
+    # The last program of each 16 adds their sums up, and the last of these finishes what is left.
+    group = program // 16
+    first = group * 16
+    members = tl.minimum(16, programs - first)
+    if arrives_last(arrivals_ptr + 1 + group, members):
+        add_up_group(d_ln2_weight_partial_ptr, first, members, COLS=128, GROUP=16)
+        add_up_group(d_ln2_bias_partial_ptr, first, members, COLS=128, GROUP=16)
+        add_up_group(d_fc2_bias_partial_ptr, first, members, COLS=128, GROUP=16)
+        if arrives_last(arrivals_ptr, tl.cdiv(programs, 16)):
+            finish_ln2_fc2_backward_adam(
+                fc2_bias_exp_avg_ptr, fc2_bias_exp_avg_sq_ptr, fc2_bias_ptr, ln2_weight_exp_avg_ptr,
+                ln2_weight_exp_avg_sq_ptr, ln2_weight_ptr, ln2_bias_exp_avg_ptr, ln2_bias_exp_avg_sq_ptr, ln2_bias_ptr,
+                d_ln2_weight_partial_ptr, d_ln2_bias_partial_ptr, d_fc2_bias_partial_ptr, one_minus_beta1, beta2,
+                one_minus_beta2, step_size, root_correction, eps, programs, PROGRAMS=32, BLOCK=128,
+            )
+
 
 def run_tanh_ln2_fc2_backward(
-    product, fc2_bias, mean, rstd, ln2_weight, ln2_bias, d_h, d_x, d_ln2_weight_partial, d_ln2_bias_partial,
-    d_fc2_bias_partial, batch, programs, ROWS=16,
+    product, mean, rstd, d_h, fc2_bias, ln2_weight, ln2_bias, fc2_bias_exp_avg, fc2_bias_exp_avg_sq,
+    ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_bias_exp_avg, ln2_bias_exp_avg_sq, d_x,
+    d_ln2_weight_partial, d_ln2_bias_partial, d_fc2_bias_partial, arrivals, batch, one_minus_beta1, beta2,
+    one_minus_beta2, step_size, root_correction, eps, programs, ROWS=16,
 ):
     """16 rows of 128 a program: 2,048 elements keep 4 warps busy without spilling. A fixed number of programs walks
-    over all rows, so few partial sums are left to add up."""
+    over all rows, so few partial sums are left to add up. The last one to arrive does that, which saves a launch."""
     grid = (programs,)
     launch(
-        tanh_ln2_fc2_backward, grid, product, fc2_bias, mean, rstd, ln2_weight, ln2_bias, d_h, d_x,
-        d_ln2_weight_partial, d_ln2_bias_partial, d_fc2_bias_partial, batch, programs, COLS=128, ROWS=ROWS,
-        BLOCK=128, num_warps=4,
+        tanh_ln2_fc2_backward, grid, product, mean, rstd, d_h, fc2_bias, ln2_weight, ln2_bias, fc2_bias_exp_avg,
+        fc2_bias_exp_avg_sq, ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_bias_exp_avg, ln2_bias_exp_avg_sq,
+        d_x, d_ln2_weight_partial, d_ln2_bias_partial, d_fc2_bias_partial, arrivals, batch, one_minus_beta1,
+        beta2, one_minus_beta2, step_size, root_correction, eps, programs, COLS=128, ROWS=ROWS, BLOCK=128,
+        num_warps=4,
     )
+
+
+@triton.jit
+def finish_ln1_fc1_backward_adam(
+    fc1_bias_exp_avg_ptr,
+    fc1_bias_exp_avg_sq_ptr,
+    fc1_bias_ptr,
+    ln1_weight_exp_avg_ptr,
+    ln1_weight_exp_avg_sq_ptr,
+    ln1_weight_ptr,
+    ln1_bias_exp_avg_ptr,
+    ln1_bias_exp_avg_sq_ptr,
+    ln1_bias_ptr,
+    d_ln1_weight_partial_ptr,
+    d_ln1_bias_partial_ptr,
+    d_fc1_bias_partial_ptr,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    step_size,
+    root_correction,
+    eps,
+    programs,
+    PROGRAMS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    """finishes gradient of ln1, gradient of fc1, update of fc1.bias, update of ln1.weight, update of ln1.bias."""
+    offset = tl.arange(0, BLOCK)
+
+    # Sums over all rows: add up what each group of 16 left, always in the same order.
+    d_ln1_weight = tl.full([BLOCK], 0.0, tl.float32)
+    d_ln1_bias = tl.full([BLOCK], 0.0, tl.float32)
+    d_fc1_bias = tl.full([BLOCK], 0.0, tl.float32)
+    for first in range(0, programs, PROGRAMS * 16):
+        program = first + tl.arange(0, PROGRAMS)[:, None] * 16
+        own_cell = program * 128 + offset[None, :]
+        in_programs = program < programs
+        d_ln1_weight += tl.sum(tl.load(d_ln1_weight_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
+        d_ln1_bias += tl.sum(tl.load(d_ln1_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
+        d_fc1_bias += tl.sum(tl.load(d_fc1_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
+
+    fc1_bias_exp_avg = tl.load(fc1_bias_exp_avg_ptr + offset)
+    fc1_bias_exp_avg_sq = tl.load(fc1_bias_exp_avg_sq_ptr + offset)
+    fc1_bias = tl.load(fc1_bias_ptr + offset)
+    ln1_weight_exp_avg = tl.load(ln1_weight_exp_avg_ptr + offset)
+    ln1_weight_exp_avg_sq = tl.load(ln1_weight_exp_avg_sq_ptr + offset)
+    ln1_weight = tl.load(ln1_weight_ptr + offset)
+    ln1_bias_exp_avg = tl.load(ln1_bias_exp_avg_ptr + offset)
+    ln1_bias_exp_avg_sq = tl.load(ln1_bias_exp_avg_sq_ptr + offset)
+    ln1_bias = tl.load(ln1_bias_ptr + offset)
+
+    # update of fc1.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    mean = fc1_bias_exp_avg + one_minus_beta1 * (d_fc1_bias - fc1_bias_exp_avg)
+    mean_square = beta2 * fc1_bias_exp_avg_sq + one_minus_beta2 * d_fc1_bias * d_fc1_bias
+    denominator = tl.sqrt(mean_square) / root_correction + eps
+    updated = fc1_bias - step_size * mean / denominator
+
+    # update of ln1.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    ln1_weight_mean = ln1_weight_exp_avg + one_minus_beta1 * (d_ln1_weight - ln1_weight_exp_avg)
+    ln1_weight_mean_square = beta2 * ln1_weight_exp_avg_sq + one_minus_beta2 * d_ln1_weight * d_ln1_weight
+    ln1_weight_denominator = tl.sqrt(ln1_weight_mean_square) / root_correction + eps
+    ln1_weight_updated = ln1_weight - step_size * ln1_weight_mean / ln1_weight_denominator
+
+    # update of ln1.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+    ln1_bias_mean = ln1_bias_exp_avg + one_minus_beta1 * (d_ln1_bias - ln1_bias_exp_avg)
+    ln1_bias_mean_square = beta2 * ln1_bias_exp_avg_sq + one_minus_beta2 * d_ln1_bias * d_ln1_bias
+    ln1_bias_denominator = tl.sqrt(ln1_bias_mean_square) / root_correction + eps
+    ln1_bias_updated = ln1_bias - step_size * ln1_bias_mean / ln1_bias_denominator
+
+    tl.store(fc1_bias_exp_avg_ptr + offset, mean)
+    tl.store(fc1_bias_exp_avg_sq_ptr + offset, mean_square)
+    tl.store(fc1_bias_ptr + offset, updated)
+    tl.store(ln1_weight_exp_avg_ptr + offset, ln1_weight_mean)
+    tl.store(ln1_weight_exp_avg_sq_ptr + offset, ln1_weight_mean_square)
+    tl.store(ln1_weight_ptr + offset, ln1_weight_updated)
+    tl.store(ln1_bias_exp_avg_ptr + offset, ln1_bias_mean)
+    tl.store(ln1_bias_exp_avg_sq_ptr + offset, ln1_bias_mean_square)
+    tl.store(ln1_bias_ptr + offset, ln1_bias_updated)
 
 
 @triton.jit
 def relu_ln1_fc1_backward(
     product_ptr,
-    fc1_bias_ptr,
     mean_ptr,
     rstd_ptr,
-    ln1_weight_ptr,
-    ln1_bias_ptr,
     d_h_ptr,
     fc2_matmul_ptr,
+    fc1_bias_ptr,
+    ln1_weight_ptr,
+    ln1_bias_ptr,
+    fc1_bias_exp_avg_ptr,
+    fc1_bias_exp_avg_sq_ptr,
+    ln1_weight_exp_avg_ptr,
+    ln1_weight_exp_avg_sq_ptr,
+    ln1_bias_exp_avg_ptr,
+    ln1_bias_exp_avg_sq_ptr,
     d_x_ptr,
     d_ln1_weight_partial_ptr,
     d_ln1_bias_partial_ptr,
     d_fc1_bias_partial_ptr,
+    arrivals_ptr,
     batch,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    step_size,
+    root_correction,
+    eps,
     programs,
     COLS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """gradient of relu, gradient of ln1, gradient of fc1. Computes fc1, ln1 again: that moves fewer bytes than
-    loading it."""
+    """gradient of relu, gradient of ln1, gradient of fc1, update of fc1.bias, update of ln1.weight, update of
+    ln1.bias. Computes fc1, ln1 again: that moves fewer bytes than loading it."""
     program = tl.program_id(0)
     col = tl.arange(0, BLOCK)[None, :]
     fc1_bias = tl.load(fc1_bias_ptr + col)
@@ -719,177 +902,38 @@ def relu_ln1_fc1_backward(
     tl.store(d_ln1_bias_partial_ptr + own_row + col, d_ln1_bias)
     tl.store(d_fc1_bias_partial_ptr + own_row + col, d_fc1_bias)
 
+    # The last program of each 16 adds their sums up, and the last of these finishes what is left.
+    group = program // 16
+    first = group * 16
+    members = tl.minimum(16, programs - first)
+    if arrives_last(arrivals_ptr + 1 + group, members):
+        add_up_group(d_ln1_weight_partial_ptr, first, members, COLS=128, GROUP=16)
+        add_up_group(d_ln1_bias_partial_ptr, first, members, COLS=128, GROUP=16)
+        add_up_group(d_fc1_bias_partial_ptr, first, members, COLS=128, GROUP=16)
+        if arrives_last(arrivals_ptr, tl.cdiv(programs, 16)):
+            finish_ln1_fc1_backward_adam(
+                fc1_bias_exp_avg_ptr, fc1_bias_exp_avg_sq_ptr, fc1_bias_ptr, ln1_weight_exp_avg_ptr,
+                ln1_weight_exp_avg_sq_ptr, ln1_weight_ptr, ln1_bias_exp_avg_ptr, ln1_bias_exp_avg_sq_ptr, ln1_bias_ptr,
+                d_ln1_weight_partial_ptr, d_ln1_bias_partial_ptr, d_fc1_bias_partial_ptr, one_minus_beta1, beta2,
+                one_minus_beta2, step_size, root_correction, eps, programs, PROGRAMS=32, BLOCK=128,
+            )
+
 
 def run_relu_ln1_fc1_backward(
-    product, fc1_bias, mean, rstd, ln1_weight, ln1_bias, d_h, fc2_matmul, d_x, d_ln1_weight_partial,
-    d_ln1_bias_partial, d_fc1_bias_partial, batch, programs, ROWS=16,
+    product, mean, rstd, d_h, fc2_matmul, fc1_bias, ln1_weight, ln1_bias, fc1_bias_exp_avg,
+    fc1_bias_exp_avg_sq, ln1_weight_exp_avg, ln1_weight_exp_avg_sq, ln1_bias_exp_avg, ln1_bias_exp_avg_sq,
+    d_x, d_ln1_weight_partial, d_ln1_bias_partial, d_fc1_bias_partial, arrivals, batch, one_minus_beta1,
+    beta2, one_minus_beta2, step_size, root_correction, eps, programs, ROWS=16,
 ):
     """16 rows of 128 a program: 2,048 elements keep 4 warps busy without spilling. A fixed number of programs walks
-    over all rows, so few partial sums are left to add up."""
+    over all rows, so few partial sums are left to add up. The last one to arrive does that, which saves a launch."""
     grid = (programs,)
     launch(
-        relu_ln1_fc1_backward, grid, product, fc1_bias, mean, rstd, ln1_weight, ln1_bias, d_h, fc2_matmul, d_x,
-        d_ln1_weight_partial, d_ln1_bias_partial, d_fc1_bias_partial, batch, programs, COLS=128, ROWS=ROWS,
+        relu_ln1_fc1_backward, grid, product, mean, rstd, d_h, fc2_matmul, fc1_bias, ln1_weight, ln1_bias,
+        fc1_bias_exp_avg, fc1_bias_exp_avg_sq, ln1_weight_exp_avg, ln1_weight_exp_avg_sq, ln1_bias_exp_avg,
+        ln1_bias_exp_avg_sq, d_x, d_ln1_weight_partial, d_ln1_bias_partial, d_fc1_bias_partial, arrivals, batch,
+        one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, programs, COLS=128, ROWS=ROWS,
         BLOCK=128, num_warps=4,
-    )
-
-
-@triton.jit
-def finish_ln2_to_fc1_backward_adam(
-    fc1_bias_exp_avg_ptr,
-    fc1_bias_exp_avg_sq_ptr,
-    fc1_bias_ptr,
-    ln1_weight_exp_avg_ptr,
-    ln1_weight_exp_avg_sq_ptr,
-    ln1_weight_ptr,
-    ln1_bias_exp_avg_ptr,
-    ln1_bias_exp_avg_sq_ptr,
-    ln1_bias_ptr,
-    fc2_bias_exp_avg_ptr,
-    fc2_bias_exp_avg_sq_ptr,
-    fc2_bias_ptr,
-    ln2_weight_exp_avg_ptr,
-    ln2_weight_exp_avg_sq_ptr,
-    ln2_weight_ptr,
-    ln2_bias_exp_avg_ptr,
-    ln2_bias_exp_avg_sq_ptr,
-    ln2_bias_ptr,
-    d_ln2_weight_partial_ptr,
-    d_ln2_bias_partial_ptr,
-    d_fc2_bias_partial_ptr,
-    d_ln1_weight_partial_ptr,
-    d_ln1_bias_partial_ptr,
-    d_fc1_bias_partial_ptr,
-    one_minus_beta1,
-    beta2,
-    one_minus_beta2,
-    step_size,
-    root_correction,
-    eps,
-    programs,
-    PROGRAMS: tl.constexpr,
-    BLOCK: tl.constexpr,
-):
-    """gradient of ln2, gradient of fc2, gradient of ln1, gradient of fc1, update of fc1.bias, update of ln1.weight,
-    update of ln1.bias, update of fc2.bias, update of ln2.weight, update of ln2.bias."""
-    offset = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-
-    # Sums over all rows: add up what each program left, always in the same order.
-    d_ln2_weight = tl.full([BLOCK], 0.0, tl.float32)
-    d_ln2_bias = tl.full([BLOCK], 0.0, tl.float32)
-    d_fc2_bias = tl.full([BLOCK], 0.0, tl.float32)
-    d_ln1_weight = tl.full([BLOCK], 0.0, tl.float32)
-    d_ln1_bias = tl.full([BLOCK], 0.0, tl.float32)
-    d_fc1_bias = tl.full([BLOCK], 0.0, tl.float32)
-    for first in range(0, programs, PROGRAMS):
-        program = first + tl.arange(0, PROGRAMS)[:, None]
-        own_cell = program * 128 + offset[None, :]
-        in_programs = program < programs
-        d_ln2_weight += tl.sum(tl.load(d_ln2_weight_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
-        d_ln2_bias += tl.sum(tl.load(d_ln2_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
-        d_fc2_bias += tl.sum(tl.load(d_fc2_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
-        d_ln1_weight += tl.sum(tl.load(d_ln1_weight_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
-        d_ln1_bias += tl.sum(tl.load(d_ln1_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
-        d_fc1_bias += tl.sum(tl.load(d_fc1_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
-
-    fc1_bias_exp_avg = tl.load(fc1_bias_exp_avg_ptr + offset)
-    fc1_bias_exp_avg_sq = tl.load(fc1_bias_exp_avg_sq_ptr + offset)
-    fc1_bias = tl.load(fc1_bias_ptr + offset)
-    ln1_weight_exp_avg = tl.load(ln1_weight_exp_avg_ptr + offset)
-    ln1_weight_exp_avg_sq = tl.load(ln1_weight_exp_avg_sq_ptr + offset)
-    ln1_weight = tl.load(ln1_weight_ptr + offset)
-    ln1_bias_exp_avg = tl.load(ln1_bias_exp_avg_ptr + offset)
-    ln1_bias_exp_avg_sq = tl.load(ln1_bias_exp_avg_sq_ptr + offset)
-    ln1_bias = tl.load(ln1_bias_ptr + offset)
-    fc2_bias_exp_avg = tl.load(fc2_bias_exp_avg_ptr + offset)
-    fc2_bias_exp_avg_sq = tl.load(fc2_bias_exp_avg_sq_ptr + offset)
-    fc2_bias = tl.load(fc2_bias_ptr + offset)
-    ln2_weight_exp_avg = tl.load(ln2_weight_exp_avg_ptr + offset)
-    ln2_weight_exp_avg_sq = tl.load(ln2_weight_exp_avg_sq_ptr + offset)
-    ln2_weight = tl.load(ln2_weight_ptr + offset)
-    ln2_bias_exp_avg = tl.load(ln2_bias_exp_avg_ptr + offset)
-    ln2_bias_exp_avg_sq = tl.load(ln2_bias_exp_avg_sq_ptr + offset)
-    ln2_bias = tl.load(ln2_bias_ptr + offset)
-
-    # update of fc1.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
-    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    mean = fc1_bias_exp_avg + one_minus_beta1 * (d_fc1_bias - fc1_bias_exp_avg)
-    mean_square = beta2 * fc1_bias_exp_avg_sq + one_minus_beta2 * d_fc1_bias * d_fc1_bias
-    denominator = tl.sqrt(mean_square) / root_correction + eps
-    updated = fc1_bias - step_size * mean / denominator
-
-    # update of ln1.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
-    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    ln1_weight_mean = ln1_weight_exp_avg + one_minus_beta1 * (d_ln1_weight - ln1_weight_exp_avg)
-    ln1_weight_mean_square = beta2 * ln1_weight_exp_avg_sq + one_minus_beta2 * d_ln1_weight * d_ln1_weight
-    ln1_weight_denominator = tl.sqrt(ln1_weight_mean_square) / root_correction + eps
-    ln1_weight_updated = ln1_weight - step_size * ln1_weight_mean / ln1_weight_denominator
-
-    # update of ln1.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
-    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    ln1_bias_mean = ln1_bias_exp_avg + one_minus_beta1 * (d_ln1_bias - ln1_bias_exp_avg)
-    ln1_bias_mean_square = beta2 * ln1_bias_exp_avg_sq + one_minus_beta2 * d_ln1_bias * d_ln1_bias
-    ln1_bias_denominator = tl.sqrt(ln1_bias_mean_square) / root_correction + eps
-    ln1_bias_updated = ln1_bias - step_size * ln1_bias_mean / ln1_bias_denominator
-
-    # update of fc2.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
-    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    fc2_bias_mean = fc2_bias_exp_avg + one_minus_beta1 * (d_fc2_bias - fc2_bias_exp_avg)
-    fc2_bias_mean_square = beta2 * fc2_bias_exp_avg_sq + one_minus_beta2 * d_fc2_bias * d_fc2_bias
-    fc2_bias_denominator = tl.sqrt(fc2_bias_mean_square) / root_correction + eps
-    fc2_bias_updated = fc2_bias - step_size * fc2_bias_mean / fc2_bias_denominator
-
-    # update of ln2.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
-    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    ln2_weight_mean = ln2_weight_exp_avg + one_minus_beta1 * (d_ln2_weight - ln2_weight_exp_avg)
-    ln2_weight_mean_square = beta2 * ln2_weight_exp_avg_sq + one_minus_beta2 * d_ln2_weight * d_ln2_weight
-    ln2_weight_denominator = tl.sqrt(ln2_weight_mean_square) / root_correction + eps
-    ln2_weight_updated = ln2_weight - step_size * ln2_weight_mean / ln2_weight_denominator
-
-    # update of ln2.bias, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
-    # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-    ln2_bias_mean = ln2_bias_exp_avg + one_minus_beta1 * (d_ln2_bias - ln2_bias_exp_avg)
-    ln2_bias_mean_square = beta2 * ln2_bias_exp_avg_sq + one_minus_beta2 * d_ln2_bias * d_ln2_bias
-    ln2_bias_denominator = tl.sqrt(ln2_bias_mean_square) / root_correction + eps
-    ln2_bias_updated = ln2_bias - step_size * ln2_bias_mean / ln2_bias_denominator
-
-    tl.store(fc1_bias_exp_avg_ptr + offset, mean)
-    tl.store(fc1_bias_exp_avg_sq_ptr + offset, mean_square)
-    tl.store(fc1_bias_ptr + offset, updated)
-    tl.store(ln1_weight_exp_avg_ptr + offset, ln1_weight_mean)
-    tl.store(ln1_weight_exp_avg_sq_ptr + offset, ln1_weight_mean_square)
-    tl.store(ln1_weight_ptr + offset, ln1_weight_updated)
-    tl.store(ln1_bias_exp_avg_ptr + offset, ln1_bias_mean)
-    tl.store(ln1_bias_exp_avg_sq_ptr + offset, ln1_bias_mean_square)
-    tl.store(ln1_bias_ptr + offset, ln1_bias_updated)
-    tl.store(fc2_bias_exp_avg_ptr + offset, fc2_bias_mean)
-    tl.store(fc2_bias_exp_avg_sq_ptr + offset, fc2_bias_mean_square)
-    tl.store(fc2_bias_ptr + offset, fc2_bias_updated)
-    tl.store(ln2_weight_exp_avg_ptr + offset, ln2_weight_mean)
-    tl.store(ln2_weight_exp_avg_sq_ptr + offset, ln2_weight_mean_square)
-    tl.store(ln2_weight_ptr + offset, ln2_weight_updated)
-    tl.store(ln2_bias_exp_avg_ptr + offset, ln2_bias_mean)
-    tl.store(ln2_bias_exp_avg_sq_ptr + offset, ln2_bias_mean_square)
-    tl.store(ln2_bias_ptr + offset, ln2_bias_updated)
-
-
-def run_finish_ln2_to_fc1_backward_adam(
-    fc1_bias_exp_avg, fc1_bias_exp_avg_sq, fc1_bias, ln1_weight_exp_avg, ln1_weight_exp_avg_sq, ln1_weight,
-    ln1_bias_exp_avg, ln1_bias_exp_avg_sq, ln1_bias, fc2_bias_exp_avg, fc2_bias_exp_avg_sq, fc2_bias,
-    ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_weight, ln2_bias_exp_avg, ln2_bias_exp_avg_sq, ln2_bias,
-    d_ln2_weight_partial, d_ln2_bias_partial, d_fc2_bias_partial, d_ln1_weight_partial, d_ln1_bias_partial,
-    d_fc1_bias_partial, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, programs,
-    PROGRAMS=32, BLOCK=64,
-):
-    """Finishes sums: few numbers, so small tiles spread them over programs."""
-    grid = (triton.cdiv(128, BLOCK),)
-    launch(
-        finish_ln2_to_fc1_backward_adam, grid, fc1_bias_exp_avg, fc1_bias_exp_avg_sq, fc1_bias,
-        ln1_weight_exp_avg, ln1_weight_exp_avg_sq, ln1_weight, ln1_bias_exp_avg, ln1_bias_exp_avg_sq, ln1_bias,
-        fc2_bias_exp_avg, fc2_bias_exp_avg_sq, fc2_bias, ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_weight,
-        ln2_bias_exp_avg, ln2_bias_exp_avg_sq, ln2_bias, d_ln2_weight_partial, d_ln2_bias_partial,
-        d_fc2_bias_partial, d_ln1_weight_partial, d_ln1_bias_partial, d_fc1_bias_partial, one_minus_beta1, beta2,
-        one_minus_beta2, step_size, root_correction, eps, programs, PROGRAMS=PROGRAMS, BLOCK=BLOCK, num_warps=4,
     )
 
 
@@ -1045,44 +1089,31 @@ def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
         t["h"], batch,
     )
     torch.mm(t["h"], t["fc3.weight"].T, out=t["fc3.product"])
-    run_fc3_loss_accuracy(
-        t["fc3.product"], t["fc3.bias"], t["y"], t["fc3"], t["loss.row_max"], t["loss.sum_exp"],
-        t["loss.total:partial"], t["loss.count:partial"], t["accuracy.right:partial"], batch, programs,
-    )
-    run_finish_loss_accuracy(
-        t["loss.total:partial"], t["loss.count:partial"], t["accuracy.right:partial"], t["loss.count"],
-        t["loss"], t["accuracy"], programs,
-    )
-    run_loss_fc3_backward(
-        t["fc3"], t["loss.row_max"], t["y"], t["loss.count"], t["loss.sum_exp"], t["fc3.d_fc3"],
-        t["fc3.d_fc3_bias:partial"], batch, programs,
-    )
-    run_finish_fc3_backward_adam(
-        t["fc3.bias.exp_avg"], t["fc3.bias.exp_avg_sq"], t["fc3.bias"], t["fc3.d_fc3_bias:partial"],
-        one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, programs,
+    run_fc3_loss_accuracy_forward_backward(
+        t["fc3.product"], t["y"], t["fc3.bias"], t["fc3.bias.exp_avg"], t["fc3.bias.exp_avg_sq"], t["fc3"],
+        t["fc3.d_fc3"], t["loss"], t["accuracy"], t["loss.total:partial"], t["accuracy.right:partial"],
+        t["fc3.d_fc3_bias:partial"], t["fc3_loss_accuracy_forward_backward:arrivals"], batch, one_minus_beta1,
+        beta2, one_minus_beta2, step_size, root_correction, eps, programs,
     )
     torch.mm(t["fc3.d_fc3"], t["fc3.weight"], out=t["h.d_h"])
     torch.mm(t["fc3.d_fc3"].T, t["h"], out=t["fc3.d_fc3_weight"])
     run_tanh_ln2_fc2_backward(
-        t["fc2.product"], t["fc2.bias"], t["ln2.mean"], t["ln2.rstd"], t["ln2.weight"], t["ln2.bias"],
-        t["h.d_h"], t["ln2.d_x"], t["ln2.d_ln2_weight:partial"], t["ln2.d_ln2_bias:partial"],
-        t["fc2.d_fc2_bias:partial"], batch, programs,
+        t["fc2.product"], t["ln2.mean"], t["ln2.rstd"], t["h.d_h"], t["fc2.bias"], t["ln2.weight"],
+        t["ln2.bias"], t["fc2.bias.exp_avg"], t["fc2.bias.exp_avg_sq"], t["ln2.weight.exp_avg"],
+        t["ln2.weight.exp_avg_sq"], t["ln2.bias.exp_avg"], t["ln2.bias.exp_avg_sq"], t["ln2.d_x"],
+        t["ln2.d_ln2_weight:partial"], t["ln2.d_ln2_bias:partial"], t["fc2.d_fc2_bias:partial"],
+        t["tanh_ln2_fc2_backward:arrivals"], batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
+        root_correction, eps, programs,
     )
     torch.mm(t["ln2.d_x"], t["fc2.weight"], out=t["fc2.matmul"])
     torch.mm(t["ln2.d_x"].T, t["relu"], out=t["fc2.d_fc2_weight"])
     run_relu_ln1_fc1_backward(
-        t["fc1.product"], t["fc1.bias"], t["ln1.mean"], t["ln1.rstd"], t["ln1.weight"], t["ln1.bias"],
-        t["h.d_h"], t["fc2.matmul"], t["ln1.d_x"], t["ln1.d_ln1_weight:partial"], t["ln1.d_ln1_bias:partial"],
-        t["fc1.d_fc1_bias:partial"], batch, programs,
-    )
-    run_finish_ln2_to_fc1_backward_adam(
-        t["fc1.bias.exp_avg"], t["fc1.bias.exp_avg_sq"], t["fc1.bias"], t["ln1.weight.exp_avg"],
-        t["ln1.weight.exp_avg_sq"], t["ln1.weight"], t["ln1.bias.exp_avg"], t["ln1.bias.exp_avg_sq"],
-        t["ln1.bias"], t["fc2.bias.exp_avg"], t["fc2.bias.exp_avg_sq"], t["fc2.bias"], t["ln2.weight.exp_avg"],
-        t["ln2.weight.exp_avg_sq"], t["ln2.weight"], t["ln2.bias.exp_avg"], t["ln2.bias.exp_avg_sq"],
-        t["ln2.bias"], t["ln2.d_ln2_weight:partial"], t["ln2.d_ln2_bias:partial"], t["fc2.d_fc2_bias:partial"],
-        t["ln1.d_ln1_weight:partial"], t["ln1.d_ln1_bias:partial"], t["fc1.d_fc1_bias:partial"], one_minus_beta1,
-        beta2, one_minus_beta2, step_size, root_correction, eps, programs,
+        t["fc1.product"], t["ln1.mean"], t["ln1.rstd"], t["h.d_h"], t["fc2.matmul"], t["fc1.bias"],
+        t["ln1.weight"], t["ln1.bias"], t["fc1.bias.exp_avg"], t["fc1.bias.exp_avg_sq"], t["ln1.weight.exp_avg"],
+        t["ln1.weight.exp_avg_sq"], t["ln1.bias.exp_avg"], t["ln1.bias.exp_avg_sq"], t["ln1.d_x"],
+        t["ln1.d_ln1_weight:partial"], t["ln1.d_ln1_bias:partial"], t["fc1.d_fc1_bias:partial"],
+        t["relu_ln1_fc1_backward:arrivals"], batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
+        root_correction, eps, programs,
     )
     torch.mm(t["ln1.d_x"].T, t["x"], out=t["fc1.d_fc1_weight"])
     run_fc1_weight_adam(
@@ -1147,28 +1178,27 @@ def main():
     t["h"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
     t["fc3.product"] = torch.empty((batch, 10), dtype=torch.float32, device=device)
     t["fc3"] = torch.empty((batch, 10), dtype=torch.float32, device=device)
-    t["loss.row_max"] = torch.empty((batch, 1), dtype=torch.float32, device=device)
-    t["loss.sum_exp"] = torch.empty((batch, 1), dtype=torch.float32, device=device)
-    t["loss.total:partial"] = torch.empty((1, 1, 1), dtype=torch.float32, device=device)
-    t["loss.count:partial"] = torch.empty((1, 1, 1), dtype=torch.float32, device=device)
-    t["accuracy.right:partial"] = torch.empty((1, 1, 1), dtype=torch.float32, device=device)
-    t["loss.count"] = torch.empty((1, 1), dtype=torch.float32, device=device)
+    t["fc3.d_fc3"] = torch.empty((batch, 10), dtype=torch.float32, device=device)
     t["loss"] = torch.empty((), dtype=torch.float32, device=device)
     t["accuracy"] = torch.empty((), dtype=torch.float32, device=device)
-    t["fc3.d_fc3"] = torch.empty((batch, 10), dtype=torch.float32, device=device)
+    t["loss.total:partial"] = torch.empty((1, 1, 1), dtype=torch.float32, device=device)
+    t["accuracy.right:partial"] = torch.empty((1, 1, 1), dtype=torch.float32, device=device)
     t["fc3.d_fc3_bias:partial"] = torch.empty((1, 1, 10), dtype=torch.float32, device=device)
+    t["fc3_loss_accuracy_forward_backward:arrivals"] = torch.zeros((2,), dtype=torch.int32, device=device)
     t["h.d_h"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
     t["fc3.d_fc3_weight"] = torch.empty((10, 128), dtype=torch.float32, device=device)
     t["ln2.d_x"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
     t["ln2.d_ln2_weight:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
     t["ln2.d_ln2_bias:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
     t["fc2.d_fc2_bias:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
+    t["tanh_ln2_fc2_backward:arrivals"] = torch.zeros((2,), dtype=torch.int32, device=device)
     t["fc2.matmul"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
     t["fc2.d_fc2_weight"] = torch.empty((128, 128), dtype=torch.float32, device=device)
     t["ln1.d_x"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
     t["ln1.d_ln1_weight:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
     t["ln1.d_ln1_bias:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
     t["fc1.d_fc1_bias:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
+    t["relu_ln1_fc1_backward:arrivals"] = torch.zeros((2,), dtype=torch.int32, device=device)
     t["fc1.d_fc1_weight"] = torch.empty((128, 64), dtype=torch.float32, device=device)
     run(t, batch=batch, lr=0.5, beta1=0.5, beta2=0.5, eps=0.5, step=0.5)
     for name, tensor in t.items():
