@@ -118,7 +118,7 @@ def _walks(
     rows = frozenset(space.rows)
     held = units_of(units, kernel, partition)
     for leaf in {s for u in held if u.part == OWN for s in units.sources(u)}:
-        if any(leaf in units.sources(u) for u in held if u.part != OWN):
+        if any(leaf in set(units.sources(u)) for u in held if u.part != OWN):
             found[leaf] = found.get(leaf, 1) + 1
     # What all rows share, such as a weight, is read once, and stays in the cache from then on.
     return {v: found.get(v, 1) for v in loads if not rows or units.axes.of(v) & rows}
