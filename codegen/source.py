@@ -107,9 +107,9 @@ class _Writer:
         for unit in self.kernel.plan.units:
             scope = unit.value.scope
             ops.setdefault(_PHASES[scope.phase] + (scope.name or unit.value.name))
-        again = [v.scope.name or v.name for v in self.kernel.plan.recomputed]
-        said = {"": "", "last": "finishes ", "own": "taken by each program for itself: "}
-        text = said[self.layout.inside] + ", ".join(ops) + "."
+        again = [v.scope.name or v.name for v in self.kernel.plan.recomputed if v.op.kind != "reduction"]
+        said = {"": "{}.", "last": "Finishes {}.", "own": "Of {}, which each program takes for itself."}
+        text = said[self.layout.inside].format(", ".join(ops))
         if again:
             text += f" Computes {', '.join(dict.fromkeys(again))} again: that moves fewer bytes than loading it."
         return wrapped(text)
