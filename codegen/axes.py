@@ -68,8 +68,13 @@ class Axes:
 
     def is_distinct(self, value: Value) -> bool:
         """Whether no axis occurs twice in a value, as it would in x + xᵀ."""
-        known = [a for a in self.labels[value] if a is not None]
+        known = self.walked(self.labels[value])
         return len(set(known)) == len(known)
+
+    @staticmethod
+    def walked(labels: Labels) -> tuple[int, ...]:
+        """The axes among labels, in order: dimensions of size 1 move nothing."""
+        return tuple(a for a in labels if a is not None)
 
     def shape(self, axes: tuple[int, ...]) -> Shape:
         return tuple(self.sizes[a] for a in axes)

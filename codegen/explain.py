@@ -35,6 +35,7 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
             "",
             "What runs:",
             *_launches(plan.launches, batch),
+            *_joined(plan.launches),
             "",
             "Apart, so that a value is written to memory and read back:",
             *(_reasons(apart) or ["    nothing"]),
@@ -55,6 +56,13 @@ def _launches(launches: Iterable[KernelPlan], batch: int) -> Iterator[str]:
     if len(shown) < len(listed):
         rest = sum(size for kernel, size in listed.items() if kernel not in set(shown))
         yield f"    and {len(listed) - len(shown)} more, {rest:,} bytes"
+
+
+def _joined(launches: Iterable[KernelPlan]) -> Iterator[str]:
+    for kernel in launches:
+        if kernel.members:
+            count = len(kernel.members)
+            yield f"    {kernel.name} carries out {count} updates, for which nothing waits, in one launch."
 
 
 def _reasons(apart: list[Verdict]) -> list[str]:

@@ -222,7 +222,8 @@ class Legality:
         self._updated = {
             memory_of(new): units.graph[name] for name, new in units.graph.updates.items() if not new.is_leaf
         }
-        self._leaves = set(self._updated.values())
+        # A leaf that nobody reads has axes of its own: what is written there lies in the order of the new value.
+        self._written_as = {leaf: self.axes.walked(self.axes.labels[v]) for v, leaf in self._updated.items()}
         self.place = {u: i for i, u in enumerate(units.units)}
         self._interned: dict[Facts, Facts] = {}
         self._sums: dict[tuple[int, int], Facts] = {}
@@ -309,7 +310,7 @@ class Legality:
     def in_place(self, facts: Facts) -> Refusal | None:
         """Whether a leaf is overwritten in one order and read in another."""
         for leaf, labels in facts.read if facts.written else ():
-            if leaf in facts.written and labels != self.axes.labels[leaf]:
+            if leaf in facts.written and self.axes.walked(labels) != self._written_as[leaf]:
                 return Refusal("in place", f"{leaf.name} is overwritten there while other programs still read it")
         return None
 
@@ -338,7 +339,9 @@ class Legality:
             sums=sums,
             reductions=reductions,
             whole=frozenset(self._read_whole(unit)),
-            read=frozenset((m, axes.labels[base_of(a)]) for a in value.inputs if (m := memory_of(a)) in self._leaves),
+            read=frozenset(
+                (m, axes.labels[base_of(a)]) for a in value.inputs if (m := memory_of(a)) in self._written_as
+            ),
             written=written,
             itemsize=max(4, value.dtype.itemsize),
         )

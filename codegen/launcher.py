@@ -10,7 +10,7 @@ INDENT = "    "
 OWN_BLOCK = 1024
 """Elements that a program takes at once of a sum for itself."""
 
-_TRITON_TYPES = {
+TRITON_TYPES = {
     "float16": "fp16",
     "bfloat16": "bf16",
     "float32": "fp32",
@@ -92,7 +92,7 @@ class Launcher:
         made = {}
         for p in self.kernel.parameters:
             scalar = "i64" if p.is_exact else "fp32"
-            made[p.name] = "*" + _TRITON_TYPES[p.dtype.name] if p.is_pointer else "i32" if p.role == "size" else scalar
+            made[p.name] = "*" + TRITON_TYPES[p.dtype.name] if p.is_pointer else "i32" if p.role == "size" else scalar
         return made | dict.fromkeys(self.bound_arguments(), "i32")
 
     def _grid(self) -> str:

@@ -7,7 +7,6 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import Dim, DType, Shape, bool_, float32, float64, host, int32, int64
 
@@ -39,19 +38,28 @@ from .units import COMBINE, PARTIAL, Unit, Units, cone_of, memory_of, needs_kern
 
 def make_kernels(plan: FusionPlan) -> tuple[Kernel, ...]:
     """The tile program of every generated kernel of a plan, verified."""
-    destinations = destinations_of(plan.units)
-    kernels = tuple(_lowered(plan, k, destinations) for k in plan.kernels)
-    for kernel in kernels:
-        verify_kernel(kernel)
-    return kernels
+    from .group_kernel import lower_group
+
+    return tuple(lower_group(plan, k) if k.members else lower_kernel(plan, k) for k in plan.kernels)
 
 
-def _lowered(plan: FusionPlan, kernel_plan: KernelPlan, destinations: Mapping[Value, Value]) -> Kernel:
+def lower_kernel(
+    plan: FusionPlan, kernel_plan: KernelPlan, called: Mapping[Value, str] = MappingProxyType({})
+) -> Kernel:
+    """The tile program of one kernel, verified. Its memories bear their own names, or what they are `called`."""
+    kernel = _lowered(plan, kernel_plan, destinations_of(plan.units), called)
+    verify_kernel(kernel)
+    return kernel
+
+
+def _lowered(
+    plan: FusionPlan, kernel_plan: KernelPlan, destinations: Mapping[Value, Value], called: Mapping[Value, str]
+) -> Kernel:
     if not kernel_plan.parts:
-        return _Lowering(plan, kernel_plan, destinations).kernel()
+        return _Lowering(plan, kernel_plan, destinations, called).kernel()
     first, *sums = kernel_plan.parts
-    lasts = [_Lowering(plan, part, destinations, "last").kernel() for part in sums]
-    return with_lasts(_Lowering(plan, first, destinations).kernel(), lasts, kernel_plan)
+    lasts = [_Lowering(plan, part, destinations, inside="last").kernel() for part in sums]
+    return with_lasts(_Lowering(plan, first, destinations, called).kernel(), lasts, kernel_plan)
 
 
 def destinations_of(units: Units) -> dict[Value, Value]:
@@ -73,12 +81,18 @@ class _Lowering:
     """Builds one kernel."""
 
     def __init__(
-        self, plan: FusionPlan, kernel_plan: KernelPlan, destinations: Mapping[Value, Value], inside: str = ""
+        self,
+        plan: FusionPlan,
+        kernel_plan: KernelPlan,
+        destinations: Mapping[Value, Value],
+        called: Mapping[Value, str] = MappingProxyType({}),
+        inside: str = "",
     ) -> None:
         self.plan = plan
         self.inside_of = inside
         self.owns: list[Kernel] = []
         self.kp = kernel_plan
+        self.called = called
         self.axes = plan.units.axes
         self.destinations = destinations
         self.names = Names()
@@ -189,8 +203,8 @@ class _Lowering:
         hint = value.hint or ""
         scope = identifier(value.scope.name)
         whole = uncounted(value)
-        if value.is_leaf:
-            return self.names.claim(whole)
+        if value.is_leaf or value in self.called:
+            return self.names.claim(self.called.get(value, ""), whole)
         scoped = f"{scope}_{hint}" if hint and scope and scope != hint else ""
         return self.names.claim(hint, scoped, described, whole)
 
@@ -311,7 +325,7 @@ class _Lowering:
         storage = {leaf: leaf.dtype for leaf in leaves}
         name = f"own_{uncounted(value)}"
         plan = KernelPlan(name, "column", units, (), space, leaves, (), (value,), (), None, storage)
-        kernel = _Lowering(self.plan, plan, {}, "own").kernel()
+        kernel = _Lowering(self.plan, plan, {}, inside="own").kernel()
         self.owns.append(replace(kernel, parameters=tuple(p for p in kernel.parameters if p.role != "partial out")))
         step = next(s for s in kernel.steps if s.op == "carry")
         name = self.memory_names.get(value) or self._claim(value)
@@ -439,18 +453,10 @@ class _Lowering:
         memory = self.destinations.get(value, value)
         storage = memory.dtype if memory is not value else self.kp.storage[value]
         name = self.memory_names[memory]
-        loaded = self.parameters.get(("memory", memory))
-        if (
-            loaded is not None
-            and memory is not value
-            and any(self.axes.labels[v] != self.axes.labels[memory] for v in self.kp.loads if memory_of(v) is memory)
-        ):
-            raise PlanError(
-                f"update of {memory.name!r} reads it in another order than it writes; copy it with tn.copy first"
-            )
         parameter = self._parameter(("memory", memory), f"{name}_ptr", "out", memory, storage)
         joined = self.plan.units.joined.get(value)
-        address = self._address(value, joined[1]) if joined else self._address(memory, place_of(memory))
+        # A leaf takes its new value in that value's order, whoever else walks over the leaf, or nobody.
+        address = self._address(value, joined[1] if joined else place_of(value))
         attrs = MappingProxyType({"pointer": parameter.name, "address": address, "storage": storage})
         self._add(
             Step(f"store {parameter.name}", "store", (step.name,), self._form(self.axes.of(value)), storage, attrs)

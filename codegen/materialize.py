@@ -5,13 +5,14 @@ from __future__ import annotations
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.rewrite import carry
 
-from .axes import APART, is_alias, is_free, is_view, label_axes
+from .axes import APART, base_of, is_alias, is_free, is_view, label_axes
 from .narrow import narrow_early
 
 
 def materialize(graph: Graph) -> Graph:
     """`graph` with a `copy` before each reshape of a transposed, expanded or narrowed value, of each tensor that is
-    joined to others, and at each output that is a view of another order, a mere number, or what the run overwrites."""
+    joined to others, and at each output that is a view of another order, a mere number, or what the run overwrites,
+    and at each update that reads what it overwrites in another order."""
     graph = narrow_early(graph)
     made = Graph(graph.name, level=graph.level)
     new: dict[Value, Value] = {}
@@ -48,7 +49,7 @@ def materialize(graph: Graph) -> Graph:
 
     made.outputs = {name: root(new[v], False) for name, v in graph.outputs.items()}
     made.updates = {name: root(new[v], True) for name, v in graph.updates.items()}
-    return _separate(made)
+    return _written_last(_separate(made))
 
 
 def _separate(graph: Graph) -> Graph:
@@ -68,6 +69,20 @@ def _separate(graph: Graph) -> Graph:
         made.outputs = {name: new[v] for name, v in graph.outputs.items()}
         made.updates = {name: new[v] for name, v in graph.updates.items()}
         graph = made
+    return graph
+
+
+def _written_last(graph: Graph) -> Graph:
+    """`graph` with a `copy` at each update that reads what it overwrites in another order, as p ← pᵀ does: all of it is
+    read before any of it is written."""
+    axes = label_axes(graph)
+    for name, new in list(graph.updates.items()):
+        shown = _shown(new)
+        order = axes.walked(axes.labels[shown])
+        read = [base_of(a) for a in shown.inputs if _shown(a) is graph[name]]
+        if any(axes.walked(axes.labels[v]) != order for v in read):
+            graph.scope = new.scope
+            graph.updates[name] = graph.call("copy", new)
     return graph
 
 

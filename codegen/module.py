@@ -14,6 +14,8 @@ from tritonnotes.ir.types import Dim, Shape, Size
 from tritonnotes.ir.version import VERSION
 
 from .axes import is_host
+from .group_kernel import GroupKernel
+from .group_source import TABLE_OF, render_group
 from .launcher import INDENT, call_lines
 from .lowering import destinations_of
 from .names import Names, describe, identifier, uncounted
@@ -54,7 +56,7 @@ def render_module(
     plan: FusionPlan, kernels: tuple[Kernel, ...], declared: Graph
 ) -> tuple[str, tuple[KernelSource, ...]]:
     """The text of the module, and the sources of its kernels."""
-    sources = tuple(render_kernel(k) for k in kernels)
+    sources = tuple(render_group(k) if isinstance(k, GroupKernel) else render_kernel(k) for k in kernels)
     helpers = helpers_in_order(set().union(*(s.helpers for s in sources)) if sources else set())
     run = _Run(plan, {k.name: k for k in kernels})
     run_text = run.text()
@@ -66,6 +68,7 @@ def render_module(
         + "\n",
         LAUNCH,
         *(HELPERS[name] for name in helpers),
+        *([TABLE_OF] if any(isinstance(k, GroupKernel) for k in kernels) else []),
     ]
     owns = {name: text for source in sources for name, text in source.owns.items()}
     parts += owns.values()
@@ -195,6 +198,8 @@ class _Run:
         from .program import arrivals_name, partial_name
 
         kernel = self.kernels[plan.name]
+        if isinstance(kernel, GroupKernel):
+            return self._group(kernel)
         arguments = []
         for p in kernel.parameters:
             if p.role == "size":
@@ -213,6 +218,20 @@ class _Run:
         if layout.carries or layout.combines:
             arguments.append("programs")
         return call_lines(f"run_{plan.name}(", arguments, ")")
+
+    def _group(self, kernel: GroupKernel) -> list[str]:
+        segments = self.names.claim(f"{kernel.name}_segments")
+        lines = [f"{segments} = ["]
+        for tensors in kernel.rows:
+            lines += [INDENT + line for line in call_lines("[", [_tensor(v.name) for v in tensors], "],")]
+        arguments = [segments]
+        for _, p in kernel.arguments:
+            assert p.value is not None
+            if p.role == "scalar":
+                arguments.append(self._on_device(p.value) if p.is_pointer else self._host(p.value))
+            else:
+                arguments.append(self._memory(p.value))
+        return [*lines, "]", *call_lines(f"run_{kernel.name}(", arguments, ")")]
 
     def _on_device(self, value: Value) -> str:
         """The variable that holds a host number as a tensor: a float argument would arrive as float32."""

@@ -19,6 +19,7 @@ from .clusters import Partition, waits
 from .cost import MemoryPlan, memory_plan
 from .finishing import GROUP, finish_inside
 from .fusion import Legality, Space
+from .group_updates import Alike, join_updates, table_bytes
 from .materialize import materialize
 from .names import RESERVED, identifier, uncounted
 from .traffic import NOMINAL, Sizes, Traffic, launch_traffic
@@ -39,6 +40,8 @@ class KernelPlan:
 
     Where the last program of a launch finishes sums, `parts` are the kernel, then what that program carries out; all
     else speaks of both together.
+
+    Of kind 'updates' is a launch that carries out its `members` side by side; `group` has them by what they do.
     """
 
     name: str
@@ -53,6 +56,8 @@ class KernelPlan:
     walks: Mapping[Value, int] | None
     storage: Mapping[Value, DType]
     parts: tuple[KernelPlan, ...] = ()
+    members: tuple[KernelPlan, ...] = ()
+    group: tuple[Alike, ...] = ()
 
     @property
     def is_library(self) -> bool:
@@ -80,6 +85,7 @@ class KernelPlan:
         """
         bound = Sizes(batch, sizes)
         moved = launch_traffic(self.units, self.loads, self.stores, self.storage, bound, programs, self.walks or {})
+        moved = replace(moved, read=moved.read + table_bytes(self.group))
         if not self.parts or not programs:
             return moved
         # The programs' arrivals are counted in memory; what they left is read again where it was written.
@@ -102,6 +108,8 @@ class FusionPlan:
     legality: Legality
     partition: Partition
     fusion: str
+    joins: bool = False
+    """Whether updates that nothing waits for share a launch."""
 
     @property
     def kernels(self) -> tuple[KernelPlan, ...]:
@@ -122,7 +130,7 @@ class FusionPlan:
         """Kernel names as nodes (attributes kind, ops, bytes), an edge where one runs before another: it writes what
         that one reads, or reads what it overwrites."""
         result = networkx.DiGraph(name=self.graph.name)
-        name = {frozenset(p.units): k.name for k in self.launches for p in (k.parts or (k,))}
+        name = {frozenset(p.units): k.name for k in self.launches for p in k.members or k.parts or (k,)}
         for kernel in self.launches:
             result.add_node(kernel.name, kind=kernel.kind, ops=kernel.ops, bytes=kernel.bytes_moved())
         for late, earlier in waits(self.legality, self.partition).items():
@@ -137,6 +145,8 @@ class FusionPlan:
         ]
         for kernel in self.launches:
             lines.append(f"  {kernel.name}: {kernel.kind}, {kernel.bytes_moved():,} bytes")
+            if kernel.members:
+                lines.append(f"    joins  {', '.join(m.name for m in kernel.members)}")
             lines.append(f"    reads  {_names(kernel.loads)}{_and_sums(kernel.combines)}")
             lines.append(f"    covers {_names(u.value for u in kernel.units)}")
             if kernel.recomputed:
@@ -151,13 +161,17 @@ class FusionPlan:
 def make_plan(graph: Graph, fusion: str | Fusion = "optimal") -> FusionPlan:
     """Plan a graph of primitives. `fusion` is 'optimal' (searched for within a budget), 'greedy', 'off' (every
     primitive its own kernel), or a `Fusion` with wishes; impossible ones raise `PlanError`."""
-    found = choose(materialize(graph), as_fusion(fusion))
+    wishes = as_fusion(fusion)
+    found = choose(materialize(graph), wishes)
     units, legality, partition = found.units, found.legality, found.partition
+    joins = wishes.mode != "off"
     inside: dict[frozenset[Unit], frozenset[Unit]] = {}
-    if found.how != "off":
+    if joins:
         partition, inside = finish_inside(units, legality, partition)
     launches = _launches(units, legality, partition, inside)
-    return FusionPlan(units.graph, launches, units, legality, partition, found.how)
+    if joins:
+        launches = join_updates(units, legality, partition, launches)
+    return FusionPlan(units.graph, launches, units, legality, partition, found.how, joins)
 
 
 def verify_plan(plan: FusionPlan) -> None:

@@ -303,6 +303,8 @@ class _Writer:
             source = self.steps[step.args[0]]
             if source.dtype is step.dtype:
                 return args[0]
+            if source.op == "number":
+                return f"tl.full([], {args[0][0]}, {_tl(step)})", ATOM
             return self._fill(SPELLINGS["cast"], args, dtype=_triton_name(step)), ATOM
         if step.op == "where" and step.dtype is float64 and all(self.steps[a].op == "number" for a in step.args[1:]):
             # Of two mere numbers tl.where makes float32.

@@ -201,6 +201,13 @@ def add_up_group(partial_ptr, first, members, COLS: tl.constexpr, GROUP: tl.cons
         partial = tl.load(partial_ptr + (first + member) * COLS + col, mask=(member < members) & in_cols, other=0)
         tl.store(partial_ptr + first * COLS + col, tl.sum(partial, axis=0, keep_dims=True), mask=in_cols)
 ''',
+    "address": '''\
+@triton.jit
+def address(cell_ptr, start, dtype: tl.constexpr, ALIGN: tl.constexpr):
+    """Where a block starts in the tensor that a cell of a table points to. The pointer is known to be a multiple of
+    ALIGN bytes: of 16, so that accesses are as wide."""
+    return tl.multiple_of(tl.load(cell_ptr).to(tl.pointer_type(dtype)), ALIGN) + start
+''',
     "min_or_nan": '''\
 @triton.jit
 def min_or_nan(x, axis: tl.constexpr, keep_dims: tl.constexpr = False):

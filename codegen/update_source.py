@@ -19,14 +19,6 @@ from .update_kernel import ADDRESSES, BLOCK, GroupUpdate, LoweredKind, is_on_dev
 SCALARS = {GRAD_SCALE: float32, FOUND_INF: float32, CLIP_COEFFICIENT: float64}
 """The dtypes of the numbers that lie on the device; torch.amp keeps its own in float32."""
 
-ADDRESS = '''\
-@triton.jit
-def address(cell_ptr, start, dtype: tl.constexpr, ALIGN: tl.constexpr):
-    """Where a block starts in the tensor that a cell of a table points to. The pointer is known to be a multiple of
-    ALIGN bytes: of 16, so that accesses are as wide."""
-    return tl.multiple_of(tl.load(cell_ptr).to(tl.pointer_type(dtype)), ALIGN) + start
-'''
-
 
 def render_update(update: GroupUpdate) -> str:
     """The text of the module; it imports torch and triton alone."""
@@ -40,7 +32,7 @@ def render_update(update: GroupUpdate) -> str:
         + "\n",
         LAUNCH,
         *(HELPERS[name] for name in helpers_in_order(helpers)),
-        ADDRESS,
+        HELPERS["address"],
         *(text for text, _ in blocks),
         _kernel(update),
         numbers,

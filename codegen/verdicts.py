@@ -10,11 +10,11 @@ from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Value
 
 from .axes import is_alias, is_free, is_host
-from .choose import Choice, choose, first_choice
+from .choose import choose, first_choice
 from .clusters import Clusters, Partition, in_order
 from .cost import Cost, cost_of, refusal_of
-from .finishing import finish_inside
-from .fusion import Refusal, Space
+from .fusion import Legality, Refusal, Space
+from .group_updates import launched_cost
 from .plan import FusionPlan
 from .traffic import nominal_bytes
 from .units import COMBINE, OWN, PARTIAL, Unit, is_elementwise, is_join, memory_of
@@ -61,7 +61,7 @@ class Verdict:
         """What forcing the opposite would cost, as far as a few kernels are changed for it; where that is not enough,
         as a greedy plan made anew under that wish."""
         if self.rule == "own":
-            return _compared(self.plan, _cost_of(first_choice(self.plan.graph, {}, Fusion("greedy"))))
+            return _own_apart(self.plan)
         if self.ends is None or (not self.fused and self.rule in HARD_RULES):
             return Opposite(reason=self.reason)
         return _apart(self.plan, *self.ends) if self.fused else _together(self.plan, *self.ends)
@@ -132,6 +132,12 @@ def _inside_own(plan: FusionPlan, unit: Unit) -> Iterator[Verdict]:
 
 
 # -- the opposite --
+
+
+def _own_apart(plan: FusionPlan) -> Opposite:
+    """Every sum taken once, by a greedy plan."""
+    found = first_choice(plan.graph, {}, Fusion("greedy"))
+    return _compared(plan, _launched(plan, found.legality, found.partition))
 
 
 def _apart(plan: FusionPlan, producer: Unit, reader: Unit) -> Opposite:
@@ -223,7 +229,7 @@ def _cost(plan: FusionPlan, partition: Partition) -> Cost | None:
     ordered = in_order(legality, partition)
     if ordered is None or refusal_of(legality, ordered) is not None:
         return None
-    return _cost_of(Choice(plan.units, legality, [], ordered, plan.fusion))
+    return _launched(plan, legality, ordered)
 
 
 def _planned_anew(plan: FusionPlan, fusion: Fusion) -> Opposite:
@@ -231,18 +237,15 @@ def _planned_anew(plan: FusionPlan, fusion: Fusion) -> Opposite:
         found = choose(plan.graph, fusion)
     except PlanError as error:
         return Opposite(reason=str(error))
-    return _compared(plan, _cost_of(found))
-
-
-def _cost_of(choice: Choice) -> Cost:
-    """What a choice costs, with the launches that are left when last programs finish what they can."""
-    cost = cost_of(choice.units, choice.legality, choice.partition)
-    if choice.how == "off":
-        return cost
-    partition, inside = finish_inside(choice.units, choice.legality, choice.partition)
-    return replace(cost, launches=len(partition.kernels) - len(inside))
+    return _compared(plan, _launched(plan, found.legality, found.partition))
 
 
 def _compared(plan: FusionPlan, other: Cost) -> Opposite:
-    mine = cost_of(plan.units, plan.legality, plan.partition)
-    return Opposite(other.launches - len(plan.launches), other.bytes - mine.bytes)
+    mine = _launched(plan, plan.legality, plan.partition)
+    return Opposite(other.launches - mine.launches, other.bytes - mine.bytes)
+
+
+def _launched(plan: FusionPlan, legality: Legality, partition: Partition) -> Cost:
+    """What a partition costs once last programs finish what they can and updates are joined, where the plan does."""
+    cost = launched_cost if plan.joins else cost_of
+    return cost(legality.units, legality, partition)

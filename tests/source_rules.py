@@ -84,7 +84,7 @@ def unused_definitions(module: ast.Module) -> Iterator[str]:
 
 # -- names -------------------------------------------------------------------------------------------------------------
 
-HOUSE_WORDS = frozenset({"expm1", "log1p"})
+HOUSE_WORDS = frozenset({"expm1", "log1p", "float16", "bfloat16", "float32", "float64"})
 
 
 def numbered_names(function: ast.FunctionDef, facts: KernelFacts) -> Iterator[str]:

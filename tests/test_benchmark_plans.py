@@ -23,7 +23,7 @@ def plans() -> ModuleType:
 
 
 MOST = {
-    "step": (20, 4.40e6),
+    "step": (18, 4.40e6),
     "ln_gelu": (3, 84.0e6),
     "cross_entropy": (3, 1573.2e6),
     "batch_norm": (3, 45.0e6),

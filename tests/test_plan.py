@@ -259,7 +259,9 @@ def turned(plan: FusionPlan, index: int) -> FusionPlan:
 
 
 def with_launches(plan: FusionPlan, launches: list[KernelPlan]) -> FusionPlan:
-    partition = replace(plan.partition, kernels=tuple(frozenset(p.units) for k in launches for p in k.parts or (k,)))
+    partition = replace(
+        plan.partition, kernels=tuple(frozenset(p.units) for k in launches for p in k.members or k.parts or (k,))
+    )
     return replace(plan, launches=tuple(launches), partition=partition)
 
 

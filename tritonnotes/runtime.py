@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .codegen.cache import KernelCache
+from .codegen.group_kernel import GroupKernel
 from .codegen.load import load_source
 from .codegen.program import Program
 from .codegen.tile import Kernel, next_power_of_2
@@ -78,7 +79,7 @@ class Runner:
         run = self.module.run
         if self.device.type == "cpu":
             with _interpreting:
-                self.module.launch, native = self._interpreted_launch(sizes, programs), self.module.launch
+                self.module.launch, native = self._interpreted_launch(sizes, programs, tensors), self.module.launch
                 try:
                     run(tensors, **sizes, **(scalars or {}), programs=programs)
                 finally:
@@ -133,9 +134,14 @@ class Runner:
         size = min(next_power_of_2(max(rows, 1)), max(1, self.tile // max(layout.block, 1)))
         return size if layout.masks_rows else min(size, layout.exact_rows)
 
-    def _interpreted_launch(self, sizes: Mapping[str, int], programs: int) -> Any:
+    def _interpreted_launch(self, sizes: Mapping[str, int], programs: int, tensors: Mapping[str, Tensor]) -> Any:
         def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
             planned = self._kernels[kernel.__name__]
+            if isinstance(planned, GroupKernel):
+                options["BLOCK"] = block = min(next_power_of_2(max(planned.sizes())), self.tile)
+                reached = [tensors[memory.name] for row in planned.rows for memory in row]
+                interpret(kernel, (planned.programs(block),), arguments, options, tensors=reached)
+                return
             layout = planned.layout
             options.pop("num_warps", None)
             if layout.rows:

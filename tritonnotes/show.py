@@ -128,7 +128,7 @@ def _memory(launch: KernelPlan) -> dict[str, list[str]]:
 
 def _launch(launch: KernelPlan) -> dict[str, Any]:
     said = {"name": launch.name, "kind": launch.kind, "ops": list(launch.ops), "bytes": launch.bytes_moved()}
-    return {**said, **_memory(launch)}
+    return {**said, **_memory(launch), "joins": [m.name for m in launch.members]}
 
 
 def _kernels(program: Program, name: str | None) -> Shown:
