@@ -68,10 +68,10 @@ def choose(graph: Graph, fusion: Fusion) -> Choice:
     return found
 
 
-def _first(graph: Graph, forms: Forms, fusion: Fusion) -> Choice:
-    """No fusion but what was wished for, or a greedy plan."""
-    units = make_units(graph, forms)
-    legality = Legality(units, forbidden(units, fusion))
+def _first(graph: Graph, forms: Forms, fusion: Fusion, known: Choice | None = None) -> Choice:
+    """No fusion but what was wished for, or a greedy plan. What is `known` under other forms is not found out again."""
+    units = make_units(graph, forms, None if known is None else known.units.axes)
+    legality = Legality(units, forbidden(units, fusion), None if known is None else known.legality)
     wanted = together(units, legality, fusion)
     held = {u for group in wanted for u in group}
     clusters = Clusters(units, legality, [*wanted, *(frozenset([u]) for u in units.units if u not in held)])
@@ -89,7 +89,8 @@ def _optimal(graph: Graph, greedy: Choice, fusion: Fusion) -> Choice:
     choices = other_forms(greedy.units)
     fine = chains(greedy.units, greedy.legality, greedy.wanted)
     if len(fine) <= MOST_CHAINS and len(choices) <= MOST_CHOICES:
-        starts = [_first(graph, forms, fusion) for forms in combinations(choices)]
+        others = [forms for forms in combinations(choices) if forms]
+        starts = [greedy, *(_first(graph, forms, fusion, greedy) for forms in others)]
         best, is_proved = min(starts, key=lambda start: start.cost), True
         for start in starts:
             groups = chains(start.units, start.legality, start.wanted)
@@ -100,7 +101,7 @@ def _optimal(graph: Graph, greedy: Choice, fusion: Fusion) -> Choice:
     best = greedy
     forms: dict[Value, bool] = {}
     for choice in choices[:MOST_TRIES]:
-        other = _first(graph, {**forms, **choice}, fusion)
+        other = _first(graph, {**forms, **choice}, fusion, greedy)
         if other.cost < best.cost:
             best, forms = other, {**forms, **choice}
     groups = blocks(best.units, best.partition, best.wanted)

@@ -81,7 +81,7 @@ class Search:
         self.atoms = atoms
         self.evaluate = evaluate
         self.to_come = self._columns_to_come()
-        self.together = [self._fits_with(i) for i in range(len(atoms))]
+        self.together = self._fitting()
         self.rest = self._floors()
         self.apart = self._mutually_apart()
         self.kernels: list[_Kernel] = []
@@ -319,15 +319,15 @@ class Search:
             found.append(found[-1] | {cols for cols, _ in atom.facts.reductions})
         return found[::-1]
 
-    def _fits_with(self, index: int) -> int:
-        """The atoms that may share a kernel with this one, together with all that lies between."""
-        fitting = 0
-        for other, atom in enumerate(self.atoms):
-            late, early = min(index, other), max(index, other)
-            between = self.atoms[early].reached & self.atoms[late].reaching
-            held = [self.atoms[i] for i in _bits(between | 1 << index | 1 << other)]
-            if atom is self.atoms[index] or self._is_kernel(held, between | 1 << index | 1 << other):
-                fitting |= 1 << other
+    def _fitting(self) -> list[int]:
+        """For each atom those that may share a kernel with it, together with all that lies between."""
+        fitting = [1 << i for i in range(len(self.atoms))]
+        for early, atom in enumerate(self.atoms):
+            for late in range(early):
+                mask = atom.reached & self.atoms[late].reaching | 1 << early | 1 << late
+                if self._is_kernel([self.atoms[i] for i in _bits(mask)], mask):
+                    fitting[early] |= 1 << late
+                    fitting[late] |= 1 << early
         return fitting
 
     def _is_kernel(self, held: list[Atom], mask: int) -> bool:

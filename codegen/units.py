@@ -93,12 +93,13 @@ def is_elementwise(unit: Unit) -> bool:
     return not unit.part and unit.value.op.kind in ("elementwise", "cast")
 
 
-def make_units(graph: Graph, forms: Mapping[Value, bool] = MappingProxyType({})) -> Units:
+def make_units(graph: Graph, forms: Mapping[Value, bool] = MappingProxyType({}), axes: Axes | None = None) -> Units:
     """Cut a graph of primitives into units, with data dependencies and, for updates in place, order dependencies.
 
-    `forms` says of some reductions whether they are row reductions; of others `is_row_reduction` does.
+    `forms` says of some reductions whether they are row reductions; of others `is_row_reduction` does. `axes` are those
+    of the graph, where they are known already.
     """
-    axes = label_axes(graph)
+    axes = label_axes(graph) if axes is None else axes
     units: list[Unit] = []
     producer: dict[Value, Unit] = {}
     before: dict[Unit, list[Unit]] = {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import networkx
 
 from .errors import DeclarationError, DTypeError
+from .registry import lookup
 from .types import (
     DType,
     Shape,
@@ -55,7 +56,10 @@ class Value:
     `attrs`, `shape`, `dtype`, `name` (unique in the graph), `hint` (the author's own name for it, or None), `scope`.
     """
 
-    __slots__ = ("graph", "index", "op", "args", "attrs", "shape", "dtype", "hint", "scope", "_name", "__weakref__")
+    __slots__ = (
+        *("graph", "index", "op", "args", "inputs", "attrs", "shape", "dtype", "hint", "scope"),
+        *("_name", "__weakref__"),
+    )
 
     def __init__(
         self,
@@ -70,17 +74,14 @@ class Value:
     ) -> None:
         self.graph, self.op, self.args, self.attrs = graph, op, args, attrs
         self.shape, self.dtype, self.scope, self._name = shape, dtype, scope, name
+        self.inputs: tuple[Value, ...] = tuple(a for a in args if a is not None)
+        """The arguments that are there."""
         self.hint: str | None = None
         self.index = -1
 
     @property
     def name(self) -> str:
         return self._name or self.graph.name_of(self)
-
-    @property
-    def inputs(self) -> tuple[Value, ...]:
-        """The arguments that are there."""
-        return tuple(a for a in self.args if a is not None)
 
     @property
     def is_leaf(self) -> bool:
@@ -299,8 +300,6 @@ class Graph:
     ) -> Value:
         """Append a value whose shape and dtype are known. Passes use it; users call ops."""
         if isinstance(op, str):
-            from .registry import lookup
-
             op = lookup(op)
         if name is not None and name in self._by_name:
             raise DeclarationError(f"the name {name!r} is taken in graph {self.name!r}; choose another")
