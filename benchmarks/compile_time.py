@@ -132,7 +132,8 @@ def inductor(name: str) -> Times:
         found = stand_in.count(run)
         spent.append(processor_seconds() - start)
         assert found["launches"], f"Inductor compiled nothing of {name}"
-    return Times(*spent)
+    first, again = spent
+    return Times(first, again)
 
 
 def in_a_process(who: str, name: str, to_machine: bool, cache: str) -> Times:
@@ -161,8 +162,8 @@ def measure(name: str, with_inductor: bool, to_machine: bool, best_of: int) -> d
 def _best(runs: list[Times]) -> Times:
     """The least of each stage."""
     machine = [r.machine for r in runs if r.machine is not None]
-    least = (min(r.source for r in runs), min(r.again for r in runs))
-    return Times(*least, min(machine, default=None), runs[0].kernels)
+    source, again = min(r.source for r in runs), min(r.again for r in runs)
+    return Times(source, again, min(machine, default=None), runs[0].kernels)
 
 
 def lines(name: str, found: dict[str, Times]) -> Iterator[str]:
