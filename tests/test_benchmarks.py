@@ -29,6 +29,7 @@ CPU = torch.device("cpu")
 NO_GPU = "seconds here are no timings of a GPU"
 
 
+@pytest.mark.slow
 def test_whole_benchmark_runs_from_a_plain_checkout_and_names_what_is_missing(tmp_path: Path) -> None:
     file = tmp_path / "tiny.json"
     # `-m` puts the working folder first, so it is this checkout that runs, installed or not.

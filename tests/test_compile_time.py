@@ -23,6 +23,7 @@ FASTER = 20
 """How many times as long as ours Inductor's compilation to source takes at least."""
 
 
+@pytest.mark.slow
 def test_step_of_the_demo_is_compiled_quickly_cold_and_from_the_cache() -> None:
     found = compile_time.measure("digits", with_inductor=False, to_machine=True, best_of=2)
     first, cached = found["first"], found["cached"]
