@@ -56,10 +56,7 @@ class Value:
     `attrs`, `shape`, `dtype`, `name` (unique in the graph), `hint` (the author's own name for it, or None), `scope`.
     """
 
-    __slots__ = (
-        *("graph", "index", "op", "args", "inputs", "attrs", "shape", "dtype", "hint", "scope"),
-        *("_name", "__weakref__"),
-    )
+    __slots__ = ("graph", "index", "op", "args", "attrs", "shape", "dtype", "hint", "scope", "_name", "__weakref__")
 
     def __init__(
         self,
@@ -74,14 +71,20 @@ class Value:
     ) -> None:
         self.graph, self.op, self.args, self.attrs = graph, op, args, attrs
         self.shape, self.dtype, self.scope, self._name = shape, dtype, scope, name
-        self.inputs: tuple[Value, ...] = tuple(a for a in args if a is not None)
-        """The arguments that are there."""
         self.hint: str | None = None
         self.index = -1
 
     @property
     def name(self) -> str:
         return self._name or self.graph.name_of(self)
+
+    @property
+    def inputs(self) -> tuple[Value, ...]:
+        """The arguments that are there."""
+        for arg in self.args:
+            if arg is None:
+                return tuple(a for a in self.args if a is not None)
+        return self.args  # type: ignore[return-value]
 
     @property
     def is_leaf(self) -> bool:
