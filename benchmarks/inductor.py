@@ -109,16 +109,53 @@ class Classifier(nn.Module):
         return F.cross_entropy(self.fc3(h), y)
 
 
+class ResidualNet(nn.Module):
+    """`nets.residual_net` in torch."""
+
+    def __init__(self, blocks: int) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(64, 64), nn.Linear(64, 10)
+        self.linears = nn.ModuleList(nn.Linear(64, 64) for _ in range(blocks))
+        self.norms = nn.ModuleList(nn.LayerNorm(64) for _ in range(blocks))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        h = self.first(x)
+        for linear, norm in zip(self.linears, self.norms, strict=True):
+            h = F.gelu(norm(linear(h))) + h
+        return F.cross_entropy(self.last(h), y)
+
+
+class Digits(nn.Module):
+    """The model of `examples/digits.py` in torch; its loss and how many it got right."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc1, self.ln1 = nn.Linear(64, 128), nn.LayerNorm(128)
+        self.fc2, self.ln2 = nn.Linear(128, 128), nn.LayerNorm(128)
+        self.fc3 = nn.Linear(128, 10)
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        h = F.relu(self.ln1(self.fc1(x)))
+        h = torch.tanh(self.ln2(self.fc2(h))) + h
+        logits = self.fc3(h)
+        return F.cross_entropy(logits, y), (logits.argmax(-1) == y).float().mean()
+
+
+def train(model: nn.Module) -> None:
+    """Compile a model's step: forward, backward, update by Adam."""
+    optimizer = torch.optim.Adam(model.parameters(), foreach=True)
+    result = torch.compile(model)(torch.randn(256, 64), torch.randint(0, 10, (256,)))
+    (result[0] if isinstance(result, tuple) else result).backward()
+    torch.compile(optimizer.step)()
+
+
 def backward(build: Callable[..., Tensor], *inputs: Tensor) -> None:
     result = torch.compile(build)(*inputs)
     result.backward(torch.ones_like(result))
 
 
 def step() -> None:
-    model = Classifier()
-    optimizer = torch.optim.Adam(model.parameters(), foreach=True)
-    torch.compile(model)(torch.randn(256, 64), torch.randint(0, 10, (256,))).backward()
-    torch.compile(optimizer.step)()
+    train(Classifier())
 
 
 def ln_gelu() -> None:

@@ -1,32 +1,38 @@
-"""Optimizer steps against torch's: foreach, fused and compiled, in one process, interleaved.
+"""Optimizer steps against torch's: foreach, fused, compiled and captured, in one process, interleaved.
 
     python benchmarks/optimizers.py --json optimizers.json            # on a GPU: everything
     python benchmarks/optimizers.py --rules Adam --sizes 1x2**24      # a part
     python benchmarks/optimizers.py --device cpu --sizes 3x64 --rounds 1   # that it runs; the times mean nothing
 
-Every peer is held to torch's plain loop before it is timed. The bytes of a step are those that the rule must move at
-least, for every peer the same, so a fraction of copy bandwidth above 1 means that something was cached.
+It is the family `optimizers` of `python -m benchmarks`, with rules and sizes of one's choice. Every peer is held to
+torch's plain loop in float64 before it is timed. The bytes of a step are those that the rule must move at least, for
+every peer the same, so a fraction of copy bandwidth above 1 means that something was cached.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import platform
-import statistics
 import sys
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
-import triton
-import triton.testing
 from torch import Tensor
 
-import tritonnotes as tn
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # run as a file, only its own folder is known
+
+from benchmarks.measure import Case, Outcome, Subject, measure
+from benchmarks.peers import GPU_ALONE, OURS, PEERS
+from benchmarks.report import lines, not_run
+from benchmarks.results import NO_GPU, Results, device_name, versions
+from benchmarks.shapes import PARAMETERS, TINY_PARAMETERS, Shape
+from benchmarks.timing import Call, captured, clock_of, copy_bandwidth
 from tritonnotes import optim
+from tritonnotes.tolerance import compare
+
+FAMILY = "optimizers"
 
 RULES: dict[str, dict[str, Any]] = {
     "SGD": {"momentum": 0.9},
@@ -45,200 +51,177 @@ STATES = {"SGD": 1, "Adagrad": 1, "RMSprop": 1}
 FUSED = ("SGD", "Adagrad", "Adam", "AdamW")
 """Those that torch has a fused step of."""
 
-_NORM = [(768,), (768,)]
-_BLOCK = [*_NORM, (768, 2304), (2304,), (768, 768), (768,), *_NORM, (768, 3072), (3072,), (3072, 768), (768,)]
+NOT_CAPTURABLE = ("SGD", "Adagrad")
 
-GPT2: list[tuple[int, ...]] = [(50257, 768), (1024, 768), *_BLOCK * 12, *_NORM]
-"""The parameters of GPT-2 small."""
+Maker = Callable[[list[Tensor]], Callable[[], Any]]
+"""Makes a peer's step on parameters."""
 
-SIZES: dict[str, list[tuple[int, ...]]] = {
-    "1x2**24": [(2**24,)],
-    "1x2**28": [(2**28,)],
-    "10x2**20": [(2**20,)] * 10,
-    "1000x1024": [(1024,)] * 1000,
-    "10000x64": [(64,)] * 10_000,
-    "gpt2": GPT2,
-}
+JUDGED_SHAPES: list[Shape] = [(5,), (64, 33), ()]
+"""Parameters with which a peer is judged: what it does to an element does not depend on how many there are."""
+
+JUDGED_STEPS = 3
 
 
-@dataclass(frozen=True)
-class Row:
-    """One peer at one size: seconds of every round, and what they come to."""
-
-    rule: str
-    size: str
-    peer: str
-    bytes: int
-    seconds: list[float]
-
-    @property
-    def median(self) -> float:
-        return statistics.median(self.seconds)
+def table_of_cases(tiny: bool, dtypes: Sequence[str]) -> list[Case]:
+    """Every rule at every size of `shapes.PARAMETERS`."""
+    sizes = TINY_PARAMETERS if tiny else tuple(PARAMETERS)
+    return [case(rule, size, dtype) for rule in RULES for size in sizes for dtype in dtypes]
 
 
-@dataclass
-class Report:
-    """All that a reader needs to repeat the run."""
-
-    device: str
-    versions: dict[str, str]
-    dtype: str
-    copy_bandwidth: list[float] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    missing: dict[str, str] = field(default_factory=dict)
+def case(rule: str, size: str, dtype: str) -> Case:
+    """One rule on the parameters of one size."""
+    elements = sum(torch.Size(shape).numel() for shape in shapes_of(size))
+    moved = elements * getattr(torch, dtype).itemsize * (3 + 2 * STATES.get(rule, 2))
+    return Case(FAMILY, f"{rule} {size}", dtype, "step", moved, partial(make_subject, rule, size, dtype))
 
 
-Peer = Callable[[], None]
-
-
-def main(arguments: Sequence[str] | None = None) -> Report:
-    """Run what the command line asks for, print it as it comes, and write it as JSON where asked."""
-    asked = _parse(arguments)
-    device = torch.device(asked.device)
-    dtype = getattr(torch, asked.dtype)
-    report = Report(_name_of(device), _versions(), asked.dtype)
-    if device.type != "cuda":
-        print("No GPU: kernels are interpreted, and the times below mean nothing.", file=sys.stderr)
-    report.copy_bandwidth.append(copy_bandwidth(device, asked.copy_bytes))
-    for rule in asked.rules:
-        for size in asked.sizes:
-            rows, missing = measure(rule, size, dtype, device, asked.rounds)
-            report.rows += rows
-            report.missing |= missing
-            for row in rows:
-                share = row.bytes / row.median / report.copy_bandwidth[0]
-                print(f"{rule:9} {size:10} {row.peer:12} {row.median * 1e6:12.1f} µs {share:7.1%} of copy bandwidth")
-    report.copy_bandwidth.append(copy_bandwidth(device, asked.copy_bytes))
-    for peer, why in report.missing.items():
-        print(f"not run: {peer}: {why}")
-    if asked.json:
-        with open(asked.json, "w", encoding="utf-8") as file:
-            json.dump(asdict(report), file, indent=1)
-    return report
-
-
-def measure(
-    rule: str, size: str, dtype: torch.dtype, device: torch.device, rounds: int
-) -> tuple[list[Row], dict[str, str]]:
-    """Every peer at one size, in turns, so that a GPU that warms up or slows down does so for all of them."""
-    shapes = shapes_of(size)
-    params = [torch.randn(shape, dtype=dtype, device=device).requires_grad_() for shape in shapes]
+def make_subject(rule: str, size: str, dtype: str, device: torch.device) -> Subject:
+    """Every peer's step on the same parameters, each with state of its own; and why others are not among them."""
+    kind = getattr(torch, dtype)
+    params = [torch.randn(s, dtype=kind, device=device).requires_grad_() for s in shapes_of(size)]
     for p in params:
         p.grad = torch.randn_like(p)
-    peers, missing = peers_of(rule, params, device)
-    check(rule, dtype, device)
-    count = sum(p.numel() for p in params)
-    moved = count * dtype.itemsize * (3 + 2 * STATES.get(rule, 2))
-    seconds: dict[str, list[float]] = {name: [] for name in peers}
-    for step in peers.values():
-        step()  # state, tables, compilation
-    for _ in range(rounds):
-        for name, step in peers.items():
-            seconds[name].append(time_of(step, device))
-    return [Row(rule, size, name, moved, found) for name, found in seconds.items()], missing
-
-
-def peers_of(rule: str, params: list[Tensor], device: torch.device) -> tuple[dict[str, Peer], dict[str, str]]:
-    """Steps on the same parameters, each with state of its own; and why others are not among them."""
-    how = RULES[rule]
-    theirs = getattr(torch.optim, rule)
-    peers: dict[str, Peer] = {"tritonnotes": getattr(optim, rule)(params, **how).step}
-    peers["foreach"] = theirs(params, foreach=True, **how).step
-    missing = {}
-    if rule in FUSED:
-        peers["fused"] = theirs(params, fused=True, **how).step
-    else:
-        missing[f"fused {rule}"] = "torch has none"
+    makers, missing = _steps(rule, device)
+    calls: dict[str, Callable[[], Call]] = {}
+    for peer, make in makers.items():
+        calls[peer] = partial(_call, make, params)
+    graphs = ("tritonnotes captured", "captured foreach")
     if device.type != "cuda":
-        return peers, missing | dict.fromkeys(("compiled", "captured"), "it is timed on a GPU alone")
-    lr = torch.tensor(1e-3, device=device)
-    capturable = {} if rule in ("SGD", "Adagrad") else {"capturable": True}
-    peers["compiled"] = torch.compile(theirs(params, lr=lr, foreach=True, **capturable, **how).step)
-    if capturable:
-        peers["captured"] = captured(getattr(optim, rule)(params, **capturable, **how))
-        peers["captured foreach"] = captured(theirs(params, foreach=True, **capturable, **how))
+        missing |= dict.fromkeys(graphs, GPU_ALONE)
+    elif rule in NOT_CAPTURABLE:
+        missing |= dict.fromkeys(graphs, f"torch's {_listed(NOT_CAPTURABLE)} cannot be captured")
     else:
-        missing[f"captured {rule}"] = "torch's class cannot be captured"
-    return peers, missing
+        how = {"capturable": True, **RULES[rule]}
+        calls["tritonnotes captured"] = lambda: _captured(getattr(optim, rule)(params, **how))
+        calls["captured foreach"] = lambda: _captured(getattr(torch.optim, rule)(params, foreach=True, **how))
+    judge = Judge(rule, kind, device, makers)
+    return Subject(calls, missing, judge)
 
 
-def captured(optimizer: torch.optim.Optimizer) -> Peer:
-    """The replay of a step in a CUDA graph: what it costs once the host has nothing to say."""
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            optimizer.step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        optimizer.step()
-    return graph.replay
+def _steps(rule: str, device: torch.device) -> tuple[dict[str, Maker], dict[str, str]]:
+    """For each peer what makes its step on given parameters; and why others have none."""
+    how, theirs, ours = RULES[rule], getattr(torch.optim, rule), getattr(optim, rule)
 
+    def compiled(params: list[Tensor]) -> Callable[[], Any]:
+        rate = torch.tensor(1e-3, device=device)  # a number would be compiled in, and each new one compiled anew
+        capturable = {} if rule in NOT_CAPTURABLE else {"capturable": True}
+        step: Callable[[], Any] = torch.compile(theirs(params, lr=rate, foreach=True, **capturable, **how).step)
+        return step
 
-def check(rule: str, dtype: torch.dtype, device: torch.device) -> None:
-    """Three steps of ours beside torch's plain loop; raises where they differ by more than rounding."""
-    shapes = [(5,), (64, 33), ()]
-    start = [torch.randn(shape, device=device).to(dtype) for shape in shapes]
-    grads = [[torch.randn(shape, device=device).to(dtype) for shape in shapes] for _ in range(3)]
-    results = []
-    for make in (getattr(optim, rule), getattr(torch.optim, rule)):
-        params = [p.clone().requires_grad_() for p in start]
-        optimizer = make(params, **RULES[rule])
-        for each in grads:
-            for p, g in zip(params, each, strict=True):
-                p.grad = g.clone()
-            optimizer.step()
-        results.append(params)
-    for mine, wanted in zip(*results, strict=True):
-        atol = 1e-5 if dtype == torch.float32 else 5e-2
-        torch.testing.assert_close(mine, wanted, rtol=atol, atol=atol)
-
-
-def time_of(step: Peer, device: torch.device) -> float:
-    """Seconds of one step: on a GPU the median of Triton's own timing, which empties the cache before each."""
+    makers: dict[str, Maker] = {
+        OURS: lambda params: ours(params, **how).step,
+        "foreach": lambda params: theirs(params, foreach=True, **how).step,
+    }
+    missing: dict[str, str] = {}
+    if rule in FUSED:
+        makers["fused"] = lambda params: theirs(params, fused=True, **how).step
+    else:
+        missing["fused"] = f"torch has none of {_listed(r for r in RULES if r not in FUSED)}"
     if device.type == "cuda":
-        return triton.testing.do_bench(step, return_mode="median") / 1e3
-    start = time.perf_counter()
-    step()
-    return time.perf_counter() - start
+        makers["compiled"] = compiled
+    else:
+        missing["compiled"] = GPU_ALONE
+    return makers, missing
 
 
-def copy_bandwidth(device: torch.device, size: int) -> float:
-    """Bytes a second that a copy reads and writes here."""
-    source = torch.empty(size, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    return 2 * size / time_of(lambda: target.copy_(source), device)
+def _call(make: Maker, params: list[Tensor]) -> Call:
+    step = make(params)
+    return Call(lambda _: step(), why_not="a step has one set of parameters, which it reads where it left them")
 
 
-def shapes_of(size: str) -> list[tuple[int, ...]]:
+def _captured(optimizer: torch.optim.Optimizer) -> Call:
+    """The replay of a step in a CUDA graph: what it costs once the host has nothing to say."""
+    replay = captured([Call(lambda _: optimizer.step())])
+    return Call(lambda _: replay(), why_not="it is a graph already")
+
+
+class Judge:
+    """Holds some steps of a peer, on small parameters, to torch's plain loop and to the same in float64."""
+
+    def __init__(
+        self,
+        rule: str,
+        dtype: torch.dtype,
+        device: torch.device,
+        makers: dict[str, Maker],
+    ) -> None:
+        self.makers = makers
+        self.start = [torch.randn(shape, device=device).to(dtype) for shape in JUDGED_SHAPES]
+        self.grads = [[torch.randn(s, device=device).to(dtype) for s in JUDGED_SHAPES] for _ in range(JUDGED_STEPS)]
+
+        def plain(params: list[Tensor], **how: Any) -> Callable[[], Any]:
+            step: Callable[[], Any] = getattr(torch.optim, rule)(params, foreach=False, **RULES[rule]).step
+            return step
+
+        self.eager = self._after(plain, dtype)
+        self.exact = self._after(plain, torch.float64)
+
+    def __call__(self, peer: str, call: Call) -> str | None:
+        """What is wrong with a peer's parameters, or None. A replay is of a step that is judged by itself."""
+        if peer not in self.makers:
+            return None
+        after = self._after(self.makers[peer], self.start[0].dtype)
+        for got, eager, exact in zip(after, self.eager, self.exact, strict=True):
+            comparison = compare(got, eager, exact)
+            if not comparison.ok:
+                return f"parameters are farther from float64 than torch's loop allows: {comparison}"
+        return None
+
+    def _after(self, make: Maker, dtype: torch.dtype) -> list[Tensor]:
+        params = [p.to(dtype, copy=True).requires_grad_() for p in self.start]
+        step = make(params)
+        for grads in self.grads:
+            for p, g in zip(params, grads, strict=True):
+                p.grad = g.to(dtype, copy=True)
+            step()
+        return [p.detach() for p in params]
+
+
+def _listed(rules: Iterable[str]) -> str:
+    return ", ".join(rules)
+
+
+def shapes_of(size: str) -> list[Shape]:
     """A named list of shapes, or `COUNTxELEMENTS`."""
-    if size in SIZES:
-        return SIZES[size]
+    if size in PARAMETERS:
+        return PARAMETERS[size]
     count, _, elements = size.partition("x")
     if not (count.isdigit() and elements.isdigit()):
-        raise SystemExit(f"--sizes {size}: use one of {', '.join(SIZES)}, or COUNTxELEMENTS, as in 3x64")
+        raise SystemExit(f"--sizes {size}: use one of {', '.join(PARAMETERS)}, or COUNTxELEMENTS, as in 3x64")
     return [(int(elements),)] * int(count)
 
 
-def _name_of(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU, interpreted"
-
-
-def _versions() -> dict[str, str]:
-    return {
-        "tritonnotes": tn.__version__,
-        "torch": torch.__version__,
-        "triton": triton.__version__,
-        "python": platform.python_version(),
-        "cuda": str(torch.version.cuda),
-    }
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what the command line asks for, print it as it comes, and write it as JSON where asked."""
+    asked = _parse(arguments)
+    device = torch.device(asked.device)
+    clock = clock_of(device)
+    results = Results(device_name(device), clock.is_gpu, clock.name, versions())
+    if not clock.is_gpu:
+        print(f"{NO_GPU}; the times below mean nothing.", file=sys.stderr)
+    cases = [case(rule, size, asked.dtype) for rule in asked.rules for size in asked.sizes]
+    results.copy_bandwidth[FAMILY] = [copy_bandwidth(clock, device, asked.copy_bytes)]
+    total = Outcome()
+    for each in cases:
+        outcome = measure(each, clock, device, asked.rounds, PEERS)
+        total |= outcome
+        print("\n".join(lines(results, outcome.rows)), flush=True)
+    results.rows, results.missing, results.refused = total.rows, total.missing, total.refused
+    results.copy_bandwidth[FAMILY].append(copy_bandwidth(clock, device, asked.copy_bytes))
+    for line in not_run(results):
+        print(f"not run: {line.removeprefix('- ')}")
+    for what, why in results.refused.items():
+        print(f"refused: {what}: {why}")
+    if asked.json:
+        results.write(asked.json)
+    return 0 if total.ok else 1
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rules", nargs="+", choices=tuple(RULES), default=list(RULES))
-    parser.add_argument("--sizes", nargs="+", default=list(SIZES), help=f"of {', '.join(SIZES)}, or COUNTxELEMENTS")
+    known = f"of {', '.join(PARAMETERS)}, or COUNTxELEMENTS"
+    parser.add_argument("--sizes", nargs="+", default=list(PARAMETERS), help=known)
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=int, default=5, help="how often each peer has its turn")
@@ -248,4 +231,4 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

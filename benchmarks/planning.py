@@ -16,31 +16,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
+from benchmarks.nets import SIZES, residual_net
 from tritonnotes.codegen.cost import cost_of
 from tritonnotes.codegen.plan import FusionPlan, make_plan
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import gradient_graph, joint_graph
 from tritonnotes.ir.rewrite import optimize
-
-SIZES = (10, 30, 100, 300, 1000)
-
-
-def residual_net(ops: int) -> Graph:
-    """About so many declared ops: blocks of linear, layer norm, GELU and residual, then a classifier."""
-    graph = tn.Graph("residual_net")
-    batch = tn.Dim("batch")
-    x, y = graph.input("x", (batch, 64)), graph.input("y", (batch,), dtype="int64")
-    h = tn.linear(x, 64)
-    for _ in range(max(1, (ops - 3) // 4)):
-        h = tn.gelu(tn.layer_norm(tn.linear(h, 64))) + h
-    graph.output(loss=tn.cross_entropy(tn.linear(h, 10), y))
-    return graph
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:

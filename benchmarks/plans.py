@@ -51,44 +51,59 @@ def counted(*plans: FusionPlan) -> Count:
     return Count(len(launches), moved, sum(k.traffic(programs=PROGRAMS).total for k in launches) - moved)
 
 
-def forward_and_backward(graph: Graph, mode: str) -> Count:
-    """The two programs that autograd runs."""
+def forward_and_backward(graph: Graph) -> list[Graph]:
+    """What the two programs that autograd runs are planned from."""
     wanted = [v.name for v in graph.leaves("input", "parameter") if v.dtype.is_float]
     cotangents = [cotangent_name(name) for name in graph.outputs]
     split = split_gradient(gradient_graph(graph, wanted), list(graph.outputs), cotangents)
-    return counted(make_plan(split.forward, mode), make_plan(split.backward, mode))
+    return [split.forward, split.backward]
 
 
-def one_input(build: Callable[[Value], Value], *shape: int) -> Callable[[str], Count]:
-    def count(mode: str) -> Count:
+def one_input(build: Callable[[Value], Value], *shape: int) -> Callable[[], list[Graph]]:
+    def graphs() -> list[Graph]:
         graph = Graph("case")
         graph.output(y=build(graph.input("x", shape)))
-        return forward_and_backward(graph, mode)
+        return forward_and_backward(graph)
 
-    return count
+    return graphs
 
 
-def step(mode: str) -> Count:
+def step() -> list[Graph]:
     g = Graph("step")
     x, y = g.input("x", (256, 64)), g.input("y", (256,), dtype="int64")
     h = tn.prelu(tn.batch_norm(tn.linear(x, 128, name="fc1"), name="bn1"), name="act1")
     h = tn.elu(tn.layer_norm(tn.linear(h, 128, name="fc2"), name="ln2"))
     g.output(loss=tn.cross_entropy(tn.linear(h, 10, name="fc3"), y))
-    return counted(make_plan(joint_graph(g, "loss", tn.adam()), mode))
+    return [joint_graph(g, "loss", tn.adam())]
 
 
-def cross_entropy(mode: str) -> Count:
+def cross_entropy() -> list[Graph]:
     g = Graph("cross_entropy")
     logits, y = g.input("logits", (4096, 32000)), g.input("y", (4096,), dtype="int64")
     g.output(loss=tn.cross_entropy(logits, y), accuracy=tn.accuracy(logits, y))
-    return counted(make_plan(loss_gradient_graph(g, "loss", ["logits"]), mode))
+    return [loss_gradient_graph(g, "loss", ["logits"])]
 
 
-def softmax_to_rms_norm(mode: str) -> Count:
+def softmax_to_rms_norm() -> list[Graph]:
     g = Graph("softmax")
     x, residual = g.input("x", (4096, 1024)), g.input("residual", (4096, 1024))
     g.output(y=tn.rms_norm(tn.dropout(tn.softmax(x, -1), 0.1) + residual, name="norm"))
-    return forward_and_backward(g, mode)
+    return forward_and_backward(g)
+
+
+GRAPHS: dict[str, Callable[[], list[Graph]]] = {
+    "step": step,
+    "ln_gelu": one_input(lambda x: tn.gelu(tn.layer_norm(x)) + x, 4096, 1024),
+    "cross_entropy": cross_entropy,
+    "batch_norm": one_input(lambda x: tn.relu(tn.batch_norm(x)), 32, 64, 28, 28),
+    "softmax": softmax_to_rms_norm,
+    "swiglu": one_input(tn.swiglu, 4096, 2 * 11008),
+}
+"""What is planned in each case: declared anew by each call, as graphs of primitives."""
+
+
+def of_graphs(name: str) -> Callable[[str], Count]:
+    return lambda mode: counted(*(make_plan(graph, mode) for graph in GRAPHS[name]()))
 
 
 def adam(mode: str) -> Count | None:
@@ -102,12 +117,12 @@ def adam(mode: str) -> Count | None:
 
 
 CASES: dict[str, tuple[str, Callable[[str], Count | None]]] = {
-    "step": ("training step 64→128 BN PReLU →128 LN ELU →10 CE, batch 256, Adam", step),
-    "ln_gelu": ("gelu(LN(x)) + x, 4096×1024", one_input(lambda x: tn.gelu(tn.layer_norm(x)) + x, 4096, 1024)),
-    "cross_entropy": ("cross entropy with accuracy, 4096×32000", cross_entropy),
-    "batch_norm": ("relu(BN(x)), 32×64×28×28", one_input(lambda x: tn.relu(tn.batch_norm(x)), 32, 64, 28, 28)),
-    "softmax": ("softmax → dropout → residual → RMS norm, 4096×1024", softmax_to_rms_norm),
-    "swiglu": ("SwiGLU, 4096×11008", one_input(tn.swiglu, 4096, 2 * 11008)),
+    "step": ("training step 64→128 BN PReLU →128 LN ELU →10 CE, batch 256, Adam", of_graphs("step")),
+    "ln_gelu": ("gelu(LN(x)) + x, 4096×1024", of_graphs("ln_gelu")),
+    "cross_entropy": ("cross entropy with accuracy, 4096×32000", of_graphs("cross_entropy")),
+    "batch_norm": ("relu(BN(x)), 32×64×28×28", of_graphs("batch_norm")),
+    "softmax": ("softmax → dropout → residual → RMS norm, 4096×1024", of_graphs("softmax")),
+    "swiglu": ("SwiGLU, 4096×11008", of_graphs("swiglu")),
     "adam": ("Adam on 64 small parameters", adam),
 }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.types import Dim, Shape, Size, host
@@ -61,10 +61,14 @@ class Axes:
     labels: dict[Value, Labels]
     sizes: dict[int, Size]
     clashes: dict[Value, list[int]]
+    _sets: dict[Value, frozenset[int]] = field(default_factory=dict, repr=False)
 
     def of(self, value: Value) -> frozenset[int]:
         """The axes that a value has."""
-        return frozenset(a for a in self.labels[value] if a is not None)
+        found = self._sets.get(value)
+        if found is None:
+            found = self._sets[value] = frozenset(a for a in self.labels[value] if a is not None)
+        return found
 
     def is_distinct(self, value: Value) -> bool:
         """Whether no axis occurs twice in a value, as it would in x + xᵀ."""

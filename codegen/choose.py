@@ -62,7 +62,7 @@ def choose(graph: Graph, fusion: Fusion) -> Choice:
     """The partition of a graph's units that its user asks for. Raises `PlanError` for wishes that cannot be had."""
     found = first_choice(graph, {}, fusion)
     own = own_sums(found.units) if fusion.mode != "off" else frozenset()
-    if own and (other := first_choice(graph, {}, fusion, own)).cost < found.cost:
+    if own and (other := first_choice(graph, {}, fusion, own, found)).cost < found.cost:
         found = other
     if fusion.mode == "optimal":
         found = _optimal(graph, found, fusion)
@@ -72,10 +72,16 @@ def choose(graph: Graph, fusion: Fusion) -> Choice:
     return found
 
 
-def first_choice(graph: Graph, forms: Forms, fusion: Fusion, own: frozenset[Value] = frozenset()) -> Choice:
-    """No fusion but what was wished for, or a greedy plan."""
-    units = make_units(graph, forms, own)
-    legality = Legality(units, forbidden(units, fusion))
+def first_choice(
+    graph: Graph,
+    forms: Forms,
+    fusion: Fusion,
+    own: frozenset[Value] = frozenset(),
+    known: Choice | None = None,
+) -> Choice:
+    """No fusion but what was wished for, or a greedy plan. What is `known` under other forms is not found out again."""
+    units = make_units(graph, forms, own, None if known is None else known.units.axes)
+    legality = Legality(units, forbidden(units, fusion), None if known is None else known.legality)
     wanted = together(units, legality, fusion)
     held = {u for group in wanted for u in group}
     clusters = Clusters(units, legality, [*wanted, *(frozenset([u]) for u in units.units if u not in held)])
@@ -93,7 +99,8 @@ def _optimal(graph: Graph, greedy: Choice, fusion: Fusion) -> Choice:
     choices, own = other_forms(greedy.units), greedy.units.own
     fine = chains(greedy.units, greedy.legality, greedy.wanted)
     if len(fine) <= MOST_CHAINS and len(choices) <= MOST_CHOICES:
-        starts = [first_choice(graph, forms, fusion, own) for forms in combinations(choices)]
+        others = [forms for forms in combinations(choices) if forms]
+        starts = [greedy, *(first_choice(graph, forms, fusion, own, greedy) for forms in others)]
         best, is_proved = min(starts, key=lambda start: start.cost), True
         for start in starts:
             groups = chains(start.units, start.legality, start.wanted)
@@ -104,7 +111,7 @@ def _optimal(graph: Graph, greedy: Choice, fusion: Fusion) -> Choice:
     best = greedy
     forms: dict[Value, bool] = {}
     for choice in choices[:MOST_TRIES]:
-        other = first_choice(graph, {**forms, **choice}, fusion, own)
+        other = first_choice(graph, {**forms, **choice}, fusion, own, greedy)
         if other.cost < best.cost:
             best, forms = other, {**forms, **choice}
     groups = blocks(best.units, best.partition, best.wanted)

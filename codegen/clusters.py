@@ -107,6 +107,8 @@ class Clusters:
 
     def merge(self, one: Cluster, other: Cluster) -> bool:
         """Make one cluster of two if that is legal."""
+        if isinstance(self.legality.shape(self.legality.add(one.facts, other.facts)), Rule):
+            return False  # without telling why
         facts = self._legal(one, other)
         if isinstance(facts, Refusal):
             return False

@@ -202,14 +202,26 @@ RULES = (
 so a search need not go on."""
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What was found out about facts: each set of them once, those of a value's part, sums of two and the shape of one
+    by their identity."""
+
+    facts: dict[Facts, Facts] = field(default_factory=dict)
+    units: dict[tuple[Value, str], Facts] = field(default_factory=dict)
+    sums: dict[tuple[int, int], Facts] = field(default_factory=dict)
+    shapes: dict[int, Shape | Rule] = field(default_factory=dict)
+
+
 class Legality:
     """Answers whether a set of units can be one kernel.
 
     `facts` holds those of each unit, `sources` what it reads, `axes_of` the axes of its result. `apart` are pairs of
-    units that a user forbade to share a kernel.
+    units that a user forbade to share a kernel. `known` answers for the same axes under other forms of reductions: what
+    it has found out about facts holds here too.
     """
 
-    def __init__(self, units: Units, apart: Iterable[tuple[Unit, Unit]] = ()) -> None:
+    def __init__(self, units: Units, apart: Iterable[tuple[Unit, Unit]] = (), known: Legality | None = None) -> None:
         self.units = units
         self.axes = units.axes
         self.readers = consumers(units)
@@ -225,19 +237,18 @@ class Legality:
         # A leaf that nobody reads has axes of its own: what is written there lies in the order of the new value.
         self._written_as = {leaf: self.axes.walked(self.axes.labels[v]) for v, leaf in self._updated.items()}
         self.place = {u: i for i, u in enumerate(units.units)}
-        self._interned: dict[Facts, Facts] = {}
-        self._sums: dict[tuple[int, int], Facts] = {}
-        self._shapes: dict[int, Shape | Rule] = {}
-        self.facts = {u: self._intern(self._facts(u)) for u in units.units}
+        self._found: _Found = _Found() if known is None else known._found
+        self._spaces: dict[tuple[frozenset[Unit], frozenset[Unit]], Space | Refusal] = {}
+        self.facts = {u: self._facts_of_unit(u) for u in units.units}
 
     # -- one set of units --
 
     def add(self, one: Facts, other: Facts) -> Facts:
         """The facts of two sets together. Takes and returns facts of this object, which it remembers."""
         key = (id(one), id(other))
-        found = self._sums.get(key)
+        found = self._found.sums.get(key)
         if found is None:
-            self._sums[key] = found = self._intern(one + other)
+            self._found.sums[key] = found = self._intern(one + other)
         return found
 
     def facts_of(self, members: Iterable[Unit]) -> Facts:
@@ -249,9 +260,9 @@ class Legality:
 
     def shape(self, facts: Facts) -> Shape | Rule:
         """Rows and columns of a kernel with these facts, or the rule that forbids it."""
-        found = self._shapes.get(id(facts))
+        found = self._found.shapes.get(id(facts))
         if found is None:
-            found = self._shapes[id(facts)] = self._shape(facts)
+            found = self._found.shapes[id(facts)] = self._shape(facts)
         return found
 
     def is_stored(self, unit: Unit, holds: Callable[[Unit], bool]) -> bool:
@@ -263,6 +274,15 @@ class Legality:
 
     def space(self, members: frozenset[Unit], stored: Iterable[Unit] | None = None) -> Space | Refusal:
         """The space that one kernel for `members` walks over, or why there is none."""
+        if stored is None:
+            stored = [u for u in members if self.is_stored(u, members.__contains__)]
+        key = (members, frozenset(stored))
+        found = self._spaces.get(key)
+        if found is None:
+            found = self._spaces[key] = self._space(*key)
+        return found
+
+    def _space(self, members: frozenset[Unit], stored: frozenset[Unit]) -> Space | Refusal:
         facts = self.facts_of(members)
         shape = self.shape(facts)
         if isinstance(shape, Rule):
@@ -270,9 +290,7 @@ class Legality:
         refusal = self.conflict(members, facts, members.__contains__)
         if refusal is not None:
             return refusal
-        if stored is None:
-            stored = [u for u in members if self.is_stored(u, members.__contains__)]
-        for unit in stored:
+        for unit in sorted(stored, key=self.place.__getitem__):
             if self.axes_of[unit] not in shape.may_store:
                 return one_writer(unit)
         touched = self._touched(members)
@@ -317,7 +335,14 @@ class Legality:
     # -- inside --
 
     def _intern(self, facts: Facts) -> Facts:
-        return self._interned.setdefault(facts, facts)
+        return self._found.facts.setdefault(facts, facts)
+
+    def _facts_of_unit(self, unit: Unit) -> Facts:
+        key = (unit.value, unit.part)
+        found = self._found.units.get(key)
+        if found is None:
+            found = self._found.units[key] = self._intern(self._facts(unit))
+        return found
 
     def _facts(self, unit: Unit) -> Facts:
         axes, value = self.axes, unit.value

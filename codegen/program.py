@@ -9,6 +9,7 @@ from functools import cached_property
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.types import DType, Shape, element_count, int32, show_shape
 
+from .collector import paused_collector
 from .finishing import GROUP
 from .lowering import destinations_of, make_kernels
 from .module import render_module
@@ -81,6 +82,7 @@ class Program:
         return "\n".join(lines)
 
 
+@paused_collector()
 def make_program(graph: Graph, fusion: str | Fusion = "optimal", declared: Graph | None = None) -> Program:
     """Plan a graph of primitives, lower it to tile programs and lay out its buffers; every stage is verified."""
     plan = make_plan(graph, fusion)

@@ -81,7 +81,7 @@ class Search:
         self.atoms = atoms
         self.evaluate = evaluate
         self.to_come = self._columns_to_come()
-        self.together = [self._fits_with(i) for i in range(len(atoms))]
+        self.together = self._fitting()
         self.rest = self._floors()
         self.apart = self._mutually_apart()
         self.kernels: list[_Kernel] = []
@@ -156,14 +156,17 @@ class Search:
         return _Option(None, (), atom.first_loads + written + read, readers.every | readers.later, stored, {})
 
     def _options(self, index: int, atom: Atom, readers: _Readers) -> Iterator[_Option]:
+        apart = ~self.together[index]
+        homes = [c for c, k in enumerate(self.kernels) if not (k.members & apart or readers.far >> c & 1)]
         for again in self._choices_of_copies(atom, list(_bits(readers.every & ~readers.far))):
             copied = {c: facts for c in again if (facts := self._grown(c, index)) is not None}
             is_stored = all(self._may_store(f, self.kernels[c].stored, index) for c, f in copied.items())
             if len(copied) < len(again) or not is_stored or self._waits_in_circles(again, atom):
                 continue
-            for home in (*range(len(self.kernels)), None):
-                if home not in copied and (home is None or not readers.far >> home & 1):
-                    option = self._option(index, atom, readers, home, copied)
+            copies = _mask(again)
+            for home in (*homes, None):
+                if home not in copied:
+                    option = self._option(index, atom, readers, home, copied, copies)
                     if option is not None:
                         yield option
 
@@ -179,14 +182,12 @@ class Search:
             yield tuple(c for place, c in enumerate(reading) if chosen >> place & 1)
 
     def _option(
-        self, index: int, atom: Atom, readers: _Readers, home: int | None, copied: dict[int, Facts]
+        self, index: int, atom: Atom, readers: _Readers, home: int | None, copied: dict[int, Facts], copies: int
     ) -> _Option | None:
-        """The atom computed in one kernel, and again in others; None if that is illegal or no use."""
-        copies = sum(1 << c for c in copied)
+        """The atom computed in one kernel, and again in others (`copies`, as bits); None if that is illegal or no
+        use."""
         here = 0 if home is None else 1 << home
         kernel = None if home is None else self.kernels[home]
-        if kernel is not None and kernel.members & ~self.together[index]:
-            return None
         added = len(copied) * atom.price
         stored: set[AxisSet] = set()
         loaders = readers.later
@@ -215,8 +216,11 @@ class Search:
         if not self._may_store(made, written, index):
             return None
         for memory, size in atom.loads:
-            added += 0 if loaded >> memory & 1 else size
-            added += sum(size for c in copied if not self.kernels[c].loaded >> memory & 1)
+            if not loaded >> memory & 1:
+                added += size
+            for c in copied:
+                if not self.kernels[c].loaded >> memory & 1:
+                    added += size
         return _Option(home, tuple(copied), added, loaders & ~here, frozenset(stored), facts)
 
     def _grown(self, c: int, index: int) -> Facts | None:
@@ -319,15 +323,15 @@ class Search:
             found.append(found[-1] | {cols for cols, _ in atom.facts.reductions})
         return found[::-1]
 
-    def _fits_with(self, index: int) -> int:
-        """The atoms that may share a kernel with this one, together with all that lies between."""
-        fitting = 0
-        for other, atom in enumerate(self.atoms):
-            late, early = min(index, other), max(index, other)
-            between = self.atoms[early].reached & self.atoms[late].reaching
-            held = [self.atoms[i] for i in _bits(between | 1 << index | 1 << other)]
-            if atom is self.atoms[index] or self._is_kernel(held, between | 1 << index | 1 << other):
-                fitting |= 1 << other
+    def _fitting(self) -> list[int]:
+        """For each atom those that may share a kernel with it, together with all that lies between."""
+        fitting = [1 << i for i in range(len(self.atoms))]
+        for early, atom in enumerate(self.atoms):
+            for late in range(early):
+                mask = atom.reached & self.atoms[late].reaching | 1 << early | 1 << late
+                if self._is_kernel([self.atoms[i] for i in _bits(mask)], mask):
+                    fitting[early] |= 1 << late
+                    fitting[late] |= 1 << early
         return fitting
 
     def _is_kernel(self, held: list[Atom], mask: int) -> bool:
@@ -355,6 +359,13 @@ class Search:
             chosen.append(best)
             among &= ~self.together[best]
         return chosen
+
+
+def _mask(numbers: Iterable[int]) -> int:
+    mask = 0
+    for number in numbers:
+        mask |= 1 << number
+    return mask
 
 
 def _bits(mask: int) -> Iterator[int]:

@@ -130,14 +130,18 @@ def cone_of(total: Value) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
 
 
 def make_units(
-    graph: Graph, forms: Mapping[Value, bool] = MappingProxyType({}), own: frozenset[Value] = frozenset()
+    graph: Graph,
+    forms: Mapping[Value, bool] = MappingProxyType({}),
+    own: frozenset[Value] = frozenset(),
+    axes: Axes | None = None,
 ) -> Units:
     """Cut a graph of primitives into units, with data dependencies and, for updates in place, order dependencies.
 
     `forms` says of some reductions whether they are row reductions; of others `is_row_reduction` does. Each program
-    takes those in `own` for itself, with all that only they need.
+    takes those in `own` for itself, with all that only they need. `axes` are those of the graph, where they are known
+    already.
     """
-    axes = label_axes(graph)
+    axes = label_axes(graph) if axes is None else axes
     units: list[Unit] = []
     producer: dict[Value, Unit] = {}
     before: dict[Unit, list[Unit]] = {}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import networkx
 
 from .errors import DeclarationError, DTypeError
+from .registry import lookup
 from .types import (
     DType,
     Shape,
@@ -80,7 +81,10 @@ class Value:
     @property
     def inputs(self) -> tuple[Value, ...]:
         """The arguments that are there."""
-        return tuple(a for a in self.args if a is not None)
+        for arg in self.args:
+            if arg is None:
+                return tuple(a for a in self.args if a is not None)
+        return self.args  # type: ignore[return-value]
 
     @property
     def is_leaf(self) -> bool:
@@ -299,8 +303,6 @@ class Graph:
     ) -> Value:
         """Append a value whose shape and dtype are known. Passes use it; users call ops."""
         if isinstance(op, str):
-            from .registry import lookup
-
             op = lookup(op)
         if name is not None and name in self._by_name:
             raise DeclarationError(f"the name {name!r} is taken in graph {self.name!r}; choose another")

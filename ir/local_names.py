@@ -14,7 +14,7 @@ from typing import Any
 from .graph import Graph, Value
 
 _OWN_MODULES = frozenset(
-    f"{__name__.rpartition('.')[0]}.{m}" for m in ("graph", "apply", "primitives", "registry", "gradients")
+    f"{__name__.rpartition('.')[0]}.{m}" for m in ("graph", "apply", "primitives", "registry", "gradients", "types")
 )
 
 

@@ -77,7 +77,10 @@ def as_dtype(dtype: object) -> DType:
 
 def promote(dtypes: Iterable[DType]) -> DType:
     """The dtype that an elementwise op computes in, as torch promotes tensors: host numbers are weak."""
-    known = set(dtypes)
+    given = list(dtypes)
+    if given and given.count(given[0]) == len(given):
+        return given[0]  # nearly always
+    known = set(given)
     strong = known - {host}
     if not strong:
         return host

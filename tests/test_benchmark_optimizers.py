@@ -31,15 +31,19 @@ def test_benchmark_runs_to_its_end_and_writes_what_a_reader_needs(
     load("optimizers").main([*given, "--copy-bytes", "4096", "--json", str(file)])
     found = json.loads(file.read_text())
     assert {"torch", "triton", "tritonnotes", "python"} <= found["versions"].keys() and found["device"]
-    assert len(found["copy_bandwidth"]) == 2
-    rows = {(r["rule"], r["size"], r["peer"]): r for r in found["rows"]}
+    assert len(found["copy_bandwidth"]["optimizers"]) == 2 and not found["refused"]
+    rows = {(*r["shape"].split(), r["peer"]): r for r in found["rows"]}
     assert {peer for _, _, peer in rows} == {"tritonnotes", "foreach", "fused"}
+    assert ("RMSprop", "3x64", "fused") not in rows
     assert rows["Adam", "3x64", "tritonnotes"]["bytes"] == 3 * 64 * 28
     assert all(len(r["seconds"]) == 2 for r in rows.values())
-    alone = "it is timed on a GPU alone"
-    assert found["missing"] == {"fused RMSprop": "torch has none", "compiled": alone, "captured": alone}
+    missing = {name.removesuffix(" (optimizers)"): why for name, why in found["missing"].items()}
+    assert missing.pop("fused") == "torch has none of Adadelta, RMSprop, NAdam, RAdam, Adamax"
+    assert missing == dict.fromkeys(
+        ("compiled", "tritonnotes captured", "captured foreach"), "it is timed on a GPU alone"
+    )
     said = capsys.readouterr()
-    assert "of copy bandwidth" in said.out and "the times below mean nothing" in said.err
+    assert "of copy bandwidth" not in said.out and "no GPU" in said.out and "the times below mean nothing" in said.err
 
 
 def test_unknown_size_is_named() -> None:

@@ -60,7 +60,7 @@ def finish_loss_accuracy(
     programs,
     PROGRAMS: tl.constexpr,
 ):
-    """finishes loss, accuracy."""
+    """Finishes loss, accuracy."""
     # Sums over all rows: add up what each program left, always in the same order.
     total = tl.full([], 0.0, tl.float32)
     count = tl.full([], 0.0, tl.float32)

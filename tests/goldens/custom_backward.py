@@ -60,7 +60,7 @@ def finish_add_backward(
     PROGRAMS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """finishes gradient of add."""
+    """Finishes gradient of add."""
     offset = tl.arange(0, BLOCK)
 
     # Sums over all rows: add up what each group of 16 left, always in the same order.

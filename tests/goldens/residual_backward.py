@@ -64,7 +64,7 @@ def finish_ln_backward(
     PROGRAMS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """finishes gradient of ln."""
+    """Finishes gradient of ln."""
     offset = tl.arange(0, BLOCK)
     mask = offset < 100
 
