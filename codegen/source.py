@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from tritonnotes.ir.types import float64, int32
+from tritonnotes.ir.types import Shape, float64, int32
 
 from .indexing import Indexing, factor, words_of
 from .launcher import INDENT, Launcher, wrapped
@@ -22,6 +22,7 @@ class KernelSource:
     """The text of one kernel and its launcher, the helpers that it calls, and what compiling it ahead of time needs.
 
     `signature` gives a Triton type for each runtime argument, `constexprs` the compile-time ones (with the GPU's tile).
+    `sizes` are the shapes whose elements an int argument counts, for those that count some.
     """
 
     name: str
@@ -31,6 +32,7 @@ class KernelSource:
     signature: dict[str, str]
     constexprs: dict[str, int]
     num_warps: int
+    sizes: dict[str, Shape] = field(default_factory=dict)
 
 
 def render_kernel(kernel: Kernel) -> KernelSource:
@@ -75,6 +77,7 @@ class _Writer:
             launcher.signature(),
             launcher.constexprs(),
             launcher.num_warps(),
+            launcher.sizes(),
         )
 
     def _decorator(self) -> str:
