@@ -65,7 +65,7 @@ H100 = Gpu(
 B200 = Gpu(
     "B200", 100, 148, 8e12, 80e12 / 2, 64, 32, 65536, 228 * 1024,
     MappingProxyType({
-        "multiprocessors": "Chips and Cheese, Nvidia's B200: Keeping the CUDA Juggernaut Rolling: 74 on each of two dies",
+        "multiprocessors": "Chips and Cheese, Nvidia's B200: Keeping the CUDA Juggernaut Rolling: 2 · 74",
         "bandwidth": "NVIDIA HGX B200 data sheet: 64 TB/s for eight",
         "instructions": "NVIDIA Blackwell Architecture Technical Brief: 80 TFLOPS in float32, at 1,000 W",
         "warps, programs, registers, shared_bytes": f"{CAPABILITIES}, 10.0",
