@@ -88,7 +88,9 @@ def gradient_programs(graph: Graph) -> tuple[Program, Program]:
 
 
 def _text(card: KernelCard) -> str:
-    tile = f"{card.rows} rows of {card.block}" if card.rows else f"{card.block} elements" if card.block else "one number"
+    tile = (
+        f"{card.rows} rows of {card.block}" if card.rows else f"{card.block} elements" if card.block else "one number"
+    )
     spills = f"spills {card.spilled_bytes} bytes a thread" if card.spilled_bytes else "no spills"
     moved, again = card.traffic.read + card.traffic.written, card.traffic.read_again
     sizes = [name for name in card.aligned if not name.endswith("_ptr")]

@@ -125,7 +125,9 @@ class TrainingStep:
 
     def cards(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Cards:
         """What each kernel of the step costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.cards` has it."""
-        return program_cards(self.program, f"training step of {self.graph.name}", archs=(arch,), batch=batch, sizes=sizes)
+        return program_cards(
+            self.program, f"training step of {self.graph.name}", archs=(arch,), batch=batch, sizes=sizes
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-for-bit resume needs: `model`, `slots` (optimizer state), `steps`, `numbers` (that the rule
