@@ -1,8 +1,8 @@
 """How wide each access to global memory is, by the machine code, and why a narrow one is.
 
 An access is 128 bits wide at best: 16 bytes that one thread moves at once. The width comes from the instructions whose
-line of source names the pointer; the reason from how the tile program's lanes lie in memory. Neither knows of the other,
-so a narrow access for which no rule speaks is said to be unexplained.
+line of source names the pointer; the reason from how the tile program's lanes lie in memory. Neither knows of the
+other, so a narrow access for which no rule speaks is said to be unexplained.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Kernel cards: what a kernel costs on a GPU that need not be there, read from its machine code and from its plan.
 
-Registers, spills, shared memory, instructions and the widths of accesses are the compiler's. Occupancy follows from them
-by the hardware's rules. Bytes are the plan's, operations the tile program's, and the predicted time is a roofline: the
-time that the slower of memory and arithmetic needs at least, under the assumptions stated here.
+Registers, spills, shared memory, instructions and the widths of accesses are the compiler's. Occupancy follows from
+them by the hardware's rules. Bytes are the plan's, operations the tile program's, and the predicted time is a roofline:
+the time that the slower of memory and arithmetic needs at least, under the assumptions stated here.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from .accesses import Access, accesses
 from .ahead import compile_program, divisible_by_16
 from .cache import KernelCache
 from .compile import CompiledCard
-from .gpus import GPUS, PROGRAMS_PER_SM, Gpu, Occupancy, occupancy
-from .passes import is_wide, row_passes
+from .gpus import GPUS, PROGRAMS_PER_SM, RESERVED_SHARED, Gpu, Occupancy, occupancy
+from .passes import is_wide, row_passes, running_maximum
 from .program import Program
 from .sass import mix
 from .source import KernelSource
@@ -45,7 +45,7 @@ ASSUMPTIONS = (
     "multiprocessors draw; what is read again comes from the cache for nothing",
     "arithmetic: float32 instructions, one for each element and primitive, more for functions, none at the same time "
     "as another of its lane; addresses and masks cost nothing",
-    f"a launch takes {LAUNCH_SECONDS * 1e6:.1f} µs at least; the larger of the three is the time, a bound and no forecast",
+    f"a launch takes {LAUNCH_SECONDS * 1e6:.1f} µs at least; the largest of the three is the time, as a bound",
 )
 
 
@@ -109,7 +109,7 @@ def _card(
     sharing: int,
 ) -> KernelCard:
     # From sm_90 on what the hardware keeps is in the kernel's own count.
-    shared = card.shared_bytes + (1024 if card.arch < 90 else 0)
+    shared = card.shared_bytes + (RESERVED_SHARED if card.arch < 90 else 0)
     programs = _programs(kernel, spelled, sizes, sharing)
     traffic = kernel.plan.traffic(_default(sizes), programs=sharing, **sizes)
     operations = _operations(kernel, sizes, sharing)
@@ -185,8 +185,11 @@ def _executed(kernel: Kernel) -> Iterator[Step]:
         yield from kernel.steps
         return
     _, passes = row_passes(kernel)
+    steps, online = {s.name: s for s in kernel.steps}, running_maximum(kernel)
     for each in passes:
         yield from (*each.wide, *each.reductions)
+        for exponential in (steps[r.args[0]] for r in each.reductions if r.name in online):
+            yield from (steps[exponential.args[0]], exponential)
     yield from (s for s in kernel.steps if not is_wide(s) and s.op not in ("sum", "max", "min"))
 
 

@@ -124,8 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     carded = commands.add_parser(
         "card",
         help="say what each kernel costs on a GPU that need not be there",
-        description="Compile every generated kernel ahead of time and print its card: registers, spills, occupancy, the "
-        "width of each access and why a narrow one is, instructions, bytes, and the time that a roofline predicts.",
+        description="Compile every generated kernel ahead of time and print its card: registers, spills, occupancy, "
+        "the width of each access and why a narrow one is, instructions, bytes, and the time that a roofline predicts.",
     )
     _add_target(carded)
     carded.add_argument(
