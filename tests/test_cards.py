@@ -163,6 +163,14 @@ def test_a_number_that_neighbours_share_and_one_that_lies_apart_say_so() -> None
     assert reasons(make_cards(make_program(optimize(decompose(g)))))["b"] == "neighbours lie 512 elements apart"
 
 
+def test_programs_with_scattered_operands_get_twice_the_warps_and_do_not_spill() -> None:
+    """Group norm reads weight and bias by the channel of each element, which stands in no order along a row."""
+    (plain,) = cards_of(tn.layer_norm, BATCH, 600, dtype="float16", arch=100)
+    (scattered,) = cards_of(lambda x: tn.group_norm(x, 2), BATCH, 6, 200, dtype="float16", arch=100)
+    assert (plain.num_warps, scattered.num_warps) == (4, 8)
+    assert not plain.spilled_bytes and not scattered.spilled_bytes
+
+
 # -- bytes, operations, time -------------------------------------------------------------------------------------------
 
 
