@@ -4,37 +4,61 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
+
+from tritonnotes.ir.types import element_count
 
 from .cache import KernelCache, key_of
 from .compile import CompiledCard, compile_kernel, triton_version
 from .load import load_source
 from .program import Program
 from .source import KernelSource
+from .traffic import NOMINAL_SIZES
+
+WIDEST = 16
+"""What Triton asks of a pointer or an int before it relies on it: that it is a multiple of this. Its JIT looks at the
+arguments of each launch and compiles anew where the answer is another."""
 
 
-def compile_program(program: Program, arch: int, cache: KernelCache | None = None) -> tuple[CompiledCard, ...]:
+def compile_program(
+    program: Program, arch: int, cache: KernelCache | None = None, sizes: Mapping[str, int] = NOMINAL_SIZES
+) -> tuple[CompiledCard, ...]:
     """The generated kernels of `program` for sm_`arch` (80, 90 or 100), in launch order, with the tiles that a GPU
-    gets. Tensors are taken to be aligned to 16 bytes, as torch allocates them. Results are kept in `cache`."""
-    return compile_sources(program.source, program.kernel_sources, arch, cache)
+    gets. Tensors are taken to be aligned to 16 bytes, as torch allocates them; `sizes` are those of the `Dim`s, of
+    which no more is used than whether the int arguments are multiples of 16. Results are kept in `cache`."""
+    return compile_sources(program.source, program.kernel_sources, arch, cache, sizes)
 
 
 def compile_sources(
-    source: str, kernels: Sequence[KernelSource], arch: int, cache: KernelCache | None = None
+    source: str,
+    kernels: Sequence[KernelSource],
+    arch: int,
+    cache: KernelCache | None = None,
+    sizes: Mapping[str, int] = NOMINAL_SIZES,
 ) -> tuple[CompiledCard, ...]:
     """The kernels of one generated file, as `compile_program` compiles those of a program."""
     cache = cache or KernelCache()
-    return tuple(_compiled(source, kernel, arch, cache) for kernel in kernels)
+    return tuple(_compiled(source, kernel, arch, cache, divisible_by_16(kernel, sizes)) for kernel in kernels)
 
 
-def _compiled(source: str, kernel: KernelSource, arch: int, cache: KernelCache) -> CompiledCard:
+def divisible_by_16(kernel: KernelSource, sizes: Mapping[str, int] = NOMINAL_SIZES) -> list[str]:
+    """The arguments of a kernel that are multiples of 16: all pointers, and the ints that are where the `Dim`s have
+    these `sizes`."""
+    ints = [name for name, shape in kernel.sizes.items() if element_count(shape, sizes) % WIDEST == 0]
+    return [name for name, kind in kernel.signature.items() if kind.startswith("*") or name in ints]
+
+
+def _compiled(
+    source: str, kernel: KernelSource, arch: int, cache: KernelCache, divisible: Sequence[str]
+) -> CompiledCard:
     key = key_of(
         source=source,
         kernel=kernel.name,
         signature=kernel.signature,
         constexprs=kernel.constexprs,
         num_warps=kernel.num_warps,
+        divisible=list(divisible),
         arch=arch,
         triton=triton_version(),
     )
@@ -46,7 +70,7 @@ def _compiled(source: str, kernel: KernelSource, arch: int, cache: KernelCache) 
             kernel.constexprs,
             arch=arch,
             num_warps=kernel.num_warps,
-            divisible_by_16=[name for name, kind in kernel.signature.items() if kind.startswith("*")],
+            divisible_by_16=divisible,
         )
         return _packed(card)
 

@@ -23,11 +23,11 @@ from triton.runtime.jit import JITFunction
 
 from tritonnotes.ir.errors import KernelError
 
+from .sass import LOADS, STORES, Instruction, instructions, widths
+
 ARCHS = (80, 90, 100)
 
-_ACCESS = re.compile(r"\b(LDG|STG|LD|ST|UBLKCP|LDGSTS)((?:\.[A-Z0-9_]+)*)\s")
 _RESOURCE = re.compile(r"\b([A-Z]+):(\d+)")
-_WIDTHS = {"U8": 8, "S8": 8, "U16": 16, "S16": 16, "64": 64, "128": 128, "256": 256}
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,16 @@ class CompiledCard:
     @cached_property
     def sass(self) -> str:
         """The machine code, disassembled by the nvdisasm that comes with Triton on first use."""
-        return _run_on_cubin("nvdisasm", ["--print-code"], self.cubin, self.name)
+        return "".join(line for line in self._lined_sass.splitlines(keepends=True) if "//## File" not in line)
+
+    @cached_property
+    def instructions(self) -> tuple[Instruction, ...]:
+        """The machine code as a list, each instruction with the line of source that it comes from."""
+        return tuple(instructions(self._lined_sass))
+
+    @cached_property
+    def _lined_sass(self) -> str:
+        return _run_on_cubin("nvdisasm", ["--print-code", "--print-line-info"], self.cubin, self.name)
 
     @cached_property
     def spills(self) -> Spills:
@@ -75,19 +84,18 @@ class CompiledCard:
         disassembled."""
         if not self.stack_bytes and not self.local_bytes:
             return Spills(0, 0, 0, 0)
-        loads = len(re.findall(r"\bLDL(?:\.|\s)", self.sass))
-        stores = len(re.findall(r"\bSTL(?:\.|\s)", self.sass))
+        loads, stores = (sum(i.name == name for i in self.instructions) for name in ("LDL", "STL"))
         return Spills(self.stack_bytes, self.local_bytes, loads, stores)
 
     @cached_property
     def load_widths(self) -> Counter[int]:
         """{bits: number of global load instructions of that width}, asynchronous copies included."""
-        return _widths(self.sass, ("LDG", "LD", "LDGSTS"))
+        return widths(self.instructions, LOADS)
 
     @cached_property
     def store_widths(self) -> Counter[int]:
         """{bits: number of global store instructions of that width}."""
-        return _widths(self.sass, ("STG", "ST"))
+        return widths(self.instructions, STORES)
 
 
 def compile_kernel(
@@ -207,12 +215,3 @@ def _resource_usage(cubin: bytes, name: str) -> dict[str, int]:
         if "REG" in found:
             return {key: int(found.get(key, 0)) for key in ("REG", "STACK", "SHARED", "LOCAL")}
     raise KernelError(f"kernel {name}: cuobjdump printed no resource usage")
-
-
-def _widths(sass: str, instructions: tuple[str, ...]) -> Counter[int]:
-    widths: Counter[int] = Counter()
-    for name, modifiers in _ACCESS.findall(sass):
-        if name in instructions:
-            stated = [_WIDTHS[part] for part in modifiers.split(".") if part in _WIDTHS]
-            widths[stated[-1] if stated else 32] += 1
-    return widths

@@ -153,6 +153,11 @@ class Indexing:
         """The offset but for where the first element lies."""
         return " + ".join(self.shared_text(self._products_of(run)[-1]) for run in self._runs(address))
 
+    def divides_columns(self, address: Address) -> bool:
+        """Whether some of an offset is a quotient or a remainder of the column."""
+        last = len(self.layout.cols) - 1
+        return any(r.number == "col" and (r.first > 0 or r.last < last) for r in self._runs(address))
+
     def _products_of(self, run: Run) -> list[str]:
         """A run's index, that times the first of the sizes behind it, and so on up to the whole term."""
         first, *sizes = self.product(run.behind).split(" * ")

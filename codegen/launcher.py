@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tritonnotes.ir.types import Shape
+
 from .indexing import Indexing
 from .tile import COL, TILE, Kernel, static_size
 
@@ -79,13 +81,22 @@ class Launcher:
         return made
 
     def num_warps(self) -> int:
-        """Warps of a program: 4, and more for long rows. A walk along three operands or more at once takes 8, so that
-        ptxas, which is after more programs at a time, does not spill."""
+        """Warps of a program: 4, 8 from rows of 2048 on, 16 from 16384. A walk along three operands or more at once
+        takes 8, so that ptxas, which is after more programs at a time, does not spill; so does a program that reads two
+        operands or more along rows by a quotient or remainder: their elements have addresses of their own, which take
+        registers too."""
         if not self.layout.cols:
             return 4
         if self.layout.loops_cols:
-            return 8 if sum(s.op == "load" and s.form in (TILE, COL) for s in self.kernel.steps) > 2 else 4
-        return 4 if self.layout.block < 4096 else 8 if self.layout.block < 16384 else 16
+            loads = sum(s.op == "load" and s.form in (TILE, COL) for s in self.kernel.steps)
+            return 8 if loads > 2 or self._scattered() > 1 else 4
+        warps = 4 if self.layout.block < 2048 else 8 if self.layout.block < 16384 else 16
+        return 2 * warps if warps == 4 and self._scattered() > 1 else warps
+
+    def _scattered(self) -> int:
+        """The loads of whole tiles whose neighbours along a row are not neighbours in memory."""
+        addresses = [s.attrs["address"] for s in self.kernel.steps if s.op == "load" and s.form == TILE]
+        return sum(self.index.divides_columns(a) for a in addresses)
 
     def signature(self) -> dict[str, str]:
         """A Triton type for each runtime argument."""
@@ -94,6 +105,11 @@ class Launcher:
             scalar = "i64" if p.is_exact else "fp32"
             made[p.name] = "*" + TRITON_TYPES[p.dtype.name] if p.is_pointer else "i32" if p.role == "size" else scalar
         return made | dict.fromkeys(self.bound_arguments(), "i32")
+
+    def sizes(self) -> dict[str, Shape]:
+        """The shapes whose elements the int arguments count. The number of programs is the runtime's choice."""
+        made = {p.name: p.size for p in self.kernel.parameters if p.role == "size"}
+        return made | {n: self.layout.row_shape for n in self.bound_arguments() if n != "programs"}
 
     def _grid(self) -> str:
         layout = self.layout

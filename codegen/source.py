@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tritonnotes.ir.types import element_count, float64, int32
+from tritonnotes.ir.types import Shape, element_count, float64, int32
 
 from .finishing import GROUP
 from .indexing import Indexing, factor, words_of
@@ -24,6 +24,7 @@ class KernelSource:
 
     `owns` are the functions of sums that each program takes for itself, by name: other kernels may call the same.
     `signature` gives a Triton type for each runtime argument, `constexprs` the compile-time ones (with the GPU's tile).
+    `sizes` are the shapes whose elements an int argument counts, for those that count some.
     """
 
     name: str
@@ -33,6 +34,7 @@ class KernelSource:
     signature: dict[str, str]
     constexprs: dict[str, int]
     num_warps: int
+    sizes: dict[str, Shape] = field(default_factory=dict)
     owns: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -74,6 +76,7 @@ class _Writer:
             launcher.signature(),
             launcher.constexprs(),
             launcher.num_warps(),
+            launcher.sizes(),
             self.owns,
         )
 

@@ -13,7 +13,11 @@ __all__ = ["pytest_terminal_summary"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-goldens", action="store_true", help="rewrite docs/ops.md and the files of tests/goldens")
+    parser.addoption(
+        "--update-goldens",
+        action="store_true",
+        help="rewrite docs/ops.md, benchmarks/cards.md and the files of tests/goldens",
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

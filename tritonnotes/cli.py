@@ -1,4 +1,4 @@
-"""The command line: `tritonnotes demo`, `show`, `check`, `explain`, `ops` and `note`.
+"""The command line: `tritonnotes demo`, `show`, `card`, `check`, `explain`, `ops` and `note`.
 
 Results go to stdout, and with --json nothing else does; remarks, progress and errors go to stderr. Exit codes: 0, 1 for
 a failure or a check that does not hold, 2 for a command that makes no sense, 130 and 141 when interrupted.
@@ -19,13 +19,26 @@ from rich.console import Console
 
 import tritonnotes as tn
 
+from .cards import gradient_programs, program_cards
+from .codegen.gpus import GPUS
+from .codegen.program import make_program
+from .codegen.traffic import NOMINAL
 from .demo import digits, plain, run_demo
 from .ir.graph import Graph
 from .ir.registry import Optimizer
 from .ir.types import Dim
 from .notes import UnknownNameError, entries, find, page
 from .plots import Picture, plot_note
-from .show import COMPILED_STAGES, KERNEL_STAGES, STAGES, explain, explain_data, is_trainable, show
+from .show import (
+    COMPILED_STAGES,
+    KERNEL_STAGES,
+    STAGES,
+    explain,
+    explain_data,
+    is_trainable,
+    joint_or_forward,
+    show,
+)
 from .tables import note_table, ops_table
 from .target import FORM, load_target
 
@@ -108,6 +121,20 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--kernel", metavar="NAME", help="one launch alone, from the plan on")
     shown.set_defaults(run=_show)
 
+    carded = commands.add_parser(
+        "card",
+        help="say what each kernel costs on a GPU that need not be there",
+        description="Compile every generated kernel ahead of time and print its card: registers, spills, occupancy, "
+        "the width of each access and why a narrow one is, instructions, bytes, and the time that a roofline predicts.",
+    )
+    _add_target(carded)
+    carded.add_argument(
+        "--arch", type=_arch, action="append", metavar="ARCH", help="sm_80, sm_90 or sm_100, several times for several"
+    )
+    carded.add_argument("--gradient", action="store_true", help="the two runs of autograd instead of a training step")
+    carded.add_argument("--batch", type=_natural, metavar="N", help="the size of every Dim; default 256")
+    carded.set_defaults(run=_card)
+
     checked = commands.add_parser("check", help="compare the kernels with eager PyTorch and with float64")
     _add_target(checked, step=False)
     checked.add_argument("--batch", type=_natural, metavar="N", help="the size of every Dim; default 33")
@@ -128,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     noted.add_argument("--plot", metavar="FILE", help="draw function and derivative to FILE, a .png, .svg or .pdf")
     noted.set_defaults(run=_note)
 
-    for command in (demo, shown, checked, explained, listed, noted):
+    for command in (demo, shown, carded, checked, explained, listed, noted):
         command.add_argument("--json", action="store_true", help="print JSON, and nothing else, to stdout")
     return parser
 
@@ -171,6 +198,25 @@ def _show(arguments: argparse.Namespace) -> int:
         _print_json({"target": arguments.target, "stage": stage, "loss": loss, **shown.data})
     else:
         print(shown.text.rstrip("\n"))
+    return 0
+
+
+def _card(arguments: argparse.Namespace) -> int:
+    graph = load_target(arguments.target)
+    if arguments.gradient:
+        titles = (f"forward run of {graph.name}", f"backward run of {graph.name}")
+        programs = list(zip(gradient_programs(graph), titles, strict=True))
+    else:
+        loss, optimizer = _step(arguments, graph)
+        title = f"forward run of {graph.name}" if loss is None else f"training step of {graph.name}"
+        programs = [(make_program(joint_or_forward(graph, loss, optimizer), declared=graph), title)]
+    batch = NOMINAL if arguments.batch is None else arguments.batch
+    archs = list(dict.fromkeys(arguments.arch or [90]))
+    made = [program_cards(program, title, archs=archs, batch=batch) for program, title in programs]
+    if arguments.json:
+        _print_json({"target": arguments.target, "programs": [cards.to_dict() for cards in made]})
+    else:
+        print("\n\n".join(map(str, made)))
     return 0
 
 
@@ -257,6 +303,13 @@ def _positive(text: str) -> int:
     if not _natural(text):
         raise argparse.ArgumentTypeError("0 is too few, give 1 or more")
     return int(text)
+
+
+def _arch(text: str) -> int:
+    known = {name: arch for arch in GPUS for name in (f"sm_{arch}", str(arch))}
+    if text not in known:
+        raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(f'sm_{arch}' for arch in GPUS)}")
+    return known[text]
 
 
 def _target(text: str) -> str:

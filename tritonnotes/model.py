@@ -7,9 +7,11 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from .cards import Cards, program_cards
 from .codegen.explain import explain_plan
 from .codegen.plan import FusionPlan
 from .codegen.program import Program, make_program
+from .codegen.traffic import NOMINAL
 from .codegen.wishes import Fusion, as_fusion
 from .feeds import bind_feeds, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .ir.decompose import decompose
@@ -128,6 +130,17 @@ class Model(torch.nn.Module):
     def explain(self) -> str:
         """The fusion plan and its reasons, in a screenful or two."""
         return explain_plan(self.plan)
+
+    def cards(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Cards:
+        """What each kernel of the forward run costs on the GPU of sm_`arch` (80, 90 or 100), which need not be there:
+        registers, spills, occupancy, widths of accesses, predicted time. `Dim`s not named in `sizes` are `batch`.
+        Raises `KernelError` for another architecture."""
+        return program_cards(self.program, f"forward run of {self.graph.name}", archs=(arch,), batch=batch, sizes=sizes)
+
+    def gradient_cards(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Cards:
+        """As `cards`, of the backward run that autograd uses when all parameters want a gradient."""
+        backward = self.gradient_programs[1]
+        return program_cards(backward, f"backward run of {self.graph.name}", archs=(arch,), batch=batch, sizes=sizes)
 
     @property
     def gradient_programs(self) -> tuple[Program, Program]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .codegen.cache import KernelCache
+from .codegen.gpus import PROGRAMS_PER_SM
 from .codegen.group_kernel import GroupKernel
 from .codegen.load import load_source
 from .codegen.program import Program
@@ -21,9 +22,6 @@ from .references import torch_dtype
 
 CPU_TILE = 2**16
 """Elements of a tile under the interpreter, whose cost is per program and not per element."""
-
-PROGRAMS_PER_SM = 2
-"""Programs that share a sum over rows, for each multiprocessor: enough to fill it, few enough to add up quickly."""
 
 KEPT_SIZES = 8
 """How many sets of sizes keep their buffers, so that a ragged last batch does not evict the others."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import triton
 
-from .codegen.ahead import compile_program
+from .codegen.ahead import compile_program, divisible_by_16
 from .codegen.compile import CompiledCard
 from .codegen.explain import explain_plan
 from .codegen.plan import FusionPlan, KernelPlan, make_plan
@@ -162,21 +162,23 @@ def _compiled(program: Program, name: str | None, form: str, arch: int) -> Shown
     if triton.knobs.runtime.interpret:
         raise KernelError("Triton is told to interpret kernels, not to compile them; unset TRITON_INTERPRET")
     cards = [card for card in compile_program(program, arch) if card.name in wanted]
-    texts = [f"{_card_lines(card)}\n{getattr(card, form).strip()}" for card in cards]
+    texts = [f"{_card_lines(card, wanted[card.name])}\n{getattr(card, form).strip()}" for card in cards]
     kernels = [{**_card(card, wanted[card.name]), form: getattr(card, form)} for card in cards]
     return Shown("\n\n".join(texts), {"arch": arch, "kernels": kernels})
 
 
-def _card_lines(card: CompiledCard) -> str:
+def _card_lines(card: CompiledCard, source: KernelSource) -> str:
     def widths(found: dict[int, int]) -> str:
         return ", ".join(f"{count} of {bits} bits" for bits, count in sorted(found.items())) or "none"
 
     spills = "spills registers" if card.spills else "no spills"
     used = f"{card.registers} registers, {spills}, {card.shared_bytes:,} bytes of shared memory, {card.num_warps} warps"
+    sizes = [name for name in divisible_by_16(source) if not source.signature[name].startswith("*")]
     return (
         f"// {card.name} for sm_{card.arch}: {used}\n"
         f"// loads: {widths(card.load_widths)}; stores: {widths(card.store_widths)}\n"
-        "// compiled with all pointers declared divisible by 16, as torch allocates them, and sizes left general"
+        f"// compiled with all pointers{''.join(f', {name}' for name in sizes)} declared divisible by 16, as they are "
+        f"where torch allocates and every Dim is {NOMINAL}"
     )
 
 
@@ -187,7 +189,7 @@ def _card(card: CompiledCard, source: KernelSource) -> dict[str, Any]:
         "spills": bool(card.spills),
         "shared_bytes": card.shared_bytes,
         "num_warps": card.num_warps,
-        "divisible_by_16": [name for name, kind in source.signature.items() if kind.startswith("*")],
+        "divisible_by_16": divisible_by_16(source),
         "load_widths": {str(bits): count for bits, count in card.load_widths.items()},
         "store_widths": {str(bits): count for bits, count in card.store_widths.items()},
     }

@@ -8,9 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .cards import Cards, program_cards
 from .codegen.explain import explain_plan
 from .codegen.plan import FusionPlan
 from .codegen.program import Program, make_program
+from .codegen.traffic import NOMINAL
 from .codegen.wishes import Fusion, as_fusion
 from .feeds import bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .ir.errors import DeclarationError, FeedError
@@ -120,6 +122,12 @@ class TrainingStep:
     def explain(self) -> str:
         """The fusion plan of the step and its reasons."""
         return explain_plan(self.plan)
+
+    def cards(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Cards:
+        """What each kernel of the step costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.cards` has it."""
+        return program_cards(
+            self.program, f"training step of {self.graph.name}", archs=(arch,), batch=batch, sizes=sizes
+        )
 
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-for-bit resume needs: `model`, `slots` (optimizer state), `steps`, `numbers` (that the rule

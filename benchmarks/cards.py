@@ -1,0 +1,153 @@
+"""The kernels of the benchmark, as they compile for an A100, an H100 and a B200: a table that a test holds.
+
+usage: python benchmarks/cards.py                  # every case
+       python benchmarks/cards.py softmax glu      # cases whose names begin so
+
+Forward and backward run, float32 and bfloat16. No GPU is needed; what the figures mean, docs/cards.md says.
+`pytest --update-goldens` writes benchmarks/cards.md anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import tritonnotes as tn
+from tritonnotes.cards import gradient_programs
+from tritonnotes.codegen.cards import KernelCard, make_cards
+from tritonnotes.codegen.compile import ARCHS, triton_version
+from tritonnotes.codegen.gpus import H100
+from tritonnotes.ir.graph import Graph, Value
+
+DTYPES = ("float32", "bfloat16")
+
+
+def one_input(build: Callable[[Value], Value], *shape: int) -> Callable[[str], Graph]:
+    def graph(dtype: str) -> Graph:
+        g = Graph("case")
+        g.output(y=build(g.input("x", shape, dtype=dtype)))
+        return g
+
+    return graph
+
+
+def rows_softmax(x: Value) -> Value:
+    return tn.softmax(x, -1)
+
+
+def cross_entropy(rows: int, classes: int) -> Callable[[str], Graph]:
+    def graph(dtype: str) -> Graph:
+        g = Graph("case")
+        logits, y = g.input("logits", (rows, classes), dtype=dtype), g.input("y", (rows,), dtype="int64")
+        g.output(loss=tn.cross_entropy(logits, y))
+        return g
+
+    return graph
+
+
+CASES: dict[str, tuple[str, Callable[[str], Graph], tuple[str, ...]]] = {
+    "layer_norm": ("layer norm, 8192×4096", one_input(tn.layer_norm, 8192, 4096), DTYPES),
+    "layer_norm_odd": ("layer norm, 32768×769", one_input(tn.layer_norm, 32768, 769), DTYPES[:1]),
+    "rms_norm": ("RMS norm, 32768×1024", one_input(tn.rms_norm, 32768, 1024), DTYPES),
+    "softmax": ("softmax, 8192×4096", one_input(rows_softmax, 8192, 4096), DTYPES),
+    "softmax_long": ("softmax, 1024×65536", one_input(rows_softmax, 1024, 65536), DTYPES[:1]),
+    "cross_entropy": ("cross entropy, 8192×32000", cross_entropy(8192, 32000), DTYPES),
+    "batch_norm": ("batch norm, 64×256×28×28", one_input(tn.batch_norm, 64, 256, 28, 28), DTYPES),
+    "batch_norm_flat": ("batch norm, 65536×512", one_input(tn.batch_norm, 65536, 512), DTYPES[:1]),
+    "glu": ("GLU, 8192×11008", one_input(tn.glu, 8192, 2 * 11008), DTYPES),
+}
+"""Title, graph and dtypes of each: few enough that a test compiles them all in a minute."""
+
+HEAD = f"""# Cards of the benchmark's kernels
+
+Compiled ahead of time by Triton {triton_version()} for {", ".join(f"sm_{arch}" for arch in ARCHS)}; nothing was run.
+`pytest --update-goldens` writes this file, `tests/test_benchmark_cards.py` holds it, and
+[docs/cards.md](../docs/cards.md) says what the figures mean.
+
+Where figures differ between architectures they stand in that order, with a slash between. Bytes are what one launch
+reads and writes, partial sums for an {H100.name} included. Widths are those of the narrowest instruction that moves an
+argument, in bits for each thread; what is below 128 is explained under the table.
+"""
+
+COLUMNS = ("run", "kernel", "kind", "bytes", "warps", "registers", "spills", "occupancy %", "loads", "stores")
+
+
+def table(names: Iterable[str] = CASES, look: Callable[[str, KernelCard], None] = lambda case, card: None) -> str:
+    """The text of benchmarks/cards.md, of the cases named; `look` is shown every card."""
+    parts = [HEAD.rstrip("\n")]
+    for name in names:
+        title, build, dtypes = CASES[name]
+        for dtype in dtypes:
+            kernels = list(_cards(build(dtype)))
+            for card in (card for _, cards in kernels for card in cards):
+                look(name, card)
+            parts.append(_case(f"{title}, {dtype}", kernels))
+    return "\n\n".join(parts) + "\n"
+
+
+Kernels = Sequence[tuple[str, Sequence[KernelCard]]]
+"""For each kernel the run that it belongs to, and its cards in the order of `ARCHS`."""
+
+
+def _cards(graph: Graph) -> Iterator[tuple[str, Sequence[KernelCard]]]:
+    for run, program in zip(("forward", "backward"), gradient_programs(graph), strict=True):
+        for cards in zip(*(make_cards(program, arch) for arch in ARCHS), strict=True):
+            yield run, cards
+
+
+def _case(title: str, kernels: Kernels) -> str:
+    launches = f"{len(kernels)} launch{'es' * (len(kernels) > 1)}"
+    lines = [f"## {title}: {launches}", "", _line(COLUMNS), _line(["---"] * len(COLUMNS))]
+    lines += [_line((run, *_row(cards))) for run, cards in kernels]
+    reasons = [line for _, cards in kernels for line in _reasons(cards)]
+    return "\n".join([*lines, *([""] if reasons else []), *reasons])
+
+
+def _reasons(cards: Sequence[KernelCard]) -> Iterator[str]:
+    """What is narrow in a kernel and why, one line for each reason."""
+    narrow: dict[str, dict[str, None]] = {}
+    for access in (access for card in cards for access in card.accesses):
+        if access.reason:
+            narrow.setdefault(access.reason, {})[access.argument] = None
+    for reason, arguments in narrow.items():
+        yield f"- {cards[0].name}, {', '.join(arguments)}: {reason}"
+
+
+def _row(cards: Sequence[KernelCard]) -> tuple[str, ...]:
+    card = cards[ARCHS.index(H100.arch)]
+    return (
+        card.name,
+        card.kind,
+        f"{card.traffic.read + card.traffic.written:,}",
+        _each(str(c.num_warps) for c in cards),
+        _each(str(c.registers) for c in cards),
+        _each(str(c.spilled_bytes) for c in cards),
+        _each(f"{c.occupancy.share * 100:.0f}" for c in cards),
+        _each(_widths(c, stores=False) for c in cards),
+        _each(_widths(c, stores=True) for c in cards),
+    )
+
+
+def _widths(card: KernelCard, stores: bool) -> str:
+    return ", ".join(f"{a.argument} {min(a.widths)}" for a in card.accesses if a.is_store == stores) or "none"
+
+
+def _each(texts: Iterable[str]) -> str:
+    """What holds for all architectures once, else for each."""
+    found = list(texts)
+    return found[0] if len(set(found)) == 1 else " / ".join(found)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("case", nargs="*", help=f"beginnings of names: {', '.join(CASES)}")
+    given = parser.parse_args().case
+    print(table(n for n in CASES if not given or any(n.startswith(g) for g in given)), end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,265 @@
+"""Kernel cards: what is read from machine code, what follows from it by the hardware's rules, and what is said."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import triton
+from compiled import digits, gradient_programs
+
+import tritonnotes as tn
+from tritonnotes.cli import main
+from tritonnotes.codegen.accesses import UNEXPLAINED
+from tritonnotes.codegen.ahead import compile_program, divisible_by_16
+from tritonnotes.codegen.cards import COPY_SHARE, INSTRUCTIONS, LAUNCH_SECONDS, KernelCard, make_cards
+from tritonnotes.codegen.gpus import B200, GPUS, H100, RESERVED_SHARED, occupancy
+from tritonnotes.codegen.program import make_program
+from tritonnotes.codegen.sass import LOADS, instructions, mix, widths
+from tritonnotes.codegen.traffic import Sizes
+from tritonnotes.ir import primitives as P
+from tritonnotes.ir.decompose import decompose
+from tritonnotes.ir.graph import Graph
+from tritonnotes.ir.rewrite import optimize
+
+BATCH = tn.Dim("batch")
+NVIDIA = Path(__file__).with_name("occupancy.txt")
+
+
+def cards_of(build, *shape, dtype: str = "float32", arch: int = 90, batch: int = 256) -> tuple[KernelCard, ...]:
+    """The cards of one op's forward run."""
+    g = Graph("card")
+    g.output(y=build(g.input("x", shape, dtype=dtype)))
+    return make_cards(make_program(optimize(decompose(g))), arch, Sizes(batch))
+
+
+def reasons(cards: tuple[KernelCard, ...]) -> dict[str, str]:
+    return {a.argument: a.reason for c in cards for a in c.accesses}
+
+
+# -- occupancy ---------------------------------------------------------------------------------------------------------
+
+
+def test_occupancy_is_what_nvidias_own_calculator_says() -> None:
+    rows = [line.split() for line in NVIDIA.read_text().splitlines() if not line.startswith("#")]
+    assert len(rows) > 300 and {row[0] for row in rows} == {"80", "90", "100"}
+    for arch, warps, registers, shared, programs, limiters in rows:
+        found = occupancy(GPUS[int(arch)], int(warps), int(registers), int(shared) + RESERVED_SHARED)
+        known = set(found.limiter.replace("shared memory", "shared").split(" and "))
+        assert (found.programs, known) == (int(programs), set(limiters.split("+"))), (arch, warps, registers, shared)
+        assert found.share == int(programs) * int(warps) / 64
+
+
+def test_every_figure_of_a_gpu_has_a_source() -> None:
+    for gpu in GPUS.values():
+        named = {name for names in gpu.sources for name in names.split(", ")}
+        assert named == {
+            "multiprocessors",
+            "bandwidth",
+            "instructions",
+            "warps",
+            "programs",
+            "registers",
+            "shared_bytes",
+        }
+        assert all(gpu.sources.values())
+
+
+def test_what_the_hardware_reserves_counts_once_on_every_architecture() -> None:
+    shared = {arch: cards_of(lambda x: tn.softmax(x, -1), BATCH, 4096, arch=arch)[0].shared_bytes for arch in GPUS}
+    assert len(set(shared.values())) == 1 and shared[90] > RESERVED_SHARED
+
+
+# -- machine code ------------------------------------------------------------------------------------------------------
+
+SASS = """
+\t//## File "/cache/generated.py", line 7
+        /*0000*/                   LDC R1, c[0x0][0x28] ;                        /* 0x00000a00ff017b82 */
+        /*0010*/              @!P0 LDG.E.128 R4, desc[UR4][R2.64] ;
+\t//## File "/library/standard.py", line 263
+        /*0020*/                   FADD R7, R4, R5 ;
+        /*0030*/             @!UP1 USHF.L.U32 UR4, UR4, 0x3, URZ ;
+        /*0040*/                   MUFU.EX2 R8, R7 ;
+\t//## File "/cache/generated.py", line 9
+        /*0050*/               @P1 LDG.E.U16 R9, desc[UR4][R2.64] ;
+        /*0060*/                   STL [R1], R9 ;
+        /*0070*/                   STG.E desc[UR4][R2.64], R8 ;
+        /*0080*/                   EXIT ;
+.L_x_0:
+        /*0090*/                   BRA `(.L_x_0);
+        /*00a0*/                   NOP;
+"""
+
+
+def test_instructions_have_width_kind_and_line() -> None:
+    code = list(instructions(SASS))
+    assert [i.name for i in code] == ["LDC", "LDG", "FADD", "USHF", "MUFU", "LDG", "STL", "STG", "EXIT"]
+    assert [(i.file, i.line) for i in code[1:3]] == [("/cache/generated.py", 7), ("/library/standard.py", 263)]
+    assert widths(code, LOADS) == {128: 1, 16: 1} and widths(code, ("STG",)) == {32: 1}
+    assert mix(code) == {"global load": 2, "constant": 1, "float": 1, "integer": 1, "special function": 1, "spill": 1,
+                         "global store": 1, "control": 1}  # fmt: skip
+
+
+def test_every_access_in_the_code_is_on_the_card() -> None:
+    for program in gradient_programs(digits()):
+        for card, compiled in zip(make_cards(program), compile_program(program, 90), strict=True):
+            for stores, found in ((False, compiled.load_widths), (True, compiled.store_widths)):
+                told = [a.widths for a in card.accesses if a.is_store == stores]
+                assert {b: sum(w.get(b, 0) for w in told) for b in found} == dict(found)
+            assert sum(card.mix.values()) == len(compiled.instructions)
+            assert not [a for a in card.accesses if a.reason == UNEXPLAINED], card.name
+
+
+# -- alignment, and why an access is narrow ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("batch", "width"), [(256, 128), (250, 32)])
+def test_sizes_are_taken_for_multiples_of_16_where_they_are(batch: int, width: int) -> None:
+    (card,) = cards_of(tn.gelu, BATCH, 3, batch=batch)
+    assert ("elements" in card.aligned) == (width == 128)
+    assert all(min(a.widths) == width for a in card.accesses)
+    told = "" if width == 128 else "length 750 is not divisible by 16"
+    assert set(reasons((card,)).values()) == {told}
+
+
+def test_pointers_are_aligned_and_the_number_of_programs_is_not_known() -> None:
+    g = Graph("sum")
+    g.output(y=g.input("x", (BATCH, 64)).sum(0))
+    for source in make_program(optimize(decompose(g))).kernel_sources:
+        known = divisible_by_16(source)
+        assert {n for n, kind in source.signature.items() if kind.startswith("*")} <= set(known)
+        assert "programs" not in known
+
+
+WHY = [
+    (lambda x: tn.softmax(x, -1), (BATCH, 769), "float32", "x", "row length 769 is not divisible by 4"),
+    (lambda x: tn.softmax(x, -1), (BATCH, 772), "bfloat16", "x", "row length 772 is not divisible by 8"),
+    (lambda x: tn.softmax(x, -1), (BATCH, 772), "float32", "x", ""),
+    (lambda x: tn.relu(x[:, 2:34]), (BATCH, 64), "float32", "x", "begins at element 2, not divisible by 4"),
+    (lambda x: tn.relu(x[:, 4:36]), (BATCH, 64), "float32", "x", ""),
+    (lambda x: x.sum(-1), (BATCH, 1024), "float32", "sum_value", "one number a row, 2 rows a program"),
+    (lambda x: x.sum(), (8, 8), "float32", "sum_value", "one number"),
+]
+
+
+@pytest.mark.parametrize(("build", "shape", "dtype", "argument", "reason"), WHY)
+def test_a_narrow_access_says_why(build, shape, dtype: str, argument: str, reason: str) -> None:
+    cards = cards_of(build, *shape, dtype=dtype)
+    assert reasons(cards)[argument] == reason
+    narrow = [a for c in cards for a in c.accesses if a.argument == argument and not a.is_wide]
+    assert bool(narrow) == bool(reason)
+
+
+def test_a_number_that_neighbours_share_and_one_that_lies_apart_say_so() -> None:
+    g = Graph("channels")
+    x, scale = g.input("x", (16, 8, 400)), g.input("scale", (1, 8, 1))
+    g.output(y=x * scale)
+    assert reasons(make_cards(make_program(optimize(decompose(g)))))["scale"] == "400 neighbours share one number"
+    g = Graph("transposed")
+    a, b = g.input("a", (512, 512)), g.input("b", (512, 512))
+    g.output(y=a + b.transpose(0, 1))
+    assert reasons(make_cards(make_program(optimize(decompose(g)))))["b"] == "neighbours lie 512 elements apart"
+
+
+def test_programs_with_scattered_operands_get_twice_the_warps_and_do_not_spill() -> None:
+    """Group norm reads weight and bias by the channel of each element, which stands in no order along a row."""
+    (plain,) = cards_of(tn.layer_norm, BATCH, 600, dtype="float16", arch=100)
+    (scattered,) = cards_of(lambda x: tn.group_norm(x, 2), BATCH, 6, 200, dtype="float16", arch=100)
+    assert (plain.num_warps, scattered.num_warps) == (4, 8)
+    assert not plain.spilled_bytes and not scattered.spilled_bytes
+
+
+# -- bytes, operations, time -------------------------------------------------------------------------------------------
+
+
+def test_a_large_copy_takes_its_bytes_at_the_bandwidth_of_a_copy() -> None:
+    (card,) = cards_of(tn.abs, 2**13, 2**11, arch=100)
+    bytes_moved = 2 * 4 * 2**24
+    assert (card.traffic.read + card.traffic.written, card.operations) == (bytes_moved, 2**24)
+    assert (card.gpu, card.bound, card.intensity) == (B200, "memory", 1 / 8)
+    assert math.isclose(card.seconds, bytes_moved / (COPY_SHARE * 8e12))
+
+
+def test_a_small_launch_takes_no_less_than_a_launch_and_few_programs_draw_less() -> None:
+    (small,) = cards_of(tn.relu, 4, 4)
+    assert (small.bound, small.seconds, small.programs) == ("launch", LAUNCH_SECONDS, 1)
+    (few,) = cards_of(lambda x: tn.softmax(x, -1), 40, 2**15)
+    assert few.programs == 40 and few.bound == "memory"
+    moved = few.traffic.read + few.traffic.written
+    assert math.isclose(few.seconds, moved / (COPY_SHARE * H100.bandwidth * 80 / H100.multiprocessors))
+
+
+def test_what_a_walk_computes_again_counts_again() -> None:
+    held, walked = (cards_of(lambda x: tn.softmax(x, -1), 64, n)[0] for n in (8192, 65536))
+    assert walked.traffic.read_again and not held.traffic.read_again
+    assert walked.operations / 65536 > 1.3 * held.operations / 8192
+
+
+@pytest.mark.parametrize("name", ["exp", "log", "tanh", "erf", "expm1", "log1p", "sin", "div", "sqrt", "floor"])
+def test_operations_of_a_primitive_are_those_of_the_machine_code(name: str) -> None:
+    elements = 8  # of a thread
+    primitive = getattr(P, name)
+    (plain,) = cards_of(lambda x: P.mul(x, 3.0), 2**20)
+    (card,) = cards_of((lambda x: P.div(3.0, x)) if name == "div" else primitive, 2**20)
+    taken = 1 + (sum(card.mix.values()) - sum(plain.mix.values())) / elements
+    assert taken == pytest.approx(INSTRUCTIONS.get(name, 1), rel=0.3, abs=1)
+
+
+# -- what a user sees --------------------------------------------------------------------------------------------------
+
+
+def test_a_model_and_a_step_have_cards() -> None:
+    step = tn.compile_step(digits(), "loss", tn.adam(), device="cpu")
+    cards = step.cards(arch=80, batch=64)
+    assert len(cards) == len(step.plan.kernels) and {c.gpu.arch for c in cards} == {80}
+    text = str(cards)
+    assert text.startswith("training step of digits: ") and "batch = 64" in text
+    for told in ("no spills", "occupancy", "128 bits", "predicted", "multiples of 16", "Predicted times assume"):
+        assert told in text
+    assert len(step.model.cards(arch=80)) == len(step.model.plan.kernels)
+    assert len(step.model.gradient_cards(arch=80)) == len(step.model.gradient_plan.kernels)
+
+
+def test_cards_refuse_what_they_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tn.compile(digits(), device="cpu")
+    with pytest.raises(tn.TritonNotesError, match="no card for sm_75; there are sm_80, sm_90, sm_100"):
+        model.cards(arch=75)
+    with pytest.raises(tn.TritonNotesError, match="has no Dim rows; it has batch"):
+        model.cards(rows=3)
+    monkeypatch.setattr(triton.knobs.runtime, "interpret", True)
+    with pytest.raises(tn.TritonNotesError, match="unset TRITON_INTERPRET"):
+        model.cards()
+
+
+ROW = """
+import tritonnotes as tn
+
+def graph():
+    g = tn.Graph("norm")
+    x = g.input("x", (tn.Dim("batch"), 769))
+    g.output(y=tn.layer_norm(x, name="ln"))
+    return g
+"""
+
+
+def test_the_command_prints_cards_of_both_runs_for_each_architecture(tmp_path: Path, capsys) -> None:
+    (tmp_path / "model.py").write_text(ROW)
+    target = f"{tmp_path}/model.py:graph"
+    assert main(["card", target, "--gradient", "--arch", "sm_80", "--arch", "100", "--batch", "32", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [p["program"] for p in found["programs"]] == ["forward run of norm", "backward run of norm"]
+    forward = found["programs"][0]
+    assert [k["arch"] for k in forward["kernels"]] == [80, 100] and forward["sizes"] == {"batch": 32}
+    assert set(forward["gpus"]) == {"sm_80", "sm_100"}
+    (read,) = [a for a in forward["kernels"][0]["accesses"] if a["argument"] == "x"]
+    assert read["why_narrow"] == "row length 769 is not divisible by 4"
+    assert main(["card", target]) == 0
+    text = capsys.readouterr().out
+    assert "load of x: " in text and "(row length 769 is not divisible by 4)" in text and "H100" in text
+
+
+def test_the_command_refuses_another_architecture(capsys) -> None:
+    assert main(["card", "model.py:graph", "--arch", "sm_75"]) == 2
+    assert "none of sm_80, sm_90, sm_100" in capsys.readouterr().err

@@ -1,0 +1,170 @@
+"""`tritonnotes card`, `model.cards()` and `step.cards()`: kernel cards as text for people and as data for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import triton
+
+from .codegen.ahead import WIDEST
+from .codegen.cards import ASSUMPTIONS, KernelCard, make_cards
+from .codegen.gpus import GPUS, Gpu
+from .codegen.program import Program, make_program
+from .codegen.traffic import NOMINAL, Sizes
+from .ir.errors import DeclarationError, KernelError
+from .ir.graph import Graph
+from .ir.joint import cotangent_name, gradient_graph
+from .ir.split import split_gradient
+from .ir.types import Dim
+
+
+@dataclass(frozen=True)
+class Cards:
+    """The cards of one program, of its generated kernels in launch order, for one GPU after another. `title` says which
+    program, `sizes` what its `Dim`s were, `library` how many launches are library calls, which have no card."""
+
+    title: str
+    sizes: Mapping[str, int]
+    library: int
+    cards: tuple[KernelCard, ...]
+
+    def __iter__(self) -> Iterator[KernelCard]:
+        return iter(self.cards)
+
+    def __len__(self) -> int:
+        return len(self.cards)
+
+    def __str__(self) -> str:
+        known = ", ".join(f"{name} = {size}" for name, size in self.sizes.items())
+        calls = f"; {self.library} library calls have no card" if self.library else ""
+        head = f"{self.title}: {_kernels(len({c.name for c in self.cards}))}{f', {known}' if known else ''}{calls}"
+        return "\n\n".join([head, *map(_text, self.cards), "Predicted times assume:\n" + _bullets(ASSUMPTIONS)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON has it; `gpus` says where the figures of each GPU are from."""
+        gpus = {card.gpu.arch: card.gpu for card in self.cards}
+        return {
+            "program": self.title,
+            "sizes": dict(self.sizes),
+            "library_calls": self.library,
+            "gpus": {f"sm_{arch}": _gpu(gpu) for arch, gpu in gpus.items()},
+            "assumptions": list(ASSUMPTIONS),
+            "kernels": [_data(card) for card in self.cards],
+        }
+
+
+def program_cards(
+    program: Program, title: str, *, archs: Iterable[int] = (90,), batch: int = NOMINAL, sizes: Mapping[str, int] = {}
+) -> Cards:
+    """The cards of a program for each of the architectures (80, 90, 100), with `Dim`s of these `sizes`, and `batch` for
+    those that it does not name. Raises `KernelError` for another architecture, where Triton is told to interpret, and
+    where compilation fails; `DeclarationError` for a `Dim` that the graph does not have."""
+    if triton.knobs.runtime.interpret:
+        raise KernelError("Triton is told to interpret kernels, not to compile them; unset TRITON_INTERPRET")
+    for arch in (archs := tuple(archs)):
+        if arch not in GPUS:
+            raise KernelError(f"no card for sm_{arch}; there are {', '.join(f'sm_{known}' for known in GPUS)}")
+    dims = sorted({s.name for v in program.graph.values for s in v.shape if isinstance(s, Dim)})
+    strangers = sorted(set(sizes) - set(dims))
+    if strangers:
+        raise DeclarationError(f"{title} has no Dim {', '.join(strangers)}; it has {', '.join(dims) or 'none'}")
+    given = Sizes(batch, sizes)
+    made = {arch: make_cards(program, arch, given) for arch in archs}
+    library = len(program.plan.launches) - len(program.plan.kernels)
+    return Cards(title, {name: given[name] for name in dims}, library, tuple(c for a in archs for c in made[a]))
+
+
+def gradient_programs(graph: Graph) -> tuple[Program, Program]:
+    """The forward and the backward program that autograd runs where every float parameter and input wants a gradient.
+    Raises `DeclarationError` where nothing does."""
+    wanted = [v.name for v in graph.leaves("input", "parameter") if v.dtype.is_float]
+    floats = [n for n, v in graph.outputs.items() if v.dtype.is_float]
+    if not wanted or not floats:
+        raise DeclarationError(f"graph {graph.name!r} has no gradient: no float output, or no float input or parameter")
+    split = split_gradient(gradient_graph(graph, wanted), list(graph.outputs), [cotangent_name(n) for n in floats])
+    return make_program(split.forward, declared=graph), make_program(split.backward, declared=graph)
+
+
+def _text(card: KernelCard) -> str:
+    tile = (
+        f"{card.rows} rows of {card.block}" if card.rows else f"{card.block} elements" if card.block else "one number"
+    )
+    spills = f"spills {card.spilled_bytes} bytes a thread" if card.spilled_bytes else "no spills"
+    moved, again = card.traffic.read + card.traffic.written, card.traffic.read_again
+    sizes = [name for name in card.aligned if not name.endswith("_ptr")]
+    lines = [
+        f"{card.name}: {card.kind}, on {card.gpu.name} (sm_{card.gpu.arch})",
+        f"  tile       {tile}, {card.num_warps} warps, {card.programs:,} programs",
+        f"  registers  {card.registers} a thread, {spills}; {card.shared_bytes:,} bytes of shared memory",
+        f"  occupancy  {card.occupancy}",
+        *(f"  {'accesses' if not i else '':9}  {access}" for i, access in enumerate(card.accesses)),
+        f"  mix        {', '.join(f'{count} {kind}' for kind, count in card.mix.items())}",
+        f"  moves      {moved:,} bytes{f' and {again:,} again from the cache' if again else ''}; {card.operations:,} "
+        f"operations, {card.intensity:.2f} a byte",
+        f"  predicted  {card.seconds * 1e6:,.1f} µs, bound by {card.bound}",
+        f"  aligned    all pointers{''.join(f', {name}' for name in sizes)}: multiples of {WIDEST}",
+    ]
+    return "\n".join(lines)
+
+
+def _data(card: KernelCard) -> dict[str, Any]:
+    return {
+        "name": card.name,
+        "kind": card.kind,
+        "arch": card.gpu.arch,
+        "rows": card.rows,
+        "block": card.block,
+        "programs": card.programs,
+        "num_warps": card.num_warps,
+        "registers": card.registers,
+        "spilled_bytes": card.spilled_bytes,
+        "shared_bytes": card.shared_bytes,
+        "occupancy": {
+            "share": card.occupancy.share,
+            "programs": card.occupancy.programs,
+            "warps": card.occupancy.warps,
+            "limiter": card.occupancy.limiter,
+        },
+        "accesses": [
+            {
+                "argument": access.argument,
+                "kind": "store" if access.is_store else "load",
+                "widths": {str(bits): count for bits, count in access.widths.items()},
+                "why_narrow": access.reason or None,
+            }
+            for access in card.accesses
+        ],
+        "mix": dict(card.mix),
+        "bytes_read": card.traffic.read,
+        "bytes_written": card.traffic.written,
+        "bytes_read_again": card.traffic.read_again,
+        "operations": card.operations,
+        "operations_per_byte": card.intensity,
+        "predicted_seconds": card.seconds,
+        "bound": card.bound,
+        "divisible_by_16": list(card.aligned),
+    }
+
+
+def _gpu(gpu: Gpu) -> dict[str, Any]:
+    return {
+        "name": gpu.name,
+        "multiprocessors": gpu.multiprocessors,
+        "bytes_per_second": gpu.bandwidth,
+        "instructions_per_second": gpu.instructions,
+        "warps": gpu.warps,
+        "programs": gpu.programs,
+        "registers": gpu.registers,
+        "shared_bytes": gpu.shared_bytes,
+        "sources": dict(gpu.sources),
+    }
+
+
+def _kernels(count: int) -> str:
+    return "1 kernel" if count == 1 else f"{count} kernels"
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"  - {line}" for line in lines)
