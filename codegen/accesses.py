@@ -30,6 +30,16 @@ _GENERATED = re.compile(r"\b[0-9a-f]{64}\.py$")
 """A file of the kernel cache. It may be another module's, in which the same kernel stands on the same lines: Triton
 compiles that once."""
 
+_FUNCTION = re.compile(r"def (\w+)\(")
+
+_INSIDE = (
+    ("arrives_last", "one count of programs"),
+    ("add_up_group", "partial sums, few for each thread of one program"),
+    ("finish_", "partial sums, few for each thread of one program"),
+    ("own_", "taken by each program for itself, from the cache"),
+)
+"""Why accesses are narrow in functions that a kernel calls, by the beginning of a function's name."""
+
 _CALL = re.compile(r"tl\.(load|store)\((\w+)")
 
 
@@ -62,28 +72,47 @@ def accesses(
     machine code with lines, `sizes` those of the `Dim`s that it was compiled for."""
     lines = source.splitlines()
     index = Indexing(kernel)
-    found: dict[tuple[bool, str, int], Counter[int]] = {}
-    first: dict[tuple[bool, str, int], int] = {}
+    functions = _functions(lines)
+    found: dict[tuple[bool, str, int, str], Counter[int]] = {}
+    first: dict[tuple[bool, str, int, str], int] = {}
     for each in code:
         if each.name not in (*LOADS, *STORES):
             continue
         is_store = each.name in STORES
-        line = lines[each.line - 1] if _GENERATED.search(each.file) and each.line <= len(lines) else ""
+        is_known = _GENERATED.search(each.file) and each.line <= len(lines)
+        line = lines[each.line - 1] if is_known else ""
         pointer = _pointer(line, is_store)
-        key = (is_store, pointer, _step(kernel, index, pointer, is_store, line))
+        called = functions[each.line - 1] if is_known and functions[each.line - 1] != kernel.name else ""
+        key = (is_store, pointer, -1 if called else _step(kernel, index, pointer, is_store, line), called)
         found.setdefault(key, Counter())[each.bits] += 1
         first[key] = min(first.get(key, each.line), each.line)
     made = []
     for key in sorted(found, key=lambda k: (k[0], first[k])):
-        is_store, pointer, place = key
+        is_store, pointer, place, called = key
         step = kernel.steps[place] if place >= 0 else None
         narrow = min(found[key]) < WIDE
-        reason = _reason(_Lanes(kernel, step, spelled, sizes)) if narrow and step else UNEXPLAINED if narrow else ""
+        reason = ""
+        if narrow:
+            reason = _reason(_Lanes(kernel, step, spelled, sizes)) if step else _reason_inside(called)
         flat = not kernel.layout.cols and not kernel.layout.combines
         whole = step is not None and (step.form == TILE or (step.form == ROW and flat))
         name = pointer.removesuffix("_ptr") or "what no line names"
         made.append(Access(name, is_store, dict(sorted(found[key].items())), reason, whole))
     return tuple(made)
+
+
+def _functions(lines: Sequence[str]) -> list[str]:
+    """The function that each line stands in."""
+    name, found = "", []
+    for line in lines:
+        begins = _FUNCTION.match(line)
+        name = begins[1] if begins else name
+        found.append(name)
+    return found
+
+
+def _reason_inside(called: str) -> str:
+    return next((why for beginning, why in _INSIDE if called.startswith(beginning)), UNEXPLAINED)
 
 
 def _pointer(line: str, is_store: bool) -> str:

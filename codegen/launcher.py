@@ -84,14 +84,15 @@ class Launcher:
         """Warps of a program: 4, 8 from rows of 2048 on, 16 from 16384. A walk along three operands or more at once
         takes 8, so that ptxas, which is after more programs at a time, does not spill; so does a program that reads two
         operands or more along rows by a quotient or remainder: their elements have addresses of their own, which take
-        registers too."""
+        registers too; and one that carries sums of many columns and may finish them."""
         if not self.layout.cols:
             return 4
         if self.layout.loops_cols:
             loads = sum(s.op == "load" and s.form in (TILE, COL) for s in self.kernel.steps)
             return 8 if loads > 2 or self._scattered() > 1 else 4
         warps = 4 if self.layout.block < 2048 else 8 if self.layout.block < 16384 else 16
-        return 2 * warps if warps == 4 and self._scattered() > 1 else warps
+        finishes = any(last.kernel.layout.rows for last in self.kernel.lasts)
+        return 2 * warps if warps == 4 and (finishes or self._scattered() > 1) else warps
 
     def _scattered(self) -> int:
         """The loads of whole tiles whose neighbours along a row are not neighbours in memory."""

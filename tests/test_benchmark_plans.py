@@ -23,11 +23,11 @@ def plans() -> ModuleType:
 
 
 MOST = {
-    "step": (18, 4.40e6),
-    "ln_gelu": (3, 84.0e6),
-    "cross_entropy": (3, 1573.2e6),
+    "step": (15, 4.40e6),
+    "ln_gelu": (2, 84.0e6),
+    "cross_entropy": (1, 1573.0e6),
     "batch_norm": (3, 45.0e6),
-    "softmax": (3, 134.4e6),
+    "softmax": (2, 134.4e6),
     "swiglu": (2, 1442.9e6),
     "adam": (1, 11.0e6),
 }

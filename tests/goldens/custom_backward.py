@@ -134,12 +134,12 @@ def add_square_forward_backward(
 def run_add_square_forward_backward(
     x, bias, gradient_y, d_add, d_bias_total, d_bias_partial, arrivals, batch, programs, ROWS=32,
 ):
-    """32 rows of 32 a program: 1,024 elements keep 4 warps busy without spilling. A fixed number of programs walks
+    """32 rows of 32 a program: 1,024 elements keep 8 warps busy without spilling. A fixed number of programs walks
     over all rows, so few partial sums are left to add up. The last one to arrive does that, which saves a launch."""
     grid = (programs,)
     launch(
         add_square_forward_backward, grid, x, bias, gradient_y, d_add, d_bias_total, d_bias_partial, arrivals,
-        batch, programs, COLS=32, ROWS=ROWS, BLOCK=32, num_warps=4,
+        batch, programs, COLS=32, ROWS=ROWS, BLOCK=32, num_warps=8,
     )
 
 
