@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from . import checkpoint
 from .cards import Cards, program_cards
 from .codegen.explain import explain_plan
 from .codegen.plan import FusionPlan
@@ -166,6 +168,28 @@ class TrainingStep:
         self.numbers = dict(state["numbers"])
         self.seed = state["seed"]
         self.hyperparameters = dict(state["hyperparameters"])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all of `state_dict()` to a safetensors file, whole or not at all."""
+        state = self.state_dict()
+        checkpoint.save(path, _flat(state), {n: state[n] for n in _NUMBERS})
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Continue bit for bit from what `save` wrote. Raises `FeedError` for what does not fit, before anything is
+        changed."""
+        tensors, numbers = checkpoint.load(path, _flat({"model": self.model.state_dict(), "slots": self.slots}))
+        if not isinstance(numbers, dict) or set(numbers) != set(_NUMBERS):
+            raise FeedError(f"load {path}: its numbers are {_keys(numbers)}, wanted {sorted(_NUMBERS)}")
+        held = {what: {n[len(what) + 1 :]: t for n, t in tensors.items() if n.startswith(f"{what}/")} for what in _HELD}
+        self.load_state_dict({**held, **numbers})
+
+
+_HELD = ("model", "slots")
+_NUMBERS = ("steps", "numbers", "seed", "hyperparameters")
+
+
+def _flat(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {f"{what}/{name}": tensor for what in _HELD for name, tensor in state[what].items()}
 
 
 def joint_scalars(joint: Graph) -> list[str]:
