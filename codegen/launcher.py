@@ -85,6 +85,8 @@ class Launcher:
         takes 8, so that ptxas, which is after more programs at a time, does not spill; so does a program that reads two
         operands or more along rows by a quotient or remainder: their elements have addresses of their own, which take
         registers too; and one that carries sums of many columns and may finish them."""
+        if self.layout.choice is not None:
+            return self.layout.choice.num_warps
         if not self.layout.cols:
             return 4
         if self.layout.loops_cols:
@@ -129,6 +131,8 @@ class Launcher:
     def _reason(self) -> str:
         layout, constexprs = self.layout, self.constexprs()
         warps = self.num_warps()
+        if layout.choice is not None and layout.choice.reason:
+            return layout.choice.reason
         if layout.combines:
             return (
                 "Finishes sums: few numbers, so small tiles spread them over programs."

@@ -29,6 +29,15 @@ LAST_BLOCK = 128
 
 
 @dataclass(frozen=True)
+class Choice:
+    """Rows (or elements, of a flat kernel) and warps of a program, in the place of what rules say, and the reason."""
+
+    rows: int
+    num_warps: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
 class Layout:
     """The two axes groups of a kernel and how they are cut.
 
@@ -54,6 +63,7 @@ class Layout:
     masks_rows: bool
     tile: int
     inside: str = ""
+    choice: Choice | None = None
 
     @property
     def is_flat(self) -> bool:
@@ -76,6 +86,8 @@ class Layout:
     @property
     def row_block(self) -> int:
         """Rows that a program holds at once on a GPU: a tile's worth, and a divisor where masks are saved."""
+        if self.choice is not None:
+            return self.choice.rows
         size = self.tile if not self.cols else max(1, self.tile // self.block)
         return min(size, self.exact_rows) if self.rows and not self.masks_rows else size
 

@@ -11,7 +11,7 @@ from .cards import Cards, program_cards
 from .codegen.explain import explain_plan
 from .codegen.plan import FusionPlan
 from .codegen.program import Program, make_program
-from .codegen.traffic import NOMINAL
+from .codegen.traffic import NOMINAL, Sizes
 from .codegen.wishes import Fusion, as_fusion
 from .feeds import bind_feeds, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .ir.decompose import decompose
@@ -26,6 +26,7 @@ from .ir.verify import verify
 from .runtime import Runner, pick_device
 from .seeds import fresh_seed
 from .state import initial_state
+from .tuning import tuned
 
 
 class Model(torch.nn.Module):
@@ -130,6 +131,12 @@ class Model(torch.nn.Module):
     def explain(self) -> str:
         """The fusion plan and its reasons, in a screenful or two."""
         return explain_plan(self.plan)
+
+    def tune(self, batch: int = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
+        """Time other tiles and warps of the forward run on the GPU at a batch size, and take what is faster; `Dim`s not
+        named in `sizes` are `batch`. Raises `DeclarationError` without a GPU."""
+        program = tuned(self.program, self.device, Sizes(batch, sizes), progress=progress)
+        self._form.runner = Runner(program, self.device)
 
     def cards(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Cards:
         """What each kernel of the forward run costs on the GPU of sm_`arch` (80, 90 or 100), which need not be there:

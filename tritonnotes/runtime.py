@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,9 @@ CPU_TILE = 2**16
 
 KEPT_SIZES = 8
 """How many sets of sizes keep their buffers, so that a ragged last batch does not evict the others."""
+
+Launch = Callable[..., None]
+"""`launch(kernel, grid, *arguments, **options)` of a generated module."""
 
 _interpreting = threading.RLock()
 
@@ -53,6 +56,8 @@ class Runner:
         self._kernels = {k.name: k for k in program.kernels}
         self._most_programs = programs or _default_programs(device)
         self._buffers: OrderedDict[tuple[tuple[str, int], ...], dict[str, Tensor]] = OrderedDict()
+        self.around: Callable[[Launch], Launch] = lambda launch: launch
+        """What each launch goes through, as it does to be timed."""
 
     def run(
         self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int], scalars: Mapping[str, float] | None = None
@@ -75,16 +80,18 @@ class Runner:
     ) -> dict[str, Tensor]:
         tensors = {**self._temporaries(sizes, programs), **leaves, **self._outputs(sizes)}
         run = self.module.run
-        if self.device.type == "cpu":
-            with _interpreting:
-                self.module.launch, native = self._interpreted_launch(sizes, programs, tensors), self.module.launch
-                try:
+        native = self.module.launch
+        try:
+            if self.device.type == "cpu":
+                with _interpreting:
+                    self.module.launch = self.around(self._interpreted_launch(sizes, programs, tensors))
                     run(tensors, **sizes, **(scalars or {}), programs=programs)
-                finally:
-                    self.module.launch = native
-        else:
-            with torch.cuda.device(self.device):
-                run(tensors, **sizes, **(scalars or {}), programs=programs)
+            else:
+                with torch.cuda.device(self.device):
+                    self.module.launch = self.around(native)
+                    run(tensors, **sizes, **(scalars or {}), programs=programs)
+        finally:
+            self.module.launch = native
         result = {}
         for name, (buffer, shape) in self.program.outputs.items():
             tensor = tensors[buffer].reshape([_size(s, sizes) for s in shape])

@@ -14,7 +14,7 @@ from .cards import Cards, program_cards
 from .codegen.explain import explain_plan
 from .codegen.plan import FusionPlan
 from .codegen.program import Program, make_program
-from .codegen.traffic import NOMINAL
+from .codegen.traffic import NOMINAL, Sizes
 from .codegen.wishes import Fusion, as_fusion
 from .feeds import bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .ir.errors import DeclarationError, FeedError
@@ -28,6 +28,7 @@ from .model import Model, seed_names
 from .references import torch_dtype
 from .runtime import Runner
 from .seeds import step_seed
+from .tuning import tuned
 
 
 class TrainingStep:
@@ -124,6 +125,13 @@ class TrainingStep:
     def explain(self) -> str:
         """The fusion plan of the step and its reasons."""
         return explain_plan(self.plan)
+
+    def tune(self, batch: int = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
+        """Time other tiles and warps on the GPU at a batch size, and take what is faster (`tritonnotes.tuning`); `Dim`s
+        not named in `sizes` are `batch`. Sums may be taken in another order then. Raises `DeclarationError` without a
+        GPU."""
+        self.program = tuned(self.program, self.device, Sizes(batch, sizes), progress=progress)
+        self._runner = Runner(self.program, self.device)
 
     def cards(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Cards:
         """What each kernel of the step costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.cards` has it."""
