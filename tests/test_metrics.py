@@ -446,8 +446,8 @@ def test_further_read_of_the_logits_would_be_noticed() -> None:
     t = graph.input("t", (BATCH,), "int64")
     sum_exp = tn.sum(tn.exp(logits - tn.max(logits, 0)), 0)
     graph.output(loss=tn.cross_entropy(logits, t), down=logits / sum_exp)
-    # The gradient reads the logits a second time; the sum down the rows is known only after that.
-    assert readers(make_plan(joint_graph(graph, "loss", tn.sgd(lr=0.1)))) == readers(plan_of({})) + 1
+    # One kernel has the largest of each column, another their sum, a third what is divided by it.
+    assert readers(make_plan(joint_graph(graph, "loss", tn.sgd(lr=0.1)))) == 3 > readers(plan_of({})) == 1
 
 
 def test_names_of_metrics_reach_the_kernel() -> None:
