@@ -58,6 +58,7 @@ def _compiled(
         signature=kernel.signature,
         constexprs=kernel.constexprs,
         num_warps=kernel.num_warps,
+        maxnreg=kernel.maxnreg,
         divisible=list(divisible),
         arch=arch,
         triton=triton_version(),
@@ -70,6 +71,7 @@ def _compiled(
             kernel.constexprs,
             arch=arch,
             num_warps=kernel.num_warps,
+            maxnreg=kernel.maxnreg,
             divisible_by_16=divisible,
         )
         return _packed(card)

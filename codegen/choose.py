@@ -15,6 +15,7 @@ from .cost import cost_of, refusal_of
 from .forms import Forms, combinations, other_forms
 from .fusion import Legality
 from .greedy import fuse_greedily
+from .group_updates import launched_cost
 from .own import own_sums
 from .recompute import recompute
 from .search import BUDGET, Found, Search
@@ -57,6 +58,13 @@ class Choice:
             return sys.maxsize
         return cost_of(self.units, self.legality, self.partition).total
 
+    @cached_property
+    def launched_cost(self) -> int:
+        """The cost once last programs finish what they can and updates are joined."""
+        if self.cost == sys.maxsize:
+            return self.cost
+        return launched_cost(self.units, self.legality, self.partition).total
+
 
 def choose(graph: Graph, fusion: Fusion) -> Choice:
     """The partition of a graph's units that its user asks for. Raises `PlanError` for wishes that cannot be had."""
@@ -65,7 +73,10 @@ def choose(graph: Graph, fusion: Fusion) -> Choice:
     if own and (other := first_choice(graph, {}, fusion, own, found)).cost < found.cost:
         found = other
     if fusion.mode == "optimal":
-        found = _optimal(graph, found, fusion)
+        greedy, found = found, _optimal(graph, found, fusion)
+        # The search does not know what last programs and joined updates save; for a greedy plan that may be more.
+        if found.partition is not greedy.partition and greedy.launched_cost < found.launched_cost:
+            found = replace(greedy, how=NOT_PROVED)
     refusal = refusal_of(found.legality, found.partition)
     if refusal is not None:
         raise PlanError(f"fuse: cannot be had, by the rule {refusal.rule!r}: {refusal.reason}")

@@ -106,6 +106,7 @@ def compile_kernel(
     arch: int,
     num_warps: int = 4,
     num_stages: int = 3,
+    maxnreg: int | None = None,
     divisible_by_16: Collection[str] = (),
     enable_fp_fusion: bool = True,
 ) -> CompiledCard:
@@ -129,7 +130,13 @@ def compile_kernel(
     places = {name: index for index, name in enumerate(kernel.arg_names)}
     attributes = {(places[name],): [["tt.divisibility", 16]] for name in divisible_by_16}
     source = ASTSource(fn=kernel, signature=types, constexprs=values, attrs=attributes)
-    options = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": enable_fp_fusion}
+    options: dict[str, object] = {
+        "num_warps": num_warps,
+        "num_stages": num_stages,
+        "enable_fp_fusion": enable_fp_fusion,
+    }
+    if maxnreg is not None:
+        options["maxnreg"] = maxnreg
     try:
         compiled: Any = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     except Exception as error:

@@ -44,6 +44,7 @@ class Launcher:
             *names,
             *(f"{n}={n if n in tuned else v}" for n, v in constexprs.items()),
             f"num_warps={self.num_warps()}",
+            *([f"maxnreg={most}"] if (most := self.most_registers()) else []),
         ]
         lines = [*call_lines(f"def run_{self.kernel.name}(", taken, "):"), f'{INDENT}"""{wrapped(self._reason())}"""']
         lines.append(f"{INDENT}grid = {self._grid()}")
@@ -67,7 +68,7 @@ class Launcher:
         if layout.cols and length is not None and "COLS" in self.used:
             made["COLS"] = length
         if layout.inside == "own":
-            return {"BLOCK": OWN_BLOCK}
+            return {"BLOCK": OWN_BLOCK if layout.masks_rows else min(OWN_BLOCK, layout.exact_rows)}
         if layout.inside == "last":
             return {"PROGRAMS": 32, **({"BLOCK": layout.last_block} if layout.rows else {})}
         if layout.combines:
@@ -95,6 +96,14 @@ class Launcher:
         warps = 4 if self.layout.block < 2048 else 8 if self.layout.block < 16384 else 16
         finishes = any(last.kernel.layout.rows for last in self.kernel.lasts)
         return 2 * warps if warps == 4 and (finishes or self._scattered() > 1) else warps
+
+    def most_registers(self) -> int | None:
+        """Registers that a thread may have, where that must be said. What a last program does is little and rare, but
+        ptxas makes room for it in all: left to itself it spills a register or two to fit more programs. With this many
+        16 warps share a multiprocessor, 12 where programs have 4."""
+        if not self.kernel.lasts or self.layout.block > 4096:
+            return None
+        return 168 if self.num_warps() <= 4 else 128
 
     def _scattered(self) -> int:
         """The loads of whole tiles whose neighbours along a row are not neighbours in memory."""

@@ -40,6 +40,8 @@ def _is_small(units: Units, total: Value) -> bool:
     members, leaves = cone_of(total)
     if not leaves or len(members) > MOST_MEMBERS or any(leaf.op.name != "input" for leaf in leaves):
         return False
+    if any(leaf.name in units.graph.updates for leaf in leaves):
+        return False  # a program that comes late would read what others left
     if any(m.op.kind not in ("elementwise", "cast") and not is_view(m) for m in members):
         return False
     walked = units.axes.of(total.inputs[0])

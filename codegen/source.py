@@ -23,8 +23,9 @@ class KernelSource:
     """The text of one kernel and its launcher, the helpers that it calls, and what compiling it ahead of time needs.
 
     `owns` are the functions of sums that each program takes for itself, by name: other kernels may call the same.
-    `signature` gives a Triton type for each runtime argument, `constexprs` the compile-time ones (with the GPU's tile).
-    `sizes` are the shapes whose elements an int argument counts, for those that count some.
+    `signature` gives a Triton type for each runtime argument, `constexprs` the compile-time ones (with the GPU's tile),
+    `maxnreg` how many registers a thread may have, where ptxas is told. `sizes` are the shapes whose elements an int
+    argument counts, for those that count some.
     """
 
     name: str
@@ -35,6 +36,7 @@ class KernelSource:
     constexprs: dict[str, int]
     num_warps: int
     sizes: dict[str, Shape] = field(default_factory=dict)
+    maxnreg: int | None = None
     owns: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -77,6 +79,7 @@ class _Writer:
             launcher.constexprs(),
             launcher.num_warps(),
             launcher.sizes(),
+            launcher.most_registers(),
             self.owns,
         )
 

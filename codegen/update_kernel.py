@@ -144,7 +144,7 @@ def _lowered(optimizer: Optimizer, kind: Kind, extras: Extras) -> LoweredKind:
     kept = dict(graph.outputs)
     graph.outputs.clear()  # numbers, which no kernel writes
     program = make_program(graph)
-    if len(program.plan.launches) != 1:
+    if len(program.plan.launches) != 1 or program.plan.units.own:
         launches = ", ".join(k.name for k in program.plan.launches)
         raise PlanError(
             f"update rule {optimizer.rule.name}: its formula becomes several launches ({launches}); a rule that runs "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 import torch
 from compiled import Judged
@@ -29,7 +31,7 @@ def test_units_are_eagers_error_and_at_least_half_a_unit_in_the_last_place() -> 
 
 
 def printed(name: str) -> str:
-    console = Console(width=180, record=True, quiet=True)
+    console = Console(width=180, record=True, file=io.StringIO())
     report([name], False, console)
     return console.export_text()
 

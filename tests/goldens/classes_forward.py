@@ -160,6 +160,7 @@ def run_loss_accuracy(
     launch(
         loss_accuracy, grid, logits, y, row_max, sum_exp, count_total, loss, accuracy, total_partial,
         count_partial, right_partial, arrivals, batch, programs, COLS=10, ROWS=ROWS, BLOCK=16, num_warps=4,
+        maxnreg=168,
     )
 
 

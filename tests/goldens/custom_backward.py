@@ -139,7 +139,7 @@ def run_add_square_forward_backward(
     grid = (programs,)
     launch(
         add_square_forward_backward, grid, x, bias, gradient_y, d_add, d_bias_total, d_bias_partial, arrivals,
-        batch, programs, COLS=32, ROWS=ROWS, BLOCK=32, num_warps=8,
+        batch, programs, COLS=32, ROWS=ROWS, BLOCK=32, num_warps=8, maxnreg=128,
     )
 
 

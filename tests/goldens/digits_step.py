@@ -545,7 +545,7 @@ def run_fc3_loss_accuracy_forward_backward(
         fc3_loss_accuracy_forward_backward, grid, product, y, fc3_bias, fc3_bias_exp_avg, fc3_bias_exp_avg_sq,
         fc3, d_fc3, loss, accuracy, total_partial, right_partial, d_fc3_bias_partial, arrivals, batch,
         one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, programs, COLS=10, ROWS=ROWS,
-        BLOCK=16, num_warps=8,
+        BLOCK=16, num_warps=8, maxnreg=128,
     )
 
 
@@ -746,7 +746,7 @@ def run_tanh_ln2_fc2_backward(
         fc2_bias_exp_avg_sq, ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_bias_exp_avg, ln2_bias_exp_avg_sq,
         d_x, d_ln2_weight_partial, d_ln2_bias_partial, d_fc2_bias_partial, arrivals, batch, one_minus_beta1,
         beta2, one_minus_beta2, step_size, root_correction, eps, programs, COLS=128, ROWS=ROWS, BLOCK=128,
-        num_warps=8,
+        num_warps=8, maxnreg=128,
     )
 
 
@@ -949,7 +949,7 @@ def run_relu_ln1_fc1_backward(
         fc1_bias_exp_avg, fc1_bias_exp_avg_sq, ln1_weight_exp_avg, ln1_weight_exp_avg_sq, ln1_bias_exp_avg,
         ln1_bias_exp_avg_sq, d_x, d_ln1_weight_partial, d_ln1_bias_partial, d_fc1_bias_partial, arrivals, batch,
         one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, programs, COLS=128, ROWS=ROWS,
-        BLOCK=128, num_warps=8,
+        BLOCK=128, num_warps=8, maxnreg=128,
     )
 
 

@@ -173,7 +173,7 @@ def run_ln_gelu_d_x_forward_backward(
     launch(
         ln_gelu_d_x_forward_backward, grid, x, saved_ln_mean, saved_ln_rstd, ln_weight, ln_bias, gradient_y, d_x,
         d_ln_weight_total, d_ln_bias_total, d_ln_weight_partial, d_ln_bias_partial, arrivals, batch, programs,
-        COLS=100, ROWS=ROWS, BLOCK=128, num_warps=8,
+        COLS=100, ROWS=ROWS, BLOCK=128, num_warps=8, maxnreg=128,
     )
 
 
