@@ -15,7 +15,7 @@ from .cost import cost_of, refusal_of
 from .forms import Forms, combinations, other_forms
 from .fusion import Legality
 from .greedy import fuse_greedily
-from .group_updates import launched_cost
+from .launched import launched_cost
 from .own import own_sums
 from .recompute import recompute
 from .search import BUDGET, Found, Search

@@ -16,10 +16,9 @@ from tritonnotes.ir.types import element_count
 
 from .axes import Axes, base_of, is_free, is_host, known_product
 from .clusters import Partition, waits
-from .cost import Cost, MemoryPlan, cost_of, memory_plan
-from .finishing import finish_inside
+from .cost import MemoryPlan, memory_plan
 from .fusion import Legality
-from .traffic import LAUNCH_BYTES, NOMINAL_SIZES, launch_traffic
+from .traffic import NOMINAL_SIZES
 from .units import Unit, Units, is_elementwise, memory_of
 
 if TYPE_CHECKING:
@@ -121,27 +120,6 @@ def join_updates(
         made[max(made.index(k) for k in members)] = joined
         made = [k for k in made if k not in members]
     return tuple(made)
-
-
-def launched_cost(units: Units, legality: Legality, partition: Partition) -> Cost:
-    """The cost of a partition whose kernels are legal, with updates joined and sums finished by last programs."""
-    partition, inside = finish_inside(units, legality, partition)
-    cost = cost_of(units, legality, partition)
-    memory = memory_plan(units, legality, partition)
-    launches: dict[Members, list[Members]] = {}
-    for kernel, host in inside.items():
-        launches.setdefault(host, [host]).append(kernel)
-    together = [(kernels, 0) for kernels in launches.values()]
-    if units.graph.updates:
-        for group in update_groups(units, legality, partition, memory):
-            together.append(([k for alike in group for k in alike.kernels], table_bytes(group)))
-    for kernels, table in together:
-        # What is read again on a walk along a row is read again for the last program too.
-        is_walked = memory.walks[kernels[0]] is not None
-        apart = sum(_bytes(memory, [k]) for k in kernels)
-        gained, more = len(kernels) - 1, 0 if is_walked else _bytes(memory, kernels) + table - apart
-        cost = Cost(cost.total - gained * LAUNCH_BYTES + more, cost.launches - gained, cost.bytes + more)
-    return cost
 
 
 def update_groups(
@@ -287,14 +265,6 @@ def _may_join(legality: Legality, group: Mapping[Form, list[_Update]], update: _
     apart = {other for unit in update.kernel for other in legality.apart.get(unit, ())}
     members = [u for some in group.values() for u in some]
     return len(members) < MOST_SEGMENTS and not any(apart & other.kernel for other in members)
-
-
-def _bytes(memory: MemoryPlan, kernels: list[Members]) -> int:
-    """What one launch of these kernels moves."""
-    units = [u for k in kernels for u in k]
-    loads = dict.fromkeys(v for k in kernels for v in memory.loads[k])
-    stores = [v for k in kernels for v in memory.stores[k]]
-    return launch_traffic(units, loads, stores, memory.storage, NOMINAL_SIZES, 0, {}).total
 
 
 def _group_name(members: Iterable[KernelPlan], taken: set[str]) -> str:

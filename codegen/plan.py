@@ -109,7 +109,7 @@ class FusionPlan:
     partition: Partition
     fusion: str
     joins: bool = False
-    """Whether updates that nothing waits for share a launch."""
+    """Whether last programs finish sums, and updates that nothing waits for share a launch."""
 
     @property
     def kernels(self) -> tuple[KernelPlan, ...]:

@@ -235,7 +235,7 @@ class _Writer:
             if heading and heading != shown:
                 lines += ["", *heading.splitlines()]
                 shown = heading
-            lines.append(self._statement(step))
+            lines += self._statement(step).splitlines()
         stores = self._store_lines([s for s in steps if s.op == "store"])
         return [*lines, "", *stores] if stores else lines
 
@@ -259,7 +259,7 @@ class _Writer:
             return self._gather_line(step)
         if step.op == "own":
             (part,) = (p for p in self.kernel.owns if p.kernel.name == step.attrs["function"])
-            return f"{step.name} = {''.join(self._call(part))}"
+            return "\n".join(self._call(part, f"{step.name} = "))
         if step.op == "repeat":
             return f"{step.name} = {self._text(step.args[0])[0]} + tl.zeros({self._tile_shape(step.form)}, {_tl(step)})"
         return f"{step.name} = {self._expression(step)[0]}"
@@ -440,11 +440,11 @@ class _Writer:
                 )
         return lines
 
-    def _call(self, part: Inside) -> list[str]:
-        """The call of a function that another kernel became."""
+    def _call(self, part: Inside, target: str = "") -> list[str]:
+        """The call of a function that another kernel became, and what its result is given to."""
         launcher = Launcher(part.kernel, Indexing(part.kernel), {"COLS"})
         numbers = [f"{name}={number}" for name, number in launcher.constexprs().items()]
-        return call_lines(f"{part.kernel.name}(", [*part.arguments, *launcher.bound_arguments(), *numbers], ")")
+        return call_lines(f"{target}{part.kernel.name}(", [*part.arguments, *launcher.bound_arguments(), *numbers], ")")
 
     def _last_lines(self) -> list[str]:
         """What is left to do once every program is done: the last one to arrive does it."""

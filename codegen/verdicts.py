@@ -14,7 +14,7 @@ from .choose import choose, first_choice
 from .clusters import Clusters, Partition, in_order
 from .cost import Cost, cost_of, refusal_of
 from .fusion import Legality, Refusal, Space
-from .group_updates import launched_cost
+from .launched import launched_cost
 from .plan import FusionPlan
 from .traffic import nominal_bytes
 from .units import COMBINE, OWN, PARTIAL, Unit, is_elementwise, is_join, memory_of

@@ -23,7 +23,8 @@ from tritonnotes.codegen import plan as planning
 from tritonnotes.codegen.ahead import compile_program
 from tritonnotes.codegen.explain import explain_plan
 from tritonnotes.codegen.group_kernel import GroupKernel
-from tritonnotes.codegen.group_updates import ALIGNED, KIND, launched_cost
+from tritonnotes.codegen.group_updates import ALIGNED, KIND
+from tritonnotes.codegen.launched import launched_cost
 from tritonnotes.codegen.plan import FusionPlan, KernelPlan, make_plan, verify_plan
 from tritonnotes.codegen.program import Program, make_program
 from tritonnotes.codegen.wishes import as_fusion

@@ -123,6 +123,10 @@ def test_norm_of_nothing_clips_nothing() -> None:
     optimizer.step()
     empty.grad = None
     optimizer.step()
+    beside = torch.ones(3, requires_grad=True)
+    beside.grad = torch.zeros(3)
+    optim.SGD([empty, beside], max_norm=1.0, weight_decay=0.0).step()
+    assert empty.shape == (0,) and torch.equal(beside, torch.ones(3)), "a norm of 0 divides nothing"
 
 
 @every_class

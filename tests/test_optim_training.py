@@ -126,5 +126,7 @@ def test_rules_that_torch_does_not_have_train_as_their_references_do(name: str) 
             p.copy_(new)
 
     assert_same_curve(mine, curve(model, by_reference))
-    for name, p in model.named_parameters():
-        torch.testing.assert_close(step.model.state_dict()[name], p.detach(), rtol=0.05, atol=0.05)
+    # A step by a sign may go the other way where rounding decides: twice the rate.
+    atol = 2 * OWN[name].settings["lr"] if name == "lion" else 1e-5
+    for parameter, p in model.named_parameters():
+        torch.testing.assert_close(step.model.state_dict()[parameter], p.detach(), rtol=1e-4, atol=atol)

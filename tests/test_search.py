@@ -12,12 +12,12 @@ from compiled import digits
 from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
-from tritonnotes.codegen import choose, cost, group_updates, search
+from tritonnotes.codegen import choose, cost, launched, search
 from tritonnotes.codegen.clusters import Partition, in_order
 from tritonnotes.codegen.cost import cost_of
 from tritonnotes.codegen.forms import combinations, other_forms
 from tritonnotes.codegen.fusion import Legality, Rule
-from tritonnotes.codegen.group_updates import launched_cost
+from tritonnotes.codegen.launched import launched_cost
 from tritonnotes.codegen.materialize import materialize
 from tritonnotes.codegen.plan import FusionPlan, make_plan, verify_plan
 from tritonnotes.codegen.units import PARTIAL, Unit, Units, is_elementwise, make_units
@@ -44,7 +44,7 @@ def total(plan: FusionPlan) -> int:
     return cost_of(plan.units, plan.legality, plan.partition).total
 
 
-def launched(plan: FusionPlan) -> int:
+def as_launched(plan: FusionPlan) -> int:
     """The cost with what last programs and joined updates save."""
     return launched_cost(plan.units, plan.legality, plan.partition).total
 
@@ -150,7 +150,7 @@ def test_no_plan_of_a_small_graph_is_better(monkeypatch: pytest.MonkeyPatch, pri
     """Also where a launch is so cheap that bytes decide."""
     monkeypatch.setattr(search, "LAUNCH_BYTES", price)
     monkeypatch.setattr(cost, "LAUNCH_BYTES", price)
-    monkeypatch.setattr(group_updates, "LAUNCH_BYTES", price)
+    monkeypatch.setattr(launched, "LAUNCH_BYTES", price)
     assert_best(range(60), 15)
 
 
@@ -159,7 +159,7 @@ def test_no_plan_of_a_small_graph_is_better(monkeypatch: pytest.MonkeyPatch, pri
 def test_no_plan_of_many_small_graphs_is_better(monkeypatch: pytest.MonkeyPatch, price: int) -> None:
     monkeypatch.setattr(search, "LAUNCH_BYTES", price)
     monkeypatch.setattr(cost, "LAUNCH_BYTES", price)
-    monkeypatch.setattr(group_updates, "LAUNCH_BYTES", price)
+    monkeypatch.setattr(launched, "LAUNCH_BYTES", price)
     assert_best(range(24, 200), 80)
 
 
@@ -174,7 +174,7 @@ def assert_never_worse(seeds: range) -> None:
             best = make_plan(made)
             verify_plan(best)
             greedy, off = make_plan(made, "greedy"), make_plan(made, "off")
-            assert launched(best) <= launched(greedy) <= total(off), f"seed {seed}"
+            assert as_launched(best) <= as_launched(greedy) <= total(off), f"seed {seed}"
 
 
 def test_optimal_is_never_worse_than_greedy_nor_greedy_than_nothing() -> None:
