@@ -9,6 +9,7 @@ from functools import cached_property
 from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Graph, Value
 
+from .absorb import absorb_products
 from .atoms import Group, blocks, chains, make_atoms
 from .clusters import Clusters, Partition, in_order
 from .cost import cost_of, refusal_of
@@ -80,7 +81,7 @@ def choose(graph: Graph, fusion: Fusion) -> Choice:
     refusal = refusal_of(found.legality, found.partition)
     if refusal is not None:
         raise PlanError(f"fuse: cannot be had, by the rule {refusal.rule!r}: {refusal.reason}")
-    return found
+    return found if fusion.mode == "off" else absorb_products(found)
 
 
 def first_choice(

@@ -162,7 +162,7 @@ def storage_dtype(units: Units, legality: Legality, value: Value, space: Space) 
     """Statistics between kernels stay float32: only what users see, or a library call reads, is rounded to 16 bits."""
     if value.op.kind == "contraction" or value.dtype.itemsize != 2:
         return value.dtype
-    if value in units.roots or any(r.is_library for r in legality.readers.get(value, ())):
+    if value in units.roots or any(r.value.op.kind == "contraction" for r in legality.readers.get(value, ())):
         return value.dtype
     is_whole = units.axes.of(value) == frozenset((*space.rows, *space.cols))
     return value.dtype if is_whole and not space.combines else float32

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from tritonnotes.ir.graph import Value
 
-from .axes import ROW_BYTES, Axes, Labels, base_of, is_alias, is_free, is_host, reduced_axes, row_bytes
-from .units import COMBINE, OWN, PARTIAL, Unit, Units, consumers, is_join, memory_of, source_of, walked_inputs
+from .axes import ROW_BYTES, Axes, Labels, base_of, is_alias, is_free, is_host, known_product, reduced_axes, row_bytes
+from .products import WHOLE_COLUMNS, sides
+from .units import COMBINE, OWN, PARTIAL, PRODUCT, Unit, Units, consumers, is_join, memory_of, source_of, walked_inputs
 
 AxisSet = frozenset[int]
 
@@ -50,7 +51,8 @@ class Facts:
 
     `axes` are all that a kernel would walk over. `sums` are (axes summed over, axes of what is summed) of each partial
     sum, `reductions` (columns, axes of what is reduced) of each row reduction, `combines` the axes of each finished
-    sum. `whole` are memories that must be complete before the kernel starts. `written` are leaves that are updated in
+    sum, `products` (axes of its rows, axes of its columns) of each matrix product that a generated kernel computes.
+    `whole` are memories that must be complete before the kernel starts. `written` are leaves that are updated in
     place, `read` such leaves with the order in which they are read. `itemsize` is that of the widest number computed.
     """
 
@@ -61,6 +63,7 @@ class Facts:
     combines: frozenset[AxisSet] = frozenset()
     sums: frozenset[tuple[AxisSet, AxisSet]] = frozenset()
     reductions: frozenset[tuple[AxisSet, AxisSet]] = frozenset()
+    products: frozenset[tuple[AxisSet, AxisSet]] = frozenset()
     whole: frozenset[Value] = frozenset()
     read: frozenset[tuple[Value, Labels]] = frozenset()
     written: frozenset[Value] = frozenset()
@@ -75,6 +78,7 @@ class Facts:
             self.combines | other.combines,
             self.sums | other.sums,
             self.reductions | other.reductions,
+            self.products | other.products,
             self.whole | other.whole,
             self.read | other.read,
             self.written | other.written,
@@ -118,6 +122,8 @@ def _rows(facts: Facts) -> AxisSet:
         return facts.axes - cols
     if facts.sums:
         return min((gone for gone, _ in facts.sums), key=lambda gone: (len(gone), sorted(gone)))
+    if facts.products:
+        return min(facts.products, key=lambda pair: sorted(pair[0]))[0]
     return facts.axes
 
 
@@ -142,6 +148,21 @@ def _is_long_row(facts: Facts, axes: Axes) -> bool:
     holds_rows = facts.reductions or any(gone == have for gone, have in wide)
     tiles = CARRIED_TILES if any(have - gone for gone, have in wide) else SUMMED_TILES
     return bool(wide and holds_rows) and row_bytes(axes, cols, tiles * facts.itemsize) > ROW_BYTES
+
+
+def _is_no_tile(facts: Facts) -> bool:
+    """Whether a matrix product is no tile of the kernel: its rows and columns are those of the kernel, or the other way
+    round."""
+    rows = _rows(facts)
+    return any({rows, facts.axes - rows} != set(pair) for pair in facts.products)
+
+
+def _is_wide_product(facts: Facts, axes: Axes) -> bool:
+    """Whether whole rows beside a product are wider than a tile that the product may have."""
+    cols = facts.axes - _rows(facts)
+    holds_rows = facts.reductions or any(gone == have for gone, have in facts.sums)
+    length = known_product(axes, cols)
+    return bool(facts.products and holds_rows) and (length is None or length > WHOLE_COLUMNS)
 
 
 # -- what the rules tell --
@@ -192,6 +213,16 @@ RULES = (
         _said("its row reductions run over different axes"),
     ),
     Rule("two columns", lambda facts, axes: _bad_sums(facts), _name_of_bad_sum),
+    Rule(
+        "product",
+        lambda facts, axes: bool(facts.products and facts.combines) or _is_no_tile(facts),
+        _said("a matrix product is computed tile by tile, and the kernel walks over other tiles"),
+    ),
+    Rule(
+        "product",
+        _is_wide_product,
+        _said("whole rows are needed there, which are wider than a tile of a matrix product can be"),
+    ),
     Rule(
         "long row",
         _is_long_row,
@@ -328,7 +359,9 @@ class Legality:
     def in_place(self, facts: Facts) -> Refusal | None:
         """Whether a leaf is overwritten in one order and read in another."""
         for leaf, labels in facts.read if facts.written else ():
-            if leaf in facts.written and self.axes.walked(labels) != self._written_as[leaf]:
+            if leaf not in facts.written:
+                continue
+            if leaf in facts.whole or self.axes.walked(labels) != self._written_as[leaf]:
                 return Refusal("in place", f"{leaf.name} is overwritten there while other programs still read it")
         return None
 
@@ -354,7 +387,9 @@ class Legality:
         if unit.part == OWN:
             return Facts()
         touched = self._touched([unit])
-        sums = reductions = frozenset[tuple[AxisSet, AxisSet]]()
+        sums = reductions = products = frozenset[tuple[AxisSet, AxisSet]]()
+        if unit.part == PRODUCT:
+            products = frozenset([sides(axes, value)])
         if value.op.kind == "reduction":
             pair = frozenset([(reduced_axes(axes, value), axes.of(value.inputs[0]))])
             sums, reductions = (pair, reductions) if unit.part == PARTIAL else (sums, pair)
@@ -363,6 +398,7 @@ class Legality:
             twice=frozenset(v for v in touched if not axes.is_distinct(v)),
             sums=sums,
             reductions=reductions,
+            products=products,
             whole=frozenset(self._read_whole(unit)),
             read=frozenset(
                 (m, axes.labels[base_of(a)]) for a in value.inputs if (m := memory_of(a)) in self._written_as
@@ -374,6 +410,9 @@ class Legality:
     def _read_whole(self, unit: Unit) -> Iterable[Value]:
         """Memories that the unit reads in an order of their own: tables, what is joined, reshaped or taken apart."""
         table = unit.value.inputs[0] if unit.value.op.kind == "gather" else None
+        if unit.part == PRODUCT:
+            yield from map(memory_of, unit.value.inputs)
+            return
         for arg in unit.value.inputs:
             source = base_of(arg)
             if arg is table or is_alias(source) or is_join(memory_of(source)):
@@ -394,7 +433,7 @@ class Legality:
         """Results and arguments, in graph order."""
         seen: dict[Value, None] = {}
         for unit in sorted(members, key=lambda u: u.value.index):
-            if unit.part not in (COMBINE, OWN):
+            if unit.part not in (COMBINE, OWN, PRODUCT):
                 for arg in walked_inputs(unit.value):
                     if not (is_free(arg) or is_host(arg) or is_free(base_of(arg))):
                         seen.setdefault(source_of(arg))

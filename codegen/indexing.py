@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import prod
 from typing import NamedTuple
 
 from tritonnotes.ir.types import Dim, Shape, Size
@@ -206,6 +207,8 @@ class Indexing:
             elif "address" in step.attrs:
                 texts.append(self.offset(step.attrs["address"]))
                 texts += [self._size(s) for s in step.attrs["address"].extent if step.op == "take_rows"]
+                texts += [self._size(s) for s in step.attrs.get("behind", ())]
+            texts += [self._size(s) for s in step.attrs.get("summed", ())]
         return set().union(*map(words_of, texts))
 
     def shared_text(self, text: str) -> str:
@@ -219,6 +222,11 @@ class Indexing:
         if run.first == 0:
             return text
         return self.shared_text(f"{text} % {factor(self.product(shape[run.first : run.last + 1]))}")
+
+    def sizes_text(self, sizes: tuple[Size, ...]) -> str:
+        """The product of sizes that are no rows and no columns of the tile."""
+        known = prod(s for s in sizes if isinstance(s, int))
+        return " * ".join([*(self._size(s) for s in sizes if isinstance(s, Dim)), *([str(known)] if known != 1 else [])])
 
     def _size(self, size: Size) -> str:
         return self.size_names[size] if isinstance(size, Dim) else str(size)
@@ -296,7 +304,7 @@ class Indexing:
         taken = {p.name for p in self.kernel.parameters} | set(self.steps)
         self._share_parts(taken)
         for step in self.kernel.steps:
-            if step.op in ("load", "store", "take_rows"):
+            if step.op in ("load", "store", "take_rows", "operand"):
                 masks[self.mask_of(step.form)] += 1
             if step.attrs.get("masked") and not self.reads_identity(step):
                 masks[self.reduction_mask(step)] += 1

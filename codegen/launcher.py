@@ -5,6 +5,7 @@ from __future__ import annotations
 from tritonnotes.ir.types import Shape
 
 from .indexing import Indexing
+from .products import TILE_ELEMENTS, inner_block
 from .tile import COL, TILE, Kernel, static_size
 
 INDENT = "    "
@@ -42,7 +43,7 @@ class Launcher:
         taken = [*names, *(f"{n}={v}" for n, v in tuned.items())]
         passed = [
             *names,
-            *(f"{n}={n if n in tuned else v}" for n, v in constexprs.items()),
+            *(f"{n}={n if n in tuned else _PASSED.get(n, v)}" for n, v in constexprs.items()),
             f"num_warps={self.num_warps()}",
             *([f"maxnreg={most}"] if (most := self.most_registers()) else []),
         ]
@@ -60,7 +61,7 @@ class Launcher:
             listed.append("programs")
         return listed
 
-    def constexprs(self) -> dict[str, int]:
+    def constexprs(self) -> dict[str, int | str]:
         """The compile-time arguments, with the tile that a GPU gets."""
         layout = self.layout
         made: dict[str, int] = {}
@@ -79,6 +80,10 @@ class Launcher:
             made[self.index.row_block_name()] = min(64, layout.exact_rows)
         if layout.cols:
             made["BLOCK"] = layout.block
+        products = self.kernel.products
+        if products:
+            made["INNER"] = min(inner_block(p.attrs["summed"]) for p in products)
+            made["PRECISION"] = "ieee"
         return made
 
     def num_warps(self) -> int:
@@ -90,6 +95,8 @@ class Launcher:
             return self.layout.choice.num_warps
         if not self.layout.cols:
             return 4
+        if self.kernel.products:
+            return 4 if self.layout.tile <= TILE_ELEMENTS else 8
         if self.layout.loops_cols:
             loads = sum(s.op == "load" and s.form in (TILE, COL) for s in self.kernel.steps)
             return 8 if loads > 2 or self._scattered() > 1 else 4
@@ -177,6 +184,10 @@ class Launcher:
         if self.kernel.lasts:
             reason += " The last one to arrive does that, which saves a launch."
         return reason
+
+
+_PASSED = {"PRECISION": "float32_precision()"}
+"""Compile-time arguments that a launcher asks for at each launch."""
 
 
 def call_lines(start: str, arguments: list[str], end: str, width: int = 110) -> list[str]:

@@ -10,12 +10,14 @@ from typing import Any
 from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import Dim, DType, Shape, bool_, float32, float64, host, int32, int64
 
+from .absorb import tile_in
 from .axes import Place, is_drawn, is_view, place_of
 from .fusion import Space
 from .indexing import Indexing
 from .inside import with_lasts, with_owns
 from .names import Names, describe, identifier, uncounted
 from .plan import FusionPlan, KernelPlan
+from .products import operands, summed
 from .spelling import identity_of
 from .tile import (
     COL,
@@ -33,7 +35,7 @@ from .tile import (
     verify_kernel,
 )
 from .traffic import compute_dtype
-from .units import COMBINE, PARTIAL, Unit, Units, cone_of, memory_of, needs_kernel
+from .units import COMBINE, PARTIAL, PRODUCT, Unit, Units, cone_of, memory_of, needs_kernel
 
 
 def make_kernels(plan: FusionPlan) -> tuple[Kernel, ...]:
@@ -102,6 +104,7 @@ class _Lowering:
         self.ordered: list[Step] = []
         self.memory_names: dict[Value, str] = {}
         self.inside = {u.value for u in kernel_plan.units if u.part != PARTIAL} | set(kernel_plan.recomputed)
+        self.inner = ""
         self.layout = self._layout()
 
     def kernel(self) -> Kernel:
@@ -112,6 +115,8 @@ class _Lowering:
                 self._carry(value)
             elif parts.get(value) == COMBINE:
                 self._combine(value)
+            elif parts.get(value) == PRODUCT:
+                self._multiply(value)
             elif value in self.plan.units.own and self.inside_of != "own":
                 self._take_own(value)
             elif value.op.kind == "gather":
@@ -130,7 +135,8 @@ class _Lowering:
     def _layout(self) -> Layout:
         space = self.kp.space
         rows, cols = space.rows, space.cols
-        if not space.reduces_rows and not space.carries and not space.combines:
+        has_product = any(u.part == PRODUCT for u in self.kp.units)
+        if not (space.reduces_rows or space.carries or space.combines or has_product):
             rows, cols = self._split_of(rows)
         col_shape = self.axes.shape(cols)
         length = static_size(col_shape)
@@ -139,6 +145,8 @@ class _Lowering:
         loops_cols = self.kp.walks is not None
         if not cols:
             block = 0
+        elif has_product:
+            tile, block = self._tile_of_products()
         elif loops_cols:
             block = LOOPED_BLOCK
         elif length is None:
@@ -149,7 +157,9 @@ class _Lowering:
         masks_cols = bool(cols) and (length is None or length % block != 0 or length == 0)
         total = static_size(self.axes.shape(rows)) or 0
         exact = total & -total
-        tile = self._tile(block)
+        tile = self._tile(block) if not has_product else tile
+        if has_product:
+            exact = exact if exact >= tile // block else 0
         masks_rows = bool(rows) and exact < (min(128, next_power_of_2(total)) if not cols else max(1, tile // block))
         return Layout(
             rows, cols, self.axes.shape(rows), col_shape, block, masks_cols, tiles_cols, loops_cols, space.carries,
@@ -169,6 +179,11 @@ class _Lowering:
             return 512
         # Short rows reduce across few lanes and keep many numbers for each row: half a tile stays clear of spilling.
         return 1024 if block < 64 else 2048
+
+    def _tile_of_products(self) -> tuple[int, int]:
+        """Elements and columns of a tile."""
+        rows, columns = tile_in(self.plan.units, self.kp.space, self.kp.units)
+        return rows * columns, columns
 
     def _split_of(self, axes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Where to cut an elementwise kernel into rows and columns so that most operands are walked without
@@ -316,6 +331,27 @@ class _Lowering:
         self.steps[value] = self._add(
             Step(name, "combine", (), form, dtype, MappingProxyType(attrs), True, value.scope)
         )
+
+    def _multiply(self, value: Value) -> None:
+        """A matrix product, tile by tile: its operands are read from memory along the axis that is summed over."""
+        others = (v for v in self.kp.values if not (v.op.kind == "contraction" and v in self.inside))
+        plainly = {memory_of(a) for v in others for a in v.inputs}
+        args = []
+        for operand in operands(self.axes, value):
+            memory = memory_of(operand.value)
+            storage = self.kp.storage[memory]
+            name = self.memory_names[memory]
+            parameter = self._parameter(("memory", memory), f"{name}_ptr", "in", memory, storage)
+            address = Address(tuple((axis, behind, 0) for axis, behind in operand.dims), operand.extent)
+            attrs = {"pointer": parameter.name, "address": address, "storage": storage, "behind": operand.behind}
+            form = self._form(frozenset(axis for axis, _ in operand.dims))
+            if memory in plainly:
+                name = self.names.claim(f"{name}_{'rows' if form == ROW else 'columns'}")
+            args.append(self._add(Step(name, "operand", (), form, storage, MappingProxyType(attrs), True)))
+        self.inner = self.inner or self.names.claim("inner")
+        attrs = {"summed": summed(value), "inner": self.inner}
+        args.sort(key=lambda step: step.form != ROW)
+        self._assign(value, Step("", "product", tuple(a.name for a in args), TILE, float32, attrs, scope=value.scope))
 
     def _take_own(self, value: Value) -> None:
         """A sum that each program takes for itself: a kernel of one program that leaves no partial sums."""
@@ -531,7 +567,7 @@ class _Lowering:
         for step in self.ordered:
             address = step.attrs.get("address")
             if address is not None:
-                for size in address.extent[0 if step.op == "take_rows" else 1 :]:
+                for size in address.extent[0 if step.op in ("take_rows", "operand") else 1 :]:
                     if isinstance(size, Dim):
                         self._size_parameter(size)
 

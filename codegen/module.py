@@ -68,6 +68,7 @@ def render_module(
         + "\n",
         LAUNCH,
         *(HELPERS[name] for name in helpers),
+        *([PRECISION] if any(isinstance(k, Kernel) and k.products for k in kernels) else []),
         *([TABLE_OF] if any(isinstance(k, GroupKernel) for k in kernels) else []),
     ]
     owns = {name: text for source in sources for name, text in source.owns.items()}
@@ -83,6 +84,13 @@ def launch(kernel, grid, *arguments, **options):
     """Launch a kernel on the current device; an empty grid launches nothing."""
     if all(grid):
         kernel[grid](*arguments, enable_fp_fusion=True, **options)
+'''
+
+
+PRECISION = '''\
+def float32_precision():
+    """How tensor cores may take float32: not at all, unless torch is told that tf32 will do."""
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
 '''
 
 

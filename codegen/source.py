@@ -12,6 +12,7 @@ from .finishing import GROUP
 from .indexing import Indexing, factor, words_of
 from .launcher import INDENT, Launcher, call_lines, wrapped
 from .passes import is_wide, row_passes, running_maximum
+from .products import is_ragged
 from .spelling import ATOM, COMBINERS, IDENTITIES, NAN_SAFE, SPELLINGS, Spelling, identity_of
 from .tile import COL, ROW, SCALAR, TILE, Address, Inside, Kernel, Step, static_size
 
@@ -220,6 +221,9 @@ class _Writer:
 
     def _step_lines(self, steps: list[Step]) -> list[str]:
         lines: list[str] = []
+        # Before anything else is loaded: a product needs registers for its operands.
+        for step in (s for s in steps if s.op == "product"):
+            lines += ["", *self._heading(step).splitlines(), *self._product_lines(step), ""]
         loads = [s for s in steps if s.op in ("load", "argument")]
         for step in loads:
             line = self._load_line(step)
@@ -227,7 +231,7 @@ class _Writer:
                 lines.append(line)
         shown = None
         for step in steps:
-            if step.op in ("load", "argument", "number", "index", "combine") or self._is_inlined(step):
+            if step.op in _ELSEWHERE or self._is_inlined(step):
                 continue
             if step.op == "store":
                 continue
@@ -272,7 +276,7 @@ class _Writer:
     def _is_inlined(self, step: Step) -> bool:
         if self._is_second_name(step):
             return True
-        if step.is_named or step.op in ("load", "store", "carry", "combine", "repeat", "argument", "take_rows", "own"):
+        if step.is_named or step.op in _STATEMENTS:
             return False
         if step.name in self.row_numbers or step.name in self.running:
             return False
@@ -362,6 +366,32 @@ class _Writer:
         if step.attrs["storage"] is not step.dtype:
             text += f".to({_tl(step)})"
         return f"{step.name} = {text}"
+
+    def _product_lines(self, step: Step) -> list[str]:
+        """A matrix product, summed block by block."""
+        rows, columns = (self.steps[name] for name in step.args)
+        size, inner = self.index.sizes_text(step.attrs["summed"]), step.attrs["inner"]
+        start = "tl.cast(start, tl.int64)" if self.index.is_wide else "start"
+        return [
+            f"{step.name} = tl.zeros({self._tile_shape(TILE)}, tl.float32)",
+            f"for start in range(0, {size}, INNER):",
+            f"{INDENT}{inner} = {start} + tl.arange(0, INNER)",
+            f"{INDENT}{self._operand_line(rows, step, f'{inner}[None, :]')}",
+            f"{INDENT}{self._operand_line(columns, step, f'{inner}[:, None]')}",
+            f"{INDENT}{step.name} = tl.dot({rows.name}, {columns.name}, {step.name}, input_precision=PRECISION)",
+        ]
+
+    def _operand_line(self, step: Step, product: Step, inner: str) -> str:
+        stride = self.index.sizes_text(step.attrs["behind"])
+        place = f"{inner} * {factor(stride)}" if stride else inner
+        offset = self.index.offset(step.attrs["address"])
+        masks = [self.index.shared_text(self.index.mask_of(step.form))]
+        if is_ragged(product.attrs["summed"]):
+            masks.append(f"{inner} < {self.index.sizes_text(product.attrs['summed'])}")
+        masks = [m for m in masks if m]
+        mask = " & ".join(m if m.isidentifier() or len(masks) == 1 else f"({m})" for m in masks)
+        outside = f", mask={mask}, other=0.0" if mask else ""
+        return f"{step.name} = tl.load({step.attrs['pointer']} + {offset} + {place}{outside})"
 
     def _gather_line(self, step: Step) -> str:
         """A load of rows that another step names; a number outside the table addresses nothing and gives NaN."""
@@ -522,6 +552,12 @@ class _Writer:
                 lines.append(f"{INDENT}{s.name} = {self._fill(COMBINERS[op], [(s.name, ATOM), (taken, ATOM)])}")
         return [*lines, ""]
 
+
+_ELSEWHERE = ("load", "argument", "number", "index", "combine", "operand", "product")
+"""Steps that are no statements among others: written before them, or inside."""
+
+_STATEMENTS = ("load", "store", "carry", "combine", "repeat", "argument", "take_rows", "own", "operand", "product")
+"""Steps that have a line of their own, whoever uses them."""
 
 _PHASES = {"forward": "", "backward": "gradient of ", "update": "update of "}
 

@@ -129,8 +129,9 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Step:
-    """One assignment. `op` is 'load', 'number', 'index', 'argument', 'carry', 'combine', 'store', or a primitive.
-    Steps that touch memory have the attribute `address`.
+    """One assignment. `op` is 'load', 'number', 'index', 'argument', 'carry', 'combine', 'store', 'operand', 'product', or
+    a primitive. Steps that touch memory have the attribute `address`. An 'operand' is one side of a 'product', loaded
+    block by block along the axis that is summed over.
 
     `args` are the names of earlier steps. A step that nobody named (`is_named` false) may be written inside its only
     user. `dtype` is what the kernel computes in, so never float16 or bfloat16.
@@ -162,6 +163,11 @@ class Kernel:
     @property
     def name(self) -> str:
         return self.plan.name
+
+    @property
+    def products(self) -> tuple[Step, ...]:
+        """The matrix products that it computes."""
+        return tuple(s for s in self.steps if s.op == "product")
 
     def parameter(self, name: str) -> Parameter:
         return next(p for p in self.parameters if p.name == name)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from tritonnotes.ir.graph import Graph, Value
@@ -13,20 +13,21 @@ from .axes import Axes, Place, base_of, is_alias, is_free, is_host, is_row_reduc
 PARTIAL = "partial"
 COMBINE = "combine"
 OWN = "own"
+PRODUCT = "product"
 
 
 @dataclass(frozen=True, eq=False)
 class Unit:
     """One primitive to be computed. A column reduction is two units: `part` 'partial' leaves one row for each program,
-    'combine' adds those rows up; or one, 'own', that each program takes for itself. A contraction is a unit of its own
-    launch."""
+    'combine' adds those rows up; or one, 'own', that each program takes for itself. A contraction is a library call, a
+    launch of its own, unless its part is 'product': then a generated kernel computes it, tile by tile."""
 
     value: Value
     part: str = ""
 
     @property
     def is_library(self) -> bool:
-        return self.value.op.kind == "contraction"
+        return self.value.op.kind == "contraction" and self.part != PRODUCT
 
     def __repr__(self) -> str:
         return f"{self.value.name}{':' + self.part if self.part else ''}"
@@ -195,6 +196,23 @@ def make_units(
         roots,
         joined,
     )
+
+
+def generating(units: Units, products: Collection[Value]) -> tuple[Units, dict[Unit, Unit]]:
+    """The units with some contractions computed in generated kernels, and what each unit became."""
+    became = {u: Unit(u.value, PRODUCT) if u.is_library and u.value in products else u for u in units.units}
+
+    def all_of(some: Iterable[Unit]) -> tuple[Unit, ...]:
+        return tuple(became[u] for u in some)
+
+    made = replace(
+        units,
+        units=all_of(units.units),
+        producer={v: became[u] for v, u in units.producer.items()},
+        before={became[u]: all_of(some) for u, some in units.before.items()},
+        after={became[u]: all_of(some) for u, some in units.after.items()},
+    )
+    return made, became
 
 
 def _needed(graph: Graph, own: frozenset[Value]) -> frozenset[Value]:

@@ -1,0 +1,163 @@
+"""Matrix products as tiles of generated kernels: how their operands lie, and what computing them there costs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+
+from tritonnotes.ir.graph import Value
+from tritonnotes.ir.types import DType, Shape, Size, element_count, float32
+
+from .axes import Axes
+from .traffic import NOMINAL_SIZES
+
+PRODUCTS = ("matmul", "matmul_over_rows")
+"""The contractions that a generated kernel may compute."""
+
+DTYPES = ("float16", "bfloat16", "float32")
+
+WHOLE_COLUMNS = 512
+"""The widest rows that a kernel holds whole beside a product: 8 rows of 512 are 16 numbers for each thread of 8 warps,
+and a norm's gradient keeps five such tiles."""
+
+FEWEST_ROWS = {"float16": 16, "bfloat16": 16, "float32": 8}
+"""The fewest rows of a tile: for 16 bits as many as tensor cores take at once."""
+
+FEWEST_COLUMNS = 16
+
+TILE_COLUMNS = 64
+"""Columns of a tile where rows are not needed whole: with 32 rows it is as square as 2,048 elements can be."""
+
+TILE_ELEMENTS = 2048
+
+FEWEST_INNER = 16
+INNER_BLOCK = 32
+"""Elements along the summed axis that are multiplied at once: 128 bytes of float32, a line of the cache."""
+
+MULTIPROCESSORS = 132
+SINGLE_RATE, HALF_RATE = 455e9, 7.5e12
+"""Operations a second of one multiprocessor of an H100: float32 by its ordinary units, 16 bits by tensor cores."""
+
+CACHE_RATE = 41e9
+"""Bytes a second that the cache gives to one multiprocessor while it serves all."""
+
+MEMORY_RATE = 3.0e12
+LIBRARY_TILE, LIBRARY_INNER = 64 * 64, 256
+"""What a library call is taken to do with a small product: tiles of 64 by 64, of which several programs share the sum
+where it is longer than so many elements for each."""
+
+LIBRARY_SHARE, GENERATED_SHARE = 0.7, 0.4
+"""The part of the peak that a library's tile reaches, and that a generated one is taken to reach. Estimates: a plan that
+is made without a GPU has no timing to go by."""
+
+
+@dataclass(frozen=True)
+class Operand:
+    """One side of a product: `dims` are the axes of the tile that it has, each with the sizes behind it in memory,
+    `behind` the sizes behind the summed axes, `extent` the shape of the memory."""
+
+    value: Value
+    dims: tuple[tuple[int, Shape], ...]
+    behind: Shape
+    extent: Shape
+
+
+def is_generable(axes: Axes, value: Value) -> bool:
+    """Whether a generated kernel can compute a contraction: of floats of at most 32 bits that lie in memory as they are
+    shown, and whose result has more than one row and more than one column."""
+    if value.op.name not in PRODUCTS or value.dtype.name not in DTYPES or not axes.is_distinct(value):
+        return False
+    rows, columns = sides(axes, value)
+    return bool(rows and columns) and all(_lies_plain(a) for a in value.inputs)
+
+
+def _lies_plain(value: Value) -> bool:
+    while value.op.name == "reshape":
+        (value,) = value.inputs
+    return value.op.name not in ("transpose", "broadcast_to", "narrow", "iota", "constant", "uniform")
+
+
+def sides(axes: Axes, value: Value) -> tuple[frozenset[int], frozenset[int]]:
+    """The axes of the rows of a product, and of its columns."""
+    *rows, column = axes.labels[value]
+    return frozenset(a for a in rows if a is not None), frozenset(() if column is None else (column,))
+
+
+def operands(axes: Axes, value: Value) -> tuple[Operand, Operand]:
+    """What has the rows of a product, and what has its columns."""
+    a, b = value.inputs
+    *rows, column = axes.labels[value]
+    assert column is not None
+    if value.op.name == "matmul_over_rows":
+        (row,) = rows
+        assert row is not None
+        return Operand(a, ((row, ()),), a.shape[-1:], a.shape), Operand(b, ((column, ()),), b.shape[-1:], b.shape)
+    left = tuple((axis, _larger(a.shape[i + 1 :])) for i, axis in enumerate(rows) if axis is not None)
+    if value.attrs["transpose_b"]:
+        right = Operand(b, ((column, _larger(b.shape[1:])),), (), b.shape)
+    else:
+        right = Operand(b, ((column, ()),), b.shape[1:], b.shape)
+    return Operand(a, left, (), a.shape), right
+
+
+def summed(value: Value) -> Shape:
+    """The sizes that a product sums over."""
+    a, _ = value.inputs
+    return a.shape[:-1] if value.op.name == "matmul_over_rows" else a.shape[-1:]
+
+
+def tile_of(dtype: DType, columns: int | None, whole_rows: bool) -> tuple[int, int]:
+    """Rows and columns of a tile with products of a dtype, whose kernel has so many columns (None: a `Dim`)."""
+    length = 1 << max((columns or TILE_COLUMNS) - 1, 0).bit_length()
+    block = max(FEWEST_COLUMNS, length if whole_rows else min(length, TILE_COLUMNS))
+    return max(FEWEST_ROWS[dtype.name], TILE_ELEMENTS // block), block
+
+
+def inner_block(size: Shape) -> int:
+    """Elements along the summed axis that are multiplied at once."""
+    known = prod(s for s in size if isinstance(s, int)) if all(isinstance(s, int) for s in size) else INNER_BLOCK
+    return max(FEWEST_INNER, min(INNER_BLOCK, 1 << max(known - 1, 0).bit_length()))
+
+
+def is_ragged(size: Shape) -> bool:
+    """Whether blocks of the summed axis may end behind it."""
+    known = [s for s in size if isinstance(s, int)]
+    return len(known) < len(size) or prod(known) % inner_block(size) != 0
+
+
+def library_bytes(value: Value) -> int:
+    """What a library call takes to compute a product, as the bytes that memory moves in that time."""
+    inner = _count(summed(value))
+    programs = -(-_count(value.shape) // LIBRARY_TILE)
+    shared = max(1, min(inner // LIBRARY_INNER, MULTIPROCESSORS // programs))
+    work = 2 * LIBRARY_TILE * -(-inner // shared)
+    return _as_bytes(programs * shared, work / (_rate(value) * LIBRARY_SHARE))
+
+
+def generated_bytes(value: Value, tile: tuple[int, int], cols: frozenset[int], axes: Axes) -> int:
+    """What generated tiles take to compute a product, as the bytes that memory moves in that time. `cols` are the
+    columns of the kernel, which may be the rows of the product."""
+    inner = _count(summed(value))
+    columns = _count(axes.shape(tuple(cols)))
+    rows = _count(value.shape) // max(1, columns)
+    programs = -(-rows // tile[0]) * -(-columns // tile[1])
+    work = 2 * tile[0] * tile[1] * inner / (_rate(value) * GENERATED_SHARE)
+    read = (tile[0] + tile[1]) * inner * value.dtype.itemsize / CACHE_RATE
+    return _as_bytes(programs, max(work, read))
+
+
+def _as_bytes(programs: int, seconds: float) -> int:
+    """What so many programs of so many seconds take, on all multiprocessors."""
+    return int(-(-programs // MULTIPROCESSORS) * seconds * MEMORY_RATE)
+
+
+def _rate(value: Value) -> float:
+    return SINGLE_RATE if value.dtype is float32 else HALF_RATE
+
+
+def _count(shape: Shape) -> int:
+    return element_count(shape, NOMINAL_SIZES)
+
+
+def _larger(shape: tuple[Size, ...]) -> Shape:
+    return tuple(size for size in shape if size != 1)
