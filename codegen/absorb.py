@@ -18,7 +18,7 @@ from .clusters import Partition, in_order
 from .cost import loads_of, memory_plan, refusal_of
 from .fusion import Legality, Space
 from .group_updates import update_groups
-from .products import generated_bytes, is_generable, library_bytes, tile_of
+from .products import generated_bytes, is_generable, library_bytes, most_shares, tile_of
 from .traffic import LAUNCH_BYTES, nominal_bytes
 from .units import PARTIAL, PRODUCT, Unit, Units, generating, memory_of
 
@@ -62,6 +62,15 @@ def tile_in(units: Units, space: Space, members: Iterable[Unit]) -> tuple[int, i
     return tile_of(dtype, known_product(units.axes, space.cols), whole)
 
 
+def shares_in(units: Units, space: Space, members: Iterable[Unit]) -> int:
+    """How many programs may share the sum of a kernel's one product, 0 where it is not shared."""
+    members = list(members)
+    products = [u.value for u in members if u.part == PRODUCT]
+    if space.reduces_rows or space.carries or len(products) != 1:
+        return 0
+    return most_shares(products[0], tile_in(units, space, members), frozenset(space.cols), units.axes)
+
+
 def _gain(
     every: Choice, partition: Partition, product: Unit, kernel: Kernel, shared: dict[Kernel, int]
 ) -> int:
@@ -79,8 +88,9 @@ def _gain(
         return 0
     is_stored = value in elsewhere
     saved = LAUNCH_BYTES // shared.get(kernel, 1) + nominal_bytes(value) * (1 if is_stored else 2)
-    tile = tile_in(every.units, space, both)
-    return saved + library_bytes(value) - generated_bytes(value, tile, frozenset(space.cols), every.units.axes)
+    tile, axes, cols = tile_in(every.units, space, both), every.units.axes, frozenset(space.cols)
+    shares = shares_in(every.units, space, both)
+    return saved + library_bytes(value) - generated_bytes(value, tile, cols, axes, shares)
 
 
 def _loaded(legality: Legality, partition: Partition, kernel: Kernel) -> frozenset[Value]:

@@ -304,14 +304,16 @@ class Indexing:
         taken = {p.name for p in self.kernel.parameters} | set(self.steps)
         self._share_parts(taken)
         for step in self.kernel.steps:
-            if step.op in ("load", "store", "take_rows", "operand"):
+            if step.op in ("load", "store", "take_rows", "operand") or self._is_shared(step):
+                # What programs leave of a shared sum is stored, and loaded again.
+                masks[self.mask_of(step.form)] += self._is_shared(step)
                 masks[self.mask_of(step.form)] += 1
             if step.attrs.get("masked") and not self.reads_identity(step):
                 masks[self.reduction_mask(step)] += 1
             if step.op == "carry" and step.attrs["columns"]:
                 masks[self.mask_of(COL)] += 1
             if "address" in step.attrs:
-                offsets[self._walked(step.attrs["address"])] += 1
+                offsets[self._walked(step.attrs["address"])] += 1 + self._is_shared(step)
         if self.layout.combines:
             masks[self.mask_of(ROW)] += 1
         row, col = self.mask_of(ROW), self.mask_of(COL)
@@ -332,6 +334,10 @@ class Indexing:
         for text, count in offsets.items():
             if count > 1 and not text.isidentifier() and text:
                 self.shared[text] = _free("cell", taken)
+
+    @staticmethod
+    def _is_shared(step: Step) -> bool:
+        return step.op == "product" and "address" in step.attrs
 
     def _is_wide(self) -> bool:
         """Whether an offset may pass 2**31: memory of unknown size, or known to be that large."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from tritonnotes.ir.types import Shape
 
-from .indexing import Indexing
-from .products import TILE_ELEMENTS, inner_block
+from .indexing import Indexing, factor
+from .products import SHARE, TILE_ELEMENTS, inner_block
 from .tile import COL, TILE, Kernel, static_size
 
 INDENT = "    "
@@ -138,11 +138,16 @@ class Launcher:
             rows = f"triton.cdiv({self.index.row_bound()}, {self.index.row_block_name()})"
         else:
             rows = "1"
+        sizes = [rows]
         if layout.tiles_cols:
             length = static_size(layout.col_shape)
             columns = length if length is not None else self.index.expanded(layout.col_shape)
-            return f"({rows}, triton.cdiv({columns}, {layout.block}))"
-        return f"({rows},)"
+            sizes.append(f"triton.cdiv({columns}, {layout.block})")
+        if layout.shares:
+            (product,) = self.kernel.products
+            inner = factor(self.index.sizes_text(product.attrs["summed"]))
+            sizes += ["1"] * (2 - len(sizes)) + [f"max(1, min({inner} // {SHARE}, {layout.shares}))"]
+        return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
     def _reason(self) -> str:
         layout, constexprs = self.layout, self.constexprs()

@@ -10,7 +10,7 @@ from typing import Any
 from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import Dim, DType, Shape, bool_, float32, float64, host, int32, int64
 
-from .absorb import tile_in
+from .absorb import shares_in, tile_in
 from .axes import Place, is_drawn, is_view, place_of
 from .fusion import Space
 from .indexing import Indexing
@@ -165,6 +165,7 @@ class _Lowering:
             rows, cols, self.axes.shape(rows), col_shape, block, masks_cols, tiles_cols, loops_cols, space.carries,
             space.combines,
             exact, masks_rows or (bool(rows) and not exact), tile, self.inside_of,
+            shares_in(self.plan.units, space, self.kp.units) if has_product else 0,
         )  # fmt: skip
 
     def _tile(self, block: int) -> int:
@@ -350,6 +351,13 @@ class _Lowering:
             args.append(self._add(Step(name, "operand", (), form, storage, MappingProxyType(attrs), True)))
         self.inner = self.inner or self.names.claim("inner")
         attrs = {"summed": summed(value), "inner": self.inner}
+        if self.layout.shares:
+            stem = f"{value.hint or uncounted(value)}_shares"
+            key = ("partial", value)
+            attrs["pointer"] = self._parameter(key, f"{self.names.claim(stem)}_ptr", "partial out", value, float32).name
+            attrs["arrivals"] = "arrivals_ptr"
+            attrs["address"] = self._address(value, place_of(value))
+            self.parameters["arrivals", value] = Parameter("arrivals_ptr", "arrivals", None, int32)
         args.sort(key=lambda step: step.form != ROW)
         self._assign(value, Step("", "product", tuple(a.name for a in args), TILE, float32, attrs, scope=value.scope))
 

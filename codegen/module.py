@@ -167,7 +167,7 @@ class _Run:
         return "\n".join(lines) + "\n"
 
     def _buffers(self) -> Iterable[tuple[str, str]]:
-        from .program import arrivals_name, partial_name
+        from .program import arrivals_name, partial_name, shared_buffers
         from .traffic import compute_dtype
 
         graph = self.plan.graph
@@ -193,6 +193,10 @@ class _Run:
                 )
             if kernel.parts:
                 yield arrivals_name(kernel), "torch.zeros((2,), dtype=torch.int32, device=device)"
+            for buffer in shared_buffers(kernel, self.kernels[kernel.name]) if kernel.name in self.kernels else []:
+                make = "zeros" if buffer.role == "arrivals" else "empty"
+                shape = _tuple_text(buffer.shape)
+                yield buffer.name, f"torch.{make}({shape}, dtype=torch.{buffer.dtype.name}, device=device)"
 
     def _dims(self) -> list[Dim]:
         found: dict[Dim, None] = {}

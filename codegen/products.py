@@ -46,6 +46,12 @@ LIBRARY_TILE, LIBRARY_INNER = 64 * 64, 256
 """What a library call is taken to do with a small product: tiles of 64 by 64, of which several programs share the sum
 where it is longer than so many elements for each."""
 
+SHARE = 256
+"""Elements along the summed axis from which on they are shared by several programs, so many for each."""
+
+MOST_PROGRAMS = 2 * MULTIPROCESSORS
+"""Programs over which the tiles of a product are spread by sharing sums."""
+
 LIBRARY_SHARE, GENERATED_SHARE = 0.7, 0.4
 """The part of the peak that a library's tile reaches, and that a generated one is taken to reach. Estimates: a plan that
 is made without a GPU has no timing to go by."""
@@ -115,14 +121,38 @@ def tile_of(dtype: DType, columns: int | None, whole_rows: bool) -> tuple[int, i
 
 def inner_block(size: Shape) -> int:
     """Elements along the summed axis that are multiplied at once."""
-    known = prod(s for s in size if isinstance(s, int)) if all(isinstance(s, int) for s in size) else INNER_BLOCK
-    return max(FEWEST_INNER, min(INNER_BLOCK, 1 << max(known - 1, 0).bit_length()))
+    known = known_size(size)
+    return INNER_BLOCK if known is None else max(FEWEST_INNER, min(INNER_BLOCK, 1 << max(known - 1, 0).bit_length()))
+
+
+def most_shares(value: Value, tile: tuple[int, int], cols: frozenset[int], axes: Axes) -> int:
+    """How many programs may share each sum of a product whose kernel does nothing along rows or columns; 0 where one
+    does it all, as sums are short or there are tiles enough. What they leave is as much as `MOST_PROGRAMS` tiles."""
+    inner = known_size(summed(value))
+    columns = known_size(axes.shape(tuple(cols)))
+    size = known_size(value.shape)
+    if size is None or columns is None or (inner is not None and inner < 2 * SHARE):
+        return 0
+    most = MOST_PROGRAMS // tiles(size // max(1, columns), columns, tile)
+    most = most if inner is None else min(most, inner // SHARE)
+    return most if most > 1 else 0
+
+
+def known_size(shape: Shape) -> int | None:
+    """The product of some sizes, None if there is a `Dim` among them."""
+    known = [s for s in shape if isinstance(s, int)]
+    return prod(known) if len(known) == len(shape) else None
+
+
+def tiles(rows: int, columns: int, tile: tuple[int, int]) -> int:
+    """How many tiles cover so many rows and columns."""
+    return -(-rows // tile[0]) * -(-columns // tile[1])
 
 
 def is_ragged(size: Shape) -> bool:
     """Whether blocks of the summed axis may end behind it."""
-    known = [s for s in size if isinstance(s, int)]
-    return len(known) < len(size) or prod(known) % inner_block(size) != 0
+    known = known_size(size)
+    return known is None or known % inner_block(size) != 0
 
 
 def library_bytes(value: Value) -> int:
@@ -134,16 +164,16 @@ def library_bytes(value: Value) -> int:
     return _as_bytes(programs * shared, work / (_rate(value) * LIBRARY_SHARE))
 
 
-def generated_bytes(value: Value, tile: tuple[int, int], cols: frozenset[int], axes: Axes) -> int:
+def generated_bytes(value: Value, tile: tuple[int, int], cols: frozenset[int], axes: Axes, shares: int) -> int:
     """What generated tiles take to compute a product, as the bytes that memory moves in that time. `cols` are the
-    columns of the kernel, which may be the rows of the product."""
+    columns of the kernel, which may be the rows of the product; up to `shares` programs share a sum."""
     inner = _count(summed(value))
     columns = _count(axes.shape(tuple(cols)))
-    rows = _count(value.shape) // max(1, columns)
-    programs = -(-rows // tile[0]) * -(-columns // tile[1])
-    work = 2 * tile[0] * tile[1] * inner / (_rate(value) * GENERATED_SHARE)
-    read = (tile[0] + tile[1]) * inner * value.dtype.itemsize / CACHE_RATE
-    return _as_bytes(programs, max(work, read))
+    shared = max(1, min(shares, inner // SHARE))
+    each = -(-inner // shared)
+    work = 2 * tile[0] * tile[1] * each / (_rate(value) * GENERATED_SHARE)
+    read = (tile[0] + tile[1]) * each * value.dtype.itemsize / CACHE_RATE
+    return _as_bytes(tiles(_count(value.shape) // max(1, columns), columns, tile) * shared, max(work, read))
 
 
 def _as_bytes(programs: int, seconds: float) -> int:

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.types import DType, Shape, element_count, int32, show_shape
+from tritonnotes.ir.types import DType, Shape, element_count, float32, int32, show_shape
 
 from .collector import paused_collector
 from .finishing import GROUP
+from .group_kernel import GroupKernel
 from .lowering import destinations_of, make_kernels
 from .module import render_module
 from .plan import FusionPlan, KernelPlan, make_plan, verify_plan
+from .products import tiles
 from .source import KernelSource
 from .tile import Kernel
 from .traffic import compute_dtype
@@ -88,6 +90,7 @@ def make_program(graph: Graph, fusion: str | Fusion = "optimal", declared: Graph
     plan = make_plan(graph, fusion)
     verify_plan(plan)
     kernels = make_kernels(plan)
+    lowered: dict[str, Kernel | GroupKernel] = {k.name: k for k in kernels}
     destinations = destinations_of(plan.units)
     outputs: dict[str, tuple[str, Shape]] = {}
     shown: set[Value] = set()
@@ -110,7 +113,22 @@ def make_program(graph: Graph, fusion: str | Fusion = "optimal", declared: Graph
             buffers.append(Buffer(partial_name(value), value.shape, compute_dtype(value.dtype), "partial"))
         if kernel.parts:
             buffers.append(Buffer(arrivals_name(kernel), (), int32, "arrivals"))
+        buffers += shared_buffers(kernel, lowered[kernel.name]) if kernel.name in lowered else []
     return Program(plan.graph, declared or plan.graph, plan, kernels, tuple(buffers), outputs)
+
+
+def shared_buffers(plan: KernelPlan, kernel: Kernel | GroupKernel) -> list[Buffer]:
+    """Where programs leave what they have of the sums of tiles that they share, and count themselves, tile by tile."""
+    if isinstance(kernel, GroupKernel) or not kernel.layout.shares:
+        return []
+    layout = kernel.layout
+    (value,) = (p.value for p in kernel.parameters if p.role == "partial out" and p.value is not None)
+    rows, columns = (element_count(shape, {}) for shape in (layout.row_shape, layout.col_shape))
+    count = tiles(rows, columns, (layout.row_block, layout.block))
+    return [
+        Buffer(partial_name(value), (layout.shares, *value.shape), float32, "temporary"),
+        Buffer(arrivals_name(plan), (count,), int32, "arrivals"),
+    ]
 
 
 def arrivals_name(kernel: KernelPlan) -> str:

@@ -222,8 +222,12 @@ class _Writer:
     def _step_lines(self, steps: list[Step]) -> list[str]:
         lines: list[str] = []
         # Before anything else is loaded: a product needs registers for its operands.
-        for step in (s for s in steps if s.op == "product"):
+        products = [s for s in steps if s.op == "product"]
+        for step in products:
             lines += ["", *self._heading(step).splitlines(), *self._product_lines(step), ""]
+        if products and self.layout.shares:
+            rest = self._step_lines([s for s in steps if s.op != "product"])
+            return [*lines, *self._shared_lines(*products), *(INDENT + line if line else "" for line in rest)]
         loads = [s for s in steps if s.op in ("load", "argument")]
         for step in loads:
             line = self._load_line(step)
@@ -372,13 +376,36 @@ class _Writer:
         rows, columns = (self.steps[name] for name in step.args)
         size, inner = self.index.sizes_text(step.attrs["summed"]), step.attrs["inner"]
         start = "tl.cast(start, tl.int64)" if self.index.is_wide else "start"
+        first, behind = "0", size
+        lines = [f"{step.name} = tl.zeros({self._tile_shape(TILE)}, tl.float32)"]
+        if self.layout.shares:
+            lines.append(f"length = tl.cdiv({size}, INNER * tl.num_programs(2)) * INNER")
+            lines.append("first = tl.program_id(2) * length")
+            first, behind = "first", f"tl.minimum(first + length, {size})"
         return [
-            f"{step.name} = tl.zeros({self._tile_shape(TILE)}, tl.float32)",
-            f"for start in range(0, {size}, INNER):",
+            *lines,
+            f"for start in range({first}, {behind}, INNER):",
             f"{INDENT}{inner} = {start} + tl.arange(0, INNER)",
             f"{INDENT}{self._operand_line(rows, step, f'{inner}[None, :]')}",
             f"{INDENT}{self._operand_line(columns, step, f'{inner}[:, None]')}",
             f"{INDENT}{step.name} = tl.dot({rows.name}, {columns.name}, {step.name}, input_precision=PRECISION)",
+        ]
+
+    def _shared_lines(self, step: Step) -> list[str]:
+        """Programs that share the sum of a tile leave what they have, and the last of them adds it up."""
+        self.helpers.add("arrives_last")
+        cell = self.index.offset(step.attrs["address"])
+        mask = self.index.shared_text(self.index.mask_of(TILE))
+        masked, pointer = f", mask={mask}" if mask else "", step.attrs["pointer"]
+        size = static_size(step.attrs["address"].extent)
+        tile = "tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)" if self.layout.tiles_cols else "tl.program_id(0)"
+        return [
+            "# Several programs share the sum of a tile: the last to arrive adds up what they left, always in one order.",
+            f"tl.store({pointer} + tl.program_id(2) * {size} + {cell}, {step.name}{masked})",
+            f"if arrives_last({step.attrs['arrivals']} + {tile}, tl.num_programs(2)):",
+            f"{INDENT}{step.name} = tl.zeros({self._tile_shape(TILE)}, tl.float32)",
+            f"{INDENT}for share in range(tl.num_programs(2)):",
+            f"{INDENT * 2}{step.name} += tl.load({pointer} + share * {size} + {cell}{masked})",
         ]
 
     def _operand_line(self, step: Step, product: Step, inner: str) -> str:

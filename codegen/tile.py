@@ -46,7 +46,8 @@ class Layout:
     columns over programs too; `loops_cols` walks along rows that are too long to be held. `exact_rows` is the largest
     power of two that divides the rows where their number is known (else 0), and `masks_rows` is false where tiles are
     cut to divide them. `inside` is empty, or says what the kernel is inside another one: "last" finishes sums in the
-    last program, "own" is a sum that each program takes for itself. Both walk over their rows tile by tile.
+    last program, "own" is a sum that each program takes for itself. Both walk over their rows tile by tile. Up to `shares`
+    programs share the sum of each tile of a matrix product (0: none do).
     """
 
     rows: tuple[int, ...]
@@ -63,6 +64,7 @@ class Layout:
     masks_rows: bool
     tile: int
     inside: str = ""
+    shares: int = 0
     choice: Choice | None = None
 
     @property

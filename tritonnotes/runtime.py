@@ -14,6 +14,7 @@ from .codegen.cache import KernelCache
 from .codegen.gpus import PROGRAMS_PER_SM
 from .codegen.group_kernel import GroupKernel
 from .codegen.load import load_source
+from .codegen.products import is_ragged
 from .codegen.program import Program
 from .codegen.tile import Kernel, next_power_of_2
 from .interpreter import launch as interpret
@@ -154,11 +155,19 @@ class Runner:
                 options["ROWS" if layout.cols else "BLOCK"] = rows
                 if not layout.carries:
                     grid = (-(-element_count(layout.row_shape, sizes) // rows), *grid[1:])
+            if "INNER" in options:
+                options["INNER"] = _cpu_inner(planned, sizes)
             if layout.combines:
                 options["PROGRAMS"] = next_power_of_2(programs)
             interpret(kernel, grid, arguments, options)
 
         return launch
+
+
+def _cpu_inner(kernel: Kernel, sizes: Mapping[str, int]) -> int:
+    """Elements that products multiply at once under the interpreter: all, or a divisor where blocks are not masked."""
+    lengths = [(s.attrs["summed"], element_count(s.attrs["summed"], sizes)) for s in kernel.products]
+    return min(next_power_of_2(max(n, 1)) if is_ragged(shape) else n & -n for shape, n in lengths)
 
 
 def _size(size: Any, sizes: Mapping[str, int]) -> int:
