@@ -56,10 +56,13 @@ def absorb_products(found: Choice) -> Choice:
 
 
 def tile_in(units: Units, space: Space, members: Iterable[Unit]) -> tuple[int, int]:
-    """Rows and columns of the tile of a kernel with products."""
+    """Rows and columns of the tile of a kernel with products; 0 for others."""
+    members = list(members)
+    dtypes = [u.value.dtype for u in members if u.part == PRODUCT]
+    if not dtypes:
+        return 0, 0
     whole = space.reduces_rows or any(u.part == PARTIAL and not units.axes.of(u.value) for u in members)
-    (dtype, *_) = (u.value.dtype for u in members if u.part == PRODUCT)
-    return tile_of(dtype, known_product(units.axes, space.cols), whole)
+    return tile_of(dtypes[0], known_product(units.axes, space.cols), whole)
 
 
 def shares_in(units: Units, space: Space, members: Iterable[Unit]) -> int:

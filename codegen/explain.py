@@ -36,6 +36,7 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
             "What runs:",
             *_launches(plan.launches, batch),
             *_joined(plan.launches),
+            *_multiplied(plan.launches),
             "",
             "Apart, so that a value is written to memory and read back:",
             *(_reasons(apart) or ["    nothing"]),
@@ -63,6 +64,13 @@ def _joined(launches: Iterable[KernelPlan]) -> Iterator[str]:
         if kernel.members:
             count = len(kernel.members)
             yield f"    {kernel.name} carries out {count} updates, for which nothing waits, in one launch."
+
+
+def _multiplied(launches: Iterable[KernelPlan]) -> Iterator[str]:
+    found = [(k, v) for k in launches for v in k.products]
+    if found:
+        shown = _few([f"{value.name} in {kernel.name}" for kernel, value in found])
+        yield f"    Matrix products computed in the tiles of kernels: {shown}."
 
 
 def _reasons(apart: list[Verdict]) -> list[str]:

@@ -19,6 +19,9 @@ CARRIED_TILES = 5
 SUMMED_TILES = 3
 """Rows that a kernel keeps on chip which sums whole rows to one number: of two operands, and of what it computes."""
 
+_WHOLE: Labels = (-1,)
+"""The order in which a product reads a leaf: no kernel's own, as a program reads what lies in other programs' tiles."""
+
 MAX_UNITS = 256
 """The most primitives of one kernel: each may keep a value alive, and registers are few."""
 
@@ -192,7 +195,7 @@ RULES = (
     Rule(
         "library",
         lambda facts, axes: facts.libraries > 1 or (facts.libraries > 0 and facts.generated),
-        _said("a matrix product is a library call, which nothing can be fused into"),
+        _said("a matrix product is a library call here, which nothing is fused into: a kernel would take longer"),
     ),
     Rule("axis twice", lambda facts, axes: bool(facts.twice), _name_of_twice),
     Rule(
@@ -344,8 +347,7 @@ class Legality:
             return Refusal("size", f"more than {MAX_UNITS} primitives would not keep their values in registers")
         for memory in facts.whole:
             if any(holds(w) for w in self.units.writers(memory)):
-                what = "joined of parts" if is_join(memory) else "read in another order than it is computed in"
-                return Refusal("memory first", f"{memory.name} is {what}, so it must be whole in memory before")
+                return self._memory_first(memory, members)
         refusal = self.in_place(facts)
         if refusal is not None:
             return refusal
@@ -356,12 +358,18 @@ class Legality:
                         return Refusal("forbidden", f"{unit.value.name} and {other.value.name} are forbidden to fuse")
         return None
 
+    @staticmethod
+    def _memory_first(memory: Value, members: Iterable[Unit]) -> Refusal:
+        if any(u.part == PRODUCT and memory in set(map(memory_of, u.value.inputs)) for u in members):
+            reason = f"{memory.name} is multiplied there, many programs read each of its rows"
+            return Refusal("product", f"{reason}, so it must be whole in memory before")
+        what = "joined of parts" if is_join(memory) else "read in another order than it is computed in"
+        return Refusal("memory first", f"{memory.name} is {what}, so it must be whole in memory before")
+
     def in_place(self, facts: Facts) -> Refusal | None:
         """Whether a leaf is overwritten in one order and read in another."""
         for leaf, labels in facts.read if facts.written else ():
-            if leaf not in facts.written:
-                continue
-            if leaf in facts.whole or self.axes.walked(labels) != self._written_as[leaf]:
+            if leaf in facts.written and self.axes.walked(labels) != self._written_as[leaf]:
                 return Refusal("in place", f"{leaf.name} is overwritten there while other programs still read it")
         return None
 
@@ -401,7 +409,9 @@ class Legality:
             products=products,
             whole=frozenset(self._read_whole(unit)),
             read=frozenset(
-                (m, axes.labels[base_of(a)]) for a in value.inputs if (m := memory_of(a)) in self._written_as
+                (m, _WHOLE if unit.part == PRODUCT else axes.labels[base_of(a)])
+                for a in value.inputs
+                if (m := memory_of(a)) in self._written_as
             ),
             written=written,
             itemsize=max(4, value.dtype.itemsize),

@@ -47,13 +47,17 @@ class Indexing:
         if not in_loop:
             if layout.carries and not layout.inside:
                 lines.append("program = tl.program_id(0)")
+            if layout.shares:
+                lines.append("tile_row = tl.program_id(0)")
+                lines += ["tile_col = tl.program_id(1)"] if layout.tiles_cols else []
+                lines += ["part = tl.program_id(2)", "parts = tl.num_programs(2)"]
             if layout.cols and self._has_named_cols():
                 lines.append(f"cols = {self.expanded(layout.col_shape)}")
             if layout.cols and not layout.loops_cols:
-                start = "tl.program_id(1) * BLOCK + " if layout.tiles_cols else ""
+                start = f"{'tile_col' if layout.shares else 'tl.program_id(1)'} * BLOCK + " if layout.tiles_cols else ""
                 lines.append(f"col = {start}tl.arange(0, BLOCK){'' if flat else '[None, :]'}")
         if rows_here:
-            which = "tile" if layout.loops_tiles else "tl.program_id(0)"
+            which = "tile" if layout.loops_tiles else "tile_row" if layout.shares else "tl.program_id(0)"
             if self.is_wide:
                 which = f"tl.cast({which}, tl.int64)"
             start = "" if layout.inside and not layout.loops_tiles else f"{which} * {block} + "

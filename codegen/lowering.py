@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from math import prod
 from types import MappingProxyType
 from typing import Any
 
 from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import Dim, DType, Shape, bool_, float32, float64, host, int32, int64
 
-from .absorb import shares_in, tile_in
 from .axes import Place, is_drawn, is_view, place_of
 from .fusion import Space
 from .indexing import Indexing
@@ -135,7 +135,7 @@ class _Lowering:
     def _layout(self) -> Layout:
         space = self.kp.space
         rows, cols = space.rows, space.cols
-        has_product = any(u.part == PRODUCT for u in self.kp.units)
+        has_product = bool(self.kp.products)
         if not (space.reduces_rows or space.carries or space.combines or has_product):
             rows, cols = self._split_of(rows)
         col_shape = self.axes.shape(cols)
@@ -146,7 +146,7 @@ class _Lowering:
         if not cols:
             block = 0
         elif has_product:
-            tile, block = self._tile_of_products()
+            block = self.kp.tile[1]
         elif loops_cols:
             block = LOOPED_BLOCK
         elif length is None:
@@ -157,7 +157,7 @@ class _Lowering:
         masks_cols = bool(cols) and (length is None or length % block != 0 or length == 0)
         total = static_size(self.axes.shape(rows)) or 0
         exact = total & -total
-        tile = self._tile(block) if not has_product else tile
+        tile = prod(self.kp.tile) if has_product else self._tile(block)
         if has_product:
             exact = exact if exact >= tile // block else 0
         masks_rows = bool(rows) and exact < (min(128, next_power_of_2(total)) if not cols else max(1, tile // block))
@@ -165,7 +165,7 @@ class _Lowering:
             rows, cols, self.axes.shape(rows), col_shape, block, masks_cols, tiles_cols, loops_cols, space.carries,
             space.combines,
             exact, masks_rows or (bool(rows) and not exact), tile, self.inside_of,
-            shares_in(self.plan.units, space, self.kp.units) if has_product else 0,
+            self.kp.shares,
         )  # fmt: skip
 
     def _tile(self, block: int) -> int:
@@ -180,11 +180,6 @@ class _Lowering:
             return 512
         # Short rows reduce across few lanes and keep many numbers for each row: half a tile stays clear of spilling.
         return 1024 if block < 64 else 2048
-
-    def _tile_of_products(self) -> tuple[int, int]:
-        """Elements and columns of a tile."""
-        rows, columns = tile_in(self.plan.units, self.kp.space, self.kp.units)
-        return rows * columns, columns
 
     def _split_of(self, axes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Where to cut an elementwise kernel into rows and columns so that most operands are walked without

@@ -15,7 +15,8 @@ RESERVED = frozenset(
     | {"program", "programs", "in_programs", "ROWS", "COLS", "BLOCK", "PROGRAMS", "rescale"}
     | {"sign", "expm1", "log1p", "tanh", "power", "uniform", "max_or_nan", "min_or_nan"}
     | {"address", "numbers", "parameters", "blocks", "ALIGN", "inside"}
-    | {"INNER", "PRECISION", "float32_precision", "share", "length"}
+    | {"INNER", "PRECISION", "float32_precision", "length", "other"}
+    | {"tile_row", "tile_col", "part", "parts"}
     | {"segments", "table_of", "TABLES", "SEGMENTS"}
     | set(keyword.kwlist)
     | set(keyword.softkwlist)

@@ -12,8 +12,9 @@ import networkx
 
 from tritonnotes.ir.errors import VerificationError
 from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.types import Dim, DType
+from tritonnotes.ir.types import Dim, DType, element_count
 
+from .absorb import shares_in, tile_in
 from .choose import choose
 from .clusters import Partition, waits
 from .cost import MemoryPlan, memory_plan
@@ -22,8 +23,9 @@ from .fusion import Legality, Space
 from .group_updates import Alike, join_updates, table_bytes
 from .materialize import materialize
 from .names import RESERVED, identifier, uncounted
+from .products import SHARE, summed, tiles
 from .traffic import NOMINAL, Sizes, Traffic, launch_traffic
-from .units import COMBINE, PARTIAL, Unit, Units, is_join, memory_of
+from .units import COMBINE, PARTIAL, PRODUCT, Unit, Units, is_elementwise, is_join, memory_of
 from .wishes import Fusion, as_fusion
 
 if TYPE_CHECKING:
@@ -34,12 +36,15 @@ if TYPE_CHECKING:
 class KernelPlan:
     """One launch: a generated kernel, or a library call.
 
-    `kind` is 'library', 'elementwise', 'row', 'column', 'row and column' or 'finish'. `loads` and `stores` are whole
+    `kind` is 'library', 'product', 'elementwise', 'row', 'column', 'row and column' or 'finish'. `loads` and `stores` are whole
     values in memory; `partials` are sums that leave the kernel as one row for each program, `combines` those it adds
     up. `walks` says how often a kernel that walks along long rows reads each load; it is None where rows are held.
 
     Where the last program of a launch finishes sums, `parts` are the kernel, then what that program carries out; all
     else speaks of both together.
+
+    `tile` has the rows and columns of a tile with matrix products; up to `shares` programs share the sum of each (0: one
+    does it all).
 
     Of kind 'updates' is a launch that carries out its `members` side by side; `group` has them by what they do.
     """
@@ -58,10 +63,17 @@ class KernelPlan:
     parts: tuple[KernelPlan, ...] = ()
     members: tuple[KernelPlan, ...] = ()
     group: tuple[Alike, ...] = ()
+    tile: tuple[int, int] = (0, 0)
+    shares: int = 0
 
     @property
     def is_library(self) -> bool:
         return self.kind == "library"
+
+    @property
+    def products(self) -> tuple[Value, ...]:
+        """The matrix products that are computed in its tiles."""
+        return tuple(u.value for u in self.units if u.part == PRODUCT)
 
     @property
     def ops(self) -> tuple[str, ...]:
@@ -86,11 +98,21 @@ class KernelPlan:
         bound = Sizes(batch, sizes)
         moved = launch_traffic(self.units, self.loads, self.stores, self.storage, bound, programs, self.walks or {})
         moved = replace(moved, read=moved.read + table_bytes(self.group))
+        if programs and self.shares:
+            left, tiles = self._left_by_shares(bound)
+            return Traffic(moved.read + left, moved.written + left + 4 * tiles, moved.read_again)
         if not self.parts or not programs:
             return moved
         # The programs' arrivals are counted in memory; what they left is read again where it was written.
         counts = 1 + (-(-programs // GROUP) if self.finishes_columns else 0)
         return Traffic(moved.read, moved.written + 4 * counts, moved.read_again)
+
+    def _left_by_shares(self, sizes: Mapping[str, int]) -> tuple[int, int]:
+        """Bytes that programs which share sums of a product leave, and the number of its tiles."""
+        (value,) = self.products
+        parts = max(1, min(element_count(summed(value), sizes) // SHARE, self.shares))
+        rows, columns = value.shape
+        return 4 * parts * element_count(value.shape, sizes), tiles(rows, columns, self.tile)
 
     @property
     def finishes_columns(self) -> bool:
@@ -149,6 +171,8 @@ class FusionPlan:
                 lines.append(f"    joins  {', '.join(m.name for m in kernel.members)}")
             lines.append(f"    reads  {_names(kernel.loads)}{_and_sums(kernel.combines)}")
             lines.append(f"    covers {_names(u.value for u in kernel.units)}")
+            if kernel.products:
+                lines.append(f"    multiplies {_names(kernel.products)}")
             if kernel.recomputed:
                 lines.append(f"    again  {_names(kernel.recomputed)}")
             lines.append(f"    writes {_names(kernel.stores)}{_and_sums(kernel.partials)}")
@@ -239,6 +263,8 @@ def _kernels(units: Units, partition: Partition, memory: MemoryPlan) -> dict[fro
             tuple(u.value for u in members if u.part == COMBINE),
             memory.walks[kernel],
             memory.storage,
+            tile=tile_in(units, memory.spaces[kernel], members),
+            shares=shares_in(units, memory.spaces[kernel], members),
         )
     return made
 
@@ -275,6 +301,8 @@ def _kind(members: list[Unit], space: Space) -> str:
         return "library"
     if space.combines:
         return "finish"
+    if all(is_elementwise(u) or u.part == PRODUCT for u in members) and any(u.part == PRODUCT for u in members):
+        return "product"
     if space.reduces_rows:
         return "row and column" if space.carries else "row"
     return "column" if space.carries else "elementwise"

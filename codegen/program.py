@@ -124,7 +124,7 @@ def shared_buffers(plan: KernelPlan, kernel: Kernel | GroupKernel) -> list[Buffe
     layout = kernel.layout
     (value,) = (p.value for p in kernel.parameters if p.role == "partial out" and p.value is not None)
     rows, columns = (element_count(shape, {}) for shape in (layout.row_shape, layout.col_shape))
-    count = tiles(rows, columns, (layout.row_block, layout.block))
+    count = tiles(rows, columns, plan.tile)
     return [
         Buffer(partial_name(value), (layout.shares, *value.shape), float32, "temporary"),
         Buffer(arrivals_name(plan), (count,), int32, "arrivals"),

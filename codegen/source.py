@@ -379,8 +379,7 @@ class _Writer:
         first, behind = "0", size
         lines = [f"{step.name} = tl.zeros({self._tile_shape(TILE)}, tl.float32)"]
         if self.layout.shares:
-            lines.append(f"length = tl.cdiv({size}, INNER * tl.num_programs(2)) * INNER")
-            lines.append("first = tl.program_id(2) * length")
+            lines += [f"length = tl.cdiv({size}, INNER * parts) * INNER", "first = part * length"]
             first, behind = "first", f"tl.minimum(first + length, {size})"
         return [
             *lines,
@@ -398,14 +397,14 @@ class _Writer:
         mask = self.index.shared_text(self.index.mask_of(TILE))
         masked, pointer = f", mask={mask}" if mask else "", step.attrs["pointer"]
         size = static_size(step.attrs["address"].extent)
-        tile = "tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)" if self.layout.tiles_cols else "tl.program_id(0)"
+        tile = "tile_row * tl.num_programs(1) + tile_col" if self.layout.tiles_cols else "tile_row"
         return [
             "# Several programs share the sum of a tile: the last to arrive adds up what they left, always in one order.",
-            f"tl.store({pointer} + tl.program_id(2) * {size} + {cell}, {step.name}{masked})",
-            f"if arrives_last({step.attrs['arrivals']} + {tile}, tl.num_programs(2)):",
+            f"tl.store({pointer} + part * {size} + {cell}, {step.name}{masked})",
+            f"if arrives_last({step.attrs['arrivals']} + {tile}, parts):",
             f"{INDENT}{step.name} = tl.zeros({self._tile_shape(TILE)}, tl.float32)",
-            f"{INDENT}for share in range(tl.num_programs(2)):",
-            f"{INDENT * 2}{step.name} += tl.load({pointer} + share * {size} + {cell}{masked})",
+            f"{INDENT}for other in range(parts):",
+            f"{INDENT * 2}{step.name} += tl.load({pointer} + other * {size} + {cell}{masked})",
         ]
 
     def _operand_line(self, step: Step, product: Step, inner: str) -> str:

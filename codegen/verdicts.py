@@ -20,7 +20,7 @@ from .traffic import nominal_bytes
 from .units import COMBINE, OWN, PARTIAL, Unit, is_elementwise, is_join, memory_of
 from .wishes import Fusion
 
-HARD_RULES = ("number", "leaf", "join", "library", "memory first")
+HARD_RULES = ("number", "leaf", "join", "library", "memory first", "product")
 """Rules that no other plan could get round, as they speak of the two values alone."""
 
 

@@ -149,10 +149,10 @@ def assert_every_edge_has_its_verdict(plan: FusionPlan) -> None:
 
 def test_reasons_name_what_stands_between() -> None:
     rules = {(v.source, v.target): v.rule for v in step_plan().verdicts}
-    assert rules["fc1.product", "fc1"] == "library"
+    assert rules["fc1.product", "fc1"] == "same kernel" and rules["relu", "fc2.product"] == "product"
     assert rules["fc1.bias", "fc1"] == "leaf"
     assert rules["fc1", "ln1.sum"] == "same kernel"
-    assert rules["fc3.product", "fc3"] == "library" and rules["ln1.mean", "ln1.centered"] == "same kernel"
+    assert rules["ln1.mean", "ln1.centered"] == "same kernel"
 
 
 # -- launches, bytes, shapes of plans ----------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_networkx_shows_the_launches_and_who_waits_for_whom(fusion: str) -> None
 def test_plan_prints_each_launch_with_what_it_reads_and_writes() -> None:
     plan = step_plan()
     text = str(plan)
-    assert f"{len(plan.kernels)} kernels and 8 library calls" in text and f"{plan.bytes_moved():,} bytes" in text
+    assert f"{len(plan.kernels)} kernels and 0 library calls" in text and f"{plan.bytes_moved():,} bytes" in text
     assert [line.strip().split(":")[0] for line in text.splitlines() if line.startswith("  ") and line[2] != " "] == [
         k.name for k in plan.launches
     ]
@@ -283,7 +283,7 @@ FAULTS: dict[str, tuple[Callable[[FusionPlan], FusionPlan], str]] = {
         "in no kernel, or in two",
     ),
     "a kernel twice": (lambda p: with_launches(p, [*p.launches, p.launches[1]]), "in no kernel, or in two"),
-    "a kernel before what it reads": (lambda p: swapped(p, 0, 1), "runs before matmul_fc1_product, which"),
+    "a kernel before what it reads": (lambda p: swapped(p, 0, 1), "runs before fc1_ln1_relu, which"),
     "a store left out": (lambda p: changed(p, 1, stores=p.launches[1].stores[:-1]), "before it is written"),
     "partial sums left out": (lambda p: changed(p, first(p, lambda k: k.partials), partials=()), "too early"),
     "sums finished before they are taken": (

@@ -66,7 +66,7 @@ def test_every_edge_has_a_verdict_with_a_reason_and_an_opposite() -> None:
     assert said <= edges and all(target in views for _, target in edges - said)
     assert all(v.reason and v.rule for v in plan.verdicts)
     for verdict in plan.verdicts:
-        impossible = verdict.rule in ("number", "leaf", "library")
+        impossible = verdict.rule in ("number", "leaf", "library", "product")
         assert bool(verdict.opposite.reason) == impossible, str(verdict)
 
 
@@ -86,7 +86,7 @@ def test_explanation_is_a_screenful_and_names_each_launch() -> None:
     text = explain_plan(plan)
     assert all(kernel.name in text for kernel in plan.launches)
     assert f"{plan.bytes_moved():,} bytes" in text and plan.fusion in text
-    assert "library: " in text and "Fusing these all the same would cost:" in text
+    assert "product: " in text and "Matrix products computed in" in text and "Fusing these all the same would cost:" in text
     assert len(text.splitlines()) <= 50
 
 

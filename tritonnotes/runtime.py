@@ -138,6 +138,8 @@ class Runner:
         layout = kernel.layout
         rows = element_count(layout.row_shape, sizes)
         size = min(next_power_of_2(max(rows, 1)), max(1, self.tile // max(layout.block, 1)))
+        if layout.shares:
+            size = max(size, layout.row_block)  # programs count themselves for each tile, of which there are so many
         return size if layout.masks_rows else min(size, layout.exact_rows)
 
     def _interpreted_launch(self, sizes: Mapping[str, int], programs: int, tensors: Mapping[str, Tensor]) -> Any:
