@@ -96,7 +96,7 @@ class Launcher:
         if not self.layout.cols:
             return 4
         if self.kernel.products:
-            return 4 if self.layout.tile <= TILE_ELEMENTS else 8
+            return 4 if self.layout.tile <= TILE_ELEMENTS and not self.kernel.lasts else 8
         if self.layout.loops_cols:
             loads = sum(s.op == "load" and s.form in (TILE, COL) for s in self.kernel.steps)
             return 8 if loads > 2 or self._scattered() > 1 else 4
@@ -110,6 +110,8 @@ class Launcher:
         16 warps share a multiprocessor, 12 where programs have 4."""
         if not self.kernel.lasts or self.layout.block > 4096:
             return None
+        if self.kernel.products:
+            return 255 if self.num_warps() <= 8 else 128  # few programs, so that none is in another one's way
         return 168 if self.num_warps() <= 4 else 128
 
     def _scattered(self) -> int:

@@ -105,6 +105,7 @@ class _Lowering:
         self.memory_names: dict[Value, str] = {}
         self.inside = {u.value for u in kernel_plan.units if u.part != PARTIAL} | set(kernel_plan.recomputed)
         self.inner = ""
+        self.operands: dict[tuple[Value, Address], Step] = {}
         self.layout = self._layout()
 
     def kernel(self) -> Kernel:
@@ -335,15 +336,21 @@ class _Lowering:
         args = []
         for operand in operands(self.axes, value):
             memory = memory_of(operand.value)
+            address = Address(tuple((axis, behind, 0) for axis, behind in operand.dims), operand.extent)
+            known = self.operands.get((memory, address))
+            if known is not None:
+                args.append(known)
+                continue
             storage = self.kp.storage[memory]
             name = self.memory_names[memory]
             parameter = self._parameter(("memory", memory), f"{name}_ptr", "in", memory, storage)
-            address = Address(tuple((axis, behind, 0) for axis, behind in operand.dims), operand.extent)
             attrs = {"pointer": parameter.name, "address": address, "storage": storage, "behind": operand.behind}
             form = self._form(frozenset(axis for axis, _ in operand.dims))
-            if memory in plainly:
+            if memory in plainly or any(m is memory for m, _ in self.operands):
                 name = self.names.claim(f"{name}_{'rows' if form == ROW else 'columns'}")
-            args.append(self._add(Step(name, "operand", (), form, storage, MappingProxyType(attrs), True)))
+            step = self._add(Step(name, "operand", (), form, storage, MappingProxyType(attrs), True))
+            self.operands[memory, address] = step
+            args.append(step)
         self.inner = self.inner or self.names.claim("inner")
         attrs = {"summed": summed(value), "inner": self.inner}
         if self.layout.shares:

@@ -116,7 +116,9 @@ def tile_of(dtype: DType, columns: int | None, whole_rows: bool) -> tuple[int, i
     """Rows and columns of a tile with products of a dtype, whose kernel has so many columns (None: a `Dim`)."""
     length = 1 << max((columns or TILE_COLUMNS) - 1, 0).bit_length()
     block = max(FEWEST_COLUMNS, length if whole_rows else min(length, TILE_COLUMNS))
-    return max(FEWEST_ROWS[dtype.name], TILE_ELEMENTS // block), block
+    # Beside short rows there are many numbers for each row: half a tile stays clear of spilling.
+    elements = TILE_ELEMENTS if block >= TILE_COLUMNS else TILE_ELEMENTS // 2
+    return max(FEWEST_ROWS[dtype.name], elements // block), block
 
 
 def inner_block(size: Shape) -> int:

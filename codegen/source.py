@@ -223,8 +223,12 @@ class _Writer:
         lines: list[str] = []
         # Before anything else is loaded: a product needs registers for its operands.
         products = [s for s in steps if s.op == "product"]
+        alike: dict[Shape, list[Step]] = {}
         for step in products:
-            lines += ["", *self._heading(step).splitlines(), *self._product_lines(step), ""]
+            alike.setdefault(step.attrs["summed"], []).append(step)
+        for group in alike.values():
+            headings = dict.fromkeys(line for s in group for line in self._heading(s).splitlines())
+            lines += ["", *headings, *self._product_lines(group), ""]
         if products and self.layout.shares:
             rest = self._step_lines([s for s in steps if s.op != "product"])
             return [*lines, *self._shared_lines(*products), *(INDENT + line if line else "" for line in rest)]
@@ -371,13 +375,14 @@ class _Writer:
             text += f".to({_tl(step)})"
         return f"{step.name} = {text}"
 
-    def _product_lines(self, step: Step) -> list[str]:
-        """A matrix product, summed block by block."""
-        rows, columns = (self.steps[name] for name in step.args)
-        size, inner = self.index.sizes_text(step.attrs["summed"]), step.attrs["inner"]
+    def _product_lines(self, products: Sequence[Step]) -> list[str]:
+        """Matrix products, summed block by block over the same sizes."""
+        summed, inner = products[0].attrs["summed"], products[0].attrs["inner"]
+        size = self.index.sizes_text(summed)
+        operands = [self.steps[name] for name in dict.fromkeys(name for step in products for name in step.args)]
         start = "tl.cast(start, tl.int64)" if self.index.is_wide else "start"
         first, behind = "0", size
-        lines = [f"{step.name} = tl.zeros({self._tile_shape(TILE)}, tl.float32)"]
+        lines = [f"{s.name} = tl.zeros({self._tile_shape(TILE)}, tl.float32)" for s in products]
         if self.layout.shares:
             lines += [f"length = tl.cdiv({size}, INNER * parts) * INNER", "first = part * length"]
             first, behind = "first", f"tl.minimum(first + length, {size})"
@@ -385,9 +390,11 @@ class _Writer:
             *lines,
             f"for start in range({first}, {behind}, INNER):",
             f"{INDENT}{inner} = {start} + tl.arange(0, INNER)",
-            f"{INDENT}{self._operand_line(rows, step, f'{inner}[None, :]')}",
-            f"{INDENT}{self._operand_line(columns, step, f'{inner}[:, None]')}",
-            f"{INDENT}{step.name} = tl.dot({rows.name}, {columns.name}, {step.name}, input_precision=PRECISION)",
+            *(f"{INDENT}{self._operand_line(s, summed, inner)}" for s in operands),
+            *(
+                f"{INDENT}{s.name} = tl.dot({', '.join(s.args)}, {s.name}, input_precision=PRECISION)"
+                for s in products
+            ),
         ]
 
     def _shared_lines(self, step: Step) -> list[str]:
@@ -407,13 +414,14 @@ class _Writer:
             f"{INDENT * 2}{step.name} += tl.load({pointer} + other * {size} + {cell}{masked})",
         ]
 
-    def _operand_line(self, step: Step, product: Step, inner: str) -> str:
+    def _operand_line(self, step: Step, summed: Shape, name: str) -> str:
+        inner = f"{name}[None, :]" if step.form == ROW else f"{name}[:, None]"
         stride = self.index.sizes_text(step.attrs["behind"])
         place = f"{inner} * {factor(stride)}" if stride else inner
         offset = self.index.offset(step.attrs["address"])
         masks = [self.index.shared_text(self.index.mask_of(step.form))]
-        if is_ragged(product.attrs["summed"]):
-            masks.append(f"{inner} < {self.index.sizes_text(product.attrs['summed'])}")
+        if is_ragged(summed):
+            masks.append(f"{inner} < {self.index.sizes_text(summed)}")
         masks = [m for m in masks if m]
         mask = " & ".join(m if m.isidentifier() or len(masks) == 1 else f"({m})" for m in masks)
         outside = f", mask={mask}, other=0.0" if mask else ""

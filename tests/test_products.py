@@ -1,0 +1,194 @@
+"""Matrix products in the tiles of generated kernels: which are, and that they are right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from compiled import DTYPES, assert_within_policy, digits, draw, judge
+
+import tritonnotes as tn
+from tritonnotes.codegen import products
+from tritonnotes.codegen.ahead import compile_program
+from tritonnotes.codegen.axes import label_axes
+from tritonnotes.codegen.compile import ARCHS
+from tritonnotes.codegen.plan import FusionPlan, make_plan
+from tritonnotes.codegen.products import is_generable
+from tritonnotes.codegen.program import make_program
+from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.joint import joint_graph
+from tritonnotes.ir.primitives import matmul
+from tritonnotes.runtime import Runner
+from tritonnotes.state import initial_state
+
+CPU = torch.device("cpu")
+BATCH = tn.Dim("batch")
+
+MODELS: dict[str, tuple[tuple[int, ...], Callable[[Value], Value]]] = {
+    "bias and activation": ((33,), lambda x: tn.gelu(tn.linear(x, 70, name="fc"))),
+    "layer norm of whole rows": ((64,), lambda x: tn.relu(tn.layer_norm(tn.linear(x, 96, name="fc"), name="ln"))),
+    "statistics of columns": ((20,), lambda x: tn.relu(tn.batch_norm(tn.linear(x, 48, name="fc"), name="bn"))),
+    "softmax of 300": ((17,), lambda x: tn.softmax(tn.linear(x, 300, name="fc"), -1)),
+    "two products in one tile": (
+        (40,),
+        lambda x: tn.silu(tn.linear(x, 24, bias=False, name="gate")) * tn.linear(x, 24, bias=False, name="up"),
+    ),
+    "leading axes": ((5, 24), lambda x: tn.rms_norm(tn.linear(x, 40, name="fc"), name="rms")),
+    "residual": ((64,), lambda x: tn.relu(tn.linear(x, 64, name="fc")) + x),
+    "one after the other": ((16,), lambda x: tn.linear(tn.tanh(tn.linear(x, 32, name="fc1")), 16, name="fc2")),
+}
+
+
+def model(name: str, dtype: str = "float32", rows: int | tn.Dim = BATCH) -> Graph:
+    shape, build = MODELS[name]
+    graph = Graph("products")
+    graph.output(y=build(graph.input("x", (rows, *shape), dtype=dtype)))
+    return graph
+
+
+def multiplied(plan: FusionPlan) -> list[str]:
+    return [v.name for k in plan.launches for v in k.products]
+
+
+def library(plan: FusionPlan) -> list[str]:
+    return [k.units[0].value.name for k in plan.launches if k.is_library]
+
+
+# -- right -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [2, 37, 300])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", MODELS)
+def test_results_and_gradients_are_within_the_policy(name: str, dtype: str, rows: int) -> None:
+    graph = model(name, dtype)
+    compiled = tn.compile(graph)
+    assert bool(multiplied(compiled.plan)) == (dtype != "float64")
+    judged = judge(
+        graph, draw(graph, batch=rows), model=compiled, redraw=lambda seed: draw(graph, seed, batch=rows), noisy=2
+    )
+    assert_within_policy(judged)
+
+
+@pytest.mark.parametrize("rows", [5, 255, 700])
+@pytest.mark.parametrize("tile", [256, 4096])
+def test_small_tiles_give_what_large_ones_do(tile: int, rows: int) -> None:
+    """Many programs, ragged at both ends, beside one program for all."""
+    program = make_program(joint_graph(digits(), "loss", tn.sgd(lr=0.1)))
+    assert not library(program.plan)
+    feeds = draw(digits(), batch=rows)
+    state = initial_state(digits())
+    results = []
+    for runner in (Runner(program, CPU, programs=3, tile=tile), Runner(program, CPU)):
+        leaves = {**feeds, **{n: t.clone() for n, t in state.items()}}
+        outputs = runner.run(leaves, {"batch": rows}, {"lr": 0.1})
+        results.append({**outputs, **{n: leaves[n] for n in state}})
+    for name, found in results[0].items():
+        torch.testing.assert_close(found, results[1][name], rtol=1e-5, atol=1e-6, msg=name)
+
+
+def test_two_steps_with_shared_sums_have_the_same_bits() -> None:
+    feeds = draw(digits(), batch=1200)
+    found = []
+    for _ in range(2):
+        step = tn.compile_step(digits(), loss="loss", optimizer=tn.adam(lr=1e-2))
+        for _ in range(2):
+            step(**feeds)
+        found.append(step.state_dict()["model"])
+    assert all(torch.equal(found[0][n], found[1][n]) for n in found[0])
+
+
+def test_a_row_does_not_depend_on_how_many_there_are() -> None:
+    """Tiles of one size, as on a GPU: a row's product is summed in one order."""
+    graph = model("layer norm of whole rows")
+    program = make_program(tn.compile(graph).program.graph)
+    x, state = draw(graph, batch=300)["x"], initial_state(graph)
+    runner = Runner(program, CPU, tile=1024)
+    whole, part = (runner.run({"x": some, **state}, {"batch": len(some)})["y"] for some in (x, x[:7].contiguous()))
+    assert torch.equal(whole[:7], part)
+
+
+# -- which -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_first_case_is_nine_launches() -> None:
+    graph = Graph("step")
+    x, y = graph.input("x", (256, 64)), graph.input("y", (256,), dtype="int64")
+    h = tn.prelu(tn.batch_norm(tn.linear(x, 128, name="fc1"), name="bn1"), name="act1")
+    h = tn.elu(tn.layer_norm(tn.linear(h, 128, name="fc2"), name="ln2"))
+    graph.output(loss=tn.cross_entropy(tn.linear(h, 10, name="fc3"), y))
+    plan = make_plan(joint_graph(graph, "loss", tn.adam()))
+    assert len(plan.launches) == 9 and not library(plan) and plan.bytes_moved() < 3.3e6
+
+
+def test_a_large_product_is_a_library_call() -> None:
+    graph = Graph("large")
+    x = graph.input("x", (4096, 4096))
+    graph.output(y=tn.gelu(tn.linear(x, 8192, bias=False)))
+    plan = make_plan(tn.compile(graph).program.graph)
+    assert len(library(plan)) == 1 and not multiplied(plan)
+    reasons = {v.reason for v in plan.verdicts if v.source == library(plan)[0]}
+    assert len(reasons) == 1 and "a kernel would take longer" in reasons.pop()
+
+
+def test_without_fusion_all_products_are_library_calls() -> None:
+    plan = make_plan(joint_graph(digits(), "loss", tn.adam()), "off")
+    assert len(library(plan)) == 8 and not multiplied(plan)
+
+
+def test_what_a_user_forbids_stays_apart() -> None:
+    graph = model("bias and activation")
+    assert multiplied(tn.compile(graph).plan)
+    assert not multiplied(tn.compile(graph, forbid=[("fc.product", "y"), ("fc.product", "fc")]).plan)
+
+
+REFUSED: dict[str, Callable[[Graph], Value]] = {
+    "64 bits": lambda g: matmul(g.input("x", (8, 16), "float64"), g.parameter("w", (16, 4), "zeros", dtype="float64")),
+    "one column": lambda g: matmul(g.input("x", (8, 16)), g.parameter("w", (16, 1), "zeros")),
+    "a transposed operand": lambda g: matmul(
+        tn.transpose(g.input("x", (16, 8)), 0, 1), g.parameter("w", (16, 4), "zeros")
+    ),
+    "a part of a tensor": lambda g: matmul(
+        tn.narrow(g.input("x", (8, 20)), 1, 0, 16), g.parameter("w", (16, 4), "zeros")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_tiles_cannot_read_is_left_to_the_library(name: str) -> None:
+    graph = Graph("refused")
+    product = REFUSED[name](graph)
+    assert not is_generable(label_axes(graph), product)
+
+
+def test_an_operand_that_is_reshaped_is_read_where_it_lies() -> None:
+    graph = Graph("reshaped")
+    x = graph.input("x", (6, 4, 8))
+    graph.output(y=tn.relu(tn.linear(tn.reshape(x, (12, 16)), 32, name="fc")))
+    compiled = tn.compile(graph)
+    assert multiplied(compiled.plan) == ["fc.product"]
+    assert_within_policy(judge(graph, draw(graph), model=compiled))
+
+
+def test_long_sums_are_shared_and_short_ones_are_not() -> None:
+    plans = {}
+    for rows in (300, 4096):
+        graph = Graph("step")
+        x = graph.input("x", (rows, 64))
+        graph.output(loss=tn.mean(tn.square(tn.linear(x, 64, name="fc"))))
+        plans[rows] = make_plan(joint_graph(graph, "loss", tn.adam()))
+    shares = {rows: max(k.shares for k in plan.launches) for rows, plan in plans.items()}
+    assert shares == {300: 0, 4096: 4096 // products.SHARE}
+
+
+# -- on a GPU ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_step_with_products_compiles_without_spills_and_without_tf32(dtype: str, arch: int) -> None:
+    for card in compile_program(make_program(joint_graph(digits(dtype), "loss", tn.adam())), arch):
+        assert not card.spills, f"{card.name}: {card.registers} registers, {card.spills}"
+        assert "tf32" not in card.ptx, f"{card.name} rounds to tf32 unasked"
