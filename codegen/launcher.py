@@ -5,7 +5,7 @@ from __future__ import annotations
 from tritonnotes.ir.types import Shape
 
 from .indexing import Indexing, factor
-from .products import SHARE, TILE_ELEMENTS, inner_block
+from .products import INNER_BLOCK, SHARE, TILE_ELEMENTS
 from .tile import COL, TILE, Kernel, static_size
 
 INDENT = "    "
@@ -80,9 +80,8 @@ class Launcher:
             made[self.index.row_block_name()] = min(64, layout.exact_rows)
         if layout.cols:
             made["BLOCK"] = layout.block
-        products = self.kernel.products
-        if products:
-            made["INNER"] = min(inner_block(p.attrs["summed"]) for p in products)
+        if self.kernel.products:
+            made["INNER"] = INNER_BLOCK
             made["PRECISION"] = "ieee"
         return made
 
@@ -96,7 +95,7 @@ class Launcher:
         if not self.layout.cols:
             return 4
         if self.kernel.products:
-            return 4 if self.layout.tile <= TILE_ELEMENTS and not self.kernel.lasts else 8
+            return 4 if self.layout.tile <= (TILE_ELEMENTS // 2 if self.kernel.lasts else TILE_ELEMENTS) else 8
         if self.layout.loops_cols:
             loads = sum(s.op == "load" and s.form in (TILE, COL) for s in self.kernel.steps)
             return 8 if loads > 2 or self._scattered() > 1 else 4
@@ -107,12 +106,12 @@ class Launcher:
     def most_registers(self) -> int | None:
         """Registers that a thread may have, where that must be said. What a last program does is little and rare, but
         ptxas makes room for it in all: left to itself it spills a register or two to fit more programs. With this many
-        16 warps share a multiprocessor, 12 where programs have 4."""
+        16 warps share a multiprocessor, 12 where programs have 4, 8 where these multiply too."""
         if not self.kernel.lasts or self.layout.block > 4096:
             return None
-        if self.kernel.products:
-            return 255 if self.num_warps() <= 8 else 128  # few programs, so that none is in another one's way
-        return 168 if self.num_warps() <= 4 else 128
+        if self.num_warps() > 4:
+            return 128
+        return 255 if self.kernel.products else 168
 
     def _scattered(self) -> int:
         """The loads of whole tiles whose neighbours along a row are not neighbours in memory."""

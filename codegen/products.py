@@ -30,9 +30,9 @@ TILE_COLUMNS = 64
 
 TILE_ELEMENTS = 2048
 
-FEWEST_INNER = 16
-INNER_BLOCK = 32
-"""Elements along the summed axis that are multiplied at once: 128 bytes of float32, a line of the cache."""
+INNER_BLOCK = 16
+"""Elements along the summed axis that are multiplied at once: as few as tensor cores take, as each thread that multiplies
+float32 keeps so many of its rows and columns in registers."""
 
 MULTIPROCESSORS = 132
 SINGLE_RATE, HALF_RATE = 455e9, 7.5e12
@@ -121,12 +121,6 @@ def tile_of(dtype: DType, columns: int | None, whole_rows: bool) -> tuple[int, i
     return max(FEWEST_ROWS[dtype.name], elements // block), block
 
 
-def inner_block(size: Shape) -> int:
-    """Elements along the summed axis that are multiplied at once."""
-    known = known_size(size)
-    return INNER_BLOCK if known is None else max(FEWEST_INNER, min(INNER_BLOCK, 1 << max(known - 1, 0).bit_length()))
-
-
 def most_shares(value: Value, tile: tuple[int, int], cols: frozenset[int], axes: Axes) -> int:
     """How many programs may share each sum of a product whose kernel does nothing along rows or columns; 0 where one
     does it all, as sums are short or there are tiles enough. What they leave is as much as `MOST_PROGRAMS` tiles."""
@@ -154,7 +148,7 @@ def tiles(rows: int, columns: int, tile: tuple[int, int]) -> int:
 def is_ragged(size: Shape) -> bool:
     """Whether blocks of the summed axis may end behind it."""
     known = known_size(size)
-    return known is None or known % inner_block(size) != 0
+    return known is None or known % INNER_BLOCK != 0
 
 
 def library_bytes(value: Value) -> int:
