@@ -78,7 +78,9 @@ def candidates(kernel: Kernel) -> list[Choice]:
         return []
     warps = Launcher(kernel, Indexing(kernel), set()).num_warps()
     most_rows = layout.row_block * 2 if layout.masks_rows else layout.exact_rows
-    rows = [r for r in (layout.row_block, layout.row_block // 2, layout.row_block * 2) if 1 <= r <= most_rows]
+    # Programs that share sums count themselves tile by tile, and there is no room for more tiles.
+    fewest = layout.row_block if layout.shares else 1
+    rows = [r for r in (layout.row_block, layout.row_block // 2, layout.row_block * 2) if fewest <= r <= most_rows]
     pairs = [(r, w) for r in rows for w in (warps, warps // 2, warps * 2) if 1 <= w <= max(MOST_WARPS, warps)]
     return [Choice(r, w) for r, w in pairs]
 
