@@ -7,7 +7,7 @@ whose tile then is the product's.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,7 @@ def absorb_products(found: Choice) -> Choice:
     candidates = [u.value for u in found.units.units if u.is_library and is_generable(found.units.axes, u.value)]
     if not candidates:
         return found
-    every = _generating(found, candidates)
+    every = with_parts(found, dict.fromkeys(candidates, PRODUCT))
     partition, absorbed = every.partition, []
     shared = _shared_launches(every)
     for value in candidates:
@@ -50,9 +50,9 @@ def absorb_products(found: Choice) -> Choice:
         if trials:
             _, _, partition = max(trials, key=lambda trial: (trial[0], -trial[1]))
             absorbed.append(value)
-    made = _generating(found, absorbed)
+    made = with_parts(found, dict.fromkeys(absorbed, PRODUCT))
     back = {u: made.units.producer.get(u.value, u) for u in every.units.units if u.part == PRODUCT}
-    return replace(made, partition=_renamed(partition, back))
+    return replace(made, partition=renamed(partition, back))
 
 
 def tile_in(units: Units, space: Space, members: Iterable[Unit]) -> tuple[int, int]:
@@ -74,17 +74,15 @@ def shares_in(units: Units, space: Space, members: Iterable[Unit]) -> int:
     return most_shares(products[0], tile_in(units, space, members), frozenset(space.cols), units.axes)
 
 
-def _gain(
-    every: Choice, partition: Partition, product: Unit, kernel: Kernel, shared: dict[Kernel, int]
-) -> int:
+def _gain(every: Choice, partition: Partition, product: Unit, kernel: Kernel, shared: dict[Kernel, int]) -> int:
     """What computing a product in a kernel saves, in bytes; 0 where the kernel does not read it or may not have it."""
     value, legality = product.value, every.legality
     if product in kernel or sum(u.part == PRODUCT for u in kernel) >= MOST_PRODUCTS:
         return 0
-    if value not in _loaded(legality, partition, kernel):
+    if value not in loaded_by(legality, partition, kernel):
         return 0
     others = (k for k in partition.kernels if k is not kernel and product not in k)
-    elsewhere = every.units.roots.union(*(_loaded(legality, partition, k) for k in others))
+    elsewhere = every.units.roots.union(*(loaded_by(legality, partition, k) for k in others))
     both = kernel | {product}
     space = legality.space(both, [u for u in both if u.part != PARTIAL and u.value in elsewhere])
     if not isinstance(space, Space):
@@ -96,7 +94,7 @@ def _gain(
     return saved + library_bytes(value) - generated_bytes(value, tile, cols, axes, shares)
 
 
-def _loaded(legality: Legality, partition: Partition, kernel: Kernel) -> frozenset[Value]:
+def loaded_by(legality: Legality, partition: Partition, kernel: Kernel) -> frozenset[Value]:
     """The memories that a kernel reads."""
     return frozenset(memory_of(v) for v in loads_of(legality, kernel, partition.again.get(kernel, ())))
 
@@ -120,12 +118,12 @@ def _shared_launches(choice: Choice) -> dict[Kernel, int]:
     return {k: len(group) for group in kernels for k in group}
 
 
-def _generating(choice: Choice, products: Iterable[Value]) -> Choice:
-    """The same choice over units of which some products are generated."""
-    units, became = generating(choice.units, frozenset(products))
+def with_parts(choice: Choice, parts: Mapping[Value, str]) -> Choice:
+    """The same choice over units of which some are products, or operands of them."""
+    units, became = generating(choice.units, parts)
     legality = Legality(units, _pairs(choice.legality, became), choice.legality)
     wanted = [frozenset(became[u] for u in group) for group in choice.wanted]
-    return replace(choice, units=units, legality=legality, wanted=wanted, partition=_renamed(choice.partition, became))
+    return replace(choice, units=units, legality=legality, wanted=wanted, partition=renamed(choice.partition, became))
 
 
 def _pairs(legality: Legality, became: dict[Unit, Unit]) -> Iterator[tuple[Unit, Unit]]:
@@ -133,7 +131,7 @@ def _pairs(legality: Legality, became: dict[Unit, Unit]) -> Iterator[tuple[Unit,
         yield from ((became[unit], became[other]) for other in others)
 
 
-def _renamed(partition: Partition, became: dict[Unit, Unit]) -> Partition:
+def renamed(partition: Partition, became: dict[Unit, Unit]) -> Partition:
     """The partition with other units in the place of some."""
     names = {k: frozenset(became.get(u, u) for u in k) for k in partition.kernels}
     return Partition(tuple(names.values()), {names[k]: values for k, values in partition.again.items()})

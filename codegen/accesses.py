@@ -36,6 +36,7 @@ _INSIDE = (
     ("arrives_last", "one count of programs"),
     ("add_up_group", "partial sums, few for each thread of one program"),
     ("finish_", "partial sums, few for each thread of one program"),
+    ("tile_", "an operand of a product, computed block by block"),
     ("own_", "taken by each program for itself, from the cache"),
 )
 """Why accesses are narrow in functions that a kernel calls, by the beginning of a function's name."""

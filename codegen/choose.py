@@ -18,6 +18,7 @@ from .fusion import Legality
 from .greedy import fuse_greedily
 from .launched import launched_cost
 from .own import own_sums
+from .prepare import prepare_operands
 from .recompute import recompute
 from .search import BUDGET, Found, Search
 from .units import Units, make_units
@@ -81,7 +82,7 @@ def choose(graph: Graph, fusion: Fusion) -> Choice:
     refusal = refusal_of(found.legality, found.partition)
     if refusal is not None:
         raise PlanError(f"fuse: cannot be had, by the rule {refusal.rule!r}: {refusal.reason}")
-    return found if fusion.mode == "off" else absorb_products(found)
+    return found if fusion.mode == "off" else prepare_operands(absorb_products(found))
 
 
 def first_choice(

@@ -9,7 +9,20 @@ from tritonnotes.ir.graph import Value
 
 from .axes import ROW_BYTES, Axes, Labels, base_of, is_alias, is_free, is_host, known_product, reduced_axes, row_bytes
 from .products import WHOLE_COLUMNS, sides
-from .units import COMBINE, OWN, PARTIAL, PRODUCT, Unit, Units, consumers, is_join, memory_of, source_of, walked_inputs
+from .units import (
+    COMBINE,
+    OPERAND,
+    OWN,
+    PARTIAL,
+    PRODUCT,
+    Unit,
+    Units,
+    consumers,
+    is_join,
+    memory_of,
+    source_of,
+    walked_inputs,
+)
 
 AxisSet = frozenset[int]
 
@@ -301,7 +314,7 @@ class Legality:
 
     def is_stored(self, unit: Unit, holds: Callable[[Unit], bool]) -> bool:
         """Whether a result must reach memory: read by a unit that the kernel does not hold, or an output."""
-        if unit.part == PARTIAL:
+        if unit.part in (PARTIAL, OPERAND):
             return False
         value = unit.value
         return value in self.units.roots or any(not holds(r) for r in self.readers.get(value, ()))
@@ -346,7 +359,7 @@ class Legality:
         if len(members) > MAX_UNITS:
             return Refusal("size", f"more than {MAX_UNITS} primitives would not keep their values in registers")
         for memory in facts.whole:
-            if any(holds(w) for w in self.units.writers(memory)):
+            if any(holds(w) and w.part != OPERAND for w in self.units.writers(memory)):
                 return self._memory_first(memory, members)
         refusal = self.in_place(facts)
         if refusal is not None:
@@ -360,7 +373,7 @@ class Legality:
 
     @staticmethod
     def _memory_first(memory: Value, members: Iterable[Unit]) -> Refusal:
-        if any(u.part == PRODUCT and memory in set(map(memory_of, u.value.inputs)) for u in members):
+        if any(u.part in (PRODUCT, OPERAND) and memory in set(map(memory_of, u.value.inputs)) for u in members):
             reason = f"{memory.name} is multiplied there, many programs read each of its rows"
             return Refusal("product", f"{reason}, so it must be whole in memory before")
         what = "joined of parts" if is_join(memory) else "read in another order than it is computed in"
@@ -394,6 +407,10 @@ class Legality:
             return Facts(axes.of(value), generated=False, libraries=1)
         if unit.part == OWN:
             return Facts()
+        if unit.part == OPERAND:
+            # What it reads is read by other programs as well, whoever's tile it lies in.
+            read = frozenset(map(memory_of, self.sources[unit]))
+            return Facts(whole=read, read=frozenset((m, _WHOLE) for m in read if m in self._written_as))
         touched = self._touched([unit])
         sums = reductions = products = frozenset[tuple[AxisSet, AxisSet]]()
         if unit.part == PRODUCT:
@@ -443,6 +460,8 @@ class Legality:
         """Results and arguments, in graph order."""
         seen: dict[Value, None] = {}
         for unit in sorted(members, key=lambda u: u.value.index):
+            if unit.part == OPERAND:
+                continue
             if unit.part not in (COMBINE, OWN, PRODUCT):
                 for arg in walked_inputs(unit.value):
                     if not (is_free(arg) or is_host(arg) or is_free(base_of(arg))):

@@ -53,10 +53,10 @@ class Indexing:
                 lines += ["part = tl.program_id(2)", "parts = tl.num_programs(2)"]
             if layout.cols and self._has_named_cols():
                 lines.append(f"cols = {self.expanded(layout.col_shape)}")
-            if layout.cols and not layout.loops_cols:
+            if layout.cols and not layout.loops_cols and layout.inside != "operand":
                 start = f"{'tile_col' if layout.shares else 'tl.program_id(1)'} * BLOCK + " if layout.tiles_cols else ""
                 lines.append(f"col = {start}tl.arange(0, BLOCK){'' if flat else '[None, :]'}")
-        if rows_here:
+        if rows_here and layout.inside != "operand":
             which = "tile" if layout.loops_tiles else "tile_row" if layout.shares else "tl.program_id(0)"
             if self.is_wide:
                 which = f"tl.cast({which}, tl.int64)"
@@ -97,7 +97,10 @@ class Indexing:
         return "rows" if self.layout.cols else "elements"
 
     def col_bound(self) -> str:
-        return "COLS" if static_size(self.layout.col_shape) is not None else self.product(self.layout.col_shape)
+        size = static_size(self.layout.col_shape)
+        if size is None:
+            return self.product(self.layout.col_shape)
+        return str(size) if self.layout.inside == "operand" else "COLS"
 
     def row_block_name(self) -> str:
         return "ROWS" if self.layout.cols else "BLOCK"
@@ -113,7 +116,7 @@ class Indexing:
         known = 1
         for size in sizes:
             known *= size if isinstance(size, int) else 1
-        length = static_size(self.layout.col_shape)
+        length = static_size(self.layout.col_shape) if self.layout.inside != "operand" else None
         factors = [self._size(s) for s in sizes if isinstance(s, Dim)]
         if known != 1:
             factors.append("COLS" if self.layout.cols and known == length else str(known))
@@ -230,7 +233,9 @@ class Indexing:
     def sizes_text(self, sizes: tuple[Size, ...]) -> str:
         """The product of sizes that are no rows and no columns of the tile."""
         known = prod(s for s in sizes if isinstance(s, int))
-        return " * ".join([*(self._size(s) for s in sizes if isinstance(s, Dim)), *([str(known)] if known != 1 else [])])
+        return " * ".join(
+            [*(self._size(s) for s in sizes if isinstance(s, Dim)), *([str(known)] if known != 1 else [])]
+        )
 
     def _size(self, size: Size) -> str:
         return self.size_names[size] if isinstance(size, Dim) else str(size)

@@ -21,6 +21,12 @@ def with_owns(kernel: Kernel, owns: Iterable[Kernel]) -> Kernel:
     return replace(kernel, parameters=_sorted(parameters), owns=inside)
 
 
+def with_operands(kernel: Kernel, operands: Iterable[Kernel]) -> Kernel:
+    """The kernel, which computes operands of its products itself, block by block."""
+    parameters, inside = _together(kernel, operands)
+    return replace(kernel, parameters=_sorted(parameters), operands=inside)
+
+
 def with_lasts(kernel: Kernel, lasts: Iterable[Kernel], plan: KernelPlan) -> Kernel:
     """The kernel of a launch that `plan` describes, whose last program carries out `lasts`."""
     parameters, inside = _together(kernel, lasts)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from tritonnotes.ir.types import Shape
 
 from .indexing import Indexing, factor
@@ -61,13 +63,15 @@ class Launcher:
             listed.append("programs")
         return listed
 
-    def constexprs(self) -> dict[str, int | str]:
+    def constexprs(self) -> dict[str, Any]:
         """The compile-time arguments, with the tile that a GPU gets."""
         layout = self.layout
-        made: dict[str, int] = {}
+        made: dict[str, Any] = {}
         length = static_size(layout.col_shape)
         if layout.cols and length is not None and "COLS" in self.used:
             made["COLS"] = length
+        if layout.inside == "operand":
+            return {}
         if layout.inside == "own":
             return {"BLOCK": OWN_BLOCK if layout.masks_rows else min(OWN_BLOCK, layout.exact_rows)}
         if layout.inside == "last":

@@ -11,13 +11,14 @@ from typing import Any
 from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import Dim, DType, Shape, bool_, float32, float64, host, int32, int64
 
-from .axes import Place, is_drawn, is_view, place_of
+from .axes import Labels, Place, base_of, is_drawn, is_free, is_host, is_view, place_of
 from .fusion import Space
 from .indexing import Indexing
-from .inside import with_lasts, with_owns
+from .inside import with_lasts, with_operands, with_owns
 from .names import Names, describe, identifier, uncounted
 from .plan import FusionPlan, KernelPlan
-from .products import operands, summed
+from .prepare import operand_cone
+from .products import Operand, is_ragged, operands, summed, summed_with
 from .spelling import identity_of
 from .tile import (
     COL,
@@ -35,7 +36,7 @@ from .tile import (
     verify_kernel,
 )
 from .traffic import compute_dtype
-from .units import COMBINE, PARTIAL, PRODUCT, Unit, Units, cone_of, memory_of, needs_kernel
+from .units import COMBINE, OPERAND, PARTIAL, PRODUCT, Unit, Units, cone_of, memory_of, needs_kernel
 
 
 def make_kernels(plan: FusionPlan) -> tuple[Kernel, ...]:
@@ -106,12 +107,13 @@ class _Lowering:
         self.inside = {u.value for u in kernel_plan.units if u.part != PARTIAL} | set(kernel_plan.recomputed)
         self.inner = ""
         self.operands: dict[tuple[Value, Address], Step] = {}
+        self.prepared: list[Kernel] = []
         self.layout = self._layout()
 
     def kernel(self) -> Kernel:
         self._claim_memory_names()
         parts = {u.value: u.part for u in self.kp.units}
-        for value in self.kp.values:
+        for value in self._computed():
             if parts.get(value) == PARTIAL:
                 self._carry(value)
             elif parts.get(value) == COMBINE:
@@ -129,7 +131,21 @@ class _Lowering:
         made = Kernel(self.kp, self.layout, tuple(self._ordered_parameters()), tuple(self.ordered), self.axes)
         used = Indexing(made).words() | {s.name for s in self.ordered if s.op == "argument"}
         kept = tuple(p for p in made.parameters if p.role != "size" or p.name in used)
-        return with_owns(replace(made, parameters=kept), self.owns)
+        return with_operands(with_owns(replace(made, parameters=kept), self.owns), self.prepared)
+
+    def _computed(self) -> tuple[Value, ...]:
+        """The values that are computed of a whole tile, in order: not those that only operands are made of."""
+        if self.inside_of == "operand" or not self.kp.products:
+            return self.kp.values
+        needed: set[Value] = set()
+        todo = [u.value for u in self.kp.units if u.part != OPERAND]
+        while todo:
+            value = todo.pop()
+            if value not in needed:
+                needed.add(value)
+                is_product = any(value is p for p in self.kp.products)
+                todo += () if is_product else [s for s in map(base_of, value.inputs) if s in self.inside]
+        return tuple(v for v in self.kp.values if v in needed)
 
     # -- layout --
 
@@ -137,7 +153,8 @@ class _Lowering:
         space = self.kp.space
         rows, cols = space.rows, space.cols
         has_product = bool(self.kp.products)
-        if not (space.reduces_rows or space.carries or space.combines or has_product):
+        is_split = space.reduces_rows or space.carries or space.combines or has_product
+        if not is_split and self.inside_of != "operand":
             rows, cols = self._split_of(rows)
         col_shape = self.axes.shape(cols)
         length = static_size(col_shape)
@@ -331,11 +348,14 @@ class _Lowering:
 
     def _multiply(self, value: Value) -> None:
         """A matrix product, tile by tile: its operands are read from memory along the axis that is summed over."""
-        others = (v for v in self.kp.values if not (v.op.kind == "contraction" and v in self.inside))
+        others = (v for v in self._computed() if v.op.kind != "contraction")
         plainly = {memory_of(a) for v in others for a in v.inputs}
         args = []
         for operand in operands(self.axes, value):
             memory = memory_of(operand.value)
+            if memory in self.inside:
+                args.append(self._prepare(operand))
+                continue
             address = Address(tuple((axis, behind, 0) for axis, behind in operand.dims), operand.extent)
             known = self.operands.get((memory, address))
             if known is not None:
@@ -362,6 +382,31 @@ class _Lowering:
             self.parameters["arrivals", value] = Parameter("arrivals_ptr", "arrivals", None, int32)
         args.sort(key=lambda step: step.form != ROW)
         self._assign(value, Step("", "product", tuple(a.name for a in args), TILE, float32, attrs, scope=value.scope))
+
+    def _prepare(self, operand: Operand) -> Step:
+        """An operand that is computed here, block by block: a function of the rows and columns of a block."""
+        value = operand.value
+        rows, cols = (tuple(a for a in some if a is not None) for some in _ends(self.axes.labels[value]))
+        members = operand_cone(value, self.inside)
+        loads = dict.fromkeys(
+            s for v in members for s in map(base_of, v.inputs)
+            if s not in set(members) and not is_free(s) and not is_host(s)
+        )  # fmt: skip
+        name = f"tile_{uncounted(value)}_{self.kp.name}"
+        plan = replace(
+            self.kp, name=name, kind="elementwise", units=tuple(Unit(v, OPERAND) for v in members), recomputed=(),
+            space=Space(rows, cols), loads=tuple(loads), stores=(), partials=(), combines=(), walks=None, shares=0,
+        )  # fmt: skip
+        form = self._form(frozenset(axis for axis, _ in operand.dims))
+        mine = self.layout.masks_rows if form == ROW else self.layout.masks_cols
+        along = is_ragged(summed_with(operand, self.kp.products))
+        lowering = _Lowering(self.plan, plan, {}, inside="operand")
+        masks = (mine, along) if not operand.behind else (along, mine)
+        lowering.layout = replace(lowering.layout, masks_rows=masks[0], masks_cols=masks[1])
+        self.prepared.append(lowering.kernel())
+        taken = self.memory_names.get(value) or self._claim(value)
+        attrs = MappingProxyType({"function": name, "leading": bool(operand.behind)})
+        return self._add(Step(taken, "operand", (), form, value.dtype, attrs, True, value.scope))
 
     def _take_own(self, value: Value) -> None:
         """A sum that each program takes for itself: a kernel of one program that leaves no partial sums."""
@@ -580,6 +625,11 @@ class _Lowering:
                 for size in address.extent[0 if step.op in ("take_rows", "operand") else 1 :]:
                     if isinstance(size, Dim):
                         self._size_parameter(size)
+
+
+def _ends(labels: Labels) -> tuple[Labels, Labels]:
+    """The axes of a matrix's rows, and of its columns."""
+    return labels[:-1], labels[-1:]
 
 
 def _behind(shape: Shape, axis: int) -> Shape:

@@ -25,7 +25,7 @@ from .materialize import materialize
 from .names import RESERVED, identifier, uncounted
 from .products import SHARE, summed, tiles
 from .traffic import NOMINAL, Sizes, Traffic, launch_traffic
-from .units import COMBINE, PARTIAL, PRODUCT, Unit, Units, is_elementwise, is_join, memory_of
+from .units import COMBINE, PARTIAL, PRODUCT, Unit, Units, is_join, memory_of
 from .wishes import Fusion, as_fusion
 
 if TYPE_CHECKING:
@@ -36,15 +36,16 @@ if TYPE_CHECKING:
 class KernelPlan:
     """One launch: a generated kernel, or a library call.
 
-    `kind` is 'library', 'product', 'elementwise', 'row', 'column', 'row and column' or 'finish'. `loads` and `stores` are whole
-    values in memory; `partials` are sums that leave the kernel as one row for each program, `combines` those it adds
-    up. `walks` says how often a kernel that walks along long rows reads each load; it is None where rows are held.
+    `kind` is 'library', 'product', 'elementwise', 'row', 'column', 'row and column' or 'finish'. `loads` and `stores`
+    are whole values in memory; `partials` are sums that leave the kernel as one row for each program, `combines` those
+    it adds up. `walks` says how often a kernel that walks along long rows reads each load; it is None where rows are
+    held.
 
     Where the last program of a launch finishes sums, `parts` are the kernel, then what that program carries out; all
     else speaks of both together.
 
-    `tile` has the rows and columns of a tile with matrix products; up to `shares` programs share the sum of each (0: one
-    does it all).
+    `tile` has the rows and columns of a tile with matrix products; up to `shares` programs share the sum of each (0:
+    one does it all).
 
     Of kind 'updates' is a launch that carries out its `members` side by side; `group` has them by what they do.
     """
@@ -111,7 +112,7 @@ class KernelPlan:
         """Bytes that programs which share sums of a product leave, and the number of its tiles."""
         (value,) = self.products
         parts = max(1, min(element_count(summed(value), sizes) // SHARE, self.shares))
-        rows, columns = value.shape
+        rows, columns = (element_count((s,), sizes) for s in value.shape)
         return 4 * parts * element_count(value.shape, sizes), tiles(rows, columns, self.tile)
 
     @property
@@ -301,7 +302,7 @@ def _kind(members: list[Unit], space: Space) -> str:
         return "library"
     if space.combines:
         return "finish"
-    if all(is_elementwise(u) or u.part == PRODUCT for u in members) and any(u.part == PRODUCT for u in members):
+    if any(u.part == PRODUCT for u in members) and not (space.reduces_rows or space.carries):
         return "product"
     if space.reduces_rows:
         return "row and column" if space.carries else "row"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import prod
 
@@ -31,8 +32,8 @@ TILE_COLUMNS = 64
 TILE_ELEMENTS = 2048
 
 INNER_BLOCK = 16
-"""Elements along the summed axis that are multiplied at once: as few as tensor cores take, as each thread that multiplies
-float32 keeps so many of its rows and columns in registers."""
+"""Elements along the summed axis that are multiplied at once: as few as tensor cores take, as each thread that
+multiplies float32 keeps so many of its rows and columns in registers."""
 
 MULTIPROCESSORS = 132
 SINGLE_RATE, HALF_RATE = 455e9, 7.5e12
@@ -53,8 +54,8 @@ MOST_PROGRAMS = 2 * MULTIPROCESSORS
 """Programs over which the tiles of a product are spread by sharing sums."""
 
 LIBRARY_SHARE, GENERATED_SHARE = 0.7, 0.4
-"""The part of the peak that a library's tile reaches, and that a generated one is taken to reach. Estimates: a plan that
-is made without a GPU has no timing to go by."""
+"""The part of the peak that a library's tile reaches, and that a generated one is taken to reach. Estimates: a plan
+that is made without a GPU has no timing to go by."""
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,11 @@ def summed(value: Value) -> Shape:
     """The sizes that a product sums over."""
     a, _ = value.inputs
     return a.shape[:-1] if value.op.name == "matmul_over_rows" else a.shape[-1:]
+
+
+def summed_with(operand: Operand, products: Iterable[Value]) -> Shape:
+    """The sizes that the products of an operand sum over."""
+    return next(summed(p) for p in products if any(a is operand.value for a in p.inputs))
 
 
 def tile_of(dtype: DType, columns: int | None, whole_rows: bool) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from tritonnotes.ir.types import Shape, element_count, float64, int32
 
@@ -34,7 +35,7 @@ class KernelSource:
     launcher: str
     helpers: frozenset[str]
     signature: dict[str, str]
-    constexprs: dict[str, int]
+    constexprs: dict[str, Any]
     num_warps: int
     sizes: dict[str, Shape] = field(default_factory=dict)
     maxnreg: int | None = None
@@ -87,7 +88,7 @@ class _Writer:
     def _function(self) -> tuple[Launcher, str]:
         """The kernel as a function, below those that its last program calls."""
         called = []
-        for part in (*self.kernel.owns, *self.kernel.lasts):
+        for part in (*self.kernel.owns, *self.kernel.operands, *self.kernel.lasts):
             writer = _Writer(part.kernel)
             text = writer._function()[1]
             self.helpers |= writer.helpers
@@ -97,6 +98,8 @@ class _Writer:
             else:
                 called.append(text)
         setup, body, after = self._sections()
+        if self.layout.inside == "operand":
+            after = [f"return {self._text(self.kernel.steps[-1].name)[0]}"]
         written = [INDENT + line if line else "" for line in _single_blanks([*setup, *body, *after])]
         launcher = Launcher(self.kernel, self.index, words_of("\n".join(written)))
         lines = [self._decorator(), f"def {self.kernel.name}("]
@@ -106,7 +109,7 @@ class _Writer:
 
     def _decorator(self) -> str:
         # A seed is a new number at each run: nothing may be compiled for its value.
-        seeds = [f'"{p.name}"' for p in self.kernel.parameters if p.is_exact]
+        seeds = [f'"{p.name}"' for p in self.kernel.parameters if p.is_exact and self.layout.inside != "operand"]
         return f"@triton.jit(do_not_specialize=[{', '.join(seeds)}])" if seeds else "@triton.jit"
 
     def _docstring(self) -> str:
@@ -115,7 +118,12 @@ class _Writer:
             scope = unit.value.scope
             ops.setdefault(_PHASES[scope.phase] + (scope.name or unit.value.name))
         again = [v.scope.name or v.name for v in self.kernel.plan.recomputed if v.op.kind != "reduction"]
-        said = {"": "{}.", "last": "Finishes {}.", "own": "Of {}, which each program takes for itself."}
+        said = {
+            "": "{}.",
+            "operand": "{}, of a block that is multiplied.",
+            "last": "Finishes {}.",
+            "own": "Of {}, which each program takes for itself.",
+        }
         text = said[self.layout.inside].format(", ".join(ops))
         if again:
             text += f" Computes {', '.join(dict.fromkeys(again))} again: that moves fewer bytes than loading it."
@@ -213,7 +221,8 @@ class _Writer:
         return text
 
     def _arguments(self, launcher: Launcher) -> list[str]:
-        listed = [f"{p.name}: tl.int64" if p.is_exact else p.name for p in self.kernel.parameters]
+        listed = ["row", "col"] if self.layout.inside == "operand" else []
+        listed += [f"{p.name}: tl.int64" if p.is_exact else p.name for p in self.kernel.parameters]
         listed += launcher.bound_arguments()
         return listed + [f"{name}: tl.constexpr" for name in launcher.constexprs()]
 
@@ -390,12 +399,22 @@ class _Writer:
             *lines,
             f"for start in range({first}, {behind}, INNER):",
             f"{INDENT}{inner} = {start} + tl.arange(0, INNER)",
-            *(f"{INDENT}{self._operand_line(s, summed, inner)}" for s in operands),
-            *(
-                f"{INDENT}{s.name} = tl.dot({', '.join(s.args)}, {s.name}, input_precision=PRECISION)"
-                for s in products
-            ),
+            *(INDENT + line for s in operands for line in self._operand_lines(s, summed, inner)),
+            *(f"{INDENT}{s.name} = tl.dot({', '.join(s.args)}, {s.name}, input_precision=PRECISION)" for s in products),
         ]
+
+    def _operand_call(self, step: Step, summed: Shape, inner: str) -> list[str]:
+        """A block of an operand that the kernel computes itself."""
+        (part,) = (p for p in self.kernel.operands if p.kernel.name == step.attrs["function"])
+        mine = self.index.row_name() if step.form == ROW else "col"
+        places = [inner, mine] if step.attrs["leading"] else [mine, inner]
+        lines = call_lines(f"{step.name} = {part.kernel.name}(", [*places, *part.arguments], ")")
+        text = step.name
+        if is_ragged(summed):
+            text = f"tl.where({inner} < {self.index.sizes_text(summed)}, {text}, 0.0)"
+        if step.dtype.itemsize < 4:
+            text += f".to({_tl(step)})"
+        return [*lines, f"{step.name} = {text}"] if text != step.name else lines
 
     def _shared_lines(self, step: Step) -> list[str]:
         """Programs that share the sum of a tile leave what they have, and the last of them adds it up."""
@@ -406,7 +425,7 @@ class _Writer:
         size = static_size(step.attrs["address"].extent)
         tile = "tile_row * tl.num_programs(1) + tile_col" if self.layout.tiles_cols else "tile_row"
         return [
-            "# Several programs share the sum of a tile: the last to arrive adds up what they left, always in one order.",
+            "# Programs that share the sum of a tile leave their parts: the last of them adds these up, in one order.",
             f"tl.store({pointer} + part * {size} + {cell}, {step.name}{masked})",
             f"if arrives_last({step.attrs['arrivals']} + {tile}, parts):",
             f"{INDENT}{step.name} = tl.zeros({self._tile_shape(TILE)}, tl.float32)",
@@ -414,8 +433,11 @@ class _Writer:
             f"{INDENT * 2}{step.name} += tl.load({pointer} + other * {size} + {cell}{masked})",
         ]
 
-    def _operand_line(self, step: Step, summed: Shape, name: str) -> str:
+    def _operand_lines(self, step: Step, summed: Shape, name: str) -> list[str]:
+        """A block of one side of a product, 0 behind its end."""
         inner = f"{name}[None, :]" if step.form == ROW else f"{name}[:, None]"
+        if "function" in step.attrs:
+            return self._operand_call(step, summed, inner)
         stride = self.index.sizes_text(step.attrs["behind"])
         place = f"{inner} * {factor(stride)}" if stride else inner
         offset = self.index.offset(step.attrs["address"])
@@ -425,7 +447,7 @@ class _Writer:
         masks = [m for m in masks if m]
         mask = " & ".join(m if m.isidentifier() or len(masks) == 1 else f"({m})" for m in masks)
         outside = f", mask={mask}, other=0.0" if mask else ""
-        return f"{step.name} = tl.load({step.attrs['pointer']} + {offset} + {place}{outside})"
+        return [f"{step.name} = tl.load({step.attrs['pointer']} + {offset} + {place}{outside})"]
 
     def _gather_line(self, step: Step) -> str:
         """A load of rows that another step names; a number outside the table addresses nothing and gives NaN."""

@@ -46,8 +46,9 @@ class Layout:
     columns over programs too; `loops_cols` walks along rows that are too long to be held. `exact_rows` is the largest
     power of two that divides the rows where their number is known (else 0), and `masks_rows` is false where tiles are
     cut to divide them. `inside` is empty, or says what the kernel is inside another one: "last" finishes sums in the
-    last program, "own" is a sum that each program takes for itself. Both walk over their rows tile by tile. Up to `shares`
-    programs share the sum of each tile of a matrix product (0: none do).
+    last program, "own" is a sum that each program takes for itself: both walk over their rows tile by tile; "operand"
+    is computed for the rows and columns that it is called with. Up to `shares` programs share the sum of each tile of a
+    matrix product (0: none do).
     """
 
     rows: tuple[int, ...]
@@ -131,8 +132,8 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Step:
-    """One assignment. `op` is 'load', 'number', 'index', 'argument', 'carry', 'combine', 'store', 'operand', 'product', or
-    a primitive. Steps that touch memory have the attribute `address`. An 'operand' is one side of a 'product', loaded
+    """One assignment. `op` is 'load', 'number', 'index', 'argument', 'carry', 'combine', 'store', 'operand', 'product',
+    or a primitive. Steps that touch memory have the attribute `address`. An 'operand' is one side of a 'product', had
     block by block along the axis that is summed over.
 
     `args` are the names of earlier steps. A step that nobody named (`is_named` false) may be written inside its only
@@ -152,7 +153,8 @@ class Step:
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A tile program with its arguments: the stage between the plan and the source. `lasts` are those that its last
-    program carries out when it is done, `owns` sums that each program takes when it begins: on arguments of its own."""
+    program carries out when it is done, `owns` sums that each program takes when it begins, `operands` what it computes
+    of each block that it multiplies: on arguments of its own."""
 
     plan: KernelPlan
     layout: Layout
@@ -161,6 +163,7 @@ class Kernel:
     axes: Axes
     lasts: tuple[Inside, ...] = ()
     owns: tuple[Inside, ...] = ()
+    operands: tuple[Inside, ...] = ()
 
     @property
     def name(self) -> str:
@@ -183,7 +186,9 @@ class Kernel:
                 f" {k}={v}" for k, v in step.attrs.items() if k in ("pointer", "identity", "number", "axis")
             )
             lines.append(f"  {step.name}: {step.form} {step.dtype} = {step.op}({', '.join(step.args)}){attrs}")
-        for when, parts in (("each program for itself", self.owns), ("its last program", self.lasts)):
+        for when, parts in (
+            ("each program for itself", self.owns), ("for each block", self.operands), ("its last program", self.lasts)
+        ):  # fmt: skip
             lines += [f"  {when}: {part.kernel}".replace("\n", "\n  ") for part in parts]
         return "\n".join(lines)
 
@@ -200,7 +205,7 @@ def verify_kernel(kernel: Kernel) -> None:
     """Raise `VerificationError` unless names are defined once and before use, every reduction that meets masked lanes
     says its identity, and each store has its own target."""
     known: set[str] = set()
-    for part in (*kernel.owns, *kernel.lasts):
+    for part in (*kernel.owns, *kernel.operands, *kernel.lasts):
         verify_kernel(part.kernel)
     stored: set[tuple[str, tuple[int, ...]]] = set()
     for step in kernel.steps:

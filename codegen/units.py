@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
@@ -14,13 +14,15 @@ PARTIAL = "partial"
 COMBINE = "combine"
 OWN = "own"
 PRODUCT = "product"
+OPERAND = "operand"
 
 
 @dataclass(frozen=True, eq=False)
 class Unit:
     """One primitive to be computed. A column reduction is two units: `part` 'partial' leaves one row for each program,
     'combine' adds those rows up; or one, 'own', that each program takes for itself. A contraction is a library call, a
-    launch of its own, unless its part is 'product': then a generated kernel computes it, tile by tile."""
+    launch of its own, unless its part is 'product': then a generated kernel computes it, tile by tile. An 'operand' is
+    computed by kernels that multiply, of each block that they need, and reaches no memory."""
 
     value: Value
     part: str = ""
@@ -198,9 +200,10 @@ def make_units(
     )
 
 
-def generating(units: Units, products: Collection[Value]) -> tuple[Units, dict[Unit, Unit]]:
-    """The units with some contractions computed in generated kernels, and what each unit became."""
-    became = {u: Unit(u.value, PRODUCT) if u.is_library and u.value in products else u for u in units.units}
+def generating(units: Units, parts: Mapping[Value, str]) -> tuple[Units, dict[Unit, Unit]]:
+    """The units of which some are computed by kernels that multiply, as products or operands of them, and what each
+    unit became."""
+    became = {u: Unit(u.value, parts[u.value]) if u.value in parts else u for u in units.units}
 
     def all_of(some: Iterable[Unit]) -> tuple[Unit, ...]:
         return tuple(became[u] for u in some)

@@ -36,6 +36,14 @@ MODELS: dict[str, tuple[tuple[int, ...], Callable[[Value], Value]]] = {
     ),
     "leading axes": ((5, 24), lambda x: tn.rms_norm(tn.linear(x, 40, name="fc"), name="rms")),
     "residual": ((64,), lambda x: tn.relu(tn.linear(x, 64, name="fc")) + x),
+    "operand of an activation": (
+        (50,),
+        lambda x: tn.linear(tn.silu(x) * 2.0, 72, name="fc"),
+    ),
+    "normalized operand": (
+        (24,),
+        lambda x: tn.relu(tn.linear(tn.elu(tn.batch_norm(x, name="bn")), 40, name="fc")),
+    ),
     "one after the other": ((16,), lambda x: tn.linear(tn.tanh(tn.linear(x, 32, name="fc1")), 16, name="fc2")),
 }
 
@@ -192,3 +200,64 @@ def test_a_step_with_products_compiles_without_spills_and_without_tf32(dtype: st
     for card in compile_program(make_program(joint_graph(digits(dtype), "loss", tn.adam())), arch):
         assert not card.spills, f"{card.name}: {card.registers} registers, {card.spills}"
         assert "tf32" not in card.ptx, f"{card.name} rounds to tf32 unasked"
+
+
+# -- operands ----------------------------------------------------------------------------------------------------------
+
+
+def prepared(plan: FusionPlan) -> list[str]:
+    return [u.value.name for k in plan.launches for u in k.units if u.part == "operand"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_dropout_and_activation_are_computed_where_they_are_multiplied(dtype: str) -> None:
+    """The same numbers are drawn as by a kernel of its own, whatever the tile."""
+    graph = Graph("prologue")
+    x = graph.input("x", (BATCH, 50), dtype=dtype)
+    graph.output(y=tn.relu(tn.linear(tn.dropout(tn.gelu(x), 0.3), 128, name="fc")))
+    fused, apart = (tn.compile(graph, training=True, fusion=f) for f in ("optimal", "off"))
+    assert len(fused.plan.launches) == 1 and "dropout" in prepared(fused.plan)
+    apart.load_state_dict(fused.state_dict())
+    feeds = draw(graph, batch=300)
+    fused.seed = apart.seed = 7
+    tolerance = {"float32": 1e-5, "bfloat16": 2e-2}[dtype]
+    torch.testing.assert_close(fused(**feeds)["y"], apart(**feeds)["y"], rtol=tolerance, atol=tolerance)
+
+
+def batch_norm_step() -> Graph:
+    graph = Graph("step")
+    x, y = graph.input("x", (BATCH, 64)), graph.input("y", (BATCH,), dtype="int64")
+    h = tn.prelu(tn.batch_norm(tn.linear(x, 128, name="fc1"), name="bn1"), name="act1")
+    h = tn.elu(tn.layer_norm(tn.linear(h, 128, name="fc2"), name="ln2"))
+    graph.output(loss=tn.cross_entropy(tn.linear(h, 10, name="fc3"), y))
+    return graph
+
+
+@pytest.mark.parametrize("rows", [5, 700])
+def test_an_operand_of_two_products_never_reaches_memory(rows: int) -> None:
+    fused, apart = (
+        tn.compile_step(batch_norm_step(), loss="loss", optimizer=tn.sgd(lr=0.1), fusion=f) for f in ("optimal", "off")
+    )
+    assert prepared(fused.plan)[-1] == "act1"
+    assert not any(v.name == "act1" for k in fused.plan.launches for v in (*k.loads, *k.stores))
+    feeds = draw(batch_norm_step(), batch=rows)
+    for _ in range(2):
+        torch.testing.assert_close(fused(**feeds)["loss"], apart(**feeds)["loss"], rtol=1e-5, atol=1e-6)
+    for name, weight in fused.model.state_dict().items():
+        torch.testing.assert_close(weight, apart.model.state_dict()[name], rtol=1e-4, atol=1e-6, msg=name)
+
+
+def test_what_others_read_is_not_only_an_operand() -> None:
+    graph = Graph("both")
+    h = tn.gelu(graph.input("x", (BATCH, 50)))
+    graph.output(y=tn.linear(h, 128, name="fc"), h=h)
+    assert not prepared(tn.compile(graph).plan)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHS)
+def test_operands_compile_without_spills(arch: int) -> None:
+    program = make_program(joint_graph(batch_norm_step(), "loss", tn.adam()))
+    assert prepared(program.plan)
+    for card in compile_program(program, arch):
+        assert not card.spills, f"{card.name}: {card.registers} registers, {card.spills}"
