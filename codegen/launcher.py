@@ -99,7 +99,7 @@ class Launcher:
         if not self.layout.cols:
             return 4
         if self.kernel.products:
-            return 4 if self.layout.tile <= (TILE_ELEMENTS // 2 if self.kernel.lasts else TILE_ELEMENTS) else 8
+            return 4 if self.layout.tile < TILE_ELEMENTS else 8
         if self.layout.loops_cols:
             loads = sum(s.op == "load" and s.form in (TILE, COL) for s in self.kernel.steps)
             return 8 if loads > 2 or self._scattered() > 1 else 4

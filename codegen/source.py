@@ -387,7 +387,7 @@ class _Writer:
     def _product_lines(self, products: Sequence[Step]) -> list[str]:
         """Matrix products, summed block by block over the same sizes."""
         summed, inner = products[0].attrs["summed"], products[0].attrs["inner"]
-        size = self.index.sizes_text(summed)
+        size = self.index.sizes_text(summed) or "1"
         operands = [self.steps[name] for name in dict.fromkeys(name for step in products for name in step.args)]
         start = "tl.cast(start, tl.int64)" if self.index.is_wide else "start"
         first, behind = "0", size
@@ -411,7 +411,7 @@ class _Writer:
         lines = call_lines(f"{step.name} = {part.kernel.name}(", [*places, *part.arguments], ")")
         text = step.name
         if is_ragged(summed):
-            text = f"tl.where({inner} < {self.index.sizes_text(summed)}, {text}, 0.0)"
+            text = f"tl.where({inner} < {self.index.sizes_text(summed) or 1}, {text}, 0.0)"
         if step.dtype.itemsize < 4:
             text += f".to({_tl(step)})"
         return [*lines, f"{step.name} = {text}"] if text != step.name else lines
@@ -443,7 +443,7 @@ class _Writer:
         offset = self.index.offset(step.attrs["address"])
         masks = [self.index.shared_text(self.index.mask_of(step.form))]
         if is_ragged(summed):
-            masks.append(f"{inner} < {self.index.sizes_text(summed)}")
+            masks.append(f"{inner} < {self.index.sizes_text(summed) or 1}")
         masks = [m for m in masks if m]
         mask = " & ".join(m if m.isidentifier() or len(masks) == 1 else f"({m})" for m in masks)
         outside = f", mask={mask}, other=0.0" if mask else ""

@@ -275,7 +275,7 @@ def test_confusion_matrix_of_few_and_of_many_classes(classes: int) -> None:
     counts = model(x=logits.to(model.device), t=target.to(model.device))["counts"]
     want = sk.confusion_matrix(target[7:], logits.argmax(1)[7:], labels=range(classes))
     assert counts.dtype == torch.int64 and counts.tolist() == want.tolist()
-    assert any(launch.is_library for launch in model.plan.launches) is (classes > 32)
+    assert any(launch.is_library or launch.products for launch in model.plan.launches) is (classes > 32)
 
 
 # -- yes or no ---------------------------------------------------------------------------------------------------------
@@ -412,9 +412,9 @@ def plan_of(metrics: dict[str, dict[str, Any]], yes_or_no: bool = False, classes
 
 
 def readers(plan: FusionPlan) -> int:
-    """How many kernels read the logits, or the product that they are made of."""
+    """How many kernels have the logits: read them, or the product that they are made of, or multiply themselves."""
     made = {v for v in plan.graph.values if v.scope.name == "fc" and v.scope.phase == "forward"}
-    return sum(any(memory_of(v) in made for v in k.loads) for k in plan.kernels)
+    return sum(any(memory_of(v) in made for v in (*k.loads, *k.products)) for k in plan.kernels)
 
 
 @pytest.mark.parametrize("yes_or_no", [False, True], ids=["classes", "yes or no"])
