@@ -19,8 +19,10 @@ from .cache import KernelCache
 from .compile import CompiledCard
 from .gpus import GPUS, PROGRAMS_PER_SM, RESERVED_SHARED, Gpu, Occupancy, occupancy
 from .passes import is_wide, row_passes, running_maximum
+from .products import SHARE
 from .program import Program
 from .sass import mix
+from .side_kernel import SideKernel
 from .source import KernelSource
 from .tile import COL, ROW, SCALAR, TILE, Kernel, Step
 from .traffic import NOMINAL, NOMINAL_SIZES, Sizes, Traffic
@@ -158,14 +160,24 @@ def _tiles(kernel: Kernel, rows: int, sizes: Mapping[str, int]) -> int:
 
 def _programs(kernel: Kernel, spelled: KernelSource, sizes: Mapping[str, int], sharing: int) -> int:
     layout = kernel.layout
+    if isinstance(kernel, SideKernel):
+        return sum(kernel.tiles) * _parts(kernel.sides[0].kernel, kernel.shares, sizes)
     held = spelled.constexprs["ROWS" if layout.cols else "BLOCK"] if layout.rows else 1
     over_rows = sharing if layout.carries else _tiles(kernel, held, sizes) if layout.rows else 1
     over_cols = -(-element_count(layout.col_shape, sizes) // layout.block) if layout.tiles_cols else 1
-    return over_rows * over_cols
+    return over_rows * over_cols * (_parts(kernel, layout.shares, sizes) if layout.shares else 1)
+
+
+def _parts(kernel: Kernel, shares: int, sizes: Mapping[str, int]) -> int:
+    """How many programs share the sum of a tile of a product."""
+    (product,) = kernel.products
+    return max(1, min(element_count(product.attrs["summed"], sizes) // SHARE, shares))
 
 
 def _operations(kernel: Kernel, sizes: Mapping[str, int], sharing: int) -> int:
     """Instructions of the tile program's arithmetic. What a walk along a long row computes again counts again."""
+    if isinstance(kernel, SideKernel):
+        return sum(_operations(side.kernel, sizes, sharing) for side in kernel.sides)
     layout = kernel.layout
     rows, cols = element_count(layout.row_shape, sizes), element_count(layout.col_shape, sizes)
     elements = {TILE: rows * cols, ROW: rows, COL: cols, SCALAR: 1}
@@ -174,6 +186,8 @@ def _operations(kernel: Kernel, sizes: Mapping[str, int], sharing: int) -> int:
     def cost(step: Step) -> int:
         # A sum takes as many additions as there are elements in what it is taken of.
         taken = [elements[forms[a]] for a in step.args] if step.op in ("sum", "max", "min", "carry") else []
+        if step.op == "product":
+            return elements[TILE] * element_count(step.attrs["summed"], sizes)
         count = elements[step.form] * sharing if step.op == "combine" else max([elements[step.form], *taken])
         return INSTRUCTIONS.get(step.op, 1) * count
 

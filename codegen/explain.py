@@ -63,7 +63,8 @@ def _joined(launches: Iterable[KernelPlan]) -> Iterator[str]:
     for kernel in launches:
         if kernel.members:
             count = len(kernel.members)
-            yield f"    {kernel.name} carries out {count} updates, for which nothing waits, in one launch."
+            what = "products, with what follows from them" if kernel.kind == "products" else "updates"
+            yield f"    {kernel.name} carries out {count} {what}, for which nothing waits, in one launch."
 
 
 def _multiplied(launches: Iterable[KernelPlan]) -> Iterator[str]:

@@ -6,7 +6,7 @@ from collections import Counter
 from math import prod
 from typing import NamedTuple
 
-from tritonnotes.ir.types import Dim, Shape, Size
+from tritonnotes.ir.types import Dim, Shape, Size, element_count
 
 from .spelling import ATOM
 from .tile import COL, ROW, SCALAR, TILE, Address, Kernel, Step, static_size
@@ -47,20 +47,25 @@ class Indexing:
         if not in_loop:
             if layout.carries and not layout.inside:
                 lines.append("program = tl.program_id(0)")
-            if layout.shares:
+            if layout.inside == "side" and layout.tiles_cols:
+                across = -(-element_count(layout.col_shape, {}) // layout.block)
+                lines += [f"tile_row = tile // {across}", f"tile_col = tile % {across}"]
+            elif layout.shares and layout.inside != "side":
                 lines.append("tile_row = tl.program_id(0)")
                 lines += ["tile_col = tl.program_id(1)"] if layout.tiles_cols else []
                 lines += ["part = tl.program_id(2)", "parts = tl.num_programs(2)"]
             if layout.cols and self._has_named_cols():
                 lines.append(f"cols = {self.expanded(layout.col_shape)}")
             if layout.cols and not layout.loops_cols and layout.inside != "operand":
-                start = f"{'tile_col' if layout.shares else 'tl.program_id(1)'} * BLOCK + " if layout.tiles_cols else ""
+                which = "tile_col" if layout.shares or layout.inside == "side" else "tl.program_id(1)"
+                start = f"{which} * BLOCK + " if layout.tiles_cols else ""
                 lines.append(f"col = {start}tl.arange(0, BLOCK){'' if flat else '[None, :]'}")
         if rows_here and layout.inside != "operand":
-            which = "tile" if layout.loops_tiles else "tile_row" if layout.shares else "tl.program_id(0)"
+            which = "tile" if layout.loops_tiles else self._tile_row()
             if self.is_wide:
                 which = f"tl.cast({which}, tl.int64)"
-            start = "" if layout.inside and not layout.loops_tiles else f"{which} * {block} + "
+            is_alone = layout.inside not in ("", "side") and not layout.loops_tiles
+            start = "" if is_alone else f"{which} * {block} + "
             lines.append(f"{self.row_name()} = {start}tl.arange(0, {block}){'' if flat else '[:, None]'}")
         for text, name in self.shared.items():
             if layout.loops_cols and self._uses_columns(text):
@@ -68,6 +73,12 @@ class Indexing:
             if self._uses_rows(text) == (in_loop if layout.loops_tiles else self._uses_rows(text)):
                 lines.append(f"{name} = {self._widened(text)}")
         return lines
+
+    def _tile_row(self) -> str:
+        """The number of the tile among those below each other."""
+        if self.layout.inside == "side":
+            return "tile_row" if self.layout.tiles_cols else "tile"
+        return "tile_row" if self.layout.shares else "tl.program_id(0)"
 
     def _widened(self, text: str) -> str:
         """A product of sizes has 64 bits where it may pass 2**31, as the row numbers have that others begin with."""

@@ -34,11 +34,22 @@ def with_lasts(kernel: Kernel, lasts: Iterable[Kernel], plan: KernelPlan) -> Ker
     return replace(kernel, plan=plan, parameters=_sorted([*parameters, arrivals]), lasts=inside)
 
 
+def together(kernels: Iterable[Kernel]) -> tuple[tuple[Parameter, ...], tuple[Inside, ...]]:
+    """The arguments of kernels side by side, each once, and these with the names that theirs have."""
+    parameters, inside = _merged({}, Names(), kernels)
+    return _sorted(parameters), inside
+
+
 def _together(kernel: Kernel, others: Iterable[Kernel]) -> tuple[list[Parameter], tuple[Inside, ...]]:
     """The arguments of a kernel and of others inside it, each once, and the others with the names that theirs have."""
     names = Names()
     names.taken |= {p.name for p in kernel.parameters} | {s.name for s in kernel.steps}
-    parameters = {_key(p): p for p in kernel.parameters}
+    return _merged({_key(p): p for p in kernel.parameters}, names, others)
+
+
+def _merged(
+    parameters: dict[Hashable, Parameter], names: Names, others: Iterable[Kernel]
+) -> tuple[list[Parameter], tuple[Inside, ...]]:
     made = []
     for other in others:
         for mine in other.parameters:

@@ -7,6 +7,7 @@ from .cost import Cost, MemoryPlan, cost_of, memory_plan
 from .finishing import finish_inside
 from .fusion import Legality
 from .group_updates import Members, table_bytes, update_groups
+from .side_by_side import product_groups
 from .traffic import LAUNCH_BYTES, NOMINAL_SIZES, launch_traffic
 from .units import Units
 
@@ -23,6 +24,7 @@ def launched_cost(units: Units, legality: Legality, partition: Partition) -> Cos
     if units.graph.updates:
         for group in update_groups(units, legality, partition, memory):
             together.append(([k for alike in group for k in alike.kernels], table_bytes(group)))
+    together += [(list(group), 0) for group in product_groups(units, legality, partition, memory)]
     for kernels, table in together:
         # What is read again on a walk along a row is read again for the last program too.
         is_walked = memory.walks[kernels[0]] is not None

@@ -8,7 +8,7 @@ from tritonnotes.ir.types import Shape
 
 from .indexing import Indexing, factor
 from .products import INNER_BLOCK, SHARE, TILE_ELEMENTS
-from .tile import COL, TILE, Kernel, static_size
+from .tile import COL, TILE, Kernel, Parameter, static_size
 
 INDENT = "    "
 
@@ -124,10 +124,7 @@ class Launcher:
 
     def signature(self) -> dict[str, str]:
         """A Triton type for each runtime argument."""
-        made = {}
-        for p in self.kernel.parameters:
-            scalar = "i64" if p.is_exact else "fp32"
-            made[p.name] = "*" + TRITON_TYPES[p.dtype.name] if p.is_pointer else "i32" if p.role == "size" else scalar
+        made = {p.name: scalar_type(p) for p in self.kernel.parameters}
         return made | dict.fromkeys(self.bound_arguments(), "i32")
 
     def sizes(self) -> dict[str, Shape]:
@@ -194,6 +191,13 @@ class Launcher:
         if self.kernel.lasts:
             reason += " The last one to arrive does that, which saves a launch."
         return reason
+
+
+def scalar_type(parameter: Parameter) -> str:
+    """The Triton type of an argument."""
+    if parameter.is_pointer:
+        return "*" + TRITON_TYPES[parameter.dtype.name]
+    return "i32" if parameter.role == "size" else "i64" if parameter.is_exact else "fp32"
 
 
 _PASSED = {"PRECISION": "float32_precision()"}

@@ -42,8 +42,15 @@ from .units import COMBINE, OPERAND, PARTIAL, PRODUCT, Unit, Units, cone_of, mem
 def make_kernels(plan: FusionPlan) -> tuple[Kernel, ...]:
     """The tile program of every generated kernel of a plan, verified."""
     from .group_kernel import lower_group
+    from .side_by_side import KIND
+    from .side_kernel import lower_sides
 
-    return tuple(lower_group(plan, k) if k.members else lower_kernel(plan, k) for k in plan.kernels)
+    def lower(kernel: KernelPlan) -> Kernel:
+        if kernel.members:
+            return lower_sides(plan, kernel) if kernel.kind == KIND else lower_group(plan, kernel)
+        return lower_kernel(plan, kernel)
+
+    return tuple(map(lower, plan.kernels))
 
 
 def lower_kernel(
@@ -51,6 +58,13 @@ def lower_kernel(
 ) -> Kernel:
     """The tile program of one kernel, verified. Its memories bear their own names, or what they are `called`."""
     kernel = _lowered(plan, kernel_plan, destinations_of(plan.units), called)
+    verify_kernel(kernel)
+    return kernel
+
+
+def lower_side(plan: FusionPlan, kernel_plan: KernelPlan) -> Kernel:
+    """The tile program of one of several kernels in one launch, verified: a function of the tile."""
+    kernel = _Lowering(plan, kernel_plan, destinations_of(plan.units), inside="side").kernel()
     verify_kernel(kernel)
     return kernel
 

@@ -20,6 +20,8 @@ from .launcher import INDENT, call_lines
 from .lowering import destinations_of
 from .names import Names, describe, identifier, uncounted
 from .plan import FusionPlan, KernelPlan
+from .side_kernel import SideKernel
+from .side_source import render_sides
 from .source import KernelSource, render_kernel
 from .spelling import HELPERS, helpers_in_order
 from .tile import Kernel, number_text
@@ -56,7 +58,7 @@ def render_module(
     plan: FusionPlan, kernels: tuple[Kernel, ...], declared: Graph
 ) -> tuple[str, tuple[KernelSource, ...]]:
     """The text of the module, and the sources of its kernels."""
-    sources = tuple(render_group(k) if isinstance(k, GroupKernel) else render_kernel(k) for k in kernels)
+    sources = tuple(map(_rendered, kernels))
     helpers = helpers_in_order(set().union(*(s.helpers for s in sources)) if sources else set())
     run = _Run(plan, {k.name: k for k in kernels})
     run_text = run.text()
@@ -68,7 +70,7 @@ def render_module(
         + "\n",
         LAUNCH,
         *(HELPERS[name] for name in helpers),
-        *([PRECISION] if any(isinstance(k, Kernel) and k.products for k in kernels) else []),
+        *([PRECISION] if any(k.products or isinstance(k, SideKernel) for k in kernels) else []),
         *([TABLE_OF] if any(isinstance(k, GroupKernel) for k in kernels) else []),
     ]
     owns = {name: text for source in sources for name, text in source.owns.items()}
@@ -77,6 +79,12 @@ def render_module(
         parts += [source.text, source.launcher]
     parts += [run_text, run.main()]
     return "\n\n".join(parts), sources
+
+
+def _rendered(kernel: Kernel) -> KernelSource:
+    if isinstance(kernel, GroupKernel):
+        return render_group(kernel)
+    return render_sides(kernel) if isinstance(kernel, SideKernel) else render_kernel(kernel)
 
 
 LAUNCH = '''\

@@ -24,6 +24,7 @@ from .group_updates import Alike, join_updates, table_bytes
 from .materialize import materialize
 from .names import RESERVED, identifier, uncounted
 from .products import SHARE, summed, tiles
+from .side_by_side import join_products
 from .traffic import NOMINAL, Sizes, Traffic, launch_traffic
 from .units import COMBINE, PARTIAL, PRODUCT, Unit, Units, is_join, memory_of
 from .wishes import Fusion, as_fusion
@@ -47,7 +48,8 @@ class KernelPlan:
     `tile` has the rows and columns of a tile with matrix products; up to `shares` programs share the sum of each (0:
     one does it all).
 
-    Of kind 'updates' is a launch that carries out its `members` side by side; `group` has them by what they do.
+    Of kind 'updates' is a launch that carries out its `members` side by side; `group` has them by what they do. Of kind
+    'products' is one whose `members` each compute a product, and what follows from it.
     """
 
     name: str
@@ -99,9 +101,10 @@ class KernelPlan:
         bound = Sizes(batch, sizes)
         moved = launch_traffic(self.units, self.loads, self.stores, self.storage, bound, programs, self.walks or {})
         moved = replace(moved, read=moved.read + table_bytes(self.group))
-        if programs and self.shares:
-            left, tiles = self._left_by_shares(bound)
-            return Traffic(moved.read + left, moved.written + left + 4 * tiles, moved.read_again)
+        for kernel in self.members or (self,):
+            if programs and kernel.shares:
+                left, count = kernel._left_by_shares(bound)
+                moved = Traffic(moved.read + left, moved.written + left + 4 * count, moved.read_again)
         if not self.parts or not programs:
             return moved
         # The programs' arrivals are counted in memory; what they left is read again where it was written.
@@ -196,6 +199,7 @@ def make_plan(graph: Graph, fusion: str | Fusion = "optimal") -> FusionPlan:
     launches = _launches(units, legality, partition, inside)
     if joins:
         launches = join_updates(units, legality, partition, launches)
+        launches = join_products(units, legality, partition, launches)
     return FusionPlan(units.graph, launches, units, legality, partition, found.how, joins)
 
 

@@ -15,7 +15,7 @@ from .group_kernel import GroupKernel
 from .lowering import destinations_of, make_kernels
 from .module import render_module
 from .plan import FusionPlan, KernelPlan, make_plan, verify_plan
-from .products import tiles
+from .side_kernel import SideKernel, tiles_of
 from .source import KernelSource
 from .tile import Kernel
 from .traffic import compute_dtype
@@ -119,14 +119,13 @@ def make_program(graph: Graph, fusion: str | Fusion = "optimal", declared: Graph
 
 def shared_buffers(plan: KernelPlan, kernel: Kernel | GroupKernel) -> list[Buffer]:
     """Where programs leave what they have of the sums of tiles that they share, and count themselves, tile by tile."""
-    if isinstance(kernel, GroupKernel) or not kernel.layout.shares:
+    shares = kernel.shares if isinstance(kernel, SideKernel) else kernel.layout.shares
+    if isinstance(kernel, GroupKernel) or not shares:
         return []
-    layout = kernel.layout
-    (value,) = (p.value for p in kernel.parameters if p.role == "partial out" and p.value is not None)
-    rows, columns = (element_count(shape, {}) for shape in (layout.row_shape, layout.col_shape))
-    count = tiles(rows, columns, plan.tile)
+    left = [p.value for p in kernel.parameters if p.role == "partial out" and p.value is not None]
+    count = sum(kernel.tiles) if isinstance(kernel, SideKernel) else tiles_of(kernel)
     return [
-        Buffer(partial_name(value), (layout.shares, *value.shape), float32, "temporary"),
+        *(Buffer(partial_name(value), (shares, *value.shape), float32, "temporary") for value in left),
         Buffer(arrivals_name(plan), (count,), int32, "arrivals"),
     ]
 

@@ -47,6 +47,22 @@ def render_kernel(kernel: Kernel) -> KernelSource:
     return _Writer(kernel).source()
 
 
+@dataclass(frozen=True)
+class Function:
+    """The text of a kernel inside another one's launch, what would launch it, and the helpers that it calls."""
+
+    launcher: Launcher
+    text: str
+    helpers: frozenset[str]
+
+
+def function_of(kernel: Kernel) -> Function:
+    """Spell a kernel that others call."""
+    writer = _Writer(kernel)
+    launcher, text = writer._function()
+    return Function(launcher, text, frozenset(writer.helpers))
+
+
 def tile_lines(kernel: Kernel) -> tuple[list[str], frozenset[str]]:
     """What a one-dimensional kernel does with the lanes `offset` under `mask`, and the helpers that it calls. Where
     these lie, and what the host's numbers are, is left to whoever writes the lines before."""
@@ -109,7 +125,7 @@ class _Writer:
 
     def _decorator(self) -> str:
         # A seed is a new number at each run: nothing may be compiled for its value.
-        seeds = [f'"{p.name}"' for p in self.kernel.parameters if p.is_exact and self.layout.inside != "operand"]
+        seeds = [f'"{p.name}"' for p in self.kernel.parameters if p.is_exact and not self.layout.inside]
         return f"@triton.jit(do_not_specialize=[{', '.join(seeds)}])" if seeds else "@triton.jit"
 
     def _docstring(self) -> str:
@@ -120,6 +136,7 @@ class _Writer:
         again = [v.scope.name or v.name for v in self.kernel.plan.recomputed if v.op.kind != "reduction"]
         said = {
             "": "{}.",
+            "side": "{}.",
             "operand": "{}, of a block that is multiplied.",
             "last": "Finishes {}.",
             "own": "Of {}, which each program takes for itself.",
@@ -222,6 +239,8 @@ class _Writer:
 
     def _arguments(self, launcher: Launcher) -> list[str]:
         listed = ["row", "col"] if self.layout.inside == "operand" else []
+        if self.layout.inside == "side":
+            listed = ["tile", "part", "parts"] if self.layout.shares else ["tile"]
         listed += [f"{p.name}: tl.int64" if p.is_exact else p.name for p in self.kernel.parameters]
         listed += launcher.bound_arguments()
         return listed + [f"{name}: tl.constexpr" for name in launcher.constexprs()]
@@ -424,6 +443,7 @@ class _Writer:
         masked, pointer = f", mask={mask}" if mask else "", step.attrs["pointer"]
         size = static_size(step.attrs["address"].extent)
         tile = "tile_row * tl.num_programs(1) + tile_col" if self.layout.tiles_cols else "tile_row"
+        tile = "tile" if self.layout.inside == "side" else tile
         return [
             "# Programs that share the sum of a tile leave their parts: the last of them adds these up, in one order.",
             f"tl.store({pointer} + part * {size} + {cell}, {step.name}{masked})",

@@ -46,9 +46,9 @@ class Layout:
     columns over programs too; `loops_cols` walks along rows that are too long to be held. `exact_rows` is the largest
     power of two that divides the rows where their number is known (else 0), and `masks_rows` is false where tiles are
     cut to divide them. `inside` is empty, or says what the kernel is inside another one: "last" finishes sums in the
-    last program, "own" is a sum that each program takes for itself: both walk over their rows tile by tile; "operand"
-    is computed for the rows and columns that it is called with. Up to `shares` programs share the sum of each tile of a
-    matrix product (0: none do).
+    last program, "own" is a sum that each program takes for itself: both walk over their rows tile by tile; a "side" is
+    one of several kernels in one launch, called for each of its tiles; "operand" is computed for the rows and columns
+    that it is called with. Up to `shares` programs share the sum of each tile of a matrix product (0: none do).
     """
 
     rows: tuple[int, ...]

@@ -16,6 +16,7 @@ from .codegen.group_kernel import GroupKernel
 from .codegen.load import load_source
 from .codegen.products import is_ragged
 from .codegen.program import Program
+from .codegen.side_kernel import SideKernel
 from .codegen.tile import Kernel, next_power_of_2
 from .interpreter import launch as interpret
 from .ir.types import element_count
@@ -152,6 +153,9 @@ class Runner:
                 return
             layout = planned.layout
             options.pop("num_warps", None)
+            if isinstance(planned, SideKernel):
+                interpret(kernel, grid, arguments, options)
+                return
             if layout.rows:
                 rows = self._cpu_rows(planned, sizes)
                 options["ROWS" if layout.cols else "BLOCK"] = rows

@@ -22,6 +22,7 @@ from .codegen.group_kernel import GroupKernel
 from .codegen.indexing import Indexing
 from .codegen.launcher import Launcher
 from .codegen.program import Program
+from .codegen.side_kernel import SideKernel
 from .codegen.tile import Choice, Kernel
 from .ir.errors import DeclarationError
 from .ir.philox import is_seed
@@ -72,9 +73,9 @@ def tuned(
 
 def candidates(kernel: Kernel) -> list[Choice]:
     """The rules' choice, then half and twice its rows and warps. None where a kernel only finishes sums, or carries out
-    updates: its tiles are few whatever they are."""
+    updates or products side by side: its tiles are few whatever they are."""
     layout = kernel.layout
-    if isinstance(kernel, GroupKernel) or layout.combines or not layout.rows:
+    if isinstance(kernel, GroupKernel | SideKernel) or layout.combines or not layout.rows:
         return []
     warps = Launcher(kernel, Indexing(kernel), set()).num_warps()
     most_rows = layout.row_block * 2 if layout.masks_rows else layout.exact_rows
