@@ -13,7 +13,7 @@ from .finishing import GROUP
 from .indexing import Indexing, factor, words_of
 from .launcher import INDENT, Launcher, call_lines, wrapped
 from .passes import is_wide, row_passes, running_maximum
-from .products import is_ragged
+from .products import INNER_BLOCK, is_ragged, known_size
 from .spelling import ATOM, COMBINERS, IDENTITIES, NAN_SAFE, SPELLINGS, Spelling, identity_of
 from .tile import COL, ROW, SCALAR, TILE, Address, Inside, Kernel, Step, static_size
 
@@ -408,6 +408,11 @@ class _Writer:
         summed, inner = products[0].attrs["summed"], products[0].attrs["inner"]
         size = self.index.sizes_text(summed) or "1"
         operands = [self.steps[name] for name in dict.fromkeys(name for step in products for name in step.args)]
+        loaded = [line for s in operands for line in self._operand_lines(s, summed, inner)]
+        length = known_size(summed)
+        if length is not None and length <= INNER_BLOCK and not self.layout.shares:
+            dots = [f"{s.name} = tl.dot({', '.join(s.args)}, input_precision=PRECISION)" for s in products]
+            return [f"{inner} = tl.arange(0, INNER)", *loaded, *dots]
         start = "tl.cast(start, tl.int64)" if self.index.is_wide else "start"
         first, behind = "0", size
         lines = [f"{s.name} = tl.zeros({self._tile_shape(TILE)}, tl.float32)" for s in products]
@@ -418,7 +423,7 @@ class _Writer:
             *lines,
             f"for start in range({first}, {behind}, INNER):",
             f"{INDENT}{inner} = {start} + tl.arange(0, INNER)",
-            *(INDENT + line for s in operands for line in self._operand_lines(s, summed, inner)),
+            *(INDENT + line for line in loaded),
             *(f"{INDENT}{s.name} = tl.dot({', '.join(s.args)}, {s.name}, input_precision=PRECISION)" for s in products),
         ]
 

@@ -14,7 +14,7 @@ from .codegen.cache import KernelCache
 from .codegen.gpus import PROGRAMS_PER_SM
 from .codegen.group_kernel import GroupKernel
 from .codegen.load import load_source
-from .codegen.products import is_ragged
+from .codegen.products import INNER_BLOCK, is_ragged
 from .codegen.program import Program
 from .codegen.side_kernel import SideKernel
 from .codegen.tile import Kernel, next_power_of_2
@@ -171,9 +171,11 @@ class Runner:
 
 
 def _cpu_inner(kernel: Kernel, sizes: Mapping[str, int]) -> int:
-    """Elements that products multiply at once under the interpreter: all, or a divisor where blocks are not masked."""
+    """Elements that products multiply at once under the interpreter: all, or a divisor where blocks are not masked; as
+    many as on a GPU at least."""
     lengths = [(s.attrs["summed"], element_count(s.attrs["summed"], sizes)) for s in kernel.products]
-    return min(next_power_of_2(max(n, 1)) if is_ragged(shape) else n & -n for shape, n in lengths)
+    most = min(next_power_of_2(max(n, 1)) if is_ragged(shape) else n & -n for shape, n in lengths)
+    return max(INNER_BLOCK, most)
 
 
 def _size(size: Any, sizes: Mapping[str, int]) -> int:

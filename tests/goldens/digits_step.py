@@ -1,4 +1,4 @@
-# plan of digits: 8 kernels and 0 library calls, 3,226,872 bytes at batch 256, fusion the best found, not proved optimal
+# plan of digits: 6 kernels and 0 library calls, 3,226,872 bytes at batch 256, fusion the best found, not proved optimal
 #   fc1_ln1_relu: row, 364,032 bytes
 #     reads  x, fc1.weight, fc1.bias, ln1.weight, ln1.bias
 #     covers fc1.product, fc1, ln1.sum, ln1.estimate, ln1.sub, ln1.sum_1, ln1.div, ln1.mean, ln1.centered, ln1.mul, ln1.sum_2, ln1.var, ln1.add, ln1.rstd, ln1.normalized, ln1.scaled, ln1, relu.lt, relu
@@ -23,11 +23,6 @@
 #     again  fc2, ln2.centered, ln2.normalized, ln2.scaled, ln2, tanh
 #     writes h.d_h, ln2.d_x, fc2.bias.mean, fc2.bias.mean_square, fc2.bias.updated, ln2.weight.mean, ln2.weight.mean_square, ln2.weight.updated, ln2.bias.mean, ln2.bias.mean_square, ln2.bias.updated, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias
 #     its last program finishes ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias
-#   fc3_backward_adam: product, 172,032 bytes
-#     reads  fc3.d_fc3, h, fc3.weight.exp_avg, fc3.weight.exp_avg_sq, fc3.weight
-#     covers fc3.d_fc3_weight, fc3.weight.sub, fc3.weight.mul, fc3.weight.mean, fc3.weight.mul_1, fc3.weight.mul_2, fc3.weight.mul_3, fc3.weight.mean_square, fc3.weight.mul_4, fc3.weight.sqrt, fc3.weight.div, fc3.weight.denominator, fc3.weight.div_1, fc3.weight.updated
-#     multiplies fc3.d_fc3_weight
-#     writes fc3.weight.mean, fc3.weight.mean_square, fc3.weight.updated
 #   fc2_to_fc1_backward: row and column, 601,088 bytes
 #     reads  fc1.product, fc1.bias, ln1.mean, ln1.rstd, ln1.weight, ln1.bias, ln2.d_x, fc2.weight, h.d_h, fc1.bias.exp_avg, fc1.bias.exp_avg_sq, ln1.weight.exp_avg, ln1.weight.exp_avg_sq, ln1.bias.exp_avg, ln1.bias.exp_avg_sq, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
 #     covers fc2.matmul, relu.d_relu, relu.le, ln1.d_ln1, ln1.d_normalized, ln1.sum_3, ln1.mean_d_normalized, ln1.mul_1, ln1.sum_4, ln1.projection, ln1.sub_1, ln1.mul_2, ln1.sub_2, ln1.d_x, ln1.d_weight, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias, fc1.bias.sub, fc1.bias.mul, fc1.bias.mean, fc1.bias.mul_1, fc1.bias.mul_2, fc1.bias.mul_3, fc1.bias.mean_square, fc1.bias.mul_4, fc1.bias.sqrt, fc1.bias.div, fc1.bias.denominator, fc1.bias.div_1, fc1.bias.updated, ln1.weight.sub, ln1.weight.mul, ln1.weight.mean, ln1.weight.mul_1, ln1.weight.mul_2, ln1.weight.mul_3, ln1.weight.mean_square, ln1.weight.mul_4, ln1.weight.sqrt, ln1.weight.div, ln1.weight.denominator, ln1.weight.div_1, ln1.weight.updated, ln1.bias.sub, ln1.bias.mul, ln1.bias.mean, ln1.bias.mul_1, ln1.bias.mul_2, ln1.bias.mul_3, ln1.bias.mean_square, ln1.bias.mul_4, ln1.bias.sqrt, ln1.bias.div, ln1.bias.denominator, ln1.bias.div_1, ln1.bias.updated
@@ -35,20 +30,16 @@
 #     again  fc1, ln1.centered, ln1.normalized, ln1.scaled, ln1
 #     writes ln1.d_x, fc1.bias.mean, fc1.bias.mean_square, fc1.bias.updated, ln1.weight.mean, ln1.weight.mean_square, ln1.weight.updated, ln1.bias.mean, ln1.bias.mean_square, ln1.bias.updated, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
 #     its last program finishes ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias
-#   fc2_backward_adam: product, 655,360 bytes
-#     reads  ln2.d_x, relu, fc2.weight.exp_avg, fc2.weight.exp_avg_sq, fc2.weight
-#     covers fc2.d_fc2_weight, fc2.weight.sub, fc2.weight.mul, fc2.weight.mean, fc2.weight.mul_1, fc2.weight.mul_2, fc2.weight.mul_3, fc2.weight.mean_square, fc2.weight.mul_4, fc2.weight.sqrt, fc2.weight.div, fc2.weight.denominator, fc2.weight.div_1, fc2.weight.updated
-#     multiplies fc2.d_fc2_weight
-#     writes fc2.weight.mean, fc2.weight.mean_square, fc2.weight.updated
-#   fc1_backward_adam: product, 393,216 bytes
-#     reads  ln1.d_x, x, fc1.weight.exp_avg, fc1.weight.exp_avg_sq, fc1.weight
-#     covers fc1.d_fc1_weight, fc1.weight.sub_1, fc1.weight.mul, fc1.weight.mean, fc1.weight.mul_1, fc1.weight.mul_2, fc1.weight.mul_3, fc1.weight.mean_square, fc1.weight.mul_4, fc1.weight.sqrt, fc1.weight.div, fc1.weight.denominator, fc1.weight.div_1, fc1.weight.updated
-#     multiplies fc1.d_fc1_weight
-#     writes fc1.weight.mean, fc1.weight.mean_square, fc1.weight.updated
+#   products_adam: products, 1,220,608 bytes
+#     joins  fc3_backward_adam, fc2_backward_adam, fc1_backward_adam
+#     reads  fc3.d_fc3, h, fc3.weight.exp_avg, fc3.weight.exp_avg_sq, fc3.weight, ln2.d_x, relu, fc2.weight.exp_avg, fc2.weight.exp_avg_sq, fc2.weight, ln1.d_x, x, fc1.weight.exp_avg, fc1.weight.exp_avg_sq, fc1.weight
+#     covers fc3.d_fc3_weight, fc3.weight.sub, fc3.weight.mul, fc3.weight.mean, fc3.weight.mul_1, fc3.weight.mul_2, fc3.weight.mul_3, fc3.weight.mean_square, fc3.weight.mul_4, fc3.weight.sqrt, fc3.weight.div, fc3.weight.denominator, fc3.weight.div_1, fc3.weight.updated, fc2.d_fc2_weight, fc2.weight.sub, fc2.weight.mul, fc2.weight.mean, fc2.weight.mul_1, fc2.weight.mul_2, fc2.weight.mul_3, fc2.weight.mean_square, fc2.weight.mul_4, fc2.weight.sqrt, fc2.weight.div, fc2.weight.denominator, fc2.weight.div_1, fc2.weight.updated, fc1.d_fc1_weight, fc1.weight.sub_1, fc1.weight.mul, fc1.weight.mean, fc1.weight.mul_1, fc1.weight.mul_2, fc1.weight.mul_3, fc1.weight.mean_square, fc1.weight.mul_4, fc1.weight.sqrt, fc1.weight.div, fc1.weight.denominator, fc1.weight.div_1, fc1.weight.updated
+#     multiplies fc3.d_fc3_weight, fc2.d_fc2_weight, fc1.d_fc1_weight
+#     writes fc3.weight.mean, fc3.weight.mean_square, fc3.weight.updated, fc2.weight.mean, fc2.weight.mean_square, fc2.weight.updated, fc1.weight.mean, fc1.weight.mean_square, fc1.weight.updated
 
 # Triton kernels of the graph digits, generated by tritonnotes 0.1.0.
 #
-# 8 generated kernels and 0 library calls; 3,226,872 bytes a run at batch 256.
+# 6 generated kernels and 0 library calls; 3,226,872 bytes a run at batch 256.
 #
 # fc1_ln1_relu: row, 364,032 bytes
 #     fc1, ln1, relu
@@ -58,14 +49,10 @@
 #     fc3, loss, accuracy, fc3.bias
 # h_to_fc2_backward: row and column, 419,840 bytes
 #     h, tanh, ln2, fc2, fc2.bias, ln2.weight, ln2.bias
-# fc3_backward_adam: product, 172,032 bytes
-#     fc3, fc3.weight
 # fc2_to_fc1_backward: row and column, 601,088 bytes
 #     fc2, relu, ln1, fc1, fc1.bias, ln1.weight, ln1.bias
-# fc2_backward_adam: product, 655,360 bytes
-#     fc2, fc2.weight
-# fc1_backward_adam: product, 393,216 bytes
-#     fc1, fc1.weight
+# products_adam: products, 1,220,608 bytes
+#     fc3, fc3.weight, fc2, fc2.weight, fc1, fc1.weight
 #
 # graph digits declared
 # x: float32[batch, 64] = input()
@@ -248,11 +235,11 @@ def fc1_ln1_relu(
 def run_fc1_ln1_relu(
     x, fc1_weight, fc1_bias, ln1_weight, ln1_bias, product, mean, rstd, relu, batch, ROWS=16,
 ):
-    """16 rows of 128 a program: 2,048 elements keep 4 warps busy without spilling."""
+    """16 rows of 128 a program: 2,048 elements keep 8 warps busy without spilling."""
     grid = (triton.cdiv(batch, ROWS),)
     launch(
         fc1_ln1_relu, grid, x, fc1_weight, fc1_bias, ln1_weight, ln1_bias, product, mean, rstd, relu, batch,
-        COLS=128, ROWS=ROWS, BLOCK=128, INNER=16, PRECISION=float32_precision(), num_warps=4,
+        COLS=128, ROWS=ROWS, BLOCK=128, INNER=16, PRECISION=float32_precision(), num_warps=8,
     )
 
 
@@ -320,11 +307,11 @@ def fc2_to_h(
 
 
 def run_fc2_to_h(relu, fc2_weight, fc2_bias, ln2_weight, ln2_bias, product, mean, rstd, h, batch, ROWS=16):
-    """16 rows of 128 a program: 2,048 elements keep 4 warps busy without spilling."""
+    """16 rows of 128 a program: 2,048 elements keep 8 warps busy without spilling."""
     grid = (triton.cdiv(batch, ROWS),)
     launch(
         fc2_to_h, grid, relu, fc2_weight, fc2_bias, ln2_weight, ln2_bias, product, mean, rstd, h, batch,
-        COLS=128, ROWS=ROWS, BLOCK=128, INNER=16, PRECISION=float32_precision(), num_warps=4,
+        COLS=128, ROWS=ROWS, BLOCK=128, INNER=16, PRECISION=float32_precision(), num_warps=8,
     )
 
 
@@ -669,12 +656,10 @@ def h_to_fc2_backward(
         cell = row * COLS + col
 
         # gradient of h, add: 1 for a and for b, summed over the axes that were broadcast
-        d_h = tl.zeros([ROWS, BLOCK], tl.float32)
-        for start in range(0, 10, INNER):
-            inner = tl.cast(start, tl.int64) + tl.arange(0, INNER)
-            d_fc3 = tl.load(d_fc3_ptr + row * 10 + inner[None, :], mask=in_rows & (inner[None, :] < 10), other=0.0)
-            fc3_weight = tl.load(fc3_weight_ptr + col + inner[:, None] * 128, mask=inner[:, None] < 10, other=0.0)
-            d_h = tl.dot(d_fc3, fc3_weight, d_h, input_precision=PRECISION)
+        inner = tl.arange(0, INNER)
+        d_fc3 = tl.load(d_fc3_ptr + row * 10 + inner[None, :], mask=in_rows & (inner[None, :] < 10), other=0.0)
+        fc3_weight = tl.load(fc3_weight_ptr + col + inner[:, None] * 128, mask=inner[:, None] < 10, other=0.0)
+        d_h = tl.dot(d_fc3, fc3_weight, input_precision=PRECISION)
 
         product = tl.load(product_ptr + cell, mask=in_rows)
         mean = tl.load(mean_ptr + row, mask=in_rows)
@@ -746,84 +731,6 @@ def run_h_to_fc2_backward(
         ln2_bias_exp_avg_sq, d_h, d_x, d_ln2_weight_partial, d_ln2_bias_partial, d_fc2_bias_partial, arrivals,
         batch, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, programs, COLS=128,
         ROWS=ROWS, BLOCK=128, INNER=16, PRECISION=float32_precision(), num_warps=8, maxnreg=128,
-    )
-
-
-@triton.jit
-def fc3_backward_adam(
-    d_fc3_ptr,
-    h_ptr,
-    fc3_weight_exp_avg_ptr,
-    fc3_weight_exp_avg_sq_ptr,
-    fc3_weight_ptr,
-    d_fc3_weight_shares_ptr,
-    arrivals_ptr,
-    batch,
-    one_minus_beta1,
-    beta2,
-    one_minus_beta2,
-    step_size,
-    root_correction,
-    eps,
-    COLS: tl.constexpr,
-    ROWS: tl.constexpr,
-    BLOCK: tl.constexpr,
-    INNER: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
-    """gradient of fc3, update of fc3.weight."""
-    tile_row = tl.program_id(0)
-    tile_col = tl.program_id(1)
-    part = tl.program_id(2)
-    parts = tl.num_programs(2)
-    col = tile_col * BLOCK + tl.arange(0, BLOCK)[None, :]
-    row = tl.cast(tile_row, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
-    in_rows = row < 10
-    cell = row * COLS + col
-
-    # gradient of fc3, linear: d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows
-    d_fc3_weight = tl.zeros([ROWS, BLOCK], tl.float32)
-    length = tl.cdiv(batch, INNER * parts) * INNER
-    first = part * length
-    for start in range(first, tl.minimum(first + length, batch), INNER):
-        inner = tl.cast(start, tl.int64) + tl.arange(0, INNER)
-        d_fc3 = tl.load(d_fc3_ptr + row + inner[None, :] * 10, mask=in_rows & (inner[None, :] < batch), other=0.0)
-        h = tl.load(h_ptr + col + inner[:, None] * 128, mask=inner[:, None] < batch, other=0.0)
-        d_fc3_weight = tl.dot(d_fc3, h, d_fc3_weight, input_precision=PRECISION)
-
-    # Several programs share the sum of a tile: the last to arrive adds up what they left, always in one order.
-    tl.store(d_fc3_weight_shares_ptr + part * 1280 + cell, d_fc3_weight, mask=in_rows)
-    if arrives_last(arrivals_ptr + tile_row * tl.num_programs(1) + tile_col, parts):
-        d_fc3_weight = tl.zeros([ROWS, BLOCK], tl.float32)
-        for other in range(parts):
-            d_fc3_weight += tl.load(d_fc3_weight_shares_ptr + other * 1280 + cell, mask=in_rows)
-        fc3_weight_exp_avg = tl.load(fc3_weight_exp_avg_ptr + cell, mask=in_rows)
-        fc3_weight_exp_avg_sq = tl.load(fc3_weight_exp_avg_sq_ptr + cell, mask=in_rows)
-        fc3_weight = tl.load(fc3_weight_ptr + cell, mask=in_rows)
-
-        # update of fc3.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
-        # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
-        mean = fc3_weight_exp_avg + one_minus_beta1 * (d_fc3_weight - fc3_weight_exp_avg)
-        mean_square = beta2 * fc3_weight_exp_avg_sq + one_minus_beta2 * d_fc3_weight * d_fc3_weight
-        denominator = tl.sqrt(mean_square) / root_correction + eps
-        updated = fc3_weight - step_size * mean / denominator
-
-        tl.store(fc3_weight_exp_avg_ptr + cell, mean, mask=in_rows)
-        tl.store(fc3_weight_exp_avg_sq_ptr + cell, mean_square, mask=in_rows)
-        tl.store(fc3_weight_ptr + cell, updated, mask=in_rows)
-
-
-def run_fc3_backward_adam(
-    d_fc3, h, fc3_weight_exp_avg, fc3_weight_exp_avg_sq, fc3_weight, d_fc3_weight_shares, arrivals, batch,
-    one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, ROWS=32,
-):
-    """32 tiles 64 columns wide a program: 2,048 elements keep 4 warps busy without spilling."""
-    grid = (triton.cdiv(10, ROWS), triton.cdiv(128, 64), max(1, min(batch // 256, 132)))
-    launch(
-        fc3_backward_adam, grid, d_fc3, h, fc3_weight_exp_avg, fc3_weight_exp_avg_sq, fc3_weight,
-        d_fc3_weight_shares, arrivals, batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
-        root_correction, eps, COLS=128, ROWS=ROWS, BLOCK=64, INNER=16, PRECISION=float32_precision(),
-        num_warps=4,
     )
 
 
@@ -1043,7 +950,75 @@ def run_fc2_to_fc1_backward(
 
 
 @triton.jit
+def fc3_backward_adam(
+    tile,
+    part,
+    parts,
+    d_fc3_ptr,
+    h_ptr,
+    fc3_weight_exp_avg_ptr,
+    fc3_weight_exp_avg_sq_ptr,
+    fc3_weight_ptr,
+    d_fc3_weight_shares_ptr,
+    arrivals_ptr,
+    batch,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    step_size,
+    root_correction,
+    eps,
+    COLS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    INNER: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """gradient of fc3, update of fc3.weight."""
+    tile_row = tile // 2
+    tile_col = tile % 2
+    col = tile_col * BLOCK + tl.arange(0, BLOCK)[None, :]
+    row = tl.cast(tile_row, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    in_rows = row < 10
+    cell = row * COLS + col
+
+    # gradient of fc3, linear: d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows
+    d_fc3_weight = tl.zeros([ROWS, BLOCK], tl.float32)
+    length = tl.cdiv(batch, INNER * parts) * INNER
+    first = part * length
+    for start in range(first, tl.minimum(first + length, batch), INNER):
+        inner = tl.cast(start, tl.int64) + tl.arange(0, INNER)
+        d_fc3 = tl.load(d_fc3_ptr + row + inner[None, :] * 10, mask=in_rows & (inner[None, :] < batch), other=0.0)
+        h = tl.load(h_ptr + col + inner[:, None] * 128, mask=inner[:, None] < batch, other=0.0)
+        d_fc3_weight = tl.dot(d_fc3, h, d_fc3_weight, input_precision=PRECISION)
+
+    # Programs that share the sum of a tile leave their parts: the last of them adds these up, in one order.
+    tl.store(d_fc3_weight_shares_ptr + part * 1280 + cell, d_fc3_weight, mask=in_rows)
+    if arrives_last(arrivals_ptr + tile, parts):
+        d_fc3_weight = tl.zeros([ROWS, BLOCK], tl.float32)
+        for other in range(parts):
+            d_fc3_weight += tl.load(d_fc3_weight_shares_ptr + other * 1280 + cell, mask=in_rows)
+        fc3_weight_exp_avg = tl.load(fc3_weight_exp_avg_ptr + cell, mask=in_rows)
+        fc3_weight_exp_avg_sq = tl.load(fc3_weight_exp_avg_sq_ptr + cell, mask=in_rows)
+        fc3_weight = tl.load(fc3_weight_ptr + cell, mask=in_rows)
+
+        # update of fc3.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+        # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+        mean = fc3_weight_exp_avg + one_minus_beta1 * (d_fc3_weight - fc3_weight_exp_avg)
+        mean_square = beta2 * fc3_weight_exp_avg_sq + one_minus_beta2 * d_fc3_weight * d_fc3_weight
+        denominator = tl.sqrt(mean_square) / root_correction + eps
+        updated = fc3_weight - step_size * mean / denominator
+
+        tl.store(fc3_weight_exp_avg_ptr + cell, mean, mask=in_rows)
+        tl.store(fc3_weight_exp_avg_sq_ptr + cell, mean_square, mask=in_rows)
+        tl.store(fc3_weight_ptr + cell, updated, mask=in_rows)
+
+
+@triton.jit
 def fc2_backward_adam(
+    tile,
+    part,
+    parts,
     d_x_ptr,
     relu_ptr,
     fc2_weight_exp_avg_ptr,
@@ -1065,10 +1040,8 @@ def fc2_backward_adam(
     PRECISION: tl.constexpr,
 ):
     """gradient of fc2, update of fc2.weight."""
-    tile_row = tl.program_id(0)
-    tile_col = tl.program_id(1)
-    part = tl.program_id(2)
-    parts = tl.num_programs(2)
+    tile_row = tile // 2
+    tile_col = tile % 2
     col = tile_col * BLOCK + tl.arange(0, BLOCK)[None, :]
     row = tl.cast(tile_row, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     cell = row * COLS + col
@@ -1083,9 +1056,9 @@ def fc2_backward_adam(
         relu = tl.load(relu_ptr + col + inner[:, None] * 128, mask=inner[:, None] < batch, other=0.0)
         d_fc2_weight = tl.dot(d_x, relu, d_fc2_weight, input_precision=PRECISION)
 
-    # Several programs share the sum of a tile: the last to arrive adds up what they left, always in one order.
+    # Programs that share the sum of a tile leave their parts: the last of them adds these up, in one order.
     tl.store(d_fc2_weight_shares_ptr + part * 16384 + cell, d_fc2_weight)
-    if arrives_last(arrivals_ptr + tile_row * tl.num_programs(1) + tile_col, parts):
+    if arrives_last(arrivals_ptr + tile, parts):
         d_fc2_weight = tl.zeros([ROWS, BLOCK], tl.float32)
         for other in range(parts):
             d_fc2_weight += tl.load(d_fc2_weight_shares_ptr + other * 16384 + cell)
@@ -1105,22 +1078,11 @@ def fc2_backward_adam(
         tl.store(fc2_weight_ptr + cell, updated)
 
 
-def run_fc2_backward_adam(
-    d_x, relu, fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, d_fc2_weight_shares, arrivals, batch,
-    one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, ROWS=32,
-):
-    """32 tiles 64 columns wide a program: 2,048 elements keep 4 warps busy without spilling."""
-    grid = (triton.cdiv(128, ROWS), triton.cdiv(128, 64), max(1, min(batch // 256, 33)))
-    launch(
-        fc2_backward_adam, grid, d_x, relu, fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight,
-        d_fc2_weight_shares, arrivals, batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
-        root_correction, eps, COLS=128, ROWS=ROWS, BLOCK=64, INNER=16, PRECISION=float32_precision(),
-        num_warps=4,
-    )
-
-
 @triton.jit
 def fc1_backward_adam(
+    tile,
+    part,
+    parts,
     d_x_ptr,
     x_ptr,
     fc1_weight_exp_avg_ptr,
@@ -1142,11 +1104,8 @@ def fc1_backward_adam(
     PRECISION: tl.constexpr,
 ):
     """gradient of fc1, update of fc1.weight."""
-    tile_row = tl.program_id(0)
-    part = tl.program_id(2)
-    parts = tl.num_programs(2)
     col = tl.arange(0, BLOCK)[None, :]
-    row = tl.cast(tile_row, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     cell = row * COLS + col
 
     # gradient of fc1, linear: d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows
@@ -1159,9 +1118,9 @@ def fc1_backward_adam(
         x = tl.load(x_ptr + col + inner[:, None] * 64, mask=inner[:, None] < batch, other=0.0)
         d_fc1_weight = tl.dot(d_x, x, d_fc1_weight, input_precision=PRECISION)
 
-    # Several programs share the sum of a tile: the last to arrive adds up what they left, always in one order.
+    # Programs that share the sum of a tile leave their parts: the last of them adds these up, in one order.
     tl.store(d_fc1_weight_shares_ptr + part * 8192 + cell, d_fc1_weight)
-    if arrives_last(arrivals_ptr + tile_row, parts):
+    if arrives_last(arrivals_ptr + tile, parts):
         d_fc1_weight = tl.zeros([ROWS, BLOCK], tl.float32)
         for other in range(parts):
             d_fc1_weight += tl.load(d_fc1_weight_shares_ptr + other * 8192 + cell)
@@ -1181,16 +1140,76 @@ def fc1_backward_adam(
         tl.store(fc1_weight_ptr + cell, updated)
 
 
-def run_fc1_backward_adam(
-    d_x, x, fc1_weight_exp_avg, fc1_weight_exp_avg_sq, fc1_weight, d_fc1_weight_shares, arrivals, batch,
-    one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, ROWS=32,
+@triton.jit
+def products_adam(
+    d_fc3_ptr,
+    h_ptr,
+    d_x_ptr,
+    relu_ptr,
+    d_x_total_ptr,
+    x_ptr,
+    fc3_weight_exp_avg_ptr,
+    fc3_weight_exp_avg_sq_ptr,
+    fc3_weight_ptr,
+    fc2_weight_exp_avg_ptr,
+    fc2_weight_exp_avg_sq_ptr,
+    fc2_weight_ptr,
+    fc1_weight_exp_avg_ptr,
+    fc1_weight_exp_avg_sq_ptr,
+    fc1_weight_ptr,
+    d_fc3_weight_shares_ptr,
+    d_fc2_weight_shares_ptr,
+    d_fc1_weight_shares_ptr,
+    arrivals_total_ptr,
+    batch,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    step_size,
+    root_correction,
+    eps,
+    PRECISION: tl.constexpr,
 ):
-    """32 rows of 64 a program: 2,048 elements keep 4 warps busy without spilling."""
-    grid = (triton.cdiv(128, ROWS), 1, max(1, min(batch // 256, 66)))
+    """Side by side: fc3, fc3.weight, fc2, fc2.weight, fc1, fc1.weight."""
+    tile = tl.program_id(0)
+    part = tl.program_id(1)
+    parts = tl.num_programs(1)
+    if tile < 2:
+        fc3_backward_adam(
+            tile, part, parts, d_fc3_ptr, h_ptr, fc3_weight_exp_avg_ptr, fc3_weight_exp_avg_sq_ptr, fc3_weight_ptr,
+            d_fc3_weight_shares_ptr, arrivals_total_ptr, batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
+            root_correction, eps, COLS=128, ROWS=32, BLOCK=64, INNER=16, PRECISION=PRECISION,
+        )
+    elif tile < 10:
+        fc2_backward_adam(
+            tile - 2, part, parts, d_x_ptr, relu_ptr, fc2_weight_exp_avg_ptr, fc2_weight_exp_avg_sq_ptr,
+            fc2_weight_ptr, d_fc2_weight_shares_ptr, arrivals_total_ptr + 2, batch, one_minus_beta1, beta2,
+            one_minus_beta2, step_size, root_correction, eps, COLS=128, ROWS=32, BLOCK=64, INNER=16,
+            PRECISION=PRECISION,
+        )
+    else:
+        fc1_backward_adam(
+            tile - 10, part, parts, d_x_total_ptr, x_ptr, fc1_weight_exp_avg_ptr, fc1_weight_exp_avg_sq_ptr,
+            fc1_weight_ptr, d_fc1_weight_shares_ptr, arrivals_total_ptr + 10, batch, one_minus_beta1, beta2,
+            one_minus_beta2, step_size, root_correction, eps, COLS=64, ROWS=32, BLOCK=64, INNER=16,
+            PRECISION=PRECISION,
+        )
+
+
+def run_products_adam(
+    d_fc3, h, d_x, relu, d_x_total, x, fc3_weight_exp_avg, fc3_weight_exp_avg_sq, fc3_weight,
+    fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, fc1_weight_exp_avg, fc1_weight_exp_avg_sq,
+    fc1_weight, d_fc3_weight_shares, d_fc2_weight_shares, d_fc1_weight_shares, arrivals_total, batch,
+    one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps,
+):
+    """14 tiles of 3 products: each alone would leave more of a GPU idle. Programs share sums of 128 and more."""
+    grid = (14, max(1, min(batch // 64, 18)))
     launch(
-        fc1_backward_adam, grid, d_x, x, fc1_weight_exp_avg, fc1_weight_exp_avg_sq, fc1_weight,
-        d_fc1_weight_shares, arrivals, batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
-        root_correction, eps, COLS=64, ROWS=ROWS, BLOCK=64, INNER=16, PRECISION=float32_precision(), num_warps=4,
+        products_adam, grid, d_fc3, h, d_x, relu, d_x_total, x, fc3_weight_exp_avg, fc3_weight_exp_avg_sq,
+        fc3_weight, fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, fc1_weight_exp_avg,
+        fc1_weight_exp_avg_sq, fc1_weight, d_fc3_weight_shares, d_fc2_weight_shares, d_fc1_weight_shares,
+        arrivals_total, batch, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps,
+        PRECISION=float32_precision(), num_warps=8,
     )
 
 
@@ -1222,11 +1241,6 @@ def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
         t["h_to_fc2_backward:arrivals"], batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
         root_correction, eps, programs,
     )
-    run_fc3_backward_adam(
-        t["fc3.d_fc3"], t["h"], t["fc3.weight.exp_avg"], t["fc3.weight.exp_avg_sq"], t["fc3.weight"],
-        t["fc3.d_fc3_weight:partial"], t["fc3_backward_adam:arrivals"], batch, one_minus_beta1, beta2,
-        one_minus_beta2, step_size, root_correction, eps,
-    )
     run_fc2_to_fc1_backward(
         t["fc1.product"], t["ln1.mean"], t["ln1.rstd"], t["ln2.d_x"], t["fc2.weight"], t["h.d_h"], t["fc1.bias"],
         t["ln1.weight"], t["ln1.bias"], t["fc1.bias.exp_avg"], t["fc1.bias.exp_avg_sq"], t["ln1.weight.exp_avg"],
@@ -1235,15 +1249,13 @@ def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
         t["fc2_to_fc1_backward:arrivals"], batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
         root_correction, eps, programs,
     )
-    run_fc2_backward_adam(
-        t["ln2.d_x"], t["relu"], t["fc2.weight.exp_avg"], t["fc2.weight.exp_avg_sq"], t["fc2.weight"],
-        t["fc2.d_fc2_weight:partial"], t["fc2_backward_adam:arrivals"], batch, one_minus_beta1, beta2,
-        one_minus_beta2, step_size, root_correction, eps,
-    )
-    run_fc1_backward_adam(
-        t["ln1.d_x"], t["x"], t["fc1.weight.exp_avg"], t["fc1.weight.exp_avg_sq"], t["fc1.weight"],
-        t["fc1.d_fc1_weight:partial"], t["fc1_backward_adam:arrivals"], batch, one_minus_beta1, beta2,
-        one_minus_beta2, step_size, root_correction, eps,
+    run_products_adam(
+        t["fc3.d_fc3"], t["h"], t["ln2.d_x"], t["relu"], t["ln1.d_x"], t["x"], t["fc3.weight.exp_avg"],
+        t["fc3.weight.exp_avg_sq"], t["fc3.weight"], t["fc2.weight.exp_avg"], t["fc2.weight.exp_avg_sq"],
+        t["fc2.weight"], t["fc1.weight.exp_avg"], t["fc1.weight.exp_avg_sq"], t["fc1.weight"],
+        t["fc3.d_fc3_weight:partial"], t["fc2.d_fc2_weight:partial"], t["fc1.d_fc1_weight:partial"],
+        t["products_adam:arrivals"], batch, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction,
+        eps,
     )
 
 
@@ -1307,17 +1319,15 @@ def main():
     t["ln2.d_ln2_bias:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
     t["fc2.d_fc2_bias:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
     t["h_to_fc2_backward:arrivals"] = torch.zeros((2,), dtype=torch.int32, device=device)
-    t["fc3.d_fc3_weight:partial"] = torch.empty((132, 10, 128), dtype=torch.float32, device=device)
-    t["fc3_backward_adam:arrivals"] = torch.zeros((2,), dtype=torch.int32, device=device)
     t["ln1.d_x"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
     t["ln1.d_ln1_weight:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
     t["ln1.d_ln1_bias:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
     t["fc1.d_fc1_bias:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
     t["fc2_to_fc1_backward:arrivals"] = torch.zeros((2,), dtype=torch.int32, device=device)
-    t["fc2.d_fc2_weight:partial"] = torch.empty((33, 128, 128), dtype=torch.float32, device=device)
-    t["fc2_backward_adam:arrivals"] = torch.zeros((8,), dtype=torch.int32, device=device)
-    t["fc1.d_fc1_weight:partial"] = torch.empty((66, 128, 64), dtype=torch.float32, device=device)
-    t["fc1_backward_adam:arrivals"] = torch.zeros((4,), dtype=torch.int32, device=device)
+    t["fc3.d_fc3_weight:partial"] = torch.empty((18, 10, 128), dtype=torch.float32, device=device)
+    t["fc2.d_fc2_weight:partial"] = torch.empty((18, 128, 128), dtype=torch.float32, device=device)
+    t["fc1.d_fc1_weight:partial"] = torch.empty((18, 128, 64), dtype=torch.float32, device=device)
+    t["products_adam:arrivals"] = torch.zeros((14,), dtype=torch.int32, device=device)
     run(t, batch=batch, lr=0.5, beta1=0.5, beta2=0.5, eps=0.5, step=0.5)
     for name, tensor in t.items():
         print(f"{name}: {tuple(tensor.shape)}, mean {tensor.double().mean().item():.6g}")
