@@ -23,7 +23,7 @@ def plans() -> ModuleType:
 
 
 MOST = {
-    "step": (15, 4.40e6),
+    "step": (7, 3.23e6),
     "ln_gelu": (2, 84.0e6),
     "cross_entropy": (1, 1573.0e6),
     "batch_norm": (3, 45.0e6),
