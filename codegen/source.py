@@ -265,7 +265,7 @@ class _Writer:
             line = self._load_line(step)
             if line:
                 lines.append(line)
-        shown = None
+        shown = self._heading(products[-1]) if products and not loads else None
         for step in steps:
             if step.op in _ELSEWHERE or self._is_inlined(step):
                 continue
@@ -413,7 +413,7 @@ class _Writer:
         if length is not None and length <= INNER_BLOCK and not self.layout.shares:
             dots = [f"{s.name} = tl.dot({', '.join(s.args)}, input_precision=PRECISION)" for s in products]
             return [f"{inner} = tl.arange(0, INNER)", *loaded, *dots]
-        start = "tl.cast(start, tl.int64)" if self.index.is_wide else "start"
+        start = "tl.cast(start, tl.int64)" if self._is_wide_sum(summed, operands) else "start"
         first, behind = "0", size
         lines = [f"{s.name} = tl.zeros({self._tile_shape(TILE)}, tl.float32)" for s in products]
         if self.layout.shares:
@@ -426,6 +426,14 @@ class _Writer:
             *(INDENT + line for line in loaded),
             *(f"{INDENT}{s.name} = tl.dot({', '.join(s.args)}, {s.name}, input_precision=PRECISION)" for s in products),
         ]
+
+    def _is_wide_sum(self, summed: Shape, operands: Sequence[Step]) -> bool:
+        """Whether an offset along the summed axis may pass 2**31."""
+        strides = [known_size(s.attrs["behind"]) if "behind" in s.attrs else None for s in operands]
+        length = known_size(summed)
+        if length is None or None in strides:
+            return self.index.is_wide
+        return length * max(stride for stride in strides if stride is not None) >= 2**31
 
     def _operand_call(self, step: Step, summed: Shape, inner: str) -> list[str]:
         """A block of an operand that the kernel computes itself."""
