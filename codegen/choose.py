@@ -82,7 +82,7 @@ def choose(graph: Graph, fusion: Fusion) -> Choice:
     refusal = refusal_of(found.legality, found.partition)
     if refusal is not None:
         raise PlanError(f"fuse: cannot be had, by the rule {refusal.rule!r}: {refusal.reason}")
-    return found if fusion.mode == "off" else prepare_operands(absorb_products(found))
+    return prepare_operands(absorb_products(found)) if fusion.products and fusion.mode != "off" else found
 
 
 def first_choice(

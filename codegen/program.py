@@ -20,7 +20,7 @@ from .source import KernelSource
 from .tile import Kernel
 from .traffic import compute_dtype
 from .units import memory_of
-from .wishes import Fusion
+from .wishes import Fusion, as_fusion
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Program:
     """All that a runtime needs: the plan, the tile programs, the buffers and the source.
 
     `outputs` maps output names to the buffer that holds each, and the shape to show it in. `declared` is the graph
-    that all this came from, for the header of the source.
+    that all this came from, for the header of the source; `fusion` is how it was to be planned.
     """
 
     graph: Graph
@@ -49,6 +49,7 @@ class Program:
     kernels: tuple[Kernel, ...]
     buffers: tuple[Buffer, ...]
     outputs: Mapping[str, tuple[str, Shape]]
+    fusion: Fusion = Fusion()
 
     @cached_property
     def _rendered(self) -> tuple[str, tuple[KernelSource, ...]]:
@@ -114,7 +115,7 @@ def make_program(graph: Graph, fusion: str | Fusion = "optimal", declared: Graph
         if kernel.parts:
             buffers.append(Buffer(arrivals_name(kernel), (), int32, "arrivals"))
         buffers += shared_buffers(kernel, lowered[kernel.name]) if kernel.name in lowered else []
-    return Program(plan.graph, declared or plan.graph, plan, kernels, tuple(buffers), outputs)
+    return Program(plan.graph, declared or plan.graph, plan, kernels, tuple(buffers), outputs, as_fusion(fusion))
 
 
 def shared_buffers(plan: KernelPlan, kernel: Kernel | GroupKernel) -> list[Buffer]:

@@ -25,13 +25,15 @@ class Fusion:
     Of the names of a tuple in `fuse` every value that passes from one to another stays inside a kernel, in the forward
     run and in the gradient each for itself; what exchanges no value shares a kernel all the same. A name alone means
     the op's own values. No kernel computes values of two names of a tuple in `forbid`; a name alone there shares its
-    kernels with nothing. `is_strict`: a name that the graph does not have is an error.
+    kernels with nothing. `is_strict`: a name that the graph does not have is an error. Without `products` all matrix
+    products are library calls.
     """
 
     mode: str = "optimal"
     fuse: tuple[Names, ...] = ()
     forbid: tuple[Names, ...] = ()
     is_strict: bool = True
+    products: bool = True
 
     def lenient(self) -> Fusion:
         """The same for a graph that is only part of what the names speak of."""

@@ -15,6 +15,7 @@ from tritonnotes.codegen.ahead import compile_program
 from tritonnotes.codegen.cache import KernelCache
 from tritonnotes.codegen.program import Program, make_program
 from tritonnotes.codegen.traffic import Sizes
+from tritonnotes.codegen.wishes import Fusion
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.errors import DeclarationError
 from tritonnotes.ir.graph import Graph
@@ -98,7 +99,7 @@ def test_a_tile_without_masks_stays_a_divisor() -> None:
 
 def test_a_whole_step_is_timed_kernel_by_kernel(cache: KernelCache) -> None:
     """Every candidate runs under the strict interpreter, and the step still takes the same numbers."""
-    program = make_program(joint_graph(digits(), "loss", tn.adam()))
+    program = make_program(joint_graph(digits(), "loss", tn.adam()), Fusion(products=False))
     seen: list[int] = []
 
     def timer(once: Callable[[], None]) -> float:
@@ -128,3 +129,25 @@ def test_tuning_on_a_gpu_changes_no_result_beyond_rounding() -> None:
     step.load_state_dict(state)
     step.tune(batch=64, progress=False)
     torch.testing.assert_close(step(**feeds)["loss"], before)
+
+
+@pytest.mark.parametrize("library_is_faster", [False, True])
+def test_library_calls_take_the_place_of_products_where_they_are_faster(
+    cache: KernelCache, library_is_faster: bool
+) -> None:
+    """Tiles cost the same whatever they are; then whole programs are timed, the one with products first."""
+    program = make_program(joint_graph(digits(), "loss", tn.sgd(lr=0.1)))
+    assert not any(k.is_library for k in program.plan.launches)
+    whole = iter([10.0, 5.0] if library_is_faster else [5.0, 10.0])
+
+    def timer(once: Callable[[], None]) -> float:
+        once()
+        return (
+            next(whole) if once.__module__ == "tritonnotes.tuning" and once.__qualname__.startswith("_whole") else 1.0
+        )
+
+    chosen = tuned(program, CPU, SIZES, timer=timer, cache=cache, progress=False)
+    assert any(k.is_library for k in chosen.plan.launches) is library_is_faster
+    assert not list(whole)
+    again = tuned(program, CPU, SIZES, timer=timer, cache=cache, progress=False)
+    assert again.source == chosen.source

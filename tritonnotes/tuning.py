@@ -1,4 +1,5 @@
-"""Tiles and warps by timing, where there is a GPU to time on: what is faster than the rules' choice takes its place.
+"""Tiles and warps by timing, where there is a GPU to time on: what is faster than the rules' choice takes its place. So
+does a library call for every matrix product, where the whole program is faster that way.
 
 Nothing needs it. What was chosen stands in the launcher, beside the kernel, with both times, and is kept in the kernel
 cache for the GPU, the sizes and the source that it was found for: asked again, it is the same.
@@ -21,7 +22,7 @@ from .codegen.compile import triton_version
 from .codegen.group_kernel import GroupKernel
 from .codegen.indexing import Indexing
 from .codegen.launcher import Launcher
-from .codegen.program import Program
+from .codegen.program import Program, make_program
 from .codegen.side_kernel import SideKernel
 from .codegen.tile import Choice, Kernel
 from .ir.errors import DeclarationError
@@ -48,7 +49,8 @@ def tuned(
     cache: KernelCache | None = None,
     progress: bool = True,
 ) -> Program:
-    """The program with tiles and warps that are fastest at these sizes of the `Dim`s; made-up tensors are timed.
+    """The program with tiles and warps that are fastest at these sizes of the `Dim`s; made-up tensors are timed. Where
+    kernels compute matrix products, it is timed beside the one that leaves all of them to the library.
 
     Raises `DeclarationError` where there is no GPU, unless another `timer` is given.
     """
@@ -59,7 +61,49 @@ def tuned(
             )
         timer = _on_gpu
     cache = cache or KernelCache()
-    where = torch.cuda.get_device_name(device) if device.type == "cuda" else "another timer"
+    found = _with_tiles(program, device, sizes, timer, cache, progress)
+    if not any(k.products for k in program.plan.launches):
+        return found
+    apart = make_program(program.graph, replace(program.fusion, products=False), program.declared)
+    other = _with_tiles(apart, device, sizes, timer, cache, progress)
+    key = key_of(one=found.source, other=other.source, sizes=dict(sizes), where=_where(device))
+    known = cache.get("tuned", key)
+    if known is None:
+        known = json.dumps([timer(_whole(p, device, sizes)) for p in (found, other)]).encode()
+        cache.put("tuned", key, known)
+    mine, library = json.loads(known)
+    return other if library < WORTH * mine else found
+
+
+def _whole(program: Program, device: torch.device, sizes: Mapping[str, int]) -> Callable[[], None]:
+    """One run of a program on made-up tensors."""
+    runner = Runner(program, device)
+    known = {dim: sizes[dim] for dim in _dims(program)}
+    leaves = dict(_made_up(program, known, device))
+
+    def once() -> None:
+        runner.run(leaves, known, _scalars(program))
+
+    return once
+
+
+def _where(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "another timer"
+
+
+def _scalars(program: Program) -> dict[str, float]:
+    return {v.name.rpartition(".")[2]: 0 if is_seed(v) else 0.5 for v in program.plan.graph.leaves("scalar")}
+
+
+def _with_tiles(
+    program: Program,
+    device: torch.device,
+    sizes: Mapping[str, int],
+    timer: Timer,
+    cache: KernelCache,
+    progress: bool,
+) -> Program:
+    where = _where(device)
     sizes = {dim: sizes[dim] for dim in _dims(program)}
     key = key_of(source=program.source, where=where, sizes=sizes, triton=triton_version(), torch=str(torch.__version__))
     known = cache.get("tuned", key)
@@ -98,8 +142,7 @@ def _timed(
         runner = Runner(_with(program, turn), device)
         runner.around = lambda launch, turn=turn: _watched(launch, turn, times, timer)  # type: ignore[misc]
         leaves = dict(_made_up(program, sizes, device))
-        scalars = {v.name.rpartition(".")[2]: 0 if is_seed(v) else 0.5 for v in program.plan.graph.leaves("scalar")}
-        runner.run(leaves, sizes, scalars)
+        runner.run(leaves, sizes, _scalars(program))
     return times
 
 
