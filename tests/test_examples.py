@@ -12,7 +12,7 @@ import torch
 from sklearn import metrics
 
 import tritonnotes as tn
-from tritonnotes.datasets import load_breast_cancer
+from tritonnotes.datasets import Dataset, load_breast_cancer, load_mnist
 from tritonnotes.demo import digits, run_demo
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -52,6 +52,39 @@ def test_example_matches_eager_step_by_step(name: str, tmp_path: Path) -> None:
     assert max(differences) < 1e-5
     assert sum(result.fused_losses[-5:]) < 0.7 * sum(result.fused_losses[:5])
     assert result.fused_scores == pytest.approx(result.eager_scores, rel=1e-4)
+
+
+def reduced_data(name: str) -> Dataset:
+    if name == "language_model":
+        return example(name).load_words(rows=1024)
+    data = load_mnist()
+    return Dataset(data.x[:320], data.y[:320], data.test_x[:100], data.test_y[:100])
+
+
+@pytest.mark.parametrize("name", ["mixer", "language_model"])
+def test_larger_example_matches_eager_step_by_step(name: str, tmp_path: Path) -> None:
+    result = example(name).train(data=reduced_data(name), epochs=3, batch_size=96, out=tmp_path)
+    assert result.ok and result.steps == len(result.fused_losses) >= 12
+    differences = [abs(f - e) / e for f, e in zip(result.fused_losses, result.eager_losses, strict=True)]
+    assert max(differences) < 1e-5
+    assert sum(result.fused_losses[-3:]) < 0.95 * sum(result.fused_losses[:3])
+    assert result.fused_scores == pytest.approx(result.eager_scores, rel=1e-4)
+
+
+def test_mnist_comes_in_proportion() -> None:
+    data = load_mnist()
+    assert data.x.shape == (4000, 784) and data.test_x.shape == (1000, 784) and data.x.dtype == torch.float32
+    assert data.y.bincount().tolist() == [400] * 10 and data.test_y.bincount().tolist() == [100] * 10
+    assert data.x.min() == 0 and data.x.max() == 1
+
+
+def test_words_follow_the_words_before_them() -> None:
+    module = example("language_model")
+    data = module.load_words(rows=1000)
+    assert data.x.shape == (900, module.CONTEXT) and data.test_x.shape == (100, module.CONTEXT)
+    assert torch.equal(data.x[1:, -1], data.y[:-1]) and torch.equal(data.x[1:, :-1], data.x[:-1, 1:])
+    assert torch.equal(data.test_x[0, :-1], data.x[-1, 1:]), "what is held out comes after what is seen"
+    assert data.y.max() < module.WORDS and (data.y == module.RARE).float().mean() < 0.2
 
 
 def test_examples_are_run_as_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

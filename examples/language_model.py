@@ -1,0 +1,70 @@
+"""A small language model: the next word of Python's own reference manual from the eight words before it.
+
+Run it with `python examples/language_model.py`. The text comes with every Python (`pydoc_data.topics`, what `help()`
+shows of the language), half a million characters of it. The model is Bengio's of 2003 with today's parts: an embedding
+of each word, RMS norm, SwiGLU beside a skip, and a linear layer over the whole vocabulary into the cross entropy.
+"""
+
+import re
+from collections import Counter
+from pydoc_data.topics import topics
+
+import torch
+from rich.console import Console
+
+import tritonnotes as tn
+from tritonnotes.datasets import Dataset
+from tritonnotes.demo import DemoResult, run_demo
+
+CONTEXT, WIDTH, WORDS = 8, 32, 1000
+RARE = 0
+
+
+def load_words(rows: int = 8192) -> Dataset:
+    """`rows` places of the text: the numbers of the words before each, int64 [rows, CONTEXT], and of the one that
+    follows. A tenth, from the end, is held out. The WORDS − 1 most frequent words have numbers; all others are RARE."""
+    text = "\n".join(topics[name] for name in sorted(topics)).lower()
+    words = re.findall(r"[a-z]+|[0-9]+|[^\sa-z0-9]", text)
+    numbers = {word: number for number, (word, _) in enumerate(Counter(words).most_common(WORDS - 1), RARE + 1)}
+    tokens = torch.tensor([numbers.get(word, RARE) for word in words])[: rows + CONTEXT]
+    places = tokens.unfold(0, CONTEXT + 1, 1)
+    x, y = places[:, :CONTEXT].contiguous(), places[:, CONTEXT].contiguous()
+    seen = len(y) - len(y) // 10
+    return Dataset(x[:seen], y[:seen], x[seen:], y[seen:])
+
+
+def graph() -> tn.Graph:
+    """Embeddings side by side, a projection, two gated layers with skips, and the vocabulary."""
+    g = tn.Graph("language_model")
+    batch = tn.Dim("batch")
+    x = g.input("x", (batch, CONTEXT), dtype="int64")
+    y = g.input("y", (batch,), dtype="int64")
+    words = tn.embedding(x, WORDS, WIDTH, name="words")
+    h = tn.linear(tn.flatten(words, 1), 2 * WIDTH, bias=False, name="context")
+    for layer in range(2):
+        gates = tn.linear(tn.rms_norm(h, name=f"norm{layer}"), 8 * WIDTH, bias=False, name=f"gates{layer}")
+        h = h + tn.linear(tn.swiglu(gates), 2 * WIDTH, bias=False, name=f"mix{layer}")
+    logits = tn.linear(tn.rms_norm(h, name="norm"), WORDS, bias=False, name="vocabulary")
+    loss = tn.cross_entropy(logits, y)
+    g.output(logits=logits, loss=loss, accuracy=tn.accuracy(logits, y))
+    return g
+
+
+def train(**settings: object) -> DemoResult:
+    """Beside eager PyTorch; `settings` are those of `run_demo`."""
+    chosen = {
+        "data": load_words(),
+        "epochs": 4,
+        "batch_size": 256,
+        "out": "tritonnotes-demo/language_model",
+        **settings,
+    }
+    return run_demo(graph(), **chosen)
+
+
+def main() -> None:
+    raise SystemExit(0 if train(console=Console()).ok else 1)
+
+
+if __name__ == "__main__":
+    main()
