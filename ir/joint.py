@@ -4,31 +4,62 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from . import primitives as P
 from .decompose import decompose
 from .errors import DeclarationError
 from .gradients import differentiate
-from .graph import TOP, Graph, Value
+from .graph import TOP, Graph, Scope, Value
 from .registry import Optimizer
 from .rewrite import optimize
 from .types import show_shape
 from .update import append_update, clip_norm, hyperparameters
 
+GATHERED, FIRST = "grad", "is_first"
+"""The slot in which a parameter's gradients are gathered, and the number that is 1 for the first batch of them."""
 
-def joint_graph(graph: Graph, loss: str, optimizer: Optimizer) -> Graph:
+
+def joint_graph(graph: Graph, loss: str, optimizer: Optimizer, batches: int = 1) -> Graph:
     """`graph` (declared) with the gradient of its output `loss` and the update of every parameter that it reaches.
 
     Optimizer state becomes slots named `<parameter>.<state>`, hyperparameters become host scalars named
-    `<rule>.<name>`.
+    `<rule>.<name>`. With `batches` above 1 it is the last of so many batches that share an update: each counts for one
+    part of the loss, and what the others left in the slots `<parameter>.grad` (see `gathering_graph`) is added.
     """
+    joint, gradients = _trained(graph, loss, batches)
+    if batches > 1:
+        gradients = {p: _gathered(joint, p, g) + g for p, g in gradients.items()}
+    _append_updates(joint, gradients, optimizer)
+    joint.scope = TOP
+    return optimize(joint)
+
+
+def gathering_graph(graph: Graph, loss: str, batches: int) -> Graph:
+    """`graph` (declared) with the gradients of one of `batches` that share an update, added to the slots
+    `<parameter>.grad`, or left there by the first, for which the host scalar `gather.is_first` is 1."""
+    joint, gradients = _trained(graph, loss, batches)
+    first = joint.host_scalar(f"gather.{FIRST}")
+    for parameter, gradient in gradients.items():
+        slot = _gathered(joint, parameter, gradient)
+        joint.update(slot, P.where(first == 1, gradient, slot + gradient))
+    joint.scope = TOP
+    return optimize(joint)
+
+
+def _trained(graph: Graph, loss: str, batches: int) -> tuple[Graph, dict[Value, Value]]:
+    """The forward run in primitives, and the gradients of a part of the loss by parameter."""
     joint = decompose(graph)
-    gradients = _loss_gradients(graph, joint, loss, joint.parameters)
+    gradients = _loss_gradients(graph, joint, loss, joint.parameters, batches)
     if not gradients:
         raise DeclarationError(
             f"compile_step: no parameter of graph {graph.name!r} influences {loss!r}; nothing to train"
         )
-    _append_updates(joint, gradients, optimizer)
-    joint.scope = TOP
-    return optimize(joint)
+    return joint, gradients
+
+
+def _gathered(joint: Graph, parameter: Value, gradient: Value) -> Value:
+    """The slot of a parameter's gradients; what is added to it bears the name of what is gathered."""
+    joint.scope = Scope(parameter.name, "gather", f"{GATHERED} ← {GATHERED} + gradient", phase="update")
+    return joint.slot(f"{parameter.name}.{GATHERED}", parameter.shape, parameter.dtype)
 
 
 def loss_gradient_graph(graph: Graph, loss: str, wanted: list[str]) -> Graph:
@@ -39,7 +70,7 @@ def loss_gradient_graph(graph: Graph, loss: str, wanted: list[str]) -> Graph:
     return _with_gradients(joint, gradients)
 
 
-def _loss_gradients(graph: Graph, joint: Graph, loss: str, wanted: list[Value]) -> dict[Value, Value]:
+def _loss_gradients(graph: Graph, joint: Graph, loss: str, wanted: list[Value], batches: int = 1) -> dict[Value, Value]:
     if loss not in graph.outputs:
         raise DeclarationError(f"loss {loss!r} is no output of graph {graph.name!r}; it has {list(graph.outputs)}")
     root = joint.outputs[loss]
@@ -48,7 +79,7 @@ def _loss_gradients(graph: Graph, joint: Graph, loss: str, wanted: list[Value]) 
             f"loss {loss!r} of graph {graph.name!r} is {root.dtype}{show_shape(root.shape)}; it must be one float, "
             "reduce it with reduction='mean' or tn.mean"
         )
-    return differentiate(joint, {root: joint.constant(1, root.dtype)}, wanted)
+    return differentiate(joint, {root: joint.constant(1 / batches, root.dtype)}, wanted)
 
 
 def gradient_graph(graph: Graph, wanted: list[str]) -> Graph:

@@ -41,6 +41,7 @@ def compile_step(
     loss: str = "loss",
     optimizer: Optimizer | None = None,
     *,
+    accumulate: int = 1,
     fusion: str = "optimal",
     fuse: Iterable[str | tuple[str, ...]] = (),
     forbid: Iterable[str | tuple[str, ...]] = (),
@@ -51,6 +52,11 @@ def compile_step(
 
     `loss` names the output to minimise, a float of shape (); `optimizer` is an update rule with its numbers, such as
     `tn.adam(lr=1e-3)`. `seed` is that of the initial weights and of what random ops draw. The rest as for `compile`.
+
+    `accumulate` batches share one update, each call being one of them. As in torch's usual loop, each counts for
+    `loss / accumulate`: with equal batches and a mean loss, that is the step of the whole batch. (Where it is a sum,
+    multiply it by `accumulate`.) Gradients are added up in the kernels that finish them.
     """
     wishes = as_fusion(fusion, fuse, forbid)
-    return TrainingStep(graph, loss, optimizer, fusion=wishes, device=device, seed=seed)  # type: ignore[arg-type]
+    options = {"accumulate": accumulate, "fusion": wishes, "device": device, "seed": seed}
+    return TrainingStep(graph, loss, optimizer, **options)  # type: ignore[arg-type]

@@ -19,7 +19,7 @@ from .codegen.wishes import Fusion, as_fusion
 from .feeds import bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .ir.errors import DeclarationError, FeedError
 from .ir.graph import Graph
-from .ir.joint import joint_graph
+from .ir.joint import FIRST, gathering_graph, joint_graph
 from .ir.philox import is_seed
 from .ir.registry import Optimizer
 from .ir.update import next_numbers
@@ -38,6 +38,9 @@ class TrainingStep:
     The graph runs in its training form, and its buffers are updated with the weights. `seed` decides what random ops
     draw: something else at each step, and the same in a step of the same number. `model` holds both, in evaluation
     form. `plan`, `source` and `explain()` speak of the whole step.
+
+    With `accumulate` above 1 so many batches share an update: the first ones gather their gradients (`gathering` is
+    that program), the last one adds its own and updates. `steps` counts updates, `gathered` batches since the last one.
     """
 
     def __init__(
@@ -46,10 +49,15 @@ class TrainingStep:
         loss: str,
         optimizer: Optimizer,
         *,
+        accumulate: int = 1,
         fusion: str | Fusion = "optimal",
         device: torch.device | str | None = None,
         seed: int = 0,
     ) -> None:
+        if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
+            raise DeclarationError(
+                f"compile_step: accumulate is {accumulate!r}; it counts the batches of an update, so an int ≥ 1"
+            )
         if not isinstance(optimizer, Optimizer):
             raise DeclarationError(
                 f"compile_step: optimizer is {optimizer!r}; pass an update rule with its numbers, as in "
@@ -59,13 +67,16 @@ class TrainingStep:
         self.graph = graph
         self.loss = loss
         self.optimizer = optimizer
-        joint = joint_graph(graph, loss, optimizer)
-        verify(joint)
-        verify_joint(joint)
-        self.program: Program = make_program(joint, fusion, graph)
+        self.accumulate = accumulate
+        joint = joint_graph(graph, loss, optimizer, accumulate)
+        self.program = _program(joint, fusion, graph)
+        self.gathering: Program | None = None
+        if accumulate > 1:
+            self.gathering = _program(gathering_graph(graph, loss, accumulate), as_fusion(fusion).lenient(), graph)
         self.model = Model(graph, fusion=as_fusion(fusion).lenient(), device=device, seed=seed)
         self.device = self.model.device
         self.steps = 0
+        self.gathered = 0
         self._fixed = {n: v for part in optimizer.parts for n, v in part.hyperparameters.items() if part.is_fixed(n)}
         self.hyperparameters: dict[str, float | bool] = optimizer.settings
         self.numbers = optimizer.numbers
@@ -77,28 +88,32 @@ class TrainingStep:
         self._targets = class_inputs(graph)
         self._held = joint.leaves("parameter", "buffer", "slot")
         self._sized = sized_ops(graph)
-        self._runner = Runner(self.program, self.device)
-        self._updated = list(joint.updates)
+        self._runners = {p: Runner(p, self.device) for p in (self.program, self.gathering) if p is not None}
 
     def __call__(self, **feeds: Tensor) -> dict[str, Tensor]:
         """One step. Raises `FeedError` for tensors that do not fit, before anything is changed."""
         bound, sizes = bind_feeds(self.graph, feeds, self.device)
         check_targets(self._targets, bound)
         check_sizes(self._sized, sizes)
+        is_last = self.gathered == self.accumulate - 1
+        program = self.program if is_last or self.gathering is None else self.gathering
         given = self._given()
-        scalars = {n.rpartition(".")[2]: given[n.rpartition(".")[2]] for n in joint_scalars(self.program.graph)}
-        scalars |= dict.fromkeys(seed_names(self.graph), step_seed(self.seed, self.steps))
-        following = next_numbers(self.optimizer, given)
+        scalars = {n.rpartition(".")[2]: given[n.rpartition(".")[2]] for n in joint_scalars(program.graph)}
+        batch = self.steps * self.accumulate + self.gathered
+        scalars |= dict.fromkeys(seed_names(self.graph), step_seed(self.seed, batch))
+        following = next_numbers(self.optimizer, given) if is_last else self.numbers
         weights = self.model.tensors()
         held = {**weights, **self.slots}
         check_held(self._held, held, self.device)
-        check_apart({n: held[n] for n in self._updated})
+        updated = list(program.graph.updates)
+        check_apart({n: held[n] for n in updated})
         leaves = {n: t.detach() for n, t in {**bound, **held}.items()}
         with torch.no_grad():
-            outputs = self._runner.run(leaves, sizes, scalars)
-        self.steps += 1
+            outputs = self._runners[program].run(leaves, sizes, scalars)
+        self.steps += is_last
+        self.gathered = 0 if is_last else self.gathered + 1
         self.numbers = following
-        changed = [weights[n] for n in self._updated if n in weights]
+        changed = [weights[n] for n in updated if n in weights]
         # A kernel writes past autograd's eyes: backward through the old weights must raise, as after torch's own step.
         torch.autograd.graph.increment_version(changed)
         return outputs
@@ -112,7 +127,8 @@ class TrainingStep:
                     f"{self.optimizer.rule.name}: {name} was {value!r} when the step was compiled, "
                     "which switched its term off; compile the step anew to switch it on"
                 )
-        return {n: float(v) for n, v in {**self.hyperparameters, **self.numbers, "step": self.steps + 1}.items()}
+        counted = {"step": self.steps + 1, FIRST: self.gathered == 0}
+        return {n: float(v) for n, v in {**self.hyperparameters, **self.numbers, **counted}.items()}
 
     @property
     def plan(self) -> FusionPlan:
@@ -131,7 +147,9 @@ class TrainingStep:
         not named in `sizes` are `batch`. Sums may be taken in another order then. Raises `DeclarationError` without a
         GPU."""
         self.program = tuned(self.program, self.device, Sizes(batch, sizes), progress=progress)
-        self._runner = Runner(self.program, self.device)
+        if self.gathering is not None:
+            self.gathering = tuned(self.gathering, self.device, Sizes(batch, sizes), progress=progress)
+        self._runners = {p: Runner(p, self.device) for p in (self.program, self.gathering) if p is not None}
 
     def cards(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Cards:
         """What each kernel of the step costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.cards` has it."""
@@ -140,12 +158,14 @@ class TrainingStep:
         )
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a bit-for-bit resume needs: `model`, `slots` (optimizer state), `steps`, `numbers` (that the rule
-        keeps beside its state), `seed` (of what is drawn) and `hyperparameters`."""
+        """All that a bit-for-bit resume needs: `model`, `slots` (optimizer state), `steps`, `gathered` (batches
+        since the last update), `numbers` (that the rule keeps beside its state), `seed` (of what is drawn) and
+        `hyperparameters`."""
         return {
             "model": {n: t.detach().clone() for n, t in self.model.state_dict().items()},
             "slots": {n: t.clone() for n, t in self.slots.items()},
             "steps": self.steps,
+            "gathered": self.gathered,
             "numbers": dict(self.numbers),
             "seed": self.seed,
             "hyperparameters": dict(self.hyperparameters),
@@ -153,7 +173,7 @@ class TrainingStep:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from `state_dict()`'s result. Everything is checked before anything is changed."""
-        wanted = {"model", "slots", "steps", "numbers", "seed", "hyperparameters"}
+        wanted = {*_HELD, *_NUMBERS}
         if not isinstance(state, Mapping) or set(state) != wanted:
             raise FeedError(
                 f"load_state_dict: holds {_keys(state)}, wanted {sorted(wanted)}; pass state_dict()'s result"
@@ -162,6 +182,11 @@ class TrainingStep:
         _check_tensors("slots", self.slots, state["slots"])
         if type(state["steps"]) is not int or state["steps"] < 0:
             raise FeedError(f"load_state_dict: steps is {state['steps']!r}; it counts steps, so an int ≥ 0")
+        if type(state["gathered"]) is not int or not 0 <= state["gathered"] < self.accumulate:
+            raise FeedError(
+                f"load_state_dict: gathered is {state['gathered']!r} of {self.accumulate} batches of an update; "
+                "compile the step with the accumulate= that the state was saved with"
+            )
         if type(state["seed"]) is not int:
             raise FeedError(f"load_state_dict: seed is {state['seed']!r}; pass the int that state_dict() gives")
         try:
@@ -172,7 +197,7 @@ class TrainingStep:
         self.model.load_state_dict(state["model"])
         for name, tensor in state["slots"].items():
             self.slots[name].copy_(tensor)
-        self.steps = state["steps"]
+        self.steps, self.gathered = state["steps"], state["gathered"]
         self.numbers = dict(state["numbers"])
         self.seed = state["seed"]
         self.hyperparameters = dict(state["hyperparameters"])
@@ -193,11 +218,17 @@ class TrainingStep:
 
 
 _HELD = ("model", "slots")
-_NUMBERS = ("steps", "numbers", "seed", "hyperparameters")
+_NUMBERS = ("steps", "gathered", "numbers", "seed", "hyperparameters")
 
 
 def _flat(state: Mapping[str, Any]) -> dict[str, Tensor]:
     return {f"{what}/{name}": tensor for what in _HELD for name, tensor in state[what].items()}
+
+
+def _program(joint: Graph, fusion: str | Fusion, graph: Graph) -> Program:
+    verify(joint)
+    verify_joint(joint)
+    return make_program(joint, fusion, graph)
 
 
 def joint_scalars(joint: Graph) -> list[str]:
