@@ -7,6 +7,7 @@ from .compile import compile, compile_step
 from .custom import op, update_rule
 from .executor import eager, eager_updates
 from .graph import Graph
+from .ir.autocast import autocast
 from .ir.errors import TritonNotesError
 from .ir.graph import Value
 from .ir.ops.activations import relu, sigmoid
@@ -129,6 +130,7 @@ __all__ = [
     "amax",
     "amin",
     "argmax",
+    "autocast",
     "batch_norm",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
