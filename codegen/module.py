@@ -254,13 +254,14 @@ class _Run:
         return [*lines, "]", *call_lines(f"run_{kernel.name}(", arguments, ")")]
 
     def _on_device(self, value: Value) -> str:
-        """The variable that holds a host number as a tensor: a float argument would arrive as float32."""
+        """The variable that holds a host number as a tensor: a float argument would arrive as float32. A launch
+        fills it, since copying it over would wait for the device."""
         text = self._host(value)
         if text not in self.on_device:
             stem = text if text.isidentifier() else uncounted(value)
             self.on_device[text] = name = self.names.claim(f"{stem}_on_device")
             device = f"{_tensor(self.plan.graph.leaves('input', 'parameter', 'buffer', 'slot')[0].name)}.device"
-            self.host_lines.append(f"{name} = torch.tensor({text}, dtype=torch.float64, device={device})")
+            self.host_lines.append(f"{name} = torch.full((), {text}, dtype=torch.float64, device={device})")
         return self.on_device[text]
 
     def _library(self, plan: KernelPlan) -> list[str]:

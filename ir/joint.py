@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from . import primitives as P
 from .decompose import decompose
@@ -11,6 +12,7 @@ from .gradients import differentiate
 from .graph import TOP, Graph, Scope, Value
 from .registry import Optimizer
 from .rewrite import optimize
+from .scaling import SCOPE, GradScaler, append_next_scale, counted_on_device, scale_slot, skip_where_found, unscaled
 from .types import show_shape
 from .update import append_update, clip_norm, hyperparameters
 
@@ -18,25 +20,33 @@ GATHERED, FIRST = "grad", "is_first"
 """The slot in which a parameter's gradients are gathered, and the number that is 1 for the first batch of them."""
 
 
-def joint_graph(graph: Graph, loss: str, optimizer: Optimizer, batches: int = 1) -> Graph:
+def joint_graph(
+    graph: Graph, loss: str, optimizer: Optimizer, batches: int = 1, scaler: GradScaler | None = None
+) -> Graph:
     """`graph` (declared) with the gradient of its output `loss` and the update of every parameter that it reaches.
 
     Optimizer state becomes slots named `<parameter>.<state>`, hyperparameters become host scalars named
     `<rule>.<name>`. With `batches` above 1 it is the last of so many batches that share an update: each counts for one
     part of the loss, and what the others left in the slots `<parameter>.grad` (see `gathering_graph`) is added.
+
+    With a `scaler` the loss is multiplied by the slot `scaler.scale`, and where a gradient is not finite nothing is
+    updated but that; the number of updates is then the slot `scaler.step`, since the host does not know it.
     """
-    joint, gradients = _trained(graph, loss, batches)
+    joint, gradients = _trained(graph, loss, batches, scaler)
     if batches > 1:
         gradients = {p: _gathered(joint, p, g) + g for p, g in gradients.items()}
-    _append_updates(joint, gradients, optimizer)
+    if scaler is None:
+        _append_updates(joint, gradients, optimizer, hyperparameters(joint, optimizer))
+    else:
+        _append_scaled_updates(joint, gradients, optimizer, scaler)
     joint.scope = TOP
     return optimize(joint)
 
 
-def gathering_graph(graph: Graph, loss: str, batches: int) -> Graph:
+def gathering_graph(graph: Graph, loss: str, batches: int, scaler: GradScaler | None = None) -> Graph:
     """`graph` (declared) with the gradients of one of `batches` that share an update, added to the slots
     `<parameter>.grad`, or left there by the first, for which the host scalar `gather.is_first` is 1."""
-    joint, gradients = _trained(graph, loss, batches)
+    joint, gradients = _trained(graph, loss, batches, scaler)
     first = joint.host_scalar(f"gather.{FIRST}")
     for parameter, gradient in gradients.items():
         slot = _gathered(joint, parameter, gradient)
@@ -45,10 +55,11 @@ def gathering_graph(graph: Graph, loss: str, batches: int) -> Graph:
     return optimize(joint)
 
 
-def _trained(graph: Graph, loss: str, batches: int) -> tuple[Graph, dict[Value, Value]]:
-    """The forward run in primitives, and the gradients of a part of the loss by parameter."""
+def _trained(graph: Graph, loss: str, batches: int, scaler: GradScaler | None) -> tuple[Graph, dict[Value, Value]]:
+    """The forward run in primitives, and the gradients of a part of the loss, scaled, by parameter."""
     joint = decompose(graph)
-    gradients = _loss_gradients(graph, joint, loss, joint.parameters, batches)
+    scale = None if scaler is None else scale_slot(joint, scaler)
+    gradients = _loss_gradients(graph, joint, loss, joint.parameters, batches, scale)
     if not gradients:
         raise DeclarationError(
             f"compile_step: no parameter of graph {graph.name!r} influences {loss!r}; nothing to train"
@@ -70,7 +81,9 @@ def loss_gradient_graph(graph: Graph, loss: str, wanted: list[str]) -> Graph:
     return _with_gradients(joint, gradients)
 
 
-def _loss_gradients(graph: Graph, joint: Graph, loss: str, wanted: list[Value], batches: int = 1) -> dict[Value, Value]:
+def _loss_gradients(
+    graph: Graph, joint: Graph, loss: str, wanted: list[Value], batches: int = 1, scale: Value | None = None
+) -> dict[Value, Value]:
     if loss not in graph.outputs:
         raise DeclarationError(f"loss {loss!r} is no output of graph {graph.name!r}; it has {list(graph.outputs)}")
     root = joint.outputs[loss]
@@ -79,7 +92,8 @@ def _loss_gradients(graph: Graph, joint: Graph, loss: str, wanted: list[Value], 
             f"loss {loss!r} of graph {graph.name!r} is {root.dtype}{show_shape(root.shape)}; it must be one float, "
             "reduce it with reduction='mean' or tn.mean"
         )
-    return differentiate(joint, {root: joint.constant(1 / batches, root.dtype)}, wanted)
+    part = joint.constant(1 / batches, root.dtype)
+    return differentiate(joint, {root: part if scale is None else P.cast(scale, root.dtype) * part}, wanted)
 
 
 def gradient_graph(graph: Graph, wanted: list[str]) -> Graph:
@@ -108,14 +122,36 @@ def cotangent_name(name: str) -> str:
     return f"gradient.{name}"
 
 
-def _append_updates(joint: Graph, gradients: Mapping[Value, Value], optimizer: Optimizer) -> None:
-    hyper = hyperparameters(joint, optimizer)
+def _append_updates(
+    joint: Graph, gradients: Mapping[Value, Value], optimizer: Optimizer, hyper: Mapping[str, Any]
+) -> dict[str, Value]:
+    """Append every update. Returns the next of the rule's numbers."""
     if "max_norm" in optimizer.clip:
         gradients = clip_norm(joint, gradients, hyper)
+    numbers: dict[str, Value] = {}
     for parameter, gradient in gradients.items():
         joint.scope = TOP
         slots = {
             name: joint.slot(f"{parameter.name}.{name}", parameter.shape, parameter.dtype, first)
             for name, first in optimizer.state.items()
         }
-        append_update(joint, optimizer, parameter, gradient, slots, hyper)
+        numbers = append_update(joint, optimizer, parameter, gradient, slots, hyper)
+    return numbers
+
+
+def _append_scaled_updates(
+    joint: Graph, gradients: Mapping[Value, Value], optimizer: Optimizer, scaler: GradScaler
+) -> None:
+    scale = joint["scaler.scale"]
+    unscaled_gradients, found_inf = unscaled(joint, gradients, scale)
+    before = set(joint.updates)
+    counted = counted_on_device(joint, optimizer)
+    joint.scope = SCOPE
+    step = counted["step"] + 1
+    step.hint = "step"
+    hyper = {**hyperparameters(joint, optimizer, counted), **counted, "step": step}
+    numbers = _append_updates(joint, unscaled_gradients, optimizer, hyper)
+    for name, number in {"step": step, **numbers}.items():
+        joint.update(counted[name], number)
+    skip_where_found(joint, [n for n in joint.updates if n not in before], found_inf)
+    append_next_scale(joint, scaler, scale, found_inf)

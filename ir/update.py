@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -64,15 +64,16 @@ class Extras:
     counts: bool = False
 
 
-def hyperparameters(graph: Graph, optimizer: Optimizer) -> dict[str, Any]:
-    """Host scalars `<rule>.<name>` for all that may change between steps, and the fixed ones as they are.
+def hyperparameters(graph: Graph, optimizer: Optimizer, known: Collection[str] = ()) -> dict[str, Any]:
+    """Host scalars `<rule>.<name>` for all that may change between steps but is not `known`, and the fixed ones as they
+    are.
 
     The last part of a scalar's name is its key in `Optimizer.settings` or `.numbers`, or it is `step`.
     """
     made: dict[str, Any] = {name: graph.host_scalar(f"clip.{name}") for name in optimizer.clip}
     for part in optimizer.parts:
         for name in part.rule.defaults:
-            if name in made:  # the step, which all rules count alike
+            if name in made or name in known:  # the step, which all rules count alike
                 continue
             is_fixed = name in part.hyperparameters and part.is_fixed(name)
             made[name] = part.hyperparameters[name] if is_fixed else graph.host_scalar(f"{part.rule.name}.{name}")

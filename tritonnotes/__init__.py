@@ -87,6 +87,7 @@ from .ir.primitives import (
     tanh,
     where,
 )
+from .ir.scaling import GradScaler
 from .ir.types import Dim
 from .ir.version import VERSION
 from .model import Model
@@ -113,6 +114,7 @@ __version__ = VERSION
 __all__ = [
     "Certificate",
     "Dim",
+    "GradScaler",
     "Graph",
     "MetricAccumulator",
     "Model",

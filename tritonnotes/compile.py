@@ -9,6 +9,7 @@ import torch
 from .codegen.wishes import as_fusion
 from .ir.graph import Graph
 from .ir.registry import Optimizer
+from .ir.scaling import GradScaler
 from .model import Model
 from .training import TrainingStep
 
@@ -42,6 +43,7 @@ def compile_step(
     optimizer: Optimizer | None = None,
     *,
     accumulate: int = 1,
+    scaler: GradScaler | None = None,
     fusion: str = "optimal",
     fuse: Iterable[str | tuple[str, ...]] = (),
     forbid: Iterable[str | tuple[str, ...]] = (),
@@ -56,7 +58,9 @@ def compile_step(
     `accumulate` batches share one update, each call being one of them. As in torch's usual loop, each counts for
     `loss / accumulate`: with equal batches and a mean loss, that is the step of the whole batch. (Where it is a sum,
     multiply it by `accumulate`.) Gradients are added up in the kernels that finish them.
+
+    `scaler` scales the loss, for graphs in float16 (`tn.autocast(g, "float16")`): see `tn.GradScaler`.
     """
     wishes = as_fusion(fusion, fuse, forbid)
-    options = {"accumulate": accumulate, "fusion": wishes, "device": device, "seed": seed}
+    options = {"accumulate": accumulate, "scaler": scaler, "fusion": wishes, "device": device, "seed": seed}
     return TrainingStep(graph, loss, optimizer, **options)  # type: ignore[arg-type]

@@ -22,6 +22,7 @@ from .ir.graph import Graph
 from .ir.joint import FIRST, gathering_graph, joint_graph
 from .ir.philox import is_seed
 from .ir.registry import Optimizer
+from .ir.scaling import GradScaler
 from .ir.update import next_numbers
 from .ir.verify import verify, verify_joint
 from .model import Model, seed_names
@@ -41,6 +42,10 @@ class TrainingStep:
 
     With `accumulate` above 1 so many batches share an update: the first ones gather their gradients (`gathering` is
     that program), the last one adds its own and updates. `steps` counts updates, `gathered` batches since the last one.
+
+    With a `scaler` an overflow skips an update, which only the device knows: `steps` counts the skipped ones too, and
+    the slots `scaler.scale`, `scaler.growth_tracker` and `scaler.step` hold what torch.amp.GradScaler and the optimizer
+    would.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class TrainingStep:
         optimizer: Optimizer,
         *,
         accumulate: int = 1,
+        scaler: GradScaler | None = None,
         fusion: str | Fusion = "optimal",
         device: torch.device | str | None = None,
         seed: int = 0,
@@ -57,6 +63,10 @@ class TrainingStep:
         if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
             raise DeclarationError(
                 f"compile_step: accumulate is {accumulate!r}; it counts the batches of an update, so an int ≥ 1"
+            )
+        if scaler is not None and not isinstance(scaler, GradScaler):
+            raise DeclarationError(
+                f"compile_step: scaler is {scaler!r}; pass a tn.GradScaler(), which runs on the device, or None"
             )
         if not isinstance(optimizer, Optimizer):
             raise DeclarationError(
@@ -67,12 +77,13 @@ class TrainingStep:
         self.graph = graph
         self.loss = loss
         self.optimizer = optimizer
-        self.accumulate = accumulate
-        joint = joint_graph(graph, loss, optimizer, accumulate)
+        self.accumulate, self.scaler = accumulate, scaler
+        joint = joint_graph(graph, loss, optimizer, accumulate, scaler)
         self.program = _program(joint, fusion, graph)
         self.gathering: Program | None = None
         if accumulate > 1:
-            self.gathering = _program(gathering_graph(graph, loss, accumulate), as_fusion(fusion).lenient(), graph)
+            gathering = gathering_graph(graph, loss, accumulate, scaler)
+            self.gathering = _program(gathering, as_fusion(fusion).lenient(), graph)
         self.model = Model(graph, fusion=as_fusion(fusion).lenient(), device=device, seed=seed)
         self.device = self.model.device
         self.steps = 0
@@ -101,7 +112,7 @@ class TrainingStep:
         scalars = {n.rpartition(".")[2]: given[n.rpartition(".")[2]] for n in joint_scalars(program.graph)}
         batch = self.steps * self.accumulate + self.gathered
         scalars |= dict.fromkeys(seed_names(self.graph), step_seed(self.seed, batch))
-        following = next_numbers(self.optimizer, given) if is_last else self.numbers
+        following = next_numbers(self.optimizer, given) if is_last and self.scaler is None else self.numbers
         weights = self.model.tensors()
         held = {**weights, **self.slots}
         check_held(self._held, held, self.device)

@@ -1,0 +1,100 @@
+"""Dynamic loss scaling on the device: an overflow skips the update, and nobody waits to hear of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from . import primitives as P
+from .errors import DeclarationError
+from .graph import Graph, Scope, Value
+from .local_names import capture_names
+from .registry import Optimizer
+from .types import float32, float64, int32
+
+LARGEST = 3.4028234663852886e38
+"""The largest float32."""
+
+
+@dataclass(frozen=True)
+class GradScaler:
+    """Loss scaling with the arguments and defaults of torch.amp.GradScaler, for `compile_step(..., scaler=)`.
+
+    The loss is multiplied by a scale, so that small gradients are not rounded to 0 in float16. Where a gradient is not
+    finite, the update is skipped and the scale multiplied by `backoff_factor`; after `growth_interval` updates in a row
+    it is multiplied by `growth_factor`. Raises `DeclarationError` for factors on the wrong side of 1.
+    """
+
+    init_scale: float = 2.0**16
+    growth_factor: float = 2.0
+    backoff_factor: float = 0.5
+    growth_interval: int = 2000
+
+    def __post_init__(self) -> None:
+        rules = {
+            "init_scale": (0 < self.init_scale <= LARGEST, "a finite number above 0"),
+            "growth_factor": (self.growth_factor > 1, "above 1"),
+            "backoff_factor": (0 < self.backoff_factor < 1, "between 0 and 1"),
+            "growth_interval": (type(self.growth_interval) is int and self.growth_interval > 0, "an int ≥ 1"),
+        }
+        for name, (holds, wanted) in rules.items():
+            if not holds:
+                raise DeclarationError(f"GradScaler: {name} is {getattr(self, name)!r}; it must be {wanted}")
+
+
+SCOPE = Scope(
+    "scaler", "grad_scaler", "found_inf: scale ← scale · backoff_factor, the update is skipped", phase="update"
+)
+
+
+def scale_slot(joint: Graph, scaler: GradScaler) -> Value:
+    """The slot `scaler.scale`, that the loss is multiplied by."""
+    return joint.slot("scaler.scale", (), float32, scaler.init_scale)
+
+
+def counted_on_device(joint: Graph, optimizer: Optimizer) -> dict[str, Value]:
+    """What the host cannot know where updates are skipped: slots for the number of updates and the rule's own numbers,
+    float64 as they are on the host."""
+    counted = {"step": 0.0, **optimizer.numbers}
+    return {name: joint.slot(f"scaler.{name}", (), float64, first) for name, first in counted.items()}
+
+
+def unscaled(joint: Graph, gradients: Mapping[Value, Value], scale: Value) -> tuple[dict[Value, Value], Value]:
+    """The gradients of the loss itself, and whether one of those scaled is not finite."""
+    joint.scope = SCOPE
+    with capture_names(joint, len(joint.values)):
+        return _unscaled(gradients, scale)
+
+
+def _unscaled(gradients: Mapping[Value, Value], scale: Value) -> tuple[dict[Value, Value], Value]:
+    # In float64, then rounded, as GradScaler inverts it.
+    inv_scale = P.cast(1 / P.cast(scale, float64), float32)
+    first, *others = [P.sum(P.where(abs(g) < float("inf"), 0.0, 1.0)) for g in gradients.values()]
+    not_finite = sum(others, start=first)
+    found_inf = not_finite > 0
+    return {p: g * P.cast(inv_scale, g.dtype) for p, g in gradients.items()}, found_inf
+
+
+def skip_where_found(joint: Graph, names: list[str], found_inf: Value) -> None:
+    """Keep the parameters and slots `names` as they are where an overflow was found."""
+    for name in names:
+        new = joint.updates[name]
+        joint.scope = new.scope
+        joint.updates[name] = P.where(found_inf, joint[name], new)
+
+
+def append_next_scale(joint: Graph, scaler: GradScaler, scale: Value, found_inf: Value) -> None:
+    """What the scale becomes, and the count of updates since it changed."""
+    growth_tracker = joint.slot("scaler.growth_tracker", (), int32)
+    joint.scope = SCOPE
+    with capture_names(joint, len(joint.values)):
+        _next_scale(joint, scaler, scale, growth_tracker, found_inf)
+
+
+def _next_scale(joint: Graph, scaler: GradScaler, scale: Value, growth_tracker: Value, found_inf: Value) -> None:
+    successful = growth_tracker + 1
+    is_time = successful == scaler.growth_interval
+    grown = scale * scaler.growth_factor
+    after_growth = P.where(is_time & (grown < float("inf")), grown, scale)
+    joint.update(scale, P.where(found_inf, scale * scaler.backoff_factor, after_growth))
+    joint.update(growth_tracker, P.where(found_inf | is_time, 0, successful))
