@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from .ir.scaling import GradScaler
 from .ir.update import next_numbers
 from .ir.verify import verify, verify_joint
 from .model import Model, seed_names
+from .progress import Progress, Report
 from .references import torch_dtype
 from .runtime import Runner
 from .seeds import step_seed
@@ -88,6 +89,8 @@ class TrainingStep:
         self.device = self.model.device
         self.steps = 0
         self.gathered = 0
+        self._batches = 0
+        self._progress: list[Progress] = []
         self._fixed = {n: v for part in optimizer.parts for n, v in part.hyperparameters.items() if part.is_fixed(n)}
         self.hyperparameters: dict[str, float | bool] = optimizer.settings
         self.numbers = optimizer.numbers
@@ -125,9 +128,31 @@ class TrainingStep:
         self.gathered = 0 if is_last else self.gathered + 1
         self.numbers = following
         changed = [weights[n] for n in updated if n in weights]
+        self._batches += 1
         # A kernel writes past autograd's eyes: backward through the old weights must raise, as after torch's own step.
         torch.autograd.graph.increment_version(changed)
+        for progress in self._progress:
+            progress.update(self._batches, outputs)
         return outputs
+
+    def on_progress(
+        self, callback: Callable[[Report], object], every: int = 1, names: Sequence[str] | None = None
+    ) -> Progress:
+        """Call `callback` with the outputs of shape () of every `every`-th batch, read without waiting for the device.
+
+        `names` picks some of them. A `Report` has `batch`, from 1, and `values`, floats by name. On a GPU reports come
+        once their copies are done, at a later batch; the `Progress` that is returned has `finish()`, which waits for
+        the last ones. Raises `DeclarationError` for names that are no outputs of shape ().
+        """
+        scalars = [n for n, v in self.graph.outputs.items() if not v.shape]
+        unknown = [n for n in names or () if n not in scalars]
+        if unknown:
+            raise DeclarationError(
+                f"on_progress: {unknown[0]!r} is no output of shape () of graph {self.graph.name!r}; it has {scalars}"
+            )
+        made = Progress(callback, every, names)
+        self._progress.append(made)
+        return made
 
     def _given(self) -> dict[str, float]:
         """Every number that the host knows: hyperparameters, the rule's own numbers, and the step that comes."""
