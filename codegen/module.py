@@ -268,7 +268,7 @@ class _Run:
         (unit,) = plan.units
         value = unit.value
         a, b = value.inputs
-        out = _tensor(value.name)
+        out = self._memory(value)
         if value.op.name == "add_rows":
             # torch's own gradient of an embedding: sorted by row, so always added in one order.
             width = _product_text(value.shape[1:])

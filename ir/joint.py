@@ -11,13 +11,14 @@ from .errors import DeclarationError
 from .gradients import differentiate
 from .graph import TOP, Graph, Scope, Value
 from .registry import Optimizer
-from .rewrite import optimize
+from .rewrite import carry, optimize
 from .scaling import SCOPE, GradScaler, append_next_scale, counted_on_device, scale_slot, skip_where_found, unscaled
 from .types import show_shape
 from .update import append_update, clip_norm, hyperparameters
 
-GATHERED, FIRST = "grad", "is_first"
-"""The slot in which a parameter's gradients are gathered, and the number that is 1 for the first batch of them."""
+GATHERED, FIRST, WORLD_SIZE = "grad", "is_first", "world_size"
+"""The slot in which a parameter's gradients are gathered, the number that is 1 for the first batch of them, and the
+number of processes."""
 
 
 def joint_graph(
@@ -34,23 +35,44 @@ def joint_graph(
     """
     joint, gradients = _trained(graph, loss, batches, scaler)
     if batches > 1:
-        gradients = {p: _gathered(joint, p, g) + g for p, g in gradients.items()}
-    if scaler is None:
-        _append_updates(joint, gradients, optimizer, hyperparameters(joint, optimizer))
-    else:
-        _append_scaled_updates(joint, gradients, optimizer, scaler)
-    joint.scope = TOP
-    return optimize(joint)
+        gradients = {p: _gathered(joint, p) + g for p, g in gradients.items()}
+    return _updated(joint, gradients, optimizer, scaler)
 
 
 def gathering_graph(graph: Graph, loss: str, batches: int, scaler: GradScaler | None = None) -> Graph:
     """`graph` (declared) with the gradients of one of `batches` that share an update, added to the slots
     `<parameter>.grad`, or left there by the first, for which the host scalar `gather.is_first` is 1."""
     joint, gradients = _trained(graph, loss, batches, scaler)
-    first = joint.host_scalar(f"gather.{FIRST}")
+    first = joint.host_scalar(f"gather.{FIRST}") if batches > 1 else None
     for parameter, gradient in gradients.items():
-        slot = _gathered(joint, parameter, gradient)
-        joint.update(slot, P.where(first == 1, gradient, slot + gradient))
+        slot = _gathered(joint, parameter)
+        joint.update(slot, gradient if first is None else P.where(first == 1, gradient, slot + gradient))
+    joint.scope = TOP
+    return optimize(joint)
+
+
+def apart_graph(gathering: Graph, optimizer: Optimizer, scaler: GradScaler | None = None) -> Graph:
+    """The update alone, of gradients that several processes have added up in the slots of `gathering`: they are divided
+    by the host scalar `parallel.world_size`."""
+    made = Graph(gathering.name, level="primitive")
+    if scaler is not None:
+        scale_slot(made, scaler)
+    trained = [v for v in gathering.parameters if f"{v.name}.{GATHERED}" in gathering.updates]
+    parameters = [carry(made, v, ()) for v in trained]
+    world_size = made.host_scalar(f"parallel.{WORLD_SIZE}")
+    gradients = {}
+    for parameter in parameters:
+        slot = _gathered(made, parameter)
+        gradients[parameter] = mean = slot / world_size
+        mean.hint = "mean_gradient"
+    return _updated(made, gradients, optimizer, scaler)
+
+
+def _updated(joint: Graph, gradients: Mapping[Value, Value], optimizer: Optimizer, scaler: GradScaler | None) -> Graph:
+    if scaler is None:
+        _append_updates(joint, gradients, optimizer, hyperparameters(joint, optimizer))
+    else:
+        _append_scaled_updates(joint, gradients, optimizer, scaler)
     joint.scope = TOP
     return optimize(joint)
 
@@ -67,8 +89,8 @@ def _trained(graph: Graph, loss: str, batches: int, scaler: GradScaler | None) -
     return joint, gradients
 
 
-def _gathered(joint: Graph, parameter: Value, gradient: Value) -> Value:
-    """The slot of a parameter's gradients; what is added to it bears the name of what is gathered."""
+def _gathered(joint: Graph, parameter: Value) -> Value:
+    """The slot of a parameter's gradients."""
     joint.scope = Scope(parameter.name, "gather", f"{GATHERED} ← {GATHERED} + gradient", phase="update")
     return joint.slot(f"{parameter.name}.{GATHERED}", parameter.shape, parameter.dtype)
 

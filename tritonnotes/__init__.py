@@ -107,12 +107,14 @@ from .optimizers import (
     rmsprop,
     sgd,
 )
+from .parallel import DataParallel
 from .training import TrainingStep
 
 __version__ = VERSION
 
 __all__ = [
     "Certificate",
+    "DataParallel",
     "Dim",
     "GradScaler",
     "Graph",

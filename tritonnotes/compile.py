@@ -11,6 +11,7 @@ from .ir.graph import Graph
 from .ir.registry import Optimizer
 from .ir.scaling import GradScaler
 from .model import Model
+from .parallel import DataParallel
 from .training import TrainingStep
 
 
@@ -44,6 +45,7 @@ def compile_step(
     *,
     accumulate: int = 1,
     scaler: GradScaler | None = None,
+    data_parallel: DataParallel | bool = False,
     fusion: str = "optimal",
     fuse: Iterable[str | tuple[str, ...]] = (),
     forbid: Iterable[str | tuple[str, ...]] = (),
@@ -60,7 +62,11 @@ def compile_step(
     multiply it by `accumulate`.) Gradients are added up in the kernels that finish them.
 
     `scaler` scales the loss, for graphs in float16 (`tn.autocast(g, "float16")`): see `tn.GradScaler`.
+
+    `data_parallel` makes the step one of several processes, which torch.distributed knows: each is fed its own part of
+    a batch, and all update by the mean of their gradients. True, or a `tn.DataParallel`.
     """
     wishes = as_fusion(fusion, fuse, forbid)
-    options = {"accumulate": accumulate, "scaler": scaler, "fusion": wishes, "device": device, "seed": seed}
+    shared = {"accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel}
+    options = {**shared, "fusion": wishes, "device": device, "seed": seed}
     return TrainingStep(graph, loss, optimizer, **options)  # type: ignore[arg-type]

@@ -19,13 +19,14 @@ from .codegen.wishes import Fusion, as_fusion
 from .feeds import bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .ir.errors import DeclarationError, FeedError
 from .ir.graph import Graph
-from .ir.joint import FIRST, gathering_graph, joint_graph
+from .ir.joint import FIRST, WORLD_SIZE, apart_graph, gathering_graph, joint_graph
 from .ir.philox import is_seed
 from .ir.registry import Optimizer
 from .ir.scaling import GradScaler
 from .ir.update import next_numbers
 from .ir.verify import verify, verify_joint
-from .model import Model, seed_names
+from .model import Model
+from .parallel import DataParallel, Reducer
 from .progress import Progress, Report
 from .references import torch_dtype
 from .runtime import Runner
@@ -57,6 +58,7 @@ class TrainingStep:
         *,
         accumulate: int = 1,
         scaler: GradScaler | None = None,
+        data_parallel: DataParallel | bool = False,
         fusion: str | Fusion = "optimal",
         device: torch.device | str | None = None,
         seed: int = 0,
@@ -79,12 +81,14 @@ class TrainingStep:
         self.loss = loss
         self.optimizer = optimizer
         self.accumulate, self.scaler = accumulate, scaler
-        joint = joint_graph(graph, loss, optimizer, accumulate, scaler)
-        self.program = _program(joint, fusion, graph)
-        self.gathering: Program | None = None
-        if accumulate > 1:
-            gathering = gathering_graph(graph, loss, accumulate, scaler)
-            self.gathering = _program(gathering, as_fusion(fusion).lenient(), graph)
+        lenient = as_fusion(fusion).lenient()
+        gathering = gathering_graph(graph, loss, accumulate, scaler) if accumulate > 1 or data_parallel else None
+        if gathering is not None and data_parallel:
+            joint = apart_graph(gathering, optimizer, scaler)
+        else:
+            joint = joint_graph(graph, loss, optimizer, accumulate, scaler)
+        self.program = _program(joint, lenient if data_parallel else fusion, graph)
+        self.gathering = None if gathering is None else _program(gathering, lenient, graph)
         self.model = Model(graph, fusion=as_fusion(fusion).lenient(), device=device, seed=seed)
         self.device = self.model.device
         self.steps = 0
@@ -99,10 +103,12 @@ class TrainingStep:
             s.name: torch.full(s.shape, s.attrs["init"], dtype=torch_dtype(s.dtype), device=self.device)  # type: ignore[arg-type]
             for s in joint.leaves("slot")
         }
+        held = {v.name: v for g in (joint, gathering) if g is not None for v in g.leaves("parameter", "buffer", "slot")}
         self._targets = class_inputs(graph)
-        self._held = joint.leaves("parameter", "buffer", "slot")
+        self._held = tuple(held.values())
         self._sized = sized_ops(graph)
         self._runners = {p: Runner(p, self.device) for p in (self.program, self.gathering) if p is not None}
+        self._reducer = self._reduced(data_parallel) if data_parallel else None
 
     def __call__(self, **feeds: Tensor) -> dict[str, Tensor]:
         """One step. Raises `FeedError` for tensors that do not fit, before anything is changed."""
@@ -110,30 +116,65 @@ class TrainingStep:
         check_targets(self._targets, bound)
         check_sizes(self._sized, sizes)
         is_last = self.gathered == self.accumulate - 1
-        program = self.program if is_last or self.gathering is None else self.gathering
+        reducer = self._reducer if is_last else None
         given = self._given()
-        scalars = {n.rpartition(".")[2]: given[n.rpartition(".")[2]] for n in joint_scalars(program.graph)}
-        batch = self.steps * self.accumulate + self.gathered
-        scalars |= dict.fromkeys(seed_names(self.graph), step_seed(self.seed, batch))
         following = next_numbers(self.optimizer, given) if is_last and self.scaler is None else self.numbers
         weights = self.model.tensors()
-        held = {**weights, **self.slots}
-        check_held(self._held, held, self.device)
-        updated = list(program.graph.updates)
-        check_apart({n: held[n] for n in updated})
-        leaves = {n: t.detach() for n, t in {**bound, **held}.items()}
+        check_held(self._held, {**weights, **self.slots}, self.device)
         with torch.no_grad():
-            outputs = self._runners[program].run(leaves, sizes, scalars)
+            if self.gathering is None or (is_last and self._reducer is None):
+                outputs = self._run(self.program, bound, sizes, given, weights)
+            elif reducer is None:
+                outputs = self._run(self.gathering, bound, sizes, given, weights)
+            else:
+                reducer.begin()
+                outputs = self._run(self.gathering, bound, sizes, given, weights, reducer)
+                reducer.finish()
+                self._run(self.program, {}, {}, given, weights)
+            if self._reducer is not None and self._reducer.options.broadcast_buffers:
+                self._reducer.broadcast([weights[v.name] for v in self.graph.leaves("buffer")])
         self.steps += is_last
         self.gathered = 0 if is_last else self.gathered + 1
         self.numbers = following
-        changed = [weights[n] for n in updated if n in weights]
         self._batches += 1
-        # A kernel writes past autograd's eyes: backward through the old weights must raise, as after torch's own step.
-        torch.autograd.graph.increment_version(changed)
         for progress in self._progress:
             progress.update(self._batches, outputs)
         return outputs
+
+    def _run(
+        self,
+        program: Program,
+        bound: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        given: Mapping[str, float],
+        weights: Mapping[str, Tensor],
+        reducer: Reducer | None = None,
+    ) -> dict[str, Tensor]:
+        scalars: dict[str, float] = {n: given[n] for n in (s.rpartition(".")[2] for s in joint_scalars(program.graph))}
+        rank = self._reducer.rank if self._reducer is not None else 0
+        drawn = step_seed(self.seed + rank, self.steps * self.accumulate + self.gathered)
+        scalars |= {v.name.rpartition(".")[2]: drawn for v in program.graph.leaves("scalar") if is_seed(v)}
+        held = {**weights, **self.slots}
+        updated = list(program.graph.updates)
+        check_apart({n: held[n] for n in updated})
+        leaves = {n: t.detach() for n, t in {**bound, **held}.items()}
+        runner = self._runners[program]
+        runner.around = (lambda launch: launch) if reducer is None else reducer.around
+        outputs = runner.run(leaves, sizes, scalars)
+        # A kernel writes past autograd's eyes: backward through the old weights must raise, as after torch's own step.
+        torch.autograd.graph.increment_version([weights[n] for n in updated if n in weights])
+        return outputs
+
+    def _reduced(self, data_parallel: DataParallel | bool) -> Reducer:
+        """Put the gradients' slots into flat buckets, and give all processes the weights of rank 0."""
+        options = data_parallel if isinstance(data_parallel, DataParallel) else DataParallel()
+        assert self.gathering is not None
+        slots = [v for v in self.gathering.graph.leaves("slot") if v.name in self.gathering.graph.updates]
+        reducer = Reducer(options, self.gathering, slots, self.device)
+        self.slots |= reducer.tensors
+        with torch.no_grad():
+            reducer.broadcast(list(self.model.tensors().values()))
+        return reducer
 
     def on_progress(
         self, callback: Callable[[Report], object], every: int = 1, names: Sequence[str] | None = None
@@ -164,6 +205,8 @@ class TrainingStep:
                     "which switched its term off; compile the step anew to switch it on"
                 )
         counted = {"step": self.steps + 1, FIRST: self.gathered == 0}
+        if self._reducer is not None:
+            counted[WORLD_SIZE] = self._reducer.world_size
         return {n: float(v) for n, v in {**self.hyperparameters, **self.numbers, **counted}.items()}
 
     @property

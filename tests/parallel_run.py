@@ -1,0 +1,94 @@
+"""What each of two processes does for tests/test_parallel.py, and one alone does: `torchrun parallel_run.py OUT`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+import tritonnotes as tn
+from tritonnotes.ir.errors import DeclarationError
+
+BATCH = tn.Dim("batch")
+ROWS, STEPS = 16, 4
+
+
+def graph(dtype: str = "float32", extra: str = "", width: int = 24) -> tn.Graph:
+    g = tn.Graph("parallel")
+    x, y = g.input("x", (BATCH, 12), dtype), g.input("y", (BATCH,), "int64")
+    h = tn.linear(x, width, name="fc1")
+    h = tn.batch_norm(h, name="bn") if extra == "batch_norm" else tn.layer_norm(h, name="ln")
+    h = tn.dropout(tn.relu(h), 0.5) if extra == "dropout" else tn.relu(h)
+    logits = tn.linear(h, 5, name="fc2")
+    g.output(loss=tn.cross_entropy(logits, y))
+    return tn.autocast(g, "float16") if extra == "float16" else g
+
+
+def batch(number: int, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(number)
+    x = torch.randn(ROWS, 12, generator=generator, dtype=torch.float64).to(dtype)
+    return {"x": x, "y": torch.randint(0, 5, (ROWS,), generator=generator)}
+
+
+def half(fed: dict[str, Tensor], part: int) -> dict[str, Tensor]:
+    return {n: t[part * ROWS // 2 : (part + 1) * ROWS // 2] for n, t in fed.items()}
+
+
+def compiled(case: str, **options: Any) -> tn.TrainingStep:
+    """The step of one case, alone unless `options` say otherwise."""
+    dtype = "float64" if case in ("float64", "clipped") else "float32"
+    made = graph(dtype, case if case in ("batch_norm", "dropout", "float16") else "")
+    optimizer = tn.clip(tn.sgd(lr=1.0), max_norm=0.05) if case == "clipped" else tn.adam(lr=1e-2)
+    if case == "float16":
+        options["scaler"] = tn.GradScaler(init_scale=2.0**10)
+    return tn.compile_step(made, optimizer=optimizer, device="cpu", **options)
+
+
+def overflowing(fed: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {**fed, "x": fed["x"] * 1e6}
+
+
+CASES = ("float64", "float32", "clipped", "accumulated", "float16", "batch_norm", "dropout")
+
+
+def run(case: str, rank: int) -> dict[str, Any]:
+    options: dict[str, Any] = {"data_parallel": tn.DataParallel(bucket_cap_mb=4e-4)}
+    if case == "accumulated":
+        options["accumulate"] = 2
+    # Other weights on rank 1 at first: those of rank 0 are what counts.
+    step = compiled(case, seed=7 + rank, **options)
+    losses = []
+    for number in range(STEPS):
+        fed = half(batch(number, torch.float64 if case in ("float64", "clipped") else torch.float32), rank)
+        if case == "float16" and number == 1 and rank == 1:
+            fed = overflowing(fed)
+        if case == "dropout":
+            fed = half(batch(0), 0)
+        losses.append(float(step(**fed)["loss"]))
+    buckets = step._reducer.buckets if step._reducer is not None else []
+    return {"model": step.model.state_dict(), "slots": dict(step.slots), "losses": losses, "buckets": len(buckets)}
+
+
+def refused(rank: int) -> str:
+    try:
+        tn.compile_step(graph(width=24 + rank), optimizer=tn.sgd(lr=0.1), device="cpu", data_parallel=True)
+    except DeclarationError as error:
+        return str(error)
+    return ""
+
+
+def main(out: Path) -> None:
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    found: dict[str, Any] = {case: run(case, rank) for case in CASES}
+    found["refused"] = refused(rank)
+    torch.save(found, out / f"rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,181 @@
+"""Two processes with half the batch each, over gloo, against one process with the whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from parallel_run import STEPS, batch, compiled, graph, half, overflowing
+from torch import Tensor
+
+import tritonnotes as tn
+from tritonnotes.ir.errors import DeclarationError
+from tritonnotes.parallel import Reducer, _bucketed
+from tritonnotes.tolerance import compare
+
+TESTS = Path(__file__).parent
+
+
+def torchrun(script: Path, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(script)]
+    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}", "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [*command, *arguments], env=environment, capture_output=True, text=True, timeout=timeout, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    out = tmp_path_factory.mktemp("ranks")
+    done = torchrun(TESTS / "parallel_run.py", str(out))
+    assert done.returncode == 0, done.stderr[-4000:]
+    return [torch.load(out / f"rank{rank}.pt") for rank in range(2)]
+
+
+def alone(case: str, **options: Any) -> tn.TrainingStep:
+    """One process on the whole batches."""
+    dtype = torch.float64 if case in ("float64", "clipped") else torch.float32
+    step = compiled(case, seed=7, **options)
+    for number in range(STEPS):
+        step(**batch(number, dtype))
+    return step
+
+
+def in_halves(case: str, accumulate: int, overflow: int | None = None) -> tn.TrainingStep:
+    """One process on the same halves, one after the other."""
+    step = compiled(case, seed=7, accumulate=accumulate)
+    order = [(number, part) for number in range(STEPS) for part in range(2)]
+    for number, part in order:
+        fed = half(batch(number), part)
+        step(**(overflowing(fed) if (number, part) == (overflow, 1) else fed))
+    return step
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return all(torch.equal(t, b[n]) for n, t in a.items())
+
+
+@pytest.mark.parametrize("case", ["float64", "float32", "clipped", "accumulated", "float16"])
+def test_all_processes_hold_the_same_bits(case: str, ranks: list[dict[str, Any]]) -> None:
+    one, other = (rank[case] for rank in ranks)
+    assert same(one["model"], other["model"]) and same(one["slots"], other["slots"])
+    assert one["losses"] != other["losses"], "each has a batch of its own"
+
+
+@pytest.mark.parametrize("case", ["float64", "clipped"])
+def test_two_halves_are_the_whole_batch(case: str, ranks: list[dict[str, Any]]) -> None:
+    torch.testing.assert_close(ranks[0][case]["model"], dict(alone(case).model.state_dict()), rtol=1e-9, atol=1e-11)
+
+
+def test_two_halves_are_as_near_to_float64_as_the_whole_batch(ranks: list[dict[str, Any]]) -> None:
+    whole, exact = alone("float32").model.state_dict(), alone("float64").model
+    exact_weights = _from_float32(exact)
+    for name, weight in ranks[0]["float32"]["model"].items():
+        comparison = compare(weight, whole[name], exact_weights[name])
+        assert comparison.ok, f"{name}: {comparison}"
+
+
+def _from_float32(model: tn.Model) -> dict[str, Tensor]:
+    """The float64 run, from the weights and on the batches that the float32 runs had."""
+    step = tn.compile_step(graph("float64"), optimizer=tn.adam(lr=1e-2), device="cpu")
+    first = compiled("float32", seed=7).model.state_dict()
+    step.model.load_state_dict({n: t.double() for n, t in first.items()})
+    for number in range(STEPS):
+        fed = batch(number)
+        step(x=fed["x"].double(), y=fed["y"])
+    return dict(step.model.state_dict())
+
+
+def test_two_processes_are_two_batches_of_an_update_bit_for_bit(ranks: list[dict[str, Any]]) -> None:
+    """Gradients of the same halves, added in the same order."""
+    step = in_halves("float32", 2)
+    assert same(ranks[0]["float32"]["model"], step.model.state_dict())
+
+
+def test_batches_and_processes_multiply(ranks: list[dict[str, Any]]) -> None:
+    """Two batches on each of two processes are one update: half as many as without."""
+    step = in_halves("accumulated", 4)
+    for name, weight in ranks[0]["accumulated"]["model"].items():
+        torch.testing.assert_close(weight, step.model.state_dict()[name], rtol=1e-5, atol=1e-6)
+    assert step.steps == 2
+
+
+def test_an_overflow_on_one_process_skips_the_update_on_all(ranks: list[dict[str, Any]]) -> None:
+    step = in_halves("float16", 2, overflow=1)
+    for rank in ranks:
+        slots = rank["float16"]["slots"]
+        assert float(slots["scaler.step"]) == 3 == float(step.slots["scaler.step"])
+        assert float(slots["scaler.scale"]) == 2.0**9 == float(step.slots["scaler.scale"])
+
+
+def test_running_statistics_are_those_of_rank_0(ranks: list[dict[str, Any]]) -> None:
+    one, other = (rank["batch_norm"]["model"] for rank in ranks)
+    assert same(one, other) and float(one["bn.running_mean"].abs().sum()) > 0
+
+
+def test_processes_drop_apart(ranks: list[dict[str, Any]]) -> None:
+    """On the same rows, with the same weights."""
+    assert ranks[0]["dropout"]["losses"][0] != ranks[1]["dropout"]["losses"][0]
+
+
+def test_gradients_travel_in_several_buckets(ranks: list[dict[str, Any]]) -> None:
+    assert ranks[0]["float32"]["buckets"] >= 2
+
+
+def test_another_graph_on_another_process_is_refused(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        assert "rank 1 declares another graph than rank 0" in rank["refused"]
+
+
+def test_buckets_go_out_as_soon_as_their_last_writer_is_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the backward run of earlier layers; the rest at its end, and all in one order."""
+    sent: list[int] = []
+
+    class Sent:
+        def wait(self) -> None:
+            sent.append(-1)
+
+    launched: list[str] = []
+    reducer = Reducer.__new__(Reducer)
+    reducer.group, reducer.buckets, reducer._last_writers = None, [torch.zeros(1)] * 3, [2, 4, 9]
+    reducer._places = {"forward": 0, "last_layer": 2, "middle": 3, "first_layer": 5}
+
+    def all_reduce(*args: Any, **kwargs: Any) -> Sent:
+        sent.append(len(launched))
+        return Sent()
+
+    monkeypatch.setattr("tritonnotes.parallel.dist.all_reduce", all_reduce)
+    launch = reducer.around(lambda kernel, grid, *arguments, **options: launched.append(kernel.__name__))
+    reducer.begin()
+    for name in reducer._places:
+        kernel = type("Kernel", (), {"__name__": name})()
+        launch(kernel, (1,))
+    reducer.finish()
+    assert launched == [*reducer._places] and sent == [2, 3, 4, -1, -1, -1]
+
+
+def test_buckets_hold_the_last_gradients_first_each_of_one_dtype() -> None:
+    g = tn.Graph("many")
+    for name, dtype in (("a", "float32"), ("b", "float64"), ("c", "float32"), ("d", "float32")):
+        g.slot(name, (256,), dtype)
+    assert _bucketed(g.leaves("slot"), 2048) == [{"c", "d"}, {"b"}, {"a"}]
+
+
+def test_without_a_process_group_the_remedy_is_named() -> None:
+    with pytest.raises(
+        DeclarationError, match=r"data_parallel needs a process group; call .*init_process_group.*torchrun"
+    ):
+        tn.compile_step(graph(), optimizer=tn.sgd(lr=0.1), data_parallel=True)
+    with pytest.raises(DeclarationError, match="bucket_cap_mb is 0"):
+        tn.DataParallel(bucket_cap_mb=0)
+
+
+def test_the_example_trains_as_one_process_does() -> None:
+    done = torchrun(TESTS.parent / "examples" / "data_parallel.py")
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "2 processes: loss" in done.stdout and "one process on the whole batches" in done.stdout

@@ -1,0 +1,154 @@
+"""Data parallel training over torch.distributed: gradients in flat buckets, added up across processes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from .codegen.program import Program
+from .codegen.units import memory_of
+from .ir.errors import DeclarationError
+from .ir.graph import Value
+from .references import torch_dtype
+from .runtime import Launch
+
+ALIGNMENT = 64
+"""Elements at whose multiples gradients begin in a bucket, so that kernels may access them as widely as alone."""
+
+
+@dataclass(frozen=True)
+class DataParallel:
+    """How processes share a step, for `compile_step(..., data_parallel=)`; the defaults are those of
+    torch.nn.parallel.DistributedDataParallel.
+
+    Gradients travel in buckets of at least `bucket_cap_mb` MiB, the last layers' first. With `broadcast_buffers` all
+    processes hold the running statistics of rank 0 after each batch. `group` is a process group, None for the default.
+    """
+
+    bucket_cap_mb: float = 25.0
+    broadcast_buffers: bool = True
+    group: Any = None
+
+    def __post_init__(self) -> None:
+        if not self.bucket_cap_mb > 0:
+            raise DeclarationError(f"DataParallel: bucket_cap_mb is {self.bucket_cap_mb!r}; it must be above 0")
+
+
+class Reducer:
+    """The gradients of one process in flat buckets, of which each is reduced as soon as its last writer is launched.
+
+    `slots` are those that gradients are left in by `program`, in the order of their parameters. Raises
+    `DeclarationError` without a process group, and where processes declare different graphs.
+    """
+
+    def __init__(self, options: DataParallel, program: Program, slots: Sequence[Value], device: torch.device) -> None:
+        if not dist.is_available() or not dist.is_initialized():
+            raise DeclarationError(
+                "compile_step: data_parallel needs a process group; call torch.distributed.init_process_group() first, "
+                "and start the script by torchrun"
+            )
+        self.options, self.group = options, options.group
+        self.rank, self.world_size = dist.get_rank(self.group), dist.get_world_size(self.group)
+        _check_alike(program, self.group, self.world_size)
+        launches = {k.name: place for place, k in enumerate(program.plan.launches)}
+        self._places = {k.name: launches[k.name] for k in program.plan.launches if not k.is_library}
+        self.tensors: dict[str, Tensor] = {}
+        self.buckets: list[Tensor] = []
+        self._last_writers: list[int] = []
+        for names in _bucketed(slots, options.bucket_cap_mb * 2**20):
+            self._fill([v for v in slots if v.name in names], _writers(program), device)
+        self._next = 0
+        self._works: list[Any] = []
+
+    def _fill(self, slots: Sequence[Value], writers: Mapping[str, int], device: torch.device) -> None:
+        counts = [_elements(v) for v in slots]
+        starts = [0]
+        for count in counts:
+            starts.append(-(-(starts[-1] + count) // ALIGNMENT) * ALIGNMENT)
+        bucket = torch.zeros(starts[-1], dtype=torch_dtype(slots[0].dtype), device=device)
+        for slot, start, count in zip(slots, starts, counts, strict=False):
+            self.tensors[slot.name] = bucket[start : start + count].view(slot.shape)  # type: ignore[arg-type]
+        self.buckets.append(bucket)
+        self._last_writers.append(max(writers[v.name] for v in slots))
+
+    def around(self, launch: Launch) -> Launch:
+        """A launch before which the buckets go out whose writers are all launched: they travel beside what remains."""
+
+        def overlapped(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+            self._send(self._places.get(kernel.__name__, 0))
+            launch(kernel, grid, *arguments, **options)
+
+        return overlapped
+
+    def begin(self) -> None:
+        """Before the run whose gradients are to be reduced."""
+        self._next, self._works = 0, []
+
+    def finish(self) -> None:
+        """Send what is left, and let the device (with gloo the host) wait for the sums."""
+        self._send(None)
+        for work in self._works:
+            work.wait()
+
+    def _send(self, before: int | None) -> None:
+        # In one order on all processes, as collectives must be.
+        while self._next < len(self.buckets) and (before is None or self._last_writers[self._next] < before):
+            bucket = self.buckets[self._next]
+            self._works.append(dist.all_reduce(bucket, group=self.group, async_op=True))
+            self._next += 1
+
+    def broadcast(self, tensors: Sequence[Tensor]) -> None:
+        """Give all processes what rank 0 holds."""
+        source = dist.get_global_rank(self.group, 0) if self.group is not None else 0
+        for tensor in tensors:
+            dist.broadcast(tensor, source, group=self.group)
+
+
+def _check_alike(program: Program, group: Any, world_size: int) -> None:
+    digest = hashlib.sha256(program.source.encode()).hexdigest()
+    digests: list[Any] = [None] * world_size
+    dist.all_gather_object(digests, digest, group=group)
+    if len({*digests}) > 1:
+        other = next(rank for rank, d in enumerate(digests) if d != digests[0])
+        raise DeclarationError(
+            f"compile_step: rank {other} declares another graph than rank 0, or plans it otherwise; declare the same "
+            f"graph {program.declared.name!r} with the same options on all ranks"
+        )
+
+
+def _bucketed(slots: Sequence[Value], least: float) -> list[set[str]]:
+    """Names in buckets of one dtype, from the last slot to the first, since backward runs that way."""
+    buckets: list[set[str]] = []
+    filled: dict[str, tuple[set[str], float]] = {}
+    for slot in reversed(slots):
+        names, size = filled.get(slot.dtype.name, (set(), least))
+        if size >= least:
+            names, size = set(), 0.0
+            buckets.append(names)
+        names.add(slot.name)
+        filled[slot.dtype.name] = (names, size + _elements(slot) * slot.dtype.itemsize)
+    return buckets
+
+
+def _writers(program: Program) -> dict[str, int]:
+    """For each slot, the place of the launch that writes it."""
+    made = {}
+    for name, new in program.plan.graph.updates.items():
+        memory = memory_of(new)
+        writing = [i for i, k in enumerate(program.plan.launches) if any(s is memory for s in k.stores)]
+        made[name] = max(writing, default=len(program.plan.launches))
+    return made
+
+
+def _elements(value: Value) -> int:
+    count = 1
+    for size in value.shape:
+        assert isinstance(size, int)
+        count *= size
+    return count
