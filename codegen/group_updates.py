@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import element_count
+from tritonnotes.ir.types import bool_, element_count
 
 from .axes import Axes, base_of, is_free, is_host, known_product
 from .clusters import Partition, waits
@@ -229,10 +229,11 @@ def _is_update(update: _Update) -> bool:
 def _is_whole_or_number(axes: Axes, value: Value, order: tuple[int, ...]) -> bool:
     """Whether a kernel reads a memory from end to end in this order, or reads one number that it holds."""
     held = memory_of(value)
-    if held.op.name == "cat" or not held.dtype.is_float:
+    walked = axes.walked(axes.labels[value])
+    if held.op.name == "cat" or not (held.dtype.is_float or (held.dtype is bool_ and not walked)):
         return False
     is_all = element_count(held.shape, NOMINAL_SIZES) == element_count(value.shape, NOMINAL_SIZES)
-    return is_all and axes.walked(axes.labels[value]) in (order, ())
+    return is_all and walked in (order, ())
 
 
 def _launches(legality: Legality, found: Mapping[Form, list[_Update]]) -> Iterator[tuple[Alike, ...]]:

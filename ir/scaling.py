@@ -72,12 +72,19 @@ def _unscaled(gradients: Mapping[Value, Value], scale: Value) -> tuple[dict[Valu
     first, *others = [P.sum(P.where(abs(g) < float("inf"), 0.0, 1.0)) for g in gradients.values()]
     not_finite = sum(others, start=first)
     found_inf = not_finite > 0
-    return {p: g * P.cast(inv_scale, g.dtype) for p, g in gradients.items()}, found_inf
+    made = {p: g * P.cast(inv_scale, g.dtype) for p, g in gradients.items()}
+    for gradient in made.values():
+        gradient.hint = "unscaled"
+    return made, found_inf
 
 
 def skip_where_found(joint: Graph, names: list[str], found_inf: Value) -> None:
-    """Keep the parameters and slots `names` as they are where an overflow was found."""
-    for name in names:
+    """Keep the parameters and slots `names` as they are where an overflow was found. A parameter comes after its state,
+    as a rule leaves them; what of the device's numbers is rounded to float32 keeps its name."""
+    for value in joint.values:
+        if value.op.name == "cast" and value.hint is None and value.inputs[0].dtype is float64 and not value.shape:
+            value.hint = value.inputs[0].hint
+    for name in reversed(names):
         new = joint.updates[name]
         joint.scope = new.scope
         joint.updates[name] = P.where(found_inf, joint[name], new)

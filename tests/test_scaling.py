@@ -240,6 +240,14 @@ def test_running_statistics_move_in_a_skipped_step_as_torchs_do() -> None:
     assert moved >= {"bn.running_mean", "bn.running_var"} and not moved & {n for n, _ in step.model.named_parameters()}
 
 
+def test_updates_share_a_launch_though_they_may_be_skipped() -> None:
+    step = tn.compile_step(tn.autocast(mlp(), "float16"), optimizer=tn.adam(), scaler=tn.GradScaler())
+    last = step.plan.launches[-1]
+    assert last.kind == "updates"
+    weights = {v.name for v in step.graph.parameters if len(v.shape) == 2}
+    assert weights <= {leaf for block in step.program.kernels[-1].blocks for leaf in block.updated}  # type: ignore[attr-defined]
+
+
 def test_nothing_waits_for_the_device() -> None:
     """No number comes back to the host: the step's source reads none, and copies none over."""
     step = tn.compile_step(tn.autocast(one_layer(), "float16"), optimizer=tn.adam(), scaler=tn.GradScaler())

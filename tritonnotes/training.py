@@ -107,7 +107,8 @@ class TrainingStep:
         self._targets = class_inputs(graph)
         self._held = tuple(held.values())
         self._sized = sized_ops(graph)
-        self._runners = {p: Runner(p, self.device) for p in (self.program, self.gathering) if p is not None}
+        self._runner = Runner(self.program, self.device)
+        self._gatherer = None if self.gathering is None else Runner(self.gathering, self.device)
         self._reducer = self._reduced(data_parallel) if data_parallel else None
 
     def __call__(self, **feeds: Tensor) -> dict[str, Tensor]:
@@ -122,15 +123,15 @@ class TrainingStep:
         weights = self.model.tensors()
         check_held(self._held, {**weights, **self.slots}, self.device)
         with torch.no_grad():
-            if self.gathering is None or (is_last and self._reducer is None):
-                outputs = self._run(self.program, bound, sizes, given, weights)
+            if self._gatherer is None or (is_last and self._reducer is None):
+                outputs = self._run(self._runner, bound, sizes, given, weights)
             elif reducer is None:
-                outputs = self._run(self.gathering, bound, sizes, given, weights)
+                outputs = self._run(self._gatherer, bound, sizes, given, weights)
             else:
                 reducer.begin()
-                outputs = self._run(self.gathering, bound, sizes, given, weights, reducer)
+                outputs = self._run(self._gatherer, bound, sizes, given, weights, reducer)
                 reducer.finish()
-                self._run(self.program, {}, {}, given, weights)
+                self._run(self._runner, {}, {}, given, weights)
             if self._reducer is not None and self._reducer.options.broadcast_buffers:
                 self._reducer.broadcast([weights[v.name] for v in self.graph.leaves("buffer")])
         self.steps += is_last
@@ -143,13 +144,14 @@ class TrainingStep:
 
     def _run(
         self,
-        program: Program,
+        runner: Runner,
         bound: Mapping[str, Tensor],
         sizes: Mapping[str, int],
         given: Mapping[str, float],
         weights: Mapping[str, Tensor],
         reducer: Reducer | None = None,
     ) -> dict[str, Tensor]:
+        program = runner.program
         scalars: dict[str, float] = {n: given[n] for n in (s.rpartition(".")[2] for s in joint_scalars(program.graph))}
         rank = self._reducer.rank if self._reducer is not None else 0
         drawn = step_seed(self.seed + rank, self.steps * self.accumulate + self.gathered)
@@ -158,7 +160,6 @@ class TrainingStep:
         updated = list(program.graph.updates)
         check_apart({n: held[n] for n in updated})
         leaves = {n: t.detach() for n, t in {**bound, **held}.items()}
-        runner = self._runners[program]
         runner.around = (lambda launch: launch) if reducer is None else reducer.around
         outputs = runner.run(leaves, sizes, scalars)
         # A kernel writes past autograd's eyes: backward through the old weights must raise, as after torch's own step.
@@ -228,7 +229,8 @@ class TrainingStep:
         self.program = tuned(self.program, self.device, Sizes(batch, sizes), progress=progress)
         if self.gathering is not None:
             self.gathering = tuned(self.gathering, self.device, Sizes(batch, sizes), progress=progress)
-        self._runners = {p: Runner(p, self.device) for p in (self.program, self.gathering) if p is not None}
+        self._runner = Runner(self.program, self.device)
+        self._gatherer = None if self.gathering is None else Runner(self.gathering, self.device)
 
     def cards(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Cards:
         """What each kernel of the step costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.cards` has it."""
