@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from compiled import gradient_programs
 from test_kernels import OPS, op_graph
@@ -9,6 +11,9 @@ from test_kernels import OPS, op_graph
 import tritonnotes as tn
 from tritonnotes.codegen.ahead import compile_program
 from tritonnotes.codegen.compile import ARCHS
+from tritonnotes.codegen.program import Program, make_program
+from tritonnotes.demo import digits
+from tritonnotes.ir.joint import apart_graph, gathering_graph, joint_graph
 
 KEEPS_AN_ARRAY = {"sin": 32, "cos": 32}
 """Bytes of stack for the digits of 2/π by which libdevice reduces huge angles: an array, not registers that ran out."""
@@ -27,3 +32,22 @@ def test_every_op_compiles_without_spills_and_without_tf32(name: str, arch: int)
             fits = card.stack_bytes == stack and not card.local_bytes if stack else not card.spills
             assert fits, f"{card.name}: {card.registers} registers, {card.spills}"
             assert "tf32" not in card.ptx, f"{card.name} rounds to tf32 unasked"
+
+
+def training_programs() -> Iterator[tuple[str, Program]]:
+    """The programs of steps in mixed precision: scaled and skipped, gathered, and updated apart."""
+    for dtype, scaler in (("float16", tn.GradScaler()), ("bfloat16", None)):
+        graph = tn.autocast(digits(), dtype)
+        optimizer = tn.clip(tn.adamw(), max_norm=1.0)
+        gathering = gathering_graph(graph, "loss", 2, scaler)
+        yield f"{dtype} step", make_program(joint_graph(graph, "loss", optimizer, 2, scaler), "greedy", graph)
+        yield f"{dtype} gathering", make_program(gathering, "greedy", graph)
+        yield f"{dtype} apart", make_program(apart_graph(gathering, optimizer, scaler), "greedy", graph)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", ARCHS)
+def test_steps_in_mixed_precision_compile_without_spills(arch: int) -> None:
+    for what, program in [*training_programs()][ARCHS.index(arch) :: len(ARCHS)]:
+        for card in compile_program(program, arch):
+            assert not card.spills, f"{what}, {card.name}: {card.registers} registers, {card.spills}"

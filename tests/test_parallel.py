@@ -60,6 +60,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return all(torch.equal(t, b[n]) for n, t in a.items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["float64", "float32", "clipped", "accumulated", "float16"])
 def test_all_processes_hold_the_same_bits(case: str, ranks: list[dict[str, Any]]) -> None:
     one, other = (rank[case] for rank in ranks)
@@ -67,11 +68,13 @@ def test_all_processes_hold_the_same_bits(case: str, ranks: list[dict[str, Any]]
     assert one["losses"] != other["losses"], "each has a batch of its own"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["float64", "clipped"])
 def test_two_halves_are_the_whole_batch(case: str, ranks: list[dict[str, Any]]) -> None:
     torch.testing.assert_close(ranks[0][case]["model"], dict(alone(case).model.state_dict()), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_two_halves_are_as_near_to_float64_as_the_whole_batch(ranks: list[dict[str, Any]]) -> None:
     whole, exact = alone("float32").model.state_dict(), alone("float64").model
     exact_weights = _from_float32(exact)
@@ -91,12 +94,14 @@ def _from_float32(model: tn.Model) -> dict[str, Tensor]:
     return dict(step.model.state_dict())
 
 
+@pytest.mark.slow
 def test_two_processes_are_two_batches_of_an_update_bit_for_bit(ranks: list[dict[str, Any]]) -> None:
     """Gradients of the same halves, added in the same order."""
     step = in_halves("float32", 2)
     assert same(ranks[0]["float32"]["model"], step.model.state_dict())
 
 
+@pytest.mark.slow
 def test_batches_and_processes_multiply(ranks: list[dict[str, Any]]) -> None:
     """Two batches on each of two processes are one update: half as many as without."""
     step = in_halves("accumulated", 4)
@@ -105,6 +110,7 @@ def test_batches_and_processes_multiply(ranks: list[dict[str, Any]]) -> None:
     assert step.steps == 2
 
 
+@pytest.mark.slow
 def test_an_overflow_on_one_process_skips_the_update_on_all(ranks: list[dict[str, Any]]) -> None:
     step = in_halves("float16", 2, overflow=1)
     for rank in ranks:
@@ -113,20 +119,24 @@ def test_an_overflow_on_one_process_skips_the_update_on_all(ranks: list[dict[str
         assert float(slots["scaler.scale"]) == 2.0**9 == float(step.slots["scaler.scale"])
 
 
+@pytest.mark.slow
 def test_running_statistics_are_those_of_rank_0(ranks: list[dict[str, Any]]) -> None:
     one, other = (rank["batch_norm"]["model"] for rank in ranks)
     assert same(one, other) and float(one["bn.running_mean"].abs().sum()) > 0
 
 
+@pytest.mark.slow
 def test_processes_drop_apart(ranks: list[dict[str, Any]]) -> None:
     """On the same rows, with the same weights."""
     assert ranks[0]["dropout"]["losses"][0] != ranks[1]["dropout"]["losses"][0]
 
 
+@pytest.mark.slow
 def test_gradients_travel_in_several_buckets(ranks: list[dict[str, Any]]) -> None:
     assert ranks[0]["float32"]["buckets"] >= 2
 
 
+@pytest.mark.slow
 def test_another_graph_on_another_process_is_refused(ranks: list[dict[str, Any]]) -> None:
     for rank in ranks:
         assert "rank 1 declares another graph than rank 0" in rank["refused"]
@@ -175,7 +185,8 @@ def test_without_a_process_group_the_remedy_is_named() -> None:
         tn.DataParallel(bucket_cap_mb=0)
 
 
+@pytest.mark.slow
 def test_the_example_trains_as_one_process_does() -> None:
-    done = torchrun(TESTS.parent / "examples" / "data_parallel.py")
+    done = torchrun(TESTS.parent / "examples" / "data_parallel.py", "1")
     assert done.returncode == 0, done.stderr[-4000:]
     assert "2 processes: loss" in done.stdout and "one process on the whole batches" in done.stdout

@@ -158,6 +158,7 @@ def test_steps_are_counted_on_the_device_as_torch_counts_them(rule: str) -> None
             torch.testing.assert_close(mine, parameter.detach(), rtol=1e-9, atol=atol)
 
 
+@pytest.mark.slow
 def test_a_scale_that_is_too_large_falls_until_gradients_fit() -> None:
     """At the margin torch may skip once more: what stays inside a kernel here is float32, and does not overflow."""
     scaler = tn.GradScaler(init_scale=2.0**24)
@@ -177,6 +178,7 @@ def test_a_scale_that_is_too_large_falls_until_gradients_fit() -> None:
     assert torch_side.scaler.get_scale() <= scales[-1] <= 2 * torch_side.scaler.get_scale()
 
 
+@pytest.mark.slow
 def test_clipping_sees_the_gradients_of_the_loss_itself() -> None:
     scaler = tn.GradScaler(init_scale=2.0**10)
     optimizer = tn.clip(tn.sgd(lr=1.0), max_norm=0.1)
@@ -191,6 +193,7 @@ def test_clipping_sees_the_gradients_of_the_loss_itself() -> None:
     torch_side.hold_all()
 
 
+@pytest.mark.slow
 def test_an_overflow_in_any_batch_of_an_update_skips_it() -> None:
     scaler = tn.GradScaler(init_scale=2.0**10)
     step = tn.compile_step(
@@ -240,6 +243,7 @@ def test_running_statistics_move_in_a_skipped_step_as_torchs_do() -> None:
     assert moved >= {"bn.running_mean", "bn.running_var"} and not moved & {n for n, _ in step.model.named_parameters()}
 
 
+@pytest.mark.slow
 def test_updates_share_a_launch_though_they_may_be_skipped() -> None:
     step = tn.compile_step(tn.autocast(mlp(), "float16"), optimizer=tn.adam(), scaler=tn.GradScaler())
     last = step.plan.launches[-1]
