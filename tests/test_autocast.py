@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import re
 import sys
 from dataclasses import replace
@@ -61,11 +62,24 @@ def run(module: nn.Module, fed: dict[str, Tensor], dtype: str | None) -> dict[st
 
 
 def hold(name: str, found: list[Comparison]) -> None:
-    """The policy over several batches: of few numbers torch may have rounded some luckily, and what is float32 in mixed
-    precision carries the roundings of narrow values. Torch's error is then the worst of the batches."""
-    largest, rms = (max(getattr(c, f"eager_{what}_error") for c in found) for what in ("max", "rms"))
-    held = [replace(c, eager_max_error=largest, eager_rms_error=rms) for c in found]
-    assert all(c.ok for c in held), f"{name}: {[str(c) for c in held]}"
+    """The policy over several batches taken as one. What is float32 in mixed precision carries the roundings of narrow
+    values, and of few numbers torch rounds some luckily in one batch."""
+    largest, eager_largest = max(c.max_error for c in found), max(c.eager_max_error for c in found)
+    rms, eager_rms = (math.sqrt(sum(e * e for e in errors) / len(found)) for errors in _rms_errors(found))
+    whole = replace(
+        found[0],
+        max_error=largest,
+        eager_max_error=eager_largest,
+        rms_error=rms,
+        eager_rms_error=eager_rms,
+        ulp=min(c.ulp for c in found),
+        special=all(c.special for c in found),
+    )
+    assert whole.ok, f"{name}: {whole} of {[str(c) for c in found]}"
+
+
+def _rms_errors(found: list[Comparison]) -> tuple[list[float], list[float]]:
+    return [c.rms_error for c in found], [c.eager_rms_error for c in found]
 
 
 @either
@@ -114,6 +128,7 @@ def test_training_follows_torch_autocast(dtype: str) -> None:
         assert comparison.ok, f"{name}: {comparison}"
 
 
+@pytest.mark.slow
 @either
 def test_everything_else_is_as_the_policy_has_it(dtype: str) -> None:
     g = tn.Graph("mixed")
@@ -130,7 +145,7 @@ def test_everything_else_is_as_the_policy_has_it(dtype: str) -> None:
     assert cast.outputs["loss"].dtype.name == "float32"
     assert [v.name for v in cast.leaves("parameter", "buffer")] == [v.name for v in g.leaves("parameter", "buffer")]
     found_of: dict[str, list[Comparison]] = {}
-    for seed in range(4):
+    for seed in range(10):
         for row in tn.check(cast, optimizer=tn.sgd(lr=0.1), seed=seed).rows:
             found_of.setdefault(f"{row.what} {row.name}", []).append(row.comparison)
     assert len(found_of) > 20
