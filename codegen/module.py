@@ -5,14 +5,14 @@ It imports torch and triton alone, and what it holds depends on the graph alone:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.philox import is_seed
 from tritonnotes.ir.types import Dim, Shape, Size
 from tritonnotes.ir.version import VERSION
 
+from .arena import Arena, Buffer, arrivals_name, partial_name
+from .arena_source import arena_parts, temporaries_call
 from .axes import is_host
 from .group_kernel import GroupKernel
 from .group_source import TABLE_OF, render_group
@@ -55,14 +55,14 @@ HOST_SPELLINGS = {
 
 
 def render_module(
-    plan: FusionPlan, kernels: tuple[Kernel, ...], declared: Graph
+    plan: FusionPlan, kernels: tuple[Kernel, ...], declared: Graph, buffers: tuple[Buffer, ...], arena: Arena
 ) -> tuple[str, tuple[KernelSource, ...]]:
     """The text of the module, and the sources of its kernels."""
     sources = tuple(map(_rendered, kernels))
     helpers = helpers_in_order(set().union(*(s.helpers for s in sources)) if sources else set())
-    run = _Run(plan, {k.name: k for k in kernels})
+    run = _Run(plan, {k.name: k for k in kernels}, buffers)
     run_text = run.text()
-    imports = ["import math", ""] if "math." in run_text else []
+    imports = ["import math", ""] if "math." in run_text or arena.lives else []
     parts = [
         "\n".join(
             [*_header(plan, declared), "", *imports, "import torch", "import triton", "import triton.language as tl"]
@@ -77,7 +77,7 @@ def render_module(
     parts += owns.values()
     for source in sources:
         parts += [source.text, source.launcher]
-    parts += [run_text, run.main()]
+    parts += [*arena_parts(arena), run_text, run.main(arena)]
     return "\n\n".join(parts), sources
 
 
@@ -120,8 +120,9 @@ def _header(plan: FusionPlan, declared: Graph) -> list[str]:
 class _Run:
     """Writes `run`: the launches in order over a dict of tensors."""
 
-    def __init__(self, plan: FusionPlan, kernels: dict[str, Kernel]) -> None:
+    def __init__(self, plan: FusionPlan, kernels: dict[str, Kernel], buffers: tuple[Buffer, ...]) -> None:
         self.plan = plan
+        self.buffers = buffers
         self.kernels = kernels
         self.names = Names()
         self.destinations = destinations_of(plan.units)
@@ -148,11 +149,11 @@ class _Run:
         lines += [INDENT + line for line in (*self.host_lines, *calls)]
         return "\n".join(lines) + "\n"
 
-    def main(self) -> str:
+    def main(self, arena: Arena) -> str:
         """What running the file does: every launch once, on made-up tensors."""
-        tensors = []
-        for buffer in self._buffers():
-            tensors.append(f"{INDENT}{_tensor(buffer[0])} = {buffer[1]}")
+        tensors = [f"{INDENT}{_tensor(b.name)} = {_made_up(b)}" for b in self.buffers if b.role in ("leaf", "output")]
+        if arena.lives:
+            tensors.append(f"{INDENT}t |= {temporaries_call(arena)}")
         numbers = (f"{self.host_names[v]}={0 if is_seed(v) else 0.5}" for v in self.scalars)
         given = [*(f"{d.name}={d.name}" for d in self.dims), *numbers]
         names = [f"{INDENT}{d.name} = {n}" for d, n in zip(self.dims, range(5, 5 + len(self.dims)), strict=True)]
@@ -174,38 +175,6 @@ class _Run:
         ]
         return "\n".join(lines) + "\n"
 
-    def _buffers(self) -> Iterable[tuple[str, str]]:
-        from .program import arrivals_name, partial_name, shared_buffers
-        from .traffic import compute_dtype
-
-        graph = self.plan.graph
-        for leaf in graph.leaves("input", "parameter", "buffer", "slot"):
-            shape = _tuple_text(leaf.shape)
-            if leaf.dtype.is_float:
-                yield leaf.name, f"torch.rand({shape}, dtype=torch.{leaf.dtype.name}, device=device)"
-            else:
-                yield leaf.name, f"torch.zeros({shape}, dtype=torch.{leaf.dtype.name}, device=device)"
-        for joined in self.plan.units.joins:
-            dtype = joined.dtype.name
-            yield joined.name, f"torch.empty({_tuple_text(joined.shape)}, dtype=torch.{dtype}, device=device)"
-        for kernel in self.plan.launches:
-            for value in kernel.stores:
-                if value not in self.destinations:
-                    dtype = kernel.storage[value].name
-                    yield value.name, f"torch.empty({_tuple_text(value.shape)}, dtype=torch.{dtype}, device=device)"
-            for value in kernel.partials:
-                dtype = compute_dtype(value.dtype).name
-                yield (
-                    partial_name(value),
-                    f"torch.empty({_tuple_text((1, *value.shape))}, dtype=torch.{dtype}, device=device)",
-                )
-            if kernel.parts:
-                yield arrivals_name(kernel), "torch.zeros((2,), dtype=torch.int32, device=device)"
-            for buffer in shared_buffers(kernel, self.kernels[kernel.name]) if kernel.name in self.kernels else []:
-                make = "zeros" if buffer.role == "arrivals" else "empty"
-                shape = _tuple_text(buffer.shape)
-                yield buffer.name, f"torch.{make}({shape}, dtype=torch.{buffer.dtype.name}, device=device)"
-
     def _dims(self) -> list[Dim]:
         found: dict[Dim, None] = {}
         for value in self.plan.graph.values:
@@ -215,8 +184,6 @@ class _Run:
         return list(found)
 
     def _generated(self, plan: KernelPlan) -> list[str]:
-        from .program import arrivals_name, partial_name
-
         kernel = self.kernels[plan.name]
         if isinstance(kernel, GroupKernel):
             return self._group(kernel)
@@ -345,6 +312,11 @@ class _Run:
         if value.hint and not value.is_leaf:
             return self._host(value), 16
         return self._host_expression(value)
+
+
+def _made_up(buffer: Buffer) -> str:
+    make = "empty" if buffer.role == "output" else "rand" if buffer.dtype.is_float else "zeros"
+    return f"torch.{make}({_tuple_text(buffer.shape)}, dtype=torch.{buffer.dtype.name}, device=device)"
 
 
 def _tensor(name: str) -> str:

@@ -52,8 +52,8 @@ def watched() -> Iterator[list[Seen]]:
     launches: list[Seen] = []
 
     class Watching(Memory):
-        def __init__(self, named: list[tuple[str, torch.Tensor]], programs: int) -> None:
-            super().__init__(named, programs)
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
             launches.append(Seen())
 
         def check(self, pointers: np.ndarray, live: Any, size: int, access: Access, order: Any = None) -> np.ndarray:

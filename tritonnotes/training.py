@@ -11,11 +11,12 @@ from torch import Tensor
 
 from . import checkpoint
 from .cards import Cards, program_cards
-from .codegen.explain import explain_plan
+from .codegen.explain import explain_memory, explain_plan
 from .codegen.plan import FusionPlan
 from .codegen.program import Program, make_program
 from .codegen.traffic import NOMINAL, Sizes
 from .codegen.wishes import Fusion, as_fusion
+from .eager_memory import eager_peak_bytes
 from .feeds import bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .ir.errors import DeclarationError, FeedError
 from .ir.graph import Graph
@@ -123,8 +124,17 @@ class TrainingStep:
         return self.program.source
 
     def explain(self) -> str:
-        """The fusion plan of the step and its reasons."""
-        return explain_plan(self.plan)
+        """The fusion plan of the step and its reasons, and the memory that it needs beside eager PyTorch's."""
+        return f"{explain_plan(self.plan)}\n\n{explain_memory(self.program, NOMINAL, self.eager_peak_bytes())}"
+
+    def peak_bytes(self, batch: int = NOMINAL, **sizes: int) -> int:
+        """Bytes that a step holds beside weights, optimizer state and inputs, known before it runs: one arena, and its
+        outputs. `Dim`s not named in `sizes` are `batch`."""
+        return self.program.peak_bytes(batch, **sizes)
+
+    def eager_peak_bytes(self, batch: int = NOMINAL, **sizes: int) -> int | None:
+        """The same of eager PyTorch, as `tritonnotes.eager_memory` counts it; None where that needs a run."""
+        return eager_peak_bytes(self.graph, self.loss, Sizes(batch, sizes))
 
     def tune(self, batch: int = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
         """Time other tiles and warps on the GPU at a batch size, and take what is faster (`tritonnotes.tuning`); `Dim`s
