@@ -31,7 +31,9 @@ class Program:
     """All that a runtime needs: the plan, the tile programs, the buffers and the source.
 
     `outputs` maps output names to the buffer that holds each, and the shape to show it in. `declared` is the graph
-    that all this came from, for the header of the source; `fusion` is how it was to be planned.
+    that all this came from, for the header of the source; `fusion` is how it was to be planned. With numbers
+    `in_memory`, kernels read what the host works out from a tensor, so that a CUDA graph of their launches stays right
+    when it changes.
     """
 
     graph: Graph
@@ -41,10 +43,11 @@ class Program:
     buffers: tuple[Buffer, ...]
     outputs: Mapping[str, tuple[str, Shape]]
     fusion: Fusion = Fusion()
+    in_memory: bool = False
 
     @cached_property
     def _rendered(self) -> tuple[str, tuple[KernelSource, ...]]:
-        return render_module(self.plan, self.kernels, self.declared, self.buffers, self.arena)
+        return render_module(self.plan, self.kernels, self.declared, self.buffers, self.arena, self.in_memory)
 
     @property
     def source(self) -> str:

@@ -14,6 +14,7 @@ from .codegen.cache import KernelCache
 from .codegen.gpus import PROGRAMS_PER_SM
 from .codegen.group_kernel import GroupKernel
 from .codegen.load import load_source
+from .codegen.numbers_source import SUFFIX
 from .codegen.products import INNER_BLOCK, is_ragged
 from .codegen.program import Program
 from .codegen.side_kernel import SideKernel
@@ -66,7 +67,7 @@ class Runner:
         self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int], scalars: Mapping[str, float] | None = None
     ) -> dict[str, Tensor]:
         """One run: tensors for all leaves by name, sizes of the `Dim`s, host numbers by name. Returns the outputs."""
-        programs = self._programs(sizes)
+        programs = self.programs(sizes)
         try:
             return self._run(leaves, sizes, scalars, programs)
         except BaseException:
@@ -81,22 +82,8 @@ class Runner:
         scalars: Mapping[str, float] | None,
         programs: int,
     ) -> dict[str, Tensor]:
-        tensors = {**self._temporaries(sizes, programs), **leaves, **self._outputs(sizes)}
-        run = self.module.run
-        native = self.module.launch
-        try:
-            if self.device.type == "cpu":
-                watch = _Watch(self.program, tensors)
-                with _interpreting:
-                    self.module.launch = self.around(self._interpreted_launch(sizes, programs, tensors, watch))
-                    run(tensors, **sizes, **(scalars or {}), programs=programs)
-                watch.finish()
-            else:
-                with torch.cuda.device(self.device):
-                    self.module.launch = self.around(native)
-                    run(tensors, **sizes, **(scalars or {}), programs=programs)
-        finally:
-            self.module.launch = native
+        tensors = {**self.temporaries(sizes, programs), **leaves, **self.outputs(sizes)}
+        self.launch_all(tensors, sizes, programs, scalars or {})
         result = {}
         for name, (buffer, shape) in self.program.outputs.items():
             tensor = tensors[buffer].reshape([_size(s, sizes) for s in shape])
@@ -104,7 +91,27 @@ class Runner:
             result[name] = tensor.clone() if buffer in leaves else tensor
         return result
 
-    def _programs(self, sizes: Mapping[str, int]) -> int:
+    def launch_all(
+        self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], programs: int, numbers: Mapping[str, Any]
+    ) -> None:
+        """Every launch once, over tensors for all buffers. `numbers` are the host's, or the tensor that holds them."""
+        run = self.module.run
+        native = self.module.launch
+        try:
+            if self.device.type == "cpu":
+                watch = _Watch(self.program, tensors)
+                with _interpreting:
+                    self.module.launch = self.around(self._interpreted_launch(sizes, programs, tensors, watch))
+                    run(tensors, **sizes, **numbers, programs=programs)
+                watch.finish()
+            else:
+                with torch.cuda.device(self.device):
+                    self.module.launch = self.around(native)
+                    run(tensors, **sizes, **numbers, programs=programs)
+        finally:
+            self.module.launch = native
+
+    def programs(self, sizes: Mapping[str, int]) -> int:
         """How many programs share each sum: no more than there are tiles."""
         most = 1
         for kernel in self.program.kernels:
@@ -113,26 +120,27 @@ class Runner:
                 most = max(most, -(-element_count(kernel.layout.row_shape, sizes) // block))
         return min(most, self._most_programs)
 
-    def _temporaries(self, sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
+    def temporaries(self, sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
+        """What a run makes for itself, the same for the same sizes."""
         if not self.program.arena.lives:
             return {}
         key = (*sorted(sizes.items()), ("", programs))
         found = self._buffers.get(key)
         if found is None:
-            self._buffers[key] = found = self._allocate(sizes, programs)
+            self._buffers[key] = found = self.allocate(sizes, programs)
             if len(self._buffers) > KEPT_SIZES:
                 self._buffers.popitem(last=False)
         self._buffers.move_to_end(key)
         return found
 
-    def _allocate(self, sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
+    def allocate(self, sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
         """The temporaries in an arena of their own."""
         arena = self.program.arena
         given = {d.name: sizes[d.name] for d in arena.dims} | ({"programs": programs} if arena.is_shared else {})
         made: dict[str, Tensor] = self.module.temporaries(self.device, **given)
         return made
 
-    def _outputs(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+    def outputs(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
         # Outputs are the caller's to keep, so each run makes its own.
         made = {}
         for buffer in self.program.buffers:
@@ -153,7 +161,7 @@ class Runner:
         self, sizes: Mapping[str, int], programs: int, tensors: Mapping[str, Tensor], watch: _Watch
     ) -> Any:
         def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-            planned = self._kernels[kernel.__name__]
+            planned = self._kernels[kernel.__name__.removesuffix(SUFFIX)]
             watch.reach(planned.name)
             if isinstance(planned, GroupKernel):
                 options["BLOCK"] = block = min(next_power_of_2(max(planned.sizes())), self.tile)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import checkpoint
+from .capture import MOST_CAPTURED, CapturedRuns, no_graph
 from .cards import Cards, program_cards
 from .codegen.explain import explain_memory, explain_plan
 from .codegen.plan import FusionPlan
@@ -80,6 +81,8 @@ class TrainingStep:
         self._sized = sized_ops(graph)
         self._runner = Runner(self.program, self.device)
         self._updated = list(joint.updates)
+        self._captured: CapturedRuns | None = None
+        self._graph_reason: str | None = "capture() was not asked for"
 
     def __call__(self, **feeds: Tensor) -> dict[str, Tensor]:
         """One step. Raises `FeedError` for tensors that do not fit, before anything is changed."""
@@ -96,7 +99,7 @@ class TrainingStep:
         check_apart({n: held[n] for n in self._updated})
         leaves = {n: t.detach() for n, t in {**bound, **held}.items()}
         with torch.no_grad():
-            outputs = self._runner.run(leaves, sizes, scalars)
+            outputs = (self._captured or self._runner).run(leaves, sizes, scalars)
         self.steps += 1
         self.numbers = following
         changed = [weights[n] for n in self._updated if n in weights]
@@ -142,6 +145,20 @@ class TrainingStep:
         GPU."""
         self.program = tuned(self.program, self.device, Sizes(batch, sizes), progress=progress)
         self._runner = Runner(self.program, self.device)
+        if self._captured is not None:
+            self.capture(self._captured.most)
+
+    def capture(self, most: int = MOST_CAPTURED) -> None:
+        """From now on, capture the whole step in a CUDA graph for each set of sizes, at its second step, and replay it;
+        at most `most` of them are kept. Numbers such as the learning rate may still change. Without a GPU, or where a
+        capture is refused, kernels are launched one by one, and `graph_reason` says why."""
+        self._graph_reason = no_graph(self.device)
+        self._captured = CapturedRuns(self.program, self.device, most=most) if self._graph_reason is None else None
+
+    @property
+    def graph_reason(self) -> str | None:
+        """Why steps are not replayed from a CUDA graph; None where they are."""
+        return self._captured.reason if self._captured is not None else self._graph_reason
 
     def cards(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Cards:
         """What each kernel of the step costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.cards` has it."""
