@@ -1,100 +1,58 @@
-# plan of digits: 6 kernels and 8 library calls, 4,240,776 bytes at batch 256, fusion the best found, not proved optimal
-#   matmul_fc1_product: library, 229,376 bytes
-#     reads  x, fc1.weight
-#     covers fc1.product
-#     writes fc1.product
-#   fc1_ln1_relu: row, 265,728 bytes
-#     reads  fc1.product, fc1.bias, ln1.weight, ln1.bias
-#     covers fc1, ln1.sum, ln1.estimate, ln1.sub, ln1.sum_1, ln1.div, ln1.mean, ln1.centered, ln1.mul, ln1.sum_2, ln1.var, ln1.add, ln1.rstd, ln1.normalized, ln1.scaled, ln1, relu.lt, relu
-#     writes ln1.mean, ln1.rstd, relu
-#   matmul_fc2_product: library, 327,680 bytes
-#     reads  relu, fc2.weight
-#     covers fc2.product
-#     writes fc2.product
-#   fc2_to_h: row, 396,800 bytes
-#     reads  fc2.product, fc2.bias, ln2.weight, ln2.bias, relu
-#     covers fc2, ln2.sum, ln2.estimate, ln2.sub, ln2.sum_1, ln2.div, ln2.mean, ln2.centered, ln2.mul, ln2.sum_2, ln2.var, ln2.add, ln2.rstd, ln2.normalized, ln2.scaled, ln2, tanh, h
-#     writes ln2.mean, ln2.rstd, h
-#   matmul_fc3_product: library, 146,432 bytes
-#     reads  h, fc3.weight
-#     covers fc3.product
-#     writes fc3.product
-#   fc3_loss_accuracy_forward_backward: row and column, 33,016 bytes
-#     reads  fc3.product, fc3.bias, y, fc3.bias.exp_avg, fc3.bias.exp_avg_sq, partials of loss.total, partials of accuracy.right, partials of fc3.d_fc3_bias
-#     covers fc3, loss.row_max, loss.shifted, loss.exp, loss.sum_exp, loss.is_target, loss.counted, loss.where, loss.target_logit, loss.log, loss.nll, loss.losses, loss.total, loss.count, accuracy.eq, accuracy.ne, accuracy.logical_or, accuracy.where, accuracy.predicted, accuracy.is_right, accuracy.logical_and, accuracy.cast, accuracy.right, loss.div, loss.d_row, loss.softmax, loss.one_hot, loss.sub, fc3.d_fc3, fc3.d_fc3_bias, loss.total, loss, accuracy.right, accuracy, fc3.d_fc3_bias, fc3.bias.sub, fc3.bias.mul, fc3.bias.mean, fc3.bias.mul_1, fc3.bias.mul_2, fc3.bias.mul_3, fc3.bias.mean_square, fc3.bias.mul_4, fc3.bias.sqrt, fc3.bias.div, fc3.bias.denominator, fc3.bias.div_1, fc3.bias.updated
+# plan of digits: 6 kernels and 0 library calls, 3,226,872 bytes at batch 256, fusion the best found, not proved optimal
+#   fc1_ln1_relu: row, 364,032 bytes
+#     reads  x, fc1.weight, fc1.bias, ln1.weight, ln1.bias
+#     covers fc1.product, fc1, ln1.sum, ln1.estimate, ln1.sub, ln1.sum_1, ln1.div, ln1.mean, ln1.centered, ln1.mul, ln1.sum_2, ln1.var, ln1.add, ln1.rstd, ln1.normalized, ln1.scaled, ln1, relu.lt, relu
+#     multiplies fc1.product
+#     writes fc1.product, ln1.mean, ln1.rstd, relu
+#   fc2_to_h: row, 462,336 bytes
+#     reads  relu, fc2.weight, fc2.bias, ln2.weight, ln2.bias
+#     covers fc2.product, fc2, ln2.sum, ln2.estimate, ln2.sub, ln2.sum_1, ln2.div, ln2.mean, ln2.centered, ln2.mul, ln2.sum_2, ln2.var, ln2.add, ln2.rstd, ln2.normalized, ln2.scaled, ln2, tanh, h
+#     multiplies fc2.product
+#     writes fc2.product, ln2.mean, ln2.rstd, h
+#   fc3_loss_accuracy_forward_backward: row and column, 158,968 bytes
+#     reads  h, fc3.weight, fc3.bias, y, fc3.bias.exp_avg, fc3.bias.exp_avg_sq, partials of loss.total, partials of accuracy.right, partials of fc3.d_fc3_bias
+#     covers fc3.product, fc3, loss.row_max, loss.shifted, loss.exp, loss.sum_exp, loss.is_target, loss.counted, loss.where, loss.target_logit, loss.log, loss.nll, loss.losses, loss.total, loss.count, accuracy.eq, accuracy.ne, accuracy.logical_or, accuracy.where, accuracy.predicted, accuracy.is_right, accuracy.logical_and, accuracy.cast, accuracy.right, loss.div, loss.d_row, loss.softmax, loss.one_hot, loss.sub, fc3.d_fc3, fc3.d_fc3_bias, loss.total, loss, accuracy.right, accuracy, fc3.d_fc3_bias, fc3.bias.sub, fc3.bias.mul, fc3.bias.mean, fc3.bias.mul_1, fc3.bias.mul_2, fc3.bias.mul_3, fc3.bias.mean_square, fc3.bias.mul_4, fc3.bias.sqrt, fc3.bias.div, fc3.bias.denominator, fc3.bias.div_1, fc3.bias.updated
+#     multiplies fc3.product
 #     again  loss.count
 #     writes fc3, fc3.d_fc3, loss, accuracy, fc3.bias.mean, fc3.bias.mean_square, fc3.bias.updated, partials of loss.total, partials of accuracy.right, partials of fc3.d_fc3_bias
 #     its last program finishes loss.total, accuracy.right, fc3.d_fc3_bias
-#   matmul_h_d_h: library, 146,432 bytes
-#     reads  fc3.d_fc3, fc3.weight
-#     covers h.d_h
-#     writes h.d_h
-#   matmul_fc3_d_fc3_weight: library, 146,432 bytes
-#     reads  fc3.d_fc3, h
-#     covers fc3.d_fc3_weight
-#     writes fc3.d_fc3_weight
-#   tanh_ln2_fc2_backward: row and column, 404,480 bytes
-#     reads  fc2.product, fc2.bias, ln2.mean, ln2.rstd, ln2.weight, ln2.bias, h.d_h, fc2.bias.exp_avg, fc2.bias.exp_avg_sq, ln2.weight.exp_avg, ln2.weight.exp_avg_sq, ln2.bias.exp_avg, ln2.bias.exp_avg_sq, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias
-#     covers tanh.mul, tanh.sub, ln2.d_ln2, ln2.d_normalized, ln2.sum_3, ln2.mean_d_normalized, ln2.mul_1, ln2.sum_4, ln2.projection, ln2.sub_1, ln2.mul_2, ln2.sub_2, ln2.d_x, ln2.d_weight, ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias, ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias, fc2.bias.sub, fc2.bias.mul, fc2.bias.mean, fc2.bias.mul_1, fc2.bias.mul_2, fc2.bias.mul_3, fc2.bias.mean_square, fc2.bias.mul_4, fc2.bias.sqrt, fc2.bias.div, fc2.bias.denominator, fc2.bias.div_1, fc2.bias.updated, ln2.weight.sub, ln2.weight.mul, ln2.weight.mean, ln2.weight.mul_1, ln2.weight.mul_2, ln2.weight.mul_3, ln2.weight.mean_square, ln2.weight.mul_4, ln2.weight.sqrt, ln2.weight.div, ln2.weight.denominator, ln2.weight.div_1, ln2.weight.updated, ln2.bias.sub, ln2.bias.mul, ln2.bias.mean, ln2.bias.mul_1, ln2.bias.mul_2, ln2.bias.mul_3, ln2.bias.mean_square, ln2.bias.mul_4, ln2.bias.sqrt, ln2.bias.div, ln2.bias.denominator, ln2.bias.div_1, ln2.bias.updated
+#   h_to_fc2_backward: row and column, 419,840 bytes
+#     reads  fc2.product, fc2.bias, ln2.mean, ln2.rstd, ln2.weight, ln2.bias, fc3.d_fc3, fc3.weight, fc2.bias.exp_avg, fc2.bias.exp_avg_sq, ln2.weight.exp_avg, ln2.weight.exp_avg_sq, ln2.bias.exp_avg, ln2.bias.exp_avg_sq, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias
+#     covers h.d_h, tanh.mul, tanh.sub, ln2.d_ln2, ln2.d_normalized, ln2.sum_3, ln2.mean_d_normalized, ln2.mul_1, ln2.sum_4, ln2.projection, ln2.sub_1, ln2.mul_2, ln2.sub_2, ln2.d_x, ln2.d_weight, ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias, ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias, fc2.bias.sub, fc2.bias.mul, fc2.bias.mean, fc2.bias.mul_1, fc2.bias.mul_2, fc2.bias.mul_3, fc2.bias.mean_square, fc2.bias.mul_4, fc2.bias.sqrt, fc2.bias.div, fc2.bias.denominator, fc2.bias.div_1, fc2.bias.updated, ln2.weight.sub, ln2.weight.mul, ln2.weight.mean, ln2.weight.mul_1, ln2.weight.mul_2, ln2.weight.mul_3, ln2.weight.mean_square, ln2.weight.mul_4, ln2.weight.sqrt, ln2.weight.div, ln2.weight.denominator, ln2.weight.div_1, ln2.weight.updated, ln2.bias.sub, ln2.bias.mul, ln2.bias.mean, ln2.bias.mul_1, ln2.bias.mul_2, ln2.bias.mul_3, ln2.bias.mean_square, ln2.bias.mul_4, ln2.bias.sqrt, ln2.bias.div, ln2.bias.denominator, ln2.bias.div_1, ln2.bias.updated
+#     multiplies h.d_h
 #     again  fc2, ln2.centered, ln2.normalized, ln2.scaled, ln2, tanh
-#     writes ln2.d_x, fc2.bias.mean, fc2.bias.mean_square, fc2.bias.updated, ln2.weight.mean, ln2.weight.mean_square, ln2.weight.updated, ln2.bias.mean, ln2.bias.mean_square, ln2.bias.updated, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias
+#     writes h.d_h, ln2.d_x, fc2.bias.mean, fc2.bias.mean_square, fc2.bias.updated, ln2.weight.mean, ln2.weight.mean_square, ln2.weight.updated, ln2.bias.mean, ln2.bias.mean_square, ln2.bias.updated, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias
 #     its last program finishes ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias
-#   matmul_fc2_matmul: library, 327,680 bytes
-#     reads  ln2.d_x, fc2.weight
-#     covers fc2.matmul
-#     writes fc2.matmul
-#   matmul_fc2_d_fc2_weight: library, 327,680 bytes
-#     reads  ln2.d_x, relu
-#     covers fc2.d_fc2_weight
-#     writes fc2.d_fc2_weight
-#   relu_ln1_fc1_backward: row and column, 535,552 bytes
-#     reads  fc1.product, fc1.bias, ln1.mean, ln1.rstd, ln1.weight, ln1.bias, h.d_h, fc2.matmul, fc1.bias.exp_avg, fc1.bias.exp_avg_sq, ln1.weight.exp_avg, ln1.weight.exp_avg_sq, ln1.bias.exp_avg, ln1.bias.exp_avg_sq, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
-#     covers relu.d_relu, relu.le, ln1.d_ln1, ln1.d_normalized, ln1.sum_3, ln1.mean_d_normalized, ln1.mul_1, ln1.sum_4, ln1.projection, ln1.sub_1, ln1.mul_2, ln1.sub_2, ln1.d_x, ln1.d_weight, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias, fc1.bias.sub, fc1.bias.mul, fc1.bias.mean, fc1.bias.mul_1, fc1.bias.mul_2, fc1.bias.mul_3, fc1.bias.mean_square, fc1.bias.mul_4, fc1.bias.sqrt, fc1.bias.div, fc1.bias.denominator, fc1.bias.div_1, fc1.bias.updated, ln1.weight.sub, ln1.weight.mul, ln1.weight.mean, ln1.weight.mul_1, ln1.weight.mul_2, ln1.weight.mul_3, ln1.weight.mean_square, ln1.weight.mul_4, ln1.weight.sqrt, ln1.weight.div, ln1.weight.denominator, ln1.weight.div_1, ln1.weight.updated, ln1.bias.sub, ln1.bias.mul, ln1.bias.mean, ln1.bias.mul_1, ln1.bias.mul_2, ln1.bias.mul_3, ln1.bias.mean_square, ln1.bias.mul_4, ln1.bias.sqrt, ln1.bias.div, ln1.bias.denominator, ln1.bias.div_1, ln1.bias.updated
+#   fc2_to_fc1_backward: row and column, 601,088 bytes
+#     reads  fc1.product, fc1.bias, ln1.mean, ln1.rstd, ln1.weight, ln1.bias, ln2.d_x, fc2.weight, h.d_h, fc1.bias.exp_avg, fc1.bias.exp_avg_sq, ln1.weight.exp_avg, ln1.weight.exp_avg_sq, ln1.bias.exp_avg, ln1.bias.exp_avg_sq, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
+#     covers fc2.matmul, relu.d_relu, relu.le, ln1.d_ln1, ln1.d_normalized, ln1.sum_3, ln1.mean_d_normalized, ln1.mul_1, ln1.sum_4, ln1.projection, ln1.sub_1, ln1.mul_2, ln1.sub_2, ln1.d_x, ln1.d_weight, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias, fc1.bias.sub, fc1.bias.mul, fc1.bias.mean, fc1.bias.mul_1, fc1.bias.mul_2, fc1.bias.mul_3, fc1.bias.mean_square, fc1.bias.mul_4, fc1.bias.sqrt, fc1.bias.div, fc1.bias.denominator, fc1.bias.div_1, fc1.bias.updated, ln1.weight.sub, ln1.weight.mul, ln1.weight.mean, ln1.weight.mul_1, ln1.weight.mul_2, ln1.weight.mul_3, ln1.weight.mean_square, ln1.weight.mul_4, ln1.weight.sqrt, ln1.weight.div, ln1.weight.denominator, ln1.weight.div_1, ln1.weight.updated, ln1.bias.sub, ln1.bias.mul, ln1.bias.mean, ln1.bias.mul_1, ln1.bias.mul_2, ln1.bias.mul_3, ln1.bias.mean_square, ln1.bias.mul_4, ln1.bias.sqrt, ln1.bias.div, ln1.bias.denominator, ln1.bias.div_1, ln1.bias.updated
+#     multiplies fc2.matmul
 #     again  fc1, ln1.centered, ln1.normalized, ln1.scaled, ln1
 #     writes ln1.d_x, fc1.bias.mean, fc1.bias.mean_square, fc1.bias.updated, ln1.weight.mean, ln1.weight.mean_square, ln1.weight.updated, ln1.bias.mean, ln1.bias.mean_square, ln1.bias.updated, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
 #     its last program finishes ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias
-#   matmul_fc1_d_fc1_weight: library, 229,376 bytes
-#     reads  ln1.d_x, x
-#     covers fc1.d_fc1_weight
-#     writes fc1.d_fc1_weight
-#   update_adam: updates, 724,112 bytes
-#     joins  fc1_weight_adam, fc2_weight_adam, fc3_weight_adam
-#     reads  fc1.d_fc1_weight, fc1.weight.exp_avg, fc1.weight.exp_avg_sq, fc1.weight, fc2.d_fc2_weight, fc2.weight.exp_avg, fc2.weight.exp_avg_sq, fc2.weight, fc3.d_fc3_weight, fc3.weight.exp_avg, fc3.weight.exp_avg_sq, fc3.weight
-#     covers fc1.weight.sub_1, fc1.weight.mul, fc1.weight.mean, fc1.weight.mul_1, fc1.weight.mul_2, fc1.weight.mul_3, fc1.weight.mean_square, fc1.weight.mul_4, fc1.weight.sqrt, fc1.weight.div, fc1.weight.denominator, fc1.weight.div_1, fc1.weight.updated, fc2.weight.sub, fc2.weight.mul, fc2.weight.mean, fc2.weight.mul_1, fc2.weight.mul_2, fc2.weight.mul_3, fc2.weight.mean_square, fc2.weight.mul_4, fc2.weight.sqrt, fc2.weight.div, fc2.weight.denominator, fc2.weight.div_1, fc2.weight.updated, fc3.weight.sub, fc3.weight.mul, fc3.weight.mean, fc3.weight.mul_1, fc3.weight.mul_2, fc3.weight.mul_3, fc3.weight.mean_square, fc3.weight.mul_4, fc3.weight.sqrt, fc3.weight.div, fc3.weight.denominator, fc3.weight.div_1, fc3.weight.updated
-#     writes fc1.weight.mean, fc1.weight.mean_square, fc1.weight.updated, fc2.weight.mean, fc2.weight.mean_square, fc2.weight.updated, fc3.weight.mean, fc3.weight.mean_square, fc3.weight.updated
+#   products_adam: products, 1,220,608 bytes
+#     joins  fc3_backward_adam, fc2_backward_adam, fc1_backward_adam
+#     reads  fc3.d_fc3, h, fc3.weight.exp_avg, fc3.weight.exp_avg_sq, fc3.weight, ln2.d_x, relu, fc2.weight.exp_avg, fc2.weight.exp_avg_sq, fc2.weight, ln1.d_x, x, fc1.weight.exp_avg, fc1.weight.exp_avg_sq, fc1.weight
+#     covers fc3.d_fc3_weight, fc3.weight.sub, fc3.weight.mul, fc3.weight.mean, fc3.weight.mul_1, fc3.weight.mul_2, fc3.weight.mul_3, fc3.weight.mean_square, fc3.weight.mul_4, fc3.weight.sqrt, fc3.weight.div, fc3.weight.denominator, fc3.weight.div_1, fc3.weight.updated, fc2.d_fc2_weight, fc2.weight.sub, fc2.weight.mul, fc2.weight.mean, fc2.weight.mul_1, fc2.weight.mul_2, fc2.weight.mul_3, fc2.weight.mean_square, fc2.weight.mul_4, fc2.weight.sqrt, fc2.weight.div, fc2.weight.denominator, fc2.weight.div_1, fc2.weight.updated, fc1.d_fc1_weight, fc1.weight.sub_1, fc1.weight.mul, fc1.weight.mean, fc1.weight.mul_1, fc1.weight.mul_2, fc1.weight.mul_3, fc1.weight.mean_square, fc1.weight.mul_4, fc1.weight.sqrt, fc1.weight.div, fc1.weight.denominator, fc1.weight.div_1, fc1.weight.updated
+#     multiplies fc3.d_fc3_weight, fc2.d_fc2_weight, fc1.d_fc1_weight
+#     writes fc3.weight.mean, fc3.weight.mean_square, fc3.weight.updated, fc2.weight.mean, fc2.weight.mean_square, fc2.weight.updated, fc1.weight.mean, fc1.weight.mean_square, fc1.weight.updated
 
 # Triton kernels of the graph digits, generated by tritonnotes 0.1.0.
 #
-# 6 generated kernels and 8 library calls; 4,240,776 bytes a run at batch 256.
+# 6 generated kernels and 0 library calls; 3,226,872 bytes a run at batch 256.
 #
-# matmul_fc1_product: library, 229,376 bytes
-#     fc1
-# fc1_ln1_relu: row, 265,728 bytes
+# fc1_ln1_relu: row, 364,032 bytes
 #     fc1, ln1, relu
-# matmul_fc2_product: library, 327,680 bytes
-#     fc2
-# fc2_to_h: row, 396,800 bytes
+# fc2_to_h: row, 462,336 bytes
 #     fc2, ln2, tanh, h
-# matmul_fc3_product: library, 146,432 bytes
-#     fc3
-# fc3_loss_accuracy_forward_backward: row and column, 33,016 bytes
+# fc3_loss_accuracy_forward_backward: row and column, 158,968 bytes
 #     fc3, loss, accuracy, fc3.bias
-# matmul_h_d_h: library, 146,432 bytes
-#     h
-# matmul_fc3_d_fc3_weight: library, 146,432 bytes
-#     fc3
-# tanh_ln2_fc2_backward: row and column, 404,480 bytes
-#     tanh, ln2, fc2, fc2.bias, ln2.weight, ln2.bias
-# matmul_fc2_matmul: library, 327,680 bytes
-#     fc2
-# matmul_fc2_d_fc2_weight: library, 327,680 bytes
-#     fc2
-# relu_ln1_fc1_backward: row and column, 535,552 bytes
-#     relu, ln1, fc1, fc1.bias, ln1.weight, ln1.bias
-# matmul_fc1_d_fc1_weight: library, 229,376 bytes
-#     fc1
-# update_adam: updates, 724,112 bytes
-#     fc1.weight, fc2.weight, fc3.weight
+# h_to_fc2_backward: row and column, 419,840 bytes
+#     h, tanh, ln2, fc2, fc2.bias, ln2.weight, ln2.bias
+# fc2_to_fc1_backward: row and column, 601,088 bytes
+#     fc2, relu, ln1, fc1, fc1.bias, ln1.weight, ln1.bias
+# products_adam: products, 1,220,608 bytes
+#     fc3, fc3.weight, fc2, fc2.weight, fc1, fc1.weight
 #
 # graph digits declared
 # x: float32[batch, 64] = input()
@@ -148,13 +106,6 @@ def add_up_group(partial_ptr, first, members, COLS: tl.constexpr, GROUP: tl.cons
 
 
 @triton.jit
-def address(cell_ptr, start, dtype: tl.constexpr, ALIGN: tl.constexpr):
-    """Where a block starts in the tensor that a cell of a table points to. The pointer is known to be a multiple of
-    ALIGN bytes: of 16, so that accesses are as wide."""
-    return tl.multiple_of(tl.load(cell_ptr).to(tl.pointer_type(dtype)), ALIGN) + start
-
-
-@triton.jit
 def arrives_last(arrivals_ptr, programs):
     """Whether this program is the last of so many to come here, and so sees what all of them stored before."""
     tl.debug_barrier()
@@ -199,25 +150,9 @@ def tanh(x):
     return tl.where(x < 0.0, -magnitude, magnitude)
 
 
-TABLES = {}
-
-
-def table_of(segments):
-    """What a kernel finds the tensors of each segment by, a row each: elements, whether all addresses are multiples of
-    16, the addresses. A table is made once for tensors that stay where they are."""
-    device = segments[0][0].device
-    places = [[tensor.data_ptr() for tensor in tensors] for tensors in segments]
-    key = (device, *(place for row in places for place in row))
-    if key not in TABLES:
-        if len(TABLES) >= 32:
-            TABLES.clear()
-        width = max(len(row) for row in places)
-        rows = []
-        for tensors, row in zip(segments, places):
-            is_aligned = int(all(place % 16 == 0 for place in row))
-            rows.append([tensors[0].numel(), is_aligned, *row, *[0] * (width - len(row))])
-        TABLES[key] = torch.tensor(rows, device=device)
-    return TABLES[key]
+def float32_precision():
+    """How tensor cores may take float32: not at all, unless torch is told that tf32 will do."""
+    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
 
 
 @triton.jit
@@ -242,10 +177,12 @@ def own_loss_count(
 
 @triton.jit
 def fc1_ln1_relu(
-    product_ptr,
+    x_ptr,
+    fc1_weight_ptr,
     fc1_bias_ptr,
     ln1_weight_ptr,
     ln1_bias_ptr,
+    product_ptr,
     mean_ptr,
     rstd_ptr,
     relu_ptr,
@@ -253,6 +190,8 @@ def fc1_ln1_relu(
     COLS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
+    INNER: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """fc1, ln1, relu."""
     col = tl.arange(0, BLOCK)[None, :]
@@ -262,7 +201,14 @@ def fc1_ln1_relu(
     fc1_bias = tl.load(fc1_bias_ptr + col)
     ln1_weight = tl.load(ln1_weight_ptr + col)
     ln1_bias = tl.load(ln1_bias_ptr + col)
-    product = tl.load(product_ptr + cell, mask=in_rows)
+
+    # fc1, linear: x · weightᵀ + bias
+    product = tl.zeros([ROWS, BLOCK], tl.float32)
+    for start in range(0, 64, INNER):
+        inner = tl.cast(start, tl.int64) + tl.arange(0, INNER)
+        x = tl.load(x_ptr + row * 64 + inner[None, :], mask=in_rows, other=0.0)
+        fc1_weight = tl.load(fc1_weight_ptr + col * 64 + inner[:, None])
+        product = tl.dot(x, fc1_weight, product, input_precision=PRECISION)
 
     # fc1, linear: x · weightᵀ + bias
     fc1 = product + fc1_bias
@@ -280,27 +226,31 @@ def fc1_ln1_relu(
     # relu: max(0, x)
     relu = tl.where(ln1 < 0.0, 0.0, ln1)
 
+    tl.store(product_ptr + cell, product, mask=in_rows)
     tl.store(mean_ptr + row, mean, mask=in_rows)
     tl.store(rstd_ptr + row, rstd, mask=in_rows)
     tl.store(relu_ptr + cell, relu, mask=in_rows)
 
 
-def run_fc1_ln1_relu(product, fc1_bias, ln1_weight, ln1_bias, mean, rstd, relu, batch, ROWS=16):
-    """16 rows of 128 a program: 2,048 elements keep 4 warps busy without spilling."""
+def run_fc1_ln1_relu(
+    x, fc1_weight, fc1_bias, ln1_weight, ln1_bias, product, mean, rstd, relu, batch, ROWS=16,
+):
+    """16 rows of 128 a program: 2,048 elements keep 8 warps busy without spilling."""
     grid = (triton.cdiv(batch, ROWS),)
     launch(
-        fc1_ln1_relu, grid, product, fc1_bias, ln1_weight, ln1_bias, mean, rstd, relu, batch, COLS=128,
-        ROWS=ROWS, BLOCK=128, num_warps=4,
+        fc1_ln1_relu, grid, x, fc1_weight, fc1_bias, ln1_weight, ln1_bias, product, mean, rstd, relu, batch,
+        COLS=128, ROWS=ROWS, BLOCK=128, INNER=16, PRECISION=float32_precision(), num_warps=8,
     )
 
 
 @triton.jit
 def fc2_to_h(
-    product_ptr,
+    relu_ptr,
+    fc2_weight_ptr,
     fc2_bias_ptr,
     ln2_weight_ptr,
     ln2_bias_ptr,
-    relu_ptr,
+    product_ptr,
     mean_ptr,
     rstd_ptr,
     h_ptr,
@@ -308,16 +258,27 @@ def fc2_to_h(
     COLS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
+    INNER: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """fc2, ln2, tanh, h."""
     col = tl.arange(0, BLOCK)[None, :]
     row = tl.cast(tl.program_id(0), tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    row_start = row * COLS
     in_rows = row < batch
-    cell = row * COLS + col
+    cell = row_start + col
     fc2_bias = tl.load(fc2_bias_ptr + col)
     ln2_weight = tl.load(ln2_weight_ptr + col)
     ln2_bias = tl.load(ln2_bias_ptr + col)
-    product = tl.load(product_ptr + cell, mask=in_rows)
+
+    # fc2, linear: x · weightᵀ + bias
+    product = tl.zeros([ROWS, BLOCK], tl.float32)
+    for start in range(0, 128, INNER):
+        inner = tl.cast(start, tl.int64) + tl.arange(0, INNER)
+        relu_rows = tl.load(relu_ptr + row_start + inner[None, :], mask=in_rows, other=0.0)
+        fc2_weight = tl.load(fc2_weight_ptr + col * COLS + inner[:, None])
+        product = tl.dot(relu_rows, fc2_weight, product, input_precision=PRECISION)
+
     relu = tl.load(relu_ptr + cell, mask=in_rows)
 
     # fc2, linear: x · weightᵀ + bias
@@ -339,17 +300,18 @@ def fc2_to_h(
     # h, add: a + b
     h = tanh_ln2 + relu
 
+    tl.store(product_ptr + cell, product, mask=in_rows)
     tl.store(mean_ptr + row, mean, mask=in_rows)
     tl.store(rstd_ptr + row, rstd, mask=in_rows)
     tl.store(h_ptr + cell, h, mask=in_rows)
 
 
-def run_fc2_to_h(product, fc2_bias, ln2_weight, ln2_bias, relu, mean, rstd, h, batch, ROWS=16):
-    """16 rows of 128 a program: 2,048 elements keep 4 warps busy without spilling."""
+def run_fc2_to_h(relu, fc2_weight, fc2_bias, ln2_weight, ln2_bias, product, mean, rstd, h, batch, ROWS=16):
+    """16 rows of 128 a program: 2,048 elements keep 8 warps busy without spilling."""
     grid = (triton.cdiv(batch, ROWS),)
     launch(
-        fc2_to_h, grid, product, fc2_bias, ln2_weight, ln2_bias, relu, mean, rstd, h, batch, COLS=128, ROWS=ROWS,
-        BLOCK=128, num_warps=4,
+        fc2_to_h, grid, relu, fc2_weight, fc2_bias, ln2_weight, ln2_bias, product, mean, rstd, h, batch,
+        COLS=128, ROWS=ROWS, BLOCK=128, INNER=16, PRECISION=float32_precision(), num_warps=8,
     )
 
 
@@ -434,7 +396,8 @@ def finish_fc3_backward_adam(
 
 @triton.jit
 def fc3_loss_accuracy_forward_backward(
-    product_ptr,
+    h_ptr,
+    fc3_weight_ptr,
     y_ptr,
     fc3_bias_ptr,
     fc3_bias_exp_avg_ptr,
@@ -458,6 +421,8 @@ def fc3_loss_accuracy_forward_backward(
     COLS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
+    INNER: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
     """fc3, loss, accuracy, gradient of loss, gradient of fc3, update of fc3.bias."""
     program = tl.program_id(0)
@@ -477,7 +442,15 @@ def fc3_loss_accuracy_forward_backward(
         in_rows = row < batch
         mask = in_rows & in_cols
         cell = row * COLS + col
-        product = tl.load(product_ptr + cell, mask=mask)
+
+        # fc3, linear: x · weightᵀ + bias
+        product = tl.zeros([ROWS, BLOCK], tl.float32)
+        for start in range(0, 128, INNER):
+            inner = tl.cast(start, tl.int64) + tl.arange(0, INNER)
+            h = tl.load(h_ptr + row * 128 + inner[None, :], mask=in_rows, other=0.0)
+            fc3_weight = tl.load(fc3_weight_ptr + col * 128 + inner[:, None], mask=in_cols, other=0.0)
+            product = tl.dot(h, fc3_weight, product, input_precision=PRECISION)
+
         y = tl.load(y_ptr + row, mask=in_rows)
 
         # fc3, linear: x · weightᵀ + bias
@@ -534,18 +507,18 @@ def fc3_loss_accuracy_forward_backward(
 
 
 def run_fc3_loss_accuracy_forward_backward(
-    product, y, fc3_bias, fc3_bias_exp_avg, fc3_bias_exp_avg_sq, fc3, d_fc3, loss, accuracy, total_partial,
-    right_partial, d_fc3_bias_partial, arrivals, batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
-    root_correction, eps, programs, ROWS=64,
+    h, fc3_weight, y, fc3_bias, fc3_bias_exp_avg, fc3_bias_exp_avg_sq, fc3, d_fc3, loss, accuracy,
+    total_partial, right_partial, d_fc3_bias_partial, arrivals, batch, one_minus_beta1, beta2,
+    one_minus_beta2, step_size, root_correction, eps, programs, ROWS=64,
 ):
-    """64 rows of 10 a program: 1,024 elements keep 8 warps busy without spilling. A fixed number of programs walks
+    """64 rows of 10 a program: 1,024 elements keep 4 warps busy without spilling. A fixed number of programs walks
     over all rows, so few partial sums are left to add up. The last one to arrive does that, which saves a launch."""
     grid = (programs,)
     launch(
-        fc3_loss_accuracy_forward_backward, grid, product, y, fc3_bias, fc3_bias_exp_avg, fc3_bias_exp_avg_sq,
-        fc3, d_fc3, loss, accuracy, total_partial, right_partial, d_fc3_bias_partial, arrivals, batch,
-        one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, programs, COLS=10, ROWS=ROWS,
-        BLOCK=16, num_warps=8, maxnreg=128,
+        fc3_loss_accuracy_forward_backward, grid, h, fc3_weight, y, fc3_bias, fc3_bias_exp_avg,
+        fc3_bias_exp_avg_sq, fc3, d_fc3, loss, accuracy, total_partial, right_partial, d_fc3_bias_partial,
+        arrivals, batch, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, programs,
+        COLS=10, ROWS=ROWS, BLOCK=16, INNER=16, PRECISION=float32_precision(), num_warps=4, maxnreg=255,
     )
 
 
@@ -631,11 +604,12 @@ def finish_ln2_fc2_backward_adam(
 
 
 @triton.jit
-def tanh_ln2_fc2_backward(
+def h_to_fc2_backward(
     product_ptr,
     mean_ptr,
     rstd_ptr,
-    d_h_ptr,
+    d_fc3_ptr,
+    fc3_weight_ptr,
     fc2_bias_ptr,
     ln2_weight_ptr,
     ln2_bias_ptr,
@@ -645,6 +619,7 @@ def tanh_ln2_fc2_backward(
     ln2_weight_exp_avg_sq_ptr,
     ln2_bias_exp_avg_ptr,
     ln2_bias_exp_avg_sq_ptr,
+    d_h_ptr,
     d_x_ptr,
     d_ln2_weight_partial_ptr,
     d_ln2_bias_partial_ptr,
@@ -661,9 +636,11 @@ def tanh_ln2_fc2_backward(
     COLS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
+    INNER: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
-    """gradient of tanh, gradient of ln2, gradient of fc2, update of fc2.bias, update of ln2.weight, update of
-    ln2.bias. Computes fc2, ln2, tanh again: that moves fewer bytes than loading it."""
+    """gradient of h, gradient of tanh, gradient of ln2, gradient of fc2, update of fc2.bias, update of ln2.weight,
+    update of ln2.bias. Computes fc2, ln2, tanh again: that moves fewer bytes than loading it."""
     program = tl.program_id(0)
     col = tl.arange(0, BLOCK)[None, :]
     fc2_bias = tl.load(fc2_bias_ptr + col)
@@ -677,10 +654,16 @@ def tanh_ln2_fc2_backward(
         row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
         in_rows = row < batch
         cell = row * COLS + col
+
+        # gradient of h, add: 1 for a and for b, summed over the axes that were broadcast
+        inner = tl.arange(0, INNER)
+        d_fc3 = tl.load(d_fc3_ptr + row * 10 + inner[None, :], mask=in_rows & (inner[None, :] < 10), other=0.0)
+        fc3_weight = tl.load(fc3_weight_ptr + col + inner[:, None] * 128, mask=inner[:, None] < 10, other=0.0)
+        d_h = tl.dot(d_fc3, fc3_weight, input_precision=PRECISION)
+
         product = tl.load(product_ptr + cell, mask=in_rows)
         mean = tl.load(mean_ptr + row, mask=in_rows)
         rstd = tl.load(rstd_ptr + row, mask=in_rows)
-        d_h = tl.load(d_h_ptr + cell, mask=in_rows)
 
         # fc2, linear: x · weightᵀ + bias
         fc2 = product + fc2_bias
@@ -708,6 +691,7 @@ def tanh_ln2_fc2_backward(
         # gradient of fc2, linear: d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows
         d_fc2_bias += tl.sum(tl.where(in_rows, d_x, 0.0), axis=0, keep_dims=True)
 
+        tl.store(d_h_ptr + cell, d_h, mask=in_rows)
         tl.store(d_x_ptr + cell, d_x, mask=in_rows)
 
     own_row = program * COLS
@@ -732,21 +716,21 @@ def tanh_ln2_fc2_backward(
             )
 
 
-def run_tanh_ln2_fc2_backward(
-    product, mean, rstd, d_h, fc2_bias, ln2_weight, ln2_bias, fc2_bias_exp_avg, fc2_bias_exp_avg_sq,
-    ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_bias_exp_avg, ln2_bias_exp_avg_sq, d_x,
-    d_ln2_weight_partial, d_ln2_bias_partial, d_fc2_bias_partial, arrivals, batch, one_minus_beta1, beta2,
-    one_minus_beta2, step_size, root_correction, eps, programs, ROWS=16,
+def run_h_to_fc2_backward(
+    product, mean, rstd, d_fc3, fc3_weight, fc2_bias, ln2_weight, ln2_bias, fc2_bias_exp_avg,
+    fc2_bias_exp_avg_sq, ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_bias_exp_avg, ln2_bias_exp_avg_sq,
+    d_h, d_x, d_ln2_weight_partial, d_ln2_bias_partial, d_fc2_bias_partial, arrivals, batch, one_minus_beta1,
+    beta2, one_minus_beta2, step_size, root_correction, eps, programs, ROWS=16,
 ):
     """16 rows of 128 a program: 2,048 elements keep 8 warps busy without spilling. A fixed number of programs walks
     over all rows, so few partial sums are left to add up. The last one to arrive does that, which saves a launch."""
     grid = (programs,)
     launch(
-        tanh_ln2_fc2_backward, grid, product, mean, rstd, d_h, fc2_bias, ln2_weight, ln2_bias, fc2_bias_exp_avg,
-        fc2_bias_exp_avg_sq, ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_bias_exp_avg, ln2_bias_exp_avg_sq,
-        d_x, d_ln2_weight_partial, d_ln2_bias_partial, d_fc2_bias_partial, arrivals, batch, one_minus_beta1,
-        beta2, one_minus_beta2, step_size, root_correction, eps, programs, COLS=128, ROWS=ROWS, BLOCK=128,
-        num_warps=8, maxnreg=128,
+        h_to_fc2_backward, grid, product, mean, rstd, d_fc3, fc3_weight, fc2_bias, ln2_weight, ln2_bias,
+        fc2_bias_exp_avg, fc2_bias_exp_avg_sq, ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_bias_exp_avg,
+        ln2_bias_exp_avg_sq, d_h, d_x, d_ln2_weight_partial, d_ln2_bias_partial, d_fc2_bias_partial, arrivals,
+        batch, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, programs, COLS=128,
+        ROWS=ROWS, BLOCK=128, INNER=16, PRECISION=float32_precision(), num_warps=8, maxnreg=128,
     )
 
 
@@ -832,12 +816,13 @@ def finish_ln1_fc1_backward_adam(
 
 
 @triton.jit
-def relu_ln1_fc1_backward(
+def fc2_to_fc1_backward(
     product_ptr,
     mean_ptr,
     rstd_ptr,
+    d_x_ptr,
+    fc2_weight_ptr,
     d_h_ptr,
-    fc2_matmul_ptr,
     fc1_bias_ptr,
     ln1_weight_ptr,
     ln1_bias_ptr,
@@ -847,7 +832,7 @@ def relu_ln1_fc1_backward(
     ln1_weight_exp_avg_sq_ptr,
     ln1_bias_exp_avg_ptr,
     ln1_bias_exp_avg_sq_ptr,
-    d_x_ptr,
+    ln1_d_x_ptr,
     d_ln1_weight_partial_ptr,
     d_ln1_bias_partial_ptr,
     d_fc1_bias_partial_ptr,
@@ -863,9 +848,11 @@ def relu_ln1_fc1_backward(
     COLS: tl.constexpr,
     ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
+    INNER: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
-    """gradient of relu, gradient of ln1, gradient of fc1, update of fc1.bias, update of ln1.weight, update of
-    ln1.bias. Computes fc1, ln1 again: that moves fewer bytes than loading it."""
+    """gradient of fc2, gradient of relu, gradient of ln1, gradient of fc1, update of fc1.bias, update of ln1.weight,
+    update of ln1.bias. Computes fc1, ln1 again: that moves fewer bytes than loading it."""
     program = tl.program_id(0)
     col = tl.arange(0, BLOCK)[None, :]
     fc1_bias = tl.load(fc1_bias_ptr + col)
@@ -877,13 +864,22 @@ def relu_ln1_fc1_backward(
     d_fc1_bias = tl.full([1, BLOCK], 0.0, tl.float32)
     for tile in range(program, tl.cdiv(batch, ROWS), programs):
         row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+        row_start = row * COLS
         in_rows = row < batch
-        cell = row * COLS + col
+        cell = row_start + col
+
+        # gradient of fc2, linear: d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows
+        fc2_matmul = tl.zeros([ROWS, BLOCK], tl.float32)
+        for start in range(0, 128, INNER):
+            inner = tl.cast(start, tl.int64) + tl.arange(0, INNER)
+            d_x = tl.load(d_x_ptr + row_start + inner[None, :], mask=in_rows, other=0.0)
+            fc2_weight = tl.load(fc2_weight_ptr + col + inner[:, None] * 128)
+            fc2_matmul = tl.dot(d_x, fc2_weight, fc2_matmul, input_precision=PRECISION)
+
         product = tl.load(product_ptr + cell, mask=in_rows)
         mean = tl.load(mean_ptr + row, mask=in_rows)
         rstd = tl.load(rstd_ptr + row, mask=in_rows)
         d_h = tl.load(d_h_ptr + cell, mask=in_rows)
-        fc2_matmul = tl.load(fc2_matmul_ptr + cell, mask=in_rows)
 
         # fc1, linear: x · weightᵀ + bias
         fc1 = product + fc1_bias
@@ -903,15 +899,15 @@ def relu_ln1_fc1_backward(
         d_normalized = d_ln1 * ln1_weight
         mean_d_normalized = tl.sum(d_normalized, axis=1, keep_dims=True) / 128.0
         projection = tl.sum(d_normalized * normalized, axis=1, keep_dims=True) / 128.0
-        d_x = rstd * (d_normalized - mean_d_normalized - normalized * projection)
+        ln1_d_x = rstd * (d_normalized - mean_d_normalized - normalized * projection)
         d_weight = d_ln1 * normalized
         d_ln1_weight += tl.sum(tl.where(in_rows, d_weight, 0.0), axis=0, keep_dims=True)
         d_ln1_bias += tl.sum(tl.where(in_rows, d_ln1, 0.0), axis=0, keep_dims=True)
 
         # gradient of fc1, linear: d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows
-        d_fc1_bias += tl.sum(tl.where(in_rows, d_x, 0.0), axis=0, keep_dims=True)
+        d_fc1_bias += tl.sum(tl.where(in_rows, ln1_d_x, 0.0), axis=0, keep_dims=True)
 
-        tl.store(d_x_ptr + cell, d_x, mask=in_rows)
+        tl.store(ln1_d_x_ptr + cell, ln1_d_x, mask=in_rows)
 
     own_row = program * COLS
     tl.store(d_ln1_weight_partial_ptr + own_row + col, d_ln1_weight)
@@ -935,93 +931,285 @@ def relu_ln1_fc1_backward(
             )
 
 
-def run_relu_ln1_fc1_backward(
-    product, mean, rstd, d_h, fc2_matmul, fc1_bias, ln1_weight, ln1_bias, fc1_bias_exp_avg,
+def run_fc2_to_fc1_backward(
+    product, mean, rstd, d_x, fc2_weight, d_h, fc1_bias, ln1_weight, ln1_bias, fc1_bias_exp_avg,
     fc1_bias_exp_avg_sq, ln1_weight_exp_avg, ln1_weight_exp_avg_sq, ln1_bias_exp_avg, ln1_bias_exp_avg_sq,
-    d_x, d_ln1_weight_partial, d_ln1_bias_partial, d_fc1_bias_partial, arrivals, batch, one_minus_beta1,
+    ln1_d_x, d_ln1_weight_partial, d_ln1_bias_partial, d_fc1_bias_partial, arrivals, batch, one_minus_beta1,
     beta2, one_minus_beta2, step_size, root_correction, eps, programs, ROWS=16,
 ):
     """16 rows of 128 a program: 2,048 elements keep 8 warps busy without spilling. A fixed number of programs walks
     over all rows, so few partial sums are left to add up. The last one to arrive does that, which saves a launch."""
     grid = (programs,)
     launch(
-        relu_ln1_fc1_backward, grid, product, mean, rstd, d_h, fc2_matmul, fc1_bias, ln1_weight, ln1_bias,
+        fc2_to_fc1_backward, grid, product, mean, rstd, d_x, fc2_weight, d_h, fc1_bias, ln1_weight, ln1_bias,
         fc1_bias_exp_avg, fc1_bias_exp_avg_sq, ln1_weight_exp_avg, ln1_weight_exp_avg_sq, ln1_bias_exp_avg,
-        ln1_bias_exp_avg_sq, d_x, d_ln1_weight_partial, d_ln1_bias_partial, d_fc1_bias_partial, arrivals, batch,
-        one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, programs, COLS=128, ROWS=ROWS,
-        BLOCK=128, num_warps=8, maxnreg=128,
+        ln1_bias_exp_avg_sq, ln1_d_x, d_ln1_weight_partial, d_ln1_bias_partial, d_fc1_bias_partial, arrivals,
+        batch, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, programs, COLS=128,
+        ROWS=ROWS, BLOCK=128, INNER=16, PRECISION=float32_precision(), num_warps=8, maxnreg=128,
     )
 
 
 @triton.jit
-def update_adam_block(
-    row_ptr, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, start, inside,
-    BLOCK: tl.constexpr, ALIGN: tl.constexpr,
+def fc3_backward_adam(
+    tile,
+    part,
+    parts,
+    d_fc3_ptr,
+    h_ptr,
+    fc3_weight_exp_avg_ptr,
+    fc3_weight_exp_avg_sq_ptr,
+    fc3_weight_ptr,
+    d_fc3_weight_shares_ptr,
+    arrivals_ptr,
+    batch,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    step_size,
+    root_correction,
+    eps,
+    COLS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    INNER: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
-    """One block of fc1.weight, fc2.weight, fc3.weight."""
-    exp_avg_ptr = address(row_ptr + 2, start, tl.float32, ALIGN)
-    g_ptr = address(row_ptr + 3, start, tl.float32, ALIGN)
-    exp_avg_sq_ptr = address(row_ptr + 4, start, tl.float32, ALIGN)
-    p_ptr = address(row_ptr + 5, start, tl.float32, ALIGN)
-    offset = tl.arange(0, BLOCK)
-    mask = offset < inside // ALIGN * ALIGN
+    """gradient of fc3, update of fc3.weight."""
+    tile_row = tile // 2
+    tile_col = tile % 2
+    col = tile_col * BLOCK + tl.arange(0, BLOCK)[None, :]
+    row = tl.cast(tile_row, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    in_rows = row < 10
+    cell = row * COLS + col
 
-    g = tl.load(g_ptr + offset, mask=mask)
-    exp_avg = tl.load(exp_avg_ptr + offset, mask=mask)
-    exp_avg_sq = tl.load(exp_avg_sq_ptr + offset, mask=mask)
-    p = tl.load(p_ptr + offset, mask=mask)
+    # gradient of fc3, linear: d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows
+    d_fc3_weight = tl.zeros([ROWS, BLOCK], tl.float32)
+    length = tl.cdiv(batch, INNER * parts) * INNER
+    first = part * length
+    for start in range(first, tl.minimum(first + length, batch), INNER):
+        inner = tl.cast(start, tl.int64) + tl.arange(0, INNER)
+        d_fc3 = tl.load(d_fc3_ptr + row + inner[None, :] * 10, mask=in_rows & (inner[None, :] < batch), other=0.0)
+        h = tl.load(h_ptr + col + inner[:, None] * 128, mask=inner[:, None] < batch, other=0.0)
+        d_fc3_weight = tl.dot(d_fc3, h, d_fc3_weight, input_precision=PRECISION)
 
-    # update of p, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 − β₁ᵗ), v̂
-    # = v / (1 − β₂ᵗ)
-    mean = exp_avg + one_minus_beta1 * (g - exp_avg)
-    mean_square = beta2 * exp_avg_sq + one_minus_beta2 * g * g
-    denominator = tl.sqrt(mean_square) / root_correction + eps
-    updated = p - step_size * mean / denominator
+    # Programs that share the sum of a tile leave their parts: the last of them adds these up, in one order.
+    tl.store(d_fc3_weight_shares_ptr + part * 1280 + cell, d_fc3_weight, mask=in_rows)
+    if arrives_last(arrivals_ptr + tile, parts):
+        d_fc3_weight = tl.zeros([ROWS, BLOCK], tl.float32)
+        for other in range(parts):
+            d_fc3_weight += tl.load(d_fc3_weight_shares_ptr + other * 1280 + cell, mask=in_rows)
+        fc3_weight_exp_avg = tl.load(fc3_weight_exp_avg_ptr + cell, mask=in_rows)
+        fc3_weight_exp_avg_sq = tl.load(fc3_weight_exp_avg_sq_ptr + cell, mask=in_rows)
+        fc3_weight = tl.load(fc3_weight_ptr + cell, mask=in_rows)
 
-    tl.store(exp_avg_ptr + offset, mean, mask=mask)
-    tl.store(exp_avg_sq_ptr + offset, mean_square, mask=mask)
-    tl.store(p_ptr + offset, updated, mask=mask)
+        # update of fc3.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+        # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+        mean = fc3_weight_exp_avg + one_minus_beta1 * (d_fc3_weight - fc3_weight_exp_avg)
+        mean_square = beta2 * fc3_weight_exp_avg_sq + one_minus_beta2 * d_fc3_weight * d_fc3_weight
+        denominator = tl.sqrt(mean_square) / root_correction + eps
+        updated = fc3_weight - step_size * mean / denominator
+
+        tl.store(fc3_weight_exp_avg_ptr + cell, mean, mask=in_rows)
+        tl.store(fc3_weight_exp_avg_sq_ptr + cell, mean_square, mask=in_rows)
+        tl.store(fc3_weight_ptr + cell, updated, mask=in_rows)
 
 
 @triton.jit
-def update_adam(
-    segments_ptr, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps,
-    SEGMENTS: tl.constexpr, BLOCK: tl.constexpr,
+def fc2_backward_adam(
+    tile,
+    part,
+    parts,
+    d_x_ptr,
+    relu_ptr,
+    fc2_weight_exp_avg_ptr,
+    fc2_weight_exp_avg_sq_ptr,
+    fc2_weight_ptr,
+    d_fc2_weight_shares_ptr,
+    arrivals_ptr,
+    batch,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    step_size,
+    root_correction,
+    eps,
+    COLS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    INNER: tl.constexpr,
+    PRECISION: tl.constexpr,
 ):
-    """Each program updates one block of one segment, which it finds by the sizes of all. A row of `segments` holds
-    its size, whether all addresses are multiples of 16, then the addresses of exp_avg, g, exp_avg_sq, p."""
-    program = tl.program_id(0)
-    segment = tl.arange(0, SEGMENTS)
-    sizes = tl.load(segments_ptr + segment * 6, mask=segment < 3, other=0)
-    ends = tl.cumsum(tl.cdiv(sizes, BLOCK), axis=0)
-    is_before = ends <= program
-    own = tl.sum(is_before.to(tl.int32))
-    start = (program - tl.max(tl.where(is_before, ends, 0))) * BLOCK
-    row_ptr = segments_ptr + own * 6
-    inside = tl.minimum(tl.load(row_ptr) - start, BLOCK).to(tl.int32)
-    # Sixteen bytes an access where the addresses and the end of the block allow it.
-    is_wide = (tl.load(row_ptr + 1) != 0) & (inside % 16 == 0)
-    if is_wide:
-        update_adam_block(
-            row_ptr, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, start, inside, BLOCK,
-            ALIGN=16,
+    """gradient of fc2, update of fc2.weight."""
+    tile_row = tile // 2
+    tile_col = tile % 2
+    col = tile_col * BLOCK + tl.arange(0, BLOCK)[None, :]
+    row = tl.cast(tile_row, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    cell = row * COLS + col
+
+    # gradient of fc2, linear: d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows
+    d_fc2_weight = tl.zeros([ROWS, BLOCK], tl.float32)
+    length = tl.cdiv(batch, INNER * parts) * INNER
+    first = part * length
+    for start in range(first, tl.minimum(first + length, batch), INNER):
+        inner = tl.cast(start, tl.int64) + tl.arange(0, INNER)
+        d_x = tl.load(d_x_ptr + row + inner[None, :] * 128, mask=inner[None, :] < batch, other=0.0)
+        relu = tl.load(relu_ptr + col + inner[:, None] * 128, mask=inner[:, None] < batch, other=0.0)
+        d_fc2_weight = tl.dot(d_x, relu, d_fc2_weight, input_precision=PRECISION)
+
+    # Programs that share the sum of a tile leave their parts: the last of them adds these up, in one order.
+    tl.store(d_fc2_weight_shares_ptr + part * 16384 + cell, d_fc2_weight)
+    if arrives_last(arrivals_ptr + tile, parts):
+        d_fc2_weight = tl.zeros([ROWS, BLOCK], tl.float32)
+        for other in range(parts):
+            d_fc2_weight += tl.load(d_fc2_weight_shares_ptr + other * 16384 + cell)
+        fc2_weight_exp_avg = tl.load(fc2_weight_exp_avg_ptr + cell)
+        fc2_weight_exp_avg_sq = tl.load(fc2_weight_exp_avg_sq_ptr + cell)
+        fc2_weight = tl.load(fc2_weight_ptr + cell)
+
+        # update of fc2.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+        # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+        mean = fc2_weight_exp_avg + one_minus_beta1 * (d_fc2_weight - fc2_weight_exp_avg)
+        mean_square = beta2 * fc2_weight_exp_avg_sq + one_minus_beta2 * d_fc2_weight * d_fc2_weight
+        denominator = tl.sqrt(mean_square) / root_correction + eps
+        updated = fc2_weight - step_size * mean / denominator
+
+        tl.store(fc2_weight_exp_avg_ptr + cell, mean)
+        tl.store(fc2_weight_exp_avg_sq_ptr + cell, mean_square)
+        tl.store(fc2_weight_ptr + cell, updated)
+
+
+@triton.jit
+def fc1_backward_adam(
+    tile,
+    part,
+    parts,
+    d_x_ptr,
+    x_ptr,
+    fc1_weight_exp_avg_ptr,
+    fc1_weight_exp_avg_sq_ptr,
+    fc1_weight_ptr,
+    d_fc1_weight_shares_ptr,
+    arrivals_ptr,
+    batch,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    step_size,
+    root_correction,
+    eps,
+    COLS: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    INNER: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
+    """gradient of fc1, update of fc1.weight."""
+    col = tl.arange(0, BLOCK)[None, :]
+    row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    cell = row * COLS + col
+
+    # gradient of fc1, linear: d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows
+    d_fc1_weight = tl.zeros([ROWS, BLOCK], tl.float32)
+    length = tl.cdiv(batch, INNER * parts) * INNER
+    first = part * length
+    for start in range(first, tl.minimum(first + length, batch), INNER):
+        inner = tl.cast(start, tl.int64) + tl.arange(0, INNER)
+        d_x = tl.load(d_x_ptr + row + inner[None, :] * 128, mask=inner[None, :] < batch, other=0.0)
+        x = tl.load(x_ptr + col + inner[:, None] * 64, mask=inner[:, None] < batch, other=0.0)
+        d_fc1_weight = tl.dot(d_x, x, d_fc1_weight, input_precision=PRECISION)
+
+    # Programs that share the sum of a tile leave their parts: the last of them adds these up, in one order.
+    tl.store(d_fc1_weight_shares_ptr + part * 8192 + cell, d_fc1_weight)
+    if arrives_last(arrivals_ptr + tile, parts):
+        d_fc1_weight = tl.zeros([ROWS, BLOCK], tl.float32)
+        for other in range(parts):
+            d_fc1_weight += tl.load(d_fc1_weight_shares_ptr + other * 8192 + cell)
+        fc1_weight_exp_avg = tl.load(fc1_weight_exp_avg_ptr + cell)
+        fc1_weight_exp_avg_sq = tl.load(fc1_weight_exp_avg_sq_ptr + cell)
+        fc1_weight = tl.load(fc1_weight_ptr + cell)
+
+        # update of fc1.weight, adam: m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 −
+        # β₁ᵗ), v̂ = v / (1 − β₂ᵗ)
+        mean = fc1_weight_exp_avg + one_minus_beta1 * (d_fc1_weight - fc1_weight_exp_avg)
+        mean_square = beta2 * fc1_weight_exp_avg_sq + one_minus_beta2 * d_fc1_weight * d_fc1_weight
+        denominator = tl.sqrt(mean_square) / root_correction + eps
+        updated = fc1_weight - step_size * mean / denominator
+
+        tl.store(fc1_weight_exp_avg_ptr + cell, mean)
+        tl.store(fc1_weight_exp_avg_sq_ptr + cell, mean_square)
+        tl.store(fc1_weight_ptr + cell, updated)
+
+
+@triton.jit
+def products_adam(
+    d_fc3_ptr,
+    h_ptr,
+    d_x_ptr,
+    relu_ptr,
+    d_x_total_ptr,
+    x_ptr,
+    fc3_weight_exp_avg_ptr,
+    fc3_weight_exp_avg_sq_ptr,
+    fc3_weight_ptr,
+    fc2_weight_exp_avg_ptr,
+    fc2_weight_exp_avg_sq_ptr,
+    fc2_weight_ptr,
+    fc1_weight_exp_avg_ptr,
+    fc1_weight_exp_avg_sq_ptr,
+    fc1_weight_ptr,
+    d_fc3_weight_shares_ptr,
+    d_fc2_weight_shares_ptr,
+    d_fc1_weight_shares_ptr,
+    arrivals_total_ptr,
+    batch,
+    one_minus_beta1,
+    beta2,
+    one_minus_beta2,
+    step_size,
+    root_correction,
+    eps,
+    PRECISION: tl.constexpr,
+):
+    """Side by side: fc3, fc3.weight, fc2, fc2.weight, fc1, fc1.weight."""
+    tile = tl.program_id(0)
+    part = tl.program_id(1)
+    parts = tl.num_programs(1)
+    if tile < 2:
+        fc3_backward_adam(
+            tile, part, parts, d_fc3_ptr, h_ptr, fc3_weight_exp_avg_ptr, fc3_weight_exp_avg_sq_ptr, fc3_weight_ptr,
+            d_fc3_weight_shares_ptr, arrivals_total_ptr, batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
+            root_correction, eps, COLS=128, ROWS=32, BLOCK=64, INNER=16, PRECISION=PRECISION,
+        )
+    elif tile < 10:
+        fc2_backward_adam(
+            tile - 2, part, parts, d_x_ptr, relu_ptr, fc2_weight_exp_avg_ptr, fc2_weight_exp_avg_sq_ptr,
+            fc2_weight_ptr, d_fc2_weight_shares_ptr, arrivals_total_ptr + 2, batch, one_minus_beta1, beta2,
+            one_minus_beta2, step_size, root_correction, eps, COLS=128, ROWS=32, BLOCK=64, INNER=16,
+            PRECISION=PRECISION,
         )
     else:
-        update_adam_block(
-            row_ptr, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, start, inside, BLOCK,
-            ALIGN=1,
+        fc1_backward_adam(
+            tile - 10, part, parts, d_x_total_ptr, x_ptr, fc1_weight_exp_avg_ptr, fc1_weight_exp_avg_sq_ptr,
+            fc1_weight_ptr, d_fc1_weight_shares_ptr, arrivals_total_ptr + 10, batch, one_minus_beta1, beta2,
+            one_minus_beta2, step_size, root_correction, eps, COLS=64, ROWS=32, BLOCK=64, INNER=16,
+            PRECISION=PRECISION,
         )
 
 
-def run_update_adam(
-    segments, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, BLOCK=1024,
+def run_products_adam(
+    d_fc3, h, d_x, relu, d_x_total, x, fc3_weight_exp_avg, fc3_weight_exp_avg_sq, fc3_weight,
+    fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, fc1_weight_exp_avg, fc1_weight_exp_avg_sq,
+    fc1_weight, d_fc3_weight_shares, d_fc2_weight_shares, d_fc1_weight_shares, arrivals_total, batch,
+    one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps,
 ):
-    """1024 elements of one segment a program: 4 warps, 8 elements a thread and tensor, which in float32 are 2
-    accesses of 16 bytes."""
-    programs = sum(triton.cdiv(tensors[0].numel(), BLOCK) for tensors in segments)
+    """14 tiles of 3 products: each alone would leave more of a GPU idle. Programs share sums of 128 and more."""
+    grid = (14, max(1, min(batch // 64, 18)))
     launch(
-        update_adam, (programs,), table_of(segments), one_minus_beta1, beta2, one_minus_beta2, step_size,
-        root_correction, eps, SEGMENTS=4, BLOCK=BLOCK, num_warps=4,
+        products_adam, grid, d_fc3, h, d_x, relu, d_x_total, x, fc3_weight_exp_avg, fc3_weight_exp_avg_sq,
+        fc3_weight, fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, fc1_weight_exp_avg,
+        fc1_weight_exp_avg_sq, fc1_weight, d_fc3_weight_shares, d_fc2_weight_shares, d_fc1_weight_shares,
+        arrivals_total, batch, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps,
+        PRECISION=float32_precision(), num_warps=8,
     )
 
 
@@ -1055,35 +1243,34 @@ def temporaries(device, *, batch, programs=1):
     """The tensors that live inside a run, in one arena: memory is used again after the last launch that
     needs it. Of each the shape, the dtype, and the first and last launch."""
     lives = {
-        "fc1.product": ((batch, 128), torch.float32, 0, 11),
-        "ln1.mean": ((batch, 1), torch.float32, 1, 11),
-        "ln1.rstd": ((batch, 1), torch.float32, 1, 11),
-        "relu": ((batch, 128), torch.float32, 1, 10),
-        "fc2.product": ((batch, 128), torch.float32, 2, 8),
-        "ln2.mean": ((batch, 1), torch.float32, 3, 8),
-        "ln2.rstd": ((batch, 1), torch.float32, 3, 8),
-        "h": ((batch, 128), torch.float32, 3, 7),
-        "fc3.product": ((batch, 10), torch.float32, 4, 5),
-        "fc3.d_fc3": ((batch, 10), torch.float32, 5, 7),
-        "loss.total:partial": ((programs, 1, 1), torch.float32, 5, 5),
-        "accuracy.right:partial": ((programs, 1, 1), torch.float32, 5, 5),
-        "fc3.d_fc3_bias:partial": ((programs, 1, 10), torch.float32, 5, 5),
-        "fc3_loss_accuracy_forward_backward:arrivals": ((1 + triton.cdiv(programs, 16),), torch.int32, 0, 13),
-        "h.d_h": ((batch, 128), torch.float32, 6, 11),
-        "fc3.d_fc3_weight": ((10, 128), torch.float32, 7, 13),
-        "ln2.d_x": ((batch, 128), torch.float32, 8, 10),
-        "ln2.d_ln2_weight:partial": ((programs, 1, 128), torch.float32, 8, 8),
-        "ln2.d_ln2_bias:partial": ((programs, 1, 128), torch.float32, 8, 8),
-        "fc2.d_fc2_bias:partial": ((programs, 1, 128), torch.float32, 8, 8),
-        "tanh_ln2_fc2_backward:arrivals": ((1 + triton.cdiv(programs, 16),), torch.int32, 0, 13),
-        "fc2.matmul": ((batch, 128), torch.float32, 9, 11),
-        "fc2.d_fc2_weight": ((128, 128), torch.float32, 10, 13),
-        "ln1.d_x": ((batch, 128), torch.float32, 11, 12),
-        "ln1.d_ln1_weight:partial": ((programs, 1, 128), torch.float32, 11, 11),
-        "ln1.d_ln1_bias:partial": ((programs, 1, 128), torch.float32, 11, 11),
-        "fc1.d_fc1_bias:partial": ((programs, 1, 128), torch.float32, 11, 11),
-        "relu_ln1_fc1_backward:arrivals": ((1 + triton.cdiv(programs, 16),), torch.int32, 0, 13),
-        "fc1.d_fc1_weight": ((128, 64), torch.float32, 12, 13),
+        "fc1.product": ((batch, 128), torch.float32, 0, 4),
+        "ln1.mean": ((batch, 1), torch.float32, 0, 4),
+        "ln1.rstd": ((batch, 1), torch.float32, 0, 4),
+        "relu": ((batch, 128), torch.float32, 0, 5),
+        "fc2.product": ((batch, 128), torch.float32, 1, 3),
+        "ln2.mean": ((batch, 1), torch.float32, 1, 3),
+        "ln2.rstd": ((batch, 1), torch.float32, 1, 3),
+        "h": ((batch, 128), torch.float32, 1, 5),
+        "fc3.d_fc3": ((batch, 10), torch.float32, 2, 5),
+        "loss.total:partial": ((programs, 1, 1), torch.float32, 2, 2),
+        "accuracy.right:partial": ((programs, 1, 1), torch.float32, 2, 2),
+        "fc3.d_fc3_bias:partial": ((programs, 1, 10), torch.float32, 2, 2),
+        "fc3_loss_accuracy_forward_backward:arrivals": ((1 + triton.cdiv(programs, 16),), torch.int32, 0, 5),
+        "h.d_h": ((batch, 128), torch.float32, 3, 4),
+        "ln2.d_x": ((batch, 128), torch.float32, 3, 5),
+        "ln2.d_ln2_weight:partial": ((programs, 1, 128), torch.float32, 3, 3),
+        "ln2.d_ln2_bias:partial": ((programs, 1, 128), torch.float32, 3, 3),
+        "fc2.d_fc2_bias:partial": ((programs, 1, 128), torch.float32, 3, 3),
+        "h_to_fc2_backward:arrivals": ((1 + triton.cdiv(programs, 16),), torch.int32, 0, 5),
+        "ln1.d_x": ((batch, 128), torch.float32, 4, 5),
+        "ln1.d_ln1_weight:partial": ((programs, 1, 128), torch.float32, 4, 4),
+        "ln1.d_ln1_bias:partial": ((programs, 1, 128), torch.float32, 4, 4),
+        "fc1.d_fc1_bias:partial": ((programs, 1, 128), torch.float32, 4, 4),
+        "fc2_to_fc1_backward:arrivals": ((1 + triton.cdiv(programs, 16),), torch.int32, 0, 5),
+        "fc3.d_fc3_weight:partial": ((18, 10, 128), torch.float32, 5, 5),
+        "fc2.d_fc2_weight:partial": ((18, 128, 128), torch.float32, 5, 5),
+        "fc1.d_fc1_weight:partial": ((18, 128, 64), torch.float32, 5, 5),
+        "products_adam:arrivals": ((1 + triton.cdiv(programs, 16), 14), torch.int32, 0, 5),
     }
     return in_arena(lives, device)
 
@@ -1094,51 +1281,43 @@ def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
     one_minus_beta2 = 1.0 - beta2
     step_size = lr / (1.0 - beta1**step)
     root_correction = math.sqrt(1.0 - beta2**step)
-    torch.mm(t["x"], t["fc1.weight"].T, out=t["fc1.product"])
     run_fc1_ln1_relu(
-        t["fc1.product"], t["fc1.bias"], t["ln1.weight"], t["ln1.bias"], t["ln1.mean"], t["ln1.rstd"], t["relu"],
-        batch,
+        t["x"], t["fc1.weight"], t["fc1.bias"], t["ln1.weight"], t["ln1.bias"], t["fc1.product"], t["ln1.mean"],
+        t["ln1.rstd"], t["relu"], batch,
     )
-    torch.mm(t["relu"], t["fc2.weight"].T, out=t["fc2.product"])
     run_fc2_to_h(
-        t["fc2.product"], t["fc2.bias"], t["ln2.weight"], t["ln2.bias"], t["relu"], t["ln2.mean"], t["ln2.rstd"],
-        t["h"], batch,
+        t["relu"], t["fc2.weight"], t["fc2.bias"], t["ln2.weight"], t["ln2.bias"], t["fc2.product"],
+        t["ln2.mean"], t["ln2.rstd"], t["h"], batch,
     )
-    torch.mm(t["h"], t["fc3.weight"].T, out=t["fc3.product"])
     run_fc3_loss_accuracy_forward_backward(
-        t["fc3.product"], t["y"], t["fc3.bias"], t["fc3.bias.exp_avg"], t["fc3.bias.exp_avg_sq"], t["fc3"],
-        t["fc3.d_fc3"], t["loss"], t["accuracy"], t["loss.total:partial"], t["accuracy.right:partial"],
+        t["h"], t["fc3.weight"], t["y"], t["fc3.bias"], t["fc3.bias.exp_avg"], t["fc3.bias.exp_avg_sq"],
+        t["fc3"], t["fc3.d_fc3"], t["loss"], t["accuracy"], t["loss.total:partial"], t["accuracy.right:partial"],
         t["fc3.d_fc3_bias:partial"], t["fc3_loss_accuracy_forward_backward:arrivals"], batch, one_minus_beta1,
         beta2, one_minus_beta2, step_size, root_correction, eps, programs,
     )
-    torch.mm(t["fc3.d_fc3"], t["fc3.weight"], out=t["h.d_h"])
-    torch.mm(t["fc3.d_fc3"].T, t["h"], out=t["fc3.d_fc3_weight"])
-    run_tanh_ln2_fc2_backward(
-        t["fc2.product"], t["ln2.mean"], t["ln2.rstd"], t["h.d_h"], t["fc2.bias"], t["ln2.weight"],
-        t["ln2.bias"], t["fc2.bias.exp_avg"], t["fc2.bias.exp_avg_sq"], t["ln2.weight.exp_avg"],
-        t["ln2.weight.exp_avg_sq"], t["ln2.bias.exp_avg"], t["ln2.bias.exp_avg_sq"], t["ln2.d_x"],
+    run_h_to_fc2_backward(
+        t["fc2.product"], t["ln2.mean"], t["ln2.rstd"], t["fc3.d_fc3"], t["fc3.weight"], t["fc2.bias"],
+        t["ln2.weight"], t["ln2.bias"], t["fc2.bias.exp_avg"], t["fc2.bias.exp_avg_sq"], t["ln2.weight.exp_avg"],
+        t["ln2.weight.exp_avg_sq"], t["ln2.bias.exp_avg"], t["ln2.bias.exp_avg_sq"], t["h.d_h"], t["ln2.d_x"],
         t["ln2.d_ln2_weight:partial"], t["ln2.d_ln2_bias:partial"], t["fc2.d_fc2_bias:partial"],
-        t["tanh_ln2_fc2_backward:arrivals"], batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
+        t["h_to_fc2_backward:arrivals"], batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
         root_correction, eps, programs,
     )
-    torch.mm(t["ln2.d_x"], t["fc2.weight"], out=t["fc2.matmul"])
-    torch.mm(t["ln2.d_x"].T, t["relu"], out=t["fc2.d_fc2_weight"])
-    run_relu_ln1_fc1_backward(
-        t["fc1.product"], t["ln1.mean"], t["ln1.rstd"], t["h.d_h"], t["fc2.matmul"], t["fc1.bias"],
+    run_fc2_to_fc1_backward(
+        t["fc1.product"], t["ln1.mean"], t["ln1.rstd"], t["ln2.d_x"], t["fc2.weight"], t["h.d_h"], t["fc1.bias"],
         t["ln1.weight"], t["ln1.bias"], t["fc1.bias.exp_avg"], t["fc1.bias.exp_avg_sq"], t["ln1.weight.exp_avg"],
         t["ln1.weight.exp_avg_sq"], t["ln1.bias.exp_avg"], t["ln1.bias.exp_avg_sq"], t["ln1.d_x"],
         t["ln1.d_ln1_weight:partial"], t["ln1.d_ln1_bias:partial"], t["fc1.d_fc1_bias:partial"],
-        t["relu_ln1_fc1_backward:arrivals"], batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
+        t["fc2_to_fc1_backward:arrivals"], batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
         root_correction, eps, programs,
     )
-    torch.mm(t["ln1.d_x"].T, t["x"], out=t["fc1.d_fc1_weight"])
-    update_adam_segments = [
-        [t["fc1.weight.exp_avg"], t["fc1.d_fc1_weight"], t["fc1.weight.exp_avg_sq"], t["fc1.weight"]],
-        [t["fc2.weight.exp_avg"], t["fc2.d_fc2_weight"], t["fc2.weight.exp_avg_sq"], t["fc2.weight"]],
-        [t["fc3.weight.exp_avg"], t["fc3.d_fc3_weight"], t["fc3.weight.exp_avg_sq"], t["fc3.weight"]],
-    ]
-    run_update_adam(
-        update_adam_segments, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps,
+    run_products_adam(
+        t["fc3.d_fc3"], t["h"], t["ln2.d_x"], t["relu"], t["ln1.d_x"], t["x"], t["fc3.weight.exp_avg"],
+        t["fc3.weight.exp_avg_sq"], t["fc3.weight"], t["fc2.weight.exp_avg"], t["fc2.weight.exp_avg_sq"],
+        t["fc2.weight"], t["fc1.weight.exp_avg"], t["fc1.weight.exp_avg_sq"], t["fc1.weight"],
+        t["fc3.d_fc3_weight:partial"], t["fc2.d_fc2_weight:partial"], t["fc1.d_fc1_weight:partial"],
+        t["products_adam:arrivals"], batch, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction,
+        eps,
     )
 
 
