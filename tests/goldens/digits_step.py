@@ -205,12 +205,11 @@ def fc1_ln1_relu(
     # fc1, linear: x · weightᵀ + bias
     product = tl.zeros([ROWS, BLOCK], tl.float32)
     for start in range(0, 64, INNER):
-        inner = tl.cast(start, tl.int64) + tl.arange(0, INNER)
+        inner = start + tl.arange(0, INNER)
         x = tl.load(x_ptr + row * 64 + inner[None, :], mask=in_rows, other=0.0)
         fc1_weight = tl.load(fc1_weight_ptr + col * 64 + inner[:, None])
         product = tl.dot(x, fc1_weight, product, input_precision=PRECISION)
 
-    # fc1, linear: x · weightᵀ + bias
     fc1 = product + fc1_bias
 
     # ln1, layer_norm: (x − mean) / √(var + eps) · weight + bias, statistics per sample over its features
@@ -274,7 +273,7 @@ def fc2_to_h(
     # fc2, linear: x · weightᵀ + bias
     product = tl.zeros([ROWS, BLOCK], tl.float32)
     for start in range(0, 128, INNER):
-        inner = tl.cast(start, tl.int64) + tl.arange(0, INNER)
+        inner = start + tl.arange(0, INNER)
         relu_rows = tl.load(relu_ptr + row_start + inner[None, :], mask=in_rows, other=0.0)
         fc2_weight = tl.load(fc2_weight_ptr + col * COLS + inner[:, None])
         product = tl.dot(relu_rows, fc2_weight, product, input_precision=PRECISION)
@@ -446,7 +445,7 @@ def fc3_loss_accuracy_forward_backward(
         # fc3, linear: x · weightᵀ + bias
         product = tl.zeros([ROWS, BLOCK], tl.float32)
         for start in range(0, 128, INNER):
-            inner = tl.cast(start, tl.int64) + tl.arange(0, INNER)
+            inner = start + tl.arange(0, INNER)
             h = tl.load(h_ptr + row * 128 + inner[None, :], mask=in_rows, other=0.0)
             fc3_weight = tl.load(fc3_weight_ptr + col * 128 + inner[:, None], mask=in_cols, other=0.0)
             product = tl.dot(h, fc3_weight, product, input_precision=PRECISION)
@@ -871,7 +870,7 @@ def fc2_to_fc1_backward(
         # gradient of fc2, linear: d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows
         fc2_matmul = tl.zeros([ROWS, BLOCK], tl.float32)
         for start in range(0, 128, INNER):
-            inner = tl.cast(start, tl.int64) + tl.arange(0, INNER)
+            inner = start + tl.arange(0, INNER)
             d_x = tl.load(d_x_ptr + row_start + inner[None, :], mask=in_rows, other=0.0)
             fc2_weight = tl.load(fc2_weight_ptr + col + inner[:, None] * 128)
             fc2_matmul = tl.dot(d_x, fc2_weight, fc2_matmul, input_precision=PRECISION)
