@@ -195,10 +195,8 @@ class _Run:
                     yield value.name, f"torch.empty({_tuple_text(value.shape)}, dtype=torch.{dtype}, device=device)"
             for value in kernel.partials:
                 dtype = compute_dtype(value.dtype).name
-                yield (
-                    partial_name(value),
-                    f"torch.empty({_tuple_text((1, *value.shape))}, dtype=torch.{dtype}, device=device)",
-                )
+                shape = _tuple_text((*(kernel.alone or (1,)), *value.shape))
+                yield partial_name(value), f"torch.empty({shape}, dtype=torch.{dtype}, device=device)"
             if kernel.parts:
                 yield arrivals_name(kernel), "torch.zeros((2,), dtype=torch.int32, device=device)"
             for buffer in shared_buffers(kernel, self.kernels[kernel.name]) if kernel.name in self.kernels else []:
@@ -235,7 +233,7 @@ class _Run:
         layout = kernel.layout
         if layout.rows and len(layout.row_shape) > 1 and any(isinstance(s, Dim) for s in layout.row_shape):
             arguments.append(_product_text(layout.row_shape))
-        if layout.carries or layout.combines:
+        if (layout.carries and not layout.alone) or layout.combines:
             arguments.append("programs")
         return call_lines(f"run_{plan.name}(", arguments, ")")
 

@@ -27,12 +27,14 @@ from .wishes import Fusion, as_fusion
 class Buffer:
     """Memory of a program. `role` is 'leaf' (fed or held by the model), 'output' (made anew by each run), 'temporary',
     'partial' (one row for each program of a kernel, in front of `shape`), or 'arrivals' (a count of programs, and one
-    for each group of them, that are 0 between launches)."""
+    for each group of them, that are 0 between launches). Where each program takes one row
+    alone, partials are not `shared`: their shape has all rows."""
 
     name: str
     shape: Shape
     dtype: DType
     role: str
+    shared: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,7 +78,7 @@ class Program:
     @staticmethod
     def rows_of(buffer: Buffer, programs: int) -> int:
         """How many of its shape a buffer holds."""
-        return {"partial": programs, "arrivals": 1 + -(-programs // GROUP)}.get(buffer.role, 1)
+        return {"partial": programs if buffer.shared else 1, "arrivals": 1 + -(-programs // GROUP)}.get(buffer.role, 1)
 
     def __str__(self) -> str:
         lines = [f"program {self.graph.name}: {len(self.plan.launches)} launches over {len(self.buffers)} buffers"]
@@ -111,7 +113,9 @@ def make_program(graph: Graph, fusion: str | Fusion = "optimal", declared: Graph
                 role = "output" if value in shown else "temporary"
                 buffers.append(Buffer(value.name, value.shape, kernel.storage[value], role))
         for value in kernel.partials:
-            buffers.append(Buffer(partial_name(value), value.shape, compute_dtype(value.dtype), "partial"))
+            shape = (*(kernel.alone or ()), *value.shape)
+            dtype = compute_dtype(value.dtype)
+            buffers.append(Buffer(partial_name(value), shape, dtype, "partial", kernel.alone is None))
         if kernel.parts:
             buffers.append(Buffer(arrivals_name(kernel), (), int32, "arrivals"))
         buffers += shared_buffers(kernel, lowered[kernel.name]) if kernel.name in lowered else []
