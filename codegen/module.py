@@ -236,7 +236,7 @@ class _Run:
         layout = kernel.layout
         if layout.rows and len(layout.row_shape) > 1 and any(isinstance(s, Dim) for s in layout.row_shape):
             arguments.append(_product_text(layout.row_shape))
-        if layout.carries or layout.combines:
+        if (layout.carries and not layout.alone) or layout.combines:
             arguments.append("programs")
         return call_lines(f"run_{plan.name}(", arguments, ")")
 

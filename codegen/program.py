@@ -77,7 +77,7 @@ class Program:
         """How many programs share each sum over rows on a GPU that holds `most`: no more than there are tiles."""
         shared = [1]
         for kernel in self.kernels:
-            if kernel.layout.carries:
+            if kernel.layout.carries and not kernel.layout.alone:
                 rows = element_count(kernel.layout.row_shape, sizes)
                 shared.append(-(-rows // kernel.layout.row_block))
         return min(max(shared), most)
@@ -129,7 +129,10 @@ def make_program(graph: Graph, fusion: str | Fusion = "optimal", declared: Graph
                 role = "output" if value in shown else "temporary"
                 buffers.append(Buffer(value.name, value.shape, kernel.storage[value], role))
         for value in kernel.partials:
-            buffers.append(Buffer(partial_name(value), value.shape, compute_dtype(value.dtype), "partial"))
+            # Where each program takes one row alone, there are as many sums as rows, however many programs there are.
+            role = "partial" if kernel.alone is None else "temporary"
+            shape = (*(kernel.alone or ()), *value.shape)
+            buffers.append(Buffer(partial_name(value), shape, compute_dtype(value.dtype), role))
         if kernel.parts:
             buffers.append(Buffer(arrivals_name(kernel), (), int32, "arrivals"))
         buffers += shared_buffers(kernel, lowered[kernel.name]) if kernel.name in lowered else []

@@ -115,7 +115,7 @@ class Runner:
         """How many programs share each sum: no more than there are tiles."""
         most = 1
         for kernel in self.program.kernels:
-            if kernel.layout.carries:
+            if kernel.layout.carries and not kernel.layout.alone:
                 block = self._cpu_rows(kernel, sizes) if self.device.type == "cpu" else kernel.layout.row_block
                 most = max(most, -(-element_count(kernel.layout.row_shape, sizes) // block))
         return min(most, self._most_programs)
@@ -175,7 +175,7 @@ class Runner:
             if isinstance(planned, SideKernel):
                 interpret(kernel, grid, arguments, options, ownership=watch.ownership)
                 return
-            if layout.rows:
+            if layout.rows and not layout.alone:
                 rows = self._cpu_rows(planned, sizes)
                 options["ROWS" if layout.cols else "BLOCK"] = rows
                 if not layout.carries:
