@@ -80,6 +80,7 @@ def make_subject(layers: Sequence[int], batch: int, device: torch.device) -> Sub
 
     def ours() -> Call:
         fused = tn.compile_step(graph, loss="loss", optimizer=tn.adam(lr=LR), device=device)
+        fused.capture()
         launches[OURS] = len(fused.plan.launches)
         fused.model.load_state_dict(start.state_dict())
         return Call(lambda _: fused(x=x, y=y)["loss"])

@@ -29,6 +29,9 @@ FEW_ROWS = 128
 ROW_BYTES = 192 * 2**10
 """What one program keeps of a row on chip: three quarters of a multiprocessor's registers, so that nothing spills."""
 
+LONG_ROW = 16_384
+"""From a row longer than this on registers hold one row with little beside it: each program takes one and is done."""
+
 MAX_WHOLE = 8192
 """The largest tensor that one program reduces to one number."""
 

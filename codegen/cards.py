@@ -125,7 +125,7 @@ def _card(
         name=card.name,
         kind=kernel.plan.kind,
         gpu=gpu,
-        rows=spelled.constexprs.get("ROWS", 0),
+        rows=1 if kernel.layout.alone else spelled.constexprs.get("ROWS", 0),
         block=spelled.constexprs.get("BLOCK", 0),
         programs=programs,
         num_warps=card.num_warps,
@@ -150,7 +150,7 @@ def _filled(programs: int, gpu: Gpu) -> float:
 
 def _sharing(program: Program, gpu: Gpu, sizes: Mapping[str, int]) -> int:
     """How many programs share a sum over rows: no more than there are tiles, as the runtime has it."""
-    tiles = [_tiles(k, k.layout.row_block, sizes) for k in program.kernels if k.layout.carries]
+    tiles = [_tiles(k, k.layout.row_block, sizes) for k in program.kernels if k.layout.carries and not k.layout.alone]
     return min(max(tiles, default=1), PROGRAMS_PER_SM * gpu.multiprocessors)
 
 
@@ -162,8 +162,8 @@ def _programs(kernel: Kernel, spelled: KernelSource, sizes: Mapping[str, int], s
     layout = kernel.layout
     if isinstance(kernel, SideKernel):
         return sum(kernel.tiles) * _parts(kernel.sides[0].kernel, kernel.shares, sizes)
-    held = spelled.constexprs["ROWS" if layout.cols else "BLOCK"] if layout.rows else 1
-    over_rows = sharing if layout.carries else _tiles(kernel, held, sizes) if layout.rows else 1
+    held = spelled.constexprs["ROWS" if layout.cols else "BLOCK"] if layout.rows and not layout.alone else 1
+    over_rows = sharing if layout.carries and not layout.alone else _tiles(kernel, held, sizes) if layout.rows else 1
     over_cols = -(-element_count(layout.col_shape, sizes) // layout.block) if layout.tiles_cols else 1
     return over_rows * over_cols * (_parts(kernel, layout.shares, sizes) if layout.shares else 1)
 

@@ -75,10 +75,7 @@ def choose(graph: Graph, fusion: Fusion) -> Choice:
     if own and (other := first_choice(graph, {}, fusion, own, found)).cost < found.cost:
         found = other
     if fusion.mode == "optimal":
-        greedy, found = found, _optimal(graph, found, fusion)
-        # The search does not know what last programs and joined updates save; for a greedy plan that may be more.
-        if found.partition is not greedy.partition and greedy.launched_cost < found.launched_cost:
-            found = replace(greedy, how=NOT_PROVED)
+        found = _as_launched(_optimal(graph, found, fusion, own), [found])
     refusal = refusal_of(found.legality, found.partition)
     if refusal is not None:
         raise PlanError(f"fuse: cannot be had, by the rule {refusal.rule!r}: {refusal.reason}")
@@ -104,27 +101,38 @@ def first_choice(
     return Choice(units, legality, wanted, recompute(units, legality, clusters.partition(), held))
 
 
-def _optimal(graph: Graph, greedy: Choice, fusion: Fusion) -> Choice:
+def _other_choice(graph: Graph, forms: Forms, fusion: Fusion, own: frozenset[Value], known: Choice) -> Choice:
+    """A greedy plan under other forms. Where a last program finishes sums to one number, it may pay that each program
+    takes the `own` ones, though it did not before."""
+    found = first_choice(graph, forms, fusion, known.units.own, known)
+    if own == known.units.own:
+        return found
+    other = first_choice(graph, forms, fusion, own, known)
+    return other if other.cost < found.cost else found
+
+
+def _optimal(graph: Graph, greedy: Choice, fusion: Fusion, own: frozenset[Value]) -> Choice:
     """The best that searches find which start from greedy plans: over single values, under all forms of reductions,
     where the graph is small enough; else over blocks of the greedy plan of the forms that serve it best."""
     if len(greedy.units.units) > MOST_UNITS:
         return replace(greedy, how="greedy, as the graph is too large to search")
-    choices, own = other_forms(greedy.units), greedy.units.own
+    choices = other_forms(greedy.units)
     fine = chains(greedy.units, greedy.legality, greedy.wanted)
     if len(fine) <= MOST_CHAINS and len(choices) <= MOST_CHOICES:
         others = [forms for forms in combinations(choices) if forms]
-        starts = [greedy, *(first_choice(graph, forms, fusion, own, greedy) for forms in others)]
+        starts = [greedy, *(_other_choice(graph, forms, fusion, own, greedy) for forms in others)]
         best, is_proved = min(starts, key=lambda start: start.cost), True
         for start in starts:
             groups = chains(start.units, start.legality, start.wanted)
             found = _search(start, groups, best.cost, BUDGET // 2)
             best = best if found.partition is None else replace(start, partition=found.partition)
             is_proved &= found.is_proved
-        return replace(best, how="optimal" if is_proved else NOT_PROVED)
+        best = replace(best, how="optimal" if is_proved else NOT_PROVED)
+        return _as_launched(best, [start for start in starts if start.units.own != greedy.units.own])
     best = greedy
     forms: dict[Value, bool] = {}
     for choice in choices[:MOST_TRIES]:
-        other = first_choice(graph, {**forms, **choice}, fusion, own, greedy)
+        other = _other_choice(graph, {**forms, **choice}, fusion, own, greedy)
         if other.cost < best.cost:
             best, forms = other, {**forms, **choice}
     groups = blocks(best.units, best.partition, best.wanted)
@@ -132,6 +140,13 @@ def _optimal(graph: Graph, greedy: Choice, fusion: Fusion) -> Choice:
         return replace(best, how="greedy, as the graph is too large to search")
     found = _search(best, groups, best.cost, BUDGET)
     return replace(best, partition=found.partition or best.partition, how=NOT_PROVED)
+
+
+def _as_launched(found: Choice, starts: list[Choice]) -> Choice:
+    """What a search found, or a greedy plan that it started from. The search does not know what last programs and
+    joined updates save, and for that plan it may be more."""
+    least = min([found, *starts], key=lambda start: start.launched_cost)
+    return found if least.partition is found.partition else replace(least, how=NOT_PROVED)
 
 
 def _search(start: Choice, groups: list[Group], known: int, budget: int) -> Found:

@@ -10,7 +10,8 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+from triton.runtime import cache as runtime_cache
 from triton.runtime.jit import JITFunction
 
 from tritonnotes.ir.errors import KernelError
@@ -138,7 +140,8 @@ def compile_kernel(
     if maxnreg is not None:
         options["maxnreg"] = maxnreg
     try:
-        compiled: Any = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+        with _named_by_version():
+            compiled: Any = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     except Exception as error:
         raise KernelError(
             f"kernel {kernel.__name__} does not compile for sm_{arch} with {types} and {values}: "
@@ -158,6 +161,21 @@ def compile_kernel(
         stack_bytes=usage["STACK"],
         local_bytes=usage["LOCAL"],
     )
+
+
+@contextmanager
+def _named_by_version() -> Iterator[None]:
+    """Triton names what it keeps on disk after a hash of all its own files, half a second of reading in each process.
+    What is compiled ahead of time is kept by its version, so that is all that Triton is told too."""
+    known = getattr(runtime_cache, "triton_key", None)
+    if known is None:
+        yield
+        return
+    runtime_cache.triton_key = lambda: f"tritonnotes with {triton_version()}"
+    try:
+        yield
+    finally:
+        runtime_cache.triton_key = known
 
 
 def triton_version() -> str:

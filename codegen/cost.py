@@ -22,7 +22,7 @@ from .traffic import (
     recompute_bytes,
 )
 from .units import OWN, PARTIAL, Unit, Units, memory_of
-from .walks import is_walked, walks
+from .walks import fits_alone, is_walked, walks
 
 
 @dataclass(frozen=True, order=True)
@@ -115,6 +115,8 @@ def _walks(
     if not is_walked(units.axes, space.cols, loads, values, partials):
         return None
     found = walks(units.axes, space.cols, values, stores)
+    if space.rows and max(found.values(), default=1) > 1 and fits_alone(units.axes, space.cols, loads, values):
+        return None
     rows = frozenset(space.rows)
     held = units_of(units, kernel, partition)
     for leaf in {s for u in held if u.part == OWN for s in units.sources(u)}:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
 
 from .plan import FusionPlan, KernelPlan, make_plan
 from .traffic import NOMINAL
 from .verdicts import HARD_RULES, Verdict
+
+if TYPE_CHECKING:
+    from .program import Program
 
 MOST_LAUNCHES = 24
 """Launches that are listed; of more, those that move most."""
@@ -44,6 +48,21 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
             *_opposites("Parting these, which are fused, would cost:", [v for v in said if v.fused]),
         ]
     )
+
+
+def explain_memory(program: Program, batch: int = NOMINAL, eager: int | None = None) -> str:
+    """What a run holds beside its leaves, known before it runs, and what `eager` holds at its peak."""
+    peak, apart = program.peak_bytes(batch), program.buffer_bytes(batch)
+    lines = [
+        f"Memory beside weights, optimizer state and inputs at batch {batch}: {peak:,} bytes, the outputs and one "
+        f"arena; {apart:,} if no memory were used again."
+    ]
+    if eager is not None:
+        lines.append(
+            f"Eager PyTorch holds {eager:,} bytes at its peak (activations kept for backward, gradients held to the "
+            f"end; its update not counted): {peak / eager:.2f} of that is held here."
+        )
+    return "\n".join(lines)
 
 
 def _launches(launches: Iterable[KernelPlan], batch: int) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from tritonnotes.ir.types import Dim, Shape, Size, element_count
 
+from .passes import running_maximum
 from .spelling import ATOM
 from .tile import COL, ROW, SCALAR, TILE, Address, Kernel, Step, static_size
 
@@ -30,6 +31,7 @@ class Indexing:
         self.kernel = kernel
         self.layout = kernel.layout
         self.steps = {s.name: s for s in kernel.steps}
+        self.of_maximum = running_maximum(kernel) if kernel.layout.alone else {}
         self.size_names = {p.size[0]: p.name for p in kernel.parameters if p.role == "size"}
         self.is_wide = self._is_wide()
         self.shared: dict[str, str] = {}
@@ -45,7 +47,7 @@ class Indexing:
         flat = layout.is_flat
         rows_here = bool(layout.rows) and in_loop == layout.loops_tiles
         if not in_loop:
-            if layout.carries and not layout.inside:
+            if layout.carries and not layout.inside and not layout.alone:
                 lines.append("program = tl.program_id(0)")
             if layout.inside == "side" and layout.tiles_cols:
                 across = -(-element_count(layout.col_shape, {}) // layout.block)
@@ -64,9 +66,10 @@ class Indexing:
             which = "tile" if layout.loops_tiles else self._tile_row()
             if self.is_wide:
                 which = f"tl.cast({which}, tl.int64)"
-            is_alone = layout.inside not in ("", "side") and not layout.loops_tiles
-            start = "" if is_alone else f"{which} * {block} + "
-            lines.append(f"{self.row_name()} = {start}tl.arange(0, {block}){'' if flat else '[:, None]'}")
+            is_first = layout.inside not in ("", "side") and not layout.loops_tiles
+            start = "" if is_first else f"{which} * {block} + "
+            lanes = f"{start}tl.arange(0, {block}){'' if flat else '[:, None]'}"
+            lines.append(f"{self.row_name()} = {which if layout.alone else lanes}")
         for text, name in self.shared.items():
             if layout.loops_cols and self._uses_columns(text):
                 continue
@@ -154,14 +157,22 @@ class Indexing:
         return self.mask_of(TILE) if step.attrs["both"] and arg.form == TILE else self.mask_of(ROW)
 
     def reads_identity(self, step: Step) -> bool:
-        """A sum straight over loaded values needs no second mask: the load fills the lanes outside with 0."""
+        """A sum straight over loaded values needs no second mask: the load fills the lanes outside with 0. Nor does a
+        maximum of a row alone, which fills them with −∞, or a sum of eˣ⁻ᵐ, m the maximum: there e⁻ᵒᵒ is 0."""
         arg = self.steps[step.args[0]] if step.args else None
-        return (
-            arg is not None
-            and arg.op == "load"
-            and step.attrs.get("reduction", step.op) == "sum"
-            and arg.form != SCALAR
-        )
+        if arg is None or arg.form == SCALAR:
+            return False
+        if self.layout.alone and step.name in self.of_maximum:
+            arg = self.steps[self.of_maximum[step.name]]
+            return self.reads_identity(arg)
+        return arg.op == "load" and step.attrs.get("reduction", step.op) == self.filled_for(arg)
+
+    def filled_for(self, load: Step) -> str:
+        """The reduction whose identity a load has in the lanes outside."""
+        over = {
+            s.attrs.get("reduction", s.op) for s in self.kernel.steps if load.name in s.args and "masked" in s.attrs
+        }
+        return "max" if self.layout.alone and "max" in over else "sum" if "sum" in over else ""
 
     def offset(self, address: Address) -> str:
         """Where the element for this lane lies, counted from the pointer; what is shared bears its name."""
@@ -280,7 +291,9 @@ class Indexing:
                     self.strides |= {text} if name == "stride" else set()
 
     def _addresses(self) -> list[Address]:
-        """One address for each offset that is written."""
+        """One address for each offset that is written: of a row alone all, as each begins with where that row does."""
+        if self.layout.alone:
+            return [a for s in self.kernel.steps if (a := s.attrs.get("address"))]
         return list({self._walked(a): a for s in self.kernel.steps if (a := s.attrs.get("address"))}.values())
 
     def _written_runs(self) -> list[Run]:
@@ -352,7 +365,7 @@ class Indexing:
         elif both not in (row, col) and masks[both]:
             self.aliases[both] = " & ".join(self.shared.get(t, f"({t})") for t in (row, col))
         for text, count in offsets.items():
-            if count > 1 and not text.isidentifier() and text:
+            if count > 1 and not text.isidentifier() and text and not self.layout.alone:
                 self.shared[text] = _free("cell", taken)
 
     @staticmethod

@@ -59,7 +59,8 @@ class Launcher:
         listed = []
         if self.layout.rows and self.index.row_bound() in ("rows", "elements"):
             listed.append(self.index.row_bound())
-        if self.layout.inside != "own" and (self.layout.carries or self.layout.combines):
+        shares = self.layout.carries and not self.layout.alone
+        if self.layout.inside != "own" and (shares or self.layout.combines):
             listed.append("programs")
         return listed
 
@@ -78,7 +79,7 @@ class Launcher:
             return {"PROGRAMS": 32, **({"BLOCK": layout.last_block} if layout.rows else {})}
         if layout.combines:
             made["PROGRAMS"] = 32
-        if layout.rows:
+        if layout.rows and not layout.alone:
             made[self.index.row_block_name()] = 64 if layout.combines and not layout.cols else layout.row_block
         if layout.combines and layout.rows and not layout.masks_rows:
             made[self.index.row_block_name()] = min(64, layout.exact_rows)
@@ -134,7 +135,9 @@ class Launcher:
 
     def _grid(self) -> str:
         layout = self.layout
-        if layout.carries:
+        if layout.alone:
+            rows = f"max({self.index.row_bound()}, 1)" if layout.masks_rows else self.index.row_bound()
+        elif layout.carries:
             rows = "programs"
         elif layout.rows:
             rows = f"triton.cdiv({self.index.row_bound()}, {self.index.row_block_name()})"
@@ -178,6 +181,11 @@ class Launcher:
                 f"{many} of {length:,} a program, too long for its registers: walked along {layout.block:,} columns "
                 "at a time. What is read again is meant to come from the cache."
             )
+        if layout.alone:
+            reason = (
+                f"One row of {length:,} a program, held in the registers of {warps} warps from its load to the end."
+            )
+            return f"{reason} The last program to arrive finishes the sums." if self.kernel.lasts else reason
         what = (
             f"rows of {length}"
             if length is not None and not layout.tiles_cols

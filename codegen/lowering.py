@@ -16,6 +16,7 @@ from .fusion import Space
 from .indexing import Indexing
 from .inside import with_lasts, with_operands, with_owns
 from .names import Names, describe, identifier, uncounted
+from .picks import largest_of, picked_of
 from .plan import FusionPlan, KernelPlan
 from .prepare import operand_cone
 from .products import Operand, is_ragged, operands, summed, summed_with
@@ -123,6 +124,7 @@ class _Lowering:
         self.operands: dict[tuple[Value, Address], Step] = {}
         self.prepared: list[Kernel] = []
         self.layout = self._layout()
+        self.places = self._places() if self.layout.alone else {}
 
     def kernel(self) -> Kernel:
         self._claim_memory_names()
@@ -138,10 +140,12 @@ class _Lowering:
                 self._take_own(value)
             elif value.op.kind == "gather":
                 self._gather(value)
-            else:
+            elif value not in self.steps:
                 self._compute(value)
         for value in self.kp.stores:
             self._store(value)
+        if self.layout.alone:
+            self.ordered = _needed(self.ordered)
         made = Kernel(self.kp, self.layout, tuple(self._ordered_parameters()), tuple(self.ordered), self.axes)
         used = Indexing(made).words() | {s.name for s in self.ordered if s.op == "argument"}
         kept = tuple(p for p in made.parameters if p.role != "size" or p.name in used)
@@ -193,11 +197,16 @@ class _Lowering:
         if has_product:
             exact = exact if exact >= tile // block else 0
         masks_rows = bool(rows) and exact < (min(128, next_power_of_2(total)) if not cols else max(1, tile // block))
+        masks_rows |= bool(rows) and not exact
+        alone = self.kp.alone is not None
+        if alone:
+            # A launch of no rows has one program all the same, where sums are to be finished.
+            masks_rows = space.carries and not total
         return Layout(
             rows, cols, self.axes.shape(rows), col_shape, block, masks_cols, tiles_cols, loops_cols, space.carries,
             space.combines,
-            exact, masks_rows or (bool(rows) and not exact), tile, self.inside_of,
-            self.kp.shares,
+            exact, masks_rows, tile, self.inside_of,
+            self.kp.shares, alone,
         )  # fmt: skip
 
     def _tile(self, block: int) -> int:
@@ -258,6 +267,8 @@ class _Lowering:
         return step
 
     def _compute(self, value: Value) -> None:
+        if self.layout.alone and (self._picks(value) or self._exponentiates_again(value)):
+            return
         args = [self._resolve(a) for a in value.inputs]
         attrs: dict[str, Any] = {}
         form = _join(a.form for a in args)
@@ -268,12 +279,69 @@ class _Lowering:
                 arg = self._broadcast(arg, wanted)
                 args = [arg]
             form = ROW if self.layout.rows else SCALAR
-            attrs["axis"] = "axis=1, keep_dims=True" if self.layout.rows else "axis=0"
+            attrs["axis"] = "axis=0" if self.layout.is_flat else "axis=1, keep_dims=True"
             self._mask_reduction(attrs, value.op.name, arg, rows=False)
         dtype = self._dtype_of(value, args)
         if value.op.name == "cast":
             attrs["dtype"] = dtype
-        self._assign(value, Step("", value.op.name, tuple(a.name for a in args), form, dtype, attrs, scope=value.scope))
+        place = self.places.get(value)
+        if place is not None:
+            attrs["place"] = self._claim(place, "place")
+        step = Step("", value.op.name, tuple(a.name for a in args), form, dtype, attrs, scope=value.scope)
+        made = self._assign(value, step)
+        if place is not None:
+            found = Step(attrs["place"], "place", (made.name,), ROW, int32, {}, True, place.scope)
+            self.steps[place] = self._add(found)
+
+    def _places(self) -> dict[Value, Value]:
+        """For each maximum whose place is asked for, that place: both come of one reduction."""
+        wide = frozenset(self.layout.cols)
+        found = {v: largest_of(self.axes, wide, v) for v in self.kp.values}
+        return {largest: place for place, largest in found.items() if largest in self.inside}
+
+    def _exponentiates_again(self, value: Value) -> bool:
+        """eˣ / Σ eˣ as eˣ⁻ˡ, where l = ln Σ eˣ is known: the exponentials of the sum need not be kept for it."""
+        if value.op.name != "div":
+            return False
+        exponential, total = map(base_of, value.inputs)
+        if exponential.op.name != "exp" or total.op.name != "sum" or base_of(total.inputs[0]) is not exponential:
+            return False
+        log = next((v for v in self.steps if v.op.name == "log" and base_of(v.inputs[0]) is total), None)
+        if log is None or exponential not in self.inside:
+            return False
+        args = self._resolve(exponential.inputs[0]).name, self.steps[log].name
+        name = self.names.claim(f"{args[0]}_less_{args[1]}")
+        less = self._add(Step(name, "sub", args, TILE, self.steps[exponential].dtype, {}, False, value.scope))
+        self._assign(value, Step("", "exp", (less.name,), TILE, less.dtype, {}, scope=value.scope))
+        return True
+
+    def _picks(self, value: Value) -> bool:
+        """Where a maximum is that over a single column of a row in memory, load that element: alone, or less a number
+        of the row."""
+        wide = frozenset(self.layout.cols)
+        found = picked_of(self.axes, wide, value)
+        if found is None:
+            return False
+        x, number = found
+        less = None
+        if x in self.inside and x.op.name == "sub" and not self.axes.of(x.inputs[1]) & wide:
+            x, less = base_of(x.inputs[0]), x.inputs[1]
+        load = self._resolve(x) if x not in self.inside else None
+        if load is None or load.op != "load" or load.form != TILE or self.axes.labels[x][-1:] != self.layout.cols:
+            return False
+        address = load.attrs["address"]
+        rows = Address(tuple(d for d in address.dims if d[0] not in wide), address.extent)
+        attrs = MappingProxyType({**load.attrs, "address": rows})
+        row = self._resolve(number)
+        step = Step("", "pick", (row.name,), ROW, load.dtype, attrs, scope=value.scope)
+        if less is None:
+            self._assign(value, step)
+            return True
+        name = self.names.claim(f"{load.name}_at_{row.name}")
+        picked = self._add(replace(step, name=name, is_named=False))
+        taken = Step("", "sub", (picked.name, self._resolve(less).name), ROW, load.dtype, {}, scope=value.scope)
+        self._assign(value, taken)
+        return True
 
     def _assign(self, value: Value, step: Step) -> Step:
         described = describe(step.op, [self._text(a) for a in step.args])
@@ -644,6 +712,15 @@ class _Lowering:
 def _ends(labels: Labels) -> tuple[Labels, Labels]:
     """The axes of a matrix's rows, and of its columns."""
     return labels[:-1], labels[-1:]
+
+
+def _needed(steps: list[Step]) -> list[Step]:
+    """The steps that what leaves the kernel is made of."""
+    found: set[str] = set()
+    for step in reversed(steps):
+        if step.op in ("store", "carry") or step.name in found:
+            found |= {step.name, *step.args}
+    return [s for s in steps if s.name in found]
 
 
 def _behind(shape: Shape, axis: int) -> Shape:

@@ -5,26 +5,27 @@ It imports torch and triton alone, and what it holds depends on the graph alone:
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.philox import is_seed
 from tritonnotes.ir.types import Dim, Shape, Size
 from tritonnotes.ir.version import VERSION
 
+from .arena import Arena, Buffer, arrivals_name, partial_name
+from .arena_source import arena_parts, temporaries_call
 from .axes import is_host
 from .group_kernel import GroupKernel
 from .group_source import TABLE_OF, render_group
 from .launcher import INDENT, call_lines
 from .lowering import destinations_of
 from .names import Names, describe, identifier, uncounted
+from .numbers_source import numbers_in_memory
 from .plan import FusionPlan, KernelPlan
 from .side_kernel import SideKernel
 from .side_source import render_sides
 from .source import KernelSource, render_kernel
 from .spelling import HELPERS, helpers_in_order
-from .tile import Kernel, number_text
+from .tile import Kernel, Parameter, number_text
 from .units import memory_of
 
 HOST_SPELLINGS = {
@@ -55,14 +56,22 @@ HOST_SPELLINGS = {
 
 
 def render_module(
-    plan: FusionPlan, kernels: tuple[Kernel, ...], declared: Graph
+    plan: FusionPlan,
+    kernels: tuple[Kernel, ...],
+    declared: Graph,
+    buffers: tuple[Buffer, ...],
+    arena: Arena,
+    in_memory: bool = False,
 ) -> tuple[str, tuple[KernelSource, ...]]:
-    """The text of the module, and the sources of its kernels."""
+    """The text of the module, and the sources of its kernels. With numbers `in_memory`, `run` takes a tensor of
+    them, and `numbers_of` says what it must hold."""
     sources = tuple(map(_rendered, kernels))
+    if in_memory:
+        sources = tuple(numbers_in_memory(k, s) for k, s in zip(kernels, sources, strict=True))
     helpers = helpers_in_order(set().union(*(s.helpers for s in sources)) if sources else set())
-    run = _Run(plan, {k.name: k for k in kernels})
+    run = _Run(plan, {k.name: k for k in kernels}, buffers, in_memory)
     run_text = run.text()
-    imports = ["import math", ""] if "math." in run_text else []
+    imports = ["import math", ""] if "math." in run_text or arena.lives else []
     parts = [
         "\n".join(
             [*_header(plan, declared), "", *imports, "import torch", "import triton", "import triton.language as tl"]
@@ -77,7 +86,7 @@ def render_module(
     parts += owns.values()
     for source in sources:
         parts += [source.text, source.launcher]
-    parts += [run_text, run.main()]
+    parts += [*arena_parts(arena), run_text, run.numbers() if in_memory else run.main(arena)]
     return "\n\n".join(parts), sources
 
 
@@ -86,6 +95,8 @@ def _rendered(kernel: Kernel) -> KernelSource:
         return render_group(kernel)
     return render_sides(kernel) if isinstance(kernel, SideKernel) else render_kernel(kernel)
 
+
+NUMBERS = "numbers"
 
 LAUNCH = '''\
 def launch(kernel, grid, *arguments, **options):
@@ -120,8 +131,13 @@ def _header(plan: FusionPlan, declared: Graph) -> list[str]:
 class _Run:
     """Writes `run`: the launches in order over a dict of tensors."""
 
-    def __init__(self, plan: FusionPlan, kernels: dict[str, Kernel]) -> None:
+    def __init__(
+        self, plan: FusionPlan, kernels: dict[str, Kernel], buffers: tuple[Buffer, ...], in_memory: bool
+    ) -> None:
         self.plan = plan
+        self.in_memory = in_memory
+        self.slots: dict[str, int] = {}
+        self.buffers = buffers
         self.kernels = kernels
         self.names = Names()
         self.destinations = destinations_of(plan.units)
@@ -134,25 +150,44 @@ class _Run:
             self.names.claim(dim.name)
         for value in self.scalars:
             self.host_names[value] = self.names.claim(value.name.rpartition(".")[2], identifier(value.name))
+        if in_memory:
+            self.names.taken.add(NUMBERS)
 
     def text(self) -> str:
         calls: list[str] = []
         for kernel in self.plan.launches:
             calls += self._library(kernel) if kernel.is_library else self._generated(kernel)
         # One Dim keeps its own name here: sizes are passed by name.
-        arguments = ["t", "*", *(d.name for d in self.dims), *(self.host_names[v] for v in self.scalars), "programs=1"]
+        numbers = [NUMBERS] if self.in_memory else [self.host_names[v] for v in self.scalars]
+        arguments = ["t", "*", *(d.name for d in self.dims), *numbers, "programs=1"]
         lines = call_lines("def run(", arguments, "):")
         lines.append(
             f'{INDENT}"""Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""'
         )
-        lines += [INDENT + line for line in (*self.host_lines, *calls)]
+        lines += [INDENT + line for line in (*([] if self.in_memory else self.host_lines), *calls)]
         return "\n".join(lines) + "\n"
 
-    def main(self) -> str:
+    def numbers(self) -> str:
+        """The function that works out what kernels read from memory; after `text`, which says what that is."""
+        arguments = [*(d.name for d in self.dims), *(self.host_names[v] for v in self.scalars)]
+        lines = call_lines("def numbers_of(", ["*", *arguments] if arguments else [], "):")
+        lines.append(f'{INDENT}"""What kernels read, in order: ints where they read 64 bits of one, else floats."""')
+        lines += [INDENT + line for line in (*self.host_lines, *call_lines("return [", list(self.slots), "]"))]
+        return "\n".join(lines) + "\n"
+
+    def _number(self, parameter: Parameter) -> str:
+        """What a launch is given for a number that the host works out."""
+        assert parameter.value is not None
+        if not self.in_memory:
+            return self._on_device(parameter.value) if parameter.is_pointer else self._host(parameter.value)
+        slot = self.slots.setdefault(self._host(parameter.value), len(self.slots))
+        return f"{NUMBERS}[{slot}]" + (".view(torch.int64)" if parameter.is_exact else "")
+
+    def main(self, arena: Arena) -> str:
         """What running the file does: every launch once, on made-up tensors."""
-        tensors = []
-        for buffer in self._buffers():
-            tensors.append(f"{INDENT}{_tensor(buffer[0])} = {buffer[1]}")
+        tensors = [f"{INDENT}{_tensor(b.name)} = {_made_up(b)}" for b in self.buffers if b.role in ("leaf", "output")]
+        if arena.lives:
+            tensors.append(f"{INDENT}t |= {temporaries_call(arena)}")
         numbers = (f"{self.host_names[v]}={0 if is_seed(v) else 0.5}" for v in self.scalars)
         given = [*(f"{d.name}={d.name}" for d in self.dims), *numbers]
         names = [f"{INDENT}{d.name} = {n}" for d, n in zip(self.dims, range(5, 5 + len(self.dims)), strict=True)]
@@ -174,38 +209,6 @@ class _Run:
         ]
         return "\n".join(lines) + "\n"
 
-    def _buffers(self) -> Iterable[tuple[str, str]]:
-        from .program import arrivals_name, partial_name, shared_buffers
-        from .traffic import compute_dtype
-
-        graph = self.plan.graph
-        for leaf in graph.leaves("input", "parameter", "buffer", "slot"):
-            shape = _tuple_text(leaf.shape)
-            if leaf.dtype.is_float:
-                yield leaf.name, f"torch.rand({shape}, dtype=torch.{leaf.dtype.name}, device=device)"
-            else:
-                yield leaf.name, f"torch.zeros({shape}, dtype=torch.{leaf.dtype.name}, device=device)"
-        for joined in self.plan.units.joins:
-            dtype = joined.dtype.name
-            yield joined.name, f"torch.empty({_tuple_text(joined.shape)}, dtype=torch.{dtype}, device=device)"
-        for kernel in self.plan.launches:
-            for value in kernel.stores:
-                if value not in self.destinations:
-                    dtype = kernel.storage[value].name
-                    yield value.name, f"torch.empty({_tuple_text(value.shape)}, dtype=torch.{dtype}, device=device)"
-            for value in kernel.partials:
-                dtype = compute_dtype(value.dtype).name
-                yield (
-                    partial_name(value),
-                    f"torch.empty({_tuple_text((1, *value.shape))}, dtype=torch.{dtype}, device=device)",
-                )
-            if kernel.parts:
-                yield arrivals_name(kernel), "torch.zeros((2,), dtype=torch.int32, device=device)"
-            for buffer in shared_buffers(kernel, self.kernels[kernel.name]) if kernel.name in self.kernels else []:
-                make = "zeros" if buffer.role == "arrivals" else "empty"
-                shape = _tuple_text(buffer.shape)
-                yield buffer.name, f"torch.{make}({shape}, dtype=torch.{buffer.dtype.name}, device=device)"
-
     def _dims(self) -> list[Dim]:
         found: dict[Dim, None] = {}
         for value in self.plan.graph.values:
@@ -215,8 +218,6 @@ class _Run:
         return list(found)
 
     def _generated(self, plan: KernelPlan) -> list[str]:
-        from .program import arrivals_name, partial_name
-
         kernel = self.kernels[plan.name]
         if isinstance(kernel, GroupKernel):
             return self._group(kernel)
@@ -226,7 +227,7 @@ class _Run:
                 arguments.append(p.size[0].name if isinstance(p.size[0], Dim) else str(p.size[0]))
             elif p.role == "scalar":
                 assert p.value is not None
-                arguments.append(self._on_device(p.value) if p.is_pointer else self._host(p.value))
+                arguments.append(self._number(p))
             elif p.role == "arrivals":
                 arguments.append(_tensor(arrivals_name(plan)))
             else:
@@ -235,7 +236,7 @@ class _Run:
         layout = kernel.layout
         if layout.rows and len(layout.row_shape) > 1 and any(isinstance(s, Dim) for s in layout.row_shape):
             arguments.append(_product_text(layout.row_shape))
-        if layout.carries or layout.combines:
+        if (layout.carries and not layout.alone) or layout.combines:
             arguments.append("programs")
         return call_lines(f"run_{plan.name}(", arguments, ")")
 
@@ -248,7 +249,7 @@ class _Run:
         for _, p in kernel.arguments:
             assert p.value is not None
             if p.role == "scalar":
-                arguments.append(self._on_device(p.value) if p.is_pointer else self._host(p.value))
+                arguments.append(self._number(p))
             else:
                 arguments.append(self._memory(p.value))
         return [*lines, "]", *call_lines(f"run_{kernel.name}(", arguments, ")")]
@@ -346,6 +347,11 @@ class _Run:
         if value.hint and not value.is_leaf:
             return self._host(value), 16
         return self._host_expression(value)
+
+
+def _made_up(buffer: Buffer) -> str:
+    make = "empty" if buffer.role == "output" else "rand" if buffer.dtype.is_float else "zeros"
+    return f"torch.{make}({_tuple_text(buffer.shape)}, dtype=torch.{buffer.dtype.name}, device=device)"
 
 
 def _tensor(name: str) -> str:

@@ -18,7 +18,8 @@ MOST_MEMBERS = 8
 OWN_SHARE = 72
 """Reading an input in every program costs as much as moving it so often: each of the 132 multiprocessors of an H100
 reads it from the cache, which gives 5.5 TB/s where memory gives 3.0. One program alone takes about as long, as it draws
-a 66th of what memory gives."""
+a 66th of what memory gives. Where each program takes one long row alone, there are more of them, and each
+reads it again: from the cache, which the price leaves out as the count of bytes does."""
 
 
 def own_sums(units: Units) -> frozenset[Value]:

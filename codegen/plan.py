@@ -12,9 +12,10 @@ import networkx
 
 from tritonnotes.ir.errors import VerificationError
 from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.types import Dim, DType, element_count
+from tritonnotes.ir.types import Dim, DType, Shape, element_count
 
 from .absorb import shares_in, tile_in
+from .axes import LONG_ROW, Axes, known_product
 from .choose import choose
 from .clusters import Partition, waits
 from .cost import MemoryPlan, memory_plan
@@ -45,6 +46,8 @@ class KernelPlan:
     Where the last program of a launch finishes sums, `parts` are the kernel, then what that program carries out; all
     else speaks of both together.
 
+    `alone` is the shape of the rows where they are so long that each program takes one, and leaves its sums.
+
     `tile` has the rows and columns of a tile with matrix products; up to `shares` programs share the sum of each (0:
     one does it all).
 
@@ -68,6 +71,7 @@ class KernelPlan:
     group: tuple[Alike, ...] = ()
     tile: tuple[int, int] = (0, 0)
     shares: int = 0
+    alone: Shape | None = None
 
     @property
     def is_library(self) -> bool:
@@ -99,6 +103,8 @@ class KernelPlan:
         GPU holds at once, and read again at once they stay in its cache.
         """
         bound = Sizes(batch, sizes)
+        if self.alone is not None and programs:
+            programs = element_count(self.alone, bound)
         moved = launch_traffic(self.units, self.loads, self.stores, self.storage, bound, programs, self.walks or {})
         moved = replace(moved, read=moved.read + table_bytes(self.group))
         for kernel in self.members or (self,):
@@ -247,7 +253,27 @@ def _launches(
     sums: dict[frozenset[Unit], list[KernelPlan]] = {}
     for kernel, host in inside.items():
         sums.setdefault(host, []).append(made[kernel])
-    return tuple(_finishing(plan, sums[k]) if k in sums else plan for k, plan in made.items() if k not in inside)
+    found = []
+    for kernel, plan in made.items():
+        if kernel not in inside:
+            last = sums.get(kernel, [])
+            plan = replace(plan, alone=_alone(units.axes, plan, last))
+            found.append(_finishing(plan, last) if last else plan)
+    return tuple(found)
+
+
+def _alone(axes: Axes, kernel: KernelPlan, last: list[KernelPlan]) -> Shape | None:
+    """The shape of the rows where each program takes one alone. Other kernels know how many programs there are, so its
+    sums are none, or its last program finishes them."""
+    space = kernel.space
+    if not space.reduces_rows or not space.rows or space.combines or kernel.walks is not None:
+        return None
+    is_long = (known_product(axes, space.cols) or 0) > LONG_ROW
+    finished = {v for part in last for v in part.combines}
+    wide = frozenset(space.cols)
+    if not is_long or any(v not in finished or axes.of(v.inputs[0]) & wide for v in kernel.partials):
+        return None
+    return axes.shape(space.rows)
 
 
 def _kernels(units: Units, partition: Partition, memory: MemoryPlan) -> dict[frozenset[Unit], KernelPlan]:

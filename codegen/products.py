@@ -26,10 +26,10 @@ FEWEST_ROWS = {"float16": 16, "bfloat16": 16, "float32": 8}
 
 FEWEST_COLUMNS = 16
 
-TILE_COLUMNS = 64
-"""Columns of a tile where rows are not needed whole: with 32 rows it is as square as 2,048 elements can be."""
+TILE_COLUMNS = 32
+"""Columns of a tile where rows are not needed whole: with as many rows it is square, and reads its operands least."""
 
-TILE_ELEMENTS = 2048
+TILE_ELEMENTS = 1024
 
 INNER_BLOCK = 16
 """Elements along the summed axis that are multiplied at once: as few as tensor cores take, as each thread that

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.types import DType, Shape, element_count, float32, int32, show_shape
+from tritonnotes.ir.types import Dim, Shape, element_count, float32, int32, show_shape
 
+from .arena import Arena, Buffer, Uses, arrivals_name, make_arena, partial_name, uses_of
 from .collector import paused_collector
-from .finishing import GROUP
+from .gpus import H100, PROGRAMS_PER_SM
 from .group_kernel import GroupKernel
 from .lowering import destinations_of, make_kernels
 from .module import render_module
@@ -18,21 +19,11 @@ from .plan import FusionPlan, KernelPlan, make_plan, verify_plan
 from .side_kernel import SideKernel, tiles_of
 from .source import KernelSource
 from .tile import Kernel
-from .traffic import compute_dtype
+from .traffic import NOMINAL, Sizes, compute_dtype
 from .units import memory_of
 from .wishes import Fusion, as_fusion
 
-
-@dataclass(frozen=True)
-class Buffer:
-    """Memory of a program. `role` is 'leaf' (fed or held by the model), 'output' (made anew by each run), 'temporary',
-    'partial' (one row for each program of a kernel, in front of `shape`), or 'arrivals' (a count of programs, and one
-    for each group of them, that are 0 between launches)."""
-
-    name: str
-    shape: Shape
-    dtype: DType
-    role: str
+H100_PROGRAMS = PROGRAMS_PER_SM * H100.multiprocessors
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +31,9 @@ class Program:
     """All that a runtime needs: the plan, the tile programs, the buffers and the source.
 
     `outputs` maps output names to the buffer that holds each, and the shape to show it in. `declared` is the graph
-    that all this came from, for the header of the source; `fusion` is how it was to be planned.
+    that all this came from, for the header of the source; `fusion` is how it was to be planned. With numbers
+    `in_memory`, kernels read what the host works out from a tensor, so that a CUDA graph of their launches stays right
+    when it changes.
     """
 
     graph: Graph
@@ -50,10 +43,11 @@ class Program:
     buffers: tuple[Buffer, ...]
     outputs: Mapping[str, tuple[str, Shape]]
     fusion: Fusion = Fusion()
+    in_memory: bool = False
 
     @cached_property
     def _rendered(self) -> tuple[str, tuple[KernelSource, ...]]:
-        return render_module(self.plan, self.kernels, self.declared)
+        return render_module(self.plan, self.kernels, self.declared, self.buffers, self.arena, self.in_memory)
 
     @property
     def source(self) -> str:
@@ -64,19 +58,43 @@ class Program:
     def kernel_sources(self) -> tuple[KernelSource, ...]:
         return self._rendered[1]
 
-    def buffer_bytes(self, sizes: Mapping[str, int], programs: int = 1) -> int:
-        """Bytes of all buffers that are not leaves."""
-        total = 0
-        for buffer in self.buffers:
-            if buffer.role != "leaf":
-                count = element_count(buffer.shape, sizes) * self.rows_of(buffer, programs)
-                total += count * buffer.dtype.itemsize
-        return total
+    @property
+    def dims(self) -> list[Dim]:
+        """The sizes that a run is given."""
+        return list(dict.fromkeys(s for v in self.plan.graph.values for s in v.shape if isinstance(s, Dim)))
 
-    @staticmethod
-    def rows_of(buffer: Buffer, programs: int) -> int:
-        """How many of its shape a buffer holds."""
-        return {"partial": programs, "arrivals": 1 + -(-programs // GROUP)}.get(buffer.role, 1)
+    @cached_property
+    def uses(self) -> tuple[Uses, ...]:
+        """What each launch reads and writes."""
+        return uses_of(self.plan, self.kernels)
+
+    @cached_property
+    def arena(self) -> Arena:
+        """How long each buffer lives that a run makes for itself."""
+        return make_arena(self.buffers, self.uses)
+
+    def programs(self, sizes: Mapping[str, int], most: int = H100_PROGRAMS) -> int:
+        """How many programs share each sum over rows on a GPU that holds `most`: no more than there are tiles."""
+        shared = [1]
+        for kernel in self.kernels:
+            if kernel.layout.carries and not kernel.layout.alone:
+                rows = element_count(kernel.layout.row_shape, sizes)
+                shared.append(-(-rows // kernel.layout.row_block))
+        return min(max(shared), most)
+
+    def peak_bytes(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
+        """Bytes that a run holds beside its leaves: the arena, and its outputs. `Dim`s not named in `sizes` are
+        `batch`; unless `programs` share each sum over rows, as many do as on an H100."""
+        bound = Sizes(batch, sizes)
+        shared = programs or self.programs(bound)
+        outputs = sum(b.bytes(bound, shared) for b in self.buffers if b.role == "output")
+        return outputs + self.arena.placement(bound, shared).bytes
+
+    def buffer_bytes(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
+        """Bytes of all buffers that are not leaves, did each have its own; as `peak_bytes`."""
+        bound = Sizes(batch, sizes)
+        shared = programs or self.programs(bound)
+        return sum(b.bytes(bound, shared) for b in self.buffers if b.role != "leaf")
 
     def __str__(self) -> str:
         lines = [f"program {self.graph.name}: {len(self.plan.launches)} launches over {len(self.buffers)} buffers"]
@@ -111,7 +129,10 @@ def make_program(graph: Graph, fusion: str | Fusion = "optimal", declared: Graph
                 role = "output" if value in shown else "temporary"
                 buffers.append(Buffer(value.name, value.shape, kernel.storage[value], role))
         for value in kernel.partials:
-            buffers.append(Buffer(partial_name(value), value.shape, compute_dtype(value.dtype), "partial"))
+            # Where each program takes one row alone, there are as many sums as rows, however many programs there are.
+            role = "partial" if kernel.alone is None else "temporary"
+            shape = (*(kernel.alone or ()), *value.shape)
+            buffers.append(Buffer(partial_name(value), shape, compute_dtype(value.dtype), role))
         if kernel.parts:
             buffers.append(Buffer(arrivals_name(kernel), (), int32, "arrivals"))
         buffers += shared_buffers(kernel, lowered[kernel.name]) if kernel.name in lowered else []
@@ -129,13 +150,3 @@ def shared_buffers(plan: KernelPlan, kernel: Kernel | GroupKernel) -> list[Buffe
         *(Buffer(partial_name(value), (shares, *value.shape), float32, "temporary") for value in left),
         Buffer(arrivals_name(plan), (count,), int32, "arrivals"),
     ]
-
-
-def arrivals_name(kernel: KernelPlan) -> str:
-    """The name of the buffer in which the programs of a launch count themselves."""
-    return f"{kernel.name}:arrivals"
-
-
-def partial_name(value: Value) -> str:
-    """The name of the buffer that holds the partial sums of a value."""
-    return f"{value.name}:partial"

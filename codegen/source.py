@@ -160,13 +160,15 @@ class _Writer:
             hoisted = [s for s in hoisted if not is_wide(s)]
         setup += self._step_lines(hoisted)
         body = self._pass_lines(hoisted) if layout.loops_cols else self._step_lines(inner)
+        if layout.alone:
+            return setup, body, ["", *self._partial_lines(), *self._last_lines()]
         if layout.carries:
             setup += ["", *self._accumulator_lines()]
             tiles = f"tl.cdiv({self.index.row_bound()}, {self.index.row_block_name()})"
-            alone = layout.inside == "own"
-            loop = [f"for tile in range({tiles}):" if alone else f"for tile in range(program, {tiles}, programs):"]
+            is_own = layout.inside == "own"
+            loop = [f"for tile in range({tiles}):" if is_own else f"for tile in range(program, {tiles}, programs):"]
             loop += [INDENT + line if line else "" for line in (*self.index.lines(in_loop=True), *body)]
-            if alone:
+            if is_own:
                 return setup, loop, [f"return {step.name}" for step in self.kernel.steps if step.op == "carry"]
             after = ["", *self._partial_lines(), *self._last_lines()]
             return setup, loop, after
@@ -269,7 +271,7 @@ class _Writer:
         for step in steps:
             if step.op in _ELSEWHERE or self._is_inlined(step):
                 continue
-            if step.op == "store":
+            if step.op == "store" or (step.op == "carry" and self.layout.alone):
                 continue
             heading = self._heading(step)
             if heading and heading != shown:
@@ -302,9 +304,15 @@ class _Writer:
             return "\n".join(self._call(part, f"{step.name} = "))
         if step.op == "repeat":
             return f"{step.name} = {self._text(step.args[0])[0]} + tl.zeros({self._tile_shape(step.form)}, {_tl(step)})"
+        if "place" in step.attrs:
+            self.helpers.add("max_and_place")
+            taken = f"max_and_place({self._reduced_text(step)}, col, {step.attrs['axis']})"
+            return f"{step.name}, {step.attrs['place']} = {taken}"
         return f"{step.name} = {self._expression(step)[0]}"
 
     def _tile_shape(self, form: str) -> str:
+        if self.layout.alone and form == ROW:
+            return "[]"
         if self.layout.is_flat:
             return "[BLOCK]"
         return {TILE: "[ROWS, BLOCK]", ROW: "[ROWS, 1]", COL: "[1, BLOCK]"}[form]
@@ -338,6 +346,8 @@ class _Writer:
     def _expression(self, step: Step) -> tuple[str, int]:
         if step.op in ("sum", "max", "min"):
             return self._reduction_text(step), ATOM
+        if step.op == "pick":
+            return self._pick_text(step), ATOM
         args = [self._text(a) for a in step.args]
         if step.op == "uniform":
             place = self.index.offset(step.attrs["address"]) or "0"
@@ -395,8 +405,8 @@ class _Writer:
             return f"{step.name} = tl.load({step.attrs['pointer']})" if step.attrs.get("pointer") else ""
         mask = self.index.shared_text(self.index.mask_of(step.form))
         options = f", mask={mask}" if mask else ""
-        if mask and self._is_summed_directly(step):
-            options += ", other=0.0" if step.dtype.is_float else ", other=0"
+        if mask and step.form != SCALAR and (op := self.index.filled_for(step)):
+            options += f", other={identity_of(op, step.dtype)}"
         address = self._address(step)
         text = f"tl.load({address}{options})"
         if step.attrs["storage"] is not step.dtype:
@@ -497,11 +507,14 @@ class _Writer:
         text = f"tl.load({step.attrs['pointer']} + {offset}, mask={mask}, other={other})"
         return f"{step.name} = {text}{f'.to({_tl(step)})' if step.attrs['storage'] is not step.dtype else ''}"
 
-    def _is_summed_directly(self, load: Step) -> bool:
-        return any(
-            load.name in s.args and s.attrs.get("masked") and s.attrs.get("reduction", s.op) == "sum"
-            for s in self.kernel.steps
-        )
+    def _pick_text(self, step: Step) -> str:
+        """A load of the one element of a row that another step names; a number outside the row gives −∞."""
+        number, _ = self._text(step.args[0])
+        mask = f"({number} >= 0) & ({number} < {self.index.col_bound()})"
+        own = self.index.shared_text(self.index.mask_of(ROW))
+        mask += f" & {own if own.isidentifier() else f'({own})'}" if own else ""
+        text = f'tl.load({self._address(step)} + {number}, mask={mask}, other=float("-inf"))'
+        return f"{text}.to({_tl(step)})" if step.attrs["storage"] is not step.dtype else text
 
     def _address(self, step: Step) -> str:
         offset = self.index.offset(step.attrs["address"])
@@ -549,6 +562,12 @@ class _Writer:
             own_row = "own_row"
         for step in carried:
             if step.form == SCALAR:
+                if self.layout.alone:
+                    mask = self.index.shared_text(self.index.mask_of(ROW))
+                    text = self._text(step.args[0])[0]
+                    own_cell = f"{step.attrs['pointer']} + {self.index.row_name()}"
+                    lines.append(f"tl.store({own_cell}, {text}{f', mask={mask}' if mask else ''})")
+                    continue
                 lines.append(f"tl.store({step.attrs['pointer']} + program, {step.name})")
             else:
                 mask = self.index.shared_text(self.index.mask_of(COL))
@@ -563,7 +582,10 @@ class _Writer:
         """The call of a function that another kernel became, and what its result is given to."""
         launcher = Launcher(part.kernel, Indexing(part.kernel), {"COLS"})
         numbers = [f"{name}={number}" for name, number in launcher.constexprs().items()]
-        return call_lines(f"{target}{part.kernel.name}(", [*part.arguments, *launcher.bound_arguments(), *numbers], ")")
+        bound = launcher.bound_arguments()
+        if self.layout.alone:
+            bound = [self.index.row_bound() if name == "programs" else name for name in bound]
+        return call_lines(f"{target}{part.kernel.name}(", [*part.arguments, *bound, *numbers], ")")
 
     def _last_lines(self) -> list[str]:
         """What is left to do once every program is done: the last one to arrive does it."""
@@ -575,7 +597,7 @@ class _Writer:
         if not any(last.kernel.layout.rows for last in self.kernel.lasts):
             lines = [
                 "# The last program to arrive finishes the sums.",
-                f"if arrives_last(arrivals_ptr, programs{others}):",
+                f"if arrives_last(arrivals_ptr, {'tl.num_programs(0)' if self.layout.alone else 'programs'}{others}):",
             ]
             return ["", *lines, *(INDENT + line for line in calls)]
         self.helpers.add("add_up_group")
@@ -642,7 +664,7 @@ class _Writer:
         return [*lines, ""]
 
 
-_ELSEWHERE = ("load", "argument", "number", "index", "combine", "operand", "product")
+_ELSEWHERE = ("load", "argument", "number", "index", "combine", "operand", "product", "place")
 """Steps that are no statements among others: written before them, or inside."""
 
 _STATEMENTS = ("load", "store", "carry", "combine", "repeat", "argument", "take_rows", "own", "operand", "product")

@@ -173,6 +173,21 @@ def max_or_nan(x, axis: tl.constexpr, keep_dims: tl.constexpr = False):
     has_nan = tl.max((x != x).to(tl.int32), axis=axis, keep_dims=keep_dims)
     return tl.where(has_nan != 0, float("nan"), tl.max(x, axis=axis, keep_dims=keep_dims))
 ''',
+    "larger_first": '''\
+@triton.jit
+def larger_first(x, place, other, other_place):
+    """The larger of two numbers and its place: NaN counts as largest, and of alike ones the first is taken."""
+    is_larger = (x > other) | ((x != x) & (other == other))
+    is_alike = (x == other) | ((x != x) & (other != other))
+    is_first = is_larger | (is_alike & (place < other_place))
+    return tl.where(is_first, x, other), tl.where(is_first, place, other_place)
+''',
+    "max_and_place": '''\
+@triton.jit
+def max_and_place(x, places, axis: tl.constexpr):
+    """The largest, NaN if any is, and the first place where it is."""
+    return tl.reduce((x, places), axis, larger_first)
+''',
     "rescale": '''\
 @triton.jit
 def rescale(largest_before, largest):
@@ -217,7 +232,7 @@ def min_or_nan(x, axis: tl.constexpr, keep_dims: tl.constexpr = False):
 ''',
 }
 
-HELPER_NEEDS: Mapping[str, tuple[str, ...]] = {"tanh": ("expm1",)}
+HELPER_NEEDS: Mapping[str, tuple[str, ...]] = {"tanh": ("expm1",), "max_and_place": ("larger_first",)}
 
 
 def helpers_in_order(names: set[str]) -> list[str]:

@@ -49,6 +49,7 @@ class Layout:
     last program, "own" is a sum that each program takes for itself: both walk over their rows tile by tile; a "side" is
     one of several kernels in one launch, called for each of its tiles; "operand" is computed for the rows and columns
     that it is called with. Up to `shares` programs share the sum of each tile of a matrix product (0: none do).
+    `alone`: each program takes one row, so that its lanes are one-dimensional, and leaves what sums have of it.
     """
 
     rows: tuple[int, ...]
@@ -66,12 +67,13 @@ class Layout:
     tile: int
     inside: str = ""
     shares: int = 0
+    alone: bool = False
     choice: Choice | None = None
 
     @property
     def is_flat(self) -> bool:
         """Whether tiles are one-dimensional."""
-        return not self.rows or not self.cols
+        return not self.rows or not self.cols or self.alone
 
     @property
     def last_block(self) -> int:
@@ -84,7 +86,7 @@ class Layout:
         """Whether a program walks over several tiles."""
         if self.inside == "last":
             return bool(self.rows) and (static_size(self.row_shape) or 1) > self.last_block
-        return self.carries
+        return self.carries and not self.alone
 
     @property
     def row_block(self) -> int:

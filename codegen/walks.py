@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from tritonnotes.ir.graph import Value
 
-from .axes import ROW_BYTES, Axes, base_of, row_bytes
+from .axes import LONG_ROW, ROW_BYTES, Axes, base_of, known_product, row_bytes
+from .picks import holds_numbers, largest_of
 
 
 def is_walked(
@@ -21,6 +22,21 @@ def is_walked(
     # Numbers take 4 bytes at least, and the column numbers count where a value is made of them.
     held += dict.fromkeys(a for v in values for a in v.inputs if a.op.name == "iota" and axes.of(a) & wide)
     return row_bytes(axes, wide, sum(max(4, v.dtype.itemsize) for v in held)) > ROW_BYTES
+
+
+def fits_alone(axes: Axes, cols: Iterable[int], loads: Iterable[Value], values: Iterable[Value]) -> bool:
+    """Whether a program that would walk along its row can hold it after all, if it does little else: takes the maximum
+    and the sum of exponentials beside it, the place of the maximum and the element at a number. More reductions make
+    ptxas spill, and so does making 32 bits of 16."""
+    wide, known = frozenset(cols), list(values)
+    held = [v for v in loads if axes.of(v) & wide]
+    is_long = (known_product(axes, wide) or 0) > LONG_ROW
+    if not is_long or any(v.dtype.itemsize != 4 for v in held) or row_bytes(axes, wide, 4 * len(held)) > ROW_BYTES:
+        return False
+    taken = [v for v in known if v.op.kind == "reduction" and axes.of(v.inputs[0]) & wide]
+    return not holds_numbers(axes, wide, known) and all(
+        v.op.name == "max" or _running_maximum(v) is not None or largest_of(axes, wide, v) is not None for v in taken
+    )
 
 
 def walks(axes: Axes, cols: Iterable[int], values: Iterable[Value], stores: Iterable[Value]) -> dict[Value, int]:

@@ -25,7 +25,7 @@ def plans() -> ModuleType:
 MOST = {
     "step": (7, 3.23e6),
     "ln_gelu": (2, 84.0e6),
-    "cross_entropy": (1, 1573.0e6),
+    "cross_entropy": (1, 1048.7e6),
     "batch_norm": (3, 45.0e6),
     "softmax": (2, 134.4e6),
     "swiglu": (2, 1442.9e6),

@@ -24,7 +24,7 @@ COMPILER = ("tritonnotes.ir", "tritonnotes.codegen")
 IMPORTERS = ("import_module", "__import__")
 COMPUTED = "a module whose name is computed"
 KERNEL_FILES = ("compile.py", "load.py")  # the files of codegen that may know triton
-JUDGES = ("tritonnotes.executor", "tritonnotes.references", "tritonnotes.update_references")
+JUDGES = ("tritonnotes.executor", "tritonnotes.eager_memory", "tritonnotes.references", "tritonnotes.update_references")
 # All that a judge may know of the compiler: what a graph is, and which op has which reference. Formulas,
 # gradients, decomposition and whatever the compiler grows later are the accused.
 SHARED = (

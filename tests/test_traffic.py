@@ -52,8 +52,8 @@ def watched() -> Iterator[list[Seen]]:
     launches: list[Seen] = []
 
     class Watching(Memory):
-        def __init__(self, named: list[tuple[str, torch.Tensor]], programs: int) -> None:
-            super().__init__(named, programs)
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
             launches.append(Seen())
 
         def check(self, pointers: np.ndarray, live: Any, size: int, access: Access, order: Any = None) -> np.ndarray:
@@ -100,7 +100,7 @@ def assert_exact(program: Program, **sizes: int) -> None:
             leaves[buffer.name] = (drawn if buffer.dtype.is_float else drawn.round()).to(torch_dtype(buffer.dtype))
     scalars = {v.name.rpartition(".")[2]: 0.5 for v in program.plan.graph.leaves("scalar")}
     runner = Runner(program, torch.device("cpu"), programs=PROGRAMS, tile=TILE)
-    programs = runner._programs(sizes)
+    programs = runner.programs(sizes)
     with watched() as launches:
         runner.run(leaves, sizes, scalars)
     planned = {k.name: k.traffic(programs=programs, **sizes) for k in program.plan.launches}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -14,10 +14,12 @@ from .codegen.cache import KernelCache
 from .codegen.gpus import PROGRAMS_PER_SM
 from .codegen.group_kernel import GroupKernel
 from .codegen.load import load_source
+from .codegen.numbers_source import SUFFIX
 from .codegen.products import INNER_BLOCK, is_ragged
 from .codegen.program import Program
 from .codegen.side_kernel import SideKernel
 from .codegen.tile import Kernel, next_power_of_2
+from .interpreter import Ownership
 from .interpreter import launch as interpret
 from .ir.types import element_count
 from .references import torch_dtype
@@ -65,7 +67,7 @@ class Runner:
         self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int], scalars: Mapping[str, float] | None = None
     ) -> dict[str, Tensor]:
         """One run: tensors for all leaves by name, sizes of the `Dim`s, host numbers by name. Returns the outputs."""
-        programs = self._programs(sizes)
+        programs = self.programs(sizes)
         try:
             return self._run(leaves, sizes, scalars, programs)
         except BaseException:
@@ -80,20 +82,8 @@ class Runner:
         scalars: Mapping[str, float] | None,
         programs: int,
     ) -> dict[str, Tensor]:
-        tensors = {**self._temporaries(sizes, programs), **leaves, **self._outputs(sizes)}
-        run = self.module.run
-        native = self.module.launch
-        try:
-            if self.device.type == "cpu":
-                with _interpreting:
-                    self.module.launch = self.around(self._interpreted_launch(sizes, programs, tensors))
-                    run(tensors, **sizes, **(scalars or {}), programs=programs)
-            else:
-                with torch.cuda.device(self.device):
-                    self.module.launch = self.around(native)
-                    run(tensors, **sizes, **(scalars or {}), programs=programs)
-        finally:
-            self.module.launch = native
+        tensors = {**self.temporaries(sizes, programs), **leaves, **self.outputs(sizes)}
+        self.launch_all(tensors, sizes, programs, scalars or {})
         result = {}
         for name, (buffer, shape) in self.program.outputs.items():
             tensor = tensors[buffer].reshape([_size(s, sizes) for s in shape])
@@ -101,38 +91,62 @@ class Runner:
             result[name] = tensor.clone() if buffer in leaves else tensor
         return result
 
-    def _programs(self, sizes: Mapping[str, int]) -> int:
+    def launch_all(
+        self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], programs: int, numbers: Mapping[str, Any]
+    ) -> None:
+        """Every launch once, over tensors for all buffers. `numbers` are the host's, or the tensor that holds them."""
+        run = self.module.run
+        native = self.module.launch
+        try:
+            if self.device.type == "cpu":
+                watch = _Watch(self.program, tensors)
+                with _interpreting:
+                    self.module.launch = self.around(self._interpreted_launch(sizes, programs, tensors, watch))
+                    run(tensors, **sizes, **numbers, programs=programs)
+                watch.finish()
+            else:
+                with torch.cuda.device(self.device):
+                    self.module.launch = self.around(native)
+                    run(tensors, **sizes, **numbers, programs=programs)
+        finally:
+            self.module.launch = native
+
+    def programs(self, sizes: Mapping[str, int]) -> int:
         """How many programs share each sum: no more than there are tiles."""
         most = 1
         for kernel in self.program.kernels:
-            if kernel.layout.carries:
+            if kernel.layout.carries and not kernel.layout.alone:
                 block = self._cpu_rows(kernel, sizes) if self.device.type == "cpu" else kernel.layout.row_block
                 most = max(most, -(-element_count(kernel.layout.row_shape, sizes) // block))
         return min(most, self._most_programs)
 
-    def _temporaries(self, sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
+    def temporaries(self, sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
+        """What a run makes for itself, the same for the same sizes."""
+        if not self.program.arena.lives:
+            return {}
         key = (*sorted(sizes.items()), ("", programs))
         found = self._buffers.get(key)
         if found is None:
-            self._buffers[key] = found = self._allocate(("temporary", "partial", "arrivals"), sizes, programs)
+            self._buffers[key] = found = self.allocate(sizes, programs)
             if len(self._buffers) > KEPT_SIZES:
                 self._buffers.popitem(last=False)
         self._buffers.move_to_end(key)
         return found
 
-    def _outputs(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
-        # Outputs are the caller's to keep, so each run makes its own.
-        return self._allocate(("output",), sizes, 1)
+    def allocate(self, sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
+        """The temporaries in an arena of their own."""
+        arena = self.program.arena
+        given = {d.name: sizes[d.name] for d in arena.dims} | ({"programs": programs} if arena.is_shared else {})
+        made: dict[str, Tensor] = self.module.temporaries(self.device, **given)
+        return made
 
-    def _allocate(self, roles: Sequence[str], sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
+    def outputs(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+        # Outputs are the caller's to keep, so each run makes its own.
         made = {}
         for buffer in self.program.buffers:
-            if buffer.role in roles:
+            if buffer.role == "output":
                 shape = [_size(s, sizes) for s in buffer.shape]
-                if buffer.role in ("partial", "arrivals"):
-                    shape = [self.program.rows_of(buffer, programs), *shape]
-                make = torch.zeros if buffer.role == "arrivals" else torch.empty
-                made[buffer.name] = make(shape, dtype=torch_dtype(buffer.dtype), device=self.device)
+                made[buffer.name] = torch.empty(shape, dtype=torch_dtype(buffer.dtype), device=self.device)
         return made
 
     def _cpu_rows(self, kernel: Kernel, sizes: Mapping[str, int]) -> int:
@@ -143,20 +157,25 @@ class Runner:
             size = max(size, layout.row_block)  # programs count themselves for each tile, of which there are so many
         return size if layout.masks_rows else min(size, layout.exact_rows)
 
-    def _interpreted_launch(self, sizes: Mapping[str, int], programs: int, tensors: Mapping[str, Tensor]) -> Any:
+    def _interpreted_launch(
+        self, sizes: Mapping[str, int], programs: int, tensors: Mapping[str, Tensor], watch: _Watch
+    ) -> Any:
         def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-            planned = self._kernels[kernel.__name__]
+            planned = self._kernels[kernel.__name__.removesuffix(SUFFIX)]
+            watch.reach(planned.name)
             if isinstance(planned, GroupKernel):
                 options["BLOCK"] = block = min(next_power_of_2(max(planned.sizes())), self.tile)
                 reached = [tensors[memory.name] for row in planned.rows for memory in row]
-                interpret(kernel, (planned.programs(block),), arguments, options, tensors=reached)
+                interpret(
+                    kernel, (planned.programs(block),), arguments, options, tensors=reached, ownership=watch.ownership
+                )
                 return
             layout = planned.layout
             options.pop("num_warps", None)
             if isinstance(planned, SideKernel):
-                interpret(kernel, grid, arguments, options)
+                interpret(kernel, grid, arguments, options, ownership=watch.ownership)
                 return
-            if layout.rows:
+            if layout.rows and not layout.alone:
                 rows = self._cpu_rows(planned, sizes)
                 options["ROWS" if layout.cols else "BLOCK"] = rows
                 if not layout.carries:
@@ -165,7 +184,7 @@ class Runner:
                 options["INNER"] = _cpu_inner(planned, sizes)
             if layout.combines:
                 options["PROGRAMS"] = next_power_of_2(programs)
-            interpret(kernel, grid, arguments, options)
+            interpret(kernel, grid, arguments, options, ownership=watch.ownership)
 
         return launch
 
@@ -176,6 +195,41 @@ def _cpu_inner(kernel: Kernel, sizes: Mapping[str, int]) -> int:
     lengths = [(s.attrs["summed"], element_count(s.attrs["summed"], sizes)) for s in kernel.products]
     most = min(next_power_of_2(max(n, 1)) if is_ragged(shape) else n & -n for shape, n in lengths)
     return max(INNER_BLOCK, most)
+
+
+class _Watch:
+    """Follows a run from launch to launch, so that no buffer reads what another one left in the arena."""
+
+    def __init__(self, program: Program, tensors: Mapping[str, Tensor]) -> None:
+        self.program = program
+        lives = program.arena.lives
+        self.ownership = Ownership({life.buffer.name: tensors[life.buffer.name] for life in lives})
+        self.ownership.write(life.buffer.name for life in lives if life.buffer.role == "arrivals")
+        self._next = 0
+        self._places = {launch.name: i for i, launch in enumerate(program.plan.launches)}
+
+    def reach(self, name: str) -> None:
+        """A generated kernel is launched: library calls before it are over."""
+        place = self._places[name]
+        if self._next <= place:
+            self._pass(place)
+            self._begin(place)
+            self._next = place + 1
+
+    def finish(self) -> None:
+        """The run is over."""
+        self._pass(len(self.program.plan.launches))
+
+    def _pass(self, stop: int) -> None:
+        for place in range(self._next, stop):
+            self._begin(place)
+            self.ownership.read(self.program.uses[place].reads, self.program.plan.launches[place].name)
+            self.ownership.write(self.program.uses[place].writes)
+        self._next = stop
+
+    def _begin(self, place: int) -> None:
+        lives = self.program.arena.lives
+        self.ownership.begin(x.buffer.name for x in lives if x.first == place and x.buffer.role != "arrivals")
 
 
 def _size(size: Any, sizes: Mapping[str, int]) -> int:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from . import checkpoint
+from .capture import MOST_CAPTURED, CapturedRuns, no_graph
 from .cards import Cards, program_cards
-from .codegen.explain import explain_plan
+from .codegen.explain import explain_memory, explain_plan
 from .codegen.plan import FusionPlan
 from .codegen.program import Program, make_program
 from .codegen.traffic import NOMINAL, Sizes
 from .codegen.wishes import Fusion, as_fusion
+from .eager_memory import eager_peak_bytes
 from .feeds import bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .ir.errors import DeclarationError, FeedError
 from .ir.graph import Graph
@@ -110,6 +112,8 @@ class TrainingStep:
         self._runner = Runner(self.program, self.device)
         self._gatherer = None if self.gathering is None else Runner(self.gathering, self.device)
         self._reducer = self._reduced(data_parallel) if data_parallel else None
+        self._captured: CapturedRuns | None = None
+        self._graph_reason: str | None = "capture() was not asked for"
 
     def __call__(self, **feeds: Tensor) -> dict[str, Tensor]:
         """One step. Raises `FeedError` for tensors that do not fit, before anything is changed."""
@@ -161,7 +165,8 @@ class TrainingStep:
         check_apart({n: held[n] for n in updated})
         leaves = {n: t.detach() for n, t in {**bound, **held}.items()}
         runner.around = (lambda launch: launch) if reducer is None else reducer.around
-        outputs = runner.run(leaves, sizes, scalars)
+        captured = self._captured if runner is self._runner else None
+        outputs = (captured or runner).run(leaves, sizes, scalars)
         # A kernel writes past autograd's eyes: backward through the old weights must raise, as after torch's own step.
         torch.autograd.graph.increment_version([weights[n] for n in updated if n in weights])
         return outputs
@@ -219,8 +224,18 @@ class TrainingStep:
         return self.program.source
 
     def explain(self) -> str:
-        """The fusion plan of the step and its reasons."""
-        return explain_plan(self.plan)
+        """The fusion plan of the step and its reasons, and the memory that it needs beside eager PyTorch's."""
+        return f"{explain_plan(self.plan)}\n\n{explain_memory(self.program, NOMINAL, self.eager_peak_bytes())}"
+
+    def peak_bytes(self, batch: int = NOMINAL, **sizes: int) -> int:
+        """Bytes that a step holds beside weights, optimizer state and inputs, known before it runs: one arena, and its
+        outputs. `Dim`s not named in `sizes` are `batch`."""
+        programs = [self.program] if self.gathering is None else [self.program, self.gathering]
+        return max(program.peak_bytes(batch, **sizes) for program in programs)
+
+    def eager_peak_bytes(self, batch: int = NOMINAL, **sizes: int) -> int | None:
+        """The same of eager PyTorch, as `tritonnotes.eager_memory` counts it; None where that needs a run."""
+        return eager_peak_bytes(self.graph, self.loss, Sizes(batch, sizes))
 
     def tune(self, batch: int = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
         """Time other tiles and warps on the GPU at a batch size, and take what is faster (`tritonnotes.tuning`); `Dim`s
@@ -231,6 +246,23 @@ class TrainingStep:
             self.gathering = tuned(self.gathering, self.device, Sizes(batch, sizes), progress=progress)
         self._runner = Runner(self.program, self.device)
         self._gatherer = None if self.gathering is None else Runner(self.gathering, self.device)
+        if self._captured is not None:
+            self.capture(self._captured.most)
+
+    def capture(self, most: int = MOST_CAPTURED) -> None:
+        """From now on, capture the whole step in a CUDA graph for each set of sizes, at its second step, and replay it;
+        at most `most` of them are kept. Numbers such as the learning rate may still change. Without a GPU, or where a
+        capture is refused, kernels are launched one by one, and `graph_reason` says why; so are those of a step that
+        gathers gradients over batches or processes."""
+        self._graph_reason = no_graph(self.device)
+        if self.gathering is not None:
+            self._graph_reason = "gradients are gathered over batches or processes before the update"
+        self._captured = CapturedRuns(self.program, self.device, most=most) if self._graph_reason is None else None
+
+    @property
+    def graph_reason(self) -> str | None:
+        """Why steps are not replayed from a CUDA graph; None where they are."""
+        return self._captured.reason if self._captured is not None else self._graph_reason
 
     def cards(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Cards:
         """What each kernel of the step costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.cards` has it."""

@@ -20,6 +20,8 @@
 # output loss = loss
 # output accuracy = accuracy
 
+import math
+
 import torch
 import triton
 import triton.language as tl
@@ -164,6 +166,44 @@ def run_loss_accuracy(
     )
 
 
+def place(spans: dict[str, tuple[int, int, int]], alignment: int = 256) -> tuple[dict[str, int], int]:
+    """Offsets for (bytes, first launch, last launch) by name, and the bytes of it all: the largest first, each in the
+    smallest gap that is free of what lives at the same time."""
+    offsets: dict[str, int] = {}
+    for name in sorted(spans, key=lambda name: -spans[name][0]):
+        size, first, last = spans[name]
+        met = [other for other in offsets if spans[other][1] <= last and spans[other][2] >= first]
+        best, room, free = 0, 0, 0
+        for other in sorted(met, key=lambda other: offsets[other]):
+            gap = offsets[other] - free
+            if size <= gap and (not room or gap < room):
+                best, room = free, gap
+            free = max(free, -(-(offsets[other] + spans[other][0]) // alignment) * alignment)
+        offsets[name] = best if room else free
+    return offsets, max((offsets[name] + spans[name][0] for name in spans), default=0)
+
+
+def in_arena(lives, device):
+    """Tensors in one arena for (shape, dtype, first launch, last launch) by name; all begin as zeros."""
+    spans = {n: (math.prod(shape) * dtype.itemsize, *span) for n, (shape, dtype, *span) in lives.items()}
+    offsets, total = place(spans)
+    arena = torch.zeros(total, dtype=torch.uint8, device=device)
+    held = {n: arena[offsets[n] : offsets[n] + spans[n][0]] for n in lives}
+    return {n: held[n].view(dtype).view(shape) for n, (shape, dtype, *_) in lives.items()}
+
+
+def temporaries(device, *, programs=1):
+    """The tensors that live inside a run, in one arena: memory is used again after the last launch that
+    needs it. Of each the shape, the dtype, and the first and last launch."""
+    lives = {
+        "loss.total:partial": ((programs, 1, 1), torch.float32, 0, 0),
+        "loss.count:partial": ((programs, 1, 1), torch.float32, 0, 0),
+        "accuracy.right:partial": ((programs, 1, 1), torch.float32, 0, 0),
+        "loss_accuracy:arrivals": ((1 + triton.cdiv(programs, 16),), torch.int32, 0, 0),
+    }
+    return in_arena(lives, device)
+
+
 def run(t, *, batch, programs=1):
     """Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""
     run_loss_accuracy(
@@ -186,10 +226,7 @@ def main():
     t["loss.count"] = torch.empty((1, 1), dtype=torch.float32, device=device)
     t["loss"] = torch.empty((), dtype=torch.float32, device=device)
     t["accuracy"] = torch.empty((), dtype=torch.float32, device=device)
-    t["loss.total:partial"] = torch.empty((1, 1, 1), dtype=torch.float32, device=device)
-    t["loss.count:partial"] = torch.empty((1, 1, 1), dtype=torch.float32, device=device)
-    t["accuracy.right:partial"] = torch.empty((1, 1, 1), dtype=torch.float32, device=device)
-    t["loss_accuracy:arrivals"] = torch.zeros((2,), dtype=torch.int32, device=device)
+    t |= temporaries(device)
     run(t, batch=batch)
     for name, tensor in t.items():
         print(f"{name}: {tuple(tensor.shape)}, mean {tensor.double().mean().item():.6g}")

@@ -231,10 +231,8 @@ def fc1_ln1_relu(
     tl.store(relu_ptr + cell, relu, mask=in_rows)
 
 
-def run_fc1_ln1_relu(
-    x, fc1_weight, fc1_bias, ln1_weight, ln1_bias, product, mean, rstd, relu, batch, ROWS=16,
-):
-    """16 rows of 128 a program: 2,048 elements keep 8 warps busy without spilling."""
+def run_fc1_ln1_relu(x, fc1_weight, fc1_bias, ln1_weight, ln1_bias, product, mean, rstd, relu, batch, ROWS=8):
+    """8 rows of 128 a program: 1,024 elements keep 8 warps busy without spilling."""
     grid = (triton.cdiv(batch, ROWS),)
     launch(
         fc1_ln1_relu, grid, x, fc1_weight, fc1_bias, ln1_weight, ln1_bias, product, mean, rstd, relu, batch,
@@ -305,8 +303,8 @@ def fc2_to_h(
     tl.store(h_ptr + cell, h, mask=in_rows)
 
 
-def run_fc2_to_h(relu, fc2_weight, fc2_bias, ln2_weight, ln2_bias, product, mean, rstd, h, batch, ROWS=16):
-    """16 rows of 128 a program: 2,048 elements keep 8 warps busy without spilling."""
+def run_fc2_to_h(relu, fc2_weight, fc2_bias, ln2_weight, ln2_bias, product, mean, rstd, h, batch, ROWS=8):
+    """8 rows of 128 a program: 1,024 elements keep 8 warps busy without spilling."""
     grid = (triton.cdiv(batch, ROWS),)
     launch(
         fc2_to_h, grid, relu, fc2_weight, fc2_bias, ln2_weight, ln2_bias, product, mean, rstd, h, batch,
@@ -508,9 +506,9 @@ def fc3_loss_accuracy_forward_backward(
 def run_fc3_loss_accuracy_forward_backward(
     h, fc3_weight, y, fc3_bias, fc3_bias_exp_avg, fc3_bias_exp_avg_sq, fc3, d_fc3, loss, accuracy,
     total_partial, right_partial, d_fc3_bias_partial, arrivals, batch, one_minus_beta1, beta2,
-    one_minus_beta2, step_size, root_correction, eps, programs, ROWS=64,
+    one_minus_beta2, step_size, root_correction, eps, programs, ROWS=32,
 ):
-    """64 rows of 10 a program: 1,024 elements keep 4 warps busy without spilling. A fixed number of programs walks
+    """32 rows of 10 a program: 512 elements keep 4 warps busy without spilling. A fixed number of programs walks
     over all rows, so few partial sums are left to add up. The last one to arrive does that, which saves a launch."""
     grid = (programs,)
     launch(
@@ -719,9 +717,9 @@ def run_h_to_fc2_backward(
     product, mean, rstd, d_fc3, fc3_weight, fc2_bias, ln2_weight, ln2_bias, fc2_bias_exp_avg,
     fc2_bias_exp_avg_sq, ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_bias_exp_avg, ln2_bias_exp_avg_sq,
     d_h, d_x, d_ln2_weight_partial, d_ln2_bias_partial, d_fc2_bias_partial, arrivals, batch, one_minus_beta1,
-    beta2, one_minus_beta2, step_size, root_correction, eps, programs, ROWS=16,
+    beta2, one_minus_beta2, step_size, root_correction, eps, programs, ROWS=8,
 ):
-    """16 rows of 128 a program: 2,048 elements keep 8 warps busy without spilling. A fixed number of programs walks
+    """8 rows of 128 a program: 1,024 elements keep 8 warps busy without spilling. A fixed number of programs walks
     over all rows, so few partial sums are left to add up. The last one to arrive does that, which saves a launch."""
     grid = (programs,)
     launch(
@@ -934,9 +932,9 @@ def run_fc2_to_fc1_backward(
     product, mean, rstd, d_x, fc2_weight, d_h, fc1_bias, ln1_weight, ln1_bias, fc1_bias_exp_avg,
     fc1_bias_exp_avg_sq, ln1_weight_exp_avg, ln1_weight_exp_avg_sq, ln1_bias_exp_avg, ln1_bias_exp_avg_sq,
     ln1_d_x, d_ln1_weight_partial, d_ln1_bias_partial, d_fc1_bias_partial, arrivals, batch, one_minus_beta1,
-    beta2, one_minus_beta2, step_size, root_correction, eps, programs, ROWS=16,
+    beta2, one_minus_beta2, step_size, root_correction, eps, programs, ROWS=8,
 ):
-    """16 rows of 128 a program: 2,048 elements keep 8 warps busy without spilling. A fixed number of programs walks
+    """8 rows of 128 a program: 1,024 elements keep 8 warps busy without spilling. A fixed number of programs walks
     over all rows, so few partial sums are left to add up. The last one to arrive does that, which saves a launch."""
     grid = (programs,)
     launch(
@@ -974,8 +972,8 @@ def fc3_backward_adam(
     PRECISION: tl.constexpr,
 ):
     """gradient of fc3, update of fc3.weight."""
-    tile_row = tile // 2
-    tile_col = tile % 2
+    tile_row = tile // 4
+    tile_col = tile % 4
     col = tile_col * BLOCK + tl.arange(0, BLOCK)[None, :]
     row = tl.cast(tile_row, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     in_rows = row < 10
@@ -1039,8 +1037,8 @@ def fc2_backward_adam(
     PRECISION: tl.constexpr,
 ):
     """gradient of fc2, update of fc2.weight."""
-    tile_row = tile // 2
-    tile_col = tile % 2
+    tile_row = tile // 4
+    tile_col = tile % 4
     col = tile_col * BLOCK + tl.arange(0, BLOCK)[None, :]
     row = tl.cast(tile_row, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     cell = row * COLS + col
@@ -1103,8 +1101,10 @@ def fc1_backward_adam(
     PRECISION: tl.constexpr,
 ):
     """gradient of fc1, update of fc1.weight."""
-    col = tl.arange(0, BLOCK)[None, :]
-    row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    tile_row = tile // 2
+    tile_col = tile % 2
+    col = tile_col * BLOCK + tl.arange(0, BLOCK)[None, :]
+    row = tl.cast(tile_row, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
     cell = row * COLS + col
 
     # gradient of fc1, linear: d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows
@@ -1173,24 +1173,24 @@ def products_adam(
     tile = tl.program_id(0)
     part = tl.program_id(1)
     parts = tl.num_programs(1)
-    if tile < 2:
+    if tile < 4:
         fc3_backward_adam(
             tile, part, parts, d_fc3_ptr, h_ptr, fc3_weight_exp_avg_ptr, fc3_weight_exp_avg_sq_ptr, fc3_weight_ptr,
             d_fc3_weight_shares_ptr, arrivals_total_ptr, batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
-            root_correction, eps, COLS=128, ROWS=32, BLOCK=64, INNER=16, PRECISION=PRECISION,
+            root_correction, eps, COLS=128, ROWS=32, BLOCK=32, INNER=16, PRECISION=PRECISION,
         )
-    elif tile < 10:
+    elif tile < 20:
         fc2_backward_adam(
-            tile - 2, part, parts, d_x_ptr, relu_ptr, fc2_weight_exp_avg_ptr, fc2_weight_exp_avg_sq_ptr,
-            fc2_weight_ptr, d_fc2_weight_shares_ptr, arrivals_total_ptr + 2, batch, one_minus_beta1, beta2,
-            one_minus_beta2, step_size, root_correction, eps, COLS=128, ROWS=32, BLOCK=64, INNER=16,
+            tile - 4, part, parts, d_x_ptr, relu_ptr, fc2_weight_exp_avg_ptr, fc2_weight_exp_avg_sq_ptr,
+            fc2_weight_ptr, d_fc2_weight_shares_ptr, arrivals_total_ptr + 4, batch, one_minus_beta1, beta2,
+            one_minus_beta2, step_size, root_correction, eps, COLS=128, ROWS=32, BLOCK=32, INNER=16,
             PRECISION=PRECISION,
         )
     else:
         fc1_backward_adam(
-            tile - 10, part, parts, d_x_total_ptr, x_ptr, fc1_weight_exp_avg_ptr, fc1_weight_exp_avg_sq_ptr,
-            fc1_weight_ptr, d_fc1_weight_shares_ptr, arrivals_total_ptr + 10, batch, one_minus_beta1, beta2,
-            one_minus_beta2, step_size, root_correction, eps, COLS=64, ROWS=32, BLOCK=64, INNER=16,
+            tile - 20, part, parts, d_x_total_ptr, x_ptr, fc1_weight_exp_avg_ptr, fc1_weight_exp_avg_sq_ptr,
+            fc1_weight_ptr, d_fc1_weight_shares_ptr, arrivals_total_ptr + 20, batch, one_minus_beta1, beta2,
+            one_minus_beta2, step_size, root_correction, eps, COLS=64, ROWS=32, BLOCK=32, INNER=16,
             PRECISION=PRECISION,
         )
 
@@ -1201,8 +1201,8 @@ def run_products_adam(
     fc1_weight, d_fc3_weight_shares, d_fc2_weight_shares, d_fc1_weight_shares, arrivals_total, batch,
     one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps,
 ):
-    """14 tiles of 3 products: each alone would leave more of a GPU idle. Programs share sums of 128 and more."""
-    grid = (14, max(1, min(batch // 64, 18)))
+    """28 tiles of 3 products: each alone would leave more of a GPU idle. Programs share sums of 128 and more."""
+    grid = (28, max(1, min(batch // 64, 9)))
     launch(
         products_adam, grid, d_fc3, h, d_x, relu, d_x_total, x, fc3_weight_exp_avg, fc3_weight_exp_avg_sq,
         fc3_weight, fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, fc1_weight_exp_avg,
@@ -1210,6 +1210,68 @@ def run_products_adam(
         arrivals_total, batch, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps,
         PRECISION=float32_precision(), num_warps=8,
     )
+
+
+def place(spans: dict[str, tuple[int, int, int]], alignment: int = 256) -> tuple[dict[str, int], int]:
+    """Offsets for (bytes, first launch, last launch) by name, and the bytes of it all: the largest first, each in the
+    smallest gap that is free of what lives at the same time."""
+    offsets: dict[str, int] = {}
+    for name in sorted(spans, key=lambda name: -spans[name][0]):
+        size, first, last = spans[name]
+        met = [other for other in offsets if spans[other][1] <= last and spans[other][2] >= first]
+        best, room, free = 0, 0, 0
+        for other in sorted(met, key=lambda other: offsets[other]):
+            gap = offsets[other] - free
+            if size <= gap and (not room or gap < room):
+                best, room = free, gap
+            free = max(free, -(-(offsets[other] + spans[other][0]) // alignment) * alignment)
+        offsets[name] = best if room else free
+    return offsets, max((offsets[name] + spans[name][0] for name in spans), default=0)
+
+
+def in_arena(lives, device):
+    """Tensors in one arena for (shape, dtype, first launch, last launch) by name; all begin as zeros."""
+    spans = {n: (math.prod(shape) * dtype.itemsize, *span) for n, (shape, dtype, *span) in lives.items()}
+    offsets, total = place(spans)
+    arena = torch.zeros(total, dtype=torch.uint8, device=device)
+    held = {n: arena[offsets[n] : offsets[n] + spans[n][0]] for n in lives}
+    return {n: held[n].view(dtype).view(shape) for n, (shape, dtype, *_) in lives.items()}
+
+
+def temporaries(device, *, batch, programs=1):
+    """The tensors that live inside a run, in one arena: memory is used again after the last launch that
+    needs it. Of each the shape, the dtype, and the first and last launch."""
+    lives = {
+        "fc1.product": ((batch, 128), torch.float32, 0, 4),
+        "ln1.mean": ((batch, 1), torch.float32, 0, 4),
+        "ln1.rstd": ((batch, 1), torch.float32, 0, 4),
+        "relu": ((batch, 128), torch.float32, 0, 5),
+        "fc2.product": ((batch, 128), torch.float32, 1, 3),
+        "ln2.mean": ((batch, 1), torch.float32, 1, 3),
+        "ln2.rstd": ((batch, 1), torch.float32, 1, 3),
+        "h": ((batch, 128), torch.float32, 1, 5),
+        "fc3.d_fc3": ((batch, 10), torch.float32, 2, 5),
+        "loss.total:partial": ((programs, 1, 1), torch.float32, 2, 2),
+        "accuracy.right:partial": ((programs, 1, 1), torch.float32, 2, 2),
+        "fc3.d_fc3_bias:partial": ((programs, 1, 10), torch.float32, 2, 2),
+        "fc3_loss_accuracy_forward_backward:arrivals": ((1 + triton.cdiv(programs, 16),), torch.int32, 0, 5),
+        "h.d_h": ((batch, 128), torch.float32, 3, 4),
+        "ln2.d_x": ((batch, 128), torch.float32, 3, 5),
+        "ln2.d_ln2_weight:partial": ((programs, 1, 128), torch.float32, 3, 3),
+        "ln2.d_ln2_bias:partial": ((programs, 1, 128), torch.float32, 3, 3),
+        "fc2.d_fc2_bias:partial": ((programs, 1, 128), torch.float32, 3, 3),
+        "h_to_fc2_backward:arrivals": ((1 + triton.cdiv(programs, 16),), torch.int32, 0, 5),
+        "ln1.d_x": ((batch, 128), torch.float32, 4, 5),
+        "ln1.d_ln1_weight:partial": ((programs, 1, 128), torch.float32, 4, 4),
+        "ln1.d_ln1_bias:partial": ((programs, 1, 128), torch.float32, 4, 4),
+        "fc1.d_fc1_bias:partial": ((programs, 1, 128), torch.float32, 4, 4),
+        "fc2_to_fc1_backward:arrivals": ((1 + triton.cdiv(programs, 16),), torch.int32, 0, 5),
+        "fc3.d_fc3_weight:partial": ((9, 10, 128), torch.float32, 5, 5),
+        "fc2.d_fc2_weight:partial": ((9, 128, 128), torch.float32, 5, 5),
+        "fc1.d_fc1_weight:partial": ((9, 128, 64), torch.float32, 5, 5),
+        "products_adam:arrivals": ((1 + triton.cdiv(programs, 16), 28), torch.int32, 0, 5),
+    }
+    return in_arena(lives, device)
 
 
 def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
@@ -1296,37 +1358,10 @@ def main():
     t["fc3.weight.exp_avg_sq"] = torch.rand((10, 128), dtype=torch.float32, device=device)
     t["fc3.bias.exp_avg"] = torch.rand((10,), dtype=torch.float32, device=device)
     t["fc3.bias.exp_avg_sq"] = torch.rand((10,), dtype=torch.float32, device=device)
-    t["fc1.product"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
-    t["ln1.mean"] = torch.empty((batch, 1), dtype=torch.float32, device=device)
-    t["ln1.rstd"] = torch.empty((batch, 1), dtype=torch.float32, device=device)
-    t["relu"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
-    t["fc2.product"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
-    t["ln2.mean"] = torch.empty((batch, 1), dtype=torch.float32, device=device)
-    t["ln2.rstd"] = torch.empty((batch, 1), dtype=torch.float32, device=device)
-    t["h"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
     t["fc3"] = torch.empty((batch, 10), dtype=torch.float32, device=device)
-    t["fc3.d_fc3"] = torch.empty((batch, 10), dtype=torch.float32, device=device)
     t["loss"] = torch.empty((), dtype=torch.float32, device=device)
     t["accuracy"] = torch.empty((), dtype=torch.float32, device=device)
-    t["loss.total:partial"] = torch.empty((1, 1, 1), dtype=torch.float32, device=device)
-    t["accuracy.right:partial"] = torch.empty((1, 1, 1), dtype=torch.float32, device=device)
-    t["fc3.d_fc3_bias:partial"] = torch.empty((1, 1, 10), dtype=torch.float32, device=device)
-    t["fc3_loss_accuracy_forward_backward:arrivals"] = torch.zeros((2,), dtype=torch.int32, device=device)
-    t["h.d_h"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
-    t["ln2.d_x"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
-    t["ln2.d_ln2_weight:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
-    t["ln2.d_ln2_bias:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
-    t["fc2.d_fc2_bias:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
-    t["h_to_fc2_backward:arrivals"] = torch.zeros((2,), dtype=torch.int32, device=device)
-    t["ln1.d_x"] = torch.empty((batch, 128), dtype=torch.float32, device=device)
-    t["ln1.d_ln1_weight:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
-    t["ln1.d_ln1_bias:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
-    t["fc1.d_fc1_bias:partial"] = torch.empty((1, 1, 128), dtype=torch.float32, device=device)
-    t["fc2_to_fc1_backward:arrivals"] = torch.zeros((2,), dtype=torch.int32, device=device)
-    t["fc3.d_fc3_weight:partial"] = torch.empty((18, 10, 128), dtype=torch.float32, device=device)
-    t["fc2.d_fc2_weight:partial"] = torch.empty((18, 128, 128), dtype=torch.float32, device=device)
-    t["fc1.d_fc1_weight:partial"] = torch.empty((18, 128, 64), dtype=torch.float32, device=device)
-    t["products_adam:arrivals"] = torch.zeros((14,), dtype=torch.int32, device=device)
+    t |= temporaries(device, batch=batch)
     run(t, batch=batch, lr=0.5, beta1=0.5, beta2=0.5, eps=0.5, step=0.5)
     for name, tensor in t.items():
         print(f"{name}: {tuple(tensor.shape)}, mean {tensor.double().mean().item():.6g}")

@@ -1,12 +1,13 @@
 """Triton kernels on CPU tensors, run by Triton's interpreter and watched while they run.
 
-`launch(kernel, grid, args, kwargs, strict=True, tensors=())` is the whole face. TRITON_INTERPRET stays unset,
-so the same `triton.jit` function still compiles ahead of time in the same process.
+`launch(kernel, grid, args, kwargs, strict=True, tensors=(), ownership=None)` is the whole face. TRITON_INTERPRET
+stays unset, so the same `triton.jit` function still compiles ahead of time in the same process.
 
 - `rewrite`   a jitted function becomes a Python function with the JIT's meaning
 - `builder`   what each Triton operation computes: exact bfloat16 casts, the GPU's NaN rules
 - `patches`   `triton.language` is redirected to that builder for as long as a launch lasts
 - `memory`    every lane of every access is in bounds, aligned and not masked off unnoticed
+- `ownership` no buffer of an arena reads what another left in its place
 - `races`     no two programs of one launch meet at an address without an order between them
 - `executor`  `launch` itself
 
@@ -18,5 +19,6 @@ b`, `tl.sqrt`, `tl.exp`), tf32, and the operations of libdevice, which do not ru
 from __future__ import annotations
 
 from .executor import launch
+from .ownership import Ownership
 
-__all__ = ["launch"]
+__all__ = ["Ownership", "launch"]

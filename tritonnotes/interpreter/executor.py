@@ -19,6 +19,7 @@ from tritonnotes.ir.errors import KernelError
 
 from . import builder as build
 from .memory import Memory
+from .ownership import Ownership
 from .patches import redirected, rewritten
 
 # Launch options that say how to compile, and nothing to an interpreter.
@@ -64,18 +65,20 @@ def launch(
     *,
     strict: bool = True,
     tensors: Sequence[torch.Tensor] = (),
+    ownership: Ownership | None = None,
 ) -> None:
     """Runs `kernel` once for each program of `grid` (up to three dimensions; none if one of them is 0).
 
     `args` and `kwargs` are what the JIT would take: CPU tensors (written in place), ints (int32, or int64
     when they do not fit), floats (rounded to float32, as on a GPU), bools, None, and values for constexpr
     parameters; compile options such as `num_warps` are ignored. `tensors` are those that the kernel reaches
-    only through pointer tables.
+    only through pointer tables; `ownership` knows what was written in tensors that share an arena.
 
     With `strict`, these raise KernelError: an access out of a tensor's bounds or between the elements of a
     strided one, a misaligned one, two lanes of one program storing to one address, a data race between two
-    programs, a failed `tl.device_assert`. Masked lanes of a load without `other` hold NaN, or a large
-    integer. Without `strict` nothing is checked, and a wrong kernel can crash the process.
+    programs, a load of what an arena held before, a failed `tl.device_assert`. Masked lanes of a load
+    without `other` hold NaN, or a large integer. Without `strict` nothing is checked, and a wrong kernel can
+    crash the process.
 
     Always: bfloat16 arithmetic raises KernelError, as does anything that the kernel itself raises; the
     message names the kernel and the program. Tensors may then be half written. `triton.language` is changed
@@ -97,7 +100,7 @@ def launch(
     if strict:
         named = _tensors_in({name: value for name, value in values.items() if name not in face.constexpr})
         named += [(f"tensors[{index}]", tensor) for index, tensor in enumerate(tensors)]
-        memory = Memory(named, programs)
+        memory = Memory(named, programs, ownership)
     with _one_at_a_time, redirected, np.errstate(all="ignore"):
         function = rewritten(kernel)
         bound = _convert(kernel.__name__, face, values, memory)

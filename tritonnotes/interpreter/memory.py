@@ -17,6 +17,7 @@ from triton._C.libtriton import ir
 
 from tritonnotes.ir.errors import KernelError
 
+from .ownership import Ownership
 from .races import Access, Race, RaceDetector, Region, Selection
 
 __all__ = ["Access", "Memory"]
@@ -30,13 +31,14 @@ _RELEASES = (ir.MEM_SEMANTIC.RELEASE, ir.MEM_SEMANTIC.ACQUIRE_RELEASE)
 class _Extent:
     """Where one tensor lies, and which of its elements are its own when it has gaps."""
 
-    __slots__ = ("base", "itemsize", "name", "nbytes", "owned", "region")
+    __slots__ = ("base", "buffer", "itemsize", "name", "nbytes", "owned", "region")
 
     def __init__(self, name: str, tensor: torch.Tensor) -> None:
         self.name = name
         self.base = tensor.data_ptr()
         self.itemsize = tensor.element_size()
         self.region: Region | None = None
+        self.buffer: str | None = None
         self.owned: np.ndarray | None = None
         if tensor.is_contiguous():
             self.nbytes = tensor.numel() * self.itemsize
@@ -55,11 +57,18 @@ class _Extent:
 class Memory:
     """The tensors of one launch, with their parameters' names, and what its programs do to them.
 
-    The pointer to give to the kernel for the n-th tensor is `pointer(n)`; `begin` starts each program.
+    The pointer to give to the kernel for the n-th tensor is `pointer(n)`; `begin` starts each program. `ownership`
+    knows which of the tensors lie in an arena.
     """
 
-    def __init__(self, named: list[tuple[str, torch.Tensor]], programs: int) -> None:
+    def __init__(
+        self, named: list[tuple[str, torch.Tensor]], programs: int, ownership: Ownership | None = None
+    ) -> None:
         self._extents = [_Extent(name, tensor) for name, tensor in named]
+        self._ownership = ownership
+        if ownership is not None:
+            for extent, (_, tensor) in zip(self._extents, named, strict=True):
+                extent.buffer = ownership.name_of(tensor)
         self._in_order = sorted((e for e in self._extents if e.nbytes), key=lambda e: (e.base, e.nbytes))
         self._bases = [extent.base for extent in self._in_order]
         self._races: RaceDetector | None = None
@@ -127,6 +136,8 @@ class Memory:
             _fail_alignment(extent, np.array([offset]), count, size, access)
         if extent.owned is not None:
             self._check_owned(extent, np.arange(count, dtype=np.int64) * size + offset, size, access)
+        if extent.buffer is not None and self._ownership is not None:
+            self._ownership.access(extent.buffer, slice(offset, offset + count * size), size, access)
         if self._races is not None:
             self._tell(extent, slice(offset, offset + count * size), size, access, order)
 
@@ -145,6 +156,8 @@ class Memory:
                 twice = ordered[1:] == ordered[:-1]
                 if twice.any():
                     _fail_twice(extent, ordered[1:][twice], size)
+            if extent.buffer is not None and self._ownership is not None:
+                self._ownership.access(extent.buffer, offsets, size, access)
             if self._races is not None:
                 self._tell(extent, offsets, size, access, order)
 

@@ -1,0 +1,173 @@
+"""Captured runs, with a capture that keeps the launches and their arguments as a CUDA graph does.
+
+Without a GPU a fake stands in for the graph: it launches nothing while it captures, and what it replays has the
+arguments of that time, whatever the host says meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from compiled import digits
+
+import tritonnotes as tn
+from tritonnotes.capture import CapturedRuns
+from tritonnotes.codegen.ahead import compile_program
+from tritonnotes.codegen.numbers_source import SUFFIX
+from tritonnotes.ir.graph import Graph
+from tritonnotes.samples import draw_feeds
+
+CPU = torch.device("cpu")
+BATCH = tn.Dim("batch")
+CASES = {
+    "clipped": (lambda: digits(), tn.clip(tn.adamw(lr=1e-2), 0.1)),
+    "random numbers": (lambda: noisy(), tn.adam(lr=1e-2)),
+    "float64": (lambda: digits("float64"), tn.adam(lr=1e-2)),
+}
+
+
+def noisy() -> Graph:
+    """A step that draws random numbers, with batch statistics."""
+    g = Graph("noisy")
+    x, y = g.input("x", (BATCH, 20)), g.input("y", (BATCH,), "int64")
+    h = tn.dropout(tn.relu(tn.batch_norm(tn.linear(x, 33, name="fc1"), name="bn1")), 0.4)
+    g.output(loss=tn.cross_entropy(tn.linear(h, 5, name="fc2"), y))
+    return g
+
+
+class Graphs:
+    """Counts what is captured and what is replayed."""
+
+    def __init__(self) -> None:
+        self.captured = 0
+        self.replayed = 0
+
+    def __call__(self, launch_all: Callable[[], None]) -> Callable[[], None]:
+        self.captured += 1
+
+        def replay() -> None:
+            self.replayed += 1
+            launch_all()
+
+        return replay
+
+
+def captured_step(graph: Graph, optimizer: Any, capture: Any, most: int = 8) -> tn.TrainingStep:
+    step = tn.compile_step(graph, optimizer=optimizer, seed=3)
+    step._captured = CapturedRuns(step.program, CPU, capture=capture, most=most)
+    return step
+
+
+def everything(step: tn.TrainingStep, outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {**outputs, **step.model.state_dict(), **step.slots}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_replayed_steps_give_the_bits_of_launched_ones_while_numbers_and_sizes_change(case: str) -> None:
+    graphs = Graphs()
+    build, optimizer = CASES[case]
+    plain = tn.compile_step(build(), optimizer=optimizer, seed=3)
+    captured = captured_step(build(), optimizer, graphs)
+    kept = []
+    for turn, batch in enumerate((6, 6, 6, 3, 6, 3, 3)):
+        for step in (plain, captured):
+            step.hyperparameters["lr"] = 1e-2 / (turn + 1)
+        feeds = draw_feeds(build(), {"batch": batch}, seed=turn)
+        first, second = everything(plain, plain(**feeds)), everything(captured, captured(**feeds))
+        assert [n for n in first if not torch.equal(first[n], second[n])] == [], f"step {turn}"
+        kept.append((second["loss"], first["loss"].clone()))
+    assert (graphs.captured, graphs.replayed) == (2, 5), "each size is launched once, then captured once"
+    assert all(torch.equal(*losses) for losses in kept), "a later step writes over no output of an earlier one"
+    assert captured.graph_reason is None
+
+
+def test_a_number_that_is_baked_in_would_be_noticed() -> None:
+    """The same with numbers left in memory as they were."""
+    graphs = Graphs()
+    plain, captured = (tn.compile_step(digits(), optimizer=tn.sgd(lr=1e-2), seed=3) for _ in range(2))
+    captured._captured = CapturedRuns(captured.program, CPU, capture=graphs)
+    feeds = draw_feeds(digits(), {"batch": 6})
+    for step in (plain, captured, plain, captured):
+        step(**feeds)
+    (fixed,) = captured._captured._fixed.values()
+    fixed.tell = lambda numbers: None  # type: ignore[method-assign]
+    for step in (plain, captured):
+        step.hyperparameters["lr"] = 1.0
+        step(**feeds)
+    first, second = plain.model.state_dict(), captured.model.state_dict()
+    assert not all(torch.equal(first[n], second[n]) for n in first)
+
+
+def test_sizes_beyond_the_bound_are_captured_anew() -> None:
+    graphs = Graphs()
+    step = captured_step(digits(), tn.sgd(lr=1e-2), graphs, most=2)
+    assert step._captured is not None
+    feeds = {batch: draw_feeds(digits(), {"batch": batch}) for batch in (2, 3, 4)}
+    for batch in (2, 2, 3, 3, 2, 4, 4, 2):
+        step(**feeds[batch])
+        assert len(step._captured._fixed) <= 2
+    assert graphs.captured == 3, "3 was used longest ago, so that 2 is still there"
+    step(**feeds[3])
+    step(**feeds[3])
+    assert graphs.captured == 4
+
+
+def test_moved_weights_are_captured_anew() -> None:
+    graphs = Graphs()
+    step = captured_step(digits(), tn.sgd(lr=1e-2), graphs)
+    feeds = draw_feeds(digits(), {"batch": 4})
+    for _ in range(3):
+        step(**feeds)
+    weight = dict(step.model.named_parameters())["fc1.weight"]
+    weight.data = weight.data.clone()
+    before = weight.detach().clone()
+    for count in (1, 2):
+        step(**feeds)
+        assert graphs.captured == count
+    assert not torch.equal(weight, before)
+
+
+def test_a_refused_capture_says_why_and_the_step_goes_on() -> None:
+    def refuse(launch_all: Callable[[], None]) -> Callable[[], None]:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    plain, captured = tn.compile_step(digits(), optimizer=tn.adam(), seed=3), captured_step(digits(), tn.adam(), refuse)
+    feeds = draw_feeds(digits(), {"batch": 4})
+    for _ in range(3):
+        first, second = everything(plain, plain(**feeds)), everything(captured, captured(**feeds))
+        assert all(torch.equal(first[n], second[n]) for n in first)
+    assert captured.graph_reason == "capture refused: operation not permitted when stream is capturing"
+
+
+def test_without_a_gpu_kernels_are_launched_one_by_one_and_the_reason_is_told() -> None:
+    step = tn.compile_step(digits(), optimizer=tn.adam(), device="cpu")
+    assert step.graph_reason == "capture() was not asked for"
+    step.capture()
+    assert step.graph_reason == "cpu is no GPU, so kernels are launched one by one"
+    assert step(**draw_feeds(digits(), {"batch": 4}))["loss"].isfinite()
+
+
+@pytest.mark.parametrize("build", [digits, noisy])
+def test_kernels_with_numbers_in_memory_compile_and_spill_no_more(build: Callable[[], Graph]) -> None:
+    step = captured_step(build(), tn.adam(), Graphs())
+    assert step._captured is not None
+    program = step._captured.runner.program
+    assert SUFFIX in program.source and SUFFIX not in step.source
+    plain, wrapped = ([k.spills for k in compile_program(p, 90)] for p in (step.program, program))
+    assert plain == wrapped
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to capture on")
+def test_a_gpu_replays_what_it_launches() -> None:
+    plain, captured = (tn.compile_step(noisy(), optimizer=tn.adam(lr=1e-2), seed=3) for _ in range(2))
+    captured.capture()
+    for turn, batch in enumerate((6, 6, 6, 3, 6, 3, 3)):
+        feeds = {n: t.cuda() for n, t in draw_feeds(noisy(), {"batch": batch}, seed=turn).items()}
+        for step in (plain, captured):
+            step.hyperparameters["lr"] = 1e-2 / (turn + 1)
+        first, second = everything(plain, plain(**feeds)), everything(captured, captured(**feeds))
+        assert all(torch.equal(first[n], second[n]) for n in first)
+    assert captured.graph_reason is None
