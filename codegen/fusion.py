@@ -379,6 +379,10 @@ class Legality:
         what = "joined of parts" if is_join(memory) else "read in another order than it is computed in"
         return Refusal("memory first", f"{memory.name} is {what}, so it must be whole in memory before")
 
+    def is_read_as_written(self, leaf: Value) -> bool:
+        """Whether a leaf that is updated in place lies in the order of its new value."""
+        return self.axes.walked(self.axes.labels[leaf]) == self._written_as[leaf]
+
     def in_place(self, facts: Facts) -> Refusal | None:
         """Whether a leaf is overwritten in one order and read in another."""
         for leaf, labels in facts.read if facts.written else ():

@@ -47,7 +47,7 @@ LIBRARY_TILE, LIBRARY_INNER = 64 * 64, 256
 """What a library call is taken to do with a small product: tiles of 64 by 64, of which several programs share the sum
 where it is longer than so many elements for each."""
 
-SHARE = 64
+SHARE = 128
 """Elements along the summed axis from which on they are shared by several programs, so many for each."""
 
 MOST_PROGRAMS = 2 * MULTIPROCESSORS

@@ -127,13 +127,16 @@ class _State:
         memory = memory_of(value)
         unit = self.units.producer.get(memory)
         if unit is None:
-            return self._is_read_in_time(kernel, memory)
+            return self._is_read_in_time(kernel, memory, value)
         return memory in self.loaders or self.legality.axes_of[unit] in self.may_store[self.home[unit]]
 
-    def _is_read_in_time(self, kernel: Kernel, leaf: Value) -> bool:
-        """Whether a leaf still has its old value when the kernel runs: what overwrites it runs later."""
+    def _is_read_in_time(self, kernel: Kernel, leaf: Value, value: Value) -> bool:
+        """Whether a leaf, read as `value`, still has its old value when the kernel runs: what overwrites it runs later,
+        or is the kernel itself, where each program reads no more of it than it overwrites."""
         new = self.units.graph.updates.get(leaf.name)
         writer = self.units.producer.get(memory_of(new)) if new is not None else None
+        if writer is not None and writer in kernel:
+            return value is leaf and self.legality.is_read_as_written(leaf)
         return writer is None or self.order[kernel] < self.order[self.home[writer]]
 
     def _loads(self, kernel: Kernel, more: Iterable[Value]) -> set[Value]:

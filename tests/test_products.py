@@ -200,7 +200,7 @@ def test_weight_gradients_and_their_updates_share_a_launch() -> None:
         "fc3.d_fc3_weight", "fc2.d_fc2_weight", "fc1.d_fc1_weight"
     ]  # fmt: skip
     (kernel,) = (k for k in program.kernels if isinstance(k, SideKernel))
-    assert kernel.tiles == (4, 16, 8) and f"grid = (28, max(1, min(batch // 64, {kernel.shares})))" in program.source
+    assert kernel.tiles == (4, 16, 8) and f"grid = (28, max(1, min(batch // 128, {kernel.shares})))" in program.source
     assert f"{len(launch.members)} products, with what follows from them" in explain_plan(program.plan)
 
 

@@ -1201,8 +1201,8 @@ def run_products_adam(
     fc1_weight, d_fc3_weight_shares, d_fc2_weight_shares, d_fc1_weight_shares, arrivals_total, batch,
     one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps,
 ):
-    """28 tiles of 3 products: each alone would leave more of a GPU idle. Programs share sums of 128 and more."""
-    grid = (28, max(1, min(batch // 64, 9)))
+    """28 tiles of 3 products: each alone would leave more of a GPU idle. Programs share sums of 256 and more."""
+    grid = (28, max(1, min(batch // 128, 9)))
     launch(
         products_adam, grid, d_fc3, h, d_x, relu, d_x_total, x, fc3_weight_exp_avg, fc3_weight_exp_avg_sq,
         fc3_weight, fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, fc1_weight_exp_avg,
