@@ -197,6 +197,26 @@ def test_what_a_walk_computes_again_counts_again() -> None:
     assert walked.operations / 65536 > 1.3 * held.operations / 8192
 
 
+def softmax_of_rows(x):
+    return tn.softmax(x, -1)
+
+
+@pytest.mark.parametrize("arch", [80, 90, 100])
+@pytest.mark.parametrize(
+    ("columns", "dtype", "blocks"),
+    [(3000, "float32", 3), (4096, "float32", 4), (5120, "float32", 5), (5120, "bfloat16", 3), (8192, "bfloat16", 4)],
+)
+def test_a_row_of_awkward_length_is_held_in_sub_blocks(columns: int, dtype: str, blocks: int, arch: int) -> None:
+    """A block is what 256 threads move at once, 16 bytes each. The tile is a power of two, but blocks behind the end of
+    the row take no instruction: neither a load nor anything that is computed of it."""
+    (card,) = cards_of(softmax_of_rows, 4096, columns, dtype=dtype, arch=arch)
+    (held,) = (a for a in card.accesses if a.argument == "x")
+    assert card.num_warps == 8 and dict(held.widths) == {128: blocks}
+    (whole,) = cards_of(softmax_of_rows, 4096, 1 << (columns - 1).bit_length(), dtype=dtype, arch=arch)
+    if columns & (columns - 1):
+        assert sum(card.mix.values()) < sum(whole.mix.values())
+
+
 @pytest.mark.parametrize("name", ["exp", "log", "tanh", "erf", "expm1", "log1p", "sin", "div", "sqrt", "floor"])
 def test_operations_of_a_primitive_are_those_of_the_machine_code(name: str) -> None:
     elements = 8  # of a thread
