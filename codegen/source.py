@@ -13,7 +13,7 @@ from .finishing import GROUP
 from .indexing import Indexing, factor, words_of
 from .launcher import INDENT, Launcher, call_lines, wrapped
 from .passes import is_wide, row_passes, running_maximum
-from .products import INNER_BLOCK, is_ragged, known_size
+from .product_source import ProductText, summed_alike
 from .spelling import ATOM, COMBINERS, IDENTITIES, NAN_SAFE, SPELLINGS, Spelling, identity_of
 from .tile import COL, ROW, SCALAR, TILE, Address, Inside, Kernel, Step, static_size
 
@@ -83,6 +83,7 @@ class _Writer:
         self.helpers: set[str] = set()
         self.owns: dict[str, str] = {}
         self.index = Indexing(kernel)
+        self.products = ProductText(kernel, self.index)
 
     # -- the whole --
 
@@ -253,15 +254,13 @@ class _Writer:
         lines: list[str] = []
         # Before anything else is loaded: a product needs registers for its operands.
         products = [s for s in steps if s.op == "product"]
-        alike: dict[Shape, list[Step]] = {}
-        for step in products:
-            alike.setdefault(step.attrs["summed"], []).append(step)
-        for group in alike.values():
+        for group in summed_alike(products):
             headings = dict.fromkeys(line for s in group for line in self._heading(s).splitlines())
-            lines += ["", *headings, *self._product_lines(group), ""]
+            lines += ["", *headings, *self.products.lines(group), ""]
         if products and self.layout.shares:
+            self.helpers.add("arrives_last")
             rest = self._step_lines([s for s in steps if s.op != "product"])
-            return [*lines, *self._shared_lines(*products), *(INDENT + line if line else "" for line in rest)]
+            return [*lines, *self.products.shared_lines(*products), *(INDENT + line if line else "" for line in rest)]
         loads = [s for s in steps if s.op in ("load", "argument")]
         for step in loads:
             line = self._load_line(step)
@@ -412,85 +411,6 @@ class _Writer:
         if step.attrs["storage"] is not step.dtype:
             text += f".to({_tl(step)})"
         return f"{step.name} = {text}"
-
-    def _product_lines(self, products: Sequence[Step]) -> list[str]:
-        """Matrix products, summed block by block over the same sizes."""
-        summed, inner = products[0].attrs["summed"], products[0].attrs["inner"]
-        size = self.index.sizes_text(summed) or "1"
-        operands = [self.steps[name] for name in dict.fromkeys(name for step in products for name in step.args)]
-        loaded = [line for s in operands for line in self._operand_lines(s, summed, inner)]
-        length = known_size(summed)
-        if length is not None and length <= INNER_BLOCK and not self.layout.shares:
-            dots = [f"{s.name} = tl.dot({', '.join(s.args)}, input_precision=PRECISION)" for s in products]
-            return [f"{inner} = tl.arange(0, INNER)", *loaded, *dots]
-        start = "tl.cast(start, tl.int64)" if self._is_wide_sum(summed, operands) else "start"
-        first, behind = "0", size
-        lines = [f"{s.name} = tl.zeros({self._tile_shape(TILE)}, tl.float32)" for s in products]
-        if self.layout.shares:
-            lines += [f"length = tl.cdiv({size}, INNER * parts) * INNER", "first = part * length"]
-            first, behind = "first", f"tl.minimum(first + length, {size})"
-        return [
-            *lines,
-            f"for start in range({first}, {behind}, INNER):",
-            f"{INDENT}{inner} = {start} + tl.arange(0, INNER)",
-            *(INDENT + line for line in loaded),
-            *(f"{INDENT}{s.name} = tl.dot({', '.join(s.args)}, {s.name}, input_precision=PRECISION)" for s in products),
-        ]
-
-    def _is_wide_sum(self, summed: Shape, operands: Sequence[Step]) -> bool:
-        """Whether an offset along the summed axis may pass 2**31."""
-        strides = [known_size(s.attrs["behind"]) if "behind" in s.attrs else None for s in operands]
-        length = known_size(summed)
-        if length is None or None in strides:
-            return self.index.is_wide
-        return length * max(stride for stride in strides if stride is not None) >= 2**31
-
-    def _operand_call(self, step: Step, summed: Shape, inner: str) -> list[str]:
-        """A block of an operand that the kernel computes itself."""
-        (part,) = (p for p in self.kernel.operands if p.kernel.name == step.attrs["function"])
-        mine = self.index.row_name() if step.form == ROW else "col"
-        places = [inner, mine] if step.attrs["leading"] else [mine, inner]
-        lines = call_lines(f"{step.name} = {part.kernel.name}(", [*places, *part.arguments], ")")
-        text = step.name
-        if is_ragged(summed):
-            text = f"tl.where({inner} < {self.index.sizes_text(summed) or 1}, {text}, 0.0)"
-        if step.dtype.itemsize < 4:
-            text += f".to({_tl(step)})"
-        return [*lines, f"{step.name} = {text}"] if text != step.name else lines
-
-    def _shared_lines(self, step: Step) -> list[str]:
-        """Programs that share the sum of a tile leave what they have, and the last of them adds it up."""
-        self.helpers.add("arrives_last")
-        cell = self.index.offset(step.attrs["address"])
-        mask = self.index.shared_text(self.index.mask_of(TILE))
-        masked, pointer = f", mask={mask}" if mask else "", step.attrs["pointer"]
-        size = static_size(step.attrs["address"].extent)
-        tile = "tile_row * tl.num_programs(1) + tile_col" if self.layout.tiles_cols else "tile_row"
-        tile = "tile" if self.layout.inside == "side" else tile
-        return [
-            "# Programs that share the sum of a tile leave their parts: the last of them adds these up, in one order.",
-            f"tl.store({pointer} + part * {size} + {cell}, {step.name}{masked})",
-            f"if arrives_last({step.attrs['arrivals']} + {tile}, parts):",
-            f"{INDENT}{step.name} = tl.zeros({self._tile_shape(TILE)}, tl.float32)",
-            f"{INDENT}for other in range(parts):",
-            f"{INDENT * 2}{step.name} += tl.load({pointer} + other * {size} + {cell}{masked})",
-        ]
-
-    def _operand_lines(self, step: Step, summed: Shape, name: str) -> list[str]:
-        """A block of one side of a product, 0 behind its end."""
-        inner = f"{name}[None, :]" if step.form == ROW else f"{name}[:, None]"
-        if "function" in step.attrs:
-            return self._operand_call(step, summed, inner)
-        stride = self.index.sizes_text(step.attrs["behind"])
-        place = f"{inner} * {factor(stride)}" if stride else inner
-        offset = self.index.offset(step.attrs["address"])
-        masks = [self.index.shared_text(self.index.mask_of(step.form))]
-        if is_ragged(summed):
-            masks.append(f"{inner} < {self.index.sizes_text(summed) or 1}")
-        masks = [m for m in masks if m]
-        mask = " & ".join(m if m.isidentifier() or len(masks) == 1 else f"({m})" for m in masks)
-        outside = f", mask={mask}, other=0.0" if mask else ""
-        return [f"{step.name} = tl.load({step.attrs['pointer']} + {offset} + {place}{outside})"]
 
     def _gather_line(self, step: Step) -> str:
         """A load of rows that another step names; a number outside the table addresses nothing and gives NaN."""
