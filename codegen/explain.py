@@ -28,6 +28,7 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
     unfused = make_plan(plan.graph, "off")
     library = len(plan.launches) - len(plan.kernels)
     before, moved = unfused.bytes_moved(batch), plan.bytes_moved(batch)
+    placed = any(k.products for k in plan.launches)
     said = [v for v in plan.verdicts if v.rule not in UNSAID]
     apart = [v for v in said if not v.fused]
     return "\n".join(
@@ -35,7 +36,7 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
             f"{plan.graph.name}: {len(plan.launches)} launches ({len(plan.kernels)} generated, {library} library), "
             f"{moved:,} bytes read and written at batch {batch}.",
             f"Without fusion: {len(unfused.launches)} launches, {before:,} bytes; fusion saves {before - moved:,}.",
-            f"The plan is {plan.fusion}.",
+            f"The plan is {plan.fusion}{'; its matrix products were placed afterwards' if placed else ''}.",
             "",
             "What runs:",
             *_launches(plan.launches, batch),

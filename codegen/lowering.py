@@ -462,6 +462,9 @@ class _Lowering:
             attrs["arrivals"] = "arrivals_ptr"
             attrs["address"] = self._address(value, place_of(value))
             self.parameters["arrivals", value] = Parameter("arrivals_ptr", "arrivals", None, int32)
+        for size in summed(value):
+            if isinstance(size, Dim):
+                self._size_parameter(size)
         args.sort(key=lambda step: step.form != ROW)
         self._assign(value, Step("", "product", tuple(a.name for a in args), TILE, float32, attrs, scope=value.scope))
 

@@ -20,7 +20,7 @@ from .clusters import Partition, in_order
 from .cost import memory_plan, refusal_of
 from .products import operands
 from .traffic import NOMINAL_SIZES, recompute_bytes
-from .units import OPERAND, PRODUCT, Unit, Units, is_elementwise
+from .units import OPERAND, PRODUCT, Unit, Units, is_elementwise, memory_of
 
 if TYPE_CHECKING:
     from .choose import Choice
@@ -73,7 +73,22 @@ def _without(choice: Choice, kernel: Kernel) -> Choice | None:
     ordered = in_order(made.legality, Partition(tuple(kernels), again))
     if ordered is None or missing:
         return None
-    return None if refusal_of(made.legality, ordered) is not None else replace(made, partition=ordered)
+    if refusal_of(made.legality, ordered) is not None or not all(
+        _reads_memory(made, ordered, k) for k in ordered.kernels
+    ):
+        return None
+    return replace(made, partition=ordered)
+
+
+def _reads_memory(choice: Choice, partition: Partition, kernel: Kernel) -> bool:
+    """Whether all that operands of a kernel are made of lies in memory before it, and is not overwritten there: other
+    programs read it too, copied values included."""
+    units, held = choice.units, {u.value for u in kernel if u.part != PRODUCT}.union(partition.again.get(kernel, ()))
+    products = [u.value for u in kernel if u.part == PRODUCT]
+    cone = {v for p in products for a in p.inputs for v in operand_cone(a, held)}
+    sources = {memory_of(a) for v in cone for a in v.inputs if base_of(a) not in cone}
+    written = choice.legality.facts_of(kernel).written
+    return not any(m in written or units.producer.get(m) in kernel for m in sources)
 
 
 def _may_be_operand(choice: Choice, kernel: Kernel) -> bool:

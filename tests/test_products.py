@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import subprocess
+import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,11 +18,13 @@ from tritonnotes.codegen.ahead import compile_program
 from tritonnotes.codegen.axes import label_axes
 from tritonnotes.codegen.compile import ARCHS
 from tritonnotes.codegen.explain import explain_plan
+from tritonnotes.codegen.module import PRECISION
 from tritonnotes.codegen.plan import FusionPlan, make_plan
 from tritonnotes.codegen.products import is_generable
 from tritonnotes.codegen.program import make_program
 from tritonnotes.codegen.side_kernel import SideKernel
 from tritonnotes.codegen.wishes import Fusion
+from tritonnotes.interpreter import executor
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.joint import joint_graph
 from tritonnotes.ir.primitives import matmul
@@ -46,6 +52,12 @@ MODELS: dict[str, tuple[tuple[int, ...], Callable[[Value], Value]]] = {
     "normalized operand": (
         (24,),
         lambda x: tn.relu(tn.linear(tn.elu(tn.batch_norm(x, name="bn")), 40, name="fc")),
+    ),
+    "both operands prepared": (
+        (50,),
+        lambda x: tn.relu(
+            matmul(x * 2.0, x.graph.parameter("w", (50, 24), "uniform", dtype=x.dtype.name, low=-1.0, high=1.0) * 3.0)
+        ),
     ),
     "one after the other": ((16,), lambda x: tn.linear(tn.tanh(tn.linear(x, 32, name="fc1")), 16, name="fc2")),
 }
@@ -99,10 +111,15 @@ def test_small_tiles_give_what_large_ones_do(tile: int, rows: int) -> None:
         torch.testing.assert_close(found, results[1][name], rtol=1e-5, atol=1e-6, msg=name)
 
 
-def test_two_steps_with_shared_sums_have_the_same_bits() -> None:
+def test_shared_sums_have_the_same_bits_in_whatever_order_programs_run(monkeypatch: pytest.MonkeyPatch) -> None:
     feeds = draw(digits(), batch=1200)
     found = []
-    for _ in range(2):
+    for backwards in (False, True):
+        if backwards:
+            turned = SimpleNamespace(
+                product=lambda *ranges: reversed(list(itertools.product(*ranges))), count=itertools.count
+            )
+            monkeypatch.setattr(executor, "itertools", turned)
         step = tn.compile_step(digits(), loss="loss", optimizer=tn.adam(lr=1e-2))
         for _ in range(2):
             step(**feeds)
@@ -281,3 +298,23 @@ def test_operands_compile_without_spills(arch: int) -> None:
     assert prepared(program.plan)
     for card in compile_program(program, arch):
         assert not card.spills, f"{card.name}: {card.registers} registers, {card.spills}"
+
+
+@pytest.mark.parametrize("asked", ["none", "allow_tf32", "set_float32_matmul_precision", "fp32_precision"])
+def test_tf32_is_used_where_torch_is_told_so_by_either_of_its_names(asked: str) -> None:
+    """In a process of its own: torch refuses to tell one name what was said by the other."""
+    said = {
+        "none": "",
+        "allow_tf32": "matmul.allow_tf32 = True",
+        "set_float32_matmul_precision": "torch.set_float32_matmul_precision('high')",
+        "fp32_precision": "matmul.fp32_precision = 'tf32'",
+    }
+    lines = [
+        "import torch",
+        "matmul = torch.backends.cuda.matmul",
+        said[asked],
+        PRECISION,
+        "print(float32_precision())",
+    ]
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ("ieee" if asked == "none" else "tf32")

@@ -151,8 +151,10 @@ def tanh(x):
 
 
 def float32_precision():
-    """How tensor cores may take float32: not at all, unless torch is told that tf32 will do."""
-    return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"
+    """How tensor cores may take float32: not at all, unless torch is told that tf32 will do, by its old name or new."""
+    asked = torch.backends.cuda.matmul
+    will_do = asked.fp32_precision == "tf32" if hasattr(asked, "fp32_precision") else asked.allow_tf32
+    return "tf32" if will_do else "ieee"
 
 
 @triton.jit
