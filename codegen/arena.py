@@ -154,7 +154,7 @@ def _touched(
     """The buffers that a launch touches, and whether it reads and writes each."""
     if kernel is None:
         (unit,) = launch.units
-        yield unit.value.name, False, True
+        yield destinations.get(unit.value, unit.value).name, False, True
         for operand in unit.value.inputs:
             memory = memory_of(operand)
             yield destinations.get(memory, memory).name, True, False

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
 
 from .plan import FusionPlan, KernelPlan, make_plan
 from .traffic import NOMINAL
 from .verdicts import HARD_RULES, Verdict
-
-if TYPE_CHECKING:
-    from .program import Program
 
 MOST_LAUNCHES = 24
 """Launches that are listed; of more, those that move most."""
@@ -51,12 +47,14 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
     )
 
 
-def explain_memory(program: Program, batch: int = NOMINAL, eager: int | None = None) -> str:
-    """What a run holds beside its leaves, known before it runs, and what `eager` holds at its peak."""
-    peak, apart = program.peak_bytes(batch), program.buffer_bytes(batch)
+def explain_memory(
+    peak: int, apart: int, batch: int = NOMINAL, eager: int | None = None, *, arenas: str = "one arena"
+) -> str:
+    """What a run holds beside its leaves, known before it runs, what it would with a buffer for each value, `apart`,
+    and what `eager` holds at its peak."""
     lines = [
-        f"Memory beside weights, optimizer state and inputs at batch {batch}: {peak:,} bytes, the outputs and one "
-        f"arena; {apart:,} if no memory were used again."
+        f"Memory beside weights, optimizer state and inputs at batch {batch}: {peak:,} bytes, the outputs and "
+        f"{arenas}; {apart:,} if no memory were used again."
     ]
     if eager is not None:
         lines.append(

@@ -87,8 +87,11 @@ class Program:
         `batch`; unless `programs` share each sum over rows, as many do as on an H100."""
         bound = Sizes(batch, sizes)
         shared = programs or self.programs(bound)
-        outputs = sum(b.bytes(bound, shared) for b in self.buffers if b.role == "output")
-        return outputs + self.arena.placement(bound, shared).bytes
+        return self.output_bytes(batch, **sizes) + self.arena.placement(bound, shared).bytes
+
+    def output_bytes(self, batch: int = NOMINAL, **sizes: int) -> int:
+        """Bytes of the outputs of a run, which it makes anew; as `peak_bytes`."""
+        return sum(b.bytes(Sizes(batch, sizes), 1) for b in self.buffers if b.role == "output")
 
     def buffer_bytes(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
         """Bytes of all buffers that are not leaves, did each have its own; as `peak_bytes`."""

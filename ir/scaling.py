@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from . import primitives as P
 from .errors import DeclarationError
@@ -22,7 +23,8 @@ class GradScaler:
 
     The loss is multiplied by a scale, so that small gradients are not rounded to 0 in float16. Where a gradient is not
     finite, the update is skipped and the scale multiplied by `backoff_factor`; after `growth_interval` updates in a row
-    it is multiplied by `growth_factor`. Raises `DeclarationError` for factors on the wrong side of 1.
+    it is multiplied by `growth_factor`. Raises `DeclarationError` for what is no finite number, and for factors on the
+    wrong side of 1.
     """
 
     init_scale: float = 2.0**16
@@ -31,15 +33,17 @@ class GradScaler:
     growth_interval: int = 2000
 
     def __post_init__(self) -> None:
-        rules = {
-            "init_scale": (0 < self.init_scale <= LARGEST, "a finite number above 0"),
-            "growth_factor": (self.growth_factor > 1, "above 1"),
-            "backoff_factor": (0 < self.backoff_factor < 1, "between 0 and 1"),
-            "growth_interval": (type(self.growth_interval) is int and self.growth_interval > 0, "an int ≥ 1"),
+        rules: dict[str, tuple[Callable[[Any], bool], type, str]] = {
+            "init_scale": (lambda n: 0 < n <= LARGEST, float, "a finite number above 0"),
+            "growth_factor": (lambda n: 1 < n <= LARGEST, float, "a finite number above 1"),
+            "backoff_factor": (lambda n: 0 < n < 1, float, "a number between 0 and 1"),
+            "growth_interval": (lambda n: n >= 1, int, "an int ≥ 1"),
         }
-        for name, (holds, wanted) in rules.items():
-            if not holds:
-                raise DeclarationError(f"GradScaler: {name} is {getattr(self, name)!r}; it must be {wanted}")
+        for name, (holds, kind, wanted) in rules.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, kind)) or not holds(value):
+                usual = getattr(type(self), name)
+                raise DeclarationError(f"GradScaler: {name} is {value!r}; it must be {wanted}, such as {usual!r}")
 
 
 SCOPE = Scope(

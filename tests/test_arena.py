@@ -216,3 +216,18 @@ def test_peak_bytes_is_what_a_run_holds() -> None:
     arena = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held.values()}
     made = sum(arena.values()) + sum(t.untyped_storage().nbytes() for t in outputs.values())
     assert len(arena) == 1 and made == step.program.peak_bytes(40, programs=1)
+
+
+def test_peak_bytes_of_accumulated_batches_is_what_both_programs_hold() -> None:
+    step = tn.compile_step(digits(), optimizer=tn.adam(), accumulate=2)
+    outputs = [step(**draw_feeds(digits(), {"batch": 40})) for _ in range(2)]
+    assert step._gatherer is not None
+    arenas = {}
+    for runner in (step._runner, step._gatherer):
+        (held,) = runner._buffers.values()
+        arenas |= {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held.values()}
+    made = max(sum(t.untyped_storage().nbytes() for t in found.values()) for found in outputs)
+    assert len(arenas) == 2 and step.peak_bytes(40, programs=1) == sum(arenas.values()) + made
+    text = " ".join(step.explain().split())
+    assert f"at batch 256: {step.peak_bytes(256):,} bytes, the outputs and two arenas" in text
+    assert text.index("Gathering gradients") < text.index("The last batch and the update")

@@ -5,17 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from parallel_run import STEPS, batch, compiled, graph, half, overflowing
+import torch.distributed as dist
+from parallel_run import BATCH, STEPS, batch, compiled, graph, half, overflowing
 from torch import Tensor
 
 import tritonnotes as tn
+from tritonnotes.codegen.explain import explain_plan
+from tritonnotes.codegen.program import make_program
+from tritonnotes.codegen.wishes import Fusion
 from tritonnotes.ir.errors import DeclarationError
-from tritonnotes.parallel import Reducer, _bucketed
+from tritonnotes.ir.joint import gathering_graph
+from tritonnotes.parallel import Reducer, _bucketed, _last_use
 from tritonnotes.tolerance import compare
 
 TESTS = Path(__file__).parent
@@ -142,7 +148,7 @@ def test_another_graph_on_another_process_is_refused(ranks: list[dict[str, Any]]
         assert "rank 1 declares another graph than rank 0" in rank["refused"]
 
 
-def test_buckets_go_out_as_soon_as_their_last_writer_is_launched(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_buckets_go_out_as_soon_as_the_last_launch_that_touches_them_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     """Beside the backward run of earlier layers; the rest at its end, and all in one order."""
     sent: list[int] = []
 
@@ -152,7 +158,7 @@ def test_buckets_go_out_as_soon_as_their_last_writer_is_launched(monkeypatch: py
 
     launched: list[str] = []
     reducer = Reducer.__new__(Reducer)
-    reducer.group, reducer.buckets, reducer._last_writers = None, [torch.zeros(1)] * 3, [2, 4, 9]
+    reducer.group, reducer.buckets, reducer._last_uses = None, [torch.zeros(1)] * 3, [2, 4, 9]
     reducer._places = {"forward": 0, "last_layer": 2, "middle": 3, "first_layer": 5}
 
     def all_reduce(*args: Any, **kwargs: Any) -> Sent:
@@ -169,6 +175,127 @@ def test_buckets_go_out_as_soon_as_their_last_writer_is_launched(monkeypatch: py
     assert launched == [*reducer._places] and sent == [2, 3, 4, -1, -1, -1]
 
 
+class Done:
+    """An all-reduce that is over."""
+
+    def wait(self) -> None:
+        pass
+
+
+@pytest.fixture
+def one_rank() -> Iterator[None]:
+    """A process group of this process alone."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def read_again() -> tn.Graph:
+    """A later launch of its backward run reads the gradient of `p1` from the slot that an earlier one leaves it in."""
+    g = tn.Graph("read_again")
+    x = g.input("x", (BATCH, 8), "float64")
+    z, p1 = (g.parameter(name, (8, 8), "normal", "float64", mean=0.0, std=1.0) for name in ("z", "p1"))
+    w = p1 + tn.layer_norm(tn.transpose(tn.softmax(z, -1), 0, 1), name="ln")
+    g.output(loss=tn.mean(tn.matmul(x, w) ** 3, (0, 1)))
+    return g
+
+
+def test_a_bucket_waits_for_launches_that_read_a_gradient_from_it(
+    one_rank: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sums that are there at once: twice what torch's autograd gives, and nothing that came of a sum already taken."""
+    sent = []
+
+    def doubled(bucket: Tensor, **options: Any) -> Done:
+        sent.append(bucket.mul_(2))
+        return Done()
+
+    monkeypatch.setattr("tritonnotes.parallel.dist.all_reduce", doubled)
+    options = tn.DataParallel(bucket_cap_mb=1e-4)
+    step = tn.compile_step(read_again(), optimizer=tn.sgd(lr=0.1), data_parallel=options, device="cpu")
+    assert step.gathering is not None
+    assert any("p1.grad" in u.reads - u.writes for u in step.gathering.uses), "it is read where another has written it"
+    held = {n: t.clone().requires_grad_() for n, t in step.model.state_dict().items()}
+    x = torch.randn(6, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    normalized = torch.layer_norm(held["z"].softmax(-1).T, (8,), held["ln.weight"], held["ln.bias"])
+    ((x @ (held["p1"] + normalized)) ** 3).mean().backward()
+    step(x=x)
+    assert len(sent) > 1
+    for name, tensor in held.items():
+        assert tensor.grad is not None
+        torch.testing.assert_close(step.slots[f"{name}.grad"], 2 * tensor.grad, rtol=1e-10, atol=1e-12)
+
+
+def test_a_library_call_that_writes_a_gradient_is_its_last_use() -> None:
+    """So that its bucket goes out before the run is over."""
+    program = make_program(gathering_graph(graph(), "loss", 1, None), Fusion(products=False), graph())
+    last = _last_use(program, "fc2.weight.grad")
+    assert last < len(program.plan.launches) - 1 and program.plan.launches[last].is_library
+
+
+ALIKE: dict[str, tuple[dict[str, Any], str]] = {
+    "lr": ({"optimizer": tn.adam(lr=0.5)}, r"other hyperparameters than rank 0, .*0\.5.*0\.1"),
+    "rule": ({"optimizer": tn.sgd(lr=0.1)}, "another update than rank 0"),
+    "scaler": ({"scaler": tn.GradScaler(init_scale=4.0)}, r"another scaler than rank 0, .*4\.0.*8\.0"),
+    "accumulate": ({"accumulate": 4}, "another graph than rank 0"),
+    "buckets": ({"data_parallel": tn.DataParallel(bucket_cap_mb=1)}, "other options than rank 0, .*=1,.*=25"),
+    "alike": ({}, ""),
+}
+
+
+@pytest.mark.parametrize("case", ALIKE)
+def test_processes_that_differ_are_refused(one_rank: None, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    """Rank 0 declares what `usual` says, rank 1 something else."""
+    usual: dict[str, Any] = {"optimizer": tn.adam(lr=0.1), "accumulate": 2, "scaler": tn.GradScaler(init_scale=8.0)}
+    usual |= {"data_parallel": tn.DataParallel(), "device": "cpu"}
+    other, said = ALIKE[case]
+    told: list[Any] = []
+
+    def gather(found: list[Any], mine: Any, group: Any) -> None:
+        told.append(mine)
+        found[:] = [told[0], mine]
+
+    monkeypatch.setattr("tritonnotes.parallel.dist.all_gather_object", gather)
+    tn.compile_step(read_again(), **usual)
+    if not said:
+        tn.compile_step(read_again(), **{**usual, **other})
+        return
+    with pytest.raises(DeclarationError, match=f"compile_step: rank 1 declares {said}"):
+        tn.compile_step(read_again(), **{**usual, **other})
+
+
+def test_a_step_of_several_processes_is_not_tuned(one_rank: None) -> None:
+    step = tn.compile_step(read_again(), optimizer=tn.sgd(lr=0.1), data_parallel=True, device="cpu")
+    with pytest.raises(DeclarationError, match=r"tune: .*several processes.*without data_parallel"):
+        step.tune(batch=8, progress=False)
+
+
+def test_both_programs_are_explained_and_their_memory_counted(one_rank: None) -> None:
+    step = tn.compile_step(read_again(), optimizer=tn.sgd(lr=0.1), data_parallel=True, device="cpu")
+    assert step.gathering is not None
+    text = step.explain()
+    first, second = text.index("Gathering gradients (`gathering`):"), text.index("The update (`program`):")
+    assert text.index(explain_plan(step.gathering.plan)) in range(first, second)
+    assert text.index(explain_plan(step.plan)) > second
+    eager = step.eager_peak_bytes()
+    assert f"{step.peak_bytes():,} bytes, the outputs and two arenas" in " ".join(text.split())
+    assert eager is not None and f"{step.peak_bytes() / eager:.2f} of that is held here" in " ".join(text.split())
+
+
+@pytest.mark.parametrize("given", [1, "yes", {"bucket_cap_mb": 25}])
+def test_something_else_as_data_parallel_is_refused(given: Any) -> None:
+    with pytest.raises(
+        DeclarationError, match=r"compile_step: data_parallel is .*; pass True, or tn\.DataParallel\(group=…\)"
+    ):
+        tn.compile_step(graph(), optimizer=tn.sgd(lr=0.1), data_parallel=given)
+
+
+@pytest.mark.parametrize("given", [0, -1.0, float("nan"), True, "25", None])
+def test_a_bucket_of_no_size_is_refused(given: Any) -> None:
+    with pytest.raises(DeclarationError, match="bucket_cap_mb is .*; it must be a number above 0, such as 25"):
+        tn.DataParallel(bucket_cap_mb=given)
+
+
 def test_buckets_hold_the_last_gradients_first_each_of_one_dtype() -> None:
     g = tn.Graph("many")
     for name, dtype in (("a", "float32"), ("b", "float64"), ("c", "float32"), ("d", "float32")):
@@ -181,8 +308,6 @@ def test_without_a_process_group_the_remedy_is_named() -> None:
         DeclarationError, match=r"data_parallel needs a process group; call .*init_process_group.*torchrun"
     ):
         tn.compile_step(graph(), optimizer=tn.sgd(lr=0.1), data_parallel=True)
-    with pytest.raises(DeclarationError, match="bucket_cap_mb is 0"):
-        tn.DataParallel(bucket_cap_mb=0)
 
 
 @pytest.mark.slow

@@ -262,10 +262,17 @@ def test_nothing_waits_for_the_device() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"growth_factor": 1.0}, "growth_factor is 1.0; it must be above 1"),
-        ({"backoff_factor": 1.0}, "backoff_factor is 1.0; it must be between 0 and 1"),
-        ({"growth_interval": 0}, "growth_interval is 0; it must be an int"),
-        ({"init_scale": float("inf")}, "init_scale is inf; it must be a finite number"),
+        ({"growth_factor": 1.0}, "growth_factor is 1.0; it must be a finite number above 1, such as 2.0"),
+        ({"growth_factor": float("inf")}, "growth_factor is inf; it must be a finite number above 1, such as 2.0"),
+        ({"growth_factor": "2"}, "growth_factor is '2'; it must be a finite number above 1, such as 2.0"),
+        ({"backoff_factor": 1.0}, "backoff_factor is 1.0; it must be a number between 0 and 1, such as 0.5"),
+        ({"backoff_factor": None}, "backoff_factor is None; it must be a number between 0 and 1, such as 0.5"),
+        ({"growth_interval": 0}, "growth_interval is 0; it must be an int ≥ 1, such as 2000"),
+        ({"growth_interval": True}, "growth_interval is True; it must be an int ≥ 1, such as 2000"),
+        ({"init_scale": float("inf")}, "init_scale is inf; it must be a finite number above 0, such as 65536.0"),
+        ({"init_scale": float("nan")}, "init_scale is nan; it must be a finite number above 0, such as 65536.0"),
+        ({"init_scale": True}, "init_scale is True; it must be a finite number above 0, such as 65536.0"),
+        ({"init_scale": "1"}, "init_scale is '1'; it must be a finite number above 0, such as 65536.0"),
     ],
 )
 def test_a_scaler_that_cannot_work_is_refused(given: dict[str, Any], said: str) -> None:

@@ -11,6 +11,7 @@ import torch
 from compiled import digits
 
 import tritonnotes as tn
+from tritonnotes import training
 from tritonnotes.codegen.ahead import compile_program
 from tritonnotes.codegen.cache import KernelCache
 from tritonnotes.codegen.program import Program, make_program
@@ -110,6 +111,37 @@ def test_a_whole_step_is_timed_kernel_by_kernel(cache: KernelCache) -> None:
     faster = tuned(program, CPU, SIZES, timer=timer, cache=cache, progress=False)
     assert len(seen) == sum(len(candidates(k)) for k in program.kernels) > 30
     assert sum(k.layout.choice is not None for k in faster.kernels) > 3
+
+
+def test_both_programs_of_accumulated_batches_are_tuned(cache: KernelCache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the batches after it are gathered by the new one, to the same numbers."""
+    graph = Graph("normed")
+    x, y = graph.input("x", (tn.Dim("batch"), 12)), graph.input("y", (tn.Dim("batch"),), "int64")
+    graph.output(loss=tn.cross_entropy(tn.linear(tn.layer_norm(x, name="ln"), 5, name="fc"), y))
+    seen: list[int] = []
+
+    def timer(once: Callable[[], None]) -> float:
+        once()
+        seen.append(1)
+        return 1.0 / len(seen)
+
+    def by_this_clock(*given: Any, progress: bool) -> Program:
+        return tuned(*given, timer=timer, cache=cache, progress=progress)
+
+    monkeypatch.setattr(training, "tuned", by_this_clock)
+    steps = [tn.compile_step(graph, optimizer=tn.sgd(lr=0.1), accumulate=2, device="cpu") for _ in range(2)]
+    plain, step = steps
+    before = step.gathering
+    step.tune(batch=40, progress=False)
+    assert step.gathering is not None and before is not None and step.gathering.source != before.source
+    assert step._gatherer is not None and step._gatherer.program is step.gathering
+    assert step._runner.program is step.program
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        fed = {"x": torch.randn(40, 12, generator=generator), "y": torch.randint(0, 5, (40,), generator=generator)}
+        for each in steps:
+            each(**fed)
+    torch.testing.assert_close(dict(step.model.state_dict()), dict(plain.model.state_dict()))
 
 
 def test_without_a_gpu_tuning_says_so() -> None:

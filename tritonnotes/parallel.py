@@ -12,7 +12,6 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .codegen.program import Program
-from .codegen.units import memory_of
 from .ir.errors import DeclarationError
 from .ir.graph import Value
 from .references import torch_dtype
@@ -20,6 +19,9 @@ from .runtime import Launch
 
 ALIGNMENT = 64
 """Elements at whose multiples gradients begin in a bucket, so that kernels may access them as widely as alone."""
+
+DIGEST = "sha256:"
+"""What stands for a source, of which only the digest travels."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,7 @@ class DataParallel:
 
     Gradients travel in buckets of at least `bucket_cap_mb` MiB, the last layers' first. With `broadcast_buffers` all
     processes hold the running statistics of rank 0 after each batch. `group` is a process group, None for the default.
+    Raises `DeclarationError` for a `bucket_cap_mb` that is no number above 0.
     """
 
     bucket_cap_mb: float = 25.0
@@ -36,18 +39,31 @@ class DataParallel:
     group: Any = None
 
     def __post_init__(self) -> None:
-        if not self.bucket_cap_mb > 0:
-            raise DeclarationError(f"DataParallel: bucket_cap_mb is {self.bucket_cap_mb!r}; it must be above 0")
+        size = self.bucket_cap_mb
+        if isinstance(size, bool) or not isinstance(size, int | float) or not size > 0:
+            raise DeclarationError(
+                f"DataParallel: bucket_cap_mb is {size!r}; it must be a number above 0, such as 25, in MiB"
+            )
 
 
 class Reducer:
-    """The gradients of one process in flat buckets, of which each is reduced as soon as its last writer is launched.
+    """The gradients of one process in flat buckets, of which each is reduced as soon as no launch to come touches it.
 
-    `slots` are those that gradients are left in by `program`, in the order of their parameters. Raises
-    `DeclarationError` without a process group, and where processes declare different graphs.
+    `slots` are those that gradients are left in by `program`, in the order of their parameters; `update` is the program
+    that runs once they are reduced, and `settings` what else the processes must have alike, as "another scaler". Raises
+    `DeclarationError` without a process group, and where processes declare different things.
     """
 
-    def __init__(self, options: DataParallel, program: Program, slots: Sequence[Value], device: torch.device) -> None:
+    def __init__(
+        self,
+        options: DataParallel,
+        program: Program,
+        slots: Sequence[Value],
+        device: torch.device,
+        *,
+        update: Program,
+        settings: Mapping[str, object],
+    ) -> None:
         if not dist.is_available() or not dist.is_initialized():
             raise DeclarationError(
                 "compile_step: data_parallel needs a process group; call torch.distributed.init_process_group() first, "
@@ -55,18 +71,27 @@ class Reducer:
             )
         self.options, self.group = options, options.group
         self.rank, self.world_size = dist.get_rank(self.group), dist.get_world_size(self.group)
-        _check_alike(program, self.group, self.world_size)
+        travel = {"bucket_cap_mb": options.bucket_cap_mb, "broadcast_buffers": options.broadcast_buffers}
+        declared = {
+            "another graph": _digest(program),
+            "another update": _digest(update),
+            **{what: str(value) for what, value in settings.items()},
+            "other options": ", ".join(f"{n}={v}" for n, v in travel.items()),
+        }
+        _check_alike(declared, program.declared.name, self.group, self.world_size)
         launches = {k.name: place for place, k in enumerate(program.plan.launches)}
         self._places = {k.name: launches[k.name] for k in program.plan.launches if not k.is_library}
         self.tensors: dict[str, Tensor] = {}
         self.buckets: list[Tensor] = []
-        self._last_writers: list[int] = []
+        self._last_uses: list[int] = []
         for names in _bucketed(slots, options.bucket_cap_mb * 2**20):
-            self._fill([v for v in slots if v.name in names], _writers(program), device)
+            held = [v for v in slots if v.name in names]
+            self._fill(held, device)
+            self._last_uses.append(max(_last_use(program, v.name) for v in held))
         self._next = 0
         self._works: list[Any] = []
 
-    def _fill(self, slots: Sequence[Value], writers: Mapping[str, int], device: torch.device) -> None:
+    def _fill(self, slots: Sequence[Value], device: torch.device) -> None:
         counts = [_elements(v) for v in slots]
         starts = [0]
         for count in counts:
@@ -75,10 +100,9 @@ class Reducer:
         for slot, start, count in zip(slots, starts, counts, strict=False):
             self.tensors[slot.name] = bucket[start : start + count].view(slot.shape)  # type: ignore[arg-type]
         self.buckets.append(bucket)
-        self._last_writers.append(max(writers[v.name] for v in slots))
 
     def around(self, launch: Launch) -> Launch:
-        """A launch before which the buckets go out whose writers are all launched: they travel beside what remains."""
+        """A launch before which the buckets go out that no launch from here on touches: they travel beside the rest."""
 
         def overlapped(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
             self._send(self._places.get(kernel.__name__, 0))
@@ -98,7 +122,7 @@ class Reducer:
 
     def _send(self, before: int | None) -> None:
         # In one order on all processes, as collectives must be.
-        while self._next < len(self.buckets) and (before is None or self._last_writers[self._next] < before):
+        while self._next < len(self.buckets) and (before is None or self._last_uses[self._next] < before):
             bucket = self.buckets[self._next]
             self._works.append(dist.all_reduce(bucket, group=self.group, async_op=True))
             self._next += 1
@@ -110,16 +134,26 @@ class Reducer:
             dist.broadcast(tensor, source, group=self.group)
 
 
-def _check_alike(program: Program, group: Any, world_size: int) -> None:
-    digest = hashlib.sha256(program.source.encode()).hexdigest()
-    digests: list[Any] = [None] * world_size
-    dist.all_gather_object(digests, digest, group=group)
-    if len({*digests}) > 1:
-        other = next(rank for rank, d in enumerate(digests) if d != digests[0])
-        raise DeclarationError(
-            f"compile_step: rank {other} declares another graph than rank 0, or plans it otherwise; declare the same "
-            f"graph {program.declared.name!r} with the same options on all ranks"
-        )
+def _check_alike(declared: Mapping[str, str], name: str, group: Any, world_size: int) -> None:
+    """Raise `DeclarationError` on all processes where one of them has `declared` something else than rank 0."""
+    found: list[Any] = [None] * world_size
+    dist.all_gather_object(found, dict(declared), group=group)
+    for rank, other in enumerate(found):
+        for what, mine in found[0].items():
+            if other[what] != mine:
+                seen = "or plans it otherwise" if _is_digest(mine) else f"{other[what]} and not {mine}"
+                raise DeclarationError(
+                    f"compile_step: rank {rank} declares {what} than rank 0, {seen}; declare the same graph {name!r} "
+                    "with the same options on all ranks"
+                )
+
+
+def _digest(program: Program) -> str:
+    return f"{DIGEST}{hashlib.sha256(program.source.encode()).hexdigest()}"
+
+
+def _is_digest(text: str) -> bool:
+    return text.startswith(DIGEST)
 
 
 def _bucketed(slots: Sequence[Value], least: float) -> list[set[str]]:
@@ -136,14 +170,13 @@ def _bucketed(slots: Sequence[Value], least: float) -> list[set[str]]:
     return buckets
 
 
-def _writers(program: Program) -> dict[str, int]:
-    """For each slot, the place of the launch that writes it."""
-    made = {}
-    for name, new in program.plan.graph.updates.items():
-        memory = memory_of(new)
-        writing = [i for i, k in enumerate(program.plan.launches) if any(s is memory for s in k.stores)]
-        made[name] = max(writing, default=len(program.plan.launches))
-    return made
+def _last_use(program: Program, slot: str) -> int:
+    """The place of the last launch that reads or writes a slot: a sum in its place before that would be read as the
+    gradient of this process."""
+    return max(
+        (place for place, used in enumerate(program.uses) if slot in used.reads | used.writes),
+        default=len(program.plan.launches),
+    )
 
 
 def _elements(value: Value) -> int:

@@ -71,7 +71,7 @@ def _sent(batch: int, values: Mapping[str, Tensor]) -> _Pending:
     for name, tensor in values.items():
         pinned[name].copy_(tensor.detach(), non_blocking=True)
     arrived = torch.cuda.Event()
-    arrived.record()
+    arrived.record(torch.cuda.current_stream(tensor.device))
     return _Pending(batch, pinned, arrived)
 
 

@@ -42,10 +42,12 @@ class TrainingStep:
     `hyperparameters` may be changed between steps (`step.hyperparameters["lr"] = 1e-4`): nothing is compiled anew.
     The graph runs in its training form, and its buffers are updated with the weights. `seed` decides what random ops
     draw: something else at each step, and the same in a step of the same number. `model` holds both, in evaluation
-    form. `plan`, `source` and `explain()` speak of the whole step.
+    form. `plan`, `source` and `cards()` speak of `program`, which is the whole step unless it is cut in two.
 
     With `accumulate` above 1 so many batches share an update: the first ones gather their gradients (`gathering` is
-    that program), the last one adds its own and updates. `steps` counts updates, `gathered` batches since the last one.
+    that program), the last one adds its own and updates, which is `program`. `steps` counts updates, `gathered` batches
+    since the last one. With `data_parallel` every batch is gathered, and `program` is the update alone, so that `plan`
+    and `source` are: those of the rest are `gathering.plan` and `gathering.source`. `explain()` speaks of both.
 
     With a `scaler` an overflow skips an update, which only the device knows: `steps` counts the skipped ones too, and
     the slots `scaler.scale`, `scaler.growth_tracker` and `scaler.step` hold what torch.amp.GradScaler and the optimizer
@@ -72,6 +74,10 @@ class TrainingStep:
         if scaler is not None and not isinstance(scaler, GradScaler):
             raise DeclarationError(
                 f"compile_step: scaler is {scaler!r}; pass a tn.GradScaler(), which runs on the device, or None"
+            )
+        if data_parallel and data_parallel is not True and not isinstance(data_parallel, DataParallel):
+            raise DeclarationError(
+                f"compile_step: data_parallel is {data_parallel!r}; pass True, or tn.DataParallel(group=…)"
             )
         if not isinstance(optimizer, Optimizer):
             raise DeclarationError(
@@ -176,7 +182,11 @@ class TrainingStep:
         options = data_parallel if isinstance(data_parallel, DataParallel) else DataParallel()
         assert self.gathering is not None
         slots = [v for v in self.gathering.graph.leaves("slot") if v.name in self.gathering.graph.updates]
-        reducer = Reducer(options, self.gathering, slots, self.device)
+        settings = {
+            "other hyperparameters": {**self.hyperparameters, **self.numbers},
+            "another scaler": self.scaler,
+        }
+        reducer = Reducer(options, self.gathering, slots, self.device, update=self.program, settings=settings)
         self.slots |= reducer.tensors
         with torch.no_grad():
             reducer.broadcast(list(self.model.tensors().values()))
@@ -224,14 +234,34 @@ class TrainingStep:
         return self.program.source
 
     def explain(self) -> str:
-        """The fusion plan of the step and its reasons, and the memory that it needs beside eager PyTorch's."""
-        return f"{explain_plan(self.plan)}\n\n{explain_memory(self.program, NOMINAL, self.eager_peak_bytes())}"
+        """The fusion plan of the step and its reasons, and the memory that it needs beside eager PyTorch's. Where
+        gradients are gathered that is a program of its own, which comes first."""
+        titles = [""]
+        if self.gathering is not None:
+            second = "The update" if self._reducer is not None else "The last batch and the update"
+            titles = ["Gathering gradients (`gathering`):\n\n", f"{second} (`program`):\n\n"]
+        plans = [t + explain_plan(program.plan) for t, program in zip(titles, self._programs, strict=True)]
+        apart = sum(program.buffer_bytes() for program in self._programs) - self._spare_bytes()
+        arenas = "one arena" if len(plans) == 1 else "two arenas"
+        memory = explain_memory(self.peak_bytes(), apart, NOMINAL, self.eager_peak_bytes(), arenas=arenas)
+        return "\n\n".join([*plans, memory])
 
-    def peak_bytes(self, batch: int = NOMINAL, **sizes: int) -> int:
-        """Bytes that a step holds beside weights, optimizer state and inputs, known before it runs: one arena, and its
-        outputs. `Dim`s not named in `sizes` are `batch`."""
-        programs = [self.program] if self.gathering is None else [self.program, self.gathering]
-        return max(program.peak_bytes(batch, **sizes) for program in programs)
+    @property
+    def _programs(self) -> list[Program]:
+        """In the order in which they run."""
+        return [self.program] if self.gathering is None else [self.gathering, self.program]
+
+    def peak_bytes(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
+        """Bytes that a step holds beside weights, optimizer state and inputs, known before it runs: its outputs, and
+        one arena for each of its programs, which keep it. `Dim`s not named in `sizes` are `batch`; unless `programs`
+        share each sum over rows, as many do as on an H100."""
+        held = sum(program.peak_bytes(batch, programs=programs, **sizes) for program in self._programs)
+        return held - self._spare_bytes(batch, **sizes)
+
+    def _spare_bytes(self, batch: int = NOMINAL, **sizes: int) -> int:
+        """What is counted too often where each program is counted with its outputs: a batch has those of one."""
+        outputs = [program.output_bytes(batch, **sizes) for program in self._programs]
+        return sum(outputs) - max(outputs)
 
     def eager_peak_bytes(self, batch: int = NOMINAL, **sizes: int) -> int | None:
         """The same of eager PyTorch, as `tritonnotes.eager_memory` counts it; None where that needs a run."""
@@ -240,7 +270,12 @@ class TrainingStep:
     def tune(self, batch: int = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
         """Time other tiles and warps on the GPU at a batch size, and take what is faster (`tritonnotes.tuning`); `Dim`s
         not named in `sizes` are `batch`. Sums may be taken in another order then. Raises `DeclarationError` without a
-        GPU."""
+        GPU, and for a step of several processes, which must all run the same plan."""
+        if self._reducer is not None:
+            raise DeclarationError(
+                f"tune: {self.graph.name!r} is a step of several processes, which time apart and must run one plan; "
+                "leave it out, or tune a step compiled without data_parallel"
+            )
         self.program = tuned(self.program, self.device, Sizes(batch, sizes), progress=progress)
         if self.gathering is not None:
             self.gathering = tuned(self.gathering, self.device, Sizes(batch, sizes), progress=progress)
@@ -265,7 +300,7 @@ class TrainingStep:
         return self._captured.reason if self._captured is not None else self._graph_reason
 
     def cards(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Cards:
-        """What each kernel of the step costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.cards` has it."""
+        """What each kernel of `program` costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.cards` has it."""
         return program_cards(
             self.program, f"training step of {self.graph.name}", archs=(arch,), batch=batch, sizes=sizes
         )
