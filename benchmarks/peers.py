@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 OURS = "tritonnotes"
+REPLAYED = "tritonnotes captured"
 EAGER = "eager"
 CAPTURED = "eager captured"
 LIGER = "Liger"
@@ -23,7 +24,7 @@ MODES = {
 PEERS = (
     OURS,
     "tritonnotes joint",
-    "tritonnotes captured",
+    REPLAYED,
     EAGER,
     *MODES,
     CAPTURED,

@@ -17,7 +17,7 @@ from tritonnotes.tolerance import compare
 
 from . import shapes
 from .measure import Case, Subject
-from .peers import CAPTURED, EAGER, GPU_ALONE, MODES, OURS, begin
+from .peers import CAPTURED, EAGER, GPU_ALONE, MODES, OURS, REPLAYED, begin
 from .timing import Call
 
 FAMILY = "steps"
@@ -78,20 +78,30 @@ def make_subject(layers: Sequence[int], batch: int, device: torch.device) -> Sub
     graph = classifier(layers, batch)
     launches: dict[str, int] = {}
 
-    def ours() -> Call:
+    def ours(peer: str) -> Call:
         fused = tn.compile_step(graph, loss="loss", optimizer=tn.adam(lr=LR), device=device)
-        fused.capture()
-        launches[OURS] = len(fused.plan.launches)
+        launches[peer] = len(fused.plan.launches)
         fused.model.load_state_dict(start.state_dict())
-        return Call(lambda _: fused(x=x, y=y)["loss"])
+        if peer == OURS:
+            return Call(lambda _: fused(x=x, y=y)["loss"])
+        fused.capture()
+
+        def replayed(_: object) -> Tensor:
+            loss = fused(x=x, y=y)["loss"]
+            if fused.graph_reason is not None:
+                raise RuntimeError(fused.graph_reason)
+            return loss
+
+        return Call(replayed)
 
     def theirs(peer: str, mode: str | None = None) -> Call:
         step = torch_step(copy.deepcopy(start), x, y, mode)
         return Call(lambda _: step(), partial(begin, peer))
 
-    makers: dict[str, Callable[[], Call]] = {OURS: ours, EAGER: partial(theirs, EAGER)}
+    makers: dict[str, Callable[[], Call]] = {OURS: partial(ours, OURS), EAGER: partial(theirs, EAGER)}
     missing: dict[str, str] = {}
     on_gpu: dict[str, Callable[[], Call]] = {peer: partial(theirs, peer, mode) for peer, mode in MODES.items()}
+    on_gpu[REPLAYED] = partial(ours, REPLAYED)
     on_gpu[CAPTURED] = lambda: captured_step(copy.deepcopy(start), x, y)
     if device.type == "cuda":
         makers |= on_gpu

@@ -71,8 +71,10 @@ class Operand:
 
 def is_generable(axes: Axes, value: Value) -> bool:
     """Whether a generated kernel can compute a contraction: of floats of at most 32 bits that lie in memory as they are
-    shown, and whose result has more than one row and more than one column."""
+    shown, none of them empty, and whose result has more than one row and more than one column."""
     if value.op.name not in PRODUCTS or value.dtype.name not in DTYPES or not axes.is_distinct(value):
+        return False
+    if 0 in (*value.shape, *summed(value)):
         return False
     rows, columns = sides(axes, value)
     return bool(rows and columns) and all(_lies_plain(a) for a in value.inputs)

@@ -1,7 +1,7 @@
-"""Captured runs, with a capture that keeps the launches and their arguments as a CUDA graph does.
+"""Captured runs: a step that is replayed leaves the bits of one that is launched, and says why where it cannot be.
 
-Without a GPU a fake stands in for the graph: it launches nothing while it captures, and what it replays has the
-arguments of that time, whatever the host says meanwhile.
+Without a GPU a fake stands in for the graph: it launches nothing while it captures, and replays by launching again with
+the tensors of that time, that of the numbers among them. What else a real graph would keep goes unnoticed here.
 """
 
 from __future__ import annotations
@@ -130,6 +130,36 @@ def test_moved_weights_are_captured_anew() -> None:
     assert not torch.equal(weight, before)
 
 
+def test_one_refusal_leaves_other_sizes_to_be_captured() -> None:
+    graphs, refused = Graphs(), []
+
+    def capture(launch_all: Callable[[], None]) -> Callable[[], None]:
+        if not refused:
+            refused.append(1)
+            raise RuntimeError("out of memory")
+        return graphs(launch_all)
+
+    step = captured_step(digits(), tn.adam(), capture)
+    for rows in (4, 4, 5, 5, 5):
+        step(**draw_feeds(digits(), {"batch": rows}))
+    assert graphs.captured == 1
+    assert step.graph_reason is not None and "batch=4: out of memory; free memory" in step.graph_reason
+
+
+def test_another_precision_is_captured_anew() -> None:
+    graphs, asked = Graphs(), torch.backends.cuda.matmul
+    step = captured_step(digits(), tn.adam(), graphs)
+    feeds, before = draw_feeds(digits(), {"batch": 4}), asked.allow_tf32
+    try:
+        for wanted in (False, True):
+            asked.allow_tf32 = wanted
+            for _ in range(3):
+                step(**feeds)
+    finally:
+        asked.allow_tf32 = before
+    assert graphs.captured == 2
+
+
 def test_a_refused_capture_says_why_and_the_step_goes_on() -> None:
     def refuse(launch_all: Callable[[], None]) -> Callable[[], None]:
         raise RuntimeError("operation not permitted when stream is capturing")
@@ -139,7 +169,10 @@ def test_a_refused_capture_says_why_and_the_step_goes_on() -> None:
     for _ in range(3):
         first, second = everything(plain, plain(**feeds)), everything(captured, captured(**feeds))
         assert all(torch.equal(first[n], second[n]) for n in first)
-    assert captured.graph_reason == "capture refused: operation not permitted when stream is capturing"
+    assert captured.graph_reason == (
+        "capture refused for batch=4: operation not permitted when stream is capturing; "
+        "free memory, or call capture() again"
+    )
 
 
 def test_without_a_gpu_kernels_are_launched_one_by_one_and_the_reason_is_told() -> None:

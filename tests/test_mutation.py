@@ -249,7 +249,7 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
     "lanes outside reach reductions": method(
         "codegen.source._Writer._masked_text", lambda old: lambda self, step, arg, inner: inner),
     "lanes outside hold anything in a sum": method(
-        "codegen.source._Writer._is_summed_directly", lambda old: lambda self, load: False),
+        "codegen.indexing.Indexing.filled_for", lambda old: lambda self, load: ""),
     "last tile left out": text(r"tl\.cdiv\((\w+), (ROWS|BLOCK)\)", r"(\1 // \2)"),
     # identities and reductions
     "0 for the identity of max": identity("max", "float", "0.0"),

@@ -36,6 +36,7 @@ class _Fixed:
     programs: int
     replay: Callable[[], None] | None = None
     is_warm: bool = False
+    refused: str | None = None
     tables: tuple[Tensor, ...] = ()
     """Through which captured kernels find tensors; the module may forget them."""
 
@@ -47,23 +48,27 @@ class _Fixed:
                 ints[place] = number
             else:
                 floats[place] = number
-        # The memory is pageable: it is read before the call returns, and nobody waits for the device.
+        # The memory is pageable, and small enough to be staged at once: it may be written anew when the call returns.
         self.numbers.copy_(self.staged, non_blocking=True)
 
 
 class CapturedRuns:
     """Runs of a program that are replayed. `capture` stands in for a CUDA graph's; at most `most` sets of sizes are
-    kept. `reason` says why something was not captured, None while all is."""
+    kept."""
 
     def __init__(
         self, program: Program, device: torch.device, *, capture: Capture | None = None, most: int = MOST_CAPTURED
     ) -> None:
         self.runner = Runner(replace(program, in_memory=True), device)
         self.most = most
-        self.reason: str | None = None
         self._capture = capture or _cuda_graph(device)
         self._fed = [v.name for v in program.plan.graph.leaves("input")]
         self._fixed: OrderedDict[tuple[object, ...], _Fixed] = OrderedDict()
+
+    @property
+    def reason(self) -> str | None:
+        """Why some of the sets of sizes that are kept is not captured; None while all are."""
+        return next((fixed.refused for fixed in self._fixed.values() if fixed.refused), None)
 
     def run(
         self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int], scalars: Mapping[str, float] | None = None
@@ -99,12 +104,13 @@ class CapturedRuns:
         if fixed.replay is not None:
             fixed.replay()
             return
-        if fixed.is_warm and self.reason is None:
+        if fixed.is_warm and fixed.refused is None:
             try:
                 fixed.replay = self._capture(launch_all)
                 fixed.tables = tuple(getattr(self.runner.module, "TABLES", {}).values())
             except RuntimeError as error:
-                self.reason = f"capture refused: {error}"
+                shown = ", ".join(f"{name}={size}" for name, size in sizes.items()) or "fixed sizes"
+                fixed.refused = f"capture refused for {shown}: {error}; free memory, or call capture() again"
             else:
                 fixed.replay()
                 return
@@ -112,8 +118,10 @@ class CapturedRuns:
         fixed.is_warm = True
 
     def _key(self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int]) -> tuple[object, ...]:
-        """A replay knows weights and state by their places: moved ones are captured anew."""
-        return (*sorted(sizes.items()), *(t.data_ptr() for n, t in leaves.items() if n not in self._fed))
+        """A replay knows weights and state by their places, and takes float32 as torch was told to when it was
+        captured: where these change it is captured anew."""
+        places = (t.data_ptr() for n, t in leaves.items() if n not in self._fed)
+        return (takes_tf32(), *sorted(sizes.items()), *places)
 
     def _fix(self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int], count: int) -> _Fixed:
         runner = self.runner
@@ -122,6 +130,12 @@ class CapturedRuns:
         tensors = {**runner.allocate(sizes, programs), **fed, **runner.outputs(sizes)}
         staged = torch.zeros(count, dtype=torch.float64)
         return _Fixed(tensors, staged.to(runner.device, copy=True), staged, programs)
+
+
+def takes_tf32() -> bool:
+    """Whether torch is told that products may take float32 as tf32."""
+    asked = torch.backends.cuda.matmul
+    return bool(asked.fp32_precision == "tf32" if hasattr(asked, "fp32_precision") else asked.allow_tf32)
 
 
 def no_graph(device: torch.device) -> str | None:

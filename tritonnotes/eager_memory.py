@@ -80,8 +80,11 @@ def eager_peak_bytes(graph: Graph, loss: str, sizes: Mapping[str, int]) -> int |
                 (root,) = eager(alone, feeds, state, training=True, seed=0).values()
                 gradients = torch.autograd.grad(root, weights, allow_unused=True)
                 del gradients
-        except (RuntimeError, NotImplementedError):
-            return None
+        except RuntimeError as error:
+            # What depends on data has no meta form: NotImplementedError, or a plain error that says so.
+            if isinstance(error, NotImplementedError) or "meta tensor" in str(error):
+                return None
+            raise
     return memory.peak
 
 
