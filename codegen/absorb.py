@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from tritonnotes.ir.graph import Value
 
 from .axes import known_product
-from .clusters import Partition, in_order
+from .clusters import Partition, in_order, waits
 from .cost import loads_of, memory_plan, refusal_of
 from .fusion import Legality, Space
 from .group_updates import update_groups
@@ -37,19 +37,20 @@ def absorb_products(found: Choice) -> Choice:
     if not candidates:
         return found
     every = with_parts(found, dict.fromkeys(candidates, PRODUCT))
-    partition, absorbed = every.partition, []
-    shared = _shared_launches(every)
+    kernels = _Kernels(every)
+    absorbed = []
     for value in candidates:
         product = every.units.producer[value]
-        trials = [
-            (gain, i, joined)
-            for i, kernel in enumerate(partition.kernels)
-            if (gain := _gain(every, partition, product, kernel, shared)) > 0
-            and (joined := _joined(every.legality, partition, product, kernel)) is not None
-        ]
-        if trials:
-            _, _, partition = max(trials, key=lambda trial: (trial[0], -trial[1]))
-            absorbed.append(value)
+        gains = {k: gain for k in kernels.readers(value) if (gain := kernels.gain(product, k)) > 0}
+        # The largest gain first; of equal ones the kernel that was first.
+        for kernel in sorted(gains, key=lambda k: -gains[k]):
+            if kernels.may_join(product, kernel):
+                kernels.join(product, kernel)
+                absorbed.append(value)
+                break
+    partition = kernels.partition()
+    if partition is None:
+        return found
     made = with_parts(found, dict.fromkeys(absorbed, PRODUCT))
     back = {u: made.units.producer.get(u.value, u) for u in every.units.units if u.part == PRODUCT}
     return replace(made, partition=renamed(partition, back))
@@ -74,38 +75,79 @@ def shares_in(units: Units, space: Space, members: Iterable[Unit]) -> int:
     return most_shares(products[0], tile_in(units, space, members), frozenset(space.cols), units.axes)
 
 
-def _gain(every: Choice, partition: Partition, product: Unit, kernel: Kernel, shared: dict[Kernel, int]) -> int:
-    """What computing a product in a kernel saves, in bytes; 0 where the kernel does not read it or may not have it."""
-    value, legality = product.value, every.legality
-    if product in kernel or sum(u.part == PRODUCT for u in kernel) >= MOST_PRODUCTS:
-        return 0
-    if value not in loaded_by(legality, partition, kernel):
-        return 0
-    others = (k for k in partition.kernels if k is not kernel and product not in k)
-    elsewhere = every.units.roots.union(*(loaded_by(legality, partition, k) for k in others))
-    both = kernel | {product}
-    space = legality.space(both, [u for u in both if u.part != PARTIAL and u.value in elsewhere])
-    if not isinstance(space, Space):
-        return 0
-    is_stored = value in elsewhere
-    saved = LAUNCH_BYTES // shared.get(kernel, 1) + nominal_bytes(value) * (1 if is_stored else 2)
-    tile, axes, cols = tile_in(every.units, space, both), every.units.axes, frozenset(space.cols)
-    shares = shares_in(every.units, space, both)
-    return saved + library_bytes(value) - generated_bytes(value, tile, cols, axes, shares)
+class _Kernels:
+    """The kernels of a choice, as products join them: what each reads and waits for."""
+
+    def __init__(self, choice: Choice) -> None:
+        self.units, self.legality = choice.units, choice.legality
+        self.again = dict(choice.partition.again)
+        self.before = waits(choice.legality, choice.partition)
+        self.loads = {k: loaded_by(choice.legality, choice.partition, k) for k in choice.partition.kernels}
+        self.shared = _shared_launches(choice)
+        self.loaders: dict[Value, dict[Kernel, None]] = {}
+        for kernel, memories in self.loads.items():
+            for memory in memories:
+                self.loaders.setdefault(memory, {})[kernel] = None
+
+    def readers(self, value: Value) -> list[Kernel]:
+        """The kernels that read a value from memory."""
+        return list(self.loaders.get(value, ()))
+
+    def gain(self, product: Unit, kernel: Kernel) -> int:
+        """What computing a product in a kernel that reads it saves, in bytes; 0 where that kernel may not have it."""
+        if sum(u.part == PRODUCT for u in kernel) >= MOST_PRODUCTS:
+            return 0
+        value, axes, both = product.value, self.units.axes, kernel | {product}
+        apart = (kernel, frozenset([product]))
+        stored = [u for u in both if u.part != PARTIAL and self._is_read_elsewhere(u.value, apart)]
+        space = self.legality.space(both, stored)
+        if not isinstance(space, Space):
+            return 0
+        saved = LAUNCH_BYTES // self.shared.get(kernel, 1) + nominal_bytes(value) * (1 if product in stored else 2)
+        tile, shares = tile_in(self.units, space, both), shares_in(self.units, space, both)
+        return saved + library_bytes(value) - generated_bytes(value, tile, frozenset(space.cols), axes, shares)
+
+    def _is_read_elsewhere(self, value: Value, kernels: tuple[Kernel, ...]) -> bool:
+        return value in self.units.roots or any(k not in kernels for k in self.loaders.get(value, ()))
+
+    def may_join(self, product: Unit, kernel: Kernel) -> bool:
+        """Whether nothing has to run between a product and the kernel."""
+        alone = frozenset([product])
+        todo, seen = [k for k in self.before[kernel] if k != alone], set[Kernel]()
+        while todo:
+            other = todo.pop()
+            if other == alone:
+                return False
+            if other not in seen:
+                seen.add(other)
+                todo += self.before[other]
+        return True
+
+    def join(self, product: Unit, kernel: Kernel) -> None:
+        """Compute a product in a kernel."""
+        alone = frozenset([product])
+        both = kernel | alone
+        gone = {alone, kernel}
+        self.before = {k: {both if b in gone else b for b in some} for k, some in self.before.items()}
+        self.before[both] = (self.before.pop(alone) | self.before.pop(kernel)) - {both}
+        if kernel in self.again:
+            self.again[both] = self.again.pop(kernel)
+        self.loads[both] = (self.loads.pop(alone) | self.loads.pop(kernel)) - {product.value}
+        for readers in self.loaders.values():
+            for old in gone:
+                readers.pop(old, None)
+        for memory in self.loads[both]:
+            self.loaders.setdefault(memory, {})[both] = None
+
+    def partition(self) -> Partition | None:
+        """The kernels in an order in which they can run; None if some are none."""
+        made = in_order(self.legality, Partition(tuple(self.loads), self.again))
+        return None if made is None or refusal_of(self.legality, made) is not None else made
 
 
 def loaded_by(legality: Legality, partition: Partition, kernel: Kernel) -> frozenset[Value]:
     """The memories that a kernel reads."""
     return frozenset(memory_of(v) for v in loads_of(legality, kernel, partition.again.get(kernel, ())))
-
-
-def _joined(legality: Legality, partition: Partition, product: Unit, kernel: Kernel) -> Partition | None:
-    """The partition with a product in a kernel, None where kernels would then wait for each other."""
-    both = kernel | {product}
-    kernels = tuple(both if k is kernel else k for k in partition.kernels if k != {product})
-    again = {both if k is kernel else k: values for k, values in partition.again.items()}
-    made = in_order(legality, Partition(kernels, again))
-    return None if made is None or refusal_of(legality, made) is not None else made
 
 
 def _shared_launches(choice: Choice) -> dict[Kernel, int]:

@@ -25,9 +25,14 @@ from .units import OPERAND, PRODUCT, Unit, Units, is_elementwise, memory_of
 if TYPE_CHECKING:
     from .choose import Choice
 
+MOST_UNITS = 1_000
+"""The largest graph, in primitives, that is looked through for such kernels: each takes a look at all others."""
+
 
 def prepare_operands(found: Choice) -> Choice:
     """The choice without kernels that only prepare operands, where that pays."""
+    if len(found.units.units) > MOST_UNITS:
+        return found
     for kernel in found.partition.kernels:
         other = _without(found, kernel)
         if other is not None and other.launched_cost + _repeated(other) < found.launched_cost + _repeated(found):
