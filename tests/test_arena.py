@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import ast
 import gc
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,7 +21,6 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tritonnotes as tn
-from benchmarks.nets import residual_net
 from tritonnotes.codegen.arena import Arena, place, verify_arena
 from tritonnotes.codegen.program import Program, make_program
 from tritonnotes.eager_memory import LiveMemory, eager_peak_bytes
@@ -28,6 +29,10 @@ from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import joint_graph
 from tritonnotes.runtime import Runner
 from tritonnotes.samples import draw_feeds
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.nets import residual_net
 
 SIZES = ({"batch": 1}, {"batch": 7}, {"batch": 256}, {"batch": 4097})
 
