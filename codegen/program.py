@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -73,13 +73,18 @@ class Program:
         """How long each buffer lives that a run makes for itself."""
         return make_arena(self.buffers, self.uses)
 
-    def programs(self, sizes: Mapping[str, int], most: int = H100_PROGRAMS) -> int:
-        """How many programs share each sum over rows on a GPU that holds `most`: no more than there are tiles."""
+    def programs(
+        self,
+        sizes: Mapping[str, int],
+        most: int = H100_PROGRAMS,
+        rows_of: Callable[[Kernel], int] = lambda kernel: kernel.layout.row_block,
+    ) -> int:
+        """How many programs share each sum over rows, `most` of them: no more than there are tiles of so many rows."""
         shared = [1]
         for kernel in self.kernels:
             if kernel.layout.carries and not kernel.layout.alone:
                 rows = element_count(kernel.layout.row_shape, sizes)
-                shared.append(-(-rows // kernel.layout.row_block))
+                shared.append(-(-rows // rows_of(kernel)))
         return min(max(shared), most)
 
     def peak_bytes(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> int:

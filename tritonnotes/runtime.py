@@ -113,12 +113,9 @@ class Runner:
 
     def programs(self, sizes: Mapping[str, int]) -> int:
         """How many programs share each sum: no more than there are tiles."""
-        most = 1
-        for kernel in self.program.kernels:
-            if kernel.layout.carries and not kernel.layout.alone:
-                block = self._cpu_rows(kernel, sizes) if self.device.type == "cpu" else kernel.layout.row_block
-                most = max(most, -(-element_count(kernel.layout.row_shape, sizes) // block))
-        return min(most, self._most_programs)
+        if self.device.type == "cpu":
+            return self.program.programs(sizes, self._most_programs, lambda kernel: self._cpu_rows(kernel, sizes))
+        return self.program.programs(sizes, self._most_programs)
 
     def temporaries(self, sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
         """What a run makes for itself, the same for the same sizes."""
