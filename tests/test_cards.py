@@ -21,6 +21,7 @@ from tritonnotes.codegen.sass import LOADS, instructions, mix, widths
 from tritonnotes.codegen.traffic import Sizes
 from tritonnotes.ir import primitives as P
 from tritonnotes.ir.decompose import decompose
+from tritonnotes.ir.errors import DeclarationError
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.rewrite import optimize
 
@@ -240,6 +241,22 @@ def test_a_model_and_a_step_have_cards() -> None:
         assert told in text
     assert len(step.model.cards(arch=80)) == len(step.model.plan.kernels)
     assert len(step.model.gradient_cards(arch=80)) == len(step.model.gradient_plan.kernels)
+
+
+def test_a_step_that_is_cut_has_the_cards_of_both_programs() -> None:
+    step = tn.compile_step(digits(), "loss", tn.adam(), accumulate=2, device="cpu")
+    assert step.gathering is not None
+    cards = step.cards(batch=64)
+    first, second = cards.parts
+    assert [c.name for c in first] == [k.name for k in step.gathering.plan.kernels]
+    assert [c.name for c in second] == [k.name for k in step.plan.kernels]
+    assert list(cards) == [*first, *second]
+    text = str(cards)
+    assert text.startswith("training step of digits, gathering gradients (`gathering`): ")
+    assert "\n\ntraining step of digits, the last batch and the update (`program`): " in text
+    assert list(cards.to_dict()["parts"].values()) == [[c.name for c in part] for part in cards.parts]
+    with pytest.raises(DeclarationError, match="has no Dim rows; it has batch"):
+        step.cards(rows=3)
 
 
 def test_cards_refuse_what_they_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:

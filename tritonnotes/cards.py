@@ -23,12 +23,15 @@ from .ir.types import Dim
 @dataclass(frozen=True)
 class Cards:
     """The cards of one program, of its generated kernels in launch order, for one GPU after another. `title` says which
-    program, `sizes` what its `Dim`s were, `library` how many launches are library calls, which have no card."""
+    program, `sizes` what its `Dim`s were, `library` how many launches are library calls, which have no card. Of a step
+    that is cut in two `parts` are the cards of each program, in the order in which they run, and the rest speaks of
+    both."""
 
     title: str
     sizes: Mapping[str, int]
     library: int
     cards: tuple[KernelCard, ...]
+    parts: tuple[Cards, ...] = ()
 
     def __iter__(self) -> Iterator[KernelCard]:
         return iter(self.cards)
@@ -37,17 +40,25 @@ class Cards:
         return len(self.cards)
 
     def __str__(self) -> str:
+        shown = [block for part in self.parts or (self,) for block in part._blocks()]
+        return "\n\n".join([*shown, "Predicted times assume:\n" + _bullets(ASSUMPTIONS)])
+
+    def _blocks(self) -> list[str]:
+        """A head, then each card."""
         known = ", ".join(f"{name} = {size}" for name, size in self.sizes.items())
         calls = f"; {self.library} library calls have no card" if self.library else ""
         head = f"{self.title}: {_kernels(len({c.name for c in self.cards}))}{f', {known}' if known else ''}{calls}"
-        return "\n\n".join([head, *map(_text, self.cards), "Predicted times assume:\n" + _bullets(ASSUMPTIONS)])
+        return [head, *map(_text, self.cards)]
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, as JSON has it; `gpus` says where the figures of each GPU are from."""
+        """Everything, as JSON has it; `gpus` says where the figures of each GPU are from, `parts` names the kernels of
+        each program where there are two."""
         gpus = {card.gpu.arch: card.gpu for card in self.cards}
+        parts = {part.title: list(dict.fromkeys(card.name for card in part)) for part in self.parts}
         return {
             "program": self.title,
             "sizes": dict(self.sizes),
+            **({"parts": parts} if parts else {}),
             "library_calls": self.library,
             "gpus": {f"sm_{arch}": _gpu(gpu) for arch, gpu in gpus.items()},
             "assumptions": list(ASSUMPTIONS),
@@ -74,6 +85,23 @@ def program_cards(
     made = {arch: make_cards(program, arch, given) for arch in archs}
     library = len(program.plan.launches) - len(program.plan.kernels)
     return Cards(title, {name: given[name] for name in dims}, library, tuple(c for a in archs for c in made[a]))
+
+
+def step_cards(
+    programs: Mapping[str, Program], title: str, *, arch: int, batch: int, sizes: Mapping[str, int]
+) -> Cards:
+    """The cards of a step's programs, in the order in which they run, by what each does. `Dim`s are those of the first;
+    raises as `program_cards` does."""
+    if len(programs) == 1:
+        return program_cards(*programs.values(), title, archs=(arch,), batch=batch, sizes=sizes)
+    parts: list[Cards] = []
+    for what, program in programs.items():
+        # The first has every `Dim`, and so refuses a name that is none.
+        known = {d.name for d in program.dims}
+        held = {n: s for n, s in sizes.items() if n in known} if parts else sizes
+        parts.append(program_cards(program, f"{title}, {what}", archs=(arch,), batch=batch, sizes=held))
+    library = sum(part.library for part in parts)
+    return Cards(title, parts[0].sizes, library, tuple(card for part in parts for card in part), tuple(parts))
 
 
 def gradient_programs(graph: Graph) -> tuple[Program, Program]:

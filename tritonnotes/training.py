@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import checkpoint
 from .capture import MOST_CAPTURED, CapturedRuns, no_graph
-from .cards import Cards, program_cards
+from .cards import Cards, step_cards
 from .codegen.explain import explain_memory, explain_plan
 from .codegen.plan import FusionPlan
 from .codegen.program import Program, make_program
@@ -42,12 +42,12 @@ class TrainingStep:
     `hyperparameters` may be changed between steps (`step.hyperparameters["lr"] = 1e-4`): nothing is compiled anew.
     The graph runs in its training form, and its buffers are updated with the weights. `seed` decides what random ops
     draw: something else at each step, and the same in a step of the same number. `model` holds both, in evaluation
-    form. `plan`, `source` and `cards()` speak of `program`, which is the whole step unless it is cut in two.
+    form. `plan` and `source` speak of `program`, which is the whole step unless it is cut in two.
 
     With `accumulate` above 1 so many batches share an update: the first ones gather their gradients (`gathering` is
     that program), the last one adds its own and updates, which is `program`. `steps` counts updates, `gathered` batches
     since the last one. With `data_parallel` every batch is gathered, and `program` is the update alone, so that `plan`
-    and `source` are: those of the rest are `gathering.plan` and `gathering.source`. `explain()` speaks of both.
+    and `source` are: those of the rest are `gathering.plan` and `gathering.source`. `explain()` and `cards()` speak of both.
 
     With a `scaler` an overflow skips an update, which only the device knows: `steps` counts the skipped ones too, and
     the slots `scaler.scale`, `scaler.growth_tracker` and `scaler.step` hold what torch.amp.GradScaler and the optimizer
@@ -236,15 +236,20 @@ class TrainingStep:
     def explain(self) -> str:
         """The fusion plan of the step and its reasons, and the memory that it needs beside eager PyTorch's. Where
         gradients are gathered that is a program of its own, which comes first."""
-        titles = [""]
-        if self.gathering is not None:
-            second = "The update" if self._reducer is not None else "The last batch and the update"
-            titles = ["Gathering gradients (`gathering`):\n\n", f"{second} (`program`):\n\n"]
+        titles = [f"{phase[0].upper()}{phase[1:]}:\n\n" if phase else "" for phase in self._phases]
         plans = [t + explain_plan(program.plan) for t, program in zip(titles, self._programs, strict=True)]
         apart = sum(program.buffer_bytes() for program in self._programs) - self._spare_bytes()
         arenas = "one arena" if len(plans) == 1 else "two arenas"
         memory = explain_memory(self.peak_bytes(), apart, NOMINAL, self.eager_peak_bytes(), arenas=arenas)
         return "\n\n".join([*plans, memory])
+
+    @property
+    def _phases(self) -> list[str]:
+        """What each of the programs does, in words, where there are two."""
+        if self.gathering is None:
+            return [""]
+        second = "the update" if self._reducer is not None else "the last batch and the update"
+        return ["gathering gradients (`gathering`)", f"{second} (`program`)"]
 
     @property
     def _programs(self) -> list[Program]:
@@ -300,10 +305,10 @@ class TrainingStep:
         return self._captured.reason if self._captured is not None else self._graph_reason
 
     def cards(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Cards:
-        """What each kernel of `program` costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.cards` has it."""
-        return program_cards(
-            self.program, f"training step of {self.graph.name}", archs=(arch,), batch=batch, sizes=sizes
-        )
+        """What each kernel of the step costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.cards` has it. Where
+        gradients are gathered the kernels of `gathering` come first, then those of `program`; `parts` has each."""
+        programs = dict(zip(self._phases, self._programs, strict=True))
+        return step_cards(programs, f"training step of {self.graph.name}", arch=arch, batch=batch, sizes=sizes)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-for-bit resume needs: `model`, `slots` (optimizer state), `steps`, `gathered` (batches
