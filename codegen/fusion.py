@@ -204,11 +204,17 @@ def _name_of_twice(legality: Legality, members: Iterable[Unit]) -> str:
     return f"one axis occurs twice in {value.name}"
 
 
+def _name_of_call(legality: Legality, members: Iterable[Unit]) -> str:
+    if any(unit.is_collective for unit in members):
+        return "processes add up what they have between launches, which nothing is fused into"
+    return "a matrix product is a library call here, which nothing is fused into: a kernel would take longer"
+
+
 RULES = (
     Rule(
         "library",
         lambda facts, axes: facts.libraries > 1 or (facts.libraries > 0 and facts.generated),
-        _said("a matrix product is a library call here, which nothing is fused into: a kernel would take longer"),
+        _name_of_call,
     ),
     Rule("axis twice", lambda facts, axes: bool(facts.twice), _name_of_twice),
     Rule(

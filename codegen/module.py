@@ -78,6 +78,7 @@ def render_module(
         )
         + "\n",
         LAUNCH,
+        *([ALL_REDUCE] if any(u.is_collective for k in plan.launches for u in k.units) else []),
         *(HELPERS[name] for name in helpers),
         *([PRECISION] if any(k.products or isinstance(k, SideKernel) for k in kernels) else []),
         *([TABLE_OF] if any(isinstance(k, GroupKernel) for k in kernels) else []),
@@ -103,6 +104,13 @@ def launch(kernel, grid, *arguments, **options):
     """Launch a kernel on the current device; an empty grid launches nothing."""
     if all(grid):
         kernel[grid](*arguments, enable_fp_fusion=True, **options)
+'''
+
+
+ALL_REDUCE = '''\
+def all_reduce(x, total):
+    """Add up what processes have. Whoever runs several puts torch.distributed here; one alone has all there is."""
+    total.copy_(x)
 '''
 
 
@@ -270,8 +278,10 @@ class _Run:
     def _library(self, plan: KernelPlan) -> list[str]:
         (unit,) = plan.units
         value = unit.value
-        a, b = value.inputs
         out = self._memory(value)
+        if unit.is_collective:
+            return call_lines("all_reduce(", [self._operand(value.inputs[0]), out], ")")
+        a, b = value.inputs
         if value.op.name == "add_rows":
             # torch's own gradient of an embedding: sorted by row, so always added in one order.
             width = _product_text(value.shape[1:])

@@ -29,7 +29,12 @@ class Unit:
 
     @property
     def is_library(self) -> bool:
-        return self.value.op.kind == "contraction" and self.part != PRODUCT
+        return self.is_collective or (self.value.op.kind == "contraction" and self.part != PRODUCT)
+
+    @property
+    def is_collective(self) -> bool:
+        """Whether processes exchange something: a call between launches, as one of the library is."""
+        return self.value.op.kind == "collective"
 
     def __repr__(self) -> str:
         return f"{self.value.name}{':' + self.part if self.part else ''}"

@@ -584,6 +584,25 @@ def matmul_over_rows(a: Value, b: Value) -> Value:
     return a.graph.call("matmul_over_rows", a, b)
 
 
+# -- processes
+# ----------------------------------------------------------------------------------------------------------------------
+
+
+PRIMITIVES["all_reduce"] = Primitive(
+    "all_reduce",
+    "collective",
+    lambda args, attrs: (args[0].shape, args[0].dtype),
+    lambda x: x,
+    lambda d, y, x: (all_reduce(d),),
+    1,
+)
+
+
+def all_reduce(x: Value) -> Value:
+    """`x` added up over all processes that run the graph; of one alone, `x`."""
+    return x.graph.call("all_reduce", x)
+
+
 def zeros_like(x: Value) -> Value:
     """Zeros of the shape and dtype of `x`."""
     return broadcast_to(x.graph.constant(0, x.dtype if x.dtype is not host else float32), x.shape)

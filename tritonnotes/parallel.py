@@ -31,18 +31,26 @@ class DataParallel:
 
     Gradients travel in buckets of at least `bucket_cap_mb` MiB, the last layers' first. With `broadcast_buffers` all
     processes hold the running statistics of rank 0 after each batch. `group` is a process group, None for the default.
-    Raises `DeclarationError` for a `bucket_cap_mb` that is no number above 0.
+    With `sync_batch_norm` batch norm takes its statistics over the rows of all processes, as torch.nn.SyncBatchNorm
+    does; they may have different numbers of rows. Raises `DeclarationError` for a `bucket_cap_mb` that is no number
+    above 0, and a `sync_batch_norm` that is no bool.
     """
 
     bucket_cap_mb: float = 25.0
     broadcast_buffers: bool = True
     group: Any = None
+    sync_batch_norm: bool = False
 
     def __post_init__(self) -> None:
         size = self.bucket_cap_mb
         if isinstance(size, bool) or not isinstance(size, int | float) or not size > 0:
             raise DeclarationError(
                 f"DataParallel: bucket_cap_mb is {size!r}; it must be a number above 0, such as 25, in MiB"
+            )
+        if not isinstance(self.sync_batch_norm, bool):
+            raise DeclarationError(
+                f"DataParallel: sync_batch_norm is {self.sync_batch_norm!r}; pass True, for statistics over the rows of "
+                "all processes, or False"
             )
 
 
@@ -71,7 +79,11 @@ class Reducer:
             )
         self.options, self.group = options, options.group
         self.rank, self.world_size = dist.get_rank(self.group), dist.get_world_size(self.group)
-        travel = {"bucket_cap_mb": options.bucket_cap_mb, "broadcast_buffers": options.broadcast_buffers}
+        travel = {
+            "bucket_cap_mb": options.bucket_cap_mb,
+            "broadcast_buffers": options.broadcast_buffers,
+            "sync_batch_norm": options.sync_batch_norm,
+        }
         declared = {
             "another graph": _digest(program),
             "another update": _digest(update),
@@ -126,6 +138,11 @@ class Reducer:
             bucket = self.buckets[self._next]
             self._works.append(dist.all_reduce(bucket, group=self.group, async_op=True))
             self._next += 1
+
+    def all_reduce(self, x: Tensor, total: Tensor) -> None:
+        """Leave in `total` the sum of what all processes have in `x`, for the launch that comes next."""
+        total.copy_(x)
+        dist.all_reduce(total, group=self.group)
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Give all processes what rank 0 holds."""

@@ -62,6 +62,8 @@ class Runner:
         self._buffers: OrderedDict[tuple[tuple[str, int], ...], dict[str, Tensor]] = OrderedDict()
         self.around: Callable[[Launch], Launch] = lambda launch: launch
         """What each launch goes through, as it does to be timed."""
+        self.all_reduce: Callable[[Tensor, Tensor], None] | None = None
+        """`all_reduce(x, total)` across processes, for a program that has such calls; None with one process."""
 
     def run(
         self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int], scalars: Mapping[str, float] | None = None
@@ -96,7 +98,8 @@ class Runner:
     ) -> None:
         """Every launch once, over tensors for all buffers. `numbers` are the host's, or the tensor that holds them."""
         run = self.module.run
-        native = self.module.launch
+        native, alone = self.module.launch, getattr(self.module, "all_reduce", None)
+        self.module.all_reduce = self.all_reduce or alone
         try:
             if self.device.type == "cpu":
                 watch = _Watch(self.program, tensors)
@@ -109,7 +112,7 @@ class Runner:
                     self.module.launch = self.around(native)
                     run(tensors, **sizes, **numbers, programs=programs)
         finally:
-            self.module.launch = native
+            self.module.launch, self.module.all_reduce = native, alone
 
     def programs(self, sizes: Mapping[str, int]) -> int:
         """How many programs share each sum: no more than there are tiles."""

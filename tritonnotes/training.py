@@ -19,6 +19,7 @@ from .codegen.traffic import NOMINAL, Sizes
 from .codegen.wishes import Fusion, as_fusion
 from .eager_memory import eager_peak_bytes
 from .feeds import bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
+from .ir.across_ranks import across_ranks
 from .ir.errors import DeclarationError, FeedError
 from .ir.graph import Graph
 from .ir.joint import FIRST, WORLD_SIZE, apart_graph, gathering_graph, joint_graph
@@ -90,7 +91,9 @@ class TrainingStep:
         self.optimizer = optimizer
         self.accumulate, self.scaler = accumulate, scaler
         lenient = as_fusion(fusion).lenient()
-        gathering = gathering_graph(graph, loss, accumulate, scaler) if accumulate > 1 or data_parallel else None
+        syncs = isinstance(data_parallel, DataParallel) and data_parallel.sync_batch_norm
+        trained = across_ranks(graph) if syncs else graph
+        gathering = gathering_graph(trained, loss, accumulate, scaler) if accumulate > 1 or data_parallel else None
         if gathering is not None and data_parallel:
             joint = apart_graph(gathering, optimizer, scaler)
         else:
@@ -118,6 +121,10 @@ class TrainingStep:
         self._runner = Runner(self.program, self.device)
         self._gatherer = None if self.gathering is None else Runner(self.gathering, self.device)
         self._reducer = self._reduced(data_parallel) if data_parallel else None
+        if self._reducer is not None and self._gatherer is not None:
+            self._gatherer.all_reduce = self._reducer.all_reduce
+            if self._reducer.world_size > 1:
+                self._sized = sized_ops(trained)  # a row on each process is more than one
         self._captured: CapturedRuns | None = None
         self._graph_reason: str | None = "capture() was not asked for"
 

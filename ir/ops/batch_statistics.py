@@ -32,14 +32,14 @@ def _per_channel(statistic: Value, x: Value) -> Value:
     return P.reshape(statistic, (*statistic.shape, *(1 for _ in x.shape[2:])))
 
 
-def _scaled(normalized: Value, weight: Value | None, bias: Value | None, x: Value) -> Value:
+def scaled(normalized: Value, weight: Value | None, bias: Value | None, x: Value) -> Value:
     """normalized · weight + bias for each channel, in the dtype of `x`."""
     scale = None if weight is None else _per_channel(weight, x)
     shift = None if bias is None else _per_channel(bias, x)
     return affine(normalized, scale, shift, x.dtype)
 
 
-def _of_parameter(sums: Value, parameter: Value | None) -> Value | None:
+def of_parameter(sums: Value, parameter: Value | None) -> Value | None:
     """The gradient of a parameter (C,) from sums for each channel, or None where there is no parameter."""
     return None if parameter is None else P.reshape(sums, parameter.shape)
 
@@ -99,7 +99,7 @@ def batch_norm(
         normalized, _ = standardize_over_batch(x, eps)
     else:
         normalized, _ = _fixed(x, running_mean, running_var, eps)
-    return _scaled(normalized, weight, bias, x)
+    return scaled(normalized, weight, bias, x)
 
 
 @batch_norm.gradient
@@ -117,7 +117,7 @@ def _(d_y, y, x, running_mean, running_var, weight, bias, *, training, eps):
     d_centered = d_y - d_bias / count - normalized * (d_weight / count) if uses_batch else d_y
     d_normalized = d_centered if weight is None else d_centered * _per_channel(weight, x)
     d_x = d_normalized * rstd
-    return d_x, None, None, _of_parameter(d_weight, weight), _of_parameter(d_bias, bias)
+    return d_x, None, None, of_parameter(d_weight, weight), of_parameter(d_bias, bias)
 
 
 @batch_norm.refuses
@@ -157,7 +157,7 @@ def instance_norm(
         normalized, _ = standardize(x, over_instance(x), eps)
     else:
         normalized, _ = _fixed(x, running_mean, running_var, eps)
-    return _scaled(normalized, weight, bias, x)
+    return scaled(normalized, weight, bias, x)
 
 
 @instance_norm.gradient
@@ -172,7 +172,7 @@ def _(d_y, y, x, running_mean, running_var, weight, bias, *, training, eps):
     d_x = standardize_gradient(d_normalized, normalized, rstd, axes) if uses_instance else rstd * d_normalized
     d_weight = P.sum(d_y * normalized, over_batch(x))
     d_bias = P.sum(wide(d_y), over_batch(x))
-    return d_x, None, None, _of_parameter(d_weight, weight), _of_parameter(d_bias, bias)
+    return d_x, None, None, of_parameter(d_weight, weight), of_parameter(d_bias, bias)
 
 
 @instance_norm.refuses

@@ -35,7 +35,7 @@ def track(
         x.graph.update(statistic, new)
 
 
-def _rate(momentum: float, batches: Value | None, running: Value) -> Value | float:
+def rate_of(momentum: float, batches: Value | None, running: Value) -> Value | float:
     """How much the new batch counts: `momentum`, over the number of batches where all are to count alike."""
     if batches is None:
         return momentum
@@ -43,7 +43,7 @@ def _rate(momentum: float, batches: Value | None, running: Value) -> Value | flo
     return rate
 
 
-def _moved(running: Value, statistic: Value, rate: Value | float) -> Value:
+def moved(running: Value, statistic: Value, rate: Value | float) -> Value:
     """`running` moved towards a batch's `statistic`."""
     kept = (1 - rate) * wide(running)
     added = rate * P.reshape(statistic, running.shape)
@@ -74,14 +74,14 @@ def running_mean(
 ) -> Value:
     """(1 − rate) · running_mean + rate · mean for each channel; the mean of each instance's mean is the same."""
     channels(x, "running_mean")
-    rate = _rate(momentum, batches, running_mean)
+    rate = rate_of(momentum, batches, running_mean)
     axes = over_instance(x) if per_instance else over_batch(x)
     exact, _ = moments(x, axes)
     # An infinite mean stays one: there is nothing to make good.
     mean = P.where(exact == exact, exact, P.mean(wide(x), axes, keepdim=True))
     if per_instance:
-        return _moved(running_mean, P.mean(mean, over_batch(x), keepdim=True), rate)
-    return _unless_empty(_moved(running_mean, mean, rate), running_mean, x)
+        return moved(running_mean, P.mean(mean, over_batch(x), keepdim=True), rate)
+    return _unless_empty(moved(running_mean, mean, rate), running_mean, x)
 
 
 @op(
@@ -100,15 +100,15 @@ def running_var(
 ) -> Value:
     """(1 − rate) · running_var + rate · var · n / (n − 1) for each channel; of instances the mean variance."""
     channels(x, "running_var")
-    rate = _rate(momentum, batches, running_var)
+    rate = rate_of(momentum, batches, running_var)
     axes = over_instance(x) if per_instance else over_batch(x)
     _, var = moments(x, axes)
     n = P.count_along(x, axes)
     correction = n / (n - 1)
     unbiased = var * correction
     if per_instance:
-        return _moved(running_var, P.mean(unbiased, over_batch(x), keepdim=True), rate)
-    return _unless_empty(_moved(running_var, unbiased, rate), running_var, x)
+        return moved(running_var, P.mean(unbiased, over_batch(x), keepdim=True), rate)
+    return _unless_empty(moved(running_var, unbiased, rate), running_var, x)
 
 
 def _no_gradient(d_y, y, x, running, batches, **attrs):
