@@ -67,6 +67,7 @@ class _Moments:
 def _totals(*parts: Value) -> Sequence[Value]:
     """Numbers of channels (1, C, ...) added up over processes, in one exchange."""
     joined = P.all_reduce(cat(parts, 1))
+    joined.hint = "over_ranks"
     found, start = [], 0
     for part in parts:
         size = part.shape[1]

@@ -15,16 +15,19 @@ from tritonnotes.ir.errors import DeclarationError
 
 BATCH = tn.Dim("batch")
 ROWS, STEPS = 16, 4
+SYNCED = {"synced": (8, 16), "uneven": (11, 16), "one_row": (1, 2)}
+"""Where the rows of rank 0 end, and those of rank 1, in the cases whose batch norm sees the rows of both."""
 
 
 def graph(dtype: str = "float32", extra: str = "", width: int = 24) -> tn.Graph:
     g = tn.Graph("parallel")
     x, y = g.input("x", (BATCH, 12), dtype), g.input("y", (BATCH,), "int64")
     h = tn.linear(x, width, name="fc1")
-    h = tn.batch_norm(h, name="bn") if extra == "batch_norm" else tn.layer_norm(h, name="ln")
+    h = tn.batch_norm(h, name="bn") if extra in ("batch_norm", *SYNCED) else tn.layer_norm(h, name="ln")
     h = tn.dropout(tn.relu(h), 0.5) if extra == "dropout" else tn.relu(h)
     logits = tn.linear(h, 5, name="fc2")
-    g.output(loss=tn.cross_entropy(logits, y))
+    # A sum is that of all rows, however they are shared out.
+    g.output(loss=tn.cross_entropy(logits, y, reduction="sum" if extra in SYNCED else "mean"))
     return tn.autocast(g, "float16") if extra == "float16" else g
 
 
@@ -38,11 +41,20 @@ def half(fed: dict[str, Tensor], part: int) -> dict[str, Tensor]:
     return {n: t[part * ROWS // 2 : (part + 1) * ROWS // 2] for n, t in fed.items()}
 
 
+def synced_part(number: int, case: str, rank: int) -> dict[str, Tensor]:
+    """The rows of a rank in one of the cases of `SYNCED`."""
+    first, last = SYNCED[case]
+    part = slice(0, first) if rank == 0 else slice(first, last)
+    return {n: t[part] for n, t in batch(number, torch.float64).items()}
+
+
 def compiled(case: str, **options: Any) -> tn.TrainingStep:
     """The step of one case, alone unless `options` say otherwise."""
-    dtype = "float64" if case in ("float64", "clipped") else "float32"
-    made = graph(dtype, case if case in ("batch_norm", "dropout", "float16") else "")
+    dtype = "float64" if case in ("float64", "clipped", *SYNCED) else "float32"
+    made = graph(dtype, case if case in ("batch_norm", "dropout", "float16", *SYNCED) else "")
     optimizer = tn.clip(tn.sgd(lr=1.0), max_norm=0.05) if case == "clipped" else tn.adam(lr=1e-2)
+    if case in SYNCED:
+        optimizer = tn.sgd(lr=SYNCED_LR)
     if case == "float16":
         options["scaler"] = tn.GradScaler(init_scale=2.0**10)
     return tn.compile_step(made, optimizer=optimizer, device="cpu", **options)
@@ -52,11 +64,14 @@ def overflowing(fed: dict[str, Tensor]) -> dict[str, Tensor]:
     return {**fed, "x": fed["x"] * 1e6}
 
 
-CASES = ("float64", "float32", "clipped", "accumulated", "float16", "batch_norm", "dropout")
+SYNCED_LR = 0.05
+CASES = ("float64", "float32", "clipped", "accumulated", "float16", "batch_norm", "dropout", *SYNCED)
 
 
 def run(case: str, rank: int) -> dict[str, Any]:
     options: dict[str, Any] = {"data_parallel": tn.DataParallel(bucket_cap_mb=4e-4)}
+    if case in SYNCED:
+        options = {"data_parallel": tn.DataParallel(sync_batch_norm=True, broadcast_buffers=False)}
     if case == "accumulated":
         options["accumulate"] = 2
     # Other weights on rank 1 at first: those of rank 0 are what counts.
@@ -68,6 +83,8 @@ def run(case: str, rank: int) -> dict[str, Any]:
             fed = overflowing(fed)
         if case == "dropout":
             fed = half(batch(0), 0)
+        if case in SYNCED:
+            fed = synced_part(number, case, rank)
         losses.append(float(step(**fed)["loss"]))
     buckets = step._reducer.buckets if step._reducer is not None else []
     return {"model": step.model.state_dict(), "slots": dict(step.slots), "losses": losses, "buckets": len(buckets)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,14 +13,14 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from parallel_run import BATCH, STEPS, batch, compiled, graph, half, overflowing
+from parallel_run import BATCH, STEPS, SYNCED, SYNCED_LR, batch, compiled, graph, half, overflowing
 from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes.codegen.explain import explain_plan
 from tritonnotes.codegen.program import make_program
 from tritonnotes.codegen.wishes import Fusion
-from tritonnotes.ir.errors import DeclarationError
+from tritonnotes.ir.errors import DeclarationError, FeedError
 from tritonnotes.ir.joint import gathering_graph
 from tritonnotes.parallel import Reducer, _bucketed, _last_use
 from tritonnotes.tolerance import compare
@@ -132,6 +133,27 @@ def test_running_statistics_are_those_of_rank_0(ranks: list[dict[str, Any]]) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("case", SYNCED)
+def test_batch_norm_across_ranks_is_torchs_on_the_whole_batch(case: str, ranks: list[dict[str, Any]]) -> None:
+    """Weights and running statistics of each process after four steps, however the rows are shared out; the whole
+    batch in plain torch, whose loss is a sum: the mean of gradients over two processes is half of its gradient."""
+    module = torch.nn.Sequential(
+        OrderedDict(
+            fc1=torch.nn.Linear(12, 24), bn=torch.nn.BatchNorm1d(24), relu=torch.nn.ReLU(), fc2=torch.nn.Linear(24, 5)
+        )
+    ).double()
+    module.load_state_dict(compiled(case, seed=7).model.state_dict())
+    optimizer = torch.optim.SGD(module.parameters(), lr=SYNCED_LR / 2)
+    for number in range(STEPS):
+        fed = {n: t[: SYNCED[case][1]] for n, t in batch(number, torch.float64).items()}
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(module(fed["x"]), fed["y"], reduction="sum").backward()
+        optimizer.step()
+    for rank in ranks:
+        torch.testing.assert_close(rank[case]["model"], dict(module.state_dict()), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.slow
 def test_processes_drop_apart(ranks: list[dict[str, Any]]) -> None:
     """On the same rows, with the same weights."""
     assert ranks[0]["dropout"]["losses"][0] != ranks[1]["dropout"]["losses"][0]
@@ -239,6 +261,7 @@ ALIKE: dict[str, tuple[dict[str, Any], str]] = {
     "scaler": ({"scaler": tn.GradScaler(init_scale=4.0)}, r"another scaler than rank 0, .*4\.0.*8\.0"),
     "accumulate": ({"accumulate": 4}, "another graph than rank 0"),
     "buckets": ({"data_parallel": tn.DataParallel(bucket_cap_mb=1)}, "other options than rank 0, .*=1,.*=25"),
+    "synced": ({"data_parallel": tn.DataParallel(sync_batch_norm=True)}, "other options than rank 0, .*norm=True,?.*"),
     "alike": ({}, ""),
 }
 
@@ -268,6 +291,55 @@ def test_a_step_of_several_processes_is_not_tuned(one_rank: None) -> None:
     step = tn.compile_step(read_again(), optimizer=tn.sgd(lr=0.1), data_parallel=True, device="cpu")
     with pytest.raises(DeclarationError, match=r"tune: .*several processes.*without data_parallel"):
         step.tune(batch=8, progress=False)
+
+
+POSITIONS: dict[str, tuple[Any, ...]] = {"rows": (BATCH, 6), "positions": (BATCH, 6, 5), "fixed": (4, 6)}
+
+
+@pytest.mark.parametrize("shape", POSITIONS)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_one_process_that_asks_for_batch_norm_across_ranks_has_its_own(one_rank: None, shape: str, dtype: str) -> None:
+    """Other programs, of as many exchanges as there are statistics to wait for; the same numbers as without, which
+    tests of batch norm compare with torch's."""
+
+    def made(**options: Any) -> tuple[tn.TrainingStep, Tensor]:
+        g = tn.Graph("synced")
+        x = g.input("x", POSITIONS[shape], dtype)
+        scale = g.parameter("scale", (6, *POSITIONS[shape][2:]), 1.0, "float32")
+        h = tn.batch_norm(tn.cast(x * scale, dtype), momentum=None, name="bn")
+        g.output(loss=tn.mean(tn.cast(h, "float32") ** 3))
+        step = tn.compile_step(g, optimizer=tn.sgd(lr=0.1), device="cpu", data_parallel=tn.DataParallel(**options))
+        shown = (4, *POSITIONS[shape][1:])
+        for seed in range(2):
+            noise = torch.randn(shown, generator=torch.Generator().manual_seed(seed)) * 3 + 100
+            loss = step(x=noise.to(getattr(torch, dtype)))["loss"]
+        return step, loss
+
+    (one, loss), (other, other_loss) = made(sync_batch_norm=True), made()
+    assert one.gathering is not None and other.gathering is not None
+    assert one.gathering.source.count("\n    all_reduce(") == 3 and "all_reduce" not in other.gathering.source
+    torch.testing.assert_close(loss, other_loss, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(dict(one.model.state_dict()), dict(other.model.state_dict()), rtol=1e-5, atol=1e-5)
+
+
+def test_one_row_on_one_process_is_refused_though_ranks_are_to_share(one_rank: None) -> None:
+    options = tn.DataParallel(sync_batch_norm=True)
+    step = tn.compile_step(graph(extra="batch_norm"), optimizer=tn.sgd(lr=0.1), data_parallel=options, device="cpu")
+    with pytest.raises(FeedError, match="one value .* which is its own mean"):
+        step(**{n: t[:1] for n, t in batch(0).items()})
+
+
+def test_a_step_across_ranks_is_not_captured(one_rank: None) -> None:
+    options = tn.DataParallel(sync_batch_norm=True)
+    step = tn.compile_step(graph(extra="batch_norm"), optimizer=tn.sgd(lr=0.1), data_parallel=options, device="cpu")
+    step.capture()
+    assert step.graph_reason == "gradients are gathered over batches or processes before the update"
+
+
+@pytest.mark.parametrize("given", [1, "yes", None])
+def test_sync_batch_norm_is_a_bool(given: Any) -> None:
+    with pytest.raises(DeclarationError, match="sync_batch_norm is .*; pass True, for statistics over the rows of all"):
+        tn.DataParallel(sync_batch_norm=given)
 
 
 def test_both_programs_are_explained_and_their_memory_counted(one_rank: None) -> None:

@@ -211,6 +211,7 @@ OTHERS: dict[str, list[tuple[Build, dict[str, Any]]]] = {
         (lambda x, i: R.add_rows(x, i, 4), {"x": ((BATCH, 2, 3), "float64"), "i": ((BATCH, 2), "int64")}),
         (lambda x, i: R.add_rows(x, i, 2), {"x": ((3,), "float64"), "i": ((3,), "int64")}),
     ],
+    "all_reduce": [(lambda x: P.all_reduce(x * 2), {"x": ((BATCH, 3), "float64")})],
     "iota": [(lambda x: P.index_along(x, 1) * x, {"x": ((3, BATCH, 2), "float64")})],
     "matmul": [
         (lambda a, b: P.matmul(a, b), {"a": ((BATCH, 3), "float64"), "b": ((3, 4), "float64")}),

@@ -93,7 +93,8 @@ def step_cards(
     """The cards of a step's programs, in the order in which they run, by what each does. `Dim`s are those of the first;
     raises as `program_cards` does."""
     if len(programs) == 1:
-        return program_cards(*programs.values(), title, archs=(arch,), batch=batch, sizes=sizes)
+        (program,) = programs.values()
+        return program_cards(program, title, archs=(arch,), batch=batch, sizes=sizes)
     parts: list[Cards] = []
     for what, program in programs.items():
         # The first has every `Dim`, and so refuses a name that is none.
