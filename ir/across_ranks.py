@@ -145,7 +145,7 @@ def _unless_empty(updated: Value, running: Value, count: Value) -> Value:
 
 
 def _variant(of: Op, formula) -> Op:  # type: ignore[no-untyped-def]
-    """An op under the name and the note of another one. It refuses no size: of one row on each process there are two."""
+    """An op under the name and the note of another one. It refuses no size: two processes have two rows."""
     return Op(of.name, formula, domain=of.domain, note=of.note, sample=None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from . import primitives as P
@@ -51,28 +51,44 @@ def gathering_graph(graph: Graph, loss: str, batches: int, scaler: GradScaler | 
     return optimize(joint)
 
 
-def apart_graph(gathering: Graph, optimizer: Optimizer, scaler: GradScaler | None = None) -> Graph:
+def apart_graph(
+    gathering: Graph,
+    optimizer: Optimizer,
+    scaler: GradScaler | None = None,
+    owned: Collection[str] | None = None,
+) -> Graph:
     """The update alone, of gradients that several processes have added up in the slots of `gathering`: they are divided
-    by the host scalar `parallel.world_size`."""
+    by the host scalar `parallel.world_size`. Where `owned` names parameters only these are updated, but all gradients
+    count for the norm and for an overflow."""
     made = Graph(gathering.name, level="primitive")
     if scaler is not None:
         scale_slot(made, scaler)
-    trained = [v for v in gathering.parameters if f"{v.name}.{GATHERED}" in gathering.updates]
-    parameters = [carry(made, v, ()) for v in trained]
+    parameters = [carry(made, v, ()) for v in trained_parameters(gathering)]
     world_size = made.host_scalar(f"parallel.{WORLD_SIZE}")
     gradients = {}
     for parameter in parameters:
         slot = _gathered(made, parameter)
         gradients[parameter] = mean = slot / world_size
         mean.hint = "mean_gradient"
-    return _updated(made, gradients, optimizer, scaler)
+    return _updated(made, gradients, optimizer, scaler, owned)
 
 
-def _updated(joint: Graph, gradients: Mapping[Value, Value], optimizer: Optimizer, scaler: GradScaler | None) -> Graph:
+def trained_parameters(gathering: Graph) -> list[Value]:
+    """The parameters whose gradients `gathering` gathers, in order."""
+    return [v for v in gathering.parameters if f"{v.name}.{GATHERED}" in gathering.updates]
+
+
+def _updated(
+    joint: Graph,
+    gradients: Mapping[Value, Value],
+    optimizer: Optimizer,
+    scaler: GradScaler | None,
+    owned: Collection[str] | None = None,
+) -> Graph:
     if scaler is None:
-        _append_updates(joint, gradients, optimizer, hyperparameters(joint, optimizer))
+        _append_updates(joint, gradients, optimizer, hyperparameters(joint, optimizer), owned)
     else:
-        _append_scaled_updates(joint, gradients, optimizer, scaler)
+        _append_scaled_updates(joint, gradients, optimizer, scaler, owned)
     joint.scope = TOP
     return optimize(joint)
 
@@ -145,13 +161,19 @@ def cotangent_name(name: str) -> str:
 
 
 def _append_updates(
-    joint: Graph, gradients: Mapping[Value, Value], optimizer: Optimizer, hyper: Mapping[str, Any]
+    joint: Graph,
+    gradients: Mapping[Value, Value],
+    optimizer: Optimizer,
+    hyper: Mapping[str, Any],
+    owned: Collection[str] | None,
 ) -> dict[str, Value]:
-    """Append every update. Returns the next of the rule's numbers."""
+    """Append every update, or those of the parameters `owned`. Returns the next of the rule's numbers."""
     if "max_norm" in optimizer.clip:
         gradients = clip_norm(joint, gradients, hyper)
     numbers: dict[str, Value] = {}
     for parameter, gradient in gradients.items():
+        if owned is not None and parameter.name not in owned:
+            continue
         joint.scope = TOP
         slots = {
             name: joint.slot(f"{parameter.name}.{name}", parameter.shape, parameter.dtype, first)
@@ -162,7 +184,11 @@ def _append_updates(
 
 
 def _append_scaled_updates(
-    joint: Graph, gradients: Mapping[Value, Value], optimizer: Optimizer, scaler: GradScaler
+    joint: Graph,
+    gradients: Mapping[Value, Value],
+    optimizer: Optimizer,
+    scaler: GradScaler,
+    owned: Collection[str] | None,
 ) -> None:
     scale = joint["scaler.scale"]
     unscaled_gradients, found_inf = unscaled(joint, gradients, scale)
@@ -172,7 +198,7 @@ def _append_scaled_updates(
     step = counted["step"] + 1
     step.hint = "step"
     hyper = {**hyperparameters(joint, optimizer, counted), **counted, "step": step}
-    numbers = _append_updates(joint, unscaled_gradients, optimizer, hyper)
+    numbers = _append_updates(joint, unscaled_gradients, optimizer, hyper, owned)
     for name, number in {"step": step, **numbers}.items():
         joint.update(counted[name], number)
     skip_where_found(joint, [n for n in joint.updates if n not in before], found_inf)

@@ -50,6 +50,7 @@ def synced_part(number: int, case: str, rank: int) -> dict[str, Tensor]:
 
 def compiled(case: str, **options: Any) -> tn.TrainingStep:
     """The step of one case, alone unless `options` say otherwise."""
+    case = case.removeprefix("sharded_")
     dtype = "float64" if case in ("float64", "clipped", *SYNCED) else "float32"
     made = graph(dtype, case if case in ("batch_norm", "dropout", "float16", *SYNCED) else "")
     optimizer = tn.clip(tn.sgd(lr=1.0), max_norm=0.05) if case == "clipped" else tn.adam(lr=1e-2)
@@ -66,12 +67,16 @@ def overflowing(fed: dict[str, Tensor]) -> dict[str, Tensor]:
 
 SYNCED_LR = 0.05
 CASES = ("float64", "float32", "clipped", "accumulated", "float16", "batch_norm", "dropout", *SYNCED)
+SHARDED = ("sharded_float32", "sharded_clipped", "sharded_float16")
 
 
 def run(case: str, rank: int) -> dict[str, Any]:
     options: dict[str, Any] = {"data_parallel": tn.DataParallel(bucket_cap_mb=4e-4)}
     if case in SYNCED:
         options = {"data_parallel": tn.DataParallel(sync_batch_norm=True, broadcast_buffers=False)}
+    if case in SHARDED:
+        options = {"data_parallel": tn.DataParallel(bucket_cap_mb=4e-4, shard=True)}
+        case = case.removeprefix("sharded_")
     if case == "accumulated":
         options["accumulate"] = 2
     # Other weights on rank 1 at first: those of rank 0 are what counts.
@@ -87,7 +92,23 @@ def run(case: str, rank: int) -> dict[str, Any]:
             fed = synced_part(number, case, rank)
         losses.append(float(step(**fed)["loss"]))
     buckets = step._reducer.buckets if step._reducer is not None else []
-    return {"model": step.model.state_dict(), "slots": dict(step.slots), "losses": losses, "buckets": len(buckets)}
+    held = {"model": step.model.state_dict(), "slots": dict(step.slots), "losses": losses, "buckets": len(buckets)}
+    return {**held, "state": step.state_dict()["slots"], "explained": step.explain()}
+
+
+def resumed(rank: int, out: Path, first_shards: bool) -> dict[str, Any]:
+    """Half of the steps with state shared out and half without, or the other way round, by a file in between."""
+    for half_of, shard in enumerate((first_shards, not first_shards)):
+        step = compiled("float32", seed=rank, data_parallel=tn.DataParallel(bucket_cap_mb=4e-4, shard=shard))
+        path = out / f"half{first_shards}{rank}"
+        if half_of == 0:
+            step.model.load_state_dict(compiled("float32", seed=7).model.state_dict())
+        else:
+            step.load(path)
+        for number in range(half_of * STEPS // 2, (half_of + 1) * STEPS // 2):
+            step(**half(batch(number), rank))
+        step.save(path)
+    return {"model": step.model.state_dict(), "state": step.state_dict()["slots"]}
 
 
 def refused(rank: int) -> str:
@@ -101,7 +122,8 @@ def refused(rank: int) -> str:
 def main(out: Path) -> None:
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    found: dict[str, Any] = {case: run(case, rank) for case in CASES}
+    found: dict[str, Any] = {case: run(case, rank) for case in (*CASES, *SHARDED)}
+    found["resumed"] = [resumed(rank, out, first_shards) for first_shards in (True, False)]
     found["refused"] = refused(rank)
     torch.save(found, out / f"rank{rank}.pt")
     dist.destroy_process_group()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 import torch.distributed as dist
-from parallel_run import BATCH, STEPS, SYNCED, SYNCED_LR, batch, compiled, graph, half, overflowing
+from parallel_run import BATCH, SHARDED, STEPS, SYNCED, SYNCED_LR, batch, compiled, graph, half, overflowing
 from torch import Tensor
 
 import tritonnotes as tn
@@ -22,7 +22,7 @@ from tritonnotes.codegen.program import make_program
 from tritonnotes.codegen.wishes import Fusion
 from tritonnotes.ir.errors import DeclarationError, FeedError
 from tritonnotes.ir.joint import gathering_graph
-from tritonnotes.parallel import Reducer, _bucketed, _last_use
+from tritonnotes.parallel import Reducer, _bucketed, _last_use, owners
 from tritonnotes.tolerance import compare
 
 TESTS = Path(__file__).parent
@@ -151,6 +151,58 @@ def test_batch_norm_across_ranks_is_torchs_on_the_whole_batch(case: str, ranks: 
         optimizer.step()
     for rank in ranks:
         torch.testing.assert_close(rank[case]["model"], dict(module.state_dict()), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SHARDED)
+def test_state_that_is_shared_out_leaves_the_same_bits(case: str, ranks: list[dict[str, Any]]) -> None:
+    """Weights on all processes, and the state that they hold together, as where each holds it all."""
+    for rank in ranks:
+        usual, found = rank[case.removeprefix("sharded_")], rank[case]
+        if case == "sharded_float16":
+            # A kernel that works out numbers of the scaler takes 1 − beta in float64, another one its float32: which
+            # kernel updates what is another plan's choice.
+            torch.testing.assert_close(found["model"], usual["model"], rtol=1e-6, atol=1e-7)
+            assert same(found["model"], ranks[0][case]["model"])
+            assert all(torch.equal(t, found["state"][n]) for n, t in usual["slots"].items() if n.startswith("scaler."))
+            continue
+        assert same(usual["model"], found["model"]) and found["state"].keys() == usual["slots"].keys()
+        assert same(usual["slots"], found["state"])
+
+
+@pytest.mark.slow
+def test_each_process_holds_a_part_of_the_state(ranks: list[dict[str, Any]]) -> None:
+    held = [{n for n in rank["sharded_float32"]["slots"] if ".exp_avg" in n} for rank in ranks]
+    assert held[0] and held[1] and not held[0] & held[1]
+    assert held[0] | held[1] == {n for n in ranks[0]["float32"]["slots"] if ".exp_avg" in n}
+    for rank, names in zip(ranks, held, strict=True):
+        slots = rank["float32"]["slots"]
+        own, both = (sum(slots[n].nbytes for n in some) for some in (names, held[0] | held[1]))
+        said = f"Optimizer state: {own:,} of {both:,} bytes, shared out over 2 processes"
+        assert said in rank["sharded_float32"]["explained"] and own < both
+
+
+@pytest.mark.slow
+def test_a_run_resumes_with_its_state_shared_out_or_not(ranks: list[dict[str, Any]]) -> None:
+    for rank in ranks:
+        for found in rank["resumed"]:
+            assert same(found["model"], rank["float32"]["model"])
+            assert all(torch.equal(t, found["state"][n]) for n, t in rank["float32"]["slots"].items() if ".exp" in n)
+
+
+def test_parameters_are_shared_out_by_size() -> None:
+    g = tn.Graph("many")
+    for name, size in (("a", 100), ("b", 60), ("c", 50), ("d", 5), ("e", 0)):
+        g.parameter(name, (size,))
+    assert owners(g.parameters, 2) == {"a": 0, "b": 1, "c": 1, "d": 0, "e": 0}
+    with pytest.raises(DeclarationError, match="shares out 5 parameters over 6 processes, .*; start fewer of them"):
+        owners(g.parameters, 6)
+
+
+@pytest.mark.parametrize("given", [1, "yes", None])
+def test_shard_is_a_bool(given: Any) -> None:
+    with pytest.raises(DeclarationError, match="shard is .*; pass True, for optimizer state shared out"):
+        tn.DataParallel(shard=given)
 
 
 @pytest.mark.slow

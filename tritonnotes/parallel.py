@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,14 +32,16 @@ class DataParallel:
     Gradients travel in buckets of at least `bucket_cap_mb` MiB, the last layers' first. With `broadcast_buffers` all
     processes hold the running statistics of rank 0 after each batch. `group` is a process group, None for the default.
     With `sync_batch_norm` batch norm takes its statistics over the rows of all processes, as torch.nn.SyncBatchNorm
-    does; they may have different numbers of rows. Raises `DeclarationError` for a `bucket_cap_mb` that is no number
-    above 0, and a `sync_batch_norm` that is no bool.
+    does; they may have different numbers of rows. With `shard` each process holds optimizer state of some parameters
+    alone, updates these and sends them to the others, as torch.distributed.optim.ZeroRedundancyOptimizer does. Raises
+    `DeclarationError` for a `bucket_cap_mb` that is no number above 0, and where one of the last two is no bool.
     """
 
     bucket_cap_mb: float = 25.0
     broadcast_buffers: bool = True
     group: Any = None
     sync_batch_norm: bool = False
+    shard: bool = False
 
     def __post_init__(self) -> None:
         size = self.bucket_cap_mb
@@ -49,16 +51,21 @@ class DataParallel:
             )
         if not isinstance(self.sync_batch_norm, bool):
             raise DeclarationError(
-                f"DataParallel: sync_batch_norm is {self.sync_batch_norm!r}; pass True, for statistics over the rows of "
-                "all processes, or False"
+                f"DataParallel: sync_batch_norm is {self.sync_batch_norm!r}; pass True, for statistics over the rows "
+                "of all processes, or False"
+            )
+        if not isinstance(self.shard, bool):
+            raise DeclarationError(
+                f"DataParallel: shard is {self.shard!r}; pass True, for optimizer state shared out over processes, "
+                "or False"
             )
 
 
 class Reducer:
     """The gradients of one process in flat buckets, of which each is reduced as soon as no launch to come touches it.
 
-    `slots` are those that gradients are left in by `program`, in the order of their parameters; `update` is the program
-    that runs once they are reduced, and `settings` what else the processes must have alike, as "another scaler". Raises
+    `slots` are those that gradients are left in by `program`, in the order of their parameters; `update` is the text of
+    what runs once they are reduced, and `settings` what else the processes must have alike, as "another scaler". Raises
     `DeclarationError` without a process group, and where processes declare different things.
     """
 
@@ -69,23 +76,19 @@ class Reducer:
         slots: Sequence[Value],
         device: torch.device,
         *,
-        update: Program,
+        update: str,
         settings: Mapping[str, object],
     ) -> None:
-        if not dist.is_available() or not dist.is_initialized():
-            raise DeclarationError(
-                "compile_step: data_parallel needs a process group; call torch.distributed.init_process_group() first, "
-                "and start the script by torchrun"
-            )
+        self.rank, self.world_size = rank_of(options)
         self.options, self.group = options, options.group
-        self.rank, self.world_size = dist.get_rank(self.group), dist.get_world_size(self.group)
         travel = {
             "bucket_cap_mb": options.bucket_cap_mb,
             "broadcast_buffers": options.broadcast_buffers,
             "sync_batch_norm": options.sync_batch_norm,
+            "shard": options.shard,
         }
         declared = {
-            "another graph": _digest(program),
+            "another graph": _digest(program.source),
             "another update": _digest(update),
             **{what: str(value) for what, value in settings.items()},
             "other options": ", ".join(f"{n}={v}" for n, v in travel.items()),
@@ -146,9 +149,44 @@ class Reducer:
 
     def broadcast(self, tensors: Sequence[Tensor]) -> None:
         """Give all processes what rank 0 holds."""
-        source = dist.get_global_rank(self.group, 0) if self.group is not None else 0
-        for tensor in tensors:
-            dist.broadcast(tensor, source, group=self.group)
+        self.share((tensor, 0) for tensor in tensors)
+
+    def share(self, owned: Iterable[tuple[Tensor, int]]) -> None:
+        """Give all processes what the owner of each tensor, a rank, holds; in one order on all of them."""
+        works = []
+        for tensor, owner in owned:
+            source = dist.get_global_rank(self.group, owner) if self.group is not None else owner
+            works.append(dist.broadcast(tensor, source, group=self.group, async_op=True))
+        for work in works:
+            work.wait()
+
+
+def rank_of(options: DataParallel) -> tuple[int, int]:
+    """The rank of this process and the number of all. Raises `DeclarationError` without a process group."""
+    if not dist.is_available() or not dist.is_initialized():
+        raise DeclarationError(
+            "compile_step: data_parallel needs a process group; call torch.distributed.init_process_group() first, "
+            "and start the script by torchrun"
+        )
+    return dist.get_rank(options.group), dist.get_world_size(options.group)
+
+
+def owners(parameters: Sequence[Value], world_size: int) -> dict[str, int]:
+    """The rank that updates each parameter: the largest first, each to whoever has least. Raises `DeclarationError` for
+    fewer parameters than processes."""
+    if len(parameters) < world_size:
+        raise DeclarationError(
+            f"compile_step: shard=True shares out {len(parameters)} parameters over {world_size} processes, of which "
+            "some would have none; start fewer of them, or leave shard out"
+        )
+    held = [(0, 0)] * world_size
+    found = {}
+    for parameter in sorted(parameters, key=lambda p: -_elements(p) * p.dtype.itemsize):
+        rank = min(range(world_size), key=lambda r: held[r])
+        found[parameter.name] = rank
+        size, count = held[rank]
+        held[rank] = (size + _elements(parameter) * parameter.dtype.itemsize, count + 1)
+    return {p.name: found[p.name] for p in parameters}
 
 
 def _check_alike(declared: Mapping[str, str], name: str, group: Any, world_size: int) -> None:
@@ -165,8 +203,8 @@ def _check_alike(declared: Mapping[str, str], name: str, group: Any, world_size:
                 )
 
 
-def _digest(program: Program) -> str:
-    return f"{DIGEST}{hashlib.sha256(program.source.encode()).hexdigest()}"
+def _digest(text: str) -> str:
+    return f"{DIGEST}{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _is_digest(text: str) -> bool:

@@ -22,14 +22,14 @@ from .feeds import bind_feeds, check_apart, check_held, check_sizes, check_targe
 from .ir.across_ranks import across_ranks
 from .ir.errors import DeclarationError, FeedError
 from .ir.graph import Graph
-from .ir.joint import FIRST, WORLD_SIZE, apart_graph, gathering_graph, joint_graph
+from .ir.joint import FIRST, WORLD_SIZE, apart_graph, gathering_graph, joint_graph, trained_parameters
 from .ir.philox import is_seed
 from .ir.registry import Optimizer
 from .ir.scaling import GradScaler
 from .ir.update import next_numbers
 from .ir.verify import verify, verify_joint
 from .model import Model
-from .parallel import DataParallel, Reducer
+from .parallel import DataParallel, Reducer, owners, rank_of
 from .progress import Progress, Report
 from .references import torch_dtype
 from .runtime import Runner
@@ -92,13 +92,21 @@ class TrainingStep:
         self.optimizer = optimizer
         self.accumulate, self.scaler = accumulate, scaler
         lenient = as_fusion(fusion).lenient()
+        owner: dict[str, int] = {}
         syncs = isinstance(data_parallel, DataParallel) and data_parallel.sync_batch_norm
         trained = across_ranks(graph) if syncs else graph
         gathering = gathering_graph(trained, loss, accumulate, scaler) if accumulate > 1 or data_parallel else None
         if gathering is not None and data_parallel:
-            joint = apart_graph(gathering, optimizer, scaler)
+            options = data_parallel if isinstance(data_parallel, DataParallel) else DataParallel()
+            whole = joint = apart_graph(gathering, optimizer, scaler)
+            if options.shard:
+                rank, world_size = rank_of(options)
+                owner = owners(trained_parameters(gathering), world_size)
+                joint = apart_graph(
+                    gathering, optimizer, scaler, [n for n, held_by in owner.items() if held_by == rank]
+                )
         else:
-            joint = joint_graph(graph, loss, optimizer, accumulate, scaler)
+            whole = joint = joint_graph(graph, loss, optimizer, accumulate, scaler)
         self.program = _program(joint, lenient if data_parallel else fusion, graph)
         self.gathering = None if gathering is None else _program(gathering, lenient, graph)
         self.model = Model(graph, fusion=as_fusion(fusion).lenient(), device=device, seed=seed)
@@ -115,6 +123,9 @@ class TrainingStep:
             s.name: torch.full(s.shape, s.attrs["init"], dtype=torch_dtype(s.dtype), device=self.device)  # type: ignore[arg-type]
             for s in joint.leaves("slot")
         }
+        self._owners = owner
+        self._slot_owners = {f"{p}.{state}": rank for p, rank in owner.items() for state in optimizer.state}
+        self._whole = whole
         held = {v.name: v for g in (joint, gathering) if g is not None for v in g.leaves("parameter", "buffer", "slot")}
         self._targets = class_inputs(graph)
         self._held = tuple(held.values())
@@ -150,6 +161,7 @@ class TrainingStep:
                 outputs = self._run(self._gatherer, bound, sizes, given, weights, reducer)
                 reducer.finish()
                 self._run(self._runner, {}, {}, given, weights)
+                self._share(weights)
             if self._reducer is not None and self._reducer.options.broadcast_buffers:
                 self._reducer.broadcast([weights[v.name] for v in self.graph.leaves("buffer")])
         self.steps += is_last
@@ -185,6 +197,33 @@ class TrainingStep:
         torch.autograd.graph.increment_version([weights[n] for n in updated if n in weights])
         return outputs
 
+    def _share(self, weights: Mapping[str, Tensor]) -> None:
+        """Give all processes the weights that each has updated, where they are shared out."""
+        assert self._reducer is not None
+        self._reducer.share((weights[name], rank) for name, rank in self._owners.items())
+        others = [weights[n] for n, rank in self._owners.items() if rank != self._reducer.rank]
+        torch.autograd.graph.increment_version(others)
+
+    def _all_slots(self) -> dict[str, Tensor]:
+        """A copy of the slots of all processes: those of other ones come from there."""
+        held = {n: t.clone() for n, t in self.slots.items()}
+        for name, like in self._slots_wanted().items():
+            if name not in held:
+                held[name] = torch.empty(like.shape, dtype=like.dtype, device=self.device)
+        if self._slot_owners:
+            assert self._reducer is not None
+            self._reducer.share((held[name], rank) for name, rank in self._slot_owners.items())
+        return held
+
+    def _slots_wanted(self) -> dict[str, Tensor]:
+        """What the slots of a state look like: this process' own, and those that others hold, which have no memory."""
+        others = {s.name: s for s in self._whole.leaves("slot") if s.name not in self.slots}
+        made = {
+            n: torch.empty(s.shape, dtype=torch_dtype(s.dtype), device="meta")  # type: ignore[arg-type]
+            for n, s in others.items()
+        }
+        return {**self.slots, **made}
+
     def _reduced(self, data_parallel: DataParallel | bool) -> Reducer:
         """Put the gradients' slots into flat buckets, and give all processes the weights of rank 0."""
         options = data_parallel if isinstance(data_parallel, DataParallel) else DataParallel()
@@ -194,7 +233,8 @@ class TrainingStep:
             "other hyperparameters": {**self.hyperparameters, **self.numbers},
             "another scaler": self.scaler,
         }
-        reducer = Reducer(options, self.gathering, slots, self.device, update=self.program, settings=settings)
+        update = str(self._whole) if options.shard else self.program.source  # programs differ where state is shared out
+        reducer = Reducer(options, self.gathering, slots, self.device, update=update, settings=settings)
         self.slots |= reducer.tensors
         with torch.no_grad():
             reducer.broadcast(list(self.model.tensors().values()))
@@ -249,7 +289,18 @@ class TrainingStep:
         apart = sum(program.buffer_bytes() for program in self._programs) - self._spare_bytes()
         arenas = "one arena" if len(plans) == 1 else "two arenas"
         memory = explain_memory(self.peak_bytes(), apart, NOMINAL, self.eager_peak_bytes(), arenas=arenas)
-        return "\n\n".join([*plans, memory])
+        return "\n\n".join([*plans, memory, *([self._shared_out()] if self._owners else [])])
+
+    def _shared_out(self) -> str:
+        """What this process holds of optimizer state that is shared out."""
+        wanted = {n: t for n, t in self._slots_wanted().items() if n in self._slot_owners}
+        all_bytes = sum(t.nbytes for t in wanted.values())
+        own_bytes = sum(t.nbytes for n, t in wanted.items() if n in self.slots)
+        assert self._reducer is not None
+        return (
+            f"Optimizer state: {own_bytes:,} of {all_bytes:,} bytes, shared out over {self._reducer.world_size} "
+            f"processes; this one updates {', '.join(n for n, rank in self._owners.items() if rank == self._reducer.rank)}."
+        )
 
     @property
     def _phases(self) -> list[str]:
@@ -321,10 +372,11 @@ class TrainingStep:
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-for-bit resume needs: `model`, `slots` (optimizer state), `steps`, `gathered` (batches
         since the last update), `numbers` (that the rule keeps beside its state), `seed` (of what is drawn) and
-        `hyperparameters`."""
+        `hyperparameters`.
+        With `DataParallel(shard=True)` it is the whole of all processes, which must all call it."""
         return {
             "model": {n: t.detach().clone() for n, t in self.model.state_dict().items()},
-            "slots": {n: t.clone() for n, t in self.slots.items()},
+            "slots": self._all_slots(),
             "steps": self.steps,
             "gathered": self.gathered,
             "numbers": dict(self.numbers),
@@ -340,7 +392,7 @@ class TrainingStep:
                 f"load_state_dict: holds {_keys(state)}, wanted {sorted(wanted)}; pass state_dict()'s result"
             )
         _check_tensors("model", self.model.state_dict(), state["model"])
-        _check_tensors("slots", self.slots, state["slots"])
+        _check_tensors("slots", self._slots_wanted(), state["slots"])
         if type(state["steps"]) is not int or state["steps"] < 0:
             raise FeedError(f"load_state_dict: steps is {state['steps']!r}; it counts steps, so an int ≥ 0")
         if type(state["gathered"]) is not int or not 0 <= state["gathered"] < self.accumulate:
@@ -356,22 +408,25 @@ class TrainingStep:
         except DeclarationError as error:
             raise FeedError(f"load_state_dict: {error}") from None
         self.model.load_state_dict(state["model"])
-        for name, tensor in state["slots"].items():
-            self.slots[name].copy_(tensor)
+        for name, slot in self.slots.items():
+            slot.copy_(state["slots"][name])
         self.steps, self.gathered = state["steps"], state["gathered"]
         self.numbers = dict(state["numbers"])
         self.seed = state["seed"]
         self.hyperparameters = dict(state["hyperparameters"])
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write all of `state_dict()` to a safetensors file, whole or not at all."""
+        """Write all of `state_dict()` to a safetensors file, whole or not at all. With `DataParallel(shard=True)` all
+        processes must call it, since each holds a part; each writes the whole to its `path`."""
         state = self.state_dict()
         checkpoint.save(path, _flat(state), {n: state[n] for n in _NUMBERS})
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """Continue bit for bit from what `save` wrote. Raises `FeedError` for what does not fit, before anything is
         changed."""
-        tensors, numbers = checkpoint.load(path, _flat({"model": self.model.state_dict(), "slots": self.slots}))
+        tensors, numbers = checkpoint.load(
+            path, _flat({"model": self.model.state_dict(), "slots": self._slots_wanted()})
+        )
         if not isinstance(numbers, dict) or set(numbers) != set(_NUMBERS):
             raise FeedError(f"load {path}: its numbers are {_keys(numbers)}, wanted {sorted(_NUMBERS)}")
         held = {what: {n[len(what) + 1 :]: t for n, t in tensors.items() if n.startswith(f"{what}/")} for what in _HELD}
