@@ -297,9 +297,11 @@ class TrainingStep:
         all_bytes = sum(t.nbytes for t in wanted.values())
         own_bytes = sum(t.nbytes for n, t in wanted.items() if n in self.slots)
         assert self._reducer is not None
+        rank, world_size = self._reducer.rank, self._reducer.world_size
+        updated = ", ".join(n for n, owner in self._owners.items() if owner == rank)
         return (
-            f"Optimizer state: {own_bytes:,} of {all_bytes:,} bytes, shared out over {self._reducer.world_size} "
-            f"processes; this one updates {', '.join(n for n, rank in self._owners.items() if rank == self._reducer.rank)}."
+            f"Optimizer state: {own_bytes:,} of {all_bytes:,} bytes, shared out over {world_size} processes; this one "
+            f"updates {updated}."
         )
 
     @property
