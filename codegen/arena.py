@@ -13,6 +13,7 @@ from .finishing import GROUP
 from .group_kernel import GroupKernel
 from .lowering import destinations_of
 from .plan import FusionPlan, KernelPlan
+from .products import shares_of
 from .tile import Kernel
 from .units import memory_of
 
@@ -20,17 +21,24 @@ from .units import memory_of
 @dataclass(frozen=True)
 class Buffer:
     """Memory of a program. `role` is 'leaf' (fed or held by the model), 'output' (made anew by each run), 'temporary',
-    'partial' (one row for each program of a kernel, in front of `shape`), or 'arrivals' (a count of programs, and one
-    for each group of them, that are 0 between launches)."""
+    'partial' (one row for each program of a kernel, in front of `shape`), 'shares' (one `shape` for each program that
+    shares the sums of a product over `summed` sizes, `most` of them), or 'arrivals' (a count of programs, and one for
+    each group of them, that are 0 between launches)."""
 
     name: str
     shape: Shape
     dtype: DType
     role: str
+    summed: Shape = ()
+    most: int = 1
 
     def bytes(self, sizes: Mapping[str, int], programs: int) -> int:
         """What it takes where `programs` share each sum over rows."""
-        rows = {"partial": programs, "arrivals": 1 + -(-programs // GROUP)}.get(self.role, 1)
+        rows = {
+            "partial": programs,
+            "shares": shares_of(element_count(self.summed, sizes), self.most),
+            "arrivals": 1 + -(-programs // GROUP),
+        }.get(self.role, 1)
         return rows * element_count(self.shape, sizes) * self.dtype.itemsize
 
 
@@ -73,7 +81,8 @@ class Arena:
     @property
     def dims(self) -> list[Dim]:
         """The sizes that the buffers depend on."""
-        return list(dict.fromkeys(s for life in self.lives for s in life.buffer.shape if isinstance(s, Dim)))
+        sizes = (s for life in self.lives for s in (*life.buffer.shape, *life.buffer.summed))
+        return list(dict.fromkeys(s for s in sizes if isinstance(s, Dim)))
 
     @property
     def is_shared(self) -> bool:
@@ -89,7 +98,7 @@ def make_arena(buffers: Sequence[Buffer], uses: Sequence[Uses]) -> Arena:
             touched.setdefault(name, []).append(launch)
     lives = []
     for buffer in buffers:
-        if buffer.role in ("temporary", "partial"):
+        if buffer.role in ("temporary", "partial", "shares"):
             launches = touched.get(buffer.name, [0])
             lives.append(Life(buffer, launches[0], launches[-1]))
         elif buffer.role == "arrivals":

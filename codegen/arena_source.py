@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 
-from tritonnotes.ir.types import Dim, Shape
+from tritonnotes.ir.types import Dim, Shape, element_count
 
-from .arena import Arena, Life, place
+from .arena import Arena, Buffer, Life, place
 from .finishing import GROUP
 from .launcher import INDENT, call_lines
+from .products import known_size, shares_of, shares_text
 
 IN_ARENA = '''\
 def in_arena(lives, device):
@@ -55,7 +56,16 @@ def _shape_text(life: Life) -> str:
         sizes.insert(0, "programs")
     elif life.buffer.role == "arrivals":
         sizes.insert(0, f"1 + triton.cdiv(programs, {GROUP})")
+    elif life.buffer.role == "shares":
+        sizes.insert(0, _shares_text(life.buffer))
     return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
+
+
+def _shares_text(buffer: Buffer) -> str:
+    if known_size(buffer.summed) is not None:
+        return str(shares_of(element_count(buffer.summed, {}), buffer.most))
+    factors = _names(buffer.summed)
+    return shares_text(factors[0] if len(factors) == 1 else f"({' * '.join(factors)})", buffer.most)
 
 
 def _names(shape: Shape) -> list[str]:

@@ -19,7 +19,7 @@ from .cache import KernelCache
 from .compile import CompiledCard
 from .gpus import GPUS, PROGRAMS_PER_SM, RESERVED_SHARED, Gpu, Occupancy, occupancy
 from .passes import is_wide, row_passes, running_maximum
-from .products import SHARE
+from .products import shares_of
 from .program import Program
 from .sass import mix
 from .side_kernel import SideKernel
@@ -171,7 +171,7 @@ def _programs(kernel: Kernel, spelled: KernelSource, sizes: Mapping[str, int], s
 def _parts(kernel: Kernel, shares: int, sizes: Mapping[str, int]) -> int:
     """How many programs share the sum of a tile of a product."""
     (product,) = kernel.products
-    return max(1, min(element_count(product.attrs["summed"], sizes) // SHARE, shares))
+    return shares_of(element_count(product.attrs["summed"], sizes), shares)
 
 
 def _operations(kernel: Kernel, sizes: Mapping[str, int], sharing: int) -> int:

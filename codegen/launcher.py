@@ -7,7 +7,7 @@ from typing import Any
 from tritonnotes.ir.types import Shape
 
 from .indexing import Indexing, factor
-from .products import INNER_BLOCK, SHARE, TILE_ELEMENTS
+from .products import INNER_BLOCK, TILE_ELEMENTS, shares_text
 from .tile import COL, TILE, Kernel, Parameter, static_size
 
 INDENT = "    "
@@ -151,7 +151,7 @@ class Launcher:
         if layout.shares:
             (product,) = self.kernel.products
             inner = factor(self.index.sizes_text(product.attrs["summed"]))
-            sizes += ["1"] * (2 - len(sizes)) + [f"max(1, min({inner} // {SHARE}, {layout.shares}))"]
+            sizes += ["1"] * (2 - len(sizes)) + [shares_text(inner, layout.shares)]
         return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
     def _reason(self) -> str:

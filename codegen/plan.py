@@ -24,7 +24,7 @@ from .fusion import Legality, Space
 from .group_updates import Alike, join_updates, table_bytes
 from .materialize import materialize
 from .names import RESERVED, identifier, uncounted
-from .products import SHARE, summed, tiles
+from .products import shares_of, summed, tiles
 from .side_by_side import join_products
 from .traffic import NOMINAL, Sizes, Traffic, launch_traffic
 from .units import COMBINE, PARTIAL, PRODUCT, Unit, Units, is_join, memory_of
@@ -120,7 +120,7 @@ class KernelPlan:
     def _left_by_shares(self, sizes: Mapping[str, int]) -> tuple[int, int]:
         """Bytes that programs which share sums of a product leave, and the number of its tiles."""
         (value,) = self.products
-        parts = max(1, min(element_count(summed(value), sizes) // SHARE, self.shares))
+        parts = shares_of(element_count(summed(value), sizes), self.shares)
         rows, columns = (element_count((s,), sizes) for s in value.shape)
         return 4 * parts * element_count(value.shape, sizes), tiles(rows, columns, self.tile)
 

@@ -17,10 +17,10 @@ from tritonnotes.ir.types import element_count
 from .absorb import Kernel, loaded_by, tile_in, with_parts
 from .axes import base_of
 from .clusters import Partition, in_order
-from .cost import memory_plan, refusal_of
+from .cost import memory_plan, refusal_of, units_of
 from .products import operands
 from .traffic import NOMINAL_SIZES, recompute_bytes
-from .units import OPERAND, PRODUCT, Unit, Units, is_elementwise, memory_of
+from .units import OPERAND, PRODUCT, Unit, Units, memory_of
 
 if TYPE_CHECKING:
     from .choose import Choice
@@ -53,27 +53,36 @@ def operand_cone(value: Value, held: Collection[Value]) -> list[Value]:
 
 
 def _without(choice: Choice, kernel: Kernel) -> Choice | None:
-    """The choice with what a kernel computes left to those that multiply it; None where it is needed otherwise."""
-    if not _may_be_operand(choice, kernel):
+    """The choice with the operands that a kernel computes left to those that multiply them, and the kernel without what
+    only they needed, or without a rest not there at all; None where there are no such operands."""
+    wanted = _operands_of(choice, kernel)
+    if not wanted:
         return None
     partition = choice.partition
-    made = with_parts(choice, dict.fromkeys((u.value for u in kernel), OPERAND))
-    values = {u.value for u in kernel}
-    held = values.union(partition.again.get(kernel, ()))
+    gone = _only_for(choice, kernel, set(wanted))
+    moved = gone.intersection(u.value for u in kernel)
+    made = with_parts(choice, dict.fromkeys(moved, OPERAND))
+    in_memory = {v for v, _ in _loads(choice, kernel)} - set(wanted)
+    held = {u.value for u in kernel if _is_plain(choice, u)}.union(partition.again.get(kernel, ())) - in_memory
     needed: dict[Kernel, set[Value]] = {}
-    for value, home in _loads(choice, kernel):
-        needed.setdefault(home, set()).update(operand_cone(value, held))
-    kernels, again = [], {k: some for k, some in partition.again.items() if k != kernel}
-    missing = set(values)
+    for value, readers in wanted.items():
+        for reader in readers:
+            needed.setdefault(reader, set()).update(operand_cone(value, held))
+    kernels, again = [], dict(partition.again)
+    missing = set(moved)
     for old in partition.kernels:
-        if old == kernel:
-            continue
+        copied = again.pop(old, ())
         mine = needed.get(old, set())
-        new = old.union(made.units.producer[v] for v in mine & missing)
-        copies = {*again.pop(old, ()), *(mine - missing)} - {u.value for u in new}
-        missing -= mine
-        kernels.append(new)
-        if copies:
+        if old == kernel:
+            new = frozenset(u for u in kernel if u.value not in moved)
+            copied = tuple(v for v in copied if v not in gone)
+        else:
+            new = old.union(made.units.producer[v] for v in mine & missing)
+            missing -= mine
+        copies = {*copied, *mine} - {u.value for u in new}
+        if new:
+            kernels.append(new)
+        if new and copies:
             again[new] = tuple(sorted(copies, key=lambda v: v.index))
     ordered = in_order(made.legality, Partition(tuple(kernels), again))
     if ordered is None or missing:
@@ -85,6 +94,44 @@ def _without(choice: Choice, kernel: Kernel) -> Choice | None:
     return replace(made, partition=ordered)
 
 
+def _operands_of(choice: Choice, kernel: Kernel) -> dict[Value, list[Kernel]]:
+    """The values that a kernel computes, element by element, and leaves in memory only to be multiplied; and the
+    kernels that do."""
+    units, legality = choice.units, choice.legality
+    found: dict[Value, list[Kernel]] = {}
+    others: set[Value] = set()
+    for value, reader in _loads(choice, kernel):
+        found.setdefault(value, []).append(reader)
+        members = units_of(units, reader, choice.partition)
+        if not all(_is_operand(units, value, r) for r in legality.readers[value] if r in members):
+            others.add(value)
+    return {v: k for v, k in found.items() if v not in others and _is_plain(choice, units.producer[v])}
+
+
+def _is_plain(choice: Choice, unit: Unit) -> bool:
+    """Whether a unit computes something element by element that nobody needs in memory for its own sake."""
+    is_elementwise_here = not unit.part and unit.value.op.kind in ("elementwise", "cast")
+    return is_elementwise_here and unit.value not in choice.units.roots and not choice.legality.facts[unit].written
+
+
+def _only_for(choice: Choice, kernel: Kernel, wanted: set[Value]) -> set[Value]:
+    """What a kernel computes, again or not, for `wanted` values alone; themselves included where it has no other use
+    for them."""
+    copied = set(choice.partition.again.get(kernel, ()))
+    elsewhere = {v for v, _ in _loads(choice, kernel)} - wanted
+    members = [*kernel, *(choice.units.producer[v] for v in copied)]
+    readers: dict[Value, set[Value]] = {}
+    for member in members:
+        for source in choice.legality.sources[member]:
+            readers.setdefault(source, set()).add(member.value)
+    found: set[Value] = set()
+    for unit in sorted(members, key=lambda u: -u.value.index):
+        value = unit.value
+        if value not in copied and (value in elsewhere or not _is_plain(choice, unit)):
+            continue
+        if found.issuperset(readers.get(value, ())) and (value in readers or value in wanted):
+            found.add(value)
+    return found
 def _reads_memory(choice: Choice, partition: Partition, kernel: Kernel) -> bool:
     """Whether all that operands of a kernel are made of lies in memory before it, and is not overwritten there: other
     programs read it too, copied values included."""
@@ -94,19 +141,6 @@ def _reads_memory(choice: Choice, partition: Partition, kernel: Kernel) -> bool:
     sources = {memory_of(a) for v in cone for a in v.inputs if base_of(a) not in cone}
     written = choice.legality.facts_of(kernel).written
     return not any(m in written or units.producer.get(m) in kernel for m in sources)
-
-
-def _may_be_operand(choice: Choice, kernel: Kernel) -> bool:
-    """Whether a kernel computes nothing but operands of products, element by element and for nobody else."""
-    units, legality, partition = choice.units, choice.legality, choice.partition
-    copied = partition.again.get(kernel, ())
-    if any(u.value in units.roots for u in kernel) or not all(is_elementwise(units.producer[v]) for v in copied):
-        return False
-    if any(u.part or u.value.op.kind not in ("elementwise", "cast") or legality.facts[u].written for u in kernel):
-        return False
-    left = list(_loads(choice, kernel))
-    readers = [(v, r) for v, home in left for r in legality.readers[v] if r in home]
-    return bool(left) and all(_is_operand(units, value, reader) for value, reader in readers)
 
 
 def _loads(choice: Choice, kernel: Kernel) -> Iterator[tuple[Value, Kernel]]:

@@ -142,6 +142,16 @@ def most_shares(value: Value, tile: tuple[int, int], cols: frozenset[int], axes:
     return most if most > 1 else 0
 
 
+def shares_of(inner: int, most: int) -> int:
+    """How many programs share a sum over so many elements, `most` of them."""
+    return max(1, min(inner // SHARE, most))
+
+
+def shares_text(inner: str, most: int) -> str:
+    """`shares_of` in Python, of a text for the elements."""
+    return f"max(1, min({inner} // {SHARE}, {most}))"
+
+
 def known_size(shape: Shape) -> int | None:
     """The product of some sizes, None if there is a `Dim` among them."""
     known = [s for s in shape if isinstance(s, int)]
@@ -173,7 +183,7 @@ def generated_bytes(value: Value, tile: tuple[int, int], cols: frozenset[int], a
     columns of the kernel, which may be the rows of the product; up to `shares` programs share a sum."""
     inner = _count(summed(value))
     columns = _count(axes.shape(tuple(cols)))
-    shared = max(1, min(shares, inner // SHARE))
+    shared = shares_of(inner, shares)
     each = -(-inner // shared)
     work = 2 * tile[0] * tile[1] * each / (_rate(value) * GENERATED_SHARE)
     read = (tile[0] + tile[1]) * each * value.dtype.itemsize / CACHE_RATE

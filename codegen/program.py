@@ -16,6 +16,7 @@ from .group_kernel import GroupKernel
 from .lowering import destinations_of, make_kernels
 from .module import render_module
 from .plan import FusionPlan, KernelPlan, make_plan, verify_plan
+from .products import summed
 from .side_kernel import SideKernel, tiles_of
 from .source import KernelSource
 from .tile import Kernel
@@ -155,6 +156,6 @@ def shared_buffers(plan: KernelPlan, kernel: Kernel | GroupKernel) -> list[Buffe
     left = [p.value for p in kernel.parameters if p.role == "partial out" and p.value is not None]
     count = sum(kernel.tiles) if isinstance(kernel, SideKernel) else tiles_of(kernel)
     return [
-        *(Buffer(partial_name(value), (shares, *value.shape), float32, "temporary") for value in left),
+        *(Buffer(partial_name(v), v.shape, float32, "shares", summed(v), shares) for v in left),
         Buffer(arrivals_name(plan), (count,), int32, "arrivals"),
     ]

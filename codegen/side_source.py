@@ -7,7 +7,7 @@ from itertools import accumulate
 from tritonnotes.ir.types import Dim
 
 from .launcher import INDENT, Launcher, call_lines, scalar_type, wrapped
-from .products import SHARE, known_size, summed
+from .products import SHARE, known_size, shares_text, summed
 from .side_kernel import SideKernel
 from .source import KernelSource, function_of
 
@@ -68,7 +68,7 @@ def _launcher(kernel: SideKernel, launchers: list[Launcher]) -> str:
     reason = f"{count} tiles of {len(kernel.sides)} products: each alone would leave more of a GPU idle."
     grid = f"({count},)"
     if kernel.shares:
-        grid = f"({count}, max(1, min({_summed(kernel)} // {SHARE}, {kernel.shares})))"
+        grid = f"({count}, {shares_text(_summed(kernel), kernel.shares)})"
         reason += f" Programs share sums of {2 * SHARE} and more."
     lines = [*call_lines(f"def run_{kernel.name}(", names, "):"), f'{INDENT}"""{wrapped(reason)}"""']
     lines.append(f"{INDENT}grid = {grid}")
