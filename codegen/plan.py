@@ -16,7 +16,7 @@ from tritonnotes.ir.types import Dim, DType, Shape, element_count
 
 from .absorb import shares_in, tile_in
 from .axes import LONG_ROW, Axes, known_product
-from .choose import choose
+from .choose import Choice, choose
 from .clusters import Partition, waits
 from .cost import MemoryPlan, memory_plan
 from .finishing import GROUP, finish_inside
@@ -197,14 +197,24 @@ def make_plan(graph: Graph, fusion: str | Fusion = "optimal") -> FusionPlan:
     primitive its own kernel), or a `Fusion` with wishes; impossible ones raise `PlanError`."""
     wishes = as_fusion(fusion)
     found = choose(materialize(graph), wishes)
+    if wishes.memory_budget is None or wishes.mode == "off":
+        return plan_of(found, joins=wishes.mode != "off")
+    from .within import plan_within
+
+    return plan_within(found, wishes.memory_budget)
+
+
+def plan_of(found: Choice, *, joins: bool = True, side_by_side: bool = True) -> FusionPlan:
+    """The plan of a choice. Where it `joins`, last programs finish sums and updates share a launch, and so do weight
+    gradients that run `side_by_side`."""
     units, legality, partition = found.units, found.legality, found.partition
-    joins = wishes.mode != "off"
     inside: dict[frozenset[Unit], frozenset[Unit]] = {}
     if joins:
         partition, inside = finish_inside(units, legality, partition)
     launches = _launches(units, legality, partition, inside)
     if joins:
         launches = join_updates(units, legality, partition, launches)
+    if joins and side_by_side:
         launches = join_products(units, legality, partition, launches)
     return FusionPlan(units.graph, launches, units, legality, partition, found.how, joins)
 

@@ -19,7 +19,7 @@ from .axes import base_of
 from .clusters import Partition, in_order
 from .cost import memory_plan, refusal_of, units_of
 from .products import operands
-from .traffic import NOMINAL_SIZES, recompute_bytes
+from .traffic import NOMINAL_SIZES, nominal_bytes, recompute_bytes
 from .units import OPERAND, PRODUCT, Unit, Units, memory_of
 
 if TYPE_CHECKING:
@@ -28,16 +28,35 @@ if TYPE_CHECKING:
 MOST_UNITS = 1_000
 """The largest graph, in primitives, that is looked through for such kernels: each takes a look at all others."""
 
+LEAST_SAVED = 0.02
+"""Where no launch is saved, the part of a plan's cost that must be in question: trying takes time."""
+
 
 def prepare_operands(found: Choice) -> Choice:
     """The choice without kernels that only prepare operands, where that pays."""
     if len(found.units.units) > MOST_UNITS:
         return found
-    for kernel in found.partition.kernels:
-        other = _without(found, kernel)
+    for values in [{u.value for u in k} for k in found.partition.kernels]:
+        # Kernels change as they take operands over, but keep what they compute of whole tiles.
+        kernel = next((k for k in found.partition.kernels if any(u.value in values for u in _whole(k))), None)
+        if kernel is None or not _is_worth_trying(found, kernel):
+            continue
+        other = operands_elsewhere(found, kernel)
         if other is not None and other.launched_cost + _repeated(other) < found.launched_cost + _repeated(found):
             found = other
     return found
+
+
+def _is_worth_trying(choice: Choice, kernel: Kernel) -> bool:
+    """Whether leaving the operands of a kernel to others may save a launch, or bytes that count."""
+    if all(_is_plain(choice, u) for u in kernel):
+        return True
+    saved = sum((1 + len(readers)) * nominal_bytes(v) for v, readers in _operands_of(choice, kernel).items())
+    return saved > LEAST_SAVED * choice.launched_cost
+
+
+def _whole(kernel: Kernel) -> Iterator[Unit]:
+    return (u for u in kernel if u.part != OPERAND)
 
 
 def operand_cone(value: Value, held: Collection[Value]) -> list[Value]:
@@ -52,7 +71,7 @@ def operand_cone(value: Value, held: Collection[Value]) -> list[Value]:
     return sorted(found, key=lambda v: v.index)
 
 
-def _without(choice: Choice, kernel: Kernel) -> Choice | None:
+def operands_elsewhere(choice: Choice, kernel: Kernel) -> Choice | None:
     """The choice with the operands that a kernel computes left to those that multiply them, and the kernel without what
     only they needed, or without a rest not there at all; None where there are no such operands."""
     wanted = _operands_of(choice, kernel)
@@ -62,8 +81,7 @@ def _without(choice: Choice, kernel: Kernel) -> Choice | None:
     gone = _only_for(choice, kernel, set(wanted))
     moved = gone.intersection(u.value for u in kernel)
     made = with_parts(choice, dict.fromkeys(moved, OPERAND))
-    in_memory = {v for v, _ in _loads(choice, kernel)} - set(wanted)
-    held = {u.value for u in kernel if _is_plain(choice, u)}.union(partition.again.get(kernel, ())) - in_memory
+    held = _held(choice, kernel, set(wanted))
     needed: dict[Kernel, set[Value]] = {}
     for value, readers in wanted.items():
         for reader in readers:
@@ -92,6 +110,20 @@ def _without(choice: Choice, kernel: Kernel) -> Choice | None:
     ):
         return None
     return replace(made, partition=ordered)
+
+
+def made_for(choice: Choice, kernel: Kernel) -> set[Value]:
+    """What a kernel computes for operands that it leaves to others, themselves included."""
+    wanted = _operands_of(choice, kernel)
+    held = _held(choice, kernel, set(wanted))
+    return {v for operand in wanted for v in operand_cone(operand, held)}
+
+
+def _held(choice: Choice, kernel: Kernel, wanted: set[Value]) -> set[Value]:
+    """What of a kernel can be computed elsewhere, element by element, and is not in memory but for its `wanted` values
+    alone."""
+    in_memory = {v for v, _ in _loads(choice, kernel)} - wanted
+    return {u.value for u in kernel if _is_plain(choice, u)}.union(choice.partition.again.get(kernel, ())) - in_memory
 
 
 def _operands_of(choice: Choice, kernel: Kernel) -> dict[Value, list[Kernel]]:

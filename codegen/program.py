@@ -115,7 +115,11 @@ class Program:
 @paused_collector()
 def make_program(graph: Graph, fusion: str | Fusion = "optimal", declared: Graph | None = None) -> Program:
     """Plan a graph of primitives, lower it to tile programs and lay out its buffers; every stage is verified."""
-    plan = make_plan(graph, fusion)
+    return program_of(make_plan(graph, fusion), declared, as_fusion(fusion))
+
+
+def program_of(plan: FusionPlan, declared: Graph | None = None, fusion: Fusion = Fusion()) -> Program:
+    """A plan lowered to tile programs, with its buffers laid out; every stage is verified."""
     verify_plan(plan)
     kernels = make_kernels(plan)
     lowered: dict[str, Kernel | GroupKernel] = {k.name: k for k in kernels}
@@ -145,7 +149,7 @@ def make_program(graph: Graph, fusion: str | Fusion = "optimal", declared: Graph
         if kernel.parts:
             buffers.append(Buffer(arrivals_name(kernel), (), int32, "arrivals"))
         buffers += shared_buffers(kernel, lowered[kernel.name]) if kernel.name in lowered else []
-    return Program(plan.graph, declared or plan.graph, plan, kernels, tuple(buffers), outputs, as_fusion(fusion))
+    return Program(plan.graph, declared or plan.graph, plan, kernels, tuple(buffers), outputs, fusion)
 
 
 def shared_buffers(plan: KernelPlan, kernel: Kernel | GroupKernel) -> list[Buffer]:

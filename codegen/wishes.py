@@ -27,6 +27,10 @@ class Fusion:
     the op's own values. No kernel computes values of two names of a tuple in `forbid`; a name alone there shares its
     kernels with nothing. `is_strict`: a name that the graph does not have is an error. Without `products` all matrix
     products are library calls.
+
+    With a `memory_budget`, in bytes, the plan that costs least is changed where a run holds more than that beside its
+    leaves (`peak_bytes`, with every `Dim` at 256): launches are reordered, weight gradients run apart and values are
+    computed again, until it is within, or nothing lowers it further.
     """
 
     mode: str = "optimal"
@@ -34,6 +38,14 @@ class Fusion:
     forbid: tuple[Names, ...] = ()
     is_strict: bool = True
     products: bool = True
+    memory_budget: int | None = None
+
+    def __post_init__(self) -> None:
+        budget = self.memory_budget
+        if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 0):
+            raise PlanError(
+                f"Fusion: memory_budget is {budget!r}; it must be a number of bytes, such as 512 * 2**20, or None"
+            )
 
     def lenient(self) -> Fusion:
         """The same for a graph that is only part of what the names speak of."""

@@ -1216,17 +1216,18 @@ def run_products_adam(
 
 def place(spans: dict[str, tuple[int, int, int]], alignment: int = 256) -> tuple[dict[str, int], int]:
     """Offsets for (bytes, first launch, last launch) by name, and the bytes of it all: the largest first, each in the
-    smallest gap that is free of what lives at the same time."""
+    smallest gap that is free of what lives at the same time. What is smaller than `alignment` needs less of it."""
     offsets: dict[str, int] = {}
     for name in sorted(spans, key=lambda name: -spans[name][0]):
         size, first, last = spans[name]
+        step = max(16, min(alignment, 1 << (size - 1).bit_length())) if size else 16
         met = [other for other in offsets if spans[other][1] <= last and spans[other][2] >= first]
         best, room, free = 0, 0, 0
         for other in sorted(met, key=lambda other: offsets[other]):
             gap = offsets[other] - free
             if size <= gap and (not room or gap < room):
                 best, room = free, gap
-            free = max(free, -(-(offsets[other] + spans[other][0]) // alignment) * alignment)
+            free = max(free, -(-(offsets[other] + spans[other][0]) // step) * step)
         offsets[name] = best if room else free
     return offsets, max((offsets[name] + spans[name][0] for name in spans), default=0)
 
@@ -1268,9 +1269,9 @@ def temporaries(device, *, batch, programs=1):
         "ln1.d_ln1_bias:partial": ((programs, 1, 128), torch.float32, 4, 4),
         "fc1.d_fc1_bias:partial": ((programs, 1, 128), torch.float32, 4, 4),
         "fc2_to_fc1_backward:arrivals": ((1 + triton.cdiv(programs, 16),), torch.int32, 0, 5),
-        "fc3.d_fc3_weight:partial": ((9, 10, 128), torch.float32, 5, 5),
-        "fc2.d_fc2_weight:partial": ((9, 128, 128), torch.float32, 5, 5),
-        "fc1.d_fc1_weight:partial": ((9, 128, 64), torch.float32, 5, 5),
+        "fc3.d_fc3_weight:partial": ((max(1, min(batch // 128, 9)), 10, 128), torch.float32, 5, 5),
+        "fc2.d_fc2_weight:partial": ((max(1, min(batch // 128, 9)), 128, 128), torch.float32, 5, 5),
+        "fc1.d_fc1_weight:partial": ((max(1, min(batch // 128, 9)), 128, 64), torch.float32, 5, 5),
         "products_adam:arrivals": ((1 + triton.cdiv(programs, 16), 28), torch.int32, 0, 5),
     }
     return in_arena(lives, device)

@@ -181,17 +181,18 @@ def run_ln_gelu_d_x_forward_backward(
 
 def place(spans: dict[str, tuple[int, int, int]], alignment: int = 256) -> tuple[dict[str, int], int]:
     """Offsets for (bytes, first launch, last launch) by name, and the bytes of it all: the largest first, each in the
-    smallest gap that is free of what lives at the same time."""
+    smallest gap that is free of what lives at the same time. What is smaller than `alignment` needs less of it."""
     offsets: dict[str, int] = {}
     for name in sorted(spans, key=lambda name: -spans[name][0]):
         size, first, last = spans[name]
+        step = max(16, min(alignment, 1 << (size - 1).bit_length())) if size else 16
         met = [other for other in offsets if spans[other][1] <= last and spans[other][2] >= first]
         best, room, free = 0, 0, 0
         for other in sorted(met, key=lambda other: offsets[other]):
             gap = offsets[other] - free
             if size <= gap and (not room or gap < room):
                 best, room = free, gap
-            free = max(free, -(-(offsets[other] + spans[other][0]) // alignment) * alignment)
+            free = max(free, -(-(offsets[other] + spans[other][0]) // step) * step)
         offsets[name] = best if room else free
     return offsets, max((offsets[name] + spans[name][0] for name in spans), default=0)
 
