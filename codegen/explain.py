@@ -48,10 +48,16 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
 
 
 def explain_memory(
-    peak: int, apart: int, batch: int = NOMINAL, eager: int | None = None, *, arenas: str = "one arena"
+    peak: int,
+    apart: int,
+    batch: int = NOMINAL,
+    eager: int | None = None,
+    *,
+    arenas: str = "one arena",
+    budget: int | None = None,
 ) -> str:
     """What a run holds beside its leaves, known before it runs, what it would with a buffer for each value, `apart`,
-    and what `eager` holds at its peak."""
+    what `eager` holds at its peak, and whether that is within a `budget`."""
     lines = [
         f"Memory beside weights, optimizer state and inputs at batch {batch}: {peak:,} bytes, the outputs and "
         f"{arenas}; {apart:,} if no memory were used again."
@@ -60,6 +66,12 @@ def explain_memory(
         lines.append(
             f"Eager PyTorch holds {eager:,} bytes at its peak (activations kept for backward, gradients held to the "
             f"end; its update not counted): {peak / eager:.2f} of that is held here."
+        )
+    if budget is not None and peak <= budget:
+        lines.append(f"That is within the budget of {budget:,} bytes.")
+    elif budget is not None:
+        lines.append(
+            f"That is {peak - budget:,} bytes over the budget of {budget:,}: no plan that was found holds less."
         )
     return "\n".join(lines)
 

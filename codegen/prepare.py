@@ -1,5 +1,5 @@
-"""Operands that kernels which multiply compute themselves, block by block as they need them: the kernel that would have
-prepared such an operand, element by element, is done without, and the operand never reaches memory.
+"""Operands that kernels which multiply compute themselves, block by block as they need them, so that they never reach
+memory. A kernel that would only have prepared such operands, element by element, is done without.
 
 Done to a plan whose products have been placed (`absorb.py`). The operand's values are computed again for each tile
 beside the one that they belong to, which has its price.
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .choose import Choice
 
 MOST_UNITS = 1_000
-"""The largest graph, in primitives, that is looked through for such kernels: each takes a look at all others."""
+"""The largest graph, in primitives, that is looked through for such operands: each takes a look at all kernels."""
 
 LEAST_SAVED = 0.02
 """Where no launch is saved, the part of a plan's cost that must be in question: trying takes time."""
@@ -164,6 +164,8 @@ def _only_for(choice: Choice, kernel: Kernel, wanted: set[Value]) -> set[Value]:
         if found.issuperset(readers.get(value, ())) and (value in readers or value in wanted):
             found.add(value)
     return found
+
+
 def _reads_memory(choice: Choice, partition: Partition, kernel: Kernel) -> bool:
     """Whether all that operands of a kernel are made of lies in memory before it, and is not overwritten there: other
     programs read it too, copied values included."""

@@ -115,10 +115,10 @@ class Program:
 @paused_collector()
 def make_program(graph: Graph, fusion: str | Fusion = "optimal", declared: Graph | None = None) -> Program:
     """Plan a graph of primitives, lower it to tile programs and lay out its buffers; every stage is verified."""
-    return program_of(make_plan(graph, fusion), declared, as_fusion(fusion))
+    return program_of(make_plan(graph, fusion), declared, fusion)
 
 
-def program_of(plan: FusionPlan, declared: Graph | None = None, fusion: Fusion = Fusion()) -> Program:
+def program_of(plan: FusionPlan, declared: Graph | None = None, fusion: str | Fusion = "optimal") -> Program:
     """A plan lowered to tile programs, with its buffers laid out; every stage is verified."""
     verify_plan(plan)
     kernels = make_kernels(plan)
@@ -149,7 +149,7 @@ def program_of(plan: FusionPlan, declared: Graph | None = None, fusion: Fusion =
         if kernel.parts:
             buffers.append(Buffer(arrivals_name(kernel), (), int32, "arrivals"))
         buffers += shared_buffers(kernel, lowered[kernel.name]) if kernel.name in lowered else []
-    return Program(plan.graph, declared or plan.graph, plan, kernels, tuple(buffers), outputs, fusion)
+    return Program(plan.graph, declared or plan.graph, plan, kernels, tuple(buffers), outputs, as_fusion(fusion))
 
 
 def shared_buffers(plan: KernelPlan, kernel: Kernel | GroupKernel) -> list[Buffer]:

@@ -43,9 +43,7 @@ class Fusion:
     def __post_init__(self) -> None:
         budget = self.memory_budget
         if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 0):
-            raise PlanError(
-                f"Fusion: memory_budget is {budget!r}; it must be a number of bytes, such as 512 * 2**20, or None"
-            )
+            raise PlanError(f"memory_budget is {budget!r}; it must be a number of bytes, such as 512 * 2**20, or None")
 
     def lenient(self) -> Fusion:
         """The same for a graph that is only part of what the names speak of."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 
@@ -49,6 +50,7 @@ def compile_step(
     fusion: str = "optimal",
     fuse: Iterable[str | tuple[str, ...]] = (),
     forbid: Iterable[str | tuple[str, ...]] = (),
+    memory_budget: int | None = None,
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> TrainingStep:
@@ -63,10 +65,15 @@ def compile_step(
 
     `scaler` scales the loss, for graphs in float16 (`tn.autocast(g, "float16")`): see `tn.GradScaler`.
 
+    `memory_budget` is how many bytes a step may hold beside weights, optimizer state and inputs (`step.peak_bytes()`,
+    with every `Dim` at 256): where the plan that costs least holds more, it is changed until it is within, or nothing
+    lowers it further. `explain()` says which. Each change is a plan made anew, so compiling takes seconds.
+
     `data_parallel` makes the step one of several processes, which torch.distributed knows: each is fed its own part of
     a batch, and all update by the mean of their gradients. True, or a `tn.DataParallel`.
     """
     wishes = as_fusion(fusion, fuse, forbid)
+    wishes = wishes if memory_budget is None else replace(wishes, memory_budget=memory_budget)
     shared = {"accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel}
     options = {**shared, "fusion": wishes, "device": device, "seed": seed}
     return TrainingStep(graph, loss, optimizer, **options)  # type: ignore[arg-type]

@@ -288,7 +288,10 @@ class TrainingStep:
         plans = [t + explain_plan(program.plan) for t, program in zip(titles, self._programs, strict=True)]
         apart = sum(program.buffer_bytes() for program in self._programs) - self._spare_bytes()
         arenas = "one arena" if len(plans) == 1 else "two arenas"
-        memory = explain_memory(self.peak_bytes(), apart, NOMINAL, self.eager_peak_bytes(), arenas=arenas)
+        memory = explain_memory(
+            self.peak_bytes(), apart, NOMINAL, self.eager_peak_bytes(),
+            arenas=arenas, budget=self.program.fusion.memory_budget,
+        )  # fmt: skip
         return "\n\n".join([*plans, memory, *([self._shared_out()] if self._owners else [])])
 
     def _shared_out(self) -> str:
