@@ -5,13 +5,17 @@ It imports torch and triton alone, and what it holds depends on the graph alone:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.philox import is_seed
+from tritonnotes.ir.primitives import CHUNK_ROWS
 from tritonnotes.ir.types import Dim, Shape, Size
 from tritonnotes.ir.version import VERSION
 
 from .arena import Arena, Buffer, arrivals_name, partial_name
+from .chunks import Chunks, scratch_name
 from .arena_source import arena_parts, temporaries_call
 from .axes import is_host
 from .group_kernel import GroupKernel
@@ -142,12 +146,15 @@ class _Run:
         self.buffers = buffers
         self.kernels = kernels
         self.names = Names()
+        self.tensors = "t"
         self.destinations = destinations_of(plan.units)
         self.host_names: dict[Value, str] = {}
         self.host_lines: list[str] = []
         self.on_device: dict[str, str] = {}
         self.dims = self._dims()
         self.scalars = [v for v in plan.graph.leaves("scalar")]
+        held = plan.graph.leaves("input", "parameter", "buffer", "slot")
+        self.device = f"{_tensor(held[0].name)}.device" if held else ""
         for dim in self.dims:
             self.names.claim(dim.name)
         for value in self.scalars:
@@ -157,8 +164,7 @@ class _Run:
 
     def text(self) -> str:
         calls: list[str] = []
-        for kernel in self.plan.launches:
-            calls += self._library(kernel) if kernel.is_library else self._generated(kernel)
+        calls += self._calls()
         # One Dim keeps its own name here: sizes are passed by name.
         numbers = [NUMBERS] if self.in_memory else [self.host_names[v] for v in self.scalars]
         arguments = ["t", "*", *(d.name for d in self.dims), *numbers, "programs=1"]
@@ -168,6 +174,40 @@ class _Run:
         )
         lines += [INDENT + line for line in (*([] if self.in_memory else self.host_lines), *calls)]
         return "\n".join(lines) + "\n"
+
+    def _calls(self) -> Iterator[str]:
+        for kernel in self.plan.launches:
+            if kernel.chunks is not None:
+                yield from self._chunks(kernel, kernel.chunks)
+            else:
+                yield from self._library(kernel) if kernel.is_library else self._generated(kernel)
+
+    def _chunks(self, launch: KernelPlan, chunks: Chunks) -> Iterator[str]:
+        """Zeros for the sums, and the loop over chunks: its launches find the rows of a chunk under their own names."""
+        size, rows = _size_text(chunks.size), CHUNK_ROWS.name
+        part = f"[start : start + {rows}]"
+        where = {leaf.name: self._operand(outer) + _if_rows(leaf.shape, part) for leaf, outer in chunks.inputs
+                 if not is_host(leaf)}  # fmt: skip
+        where |= {slot: self._memory(value) for slot, value in chunks.sums}
+        where |= {name: self._memory(value) + part for name, value in chunks.results}
+        for buffer in (b for b in chunks.program.buffers if b.role not in ("leaf", "output")):
+            where[buffer.name] = self._tensor(scratch_name(launch, buffer.name)) + _if_rows(buffer.shape, f"[:{rows}]")
+        yield from (f"{self._memory(value)}.zero_()" for _, value in chunks.sums)
+        yield f"for start in range(0, {size}, {chunks.rows}):"
+        yield f"{INDENT}{rows} = min({chunks.rows}, {size} - start)"
+        yield f"{INDENT}chunk = {{"
+        yield from (f'{INDENT * 2}"{name}": {text},' for name, text in where.items())
+        yield f"{INDENT}}}"
+        yield from (INDENT + line for line in self._inner(chunks)._calls())
+
+    def _inner(self, chunks: Chunks) -> _Run:
+        """Writes the launches of a chunk. Numbers of the host are those of the program around them."""
+        made = _Run(chunks.program.plan, self.kernels, (), self.in_memory)
+        made.tensors = "chunk"
+        made.names, made.slots, made.device = self.names, self.slots, self.device
+        made.host_lines, made.on_device = self.host_lines, self.on_device
+        made.host_names = {leaf: self._host(outer) for leaf, outer in chunks.inputs if is_host(leaf)}
+        return made
 
     def numbers(self) -> str:
         """The function that works out what kernels read from memory; after `text`, which says what that is."""
@@ -231,10 +271,10 @@ class _Run:
                 assert p.value is not None
                 arguments.append(self._number(p))
             elif p.role == "arrivals":
-                arguments.append(_tensor(arrivals_name(plan)))
+                arguments.append(self._tensor(arrivals_name(plan)))
             else:
                 assert p.value is not None
-                arguments.append(_tensor(partial_name(p.value)) if "partial" in p.role else self._memory(p.value))
+                arguments.append(self._tensor(partial_name(p.value)) if "partial" in p.role else self._memory(p.value))
         layout = kernel.layout
         if layout.rows and len(layout.row_shape) > 1 and any(isinstance(s, Dim) for s in layout.row_shape):
             arguments.append(_product_text(layout.row_shape))
@@ -246,7 +286,7 @@ class _Run:
         segments = self.names.claim(f"{kernel.name}_segments")
         lines = [f"{segments} = ["]
         for tensors in kernel.rows:
-            lines += [INDENT + line for line in call_lines("[", [_tensor(v.name) for v in tensors], "],")]
+            lines += [INDENT + line for line in call_lines("[", [self._tensor(v.name) for v in tensors], "],")]
         arguments = [segments]
         for _, p in kernel.arguments:
             assert p.value is not None
@@ -263,8 +303,7 @@ class _Run:
         if text not in self.on_device:
             stem = text if text.isidentifier() else uncounted(value)
             self.on_device[text] = name = self.names.claim(f"{stem}_on_device")
-            device = f"{_tensor(self.plan.graph.leaves('input', 'parameter', 'buffer', 'slot')[0].name)}.device"
-            self.host_lines.append(f"{name} = torch.full((), {text}, dtype=torch.float64, device={device})")
+            self.host_lines.append(f"{name} = torch.full((), {text}, dtype=torch.float64, device={self.device})")
         return self.on_device[text]
 
     def _library(self, plan: KernelPlan) -> list[str]:
@@ -306,7 +345,10 @@ class _Run:
 
     def _memory(self, value: Value) -> str:
         """The tensor that a value lies in: its own, or the one that is updated with it."""
-        return _tensor(self.destinations.get(value, value).name)
+        return self._tensor(self.destinations.get(value, value).name)
+
+    def _tensor(self, name: str) -> str:
+        return _tensor(name, self.tensors)
 
     def _host(self, value: Value) -> str:
         """The variable that holds a number which the host works out, its line written before first use."""
@@ -356,8 +398,13 @@ def _made_up(buffer: Buffer) -> str:
     return f"torch.{make}({_tuple_text(buffer.shape)}, dtype=torch.{buffer.dtype.name}, device=device)"
 
 
-def _tensor(name: str) -> str:
-    return f't["{name}"]'
+def _tensor(name: str, tensors: str = "t") -> str:
+    return f'{tensors}["{name}"]'
+
+
+def _if_rows(shape: Shape, part: str) -> str:
+    """The part of a tensor that a chunk takes, where rows come first. Of others the chunk uses what it needs."""
+    return part if shape[:1] == (CHUNK_ROWS,) else ""
 
 
 def _flat(text: str, value: Value, shape: str) -> str:

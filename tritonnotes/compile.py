@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 
 from .codegen.wishes import as_fusion
+from .ir.chunks import LOGITS_BUDGET
 from .ir.graph import Graph
 from .ir.registry import Optimizer
 from .ir.scaling import GradScaler
@@ -49,6 +50,7 @@ def compile_step(
     fusion: str = "optimal",
     fuse: Iterable[str | tuple[str, ...]] = (),
     forbid: Iterable[str | tuple[str, ...]] = (),
+    logits_budget: int | None = LOGITS_BUDGET,
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> TrainingStep:
@@ -63,10 +65,16 @@ def compile_step(
 
     `scaler` scales the loss, for graphs in float16 (`tn.autocast(g, "float16")`): see `tn.GradScaler`.
 
+    `logits_budget` is how many bytes a linear layer's result over many classes may take, in the dtype it is stored in.
+    Where it would take more (for a `Dim` of rows, at 16,384 of them), the layer, what is local to a row of its result
+    (loss, gradient, metrics) and the sums over rows are computed for as many rows at a time as fit, a power of two and
+    16 at least: the whole never exists, and weight gradients are added up in float32. `explain()` says so, or why not,
+    as where the logits are an output. None computes them whole.
+
     `data_parallel` makes the step one of several processes, which torch.distributed knows: each is fed its own part of
     a batch, and all update by the mean of their gradients. True, or a `tn.DataParallel`.
     """
     wishes = as_fusion(fusion, fuse, forbid)
     shared = {"accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel}
-    options = {**shared, "fusion": wishes, "device": device, "seed": seed}
+    options = {**shared, "fusion": wishes, "device": device, "seed": seed, "logits_budget": logits_budget}
     return TrainingStep(graph, loss, optimizer, **options)  # type: ignore[arg-type]

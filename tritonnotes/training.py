@@ -19,6 +19,7 @@ from .codegen.traffic import NOMINAL, Sizes
 from .codegen.wishes import Fusion, as_fusion
 from .eager_memory import eager_peak_bytes
 from .feeds import bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
+from .ir.chunks import LOGITS_BUDGET, Chunking, check_budget, in_chunks
 from .ir.errors import DeclarationError, FeedError
 from .ir.graph import Graph
 from .ir.joint import FIRST, WORLD_SIZE, apart_graph, gathering_graph, joint_graph
@@ -64,9 +65,11 @@ class TrainingStep:
         scaler: GradScaler | None = None,
         data_parallel: DataParallel | bool = False,
         fusion: str | Fusion = "optimal",
+        logits_budget: int | None = LOGITS_BUDGET,
         device: torch.device | str | None = None,
         seed: int = 0,
     ) -> None:
+        check_budget(logits_budget)
         if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
             raise DeclarationError(
                 f"compile_step: accumulate is {accumulate!r}; it counts the batches of an update, so an int ≥ 1"
@@ -95,8 +98,9 @@ class TrainingStep:
             joint = apart_graph(gathering, optimizer, scaler)
         else:
             joint = joint_graph(graph, loss, optimizer, accumulate, scaler)
-        self.program = _program(joint, lenient if data_parallel else fusion, graph)
-        self.gathering = None if gathering is None else _program(gathering, lenient, graph)
+        self._chunkings: dict[str, Chunking] = {}
+        self.program = self._planned(joint, lenient if data_parallel else fusion, logits_budget)
+        self.gathering = None if gathering is None else self._planned(gathering, lenient, logits_budget)
         self.model = Model(graph, fusion=as_fusion(fusion).lenient(), device=device, seed=seed)
         self.device = self.model.device
         self.steps = 0
@@ -120,6 +124,15 @@ class TrainingStep:
         self._reducer = self._reduced(data_parallel) if data_parallel else None
         self._captured: CapturedRuns | None = None
         self._graph_reason: str | None = "capture() was not asked for"
+
+    def _planned(self, joint: Graph, fusion: str | Fusion, logits_budget: int | None) -> Program:
+        verify(joint)
+        verify_joint(joint)
+        chunked, found = in_chunks(joint, logits_budget)
+        if chunked is not joint:
+            verify_joint(chunked)
+        self._chunkings |= {chunking.name: chunking for chunking in found}
+        return make_program(chunked, fusion, self.graph)
 
     def __call__(self, **feeds: Tensor) -> dict[str, Tensor]:
         """One step. Raises `FeedError` for tensors that do not fit, before anything is changed."""
@@ -244,7 +257,8 @@ class TrainingStep:
         apart = sum(program.buffer_bytes() for program in self._programs) - self._spare_bytes()
         arenas = "one arena" if len(plans) == 1 else "two arenas"
         memory = explain_memory(self.peak_bytes(), apart, NOMINAL, self.eager_peak_bytes(), arenas=arenas)
-        return "\n\n".join([*plans, memory])
+        chunked = ["\n".join(map(str, self._chunkings.values()))] if self._chunkings else []
+        return "\n\n".join([*plans, *chunked, memory])
 
     @property
     def _programs(self) -> list[Program]:
@@ -371,12 +385,6 @@ _NUMBERS = ("steps", "gathered", "numbers", "seed", "hyperparameters")
 
 def _flat(state: Mapping[str, Any]) -> dict[str, Tensor]:
     return {f"{what}/{name}": tensor for what in _HELD for name, tensor in state[what].items()}
-
-
-def _program(joint: Graph, fusion: str | Fusion, graph: Graph) -> Program:
-    verify(joint)
-    verify_joint(joint)
-    return make_program(joint, fusion, graph)
 
 
 def joint_scalars(joint: Graph) -> list[str]:
