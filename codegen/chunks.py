@@ -33,7 +33,8 @@ class Chunks:
     """How a launch goes over `size` rows, so many `rows` at a time: `program` is that of one chunk.
 
     `inputs` are its leaves with the values of the graph around that they are, `results` the names of its buffers with
-    those values that it leaves; of these the `sums` are slots, which each chunk adds to.
+    those values that it leaves; of these the `sums` are what each chunk adds to: slots, or what a library call multiplies
+    on top of (`multiplied`).
     """
 
     program: Program
@@ -42,6 +43,7 @@ class Chunks:
     inputs: tuple[tuple[Value, Value], ...]
     results: tuple[tuple[str, Value], ...]
     sums: tuple[tuple[str, Value], ...]
+    multiplied: frozenset[str] = frozenset()
 
     def count(self, sizes: Mapping[str, int]) -> int:
         """How many chunks there are."""
@@ -61,6 +63,9 @@ class Chunks:
                 moved = launch.traffic(sizes.default, programs=programs, **{**sizes, CHUNK_ROWS.name: rows})
                 read, written = read + times * moved.read, written + times * moved.written
                 again += times * moved.read_again
+        # A product on top of a sum reads what it adds to.
+        added = [v for name, v in self.sums if name in self.multiplied]
+        read += self.count(sizes) * sum(element_count(v.shape, sizes) * v.dtype.itemsize for v in added)
         return Traffic(read, written, again)
 
     def scratch(self) -> Iterator[str]:
@@ -125,6 +130,8 @@ def _chunks(values: tuple[Value, ...], fusion: Fusion, taken: set[str]) -> Chunk
     step, slots = _adding(region, {v.attrs["which"] for v in values})
     verify(step)
     program = make_program(step, fusion.lenient(), taken=frozenset(taken))
+    multiplied = {out: program.outputs[out][0] for out in step.outputs if _is_product(step.outputs[out])}
+    slots |= multiplied
     leaves = dict(zip((v.name for v in region.leaves("input", "scalar")), values[0].inputs, strict=True))
     size = next(outer.shape[0] for name, outer in leaves.items() if region[name].shape[:1] == (CHUNK_ROWS,))
     rest = [(v, _out(v)) for v in values if _out(v) not in slots]
@@ -135,6 +142,7 @@ def _chunks(values: tuple[Value, ...], fusion: Fusion, taken: set[str]) -> Chunk
         tuple((program.graph[name], outer) for name, outer in leaves.items()),
         tuple((program.outputs[out][0], v) for v, out in rest),
         tuple((slots[_out(v)], v) for v in values if _out(v) in slots),
+        frozenset(multiplied.values()),
     )
 
 
@@ -150,7 +158,7 @@ def _adding(region: Graph, which: set[int]) -> tuple[Graph, dict[str, str]]:
     for number, (name, value) in enumerate(region.outputs.items()):
         if number not in which:
             continue
-        if value.shape[:1] == (CHUNK_ROWS,):
+        if value.shape[:1] == (CHUNK_ROWS,) or (_is_product(value) and not _is_read(region, value)):
             made.outputs[name] = new[value]
             continue
         made.scope = Scope(value.scope.name, "chunk", "total ← total + sum over the rows of a chunk", phase="update")
@@ -158,6 +166,16 @@ def _adding(region: Graph, which: set[int]) -> tuple[Graph, dict[str, str]]:
         made.update(total, total + new[value])
         slots[name] = total.name
     return made, slots
+
+
+def _is_product(value: Value) -> bool:
+    """Whether a result is a product summed over rows: a library call adds it to what is there. Products of 16 bits are
+    added up in float32, which no library call does everywhere."""
+    return value.op.name == "matmul_over_rows"
+
+
+def _is_read(region: Graph, value: Value) -> bool:
+    return any(a is value for v in region.values for a in v.inputs)
 
 
 def outer_names(launch: KernelPlan, destinations: Mapping[Value, Value]) -> dict[str, str]:

@@ -147,6 +147,7 @@ class _Run:
         self.kernels = kernels
         self.names = Names()
         self.tensors = "t"
+        self.added: frozenset[str] = frozenset()
         self.destinations = destinations_of(plan.units)
         self.host_names: dict[Value, str] = {}
         self.host_lines: list[str] = []
@@ -203,7 +204,7 @@ class _Run:
     def _inner(self, chunks: Chunks) -> _Run:
         """Writes the launches of a chunk. Numbers of the host are those of the program around them."""
         made = _Run(chunks.program.plan, self.kernels, (), self.in_memory)
-        made.tensors = "chunk"
+        made.tensors, made.added = "chunk", chunks.multiplied
         made.names, made.slots, made.device = self.names, self.slots, self.device
         made.host_lines, made.on_device = self.host_lines, self.on_device
         made.host_names = {leaf: self._host(outer) for leaf, outer in chunks.inputs if is_host(leaf)}
@@ -328,6 +329,8 @@ class _Run:
             left = _flat(self._operand(a), a, f"{rows}, {a.shape[-1]}") + ".T"
             right = _flat(self._operand(b), b, f"{rows}, {b.shape[-1]}")
             target = out
+        if value.name in self.added:
+            return call_lines("torch.addmm(", [target, left, right, f"out={target}"], ")")
         return call_lines("torch.mm(", [left, right, f"out={target}"], ")")
 
     def _operand(self, value: Value) -> str:
