@@ -155,6 +155,21 @@ class FusionPlan:
     def kernels(self) -> tuple[KernelPlan, ...]:
         return tuple(k for k in self.launches if not k.is_library)
 
+    @property
+    def library(self) -> tuple[KernelPlan, ...]:
+        """The library calls."""
+        return tuple(k for k in self.launches if k.is_library and k.chunks is None)
+
+    @property
+    def _loops(self) -> str:
+        count = sum(k.chunks is not None for k in self.launches)
+        return f"{count} loop{'' if count == 1 else 's'} over chunks of rows, " if count else ""
+
+    def launch_count(self, batch: int = NOMINAL, **sizes: int) -> int:
+        """All launches of one run, those of every chunk of rows included, and the zeros before them."""
+        bound = Sizes(batch, sizes)
+        return sum(1 if k.chunks is None else k.chunks.launches(bound) for k in self.launches)
+
     def bytes_moved(self, batch: int = 256, **sizes: int) -> int:
         """Bytes of device memory that one run reads and writes."""
         return sum(k.bytes_moved(batch, **sizes) for k in self.launches)
@@ -179,8 +194,8 @@ class FusionPlan:
 
     def __str__(self) -> str:
         lines = [
-            f"plan of {self.graph.name}: {len(self.kernels)} kernels and {len(self.launches) - len(self.kernels)} "
-            "library calls, "
+            f"plan of {self.graph.name}: {len(self.kernels)} kernels and {len(self.library)} library calls, "
+            f"{self._loops}"
             f"{self.bytes_moved():,} bytes at batch 256, fusion {self.fusion}"
         ]
         for kernel in self.launches:
