@@ -140,7 +140,7 @@ def uses_of(plan: FusionPlan, kernels: Sequence[Kernel]) -> tuple[Uses, ...]:
     sums, and then the launches of a chunk: what goes in or comes out lives from the first to the last of them."""
     lowered = {k.name: k for k in kernels}
     destinations = destinations_of(plan.units)
-    made = []
+    made: list[Uses] = []
     for launch in plan.launches:
         if launch.chunks is not None:
             made += _uses_of_chunks(launch, launch.chunks, destinations)

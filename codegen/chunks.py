@@ -1,5 +1,5 @@
-"""Launches that go over rows chunk by chunk: the results of one region (`ir/chunks.py`) are one launch of a plan, and its
-kernels a program of their own over the rows of a chunk.
+"""Launches that go over rows chunk by chunk: the results of one region (`ir/chunks.py`) are one launch of a plan, and
+its kernels a program of their own over the rows of a chunk.
 
 Results that have rows are written row by row; sums over rows are kept where they are wanted, and each chunk adds to
 them, in float32 at least, always in the same order.
@@ -33,8 +33,8 @@ class Chunks:
     """How a launch goes over `size` rows, so many `rows` at a time: `program` is that of one chunk.
 
     `inputs` are its leaves with the values of the graph around that they are, `results` the names of its buffers with
-    those values that it leaves; of these the `sums` are what each chunk adds to: slots, or what a library call multiplies
-    on top of (`multiplied`).
+    those values that it leaves. The `sums` are what each chunk adds to: slots, or results that a library call
+    multiplies on top of (`multiplied`).
     """
 
     program: Program

@@ -15,9 +15,9 @@ from tritonnotes.ir.types import Dim, Shape, Size
 from tritonnotes.ir.version import VERSION
 
 from .arena import Arena, Buffer, arrivals_name, partial_name
-from .chunks import Chunks, scratch_name
 from .arena_source import arena_parts, temporaries_call
 from .axes import is_host
+from .chunks import Chunks, scratch_name
 from .group_kernel import GroupKernel
 from .group_source import TABLE_OF, render_group
 from .launcher import INDENT, call_lines

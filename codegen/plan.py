@@ -218,9 +218,7 @@ class FusionPlan:
         return "\n".join(lines)
 
 
-def make_plan(
-    graph: Graph, fusion: str | Fusion = "optimal", taken: frozenset[str] = frozenset()
-) -> FusionPlan:
+def make_plan(graph: Graph, fusion: str | Fusion = "optimal", taken: frozenset[str] = frozenset()) -> FusionPlan:
     """Plan a graph of primitives. `fusion` is 'optimal' (searched for within a budget), 'greedy', 'off' (every
     primitive its own kernel), or a `Fusion` with wishes; impossible ones raise `PlanError`. Names that are `taken` no
     launch bears."""

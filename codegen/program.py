@@ -11,7 +11,7 @@ from tritonnotes.ir.primitives import CHUNK_ROWS
 from tritonnotes.ir.types import Dim, Shape, element_count, float32, int32, show_shape
 
 from .arena import Arena, Buffer, Uses, arrivals_name, make_arena, partial_name, uses_of
-from .chunks import outer_names, scratch_name
+from .chunks import scratch_name
 from .collector import paused_collector
 from .gpus import H100, PROGRAMS_PER_SM
 from .group_kernel import GroupKernel

@@ -1,9 +1,9 @@
-"""Products of many columns in chunks of rows: what a linear layer makes for each class never exists for all rows at once.
+"""Products of many columns in chunks of rows: what a linear layer makes for each class never exists for all rows.
 
 A *region* is such a product, the logits, with all that is local to a row of them: the loss of a row, its gradient, what
 a metric asks of it. What leaves a region is small: numbers of a row, the gradient of the layer's input, and sums over
-rows such as the gradients of weight and bias. A region becomes a graph of its own over the `Dim` of a chunk, and each of
-its results one `chunked` value of the graph.
+rows such as the gradients of weight and bias. A region becomes a graph of its own over the `Dim` of a chunk, and each
+of its results one `chunked` value of the graph.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LOGITS_BUDGET = 64 * 2**20
 and 512 rows of 32,000 classes keep its matrix units busy."""
 
 ASSUMED_ROWS = 16_384
-"""Rows that a `Dim` is taken to have when it is asked whether logits are too large: a batch of 8 texts of 2,048 words."""
+"""Rows that a `Dim` is taken to have when it is asked whether logits are too large: 8 texts of 2,048 words."""
 
 FEWEST_ROWS = 16
 """Rows of the smallest chunk: as many as tensor cores multiply at once, so that slices stay aligned."""
@@ -72,7 +72,7 @@ def in_chunks(graph: Graph, budget: int | None = LOGITS_BUDGET) -> tuple[Graph, 
         return graph, ()
     considered: set[str] = set()
     while True:
-        values = [v for v in graph.values if _exceeds(v, budget) and v.name not in considered]
+        values = [v for v in graph.values if v.name not in considered and _exceeds(v, budget) and _is_last(graph, v)]
         if not values:
             return graph, tuple(found)
         logits = values[0]
@@ -93,13 +93,16 @@ def in_chunks(graph: Graph, budget: int | None = LOGITS_BUDGET) -> tuple[Graph, 
 def _exceeds(value: Value, budget: int) -> bool:
     if value.op.name != "matmul" or not value.shape:
         return False
-    return element_count(value.shape, _Assumed()) * value.dtype.itemsize > budget and _is_many(value)
+    is_known = all(isinstance(size, int) for size in value.shape[1:])
+    return is_known and element_count(value.shape, _Assumed()) * value.dtype.itemsize > budget
 
 
-def _is_many(value: Value) -> bool:
-    """Whether a product has more columns than what it is made of, as a layer of classes has: others are activations,
-    which a run keeps."""
-    return isinstance(value.shape[-1], int) and isinstance((k := value.inputs[0].shape[-1]), int) and value.shape[-1] > k
+def _is_last(graph: Graph, value: Value) -> bool:
+    """Whether a product is the last one of the forward run on its way, as that of the layer before a loss is: others
+    are activations, which a run keeps."""
+    after = _descendants(graph, value) - {value}
+    is_followed = any(v.op.kind == "contraction" and v.scope.phase == "forward" for v in after)
+    return value.scope.phase == "forward" and not is_followed
 
 
 class _Assumed(dict[str, int]):
@@ -164,7 +167,7 @@ class _Region:
             raise _Refused(f"{value.name} ({value.op.name}) needs more of them than one row at a time")
 
     def _is_local(self, value: Value) -> bool:
-        """Whether each row of a value, one number or as wide as the logits, is made of the same row of its arguments."""
+        """Whether each row of a value, a number or as wide as the logits, is made of the same row of its arguments."""
         if not value.shape or value.shape[0] != self.size or value.op.name == "copy":
             return False
         if value.shape != self.logits.shape and _per_row(value) != 1:
@@ -266,7 +269,7 @@ def _descendants(graph: Graph, start: Value) -> set[Value]:
 
 
 class _RegionGraph:
-    """Builds the graph of a region. Its leaves are named after what they are outside; numbers of the host are scalars."""
+    """Builds the graph of a region. Leaves are named after what they are outside; numbers of the host are scalars."""
 
     def __init__(self, region: _Region) -> None:
         self.region = region

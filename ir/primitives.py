@@ -604,15 +604,21 @@ def as_lines(region: Graph) -> tuple[object, ...]:
     return tuple(made)
 
 
+def _pieces_of(line: object) -> tuple[object, ...]:
+    if not isinstance(line, tuple):
+        raise DeclarationError(f"chunked: {line!r} is no line of a region, nor the pieces of one")
+    return line
+
+
 @lru_cache(maxsize=64)
 def region_of(lines: tuple[object, ...]) -> Graph:
     """The graph of a region that `as_lines` wrote. Raises `DeclarationError` for what is none."""
     from .text import parse_graph
 
-    joined = ["".join(line) if isinstance(line, tuple) else line for line in lines]
-    if not all(isinstance(line, str) for line in joined) or any("= chunked(" in line for line in joined):
-        raise DeclarationError("chunked: region is no text of a graph without regions of its own")
-    region = parse_graph("\n".join(joined))
+    joined = [line if isinstance(line, str) else "".join(map(str, _pieces_of(line))) for line in lines]
+    if any("= chunked(" in line for line in joined):
+        raise DeclarationError("chunked: a region holds no regions of its own")
+    region: Graph = parse_graph("\n".join(joined))
     odd = [v for v in region.values if v.op.name in ("parameter", "buffer", "slot", "uniform", "dim_size")]
     if region.level != "primitive" or odd or region.updates or not region.outputs:
         raise DeclarationError("chunked: region is no graph of primitives with inputs, scalars and outputs alone")
@@ -628,7 +634,7 @@ def _infer_chunked(args: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[S
     for leaf, arg in zip(leaves, args, strict=True):
         fits = leaf.dtype is arg.dtype and len(leaf.shape) == len(arg.shape)
         for want, got in zip(leaf.shape, arg.shape, strict=False):
-            fits = fits and got == (sizes.setdefault(want.name, got) if want == CHUNK_ROWS else want)  # type: ignore
+            fits = fits and got == (sizes.setdefault(want.name, got) if want == CHUNK_ROWS else want)
         if not fits:
             raise ShapeError(
                 f"chunked: {arg.name!r} is {arg.dtype}{show_shape(arg.shape)}, and {leaf.name!r} of the region "
@@ -636,7 +642,9 @@ def _infer_chunked(args: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[S
             )
     outputs = list(region.outputs.values())
     if not 0 <= attrs["which"] < len(outputs) or attrs["rows"] < 1 or CHUNK_ROWS.name not in sizes:
-        raise ShapeError(f"chunked: result {attrs['which']} of {len(outputs)}, {attrs['rows']} rows a chunk; there is none")
+        raise ShapeError(
+            f"chunked: result {attrs['which']} of {len(outputs)}, {attrs['rows']} rows a chunk; there is none"
+        )
     out = outputs[attrs["which"]]
     return tuple(sizes[CHUNK_ROWS.name] if s == CHUNK_ROWS else s for s in out.shape), out.dtype
 
@@ -655,9 +663,7 @@ def _chunked_vjp(d: Value, y: Value, *args: Value, **attrs: Any) -> Cotangents:
     raise DeclarationError(f"{y.name!r} is computed in chunks of rows; take its gradient before it is chunked")
 
 
-PRIMITIVES["chunked"] = Primitive(
-    "chunked", "contraction", _infer_chunked, _evaluate_chunked, _chunked_vjp, ANY_NUMBER
-)
+PRIMITIVES["chunked"] = Primitive("chunked", "contraction", _infer_chunked, _evaluate_chunked, _chunked_vjp, ANY_NUMBER)
 
 
 def zeros_like(x: Value) -> Value:

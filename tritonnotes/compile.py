@@ -23,6 +23,7 @@ def compile(
     fusion: str = "optimal",
     fuse: Iterable[str | tuple[str, ...]] = (),
     forbid: Iterable[str | tuple[str, ...]] = (),
+    logits_budget: int | None = LOGITS_BUDGET,
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> Model:
@@ -35,8 +36,10 @@ def compile(
     inside a kernel, and no kernel holds two names of a tuple in `forbid` (a name alone there shares with nothing). What
     cannot be had raises `PlanError` with the reason. `device` None picks the GPU where there is one, else kernels run
     under Triton's interpreter on the CPU; `seed` is that of the initial weights (what random ops draw: see `Model`).
+    `logits_budget` is as for `compile_step`, for calls without autograd, which keeps the logits whole.
     """
-    return Model(graph, training=training, fusion=as_fusion(fusion, fuse, forbid), device=device, seed=seed)
+    wishes = as_fusion(fusion, fuse, forbid)
+    return Model(graph, training=training, fusion=wishes, logits_budget=logits_budget, device=device, seed=seed)
 
 
 def compile_step(

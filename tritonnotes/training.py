@@ -101,7 +101,9 @@ class TrainingStep:
         self._chunkings: dict[str, Chunking] = {}
         self.program = self._planned(joint, lenient if data_parallel else fusion, logits_budget)
         self.gathering = None if gathering is None else self._planned(gathering, lenient, logits_budget)
-        self.model = Model(graph, fusion=as_fusion(fusion).lenient(), device=device, seed=seed)
+        self.model = Model(
+            graph, fusion=as_fusion(fusion).lenient(), logits_budget=logits_budget, device=device, seed=seed
+        )
         self.device = self.model.device
         self.steps = 0
         self.gathered = 0
