@@ -153,6 +153,7 @@ class _Run:
         self.host_lines: list[str] = []
         self.on_device: dict[str, str] = {}
         self.dims = self._dims()
+        self.names.taken.add(CHUNK_ROWS.name)
         self.scalars = [v for v in plan.graph.leaves("scalar")]
         held = plan.graph.leaves("input", "parameter", "buffer", "slot")
         self.device = f"{_tensor(held[0].name)}.device" if held else ""
@@ -186,25 +187,26 @@ class _Run:
     def _chunks(self, launch: KernelPlan, chunks: Chunks) -> Iterator[str]:
         """Zeros for the sums, and the loop over chunks: its launches find the rows of a chunk under their own names."""
         size, rows = _size_text(chunks.size), CHUNK_ROWS.name
-        part = f"[start : start + {rows}]"
-        where = {leaf.name: self._operand(outer) + _if_rows(leaf.shape, part) for leaf, outer in chunks.inputs
-                 if not is_host(leaf)}  # fmt: skip
+        begin, chunk = self.names.claim("begin"), self.names.claim("chunk")
+        part = f"[{begin} : {begin} + {rows}]"
+        tensors = [(leaf, outer) for leaf, outer in chunks.inputs if not is_host(leaf)]
+        where = {leaf.name: self._operand(outer) + _if_rows(leaf.shape, part) for leaf, outer in tensors}
         where |= {slot: self._memory(value) for slot, value in chunks.sums}
         where |= {name: self._memory(value) + part for name, value in chunks.results}
         for buffer in (b for b in chunks.program.buffers if b.role not in ("leaf", "output")):
             where[buffer.name] = self._tensor(scratch_name(launch, buffer.name)) + _if_rows(buffer.shape, f"[:{rows}]")
         yield from (f"{self._memory(value)}.zero_()" for _, value in chunks.sums)
-        yield f"for start in range(0, {size}, {chunks.rows}):"
-        yield f"{INDENT}{rows} = min({chunks.rows}, {size} - start)"
-        yield f"{INDENT}chunk = {{"
+        yield f"for {begin} in range(0, {size}, {chunks.rows}):"
+        yield f"{INDENT}{rows} = min({chunks.rows}, {size} - {begin})"
+        yield f"{INDENT}{chunk} = {{"
         yield from (f'{INDENT * 2}"{name}": {text},' for name, text in where.items())
         yield f"{INDENT}}}"
-        yield from (INDENT + line for line in self._inner(chunks)._calls())
+        yield from (INDENT + line for line in self._inner(chunks, chunk)._calls())
 
-    def _inner(self, chunks: Chunks) -> _Run:
+    def _inner(self, chunks: Chunks, tensors: str) -> _Run:
         """Writes the launches of a chunk. Numbers of the host are those of the program around them."""
         made = _Run(chunks.program.plan, self.kernels, (), self.in_memory)
-        made.tensors, made.added = "chunk", chunks.multiplied
+        made.tensors, made.added = tensors, chunks.multiplied
         made.names, made.slots, made.device = self.names, self.slots, self.device
         made.host_lines, made.on_device = self.host_lines, self.on_device
         made.host_names = {leaf: self._host(outer) for leaf, outer in chunks.inputs if is_host(leaf)}

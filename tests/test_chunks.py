@@ -4,10 +4,12 @@ logits never whole."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 import tritonnotes as tn
@@ -159,6 +161,23 @@ def test_one_program_serves_every_batch_even_an_empty_one() -> None:
         assert_as_eager(graph, program, rows, seed=rows)
 
 
+@pytest.mark.parametrize("name", ["begin", "chunk", "rows"])
+def test_a_dim_may_be_called_as_the_loop_calls_its_own(name: str) -> None:
+    graph = head(LOSSES["cross entropy"], Dim(name))
+    program = make_program(chunked(graph, budget_for(16))[0], declared=graph)
+    leaves = draw_feeds(graph, {name: 20}, kinds=("input", "parameter"))
+    leaves["y"] = leaves["y"] % CLASSES
+    found = Runner(program, DEVICE).run({n: t.to(DEVICE) for n, t in leaves.items()}, {name: 20})
+    theirs = judged(eager, graph, {n: t.to(DEVICE) for n, t in leaves.items()})
+    torch.testing.assert_close(found, theirs)
+
+
+def test_a_dim_called_as_the_rows_of_a_chunk_keeps_logits_whole() -> None:
+    made, (chunking,) = chunked(head(LOSSES["cross entropy"], Dim("chunk_rows")), budget_for(16))
+    assert "a Dim of the graph is called chunk_rows; call it otherwise" in str(chunking)
+    assert not any(v.op.name == "chunked" for v in made.values)
+
+
 def test_the_graph_means_the_same_in_numpy() -> None:
     graph = head(LOSSES["weighted, smoothed"], dtype="float64")
     made, _ = chunked(graph, budget_for(16, 8))
@@ -212,6 +231,23 @@ def test_a_step_trains_as_one_with_whole_logits(how: str) -> None:
         first, second = whole(**feeds), parts(**feeds)
         torch.testing.assert_close(first, second, rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(dict(whole.model.state_dict()), dict(parts.model.state_dict()), rtol=1e-9, atol=1e-11)
+
+
+def test_gradients_that_processes_share_are_of_all_chunks(tmp_path: Path) -> None:
+    options = {"optimizer": tn.sgd(lr=0.1), "seed": 3}
+    whole = tn.compile_step(head(LOSSES["cross entropy"], BATCH, "float64"), logits_budget=None, **options)
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/group", rank=0, world_size=1)
+    try:
+        graph = head(LOSSES["cross entropy"], BATCH, "float64")
+        parts = tn.compile_step(graph, logits_budget=budget_for(16, 8), data_parallel=True, **options)
+        assert parts.gathering is not None and parts.gathering.loops
+        for turn, rows in enumerate((50, 33)):
+            leaves = drawn(graph, rows, turn)
+            feeds = {v.name: leaves[v.name] for v in graph.inputs}
+            torch.testing.assert_close(whole(**feeds), parts(**feeds), rtol=1e-10, atol=1e-12)
+    finally:
+        dist.destroy_process_group()
+    torch.testing.assert_close(dict(whole.model.state_dict()), dict(parts.model.state_dict()), rtol=1e-10, atol=1e-12)
 
 
 def test_a_replayed_step_reads_its_numbers_from_memory() -> None:
@@ -413,7 +449,7 @@ PLANTED: dict[str, Callable[[str], str]] = {
     "sums that begin anew": lambda s: s.replace("torch.addmm(", "torch.addmm(0 * "),
     "the last chunk left out": lambda s: s.replace("in range(0, 50, 16)", "in range(0, 48, 16)"),
     "a chunk that overlaps": lambda s: s.replace("in range(0, 50, 16)", "in range(0, 50, 15)"),
-    "targets of the first chunk": lambda s: s.replace('t["y"][start : start + chunk_rows]', 't["y"][:chunk_rows]'),
+    "targets of the first chunk": lambda s: s.replace('t["y"][begin : begin + chunk_rows]', 't["y"][:chunk_rows]'),
 }
 
 
