@@ -256,7 +256,7 @@ class _Region:
 
 
 def _kept(value: Value) -> Any:
-    """The dtype that sums are kept in from chunk to chunk."""
+    """The dtype that sums are kept in from chunk to chunk: of 16 bits the sum of one chunk alone is rounded."""
     return float32 if value.dtype.itemsize == 2 else value.dtype
 
 
