@@ -27,7 +27,11 @@ def compile_program(
     """The generated kernels of `program` for sm_`arch` (80, 90 or 100), in launch order, with the tiles that a GPU
     gets. Tensors are taken to be aligned to 16 bytes, as torch allocates them; `sizes` are those of the `Dim`s, of
     which no more is used than whether the int arguments are multiples of 16. Results are kept in `cache`."""
-    return compile_sources(program.source, program.kernel_sources, arch, cache, sizes)
+    cache = cache or KernelCache()
+    return tuple(
+        _compiled(program.source, spelled, arch, cache, divisible_by_16(spelled, program.sizes_in(kernel.name, sizes)))
+        for kernel, spelled in zip(program.kernels, program.kernel_sources, strict=True)
+    )
 
 
 def compile_sources(

@@ -9,6 +9,7 @@ from tritonnotes.ir.errors import VerificationError
 from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import Dim, DType, Shape, element_count
 
+from .chunks import Chunks, outer_names, scratch_name
 from .finishing import GROUP
 from .group_kernel import GroupKernel
 from .lowering import destinations_of
@@ -44,10 +45,12 @@ class Buffer:
 
 @dataclass(frozen=True)
 class Uses:
-    """What a launch reads and writes, by the names of buffers."""
+    """What a launch reads and writes, by the names of buffers, and what it `holds`: others go on reading and writing
+    it."""
 
     reads: frozenset[str]
     writes: frozenset[str]
+    holds: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ def make_arena(buffers: Sequence[Buffer], uses: Sequence[Uses]) -> Arena:
     """The lives of buffers over launches that use them. What programs count in keeps its zeros, so it lives on."""
     touched: dict[str, list[int]] = {}
     for launch, used in enumerate(uses):
-        for name in used.reads | used.writes:
+        for name in used.reads | used.writes | used.holds:
             touched.setdefault(name, []).append(launch)
     lives = []
     for buffer in buffers:
@@ -143,11 +146,15 @@ def place(spans: dict[str, tuple[int, int, int]], alignment: int = 256) -> tuple
 
 
 def uses_of(plan: FusionPlan, kernels: Sequence[Kernel]) -> tuple[Uses, ...]:
-    """What each launch of a plan reads and writes, in order, leaves included."""
+    """What each launch of a plan reads and writes, in order, leaves included. A loop over chunks is the zeros of its
+    sums, and then the launches of a chunk: what goes in or comes out lives from the first to the last of them."""
     lowered = {k.name: k for k in kernels}
     destinations = destinations_of(plan.units)
-    made = []
+    made: list[Uses] = []
     for launch in plan.launches:
+        if launch.chunks is not None:
+            made += _uses_of_chunks(launch, launch.chunks, destinations)
+            continue
         found: dict[bool, set[str]] = {True: set(), False: set()}
         for name, reads, writes in _touched(launch, lowered.get(launch.name), destinations):
             if reads:
@@ -156,6 +163,16 @@ def uses_of(plan: FusionPlan, kernels: Sequence[Kernel]) -> tuple[Uses, ...]:
                 found[True].add(name)
         made.append(Uses(frozenset(found[False]), frozenset(found[True])))
     return tuple(made)
+
+
+def _uses_of_chunks(launch: KernelPlan, chunks: Chunks, destinations: Mapping[Value, Value]) -> Iterator[Uses]:
+    names = outer_names(launch, destinations)
+    held = frozenset(n for inner, n in names.items() if n != scratch_name(launch, inner))
+    held |= {scratch_name(launch, b.name) for b in chunks.program.buffers if b.role == "arrivals"}
+    yield Uses(frozenset(), frozenset(names[slot] for slot, _ in chunks.sums), held)
+    for used in chunks.program.uses:
+        reads, writes = (frozenset(names[n] for n in some) for some in (used.reads, used.writes))
+        yield Uses(reads, writes, held)
 
 
 def _touched(

@@ -96,7 +96,7 @@ def make_cards(
     gpu = GPUS[arch]
     sharing = _sharing(program, gpu, sizes)
     return tuple(
-        _card(program, kernel, spelled, card, gpu, sizes, sharing)
+        _card(program, kernel, spelled, card, gpu, program.sizes_in(kernel.name, sizes), sharing)
         for kernel, spelled, card in zip(program.kernels, program.kernel_sources, compiled, strict=True)
     )
 
@@ -150,7 +150,8 @@ def _filled(programs: int, gpu: Gpu) -> float:
 
 def _sharing(program: Program, gpu: Gpu, sizes: Mapping[str, int]) -> int:
     """How many programs share a sum over rows: no more than there are tiles, as the runtime has it."""
-    tiles = [_tiles(k, k.layout.row_block, sizes) for k in program.kernels if k.layout.carries and not k.layout.alone]
+    carrying = [k for k in program.kernels if k.layout.carries and not k.layout.alone]
+    tiles = [_tiles(k, k.layout.row_block, program.sizes_in(k.name, sizes)) for k in carrying]
     return min(max(tiles, default=1), PROGRAMS_PER_SM * gpu.multiprocessors)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from .plan import FusionPlan, KernelPlan, make_plan
-from .traffic import NOMINAL
+from .traffic import NOMINAL, Sizes
 from .verdicts import HARD_RULES, Verdict
 
 MOST_LAUNCHES = 24
@@ -22,14 +22,16 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
     """The launches with their bytes, what fusion saves, why kernels end where they do, and what it would cost to part
     what is fused or to fuse what is apart."""
     unfused = make_plan(plan.graph, "off")
-    library = len(plan.launches) - len(plan.kernels)
+    library = len(plan.library)
+    loops = len(plan.launches) - len(plan.kernels) - library
     before, moved = unfused.bytes_moved(batch), plan.bytes_moved(batch)
     placed = any(k.products for k in plan.launches)
     said = [v for v in plan.verdicts if v.rule not in UNSAID]
     apart = [v for v in said if not v.fused]
     return "\n".join(
         [
-            f"{plan.graph.name}: {len(plan.launches)} launches ({len(plan.kernels)} generated, {library} library), "
+            f"{plan.graph.name}: {len(plan.launches)} launches ({len(plan.kernels)} generated, {library} library"
+            f"{f', {loops} over chunks of rows' if loops else ''}), "
             f"{moved:,} bytes read and written at batch {batch}.",
             f"Without fusion: {len(unfused.launches)} launches, {before:,} bytes; fusion saves {before - moved:,}.",
             f"The plan is {plan.fusion}{'; its matrix products were placed afterwards' if placed else ''}.",
@@ -37,6 +39,7 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
             "What runs:",
             *_launches(plan.launches, batch),
             *_joined(plan.launches),
+            *_chunked(plan, batch),
             *_multiplied(plan.launches),
             "",
             "Apart, so that a value is written to memory and read back:",
@@ -91,10 +94,23 @@ def _launches(launches: Iterable[KernelPlan], batch: int) -> Iterator[str]:
 
 def _joined(launches: Iterable[KernelPlan]) -> Iterator[str]:
     for kernel in launches:
-        if kernel.members:
+        if kernel.members and kernel.chunks is None:
             count = len(kernel.members)
             what = "products, with what follows from them" if kernel.kind == "products" else "updates"
             yield f"    {kernel.name} carries out {count} {what}, for which nothing waits, in one launch."
+
+
+def _chunked(plan: FusionPlan, batch: int) -> Iterator[str]:
+    sizes = Sizes(batch)
+    for kernel in plan.launches:
+        if kernel.chunks is not None:
+            inner = _few([k.name for k in kernel.chunks.program.plan.launches], most=8)
+            yield (
+                f"    {kernel.name} makes {kernel.chunks.launches(sizes):,} launches over "
+                f"{kernel.chunks.count(sizes):,} chunks of {kernel.chunks.rows:,} rows, each of them {inner}; "
+                f"{len(kernel.chunks.sums)} sums begin at 0 and are added to. That makes "
+                f"{plan.launch_count(batch):,} launches in all."
+            )
 
 
 def _multiplied(launches: Iterable[KernelPlan]) -> Iterator[str]:

@@ -44,7 +44,20 @@ def finish_inside(units: Units, legality: Legality, partition: Partition) -> tup
         inside |= hosted
     final = in_order(legality, _cut(partition, pieces))
     assert final is not None, "pieces wait for no more than the whole"
-    return final, inside
+    return final, _in_time(legality, final, inside)
+
+
+def _in_time(legality: Legality, final: Partition, inside: dict[Kernel, Kernel]) -> dict[Kernel, Kernel]:
+    """Those pieces whose kernel still is the last that they wait for, once what is left of the others is in one."""
+    place = {kernel: i for i, kernel in enumerate(final.kernels)}
+    earlier = waits(legality, final)
+    while late := {
+        piece
+        for piece, host in inside.items()
+        if any(place[inside.get(other, other)] > place[host] for other in earlier[piece])
+    }:
+        inside = {piece: host for piece, host in inside.items() if piece not in late}
+    return inside
 
 
 def _can_finish(units: Units, legality: Legality, sums: Kernel, host: Kernel) -> bool:

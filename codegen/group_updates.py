@@ -91,13 +91,17 @@ def table_bytes(group: Iterable[Alike]) -> int:
 
 
 def join_updates(
-    units: Units, legality: Legality, partition: Partition, launches: tuple[KernelPlan, ...]
+    units: Units,
+    legality: Legality,
+    partition: Partition,
+    launches: tuple[KernelPlan, ...],
+    taken: frozenset[str] = frozenset(),
 ) -> tuple[KernelPlan, ...]:
-    """The launches of a partition with updates joined, in an order in which they can run."""
+    """The launches of a partition with updates joined, in an order in which they can run; `taken` are other names."""
     if not units.graph.updates:
         return launches
     known = {frozenset(k.units): k for k in launches}
-    names = {k.name for k in launches}
+    names = {*taken, *(k.name for k in launches)}
     made = list(launches)
     for group in update_groups(units, legality, partition, memory_plan(units, legality, partition)):
         members = [known[k] for alike in group for k in alike.kernels]

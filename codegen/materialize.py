@@ -5,7 +5,7 @@ from __future__ import annotations
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.rewrite import carry
 
-from .axes import APART, base_of, is_alias, is_free, is_view, label_axes
+from .axes import APART, base_of, is_alias, is_free, is_host, is_view, label_axes
 from .narrow import narrow_early
 
 
@@ -22,6 +22,9 @@ def materialize(graph: Graph) -> Graph:
         needs_order = value.op.name == "take_rows" or (is_alias(value) and value.op.name != "narrow")
         if needs_order and args[0] is not None and not _in_order(args[0]):
             args = (made.call("copy", args[0]), *args[1:])
+        if value.op.name == "chunked":
+            # Rows are taken of each argument as it lies in memory.
+            args = tuple(a if a is None or _lies_in_memory(a) else made.call("copy", a) for a in args)
         if value.op.name == "cat":
             # Each part is written straight to its place, by the kernel that computes it.
             args = tuple(made.call("copy", a) for a in args)
@@ -38,6 +41,7 @@ def materialize(graph: Graph) -> Graph:
         shown = _shown(value)
         plain = _in_order(value) and not is_free(shown)
         changes = shown.is_leaf and shown.name in graph.updates
+        changes |= is_update and shown.op.name == "chunked"  # whose sums begin at 0
         if plain and not (changes or is_update and (shown.is_leaf or shown in taken)):
             if is_update:
                 taken.add(shown)
@@ -84,6 +88,10 @@ def _written_last(graph: Graph) -> Graph:
             graph.scope = new.scope
             graph.updates[name] = graph.call("copy", new)
     return graph
+
+
+def _lies_in_memory(value: Value) -> bool:
+    return is_host(value) or (_in_order(value) and not is_free(_shown(value)))
 
 
 def _in_order(value: Value) -> bool:

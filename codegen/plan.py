@@ -17,6 +17,8 @@ from tritonnotes.ir.types import Dim, DType, Shape, element_count
 from .absorb import shares_in, tile_in
 from .axes import LONG_ROW, Axes, known_product
 from .choose import Choice, choose
+from .chunks import KIND as CHUNKS
+from .chunks import Chunks, inner_names, join_chunks
 from .clusters import Partition, waits
 from .cost import MemoryPlan, memory_plan
 from .finishing import GROUP, finish_inside
@@ -51,6 +53,8 @@ class KernelPlan:
     `tile` has the rows and columns of a tile with matrix products; up to `shares` programs share the sum of each (0:
     one does it all).
 
+    Of kind 'chunks' is one that goes over rows chunk by chunk: `chunks` has the launches that it makes for each.
+
     Of kind 'updates' is a launch that carries out its `members` side by side; `group` has them by what they do. Of kind
     'products' is one whose `members` each compute a product, and what follows from it.
     """
@@ -72,10 +76,12 @@ class KernelPlan:
     tile: tuple[int, int] = (0, 0)
     shares: int = 0
     alone: Shape | None = None
+    chunks: Chunks | None = None
 
     @property
     def is_library(self) -> bool:
-        return self.kind == "library"
+        """Whether it is no generated kernel: a library call, or a loop over the kernels of a chunk."""
+        return self.kind in ("library", CHUNKS)
 
     @property
     def products(self) -> tuple[Value, ...]:
@@ -103,6 +109,8 @@ class KernelPlan:
         GPU holds at once, and read again at once they stay in its cache.
         """
         bound = Sizes(batch, sizes)
+        if self.chunks is not None:
+            return self.chunks.traffic(bound, programs)
         if self.alone is not None and programs:
             programs = element_count(self.alone, bound)
         moved = launch_traffic(self.units, self.loads, self.stores, self.storage, bound, programs, self.walks or {})
@@ -147,6 +155,21 @@ class FusionPlan:
     def kernels(self) -> tuple[KernelPlan, ...]:
         return tuple(k for k in self.launches if not k.is_library)
 
+    @property
+    def library(self) -> tuple[KernelPlan, ...]:
+        """The library calls."""
+        return tuple(k for k in self.launches if k.is_library and k.chunks is None)
+
+    @property
+    def _loops(self) -> str:
+        count = sum(k.chunks is not None for k in self.launches)
+        return f"{count} loop{'' if count == 1 else 's'} over chunks of rows, " if count else ""
+
+    def launch_count(self, batch: int = NOMINAL, **sizes: int) -> int:
+        """All launches of one run, those of every chunk of rows included, and the zeros before them."""
+        bound = Sizes(batch, sizes)
+        return sum(1 if k.chunks is None else k.chunks.launches(bound) for k in self.launches)
+
     def bytes_moved(self, batch: int = 256, **sizes: int) -> int:
         """Bytes of device memory that one run reads and writes."""
         return sum(k.bytes_moved(batch, **sizes) for k in self.launches)
@@ -171,13 +194,13 @@ class FusionPlan:
 
     def __str__(self) -> str:
         lines = [
-            f"plan of {self.graph.name}: {len(self.kernels)} kernels and {len(self.launches) - len(self.kernels)} "
-            "library calls, "
+            f"plan of {self.graph.name}: {len(self.kernels)} kernels and {len(self.library)} library calls, "
+            f"{self._loops}"
             f"{self.bytes_moved():,} bytes at batch 256, fusion {self.fusion}"
         ]
         for kernel in self.launches:
             lines.append(f"  {kernel.name}: {kernel.kind}, {kernel.bytes_moved():,} bytes")
-            if kernel.members:
+            if kernel.members and not kernel.chunks:
                 lines.append(f"    joins  {', '.join(m.name for m in kernel.members)}")
             lines.append(f"    reads  {_names(kernel.loads)}{_and_sums(kernel.combines)}")
             lines.append(f"    covers {_names(u.value for u in kernel.units)}")
@@ -186,36 +209,44 @@ class FusionPlan:
             if kernel.recomputed:
                 lines.append(f"    again  {_names(kernel.recomputed)}")
             lines.append(f"    writes {_names(kernel.stores)}{_and_sums(kernel.partials)}")
+            if kernel.chunks:
+                inner = ", ".join(k.name for k in kernel.chunks.program.plan.launches)
+                lines.append(f"    {kernel.chunks.rows:,} of {kernel.chunks.size} rows at a time: {inner}")
             if kernel.parts:
                 finished = dict.fromkeys(v for part in kernel.parts[1:] for v in part.combines)
                 lines.append(f"    its last program finishes {_names(finished)}")
         return "\n".join(lines)
 
 
-def make_plan(graph: Graph, fusion: str | Fusion = "optimal") -> FusionPlan:
+def make_plan(graph: Graph, fusion: str | Fusion = "optimal", taken: frozenset[str] = frozenset()) -> FusionPlan:
     """Plan a graph of primitives. `fusion` is 'optimal' (searched for within a budget), 'greedy', 'off' (every
-    primitive its own kernel), or a `Fusion` with wishes; impossible ones raise `PlanError`."""
+    primitive its own kernel), or a `Fusion` with wishes; impossible ones raise `PlanError`. Names that are `taken` no
+    launch bears."""
     wishes = as_fusion(fusion)
     found = choose(materialize(graph), wishes)
     if wishes.memory_budget is None or wishes.mode == "off":
-        return plan_of(found, joins=wishes.mode != "off")
+        return plan_of(found, wishes, taken)
     from .within import plan_within
 
-    return plan_within(found, wishes.memory_budget)
+    return plan_within(found, wishes, taken)
 
 
-def plan_of(found: Choice, *, joins: bool = True, side_by_side: bool = True) -> FusionPlan:
-    """The plan of a choice. Where it `joins`, last programs finish sums and updates share a launch, and so do weight
-    gradients that run `side_by_side`."""
+def plan_of(
+    found: Choice, wishes: Fusion, taken: frozenset[str] = frozenset(), *, side_by_side: bool = True
+) -> FusionPlan:
+    """The plan of a choice: unless fusion is off, last programs finish sums and updates share a launch, and so do
+    weight gradients that run `side_by_side`."""
     units, legality, partition = found.units, found.legality, found.partition
+    joins = wishes.mode != "off"
     inside: dict[frozenset[Unit], frozenset[Unit]] = {}
     if joins:
         partition, inside = finish_inside(units, legality, partition)
-    launches = _launches(units, legality, partition, inside)
+    launches = join_chunks(_launches(units, legality, partition, inside, taken), replace(wishes, memory_budget=None))
     if joins:
-        launches = join_updates(units, legality, partition, launches)
+        taken = taken.union(*(inner_names(k.chunks) for k in launches if k.chunks))
+        launches = join_updates(units, legality, partition, launches, taken)
     if joins and side_by_side:
-        launches = join_products(units, legality, partition, launches)
+        launches = join_products(units, legality, partition, launches, taken)
     return FusionPlan(units.graph, launches, units, legality, partition, found.how, joins)
 
 
@@ -256,10 +287,14 @@ def _and_sums(values: Iterable[Value]) -> str:
 
 
 def _launches(
-    units: Units, legality: Legality, partition: Partition, inside: Mapping[frozenset[Unit], frozenset[Unit]]
+    units: Units,
+    legality: Legality,
+    partition: Partition,
+    inside: Mapping[frozenset[Unit], frozenset[Unit]],
+    taken: frozenset[str],
 ) -> tuple[KernelPlan, ...]:
     """The launches of a partition, in order; some kernels are carried out `inside` others."""
-    made = _kernels(units, partition, memory_plan(units, legality, partition))
+    made = _kernels(units, partition, memory_plan(units, legality, partition), taken)
     sums: dict[frozenset[Unit], list[KernelPlan]] = {}
     for kernel, host in inside.items():
         sums.setdefault(host, []).append(made[kernel])
@@ -286,8 +321,10 @@ def _alone(axes: Axes, kernel: KernelPlan, last: list[KernelPlan]) -> Shape | No
     return axes.shape(space.rows)
 
 
-def _kernels(units: Units, partition: Partition, memory: MemoryPlan) -> dict[frozenset[Unit], KernelPlan]:
-    names: dict[str, int] = {}
+def _kernels(
+    units: Units, partition: Partition, memory: MemoryPlan, taken: frozenset[str]
+) -> dict[frozenset[Unit], KernelPlan]:
+    names = dict.fromkeys(taken, 1)
     words = _words(units.graph)
     made = {}
     for kernel in partition.kernels:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.primitives import CHUNK_ROWS
 from tritonnotes.ir.types import Dim, Shape, element_count, float32, int32, show_shape
 
 from .arena import Arena, Buffer, Uses, arrivals_name, make_arena, partial_name, uses_of
+from .chunks import scratch_name
 from .collector import paused_collector
 from .gpus import H100, PROGRAMS_PER_SM
 from .group_kernel import GroupKernel
@@ -66,8 +68,33 @@ class Program:
 
     @cached_property
     def uses(self) -> tuple[Uses, ...]:
-        """What each launch reads and writes."""
+        """What each launch reads and writes, those of a chunk one by one; `places` says which is where."""
         return uses_of(self.plan, self.kernels)
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """The place of each launch in `uses`. Before the launches of a chunk sums are set to 0, which is the place of
+        the loop over chunks."""
+        found: dict[str, int] = {}
+        for launch in self.plan.launches:
+            inner = launch.chunks.program.plan.launches if launch.chunks else ()
+            for name in (launch.name, *(k.name for k in inner)):
+                found[name] = len(found)
+        return found
+
+    @cached_property
+    def loops(self) -> Mapping[str, KernelPlan]:
+        """For each launch of a chunk the loop over chunks that makes it."""
+        loops = [k for k in self.plan.launches if k.chunks]
+        return {k.name: loop for loop in loops if loop.chunks for k in loop.chunks.program.plan.launches}
+
+    def sizes_in(self, launch: str, sizes: Mapping[str, int]) -> Mapping[str, int]:
+        """The sizes of a launch by name: those of a run, and where it is made for each chunk the rows of one."""
+        loop = self.loops.get(launch)
+        if loop is None or loop.chunks is None:
+            return sizes
+        rows = {CHUNK_ROWS.name: loop.chunks.rows}
+        return Sizes(sizes.default, {**sizes, **rows}) if isinstance(sizes, Sizes) else {**sizes, **rows}
 
     @cached_property
     def arena(self) -> Arena:
@@ -84,7 +111,7 @@ class Program:
         shared = [1]
         for kernel in self.kernels:
             if kernel.layout.carries and not kernel.layout.alone:
-                rows = element_count(kernel.layout.row_shape, sizes)
+                rows = element_count(kernel.layout.row_shape, self.sizes_in(kernel.name, sizes))
                 shared.append(-(-rows // rows_of(kernel)))
         return min(max(shared), most)
 
@@ -113,9 +140,15 @@ class Program:
 
 
 @paused_collector()
-def make_program(graph: Graph, fusion: str | Fusion = "optimal", declared: Graph | None = None) -> Program:
-    """Plan a graph of primitives, lower it to tile programs and lay out its buffers; every stage is verified."""
-    return program_of(make_plan(graph, fusion), declared, fusion)
+def make_program(
+    graph: Graph,
+    fusion: str | Fusion = "optimal",
+    declared: Graph | None = None,
+    taken: frozenset[str] = frozenset(),
+) -> Program:
+    """Plan a graph of primitives, lower it to tile programs and lay out its buffers; every stage is verified. No kernel
+    bears a name that is `taken`."""
+    return program_of(make_plan(graph, fusion, taken), declared, fusion)
 
 
 def program_of(plan: FusionPlan, declared: Graph | None = None, fusion: str | Fusion = "optimal") -> Program:
@@ -149,7 +182,26 @@ def program_of(plan: FusionPlan, declared: Graph | None = None, fusion: str | Fu
         if kernel.parts:
             buffers.append(Buffer(arrivals_name(kernel), (), int32, "arrivals"))
         buffers += shared_buffers(kernel, lowered[kernel.name]) if kernel.name in lowered else []
+        buffers += scratch_of(kernel)
+    inner = tuple(k for launch in plan.launches if launch.chunks for k in launch.chunks.program.kernels)
+    kernels = (*kernels, *inner)
     return Program(plan.graph, declared or plan.graph, plan, kernels, tuple(buffers), outputs, as_fusion(fusion))
+
+
+def scratch_of(launch: KernelPlan) -> list[Buffer]:
+    """What the launches of one chunk make for themselves: each chunk uses it anew."""
+    if launch.chunks is None:
+        return []
+    rows, scratch = launch.chunks.rows, set(launch.chunks.scratch())
+
+    def in_chunk(shape: Shape) -> Shape:
+        return tuple(rows if s == CHUNK_ROWS else s for s in shape)
+
+    return [
+        replace(b, name=scratch_name(launch, b.name), shape=in_chunk(b.shape), summed=in_chunk(b.summed))
+        for b in launch.chunks.program.buffers
+        if b.name in scratch
+    ]
 
 
 def shared_buffers(plan: KernelPlan, kernel: Kernel | GroupKernel) -> list[Buffer]:

@@ -30,11 +30,15 @@ MOST_SIDES = 8
 
 
 def join_products(
-    units: Units, legality: Legality, partition: Partition, launches: tuple[KernelPlan, ...]
+    units: Units,
+    legality: Legality,
+    partition: Partition,
+    launches: tuple[KernelPlan, ...],
+    taken: frozenset[str] = frozenset(),
 ) -> tuple[KernelPlan, ...]:
-    """The launches of a partition with products joined, in an order in which they can run."""
+    """The launches of a partition with products joined, in an order in which they can run; `taken` are other names."""
     known = {frozenset(k.units): k for k in launches}
-    made, names = list(launches), {k.name for k in launches}
+    made, names = list(launches), {*taken, *(k.name for k in launches)}
     for group in product_groups(units, legality, partition, memory_plan(units, legality, partition)):
         members = [known[k] for k in group]
         rules = dict.fromkeys(u.value.scope.op for k in members for u in k.units if u.value.scope.phase == "update")

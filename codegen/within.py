@@ -22,17 +22,22 @@ from .prepare import MOST_UNITS, made_for, operands_elsewhere
 from .program import Program, program_of
 from .traffic import LAUNCH_BYTES, NOMINAL, Sizes
 from .units import PRODUCT, Unit
+from .wishes import Fusion
 
 
-def plan_within(found: Choice, budget: int) -> FusionPlan:
-    """The plan of a choice, or one that holds less where that holds more than `budget` bytes beside its leaves, with
+def plan_within(found: Choice, wishes: Fusion, taken: frozenset[str]) -> FusionPlan:
+    """The plan of a choice, or one that holds less where that holds more than the memory budget beside its leaves, with
     every `Dim` at its nominal size: the first that is within, or the least that was found."""
-    best = program_of(plan_of(found))
+    assert wishes.memory_budget is not None
+    budget = wishes.memory_budget
+    best = program_of(plan_of(found, wishes, taken))
     if best.peak_bytes() > budget:
-        apart = _in_order_of_memory(program_of(plan_of(found, side_by_side=False)))
+        apart = _in_order_of_memory(program_of(plan_of(found, wishes, taken, side_by_side=False)))
         best = min(best, apart, key=Program.peak_bytes)
     while best.peak_bytes() > budget and len(found.units.units) <= MOST_UNITS:
-        tried = [(c, _in_order_of_memory(program_of(plan_of(c, side_by_side=False)))) for c in _spared(found)]
+        tried = [
+            (c, _in_order_of_memory(program_of(plan_of(c, wishes, taken, side_by_side=False)))) for c in _spared(found)
+        ]
         fitting = [(c, made) for c, made in tried if made.peak_bytes() <= budget]
         if fitting:
             return min(fitting, key=lambda one: _cost(one[1].plan))[1].plan
@@ -108,18 +113,18 @@ def _in_order_of_memory(program: Program) -> Program:
     the one after which, its own temporaries included, least is held."""
     plan = program.plan
     waiting = {k: set(plan.to_networkx().predecessors(k.name)) for k in plan.launches}
-    uses = dict(zip(plan.launches, program.uses, strict=True))
+    touched = _touched(program)
     bound = Sizes(NOMINAL, {})
     shared = program.programs(bound)
     sizes = {life.buffer.name: life.buffer.bytes(bound, shared) for life in program.arena.lives}
-    left = {n: {k for k, used in uses.items() if n in used.reads | used.writes} for n in sizes}
+    left = {n: {k for k, names in touched.items() if n in names} for n in sizes}
     order: list[KernelPlan] = []
     live: set[str] = set()
 
     def held(launch: KernelPlan) -> tuple[int, int]:
-        touched = live | (uses[launch].reads | uses[launch].writes) & sizes.keys()
-        stays = [n for n in touched if left[n] - {launch}]
-        return sum(map(sizes.__getitem__, touched)), sum(map(sizes.__getitem__, stays))
+        here = live | touched[launch] & sizes.keys()
+        stays = [n for n in here if left[n] - {launch}]
+        return sum(map(sizes.__getitem__, here)), sum(map(sizes.__getitem__, stays))
 
     while waiting:
         done = {k.name for k in order}
@@ -127,9 +132,20 @@ def _in_order_of_memory(program: Program) -> Program:
         best = min(ready, key=held)
         order.append(best)
         del waiting[best]
-        live |= (uses[best].reads | uses[best].writes) & sizes.keys()
+        live |= touched[best] & sizes.keys()
         for name in list(live):
             left[name].discard(best)
             if not left[name]:
                 live.discard(name)
     return min(program, program_of(replace(plan, launches=tuple(order))), key=Program.peak_bytes)
+
+
+def _touched(program: Program) -> dict[KernelPlan, frozenset[str]]:
+    """The buffers that each launch uses, a loop over chunks those of all its launches."""
+    launches = program.plan.launches
+    starts = [program.places[k.name] for k in launches]
+    made = {}
+    for launch, start, stop in zip(launches, starts, [*starts[1:], len(program.uses)], strict=True):
+        used = program.uses[start:stop]
+        made[launch] = frozenset[str]().union(*(u.reads | u.writes | u.holds for u in used))
+    return made

@@ -12,18 +12,21 @@ import builtins
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from .apply import graph_of
-from .errors import DTypeError, ShapeError
-from .graph import Number, Value
-from .registry import PRIMITIVES, Primitive
+from .errors import DeclarationError, DTypeError, ShapeError
+from .graph import Graph, Number, Value
+from .registry import ANY_NUMBER, PRIMITIVES, Primitive
 from .types import (
+    MAX_TEXT,
     Dim,
     DType,
     Shape,
+    Size,
     as_dtype,
     as_shape,
     bool_,
@@ -601,6 +604,85 @@ PRIMITIVES["all_reduce"] = Primitive(
 def all_reduce(x: Value) -> Value:
     """`x` added up over all processes that run the graph; of one alone, `x`."""
     return x.graph.call("all_reduce", x)
+
+
+# -- regions of rows: made by a pass, of what is local to a row
+# ------------------------------------------------------------------------------
+
+CHUNK_ROWS = Dim("chunk_rows")
+"""The rows of a chunk, in the graph of a region."""
+
+
+def as_lines(region: Graph) -> tuple[object, ...]:
+    """A graph of primitives as an attribute: its text without comments, each line in pieces that an attribute takes."""
+    made: list[object] = []
+    for line in str(region).splitlines():
+        line = line.split("  # ")[0]
+        pieces = tuple(line[i : i + MAX_TEXT] for i in range(0, len(line), MAX_TEXT))
+        made.append(pieces[0] if len(pieces) == 1 else pieces)
+    return tuple(made)
+
+
+def _pieces_of(line: object) -> tuple[object, ...]:
+    if not isinstance(line, tuple):
+        raise DeclarationError(f"chunked: {line!r} is no line of a region, nor the pieces of one")
+    return line
+
+
+@lru_cache(maxsize=64)
+def region_of(lines: tuple[object, ...]) -> Graph:
+    """The graph of a region that `as_lines` wrote. Raises `DeclarationError` for what is none."""
+    from .text import parse_graph
+
+    joined = [line if isinstance(line, str) else "".join(map(str, _pieces_of(line))) for line in lines]
+    if any("= chunked(" in line for line in joined):
+        raise DeclarationError("chunked: a region holds no regions of its own")
+    region: Graph = parse_graph("\n".join(joined))
+    odd = [v for v in region.values if v.op.name in ("parameter", "buffer", "slot", "uniform", "dim_size")]
+    if region.level != "primitive" or odd or region.updates or not region.outputs:
+        raise DeclarationError("chunked: region is no graph of primitives with inputs, scalars and outputs alone")
+    return region
+
+
+def _infer_chunked(args: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[Shape, DType]:
+    region = region_of(attrs["region"])
+    leaves = region.leaves("input", "scalar")
+    sizes: dict[str, Size] = {}
+    if len(leaves) != len(args):
+        raise ShapeError(f"chunked: the region takes {len(leaves)} arguments, got {len(args)}")
+    for leaf, arg in zip(leaves, args, strict=True):
+        fits = leaf.dtype is arg.dtype and len(leaf.shape) == len(arg.shape)
+        for want, got in zip(leaf.shape, arg.shape, strict=False):
+            fits = fits and got == (sizes.setdefault(want.name, got) if want == CHUNK_ROWS else want)
+        if not fits:
+            raise ShapeError(
+                f"chunked: {arg.name!r} is {arg.dtype}{show_shape(arg.shape)}, and {leaf.name!r} of the region "
+                f"{leaf.dtype}{show_shape(leaf.shape)}"
+            )
+    outputs = list(region.outputs.values())
+    if not 0 <= attrs["which"] < len(outputs) or attrs["rows"] < 1 or CHUNK_ROWS.name not in sizes:
+        raise ShapeError(
+            f"chunked: result {attrs['which']} of {len(outputs)}, {attrs['rows']} rows a chunk; there is none"
+        )
+    out = outputs[attrs["which"]]
+    return tuple(sizes[CHUNK_ROWS.name] if s == CHUNK_ROWS else s for s in out.shape), out.dtype
+
+
+def _evaluate_chunked(*arrays: Any, region: tuple[object, ...], which: int, rows: int) -> Any:
+    # Rows do not know of each other, so that all of them at once mean the same as chunk after chunk.
+    from .evaluate import evaluate
+
+    graph = region_of(region)
+    out = list(graph.outputs.values())[which]
+    feeds = {leaf.name: a for leaf, a in zip(graph.leaves("input", "scalar"), arrays, strict=True)}
+    return evaluate(graph, feeds, wanted=[*graph.leaves("input"), out])[out]
+
+
+def _chunked_vjp(d: Value, y: Value, *args: Value, **attrs: Any) -> Cotangents:
+    raise DeclarationError(f"{y.name!r} is computed in chunks of rows; take its gradient before it is chunked")
+
+
+PRIMITIVES["chunked"] = Primitive("chunked", "contraction", _infer_chunked, _evaluate_chunked, _chunked_vjp, ANY_NUMBER)
 
 
 def zeros_like(x: Value) -> Value:

@@ -124,7 +124,7 @@ def attr_names(op: Op | Primitive) -> tuple[str, ...]:
         return tuple(op.attr_names)
     if op.kind == "elementwise" or op.name in ("input", "scalar"):
         return ()
-    own = {"slot": ("init",), "dim_size": ("dim",), "cat": ("axis",)}
+    own = {"slot": ("init",), "dim_size": ("dim",), "cat": ("axis",), "chunked": ("region", "which", "rows")}
     return own.get(op.name) or tuple(inspect.signature(op.evaluate).parameters)[op.arity :]
 
 
@@ -185,6 +185,8 @@ def _check_primitive_attrs(op: Primitive, args: Sequence[Value | None], attrs: A
             "start": (type(value) is int and value >= 0, "a count of elements"),
             "length": (type(value) is int and value >= 0, "a count of elements"),
             "rows": (type(value) is int and value >= 0, "a count of rows"),
+            "region": (isinstance(value, tuple), "the lines of a graph"),
+            "which": (type(value) is int, "the number of a result"),
             "dim": (type(value) is str and is_name(value), "the name of a Dim"),
         }.get(name, (type(value) in (bool, int, float), "a number"))
         if not fits:

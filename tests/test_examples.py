@@ -61,6 +61,14 @@ def reduced_data(name: str) -> Dataset:
     return Dataset(data.x[:320], data.y[:320], data.test_x[:100], data.test_y[:100])
 
 
+def test_the_language_model_never_holds_all_logits() -> None:
+    module = example("language_model")
+    step = tn.compile_step(module.graph(), optimizer=tn.adam(lr=2e-3), logits_budget=module.CHUNK * module.WORDS * 4)
+    batch = tn.Dim("batch")
+    assert not any(b.shape == (batch, module.WORDS) for b in step.program.buffers)
+    assert f"{module.CHUNK} rows at a time" in step.explain() and step.program.loops
+
+
 @pytest.mark.parametrize("name", ["mixer", "language_model"])
 def test_larger_example_matches_eager_step_by_step(name: str, tmp_path: Path) -> None:
     result = example(name).train(data=reduced_data(name), epochs=3, batch_size=96, out=tmp_path)

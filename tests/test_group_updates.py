@@ -101,7 +101,7 @@ def compiled(graph: Graph, optimizer: Optimizer, *, apart: bool = False) -> Trai
     """A training step, with updates joined or each in a kernel of its own."""
     with pytest.MonkeyPatch.context() as patch:
         if apart:
-            patch.setattr(planning, "join_updates", lambda units, legality, partition, launches: launches)
+            patch.setattr(planning, "join_updates", lambda units, legality, partition, launches, taken: launches)
         return tn.compile_step(graph, loss="loss", optimizer=optimizer, fusion="greedy")
 
 

@@ -73,7 +73,8 @@ def gaps() -> list[str]:
         arguments = entry.arg_names if isinstance(entry, Op) else list(entry.domain)
         found += [f"{name}: no domain for {a!r}" for a in arguments if a not in entry.domain]
         found += _note_gaps(name, entry.note)
-    for name in registry.PRIMITIVES.keys() - FED:
+    # A region of rows is no op: a pass makes it of others that have a reference each.
+    for name in registry.PRIMITIVES.keys() - FED - {"chunked"}:
         found += [f"{name}: no reference"] if name not in REFERENCES else []
     for name, rule in registry.UPDATE_RULES.items():
         if not rule.custom:

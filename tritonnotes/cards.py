@@ -83,7 +83,8 @@ def program_cards(
         raise DeclarationError(f"{title} has no Dim {', '.join(strangers)}; it has {', '.join(dims) or 'none'}")
     given = Sizes(batch, sizes)
     made = {arch: make_cards(program, arch, given) for arch in archs}
-    library = len(program.plan.launches) - len(program.plan.kernels)
+    loops = [k.chunks.program.plan for k in program.plan.launches if k.chunks]
+    library = sum(len(plan.library) for plan in (program.plan, *loops))
     return Cards(title, {name: given[name] for name in dims}, library, tuple(c for a in archs for c in made[a]))
 
 

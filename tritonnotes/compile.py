@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from .codegen.wishes import as_fusion
+from .ir.chunks import LOGITS_BUDGET
 from .ir.graph import Graph
 from .ir.registry import Optimizer
 from .ir.scaling import GradScaler
@@ -23,6 +24,7 @@ def compile(
     fusion: str = "optimal",
     fuse: Iterable[str | tuple[str, ...]] = (),
     forbid: Iterable[str | tuple[str, ...]] = (),
+    logits_budget: int | None = LOGITS_BUDGET,
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> Model:
@@ -35,8 +37,10 @@ def compile(
     inside a kernel, and no kernel holds two names of a tuple in `forbid` (a name alone there shares with nothing). What
     cannot be had raises `PlanError` with the reason. `device` None picks the GPU where there is one, else kernels run
     under Triton's interpreter on the CPU; `seed` is that of the initial weights (what random ops draw: see `Model`).
+    `logits_budget` is as for `compile_step`, for calls without autograd, which keeps the logits whole.
     """
-    return Model(graph, training=training, fusion=as_fusion(fusion, fuse, forbid), device=device, seed=seed)
+    wishes = as_fusion(fusion, fuse, forbid)
+    return Model(graph, training=training, fusion=wishes, logits_budget=logits_budget, device=device, seed=seed)
 
 
 def compile_step(
@@ -51,6 +55,7 @@ def compile_step(
     fuse: Iterable[str | tuple[str, ...]] = (),
     forbid: Iterable[str | tuple[str, ...]] = (),
     memory_budget: int | None = None,
+    logits_budget: int | None = LOGITS_BUDGET,
     device: torch.device | str | None = None,
     seed: int = 0,
 ) -> TrainingStep:
@@ -69,11 +74,17 @@ def compile_step(
     with every `Dim` at 256): where the plan that costs least holds more, it is changed until it is within, or nothing
     lowers it further. `explain()` says which. Each change is a plan made anew, so compiling takes seconds.
 
+    `logits_budget` is how many bytes a linear layer's result over many classes may take, in the dtype it is stored in.
+    Where it would take more (for a `Dim` of rows, at 16,384 of them), the layer, what is local to a row of its result
+    (loss, gradient, metrics) and the sums over rows are computed for as many rows at a time as fit, a power of two and
+    16 at least: the whole never exists, and weight gradients are added up in float32. `explain()` says so, or why not,
+    as where the logits are an output. None computes them whole.
+
     `data_parallel` makes the step one of several processes, which torch.distributed knows: each is fed its own part of
     a batch, and all update by the mean of their gradients. True, or a `tn.DataParallel`.
     """
     wishes = as_fusion(fusion, fuse, forbid)
     wishes = wishes if memory_budget is None else replace(wishes, memory_budget=memory_budget)
     shared = {"accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel}
-    options = {**shared, "fusion": wishes, "device": device, "seed": seed}
+    options = {**shared, "fusion": wishes, "device": device, "seed": seed, "logits_budget": logits_budget}
     return TrainingStep(graph, loss, optimizer, **options)  # type: ignore[arg-type]

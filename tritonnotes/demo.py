@@ -25,6 +25,7 @@ import tritonnotes as tn
 from .codegen.plan import FusionPlan, make_plan
 from .datasets import Dataset, MissingExtraError, load_digits
 from .executor import oracle
+from .ir.chunks import LOGITS_BUDGET
 from .ir.joint import joint_graph
 from .ir.registry import Optimizer
 from .tables import certificate_table, epoch_table, plan_table, score_table
@@ -148,12 +149,14 @@ def run_demo(
     epochs: int = 10,
     batch_size: int = 128,
     seed: int = 0,
+    logits_budget: int | None = LOGITS_BUDGET,
     out: str | Path = "tritonnotes-demo",
     console: Console | None = None,
 ) -> DemoResult:
     """Train `graph` (inputs x, y; output loss) on `data`, or on the digits, beside eager PyTorch, and report.
 
-    `optimizer` and `torch_optimizer` must be the same rule in both worlds (Adam at 0.002 unless given). Writes
+    `optimizer` and `torch_optimizer` must be the same rule in both worlds (Adam at 0.002 unless given);
+    `logits_budget` is that of `tn.compile_step`. Writes
     `step.py`, `loss.png` and `result.json` to `out`. Shows all of it on `console`, or nothing where that is None.
     Raises `MissingExtraError` where scikit-learn or matplotlib is missing, `OSError` where `out` cannot be written.
     """
@@ -166,7 +169,7 @@ def run_demo(
     say = (console or Console(quiet=True)).print
 
     started = time.perf_counter()
-    step = tn.compile_step(graph, loss="loss", optimizer=optimizer, seed=seed)
+    step = tn.compile_step(graph, loss="loss", optimizer=optimizer, seed=seed, logits_budget=logits_budget)
     compile_seconds = time.perf_counter() - started
     plan_seconds = _planning_time(graph, optimizer)
     where = "Triton's interpreter on the CPU" if step.device.type == "cpu" else str(step.device)

@@ -14,6 +14,7 @@ from .codegen.program import Program, make_program
 from .codegen.traffic import NOMINAL, Sizes
 from .codegen.wishes import Fusion, as_fusion
 from .feeds import bind_feeds, check_held, check_sizes, check_targets, class_inputs, sized_ops
+from .ir.chunks import LOGITS_BUDGET, check_budget, in_chunks
 from .ir.decompose import decompose
 from .ir.errors import DeclarationError
 from .ir.evaluation import evaluation_form
@@ -50,6 +51,7 @@ class Model(torch.nn.Module):
         *,
         training: bool = False,
         fusion: str | Fusion = "optimal",
+        logits_budget: int | None = LOGITS_BUDGET,
         device: torch.device | str | None = None,
         seed: int = 0,
     ) -> None:
@@ -65,6 +67,7 @@ class Model(torch.nn.Module):
             )
         self.graph = graph
         self.fusion = as_fusion(fusion)
+        self.logits_budget = check_budget(logits_budget)
         self.device = pick_device(device)
         for name, tensor in initial_state(graph, seed).items():
             _register(self, name, tensor.to(self.device), graph[name].op.name == "parameter")
@@ -79,7 +82,7 @@ class Model(torch.nn.Module):
         if mode not in self._forms:
             graph = self.graph if mode else evaluation_form(self.graph)
             same = [f for f in self._forms.values() if f.graph is graph]
-            self._forms[mode] = same[0] if same else _Form(graph, self.fusion, self.device)
+            self._forms[mode] = same[0] if same else _Form(graph, self.fusion, self.logits_budget, self.device)
         return self
 
     def forward(self, **feeds: Tensor) -> dict[str, Tensor]:
@@ -130,7 +133,7 @@ class Model(torch.nn.Module):
 
     def explain(self) -> str:
         """The fusion plan and its reasons, in a screenful or two."""
-        return explain_plan(self.plan)
+        return "\n\n".join([explain_plan(self.plan), *map(str, self._form.chunkings)])
 
     def tune(self, batch: int = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
         """Time other tiles and warps of the forward run on the GPU at a batch size, and take what is faster; `Dim`s not
@@ -167,13 +170,15 @@ class Model(torch.nn.Module):
 class _Form:
     """One form of a graph, for training or evaluation, compiled: the forward run, and with autograd what it needs."""
 
-    def __init__(self, graph: Graph, fusion: Fusion, device: torch.device) -> None:
+    def __init__(self, graph: Graph, fusion: Fusion, logits_budget: int | None, device: torch.device) -> None:
         verify(graph)
         self.graph = graph
         self.sized = sized_ops(graph)
         self.fusion = fusion
         self.device = device
-        self.runner = Runner(make_program(optimize(decompose(graph)), fusion, graph), device)
+        forward, self.chunkings = in_chunks(optimize(decompose(graph)), logits_budget)
+        verify(forward)
+        self.runner = Runner(make_program(forward, fusion, graph), device)
         self._differentiable: dict[tuple[str, ...], _Differentiable] = {}
 
     def differentiable(self, wanted: tuple[str, ...]) -> _Differentiable:

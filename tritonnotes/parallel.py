@@ -94,8 +94,7 @@ class Reducer:
             "other options": ", ".join(f"{n}={v}" for n, v in travel.items()),
         }
         _check_alike(declared, program.declared.name, self.group, self.world_size)
-        launches = {k.name: place for place, k in enumerate(program.plan.launches)}
-        self._places = {k.name: launches[k.name] for k in program.plan.launches if not k.is_library}
+        self._places = {k.name: program.places[k.name] for k in program.kernels}
         self.tensors: dict[str, Tensor] = {}
         self.buckets: list[Tensor] = []
         self._last_uses: list[int] = []
@@ -230,7 +229,7 @@ def _last_use(program: Program, slot: str) -> int:
     gradient of this process."""
     return max(
         (place for place, used in enumerate(program.uses) if slot in used.reads | used.writes),
-        default=len(program.plan.launches),
+        default=len(program.uses),
     )
 
 

@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 
 from .codegen.cache import KernelCache
+from .codegen.chunks import outer_names
 from .codegen.gpus import PROGRAMS_PER_SM
 from .codegen.group_kernel import GroupKernel
 from .codegen.load import load_source
+from .codegen.lowering import destinations_of
 from .codegen.numbers_source import SUFFIX
+from .codegen.plan import KernelPlan
 from .codegen.products import INNER_BLOCK, is_ragged
 from .codegen.program import Program
 from .codegen.side_kernel import SideKernel
@@ -151,7 +154,7 @@ class Runner:
 
     def _cpu_rows(self, kernel: Kernel, sizes: Mapping[str, int]) -> int:
         layout = kernel.layout
-        rows = element_count(layout.row_shape, sizes)
+        rows = element_count(layout.row_shape, self.program.sizes_in(kernel.name, sizes))
         size = min(next_power_of_2(max(rows, 1)), max(1, self.tile // max(layout.block, 1)))
         if layout.shares:
             size = max(size, layout.row_block)  # programs count themselves for each tile, of which there are so many
@@ -165,12 +168,13 @@ class Runner:
             watch.reach(planned.name)
             if isinstance(planned, GroupKernel):
                 options["BLOCK"] = block = min(next_power_of_2(max(planned.sizes())), self.tile)
-                reached = [tensors[memory.name] for row in planned.rows for memory in row]
+                reached = [tensors[watch.name_of(planned.name, m.name)] for row in planned.rows for m in row]
                 interpret(
                     kernel, (planned.programs(block),), arguments, options, tensors=reached, ownership=watch.ownership
                 )
                 return
             layout = planned.layout
+            inner = self.program.sizes_in(planned.name, sizes)
             options.pop("num_warps", None)
             if isinstance(planned, SideKernel):
                 interpret(kernel, grid, arguments, options, ownership=watch.ownership)
@@ -179,9 +183,9 @@ class Runner:
                 rows = self._cpu_rows(planned, sizes)
                 options["ROWS" if layout.cols else "BLOCK"] = rows
                 if not layout.carries:
-                    grid = (-(-element_count(layout.row_shape, sizes) // rows), *grid[1:])
+                    grid = (-(-element_count(layout.row_shape, inner) // rows), *grid[1:])
             if "INNER" in options:
-                options["INNER"] = _cpu_inner(planned, sizes)
+                options["INNER"] = _cpu_inner(planned, inner)
             if layout.combines:
                 options["PROGRAMS"] = next_power_of_2(programs)
             interpret(kernel, grid, arguments, options, ownership=watch.ownership)
@@ -206,11 +210,24 @@ class _Watch:
         self.ownership = Ownership({life.buffer.name: tensors[life.buffer.name] for life in lives})
         self.ownership.write(life.buffer.name for life in lives if life.buffer.role == "arrivals")
         self._next = 0
-        self._places = {launch.name: i for i, launch in enumerate(program.plan.launches)}
+        self._names = list(program.places)
+        destinations = destinations_of(program.plan.units)
+        loops = [k for k in program.plan.launches if k.chunks]
+        self._outer = {loop.name: outer_names(loop, destinations) for loop in loops}
+
+    def name_of(self, launch: str, buffer: str) -> str:
+        """What a buffer of a launch is called in the program."""
+        loop = self.program.loops.get(launch)
+        return buffer if loop is None else self._outer[loop.name][buffer]
 
     def reach(self, name: str) -> None:
-        """A generated kernel is launched: library calls before it are over."""
-        place = self._places[name]
+        """A generated kernel is launched: library calls before it are over. Where it is one of a chunk whose place has
+        passed, another chunk begins, as far as scratch is concerned."""
+        place = self.program.places[name]
+        loop = self.program.loops.get(name)
+        if loop is not None and place < self._next:
+            self._pass(self._last(loop))
+            self._next = self.program.places[loop.name] + 1
         if self._next <= place:
             self._pass(place)
             self._begin(place)
@@ -218,17 +235,28 @@ class _Watch:
 
     def finish(self) -> None:
         """The run is over."""
-        self._pass(len(self.program.plan.launches))
+        self._pass(len(self._names))
+
+    def _last(self, loop: KernelPlan) -> int:
+        """The place behind the last launch of a chunk."""
+        return self.program.places[loop.name] + 1 + sum(k is loop for k in self.program.loops.values())
 
     def _pass(self, stop: int) -> None:
         for place in range(self._next, stop):
             self._begin(place)
-            self.ownership.read(self.program.uses[place].reads, self.program.plan.launches[place].name)
+            name = self._names[place]
+            reads = self.program.uses[place].reads
+            if name in self.program.loops:
+                # A chunk may be shorter than its scratch.
+                reads -= {scratch for inner, scratch in self._outer[self.program.loops[name].name].items()
+                          if scratch.endswith(f":{inner}")}  # fmt: skip
+            self.ownership.read(reads, name)
             self.ownership.write(self.program.uses[place].writes)
         self._next = stop
 
     def _begin(self, place: int) -> None:
         lives = self.program.arena.lives
+        self.ownership.alive = frozenset(x.buffer.name for x in lives if x.first <= place <= x.last)
         self.ownership.begin(x.buffer.name for x in lives if x.first == place and x.buffer.role != "arrivals")
 
 

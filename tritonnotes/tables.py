@@ -35,7 +35,7 @@ def plan_table(plan: FusionPlan, unfused: FusionPlan, batch: int) -> Table:
         show_footer=True,
     )
     table.add_column("kernel", f"{len(plan.launches)} launches", overflow="fold")
-    generated, library = len(plan.kernels), len(plan.launches) - len(plan.kernels)
+    generated, library = len(plan.kernels), len(plan.library)
     table.add_column("kind")
     table.add_column("ops", f"{generated} generated, {library} library")
     table.add_column("bytes", f"{moved:,}", justify="right")

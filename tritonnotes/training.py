@@ -20,6 +20,7 @@ from .codegen.wishes import Fusion, as_fusion
 from .eager_memory import eager_peak_bytes
 from .feeds import bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .ir.across_ranks import across_ranks
+from .ir.chunks import LOGITS_BUDGET, Chunking, check_budget, in_chunks
 from .ir.errors import DeclarationError, FeedError
 from .ir.graph import Graph
 from .ir.joint import FIRST, WORLD_SIZE, apart_graph, gathering_graph, joint_graph, trained_parameters
@@ -66,9 +67,11 @@ class TrainingStep:
         scaler: GradScaler | None = None,
         data_parallel: DataParallel | bool = False,
         fusion: str | Fusion = "optimal",
+        logits_budget: int | None = LOGITS_BUDGET,
         device: torch.device | str | None = None,
         seed: int = 0,
     ) -> None:
+        check_budget(logits_budget)
         if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
             raise DeclarationError(
                 f"compile_step: accumulate is {accumulate!r}; it counts the batches of an update, so an int ≥ 1"
@@ -107,9 +110,12 @@ class TrainingStep:
                 )
         else:
             whole = joint = joint_graph(graph, loss, optimizer, accumulate, scaler)
-        self.program = _program(joint, lenient if data_parallel else fusion, graph)
-        self.gathering = None if gathering is None else _program(gathering, lenient, graph)
-        self.model = Model(graph, fusion=as_fusion(fusion).lenient(), device=device, seed=seed)
+        self._chunkings: dict[str, Chunking] = {}
+        self.program = self._planned(joint, lenient if data_parallel else fusion, logits_budget)
+        self.gathering = None if gathering is None else self._planned(gathering, lenient, logits_budget)
+        self.model = Model(
+            graph, fusion=as_fusion(fusion).lenient(), logits_budget=logits_budget, device=device, seed=seed
+        )
         self.device = self.model.device
         self.steps = 0
         self.gathered = 0
@@ -139,6 +145,15 @@ class TrainingStep:
                 self._sized = sized_ops(trained)  # a row on each process is more than one
         self._captured: CapturedRuns | None = None
         self._graph_reason: str | None = "capture() was not asked for"
+
+    def _planned(self, joint: Graph, fusion: str | Fusion, logits_budget: int | None) -> Program:
+        verify(joint)
+        verify_joint(joint)
+        chunked, found = in_chunks(joint, logits_budget)
+        if chunked is not joint:
+            verify_joint(chunked)
+        self._chunkings |= {chunking.name: chunking for chunking in found}
+        return make_program(chunked, fusion, self.graph)
 
     def __call__(self, **feeds: Tensor) -> dict[str, Tensor]:
         """One step. Raises `FeedError` for tensors that do not fit, before anything is changed."""
@@ -292,7 +307,8 @@ class TrainingStep:
             self.peak_bytes(), apart, NOMINAL, self.eager_peak_bytes(),
             arenas=arenas, budget=self.program.fusion.memory_budget,
         )  # fmt: skip
-        return "\n\n".join([*plans, memory, *([self._shared_out()] if self._owners else [])])
+        chunked = ["\n".join(map(str, self._chunkings.values()))] if self._chunkings else []
+        return "\n\n".join([*plans, *chunked, memory, *([self._shared_out()] if self._owners else [])])
 
     def _shared_out(self) -> str:
         """What this process holds of optimizer state that is shared out."""
@@ -444,12 +460,6 @@ _NUMBERS = ("steps", "gathered", "numbers", "seed", "hyperparameters")
 
 def _flat(state: Mapping[str, Any]) -> dict[str, Tensor]:
     return {f"{what}/{name}": tensor for what in _HELD for name, tensor in state[what].items()}
-
-
-def _program(joint: Graph, fusion: str | Fusion, graph: Graph) -> Program:
-    verify(joint)
-    verify_joint(joint)
-    return make_program(joint, fusion, graph)
 
 
 def joint_scalars(joint: Graph) -> list[str]:

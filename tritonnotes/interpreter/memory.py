@@ -31,7 +31,7 @@ _RELEASES = (ir.MEM_SEMANTIC.RELEASE, ir.MEM_SEMANTIC.ACQUIRE_RELEASE)
 class _Extent:
     """Where one tensor lies, and which of its elements are its own when it has gaps."""
 
-    __slots__ = ("base", "buffer", "itemsize", "name", "nbytes", "owned", "region")
+    __slots__ = ("base", "buffer", "itemsize", "name", "nbytes", "owned", "place", "region")
 
     def __init__(self, name: str, tensor: torch.Tensor) -> None:
         self.name = name
@@ -39,6 +39,7 @@ class _Extent:
         self.itemsize = tensor.element_size()
         self.region: Region | None = None
         self.buffer: str | None = None
+        self.place = 0
         self.owned: np.ndarray | None = None
         if tensor.is_contiguous():
             self.nbytes = tensor.numel() * self.itemsize
@@ -69,6 +70,7 @@ class Memory:
         if ownership is not None:
             for extent, (_, tensor) in zip(self._extents, named, strict=True):
                 extent.buffer = ownership.name_of(tensor)
+                extent.place = 0 if extent.buffer is None else ownership.place_in(extent.buffer, tensor)
         self._in_order = sorted((e for e in self._extents if e.nbytes), key=lambda e: (e.base, e.nbytes))
         self._bases = [extent.base for extent in self._in_order]
         self._races: RaceDetector | None = None
@@ -137,7 +139,8 @@ class Memory:
         if extent.owned is not None:
             self._check_owned(extent, np.arange(count, dtype=np.int64) * size + offset, size, access)
         if extent.buffer is not None and self._ownership is not None:
-            self._ownership.access(extent.buffer, slice(offset, offset + count * size), size, access)
+            first = extent.place + offset
+            self._ownership.access(extent.buffer, slice(first, first + count * size), size, access)
         if self._races is not None:
             self._tell(extent, slice(offset, offset + count * size), size, access, order)
 
@@ -157,7 +160,7 @@ class Memory:
                 if twice.any():
                     _fail_twice(extent, ordered[1:][twice], size)
             if extent.buffer is not None and self._ownership is not None:
-                self._ownership.access(extent.buffer, offsets, size, access)
+                self._ownership.access(extent.buffer, offsets + extent.place, size, access)
             if self._races is not None:
                 self._tell(extent, offsets, size, access, order)
 

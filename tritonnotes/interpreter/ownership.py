@@ -28,11 +28,21 @@ class Ownership:
         self._spans = {n: slice(start - self._start, stop - self._start) for n, (start, stop) in places.items()}
         self._numbers = {name: number for number, name in enumerate(held, 1)}
         self._names = {id(tensor): name for name, tensor in held.items()}
+        self.alive: frozenset[str] = frozenset(held)
+        """The buffers that live now: their memory is apart."""
         self._owners = np.zeros(max((s.stop for s in self._spans.values()), default=0), np.int32)
 
     def name_of(self, tensor: torch.Tensor) -> str | None:
-        """The buffer that a tensor is; None where it is none of the arena's."""
-        return self._names.get(id(tensor))
+        """The buffer that a tensor is, or is a part of; None where it is none of the arena's."""
+        found = self._names.get(id(tensor))
+        if found is not None or not tensor.numel():
+            return found
+        place = tensor.data_ptr() - self._start
+        return next((n for n in self.alive if n in self._spans and _holds(self._spans[n], place)), None)
+
+    def place_in(self, name: str, tensor: torch.Tensor) -> int:
+        """The byte of a buffer at which a tensor begins that is a part of it."""
+        return tensor.data_ptr() - self._start - self._spans[name].start if name in self._spans else 0
 
     def begin(self, names: Iterable[str]) -> None:
         """The lives of these buffers begin: nothing is written in them."""
@@ -72,6 +82,10 @@ class Ownership:
         else:
             for byte in range(size):
                 owners[offsets + byte] = number
+
+
+def _holds(span: slice, place: int) -> bool:
+    return bool(span.start <= place < span.stop)
 
 
 def _fail(what: str, count: int, first: int, name: str) -> None:
