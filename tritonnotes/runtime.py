@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .baked import BakedLaunch
 from .codegen.cache import KernelCache
 from .codegen.chunks import outer_names
 from .codegen.gpus import PROGRAMS_PER_SM
@@ -63,6 +64,7 @@ class Runner:
         self._kernels = {k.name: k for k in program.kernels}
         self._most_programs = programs or _default_programs(device)
         self._buffers: OrderedDict[tuple[tuple[str, int], ...], dict[str, Tensor]] = OrderedDict()
+        self._native = BakedLaunch() if device.type == "cuda" else None
         self.around: Callable[[Launch], Launch] = lambda launch: launch
         """What each launch goes through, as it does to be timed."""
         self.all_reduce: Callable[[Tensor, Tensor], None] | None = None
@@ -112,7 +114,7 @@ class Runner:
                 watch.finish()
             else:
                 with torch.cuda.device(self.device):
-                    self.module.launch = self.around(native)
+                    self.module.launch = self.around(self._native or native)
                     run(tensors, **sizes, **numbers, programs=programs)
         finally:
             self.module.launch, self.module.all_reduce = native, alone

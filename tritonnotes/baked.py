@@ -1,0 +1,83 @@
+"""Launches that go round Triton's dispatch on the host: what it would work out anew each time is kept.
+
+`kernel[grid](...)` binds arguments, asks of each what compiled code may take for granted of it (whether a pointer or a
+size is a multiple of 16, whether a number is 1), makes a key of all that, and looks the compiled kernel up. Here a
+launch does so once for each key, made in a few operations at least as fine as Triton's; from then on the compiled
+kernel is called with the arguments as they come. Tensors and numbers may be others each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Any
+
+import triton
+from torch import Tensor
+from torch.nn import Parameter
+from triton import knobs
+from triton.runtime.driver import driver
+
+VERSIONS = ((3, 6), (3, 7))
+"""The versions of Triton whose dispatch hands compiled kernels the arguments that are handed here."""
+
+ALIGNMENT = 16
+
+
+class BakedLaunch:
+    """Stands in for `launch` of a generated module, on the current GPU. `reason` says why launches go through Triton's
+    dispatch all the same, and is None where they do not."""
+
+    def __init__(self) -> None:
+        self.reason = None if _version() in VERSIONS else f"Triton {triton.__version__} dispatches in its own way"
+        self._known: dict[Hashable, tuple[Any, tuple[str, ...]]] = {}
+
+    def __call__(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+        """Launch a kernel with arguments for its first parameters and the compile-time ones by name; an empty grid
+        launches nothing."""
+        if not all(grid):
+            return
+        device = driver.active.get_current_device()
+        key = None if self.reason or _is_watched(kernel) else _key(kernel, device, arguments, options)
+        known = None if key is None else self._known.get(key)
+        if known is None:
+            compiled = kernel[grid](*arguments, enable_fp_fusion=True, **options)
+            names = kernel.arg_names[len(arguments) :]
+            if key is not None and all(name in options for name in names):
+                self._known[key] = compiled, tuple(names)
+            return
+        compiled, names = known
+        columns = grid[1] if len(grid) > 1 else 1
+        shares = grid[2] if len(grid) > 2 else 1
+        compiled.run(
+            grid[0], columns, shares, driver.active.get_current_stream(device), compiled.function,
+            compiled.packed_metadata, None, None, None, *arguments, *(options[name] for name in names),
+        )  # fmt: skip
+
+
+def _version() -> tuple[int, ...]:
+    return tuple(int(part) for part in triton.__version__.split(".")[:2])
+
+
+def _is_watched(kernel: Any) -> bool:
+    """Whether somebody wants to know of launches, such as a profiler, or has kernels compiled in another way."""
+    asked = knobs.runtime
+    hooks = (asked.launch_enter_hook, asked.launch_exit_hook)
+    if any(hook is not None and getattr(hook, "calls", True) for hook in hooks) or kernel.pre_run_hooks:
+        return True
+    return bool(asked.debug or asked.add_stages_inspection_hook or knobs.compilation.instrumentation_mode)
+
+
+def _key(kernel: Any, device: int, arguments: tuple[Any, ...], options: dict[str, Any]) -> Hashable:
+    """What a compiled kernel depends on; None for arguments that generated launchers do not pass."""
+    made: list[Hashable] = [id(kernel), device]
+    for argument in arguments:
+        kind = type(argument)
+        if kind is Tensor or kind is Parameter:
+            made += (argument.dtype, argument.data_ptr() % ALIGNMENT)
+        elif kind is int:
+            made += (argument == 1, argument % ALIGNMENT == 0, -(2**31) <= argument < 2**31, argument < 2**63)
+        elif kind is float:
+            made.append(float)
+        else:
+            return None
+    return (*made, *options.items())
