@@ -58,9 +58,10 @@ def explain_memory(
     *,
     arenas: str = "one arena",
     budget: int | None = None,
+    over: int = 0,
 ) -> str:
     """What a run holds beside its leaves, known before it runs, what it would with a buffer for each value, `apart`,
-    what `eager` holds at its peak, and whether that is within a `budget`."""
+    what `eager` holds at its peak, and by how much a program is `over` its `budget`."""
     lines = [
         f"Memory beside weights, optimizer state and inputs at batch {batch}: {peak:,} bytes, the outputs and "
         f"{arenas}; {apart:,} if no memory were used again."
@@ -70,11 +71,12 @@ def explain_memory(
             f"Eager PyTorch holds {eager:,} bytes at its peak (activations kept for backward, gradients held to the "
             f"end; its update not counted): {peak / eager:.2f} of that is held here."
         )
-    if budget is not None and peak <= budget:
-        lines.append(f"That is within the budget of {budget:,} bytes.")
-    elif budget is not None:
+    if budget is not None:
+        each = f"the budget of {budget:,} bytes{'' if arenas == 'one arena' else ' for each of them'}"
         lines.append(
-            f"That is {peak - budget:,} bytes over the budget of {budget:,}: no plan that was found holds less."
+            f"That is within {each}."
+            if over <= 0
+            else f"That is {over:,} bytes over {each}: no plan that was found holds less."
         )
     return "\n".join(lines)
 

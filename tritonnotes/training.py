@@ -303,10 +303,11 @@ class TrainingStep:
         plans = [t + explain_plan(program.plan) for t, program in zip(titles, self._programs, strict=True)]
         apart = sum(program.buffer_bytes() for program in self._programs) - self._spare_bytes()
         arenas = "one arena" if len(plans) == 1 else "two arenas"
+        budget = self.program.fusion.memory_budget
+        over = max(program.peak_bytes() for program in self._programs) - (budget or 0)
         memory = explain_memory(
-            self.peak_bytes(), apart, NOMINAL, self.eager_peak_bytes(),
-            arenas=arenas, budget=self.program.fusion.memory_budget,
-        )  # fmt: skip
+            self.peak_bytes(), apart, NOMINAL, self.eager_peak_bytes(), arenas=arenas, budget=budget, over=over
+        )
         chunked = ["\n".join(map(str, self._chunkings.values()))] if self._chunkings else []
         return "\n\n".join([*plans, *chunked, memory, *([self._shared_out()] if self._owners else [])])
 
