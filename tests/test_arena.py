@@ -154,16 +154,18 @@ def test_a_read_before_anything_is_written_is_noticed() -> None:
 
 
 class Made(TorchDispatchMode):
-    """The memory that torch makes, by the op that made it."""
+    """The memory that torch makes, by the op that made it, and how often a number is read off a tensor."""
 
     def __init__(self) -> None:
         super().__init__()
         self.found: list[tuple[str, tuple[int, ...]]] = []
+        self.read = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         given = {a.untyped_storage().data_ptr() for a in args if isinstance(a, torch.Tensor)}
         given |= {a.untyped_storage().data_ptr() for a in (kwargs or {}).values() if isinstance(a, torch.Tensor)}
         out = func(*args, **(kwargs or {}))
+        self.read += func is torch.ops.aten._local_scalar_dense.default
         if isinstance(out, torch.Tensor) and out.numel() and out.untyped_storage().data_ptr() not in given:
             self.found.append((str(func), tuple(out.shape)))
         return out
@@ -178,6 +180,7 @@ def test_a_step_makes_nothing_but_its_outputs_after_the_first() -> None:
         with Made() as mode:
             outputs = step(**feeds)
         made[turn] = sorted(shape for _, shape in mode.found)
+        assert mode.read == 0, "on a GPU the host would wait for each number that it reads"
     assert made[1] == made[2] == sorted(tuple(t.shape) for t in outputs.values())
     assert len(made[0]) == len(made[1]) + 1, "the first step makes the arena too"
 

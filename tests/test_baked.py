@@ -155,6 +155,20 @@ def test_who_watches_launches_has_all_of_them_by_tritons_dispatch(recorder: Reco
     assert len(launch._known) > known
 
 
+def test_what_a_hook_of_tritons_cache_kept_from_being_compiled_is_not_kept(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = tn.compile_step(digits(), optimizer=tn.sgd(lr=1e-2))
+    launch = BakedLaunch()
+    with monkeypatch.context() as patch:
+        patch.setattr(knobs.runtime, "jit_cache_hook", lambda **_: True)
+        for _ in range(2):
+            run_all(step, launch, 48)
+    assert not recorder.calls and not launch._known
+    run_all(step, launch, 48)
+    assert len(recorder.calls) == len(step.plan.kernels)
+
+
 def test_another_triton_is_left_to_its_own_dispatch(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baked.triton, "__version__", "3.9.0")
     launch = BakedLaunch()

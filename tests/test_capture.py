@@ -1,7 +1,7 @@
 """Captured runs: a step that is replayed leaves the bits of one that is launched, and says why where it cannot be.
 
-Without a GPU a fake stands in for the graph: it launches nothing while it captures, and replays by launching again with
-the tensors of that time, that of the numbers among them. What else a real graph would keep goes unnoticed here.
+Without a GPU a fake stands in for the graph. While it captures it records what each kernel is launched with: the
+kernel, the grid, tensors as places, numbers as they are then. It replays exactly these, between the same library calls.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ from tritonnotes.capture import CapturedRuns
 from tritonnotes.codegen.ahead import compile_program
 from tritonnotes.codegen.numbers_source import SUFFIX
 from tritonnotes.ir.graph import Graph
+from tritonnotes.runtime import Launch
 from tritonnotes.samples import draw_feeds
+
+Launched = tuple[Any, tuple[int, ...], tuple[Any, ...], dict[str, Any]]
 
 CPU = torch.device("cpu")
 BATCH = tn.Dim("batch")
@@ -39,25 +42,80 @@ def noisy() -> Graph:
 
 
 class Graphs:
-    """Counts what is captured and what is replayed."""
+    """Records what is launched while it captures, as a graph keeps it, and launches that again. Counts both."""
 
     def __init__(self) -> None:
+        self.runs: CapturedRuns | None = None
         self.captured = 0
         self.replayed = 0
 
     def __call__(self, launch_all: Callable[[], None]) -> Callable[[], None]:
         self.captured += 1
+        assert self.runs is not None
+        (*_, fixed) = self.runs._fixed.values()
+        before = {name: tensor.clone() for name, tensor in fixed.tensors.items()}
+        recorded: list[Launched] = []
+
+        def recording(launch: Launch) -> Launch:
+            def keep(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+                kernel, arguments = self.kept(kernel, arguments, fixed)
+                recorded.append((kernel, grid, arguments, dict(options)))
+                launch(kernel, grid, *arguments, **options)
+
+            return keep
+
+        self._through(recording, launch_all)
+        for name, tensor in before.items():  # A capture launches nothing.
+            fixed.tensors[name].copy_(tensor)
 
         def replay() -> None:
             self.replayed += 1
-            launch_all()
+            kept = iter(recorded)
+
+            def as_recorded(launch: Launch) -> Launch:
+                def again(*_: Any, **__: Any) -> None:
+                    kernel, grid, arguments, options = next(kept)
+                    launch(kernel, grid, *arguments, **options)
+
+                return again
+
+            self._through(as_recorded, launch_all)
+            assert next(kept, None) is None
 
         return replay
+
+    def kept(self, kernel: Any, arguments: tuple[Any, ...], fixed: Any) -> tuple[Any, tuple[Any, ...]]:
+        return kernel, arguments
+
+    def _through(self, around: Callable[[Launch], Launch], launch_all: Callable[[], None]) -> None:
+        assert self.runs is not None
+        runner, usual = self.runs.runner, self.runs.runner.around
+        runner.around = around
+        try:
+            launch_all()
+        finally:
+            runner.around = usual
+
+
+class ByValue(Graphs):
+    """A planted bug: kernels are given their numbers themselves, and not where these lie."""
+
+    def kept(self, kernel: Any, arguments: tuple[Any, ...], fixed: Any) -> tuple[Any, tuple[Any, ...]]:
+        assert self.runs is not None
+        if not kernel.__name__.endswith(SUFFIX):
+            return kernel, arguments
+        start = fixed.numbers.data_ptr()
+        places = range(start, start + fixed.numbers.nbytes)
+        plain = getattr(self.runs.runner.module, kernel.__name__.removesuffix(SUFFIX))
+        given = (a.item() if isinstance(a, torch.Tensor) and a.data_ptr() in places else a for a in arguments)
+        return plain, tuple(given)
 
 
 def captured_step(graph: Graph, optimizer: Any, capture: Any, most: int = 8) -> tn.TrainingStep:
     step = tn.compile_step(graph, optimizer=optimizer, seed=3)
     step._captured = CapturedRuns(step.program, CPU, capture=capture, most=most)
+    if isinstance(capture, Graphs):
+        capture.runs = step._captured
     return step
 
 
@@ -87,8 +145,9 @@ def test_replayed_steps_give_the_bits_of_launched_ones_while_numbers_and_sizes_c
 def test_a_number_that_is_baked_in_would_be_noticed() -> None:
     """The same with numbers left in memory as they were."""
     graphs = Graphs()
-    plain, captured = (tn.compile_step(digits(), optimizer=tn.sgd(lr=1e-2), seed=3) for _ in range(2))
-    captured._captured = CapturedRuns(captured.program, CPU, capture=graphs)
+    plain = tn.compile_step(digits(), optimizer=tn.sgd(lr=1e-2), seed=3)
+    captured = captured_step(digits(), tn.sgd(lr=1e-2), graphs)
+    assert captured._captured is not None
     feeds = draw_feeds(digits(), {"batch": 6})
     for step in (plain, captured, plain, captured):
         step(**feeds)
@@ -99,6 +158,22 @@ def test_a_number_that_is_baked_in_would_be_noticed() -> None:
         step(**feeds)
     first, second = plain.model.state_dict(), captured.model.state_dict()
     assert not all(torch.equal(first[n], second[n]) for n in first)
+
+
+@pytest.mark.parametrize("number", ["lr", "seed"])
+def test_a_number_that_a_launch_is_given_by_value_would_be_noticed(number: str) -> None:
+    plain = tn.compile_step(noisy(), optimizer=tn.sgd(lr=1e-2), seed=3)
+    captured = captured_step(noisy(), tn.sgd(lr=1e-2), ByValue())
+    feeds = draw_feeds(noisy(), {"batch": 6})
+    same = []
+    for turn in range(3):
+        for step in (plain, captured):
+            if number == "lr":
+                step.steps, step.hyperparameters["lr"] = 0, 1e-2 / (turn + 1)
+            first, second = plain.model.state_dict(), captured.model.state_dict()
+            step(**feeds)
+        same.append(all(torch.equal(first[n], second[n]) for n in first))
+    assert same == [True, True, False], "launched, captured with its own number, replayed with an old one"
 
 
 def test_sizes_beyond_the_bound_are_captured_anew() -> None:
@@ -140,6 +215,7 @@ def test_one_refusal_leaves_other_sizes_to_be_captured() -> None:
         return graphs(launch_all)
 
     step = captured_step(digits(), tn.adam(), capture)
+    graphs.runs = step._captured
     for rows in (4, 4, 5, 5, 5):
         step(**draw_feeds(digits(), {"batch": rows}))
     assert graphs.captured == 1

@@ -42,7 +42,8 @@ class BakedLaunch:
         if known is None:
             compiled = kernel[grid](*arguments, enable_fp_fusion=True, **options)
             names = kernel.arg_names[len(arguments) :]
-            if key is not None and all(name in options for name in names):
+            # A hook of Triton's cache may have had nothing compiled.
+            if compiled is not None and key is not None and all(name in options for name in names):
                 self._known[key] = compiled, tuple(names)
             return
         compiled, names = known
