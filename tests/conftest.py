@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 from tally import pytest_terminal_summary
 
 from tritonnotes.codegen.cache import CACHE_DIR_VARIABLE
 
 __all__ = ["pytest_terminal_summary"]
+
+# How long a machine takes to draw an input says nothing of the code: suspended meanwhile, it takes half a minute.
+settings.register_profile("tests", suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
