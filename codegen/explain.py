@@ -76,7 +76,7 @@ def explain_memory(
         lines.append(
             f"That is within {each}."
             if over <= 0
-            else f"That is {over:,} bytes over {each}: no plan that was found holds less."
+            else f"That is {over:,} bytes over {each}: no plan that was tried holds less."
         )
     return "\n".join(lines)
 

@@ -389,7 +389,9 @@ class _Lowering:
         else:
             axis = "axis=None"
         attrs: dict[str, Any] = {"axis": axis, "reduction": value.op.name, "both": have_cols and not keeps_cols}
-        self._mask_reduction(attrs, value.op.name, arg, rows=True)
+        # A sum of whole tiles must leave out what lies behind the columns too, where no row is missing.
+        over_cols_alone = attrs["both"] and not self.layout.masks_rows
+        self._mask_reduction(attrs, value.op.name, arg, rows=not over_cols_alone)
         attrs["identity"] = identity_of(value.op.name, arg.dtype)
         stem = uncounted(value)
         memory = self.names.claim(f"{value.hint or stem}_partial", f"{stem}_partial")

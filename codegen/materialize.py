@@ -16,6 +16,7 @@ def materialize(graph: Graph) -> Graph:
     graph = narrow_early(graph)
     made = Graph(graph.name, level=graph.level)
     new: dict[Value, Value] = {}
+    copies: dict[Value, Value] = {}
     for value in graph.values:
         args = tuple(None if a is None else new[a] for a in value.args)
         made.scope = value.scope
@@ -23,8 +24,11 @@ def materialize(graph: Graph) -> Graph:
         if needs_order and args[0] is not None and not _in_order(args[0]):
             args = (made.call("copy", args[0]), *args[1:])
         if value.op.name == "chunked":
-            # Rows are taken of each argument as it lies in memory.
-            args = tuple(a if a is None or _lies_in_memory(a) else made.call("copy", a) for a in args)
+            # Rows are taken of each argument as it lies in memory; all results of a region read one and the same.
+            for a in args:
+                if a is not None and a not in copies:
+                    copies[a] = a if _lies_in_memory(a) else made.call("copy", a)
+            args = tuple(None if a is None else copies[a] for a in args)
         if value.op.name == "cat":
             # Each part is written straight to its place, by the kernel that computes it.
             args = tuple(made.call("copy", a) for a in args)

@@ -224,7 +224,7 @@ def make_plan(graph: Graph, fusion: str | Fusion = "optimal", taken: frozenset[s
     launch bears."""
     wishes = as_fusion(fusion)
     found = choose(materialize(graph), wishes)
-    if wishes.memory_budget is None or wishes.mode == "off":
+    if wishes.memory_budget is None:
         return plan_of(found, wishes, taken)
     from .within import plan_within
 

@@ -44,6 +44,8 @@ class Fusion:
         budget = self.memory_budget
         if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 0):
             raise PlanError(f"memory_budget is {budget!r}; it must be a number of bytes, such as 512 * 2**20, or None")
+        if budget is not None and self.mode == "off":
+            raise PlanError("memory_budget: fusion='off' leaves nothing to change; use 'optimal' or 'greedy'")
 
     def lenient(self) -> Fusion:
         """The same for a graph that is only part of what the names speak of."""

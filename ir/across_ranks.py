@@ -136,16 +136,16 @@ def _running_var_formula(
     of_all = _moments(x)
     correction = of_all.count / (of_all.count - 1)
     unbiased = of_all.var * correction
-    return _unless_empty(moved(running_var, unbiased, rate), running_var, of_all.count)
+    return _unless_empty(moved(running_var, unbiased, rate), running_var, of_all.count, fewest=2)
 
 
-def _unless_empty(updated: Value, running: Value, count: Value) -> Value:
-    """`updated`, or `running` as it was where no process has a row."""
-    return P.where(P.reshape(count, (1,)) == 0, running, updated)
+def _unless_empty(updated: Value, running: Value, count: Value, fewest: int = 1) -> Value:
+    """`updated`, or `running` as it was where all processes together have fewer than the `fewest` rows it takes."""
+    return P.where(P.reshape(count, (1,)) < fewest, running, updated)
 
 
 def _variant(of: Op, formula) -> Op:  # type: ignore[no-untyped-def]
-    """An op under the name and the note of another one. It refuses no size: two processes have two rows."""
+    """An op under the name and the note of another one. It refuses no size, as other processes may have rows."""
     return Op(of.name, formula, domain=of.domain, note=of.note, sample=None)
 
 

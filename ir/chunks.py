@@ -361,4 +361,4 @@ class _RegionGraph:
             return True
         if value.op.name == "reshape":
             return value.inputs[0].shape[:1] == (self.region.size,) and _per_row(value.inputs[0]) == _per_row(value)
-        return wide and value.op.name == "matmul"
+        return False

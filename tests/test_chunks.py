@@ -19,6 +19,7 @@ from tritonnotes.codegen.ahead import compile_program
 from tritonnotes.codegen.cache import KernelCache
 from tritonnotes.codegen.cards import make_cards
 from tritonnotes.codegen.load import load_source
+from tritonnotes.codegen.plan import make_plan
 from tritonnotes.codegen.program import Program, make_program
 from tritonnotes.eager_memory import eager_peak_bytes
 from tritonnotes.executor import eager, oracle
@@ -143,6 +144,7 @@ def test_losses_and_gradients_are_eagers_within_the_policy(name: str) -> None:
     graph = head(LOSSES[name])
     made, (chunking,) = chunked(graph, budget_for(16))
     assert chunking.rows == 16 and not chunking.reason, chunking
+    assert sum(k.chunks is not None for k in make_plan(made, "greedy").launches) == 1, "one loop for all results"
     # Searching for the best plan of a large region takes seconds, and is tested where one is small.
     assert_as_eager(graph, make_program(made, "optimal" if name == "cross entropy" else "greedy", graph), 50)
 

@@ -24,6 +24,7 @@ from tritonnotes.codegen.products import is_generable
 from tritonnotes.codegen.program import make_program
 from tritonnotes.codegen.side_kernel import SideKernel
 from tritonnotes.codegen.wishes import Fusion
+from tritonnotes.executor import eager
 from tritonnotes.interpreter import executor
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.joint import joint_graph
@@ -318,3 +319,17 @@ def test_tf32_is_used_where_torch_is_told_so_by_either_of_its_names(asked: str) 
     ]
     done = subprocess.run([sys.executable, "-c", "\n".join(lines)], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ("ieee" if asked == "none" else "tf32")
+
+
+@pytest.mark.parametrize("loss", [tn.mse_loss, tn.l1_loss, tn.smooth_l1_loss])
+@pytest.mark.parametrize("rows, columns", [(40, 40), (17, 64), (64, 40), (40, 24)])
+def test_a_loss_over_whole_tiles_leaves_out_what_lies_behind_rows_and_columns(
+    loss: Callable[..., Value], rows: int, columns: int
+) -> None:
+    g = Graph("behind")
+    x, t = g.input("x", (rows, 64)), g.input("t", (rows, columns))
+    g.output(loss=loss(tn.linear(x, columns, name="out"), t))
+    step = tn.compile_step(g, optimizer=tn.sgd(lr=0.0))
+    feeds = draw(g)
+    theirs = eager(g, feeds, step.model.state_dict())["loss"]
+    torch.testing.assert_close(step(**feeds)["loss"], theirs.detach())

@@ -72,8 +72,8 @@ def compile_step(
 
     `memory_budget` is how many bytes a program of the step may hold beside weights, optimizer state and inputs
     (`step.peak_bytes()`, with every `Dim` at 256; a step that gathers gradients is two programs). Where the plan that
-    costs least holds more, it is changed until it is within, or nothing lowers it further; `explain()` says which. Each
-    change is a plan made anew, so compiling takes seconds.
+    costs least holds more, it is changed until it is within, or nothing that is tried lowers it further; `explain()`
+    says by how much. Each change is a plan made anew, which may take many times as long as one.
 
     `logits_budget` is how many bytes a linear layer's result over many classes may take, in the dtype it is stored in.
     Where it would take more (for a `Dim` of rows, at 16,384 of them), the layer, what is local to a row of its result
