@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -20,7 +21,10 @@ import tritonnotes as tn
 from tritonnotes.codegen.explain import explain_plan
 from tritonnotes.codegen.program import make_program
 from tritonnotes.codegen.wishes import Fusion
+from tritonnotes.ir.across_ranks import across_ranks
+from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.errors import DeclarationError, FeedError
+from tritonnotes.ir.evaluate import evaluate
 from tritonnotes.ir.joint import gathering_graph
 from tritonnotes.parallel import Reducer, _bucketed, _last_use, owners
 from tritonnotes.tolerance import compare
@@ -439,3 +443,15 @@ def test_the_example_trains_as_one_process_does() -> None:
     done = torchrun(TESTS.parent / "examples" / "data_parallel.py", "1")
     assert done.returncode == 0, done.stderr[-4000:]
     assert "2 processes: loss" in done.stdout and "one process on the whole batches" in done.stdout
+
+
+def test_one_row_of_all_processes_leaves_the_running_variance_as_it_was() -> None:
+    """A variance of one row divides by 0 where it is corrected."""
+    g = tn.Graph("one_row")
+    g.output(y=tn.batch_norm(g.input("x", (BATCH, 3), "float64"), name="bn"))
+    form = decompose(across_ranks(g))
+    feeds = {
+        v.name: np.full([s for s in v.shape if isinstance(s, int)], 0.5) for v in form.leaves("parameter", "buffer")
+    }
+    found = evaluate(form, {**feeds, "x": np.ones((1, 3))})
+    assert (found[form.updates["bn.running_var"]] == 0.5).all()
