@@ -169,8 +169,7 @@ def _adding(region: Graph, which: set[int]) -> tuple[Graph, dict[str, str]]:
 
 
 def _is_product(value: Value) -> bool:
-    """Whether a result is a product summed over rows: a library call adds it to what is there. Products of 16 bits are
-    added up in float32, which no library call does everywhere."""
+    """Whether a result is a product summed over rows, which a library call can add to what is there."""
     return value.op.name == "matmul_over_rows"
 
 

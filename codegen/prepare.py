@@ -33,7 +33,8 @@ LEAST_SAVED = 0.02
 
 
 def prepare_operands(found: Choice) -> Choice:
-    """The choice without kernels that only prepare operands, where that pays."""
+    """The choice without kernels that only prepare operands, and without operands that others leave in memory beside
+    what they are made of, where that pays."""
     if len(found.units.units) > MOST_UNITS:
         return found
     for values in [{u.value for u in k} for k in found.partition.kernels]:
