@@ -90,7 +90,7 @@ def _maker(name: str) -> Callable[[], list[Program]]:
     import tritonnotes as tn
     from benchmarks.nets import residual_net
     from benchmarks.plans import GRAPHS
-    from tritonnotes.codegen.program import make_program
+    from tritonnotes.codegen.pipeline import make_program
     from tritonnotes.ir.graph import Graph
     from tritonnotes.ir.joint import joint_graph
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.codegen.program import make_program
+from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.ir.joint import cotangent_name, loss_gradient_graph
 from tritonnotes.runtime import Runner
 from tritonnotes.tolerance import compare

@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tritonnotes as tn
-from tritonnotes.codegen.plan import FusionPlan, make_plan
+from tritonnotes.codegen.pipeline import make_plan
+from tritonnotes.codegen.plan import FusionPlan
 from tritonnotes.codegen.update_kernel import make_group_update
 from tritonnotes.codegen.wishes import MODES
 from tritonnotes.ir.graph import Graph, Value

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tritonnotes.ir.errors import VerificationError
 from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import Dim, DType, Shape, element_count
+from tritonnotes.ir.primitives import CHUNK_ROWS
+from tritonnotes.ir.types import Dim, DType, Shape, element_count, float32, int32
 
-from .chunks import Chunks, outer_names, scratch_name
+from .chunks import Chunks, memories_of_outputs, outer_names, scratch_name
 from .finishing import GROUP
 from .group_kernel import GroupKernel
-from .lowering import destinations_of
 from .plan import FusionPlan, KernelPlan
-from .products import shares_of
+from .products import shares_of, summed
+from .side_kernel import SideKernel, tiles_of
 from .tile import Kernel
-from .units import memory_of
+from .traffic import compute_dtype
+from .units import destinations_of, memory_of
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,14 @@ class Uses:
     reads: frozenset[str]
     writes: frozenset[str]
     holds: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The buffers of a program, and what each of its launches reads and writes."""
+
+    buffers: tuple[Buffer, ...]
+    uses: tuple[Uses, ...]
 
 
 @dataclass(frozen=True)
@@ -91,6 +101,69 @@ class Arena:
     def is_shared(self) -> bool:
         """Whether buffers depend on how many programs share each sum."""
         return any(life.buffer.role in ("partial", "arrivals") for life in self.lives)
+
+
+def allocate(
+    plan: FusionPlan, kernels: Sequence[Kernel], regions: Mapping[str, tuple[Buffer, ...]]
+) -> tuple[Buffer, ...]:
+    """The buffers of a plan whose generated kernels are lowered. Those of a chunk are found in `regions`, by the name
+    of its loop."""
+    lowered: dict[str, Kernel | GroupKernel] = {k.name: k for k in kernels}
+    destinations = destinations_of(plan.units)
+    shown = set(memories_of_outputs(plan).values())
+    buffers = [
+        Buffer(v.name, v.shape, v.dtype, "leaf") for v in plan.graph.leaves("input", "parameter", "buffer", "slot")
+    ]
+    for joined in plan.units.joins:
+        buffers.append(Buffer(joined.name, joined.shape, joined.dtype, "output" if joined in shown else "temporary"))
+    for kernel in plan.launches:
+        for value in kernel.stores:
+            if value not in destinations:
+                role = "output" if value in shown else "temporary"
+                buffers.append(Buffer(value.name, value.shape, kernel.storage[value], role))
+        for value in kernel.partials:
+            # Where each program takes one row alone, there are as many sums as rows, however many programs there are.
+            role = "partial" if kernel.alone is None else "temporary"
+            shape = (*(kernel.alone or ()), *value.shape)
+            buffers.append(Buffer(partial_name(value), shape, compute_dtype(value.dtype), role))
+        if kernel.parts:
+            buffers.append(Buffer(arrivals_name(kernel), (), int32, "arrivals"))
+        buffers += shared_buffers(kernel, lowered[kernel.name]) if kernel.name in lowered else []
+        buffers += scratch_of(kernel, regions[kernel.name]) if kernel.chunks else []
+    return tuple(buffers)
+
+
+def scratch_names(buffers: Sequence[Buffer]) -> Iterator[str]:
+    """The names of the buffers that a chunk makes for itself."""
+    return (b.name for b in buffers if b.role not in ("leaf", "output"))
+
+
+def scratch_of(launch: KernelPlan, buffers: Sequence[Buffer]) -> list[Buffer]:
+    """Of the buffers of a chunk those that its launches make for themselves: each chunk uses them anew."""
+    assert launch.chunks is not None
+    rows, scratch = launch.chunks.rows, set(scratch_names(buffers))
+
+    def in_chunk(shape: Shape) -> Shape:
+        return tuple(rows if s == CHUNK_ROWS else s for s in shape)
+
+    return [
+        replace(b, name=scratch_name(launch, b.name), shape=in_chunk(b.shape), summed=in_chunk(b.summed))
+        for b in buffers
+        if b.name in scratch
+    ]
+
+
+def shared_buffers(plan: KernelPlan, kernel: Kernel | GroupKernel) -> list[Buffer]:
+    """Where programs leave what they have of the sums of tiles that they share, and count themselves, tile by tile."""
+    shares = kernel.shares if isinstance(kernel, SideKernel) else kernel.layout.shares
+    if isinstance(kernel, GroupKernel) or not shares:
+        return []
+    left = [p.value for p in kernel.parameters if p.role == "partial out" and p.value is not None]
+    count = sum(kernel.tiles) if isinstance(kernel, SideKernel) else tiles_of(kernel)
+    return [
+        *(Buffer(partial_name(v), v.shape, float32, "shares", summed(v), shares) for v in left),
+        Buffer(arrivals_name(plan), (count,), int32, "arrivals"),
+    ]
 
 
 def make_arena(buffers: Sequence[Buffer], uses: Sequence[Uses]) -> Arena:
@@ -145,15 +218,16 @@ def place(spans: dict[str, tuple[int, int, int]], alignment: int = 256) -> tuple
     return offsets, max((offsets[name] + spans[name][0] for name in spans), default=0)
 
 
-def uses_of(plan: FusionPlan, kernels: Sequence[Kernel]) -> tuple[Uses, ...]:
+def uses_of(plan: FusionPlan, kernels: Sequence[Kernel], regions: Mapping[str, Memory]) -> tuple[Uses, ...]:
     """What each launch of a plan reads and writes, in order, leaves included. A loop over chunks is the zeros of its
-    sums, and then the launches of a chunk: what goes in or comes out lives from the first to the last of them."""
+    sums, and then the launches of a chunk: what goes in or comes out lives from the first to the last of them. The
+    memory of a chunk is found in `regions`, by the name of its loop."""
     lowered = {k.name: k for k in kernels}
     destinations = destinations_of(plan.units)
     made: list[Uses] = []
     for launch in plan.launches:
         if launch.chunks is not None:
-            made += _uses_of_chunks(launch, launch.chunks, destinations)
+            made += _uses_of_chunks(launch, launch.chunks, regions[launch.name], destinations)
             continue
         found: dict[bool, set[str]] = {True: set(), False: set()}
         for name, reads, writes in _touched(launch, lowered.get(launch.name), destinations):
@@ -165,12 +239,14 @@ def uses_of(plan: FusionPlan, kernels: Sequence[Kernel]) -> tuple[Uses, ...]:
     return tuple(made)
 
 
-def _uses_of_chunks(launch: KernelPlan, chunks: Chunks, destinations: Mapping[Value, Value]) -> Iterator[Uses]:
-    names = outer_names(launch, destinations)
+def _uses_of_chunks(
+    launch: KernelPlan, chunks: Chunks, region: Memory, destinations: Mapping[Value, Value]
+) -> Iterator[Uses]:
+    names = outer_names(launch, scratch_names(region.buffers), destinations)
     held = frozenset(n for inner, n in names.items() if n != scratch_name(launch, inner))
-    held |= {scratch_name(launch, b.name) for b in chunks.program.buffers if b.role == "arrivals"}
+    held |= {scratch_name(launch, b.name) for b in region.buffers if b.role == "arrivals"}
     yield Uses(frozenset(), frozenset(names[slot] for slot, _ in chunks.sums), held)
-    for used in chunks.program.uses:
+    for used in region.uses:
         reads, writes = (frozenset(names[n] for n in some) for some in (used.reads, used.writes))
         yield Uses(reads, writes, held)
 

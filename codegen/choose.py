@@ -6,10 +6,8 @@ import sys
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Graph, Value
 
-from .absorb import absorb_products
 from .atoms import Group, blocks, chains, make_atoms
 from .clusters import Clusters, Partition, in_order
 from .cost import cost_of, refusal_of
@@ -17,8 +15,6 @@ from .forms import Forms, combinations, other_forms
 from .fusion import Legality
 from .greedy import fuse_greedily
 from .launched import launched_cost
-from .own import own_sums
-from .prepare import prepare_operands
 from .recompute import recompute
 from .search import BUDGET, Found, Search
 from .units import Units, make_units
@@ -68,20 +64,6 @@ class Choice:
         return launched_cost(self.units, self.legality, self.partition).total
 
 
-def choose(graph: Graph, fusion: Fusion) -> Choice:
-    """The partition of a graph's units that its user asks for. Raises `PlanError` for wishes that cannot be had."""
-    found = first_choice(graph, {}, fusion)
-    own = own_sums(found.units) if fusion.mode != "off" else frozenset()
-    if own and (other := first_choice(graph, {}, fusion, own, found)).cost < found.cost:
-        found = other
-    if fusion.mode == "optimal":
-        found = _as_launched(_optimal(graph, found, fusion, own), [found])
-    refusal = refusal_of(found.legality, found.partition)
-    if refusal is not None:
-        raise PlanError(f"fuse: cannot be had, by the rule {refusal.rule!r}: {refusal.reason}")
-    return prepare_operands(absorb_products(found)) if fusion.products and fusion.mode != "off" else found
-
-
 def first_choice(
     graph: Graph,
     forms: Forms,
@@ -107,11 +89,15 @@ def _other_choice(graph: Graph, forms: Forms, fusion: Fusion, own: frozenset[Val
     found = first_choice(graph, forms, fusion, known.units.own, known)
     if own == known.units.own:
         return found
-    other = first_choice(graph, forms, fusion, own, known)
+    return cheaper(found, first_choice(graph, forms, fusion, own, known))
+
+
+def cheaper(found: Choice, other: Choice) -> Choice:
+    """Of two choices the one that costs less, the first if both cost the same."""
     return other if other.cost < found.cost else found
 
 
-def _optimal(graph: Graph, greedy: Choice, fusion: Fusion, own: frozenset[Value]) -> Choice:
+def search_plans(graph: Graph, greedy: Choice, fusion: Fusion, own: frozenset[Value]) -> Choice:
     """The best that searches find which start from greedy plans: over single values, under all forms of reductions,
     where the graph is small enough; else over blocks of the greedy plan of the forms that serve it best."""
     if len(greedy.units.units) > MOST_UNITS:
@@ -128,7 +114,7 @@ def _optimal(graph: Graph, greedy: Choice, fusion: Fusion, own: frozenset[Value]
             best = best if found.partition is None else replace(start, partition=found.partition)
             is_proved &= found.is_proved
         best = replace(best, how="optimal" if is_proved else NOT_PROVED)
-        return _as_launched(best, [start for start in starts if start.units.own != greedy.units.own])
+        return as_launched(best, [start for start in starts if start.units.own != greedy.units.own])
     best = greedy
     forms: dict[Value, bool] = {}
     for choice in choices[:MOST_TRIES]:
@@ -142,7 +128,7 @@ def _optimal(graph: Graph, greedy: Choice, fusion: Fusion, own: frozenset[Value]
     return replace(best, partition=found.partition or best.partition, how=NOT_PROVED)
 
 
-def _as_launched(found: Choice, starts: list[Choice]) -> Choice:
+def as_launched(found: Choice, starts: list[Choice]) -> Choice:
     """What a search found, or a greedy plan that it started from. The search does not know what last programs and
     joined updates save, and for that plan it may be more."""
     least = min([found, *starts], key=lambda start: start.launched_cost)

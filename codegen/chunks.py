@@ -7,7 +7,7 @@ them, in float32 at least, always in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,26 +18,27 @@ from tritonnotes.ir.types import Size, element_count
 from tritonnotes.ir.verify import verify
 
 from .traffic import Sizes, Traffic
-from .units import Unit, memory_of
-from .wishes import Fusion
+from .units import Unit, destinations_of, memory_of
 
 if TYPE_CHECKING:
-    from .plan import KernelPlan
-    from .program import Program
+    from .plan import FusionPlan, KernelPlan
 
 KIND = "chunks"
+
+PlanRegion = Callable[[Graph, frozenset[str]], "FusionPlan"]
+"""Plans the graph of one chunk, without the names of launches that are taken."""
 
 
 @dataclass(frozen=True, eq=False)
 class Chunks:
-    """How a launch goes over `size` rows, so many `rows` at a time: `program` is that of one chunk.
+    """How a launch goes over `size` rows, so many `rows` at a time: `plan` is that of one chunk.
 
     `inputs` are its leaves with the values of the graph around that they are, `results` the names of its buffers with
     those values that it leaves. The `sums` are what each chunk adds to: slots, or results that a library call
     multiplies on top of (`multiplied`).
     """
 
-    program: Program
+    plan: FusionPlan
     rows: int
     size: Size
     inputs: tuple[tuple[Value, Value], ...]
@@ -51,7 +52,7 @@ class Chunks:
 
     def launches(self, sizes: Mapping[str, int]) -> int:
         """All launches, those included that set sums to 0."""
-        return len(self.sums) + self.count(sizes) * len(self.program.plan.launches)
+        return len(self.sums) + self.count(sizes) * len(self.plan.launches)
 
     def traffic(self, sizes: Sizes, programs: int = 0) -> Traffic:
         """What all chunks move, and zeros for the sums."""
@@ -59,7 +60,7 @@ class Chunks:
         read = again = 0
         written = sum(element_count(v.shape, sizes) * v.dtype.itemsize for _, v in self.sums)
         for times, rows in ((whole, self.rows), (1, rest)):
-            for launch in self.program.plan.launches if times and rows else ():
+            for launch in self.plan.launches if times and rows else ():
                 moved = launch.traffic(sizes.default, programs=programs, **{**sizes, CHUNK_ROWS.name: rows})
                 read, written = read + times * moved.read, written + times * moved.written
                 again += times * moved.read_again
@@ -68,12 +69,8 @@ class Chunks:
         read += self.count(sizes) * sum(element_count(v.shape, sizes) * v.dtype.itemsize for v in added)
         return Traffic(read, written, again)
 
-    def scratch(self) -> Iterator[str]:
-        """The names of the buffers that a chunk makes for itself."""
-        return (b.name for b in self.program.buffers if b.role not in ("leaf", "output"))
 
-
-def join_chunks(launches: tuple[KernelPlan, ...], fusion: Fusion) -> tuple[KernelPlan, ...]:
+def join_chunks(launches: tuple[KernelPlan, ...], plan_region: PlanRegion) -> tuple[KernelPlan, ...]:
     """The launches of a plan with the results of each region as one: what it reads is there before the first."""
     made = list(launches)
     taken = {k.name for k in launches}
@@ -82,7 +79,7 @@ def join_chunks(launches: tuple[KernelPlan, ...], fusion: Fusion) -> tuple[Kerne
         values = tuple(v for k in parts for v in (u.value for u in k.units))
         name = _free(f"chunks_{first.name.removeprefix('matmul_')}", taken)
         taken.add(name)
-        chunks = _chunks(values, fusion, taken)
+        chunks = _chunks(values, plan_region, taken)
         taken |= inner_names(chunks)
         made[made.index(first)] = replace(
             first,
@@ -99,7 +96,7 @@ def join_chunks(launches: tuple[KernelPlan, ...], fusion: Fusion) -> tuple[Kerne
 
 def inner_names(chunks: Chunks) -> set[str]:
     """What the launches of a chunk are called."""
-    return {k.name for k in chunks.program.plan.launches}
+    return {k.name for k in chunks.plan.launches}
 
 
 def _free(name: str, taken: set[str]) -> str:
@@ -123,24 +120,23 @@ def _key(launch: KernelPlan) -> object:
     return value.attrs["region"], tuple(map(id, value.inputs))
 
 
-def _chunks(values: tuple[Value, ...], fusion: Fusion, taken: set[str]) -> Chunks:
-    from .program import make_program
-
+def _chunks(values: tuple[Value, ...], plan_region: PlanRegion, taken: set[str]) -> Chunks:
     region = region_of(values[0].attrs["region"])
     step, slots = _adding(region, {v.attrs["which"] for v in values})
     verify(step)
-    program = make_program(step, fusion.lenient(), taken=frozenset(taken))
-    multiplied = {out: program.outputs[out][0] for out in step.outputs if _is_product(step.outputs[out])}
+    plan = plan_region(step, frozenset(taken))
+    memories = {name: memory.name for name, memory in memories_of_outputs(plan).items()}
+    multiplied = {out: memories[out] for out in step.outputs if _is_product(step.outputs[out])}
     slots |= multiplied
     leaves = dict(zip((v.name for v in region.leaves("input", "scalar")), values[0].inputs, strict=True))
     size = next(outer.shape[0] for name, outer in leaves.items() if region[name].shape[:1] == (CHUNK_ROWS,))
     rest = [(v, _out(v)) for v in values if _out(v) not in slots]
     return Chunks(
-        program,
+        plan,
         values[0].attrs["rows"],
         size,
-        tuple((program.graph[name], outer) for name, outer in leaves.items()),
-        tuple((program.outputs[out][0], v) for v, out in rest),
+        tuple((plan.graph[name], outer) for name, outer in leaves.items()),
+        tuple((memories[out], v) for v, out in rest),
         tuple((slots[_out(v)], v) for v in values if _out(v) in slots),
         frozenset(multiplied.values()),
     )
@@ -177,9 +173,16 @@ def _is_read(region: Graph, value: Value) -> bool:
     return any(a is value for v in region.values for a in v.inputs)
 
 
-def outer_names(launch: KernelPlan, destinations: Mapping[Value, Value]) -> dict[str, str]:
-    """What the buffers of a chunk are called in the program around it: leaves and results what they are there, scratch
-    after the launch."""
+def memories_of_outputs(plan: FusionPlan) -> dict[str, Value]:
+    """The memory that each output of a plan's graph lies in, by the output's name."""
+    destinations = destinations_of(plan.units)
+    memories = {name: memory_of(value) for name, value in plan.graph.outputs.items()}
+    return {name: destinations.get(memory, memory) for name, memory in memories.items()}
+
+
+def outer_names(launch: KernelPlan, scratch: Iterable[str], destinations: Mapping[Value, Value]) -> dict[str, str]:
+    """What the buffers of a chunk are called in the program around it: leaves and results what they are there,
+    `scratch` after the launch."""
     chunks = launch.chunks
     assert chunks is not None
 
@@ -187,7 +190,7 @@ def outer_names(launch: KernelPlan, destinations: Mapping[Value, Value]) -> dict
         memory = memory_of(value)
         return destinations.get(memory, memory).name
 
-    found = {name: scratch_name(launch, name) for name in chunks.scratch()}
+    found = {name: scratch_name(launch, name) for name in scratch}
     found |= {leaf.name: name_of(outer) for leaf, outer in chunks.inputs}
     return found | {name: name_of(outer) for name, outer in (*chunks.results, *chunks.sums)}
 

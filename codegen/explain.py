@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from .plan import FusionPlan, KernelPlan, make_plan
+from .pipeline import make_plan
+from .plan import FusionPlan, KernelPlan
 from .traffic import NOMINAL, Sizes
 from .verdicts import HARD_RULES, Verdict
 
@@ -106,7 +107,7 @@ def _chunked(plan: FusionPlan, batch: int) -> Iterator[str]:
     sizes = Sizes(batch)
     for kernel in plan.launches:
         if kernel.chunks is not None:
-            inner = _few([k.name for k in kernel.chunks.program.plan.launches], most=8)
+            inner = _few([k.name for k in kernel.chunks.plan.launches], most=8)
             yield (
                 f"    {kernel.name} makes {kernel.chunks.launches(sizes):,} launches over "
                 f"{kernel.chunks.count(sizes):,} chunks of {kernel.chunks.rows:,} rows, each of them {inner}; "

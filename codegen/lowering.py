@@ -37,7 +37,7 @@ from .tile import (
     verify_kernel,
 )
 from .traffic import compute_dtype
-from .units import COMBINE, OPERAND, PARTIAL, PRODUCT, Unit, Units, cone_of, memory_of, needs_kernel
+from .units import COMBINE, OPERAND, PARTIAL, PRODUCT, Unit, cone_of, destinations_of, memory_of, needs_kernel
 
 
 def make_kernels(plan: FusionPlan) -> tuple[Kernel, ...]:
@@ -78,14 +78,6 @@ def _lowered(
     first, *sums = kernel_plan.parts
     lasts = [_Lowering(plan, part, destinations, inside="last").kernel() for part in sums]
     return with_lasts(_Lowering(plan, first, destinations, called).kernel(), lasts, kernel_plan)
-
-
-def destinations_of(units: Units) -> dict[Value, Value]:
-    """For each value that is written into another one's memory, that one: a leaf updated in place, or what it is
-    joined into."""
-    graph = units.graph
-    updated = {memory_of(new): graph[name] for name, new in graph.updates.items()}
-    return updated | {value: joined for value, (joined, _) in units.joined.items()}
 
 
 MAX_BLOCK = 1024

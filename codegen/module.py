@@ -5,7 +5,7 @@ It imports torch and triton alone, and what it holds depends on the graph alone:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Graph, Value
@@ -21,7 +21,6 @@ from .chunks import Chunks, scratch_name
 from .group_kernel import GroupKernel
 from .group_source import TABLE_OF, render_group
 from .launcher import INDENT, call_lines
-from .lowering import destinations_of
 from .names import Names, describe, identifier, uncounted
 from .numbers_source import numbers_in_memory
 from .plan import FusionPlan, KernelPlan
@@ -30,7 +29,7 @@ from .side_source import render_sides
 from .source import KernelSource, render_kernel
 from .spelling import HELPERS, helpers_in_order
 from .tile import Kernel, Parameter, number_text
-from .units import memory_of
+from .units import destinations_of, memory_of
 
 HOST_SPELLINGS = {
     "neg": ("-{0}", 13),
@@ -65,15 +64,17 @@ def render_module(
     declared: Graph,
     buffers: tuple[Buffer, ...],
     arena: Arena,
+    chunks: Mapping[str, tuple[Buffer, ...]],
     in_memory: bool = False,
 ) -> tuple[str, tuple[KernelSource, ...]]:
-    """The text of the module, and the sources of its kernels. With numbers `in_memory`, `run` takes a tensor of
-    them, and `numbers_of` says what it must hold."""
+    """The text of the module, and the sources of its kernels. `chunks` are the buffers of
+    one chunk, by the name of the loop over chunks. With numbers `in_memory`, `run` takes a tensor of them, and
+    `numbers_of` says what it must hold."""
     sources = tuple(map(_rendered, kernels))
     if in_memory:
         sources = tuple(numbers_in_memory(k, s) for k, s in zip(kernels, sources, strict=True))
     helpers = helpers_in_order(set().union(*(s.helpers for s in sources)) if sources else set())
-    run = _Run(plan, {k.name: k for k in kernels}, buffers, in_memory)
+    run = _Run(plan, {k.name: k for k in kernels}, buffers, chunks, in_memory)
     run_text = run.text()
     imports = ["import math", ""] if "math." in run_text or arena.lives else []
     parts = [
@@ -146,12 +147,18 @@ class _Run:
     """Writes `run`: the launches in order over a dict of tensors."""
 
     def __init__(
-        self, plan: FusionPlan, kernels: dict[str, Kernel], buffers: tuple[Buffer, ...], in_memory: bool
+        self,
+        plan: FusionPlan,
+        kernels: dict[str, Kernel],
+        buffers: tuple[Buffer, ...],
+        chunk_buffers: Mapping[str, tuple[Buffer, ...]],
+        in_memory: bool,
     ) -> None:
         self.plan = plan
         self.in_memory = in_memory
         self.slots: dict[str, int] = {}
         self.buffers = buffers
+        self.chunk_buffers = chunk_buffers
         self.kernels = kernels
         self.names = Names()
         self.tensors = "t"
@@ -201,7 +208,7 @@ class _Run:
         where = {leaf.name: self._operand(outer) + _if_rows(leaf.shape, part) for leaf, outer in tensors}
         where |= {slot: self._memory(value) for slot, value in chunks.sums}
         where |= {name: self._memory(value) + part for name, value in chunks.results}
-        for buffer in (b for b in chunks.program.buffers if b.role not in ("leaf", "output")):
+        for buffer in (b for b in self.chunk_buffers[launch.name] if b.role not in ("leaf", "output")):
             where[buffer.name] = self._tensor(scratch_name(launch, buffer.name)) + _if_rows(buffer.shape, f"[:{rows}]")
         yield from (f"{self._memory(value)}.zero_()" for _, value in chunks.sums)
         yield f"for {begin} in range(0, {size}, {chunks.rows}):"
@@ -213,7 +220,7 @@ class _Run:
 
     def _inner(self, chunks: Chunks, tensors: str) -> _Run:
         """Writes the launches of a chunk. Numbers of the host are those of the program around them."""
-        made = _Run(chunks.program.plan, self.kernels, (), self.in_memory)
+        made = _Run(chunks.plan, self.kernels, (), {}, self.in_memory)
         made.tensors, made.added = tensors, chunks.multiplied
         made.names, made.slots, made.device = self.names, self.slots, self.device
         made.host_lines, made.on_device = self.host_lines, self.on_device

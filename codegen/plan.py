@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import Any
 
 import networkx
 
@@ -16,24 +16,17 @@ from tritonnotes.ir.types import Dim, DType, Shape, element_count
 
 from .absorb import shares_in, tile_in
 from .axes import LONG_ROW, Axes, known_product
-from .choose import Choice, choose
 from .chunks import KIND as CHUNKS
-from .chunks import Chunks, inner_names, join_chunks
+from .chunks import Chunks
 from .clusters import Partition, waits
 from .cost import MemoryPlan, memory_plan
-from .finishing import GROUP, finish_inside
+from .finishing import GROUP
 from .fusion import Legality, Space
-from .group_updates import Alike, join_updates, table_bytes
-from .materialize import materialize
+from .group_updates import Alike, table_bytes
 from .names import RESERVED, identifier, uncounted
 from .products import shares_of, summed, tiles
-from .side_by_side import join_products
 from .traffic import NOMINAL, Sizes, Traffic, launch_traffic
 from .units import COMBINE, PARTIAL, PRODUCT, Unit, Units, is_join, memory_of
-from .wishes import Fusion, as_fusion
-
-if TYPE_CHECKING:
-    from .verdicts import Verdict
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,8 +141,10 @@ class FusionPlan:
     legality: Legality
     partition: Partition
     fusion: str
-    joins: bool = False
+    joins: bool
     """Whether last programs finish sums, and updates that nothing waits for share a launch."""
+    judge: Callable[[FusionPlan], Iterable[Any]]
+    """What says of each edge whether it is fused, and why: `verdicts`."""
 
     @property
     def kernels(self) -> tuple[KernelPlan, ...]:
@@ -175,11 +170,9 @@ class FusionPlan:
         return sum(k.bytes_moved(batch, **sizes) for k in self.launches)
 
     @cached_property
-    def verdicts(self) -> tuple[Verdict, ...]:
+    def verdicts(self) -> tuple[Any, ...]:
         """One for each edge of the graph: fused or not, the rule, the reason, the bytes."""
-        from .verdicts import verdicts
-
-        return tuple(verdicts(self))
+        return tuple(self.judge(self))
 
     def to_networkx(self) -> networkx.DiGraph:
         """Kernel names as nodes (attributes kind, ops, bytes), an edge where one runs before another: it writes what
@@ -210,44 +203,12 @@ class FusionPlan:
                 lines.append(f"    again  {_names(kernel.recomputed)}")
             lines.append(f"    writes {_names(kernel.stores)}{_and_sums(kernel.partials)}")
             if kernel.chunks:
-                inner = ", ".join(k.name for k in kernel.chunks.program.plan.launches)
+                inner = ", ".join(k.name for k in kernel.chunks.plan.launches)
                 lines.append(f"    {kernel.chunks.rows:,} of {kernel.chunks.size} rows at a time: {inner}")
             if kernel.parts:
                 finished = dict.fromkeys(v for part in kernel.parts[1:] for v in part.combines)
                 lines.append(f"    its last program finishes {_names(finished)}")
         return "\n".join(lines)
-
-
-def make_plan(graph: Graph, fusion: str | Fusion = "optimal", taken: frozenset[str] = frozenset()) -> FusionPlan:
-    """Plan a graph of primitives. `fusion` is 'optimal' (searched for within a budget), 'greedy', 'off' (every
-    primitive its own kernel), or a `Fusion` with wishes; impossible ones raise `PlanError`. Names that are `taken` no
-    launch bears."""
-    wishes = as_fusion(fusion)
-    found = choose(materialize(graph), wishes)
-    if wishes.memory_budget is None:
-        return plan_of(found, wishes, taken)
-    from .within import plan_within
-
-    return plan_within(found, wishes, taken)
-
-
-def plan_of(
-    found: Choice, wishes: Fusion, taken: frozenset[str] = frozenset(), *, side_by_side: bool = True
-) -> FusionPlan:
-    """The plan of a choice: unless fusion is off, last programs finish sums and updates share a launch, and so do
-    weight gradients that run `side_by_side`."""
-    units, legality, partition = found.units, found.legality, found.partition
-    joins = wishes.mode != "off"
-    inside: dict[frozenset[Unit], frozenset[Unit]] = {}
-    if joins:
-        partition, inside = finish_inside(units, legality, partition)
-    launches = join_chunks(_launches(units, legality, partition, inside, taken), replace(wishes, memory_budget=None))
-    if joins:
-        taken = taken.union(*(inner_names(k.chunks) for k in launches if k.chunks))
-        launches = join_updates(units, legality, partition, launches, taken)
-    if joins and side_by_side:
-        launches = join_products(units, legality, partition, launches, taken)
-    return FusionPlan(units.graph, launches, units, legality, partition, found.how, joins)
 
 
 def verify_plan(plan: FusionPlan) -> None:
@@ -286,7 +247,7 @@ def _and_sums(values: Iterable[Value]) -> str:
     return "".join(f", partials of {v.name}" for v in values)
 
 
-def _launches(
+def name_launches(
     units: Units,
     legality: Legality,
     partition: Partition,

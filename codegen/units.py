@@ -260,3 +260,11 @@ def consumers(units: Units) -> dict[Value, list[Unit]]:
 def walked_inputs(value: Value) -> tuple[Value, ...]:
     """The arguments whose axes a kernel walks: of a gather not the table, whose rows are named by the index."""
     return value.inputs[1:] if value.op.kind == "gather" else value.inputs
+
+
+def destinations_of(units: Units) -> dict[Value, Value]:
+    """For each value that is written into another one's memory, that one: a leaf updated in place, or what it is
+    joined into."""
+    graph = units.graph
+    updated = {memory_of(new): graph[name] for name, new in graph.updates.items()}
+    return updated | {value: joined for value, (joined, _) in units.joined.items()}

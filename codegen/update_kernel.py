@@ -28,8 +28,7 @@ from tritonnotes.ir.update import (
 )
 
 from .host_text import key_of, setting_of
-from .program import make_program
-from .source import KernelSource
+from .pipeline import make_program
 from .tile import Kernel
 
 BLOCK = 1024
@@ -118,20 +117,6 @@ class GroupUpdate:
     def bytes_moved(self, lowered: LoweredKind) -> int:
         """Bytes of device memory that an element of a parameter of this kind costs."""
         return lowered.bytes_moved + (lowered.kind.gradient.itemsize if self.extras.zeroes else 0)
-
-    @cached_property
-    def source(self) -> str:
-        """The generated module: `numbers`, the rule as a function of one block, the kernel, and `run`."""
-        from .update_source import render_update
-
-        return render_update(self)
-
-    @property
-    def kernel_sources(self) -> tuple[KernelSource, ...]:
-        """What compiling it ahead of time needs."""
-        from .update_source import kernel_sources
-
-        return kernel_sources(self)
 
 
 def make_group_update(optimizer: Optimizer, kinds: Sequence[Kind], extras: Extras = PLAIN) -> GroupUpdate:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from tritonnotes.ir.errors import PlanError
-from tritonnotes.ir.graph import Value
+from tritonnotes.ir.graph import Graph, Value
 
 from .axes import is_alias, is_free, is_host
-from .choose import choose, first_choice
+from .choose import Choice, first_choice
 from .clusters import Clusters, Partition, in_order
 from .cost import Cost, cost_of, refusal_of
 from .fusion import Legality, Refusal, Space
@@ -19,6 +19,9 @@ from .plan import FusionPlan
 from .traffic import nominal_bytes
 from .units import COMBINE, OWN, PARTIAL, Unit, is_elementwise, is_join, memory_of
 from .wishes import Fusion
+
+Replan = Callable[[Graph, Fusion], Choice]
+"""Partitions a graph anew under other wishes."""
 
 HARD_RULES = ("number", "leaf", "join", "library", "memory first", "product")
 """Rules that no other plan could get round, as they speak of the two values alone."""
@@ -53,8 +56,9 @@ class Verdict:
     rule: str
     reason: str
     bytes: int
-    plan: FusionPlan = field(repr=False, compare=False)
     ends: tuple[Unit, Unit] | None = field(default=None, repr=False, compare=False)
+    plan: FusionPlan = field(kw_only=True, repr=False, compare=False)
+    replan: Replan = field(kw_only=True, repr=False, compare=False)
 
     @cached_property
     def opposite(self) -> Opposite:
@@ -64,15 +68,17 @@ class Verdict:
             return _own_apart(self.plan)
         if self.ends is None or (not self.fused and self.rule in HARD_RULES):
             return Opposite(reason=self.reason)
-        return _apart(self.plan, *self.ends) if self.fused else _together(self.plan, *self.ends)
+        change = _apart if self.fused else _together
+        return change(self.plan, self.replan, *self.ends)
 
     def __str__(self) -> str:
         word = "fused" if self.fused else "apart"
         return f"{self.source} → {self.target}: {word}, {self.rule}: {self.reason} ({self.bytes:,} bytes)"
 
 
-def verdicts(plan: FusionPlan) -> Iterator[Verdict]:
+def verdicts(plan: FusionPlan, replan: Replan) -> Iterator[Verdict]:
     """One for each edge of the graph, in order."""
+    judge = partial(Verdict, plan=plan, replan=replan)
     units = plan.units
     clusters = Clusters(units, plan.legality, plan.partition.kernels)
     home = {u: k for k in plan.launches for u in k.units}
@@ -84,7 +90,7 @@ def verdicts(plan: FusionPlan) -> Iterator[Verdict]:
         if unit.part == COMBINE:
             continue
         if unit.part == OWN:
-            yield from _inside_own(plan, unit)
+            yield from _inside_own(plan, judge, unit)
             continue
         for arg in dict.fromkeys(unit.value.inputs):
             ends = arg.name, unit.value.name
@@ -92,11 +98,11 @@ def verdicts(plan: FusionPlan) -> Iterator[Verdict]:
             memory = memory_of(arg)
             producer = units.producer.get(memory)
             if is_free(arg) or is_host(arg):
-                yield Verdict(*ends, True, "number", "numbers and indices need no memory", 0, plan)
+                yield judge(*ends, True, "number", "numbers and indices need no memory", 0)
             elif is_join(memory):
-                yield Verdict(*ends, False, "join", f"{memory.name} is joined of parts in memory", size, plan)
+                yield judge(*ends, False, "join", f"{memory.name} is joined of parts in memory", size)
             elif producer is None:
-                yield Verdict(*ends, False, "leaf", f"{memory.op.name} {memory.name} lies in memory", size, plan)
+                yield judge(*ends, False, "leaf", f"{memory.op.name} {memory.name} lies in memory", size)
             else:
                 here = home[unit]
                 is_kept = memory in units.roots or loaders.get(memory, 0) > 0
@@ -104,31 +110,31 @@ def verdicts(plan: FusionPlan) -> Iterator[Verdict]:
                 moved = size if memory in units.roots or loaders.get(memory, 0) > 1 else 2 * size
                 pair = producer, unit
                 if home[producer] is here and not is_alias(arg):
-                    yield Verdict(*ends, True, "same kernel", f"both in {here.name}", saved, plan, pair)
+                    yield judge(*ends, True, "same kernel", f"both in {here.name}", saved, pair)
                 elif memory in set(here.recomputed):
                     reason = f"computed again in {here.name}, which costs less than loading it"
-                    yield Verdict(*ends, True, "recomputed", reason, saved, plan, pair)
+                    yield judge(*ends, True, "recomputed", reason, saved, pair)
                 else:
                     why = clusters.why_not(clusters.of[producer], clusters.of[unit])
                     if producer.part == COMBINE and why is not None:
                         why = Refusal("column", f"{memory.name} is whole only once every program is done")
                     why = why or Refusal("choice", "legal, but other fusions are worth more")
-                    yield Verdict(*ends, False, why.rule, why.reason, moved, plan, pair)
+                    yield judge(*ends, False, why.rule, why.reason, moved, pair)
 
 
-def _inside_own(plan: FusionPlan, unit: Unit) -> Iterator[Verdict]:
+def _inside_own(plan: FusionPlan, judge: Callable[..., Verdict], unit: Unit) -> Iterator[Verdict]:
     """The edges behind a sum that each program takes for itself."""
     for value in (*plan.units.inside(unit), unit.value):
         for arg in dict.fromkeys(value.inputs):
             memory = memory_of(arg)
             if is_free(arg) or is_host(arg):
-                yield Verdict(arg.name, value.name, True, "number", "numbers and indices need no memory", 0, plan)
+                yield judge(arg.name, value.name, True, "number", "numbers and indices need no memory", 0)
             elif memory.is_leaf:
                 reason = f"{memory.op.name} {memory.name} lies in memory"
-                yield Verdict(arg.name, value.name, False, "leaf", reason, nominal_bytes(arg), plan)
+                yield judge(arg.name, value.name, False, "leaf", reason, nominal_bytes(arg))
             else:
                 reason = f"each program takes {unit.value.name} for itself, so that none waits for the others"
-                yield Verdict(arg.name, value.name, True, "own", reason, nominal_bytes(arg), plan)
+                yield judge(arg.name, value.name, True, "own", reason, nominal_bytes(arg))
 
 
 # -- the opposite --
@@ -140,7 +146,7 @@ def _own_apart(plan: FusionPlan) -> Opposite:
     return _compared(plan, _launched(plan, found.legality, found.partition))
 
 
-def _apart(plan: FusionPlan, producer: Unit, reader: Unit) -> Opposite:
+def _apart(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Opposite:
     """A fused pair in two kernels: its kernel cut before the reader, or behind the producer; or no recomputation."""
     partition = plan.partition
     kernel = next(k for k in partition.kernels if reader in k)
@@ -157,10 +163,10 @@ def _apart(plan: FusionPlan, producer: Unit, reader: Unit) -> Opposite:
         trials.append(
             replace(partition, again={**partition.again, kernel: tuple(v for v in again if v is not producer.value)})
         )
-    return _cheapest(plan, trials) or _planned_anew(plan, Fusion("greedy", forbid=(_names(producer, reader),)))
+    return _cheapest(plan, trials) or _planned_anew(plan, replan, Fusion("greedy", forbid=(_names(producer, reader),)))
 
 
-def _together(plan: FusionPlan, producer: Unit, reader: Unit) -> Opposite:
+def _together(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Opposite:
     """A pair in one kernel: both kernels as one, either end moved to the other's, or the value computed again."""
     partition, between = plan.partition, _between(plan, producer, reader)
     early = next(k for k in partition.kernels if producer in k)
@@ -179,7 +185,7 @@ def _together(plan: FusionPlan, producer: Unit, reader: Unit) -> Opposite:
     found = _cheapest(plan, trials)
     if found is None and isinstance(refusal, Refusal):
         return Opposite(reason=refusal.reason)
-    return found or _planned_anew(plan, Fusion("greedy", fuse=(_names(producer, reader),)))
+    return found or _planned_anew(plan, replan, Fusion("greedy", fuse=(_names(producer, reader),)))
 
 
 def _names(producer: Unit, reader: Unit) -> tuple[str, str]:
@@ -232,9 +238,9 @@ def _cost(plan: FusionPlan, partition: Partition) -> Cost | None:
     return _launched(plan, legality, ordered)
 
 
-def _planned_anew(plan: FusionPlan, fusion: Fusion) -> Opposite:
+def _planned_anew(plan: FusionPlan, replan: Replan, fusion: Fusion) -> Opposite:
     try:
-        found = choose(plan.graph, fusion)
+        found = replan(plan.graph, fusion)
     except PlanError as error:
         return Opposite(reason=str(error))
     return _compared(plan, _launched(plan, found.legality, found.partition))

@@ -9,7 +9,7 @@ budget, the one whose plan costs least.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from tritonnotes.ir.graph import Value
@@ -17,35 +17,40 @@ from tritonnotes.ir.graph import Value
 from .choose import Choice
 from .clusters import Partition, in_order
 from .cost import refusal_of
-from .plan import FusionPlan, KernelPlan, plan_of
+from .plan import FusionPlan, KernelPlan
 from .prepare import MOST_UNITS, made_for, operands_elsewhere
-from .program import Program, program_of
+from .program import Program
 from .traffic import LAUNCH_BYTES, NOMINAL, Sizes
 from .units import PRODUCT, Unit
-from .wishes import Fusion
 
 
-def plan_within(found: Choice, wishes: Fusion, taken: frozenset[str]) -> FusionPlan:
-    """The plan of a choice, or one that holds less where that holds more than the memory budget beside its leaves, with
-    every `Dim` at its nominal size: the first that is within, or the least that was found."""
-    assert wishes.memory_budget is not None
-    budget = wishes.memory_budget
-    best = program_of(plan_of(found, wishes, taken))
+def fit_memory(
+    found: Choice,
+    program: Program,
+    budget: int,
+    schedule: Callable[[Choice], FusionPlan],
+    finish: Callable[[FusionPlan], Program],
+) -> Program:
+    """The program of a choice, or one that holds less where that holds more than `budget` bytes beside its leaves, with
+    every `Dim` at its nominal size: the first that is within, or the least that was found. `schedule` plans a choice
+    with weight gradients apart, `finish` makes the program of a plan."""
+
+    def tight(choice: Choice) -> Program:
+        return _in_order_of_memory(finish(schedule(choice)), finish)
+
+    best = program
     if best.peak_bytes() > budget:
-        apart = _in_order_of_memory(program_of(plan_of(found, wishes, taken, side_by_side=False)))
-        best = min(best, apart, key=Program.peak_bytes)
+        best = min(best, tight(found), key=Program.peak_bytes)
     while best.peak_bytes() > budget and len(found.units.units) <= MOST_UNITS:
-        tried = [
-            (c, _in_order_of_memory(program_of(plan_of(c, wishes, taken, side_by_side=False)))) for c in _spared(found)
-        ]
-        fitting = [(c, made) for c, made in tried if made.peak_bytes() <= budget]
+        tried = [(choice, tight(choice)) for choice in _spared(found)]
+        fitting = [made for _, made in tried if made.peak_bytes() <= budget]
         if fitting:
-            return min(fitting, key=lambda one: _cost(one[1].plan))[1].plan
+            return min(fitting, key=lambda made: _cost(made.plan))
         found, made = min(tried, key=lambda one: one[1].peak_bytes(), default=(found, best))
         if made.peak_bytes() >= best.peak_bytes():
             break
         best = made
-    return best.plan
+    return best
 
 
 def _cost(plan: FusionPlan) -> int:
@@ -108,7 +113,7 @@ def _needed_copies(choice: Choice, kernel: frozenset[Unit], copies: tuple[Value,
     return tuple(v for v in copies if v in found)
 
 
-def _in_order_of_memory(program: Program) -> Program:
+def _in_order_of_memory(program: Program, finish: Callable[[FusionPlan], Program]) -> Program:
     """The program with its launches in an order that holds less, if the one that is found does: of all that are ready
     the one after which, its own temporaries included, least is held."""
     plan = program.plan
@@ -137,7 +142,7 @@ def _in_order_of_memory(program: Program) -> Program:
             left[name].discard(best)
             if not left[name]:
                 live.discard(name)
-    return min(program, program_of(replace(plan, launches=tuple(order))), key=Program.peak_bytes)
+    return min(program, finish(replace(plan, launches=tuple(order))), key=Program.peak_bytes)
 
 
 def _touched(program: Program) -> dict[KernelPlan, frozenset[str]]:

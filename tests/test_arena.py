@@ -22,7 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tritonnotes as tn
 from tritonnotes.codegen.arena import Arena, place, verify_arena
-from tritonnotes.codegen.program import Program, make_program
+from tritonnotes.codegen.pipeline import make_program
+from tritonnotes.codegen.program import Program
 from tritonnotes.eager_memory import LiveMemory, eager_peak_bytes
 from tritonnotes.ir.errors import KernelError, VerificationError
 from tritonnotes.ir.graph import Graph

@@ -16,7 +16,7 @@ from tritonnotes.codegen.accesses import UNEXPLAINED
 from tritonnotes.codegen.ahead import compile_program, divisible_by_16
 from tritonnotes.codegen.cards import COPY_SHARE, INSTRUCTIONS, LAUNCH_SECONDS, KernelCard, make_cards
 from tritonnotes.codegen.gpus import B200, GPUS, H100, RESERVED_SHARED, occupancy
-from tritonnotes.codegen.program import make_program
+from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.sass import LOADS, instructions, mix, widths
 from tritonnotes.codegen.traffic import Sizes
 from tritonnotes.ir import primitives as P

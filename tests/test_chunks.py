@@ -19,8 +19,8 @@ from tritonnotes.codegen.ahead import compile_program
 from tritonnotes.codegen.cache import KernelCache
 from tritonnotes.codegen.cards import make_cards
 from tritonnotes.codegen.load import load_source
-from tritonnotes.codegen.plan import make_plan
-from tritonnotes.codegen.program import Program, make_program
+from tritonnotes.codegen.pipeline import make_plan, make_program
+from tritonnotes.codegen.program import Program
 from tritonnotes.eager_memory import eager_peak_bytes
 from tritonnotes.executor import eager, oracle
 from tritonnotes.ir.chunks import LOGITS_BUDGET, Chunking, in_chunks
@@ -367,7 +367,7 @@ def test_bytes_and_launches_count_every_chunk() -> None:
     program = make_program(chunked(graph, budget_for(16))[0])
     (loop,) = {id(k): k for k in program.loops.values()}.values()
     assert loop.chunks is not None
-    inner = loop.chunks.program.plan
+    inner = loop.chunks.plan
     assert loop.chunks.launches({}) == len(loop.chunks.sums) + 4 * len(inner.launches)
     zeros = sum(4 * v.shape[0] * v.shape[1] for _, v in loop.chunks.sums)  # type: ignore[operator]
     added = 4 * 4 * CLASSES * WIDTH  # the product on top of the weight's gradient reads it, in each of 4 chunks

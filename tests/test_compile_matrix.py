@@ -11,7 +11,8 @@ from test_kernels import OPS, op_graph
 import tritonnotes as tn
 from tritonnotes.codegen.ahead import compile_program
 from tritonnotes.codegen.compile import ARCHS
-from tritonnotes.codegen.program import Program, make_program
+from tritonnotes.codegen.pipeline import make_program
+from tritonnotes.codegen.program import Program
 from tritonnotes.demo import digits
 from tritonnotes.ir.joint import apart_graph, gathering_graph, joint_graph
 

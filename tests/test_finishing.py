@@ -13,8 +13,8 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes.codegen.finishing import GROUP, MOST_FINISHED
-from tritonnotes.codegen.plan import make_plan
-from tritonnotes.codegen.program import Program, make_program
+from tritonnotes.codegen.pipeline import make_plan, make_program
+from tritonnotes.codegen.program import Program
 from tritonnotes.interpreter.ownership import Ownership
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.errors import KernelError

@@ -10,7 +10,8 @@ from compiled import assert_within_policy, draw, judge
 import tritonnotes as tn
 from tritonnotes.codegen.forms import other_forms
 from tritonnotes.codegen.materialize import materialize
-from tritonnotes.codegen.plan import FusionPlan, make_plan
+from tritonnotes.codegen.pipeline import make_plan
+from tritonnotes.codegen.plan import FusionPlan
 from tritonnotes.codegen.units import make_units
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.graph import Graph

@@ -17,8 +17,10 @@ from compiled import digits
 from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
-from tritonnotes.codegen.program import Program, make_program
+from tritonnotes.codegen.pipeline import make_program
+from tritonnotes.codegen.program import Program
 from tritonnotes.codegen.update_kernel import make_group_update
+from tritonnotes.codegen.update_source import render_update
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import cotangent_name, gradient_graph, joint_graph
 from tritonnotes.ir.split import split_gradient
@@ -94,7 +96,7 @@ def update_of_two_dtypes() -> str:
     """Adam over one launch's parameters: float32, and bfloat16 with state in float32."""
     optimizer = tn.adam()
     kinds = [Kind(dtype, dtype, (float32,) * len(optimizer.state)) for dtype in (float32, bfloat16)]
-    return make_group_update(optimizer, kinds).source
+    return render_update(make_group_update(optimizer, kinds))
 
 
 CASES: dict[str, Callable[[], Program | str]] = {

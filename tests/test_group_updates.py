@@ -26,8 +26,9 @@ from tritonnotes.codegen.explain import explain_plan
 from tritonnotes.codegen.group_kernel import GroupKernel
 from tritonnotes.codegen.group_updates import ALIGNED, KIND
 from tritonnotes.codegen.launched import launched_cost
-from tritonnotes.codegen.plan import FusionPlan, KernelPlan, make_plan, verify_plan
-from tritonnotes.codegen.program import Program, make_program
+from tritonnotes.codegen.pipeline import make_plan, make_program
+from tritonnotes.codegen.plan import FusionPlan, KernelPlan, verify_plan
+from tritonnotes.codegen.program import Program
 from tritonnotes.codegen.wishes import as_fusion
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import joint_graph

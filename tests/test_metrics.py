@@ -21,7 +21,8 @@ from test_op_edges import BATCH, INF, NAN, graph_of
 
 import tritonnotes as tn
 from tritonnotes.codegen.fusion import MAX_UNITS
-from tritonnotes.codegen.plan import FusionPlan, make_plan
+from tritonnotes.codegen.pipeline import make_plan
+from tritonnotes.codegen.plan import FusionPlan
 from tritonnotes.codegen.units import memory_of
 from tritonnotes.ir import Graph, Value
 from tritonnotes.ir.decompose import decompose

@@ -10,8 +10,8 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.codegen.materialize import materialize
 from tritonnotes.codegen.own import own_sums
-from tritonnotes.codegen.plan import FusionPlan, make_plan
-from tritonnotes.codegen.program import make_program
+from tritonnotes.codegen.pipeline import make_plan, make_program
+from tritonnotes.codegen.plan import FusionPlan
 from tritonnotes.codegen.units import make_units
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.joint import joint_graph, loss_gradient_graph

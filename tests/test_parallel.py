@@ -19,7 +19,7 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes.codegen.explain import explain_plan
-from tritonnotes.codegen.program import make_program
+from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.wishes import Fusion
 from tritonnotes.ir.across_ranks import across_ranks
 from tritonnotes.ir.decompose import decompose

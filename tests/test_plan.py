@@ -13,7 +13,8 @@ from compiled import digits
 from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
-from tritonnotes.codegen.plan import FusionPlan, KernelPlan, make_plan, verify_plan
+from tritonnotes.codegen.pipeline import make_plan
+from tritonnotes.codegen.plan import FusionPlan, KernelPlan, verify_plan
 from tritonnotes.codegen.units import is_join, memory_of, needs_kernel
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.errors import PlanError, VerificationError

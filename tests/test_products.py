@@ -19,9 +19,9 @@ from tritonnotes.codegen.axes import label_axes
 from tritonnotes.codegen.compile import ARCHS
 from tritonnotes.codegen.explain import explain_plan
 from tritonnotes.codegen.module import PRECISION
-from tritonnotes.codegen.plan import FusionPlan, make_plan
+from tritonnotes.codegen.pipeline import make_plan, make_program
+from tritonnotes.codegen.plan import FusionPlan
 from tritonnotes.codegen.products import is_generable
-from tritonnotes.codegen.program import make_program
 from tritonnotes.codegen.side_kernel import SideKernel
 from tritonnotes.codegen.wishes import Fusion
 from tritonnotes.executor import eager

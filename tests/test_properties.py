@@ -12,7 +12,7 @@ from random_graphs import random_graph, seeded
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.codegen.program import make_program
+from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.rewrite import optimize

@@ -11,7 +11,8 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.codegen.ahead import compile_program
 from tritonnotes.codegen.compile import ARCHS
-from tritonnotes.codegen.program import Program, make_program
+from tritonnotes.codegen.pipeline import make_program
+from tritonnotes.codegen.program import Program
 from tritonnotes.codegen.traffic import Traffic
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import loss_gradient_graph

@@ -19,7 +19,8 @@ from tritonnotes.codegen.forms import combinations, other_forms
 from tritonnotes.codegen.fusion import Legality, Rule
 from tritonnotes.codegen.launched import launched_cost
 from tritonnotes.codegen.materialize import materialize
-from tritonnotes.codegen.plan import FusionPlan, make_plan, verify_plan
+from tritonnotes.codegen.pipeline import make_plan
+from tritonnotes.codegen.plan import FusionPlan, verify_plan
 from tritonnotes.codegen.units import PARTIAL, Unit, Units, is_elementwise, make_units
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.graph import Graph

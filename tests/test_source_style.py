@@ -15,7 +15,8 @@ from random_graphs import random_graph, seeded
 from source_rules import KernelFacts, complaints
 
 import tritonnotes as tn
-from tritonnotes.codegen.program import Program, make_program
+from tritonnotes.codegen.pipeline import make_program
+from tritonnotes.codegen.program import Program
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import cotangent_name, gradient_graph, joint_graph

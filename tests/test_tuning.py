@@ -14,7 +14,8 @@ import tritonnotes as tn
 from tritonnotes import training
 from tritonnotes.codegen.ahead import compile_program
 from tritonnotes.codegen.cache import KernelCache
-from tritonnotes.codegen.program import Program, make_program
+from tritonnotes.codegen.pipeline import make_program
+from tritonnotes.codegen.program import Program
 from tritonnotes.codegen.traffic import Sizes
 from tritonnotes.codegen.wishes import Fusion
 from tritonnotes.ir.decompose import decompose

@@ -23,6 +23,7 @@ from tritonnotes.codegen.count_source import device_settings
 from tritonnotes.codegen.load import load_source
 from tritonnotes.codegen.norm_source import norm_kernel_source, render_norm
 from tritonnotes.codegen.update_kernel import BLOCK, PLAIN, GroupUpdate, make_group_update
+from tritonnotes.codegen.update_source import kernel_sources, render_update
 from tritonnotes.interpreter import launch, memory
 from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.registry import Optimizer
@@ -152,12 +153,14 @@ def test_one_large_parameter_is_cut_into_blocks_enough_to_fill_a_gpu() -> None:
 
 
 def test_a_schedule_makes_no_new_source() -> None:
-    assert make_group_update(tn.adam(lr=0.1, betas=(0.8, 0.9)), [kind(tn.adam())]).source == group_source("adam")
+    assert render_update(make_group_update(tn.adam(lr=0.1, betas=(0.8, 0.9)), [kind(tn.adam())])) == group_source(
+        "adam"
+    )
 
 
 def group_source(name: str) -> str:
     optimizer = getattr(optimizers, name)()
-    return make_group_update(optimizer, [kind(optimizer)]).source
+    return render_update(make_group_update(optimizer, [kind(optimizer)]))
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
@@ -168,7 +171,7 @@ def test_device_works_out_the_numbers_that_the_host_works_out(name: str) -> None
     """`count_steps` against `number_row`, both in float64; the counts are left one further."""
     optimizer = RULES[name]
     update = group(name, extras=Extras(counts=True))
-    module = load_source(update.source, KernelCache())
+    module = load_source(render_update(update), KernelCache())
     counts = [torch.tensor([float(n)]) for n in (0, 1, 5, 999)]
     own = [[torch.tensor([0.25 * v]) for v in optimizer.numbers.values()] for _ in counts]
     before = [[float(t) for t in row] for row in own]
@@ -189,7 +192,7 @@ def test_device_works_out_the_numbers_that_the_host_works_out(name: str) -> None
 
 def test_numbers_are_taken_in_float64() -> None:
     """1 − 0.999 out of float32 is off by 1.3e-5; the table holds it to the last digit."""
-    module = load_source(group("adam").source, KernelCache())
+    module = load_source(render_update(group("adam")), KernelCache())
     names = [name for name, _ in group("adam").columns.values()]
     row = dict(zip(names, module.number_row(1e-3, 0.9, 0.999, 1e-8, 0.1, 3.0), strict=True))
     assert row["one_minus_beta2"] == 1 - 0.999
@@ -203,7 +206,7 @@ def test_source_runs_alone_under_tritons_own_interpreter(tmp_path: Path) -> None
     optimizer = tn.ema(tn.nadam(weight_decay=0.1))
     kinds = [kind(optimizer), kind(optimizer, bfloat16, state=float32, master=True)]
     file = tmp_path / "update.py"
-    file.write_text(make_group_update(optimizer, kinds, Extras(True, True, True, True, True)).source)
+    file.write_text(render_update(make_group_update(optimizer, kinds, Extras(True, True, True, True, True))))
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": ""}
     done = subprocess.run([sys.executable, file], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
@@ -213,7 +216,7 @@ def test_source_runs_alone_under_tritons_own_interpreter(tmp_path: Path) -> None
 
 @every_rule
 def test_source_keeps_the_line_and_names_nothing_by_number(name: str) -> None:
-    source = group(name, extras=Extras(True, True, True, True, True)).source
+    source = render_update(group(name, extras=Extras(True, True, True, True, True)))
     code = [line for line in source.splitlines() if not line.lstrip().startswith("#")]
     assert max(map(len, code)) <= 120, max(code, key=len)
     assert "tmp" not in source and "_no_2" not in source
@@ -238,7 +241,7 @@ ALL = Extras(unscales=True, skips=True, clips=True, zeroes=True, counts=True)
 
 def cards(update: GroupUpdate, arch: int) -> list[CompiledCard]:
     """The update's kernel first; no kernel may spill."""
-    found = list(compile_sources(update.source, update.kernel_sources, arch))
+    found = list(compile_sources(render_update(update), kernel_sources(update), arch))
     for card in found:
         assert not card.spills, f"{card.name} spills on sm_{arch}: {card.registers} registers, {card.spills}"
     return found

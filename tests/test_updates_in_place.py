@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.codegen.program import make_program
+from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.wishes import MODES
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.graph import Graph

@@ -9,7 +9,8 @@ from random_graphs import random_graph, seeded
 import tritonnotes as tn
 from tritonnotes.codegen import explain
 from tritonnotes.codegen.explain import explain_plan
-from tritonnotes.codegen.plan import FusionPlan, make_plan
+from tritonnotes.codegen.pipeline import make_plan
+from tritonnotes.codegen.plan import FusionPlan
 from tritonnotes.codegen.traffic import LAUNCH_BYTES
 from tritonnotes.codegen.verdicts import Opposite, Verdict
 from tritonnotes.ir.decompose import decompose

@@ -7,7 +7,8 @@ import torch
 from compiled import digits
 
 import tritonnotes as tn
-from tritonnotes.codegen.plan import FusionPlan, KernelPlan, make_plan, verify_plan
+from tritonnotes.codegen.pipeline import make_plan
+from tritonnotes.codegen.plan import FusionPlan, KernelPlan, verify_plan
 from tritonnotes.codegen.wishes import as_fusion
 from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Graph

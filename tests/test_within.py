@@ -11,8 +11,8 @@ from compiled import draw
 import tritonnotes as tn
 from tritonnotes.codegen.ahead import compile_program
 from tritonnotes.codegen.compile import ARCHS
-from tritonnotes.codegen.plan import make_plan
-from tritonnotes.codegen.program import Program, make_program
+from tritonnotes.codegen.pipeline import make_plan, make_program
+from tritonnotes.codegen.program import Program
 from tritonnotes.codegen.wishes import Fusion
 from tritonnotes.executor import eager, oracle
 from tritonnotes.ir.errors import PlanError

@@ -11,7 +11,8 @@ import triton
 from .codegen.ahead import WIDEST
 from .codegen.cards import ASSUMPTIONS, KernelCard, make_cards
 from .codegen.gpus import GPUS, Gpu
-from .codegen.program import Program, make_program
+from .codegen.pipeline import make_program
+from .codegen.program import Program
 from .codegen.traffic import NOMINAL, Sizes
 from .ir.errors import DeclarationError, KernelError
 from .ir.graph import Graph
@@ -83,7 +84,7 @@ def program_cards(
         raise DeclarationError(f"{title} has no Dim {', '.join(strangers)}; it has {', '.join(dims) or 'none'}")
     given = Sizes(batch, sizes)
     made = {arch: make_cards(program, arch, given) for arch in archs}
-    loops = [k.chunks.program.plan for k in program.plan.launches if k.chunks]
+    loops = [k.chunks.plan for k in program.plan.launches if k.chunks]
     library = sum(len(plan.library) for plan in (program.plan, *loops))
     return Cards(title, {name: given[name] for name in dims}, library, tuple(c for a in archs for c in made[a]))
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .codegen.program import make_program
+from .codegen.pipeline import make_program
 from .executor import eager, eager_updates, oracle, oracle_updates
 from .ir.graph import Graph
 from .ir.registry import Optimizer

@@ -21,7 +21,7 @@ import tritonnotes as tn
 
 from .cards import gradient_programs, program_cards
 from .codegen.gpus import GPUS
-from .codegen.program import make_program
+from .codegen.pipeline import make_program
 from .codegen.traffic import NOMINAL
 from .demo import digits, plain, run_demo
 from .ir.graph import Graph

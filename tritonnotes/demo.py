@@ -22,7 +22,8 @@ from torch import Tensor
 
 import tritonnotes as tn
 
-from .codegen.plan import FusionPlan, make_plan
+from .codegen.pipeline import make_plan
+from .codegen.plan import FusionPlan
 from .datasets import Dataset, MissingExtraError, load_digits
 from .executor import oracle
 from .ir.chunks import LOGITS_BUDGET

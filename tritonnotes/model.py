@@ -9,8 +9,9 @@ from torch import Tensor
 
 from .cards import Cards, program_cards
 from .codegen.explain import explain_plan
+from .codegen.pipeline import make_program
 from .codegen.plan import FusionPlan
-from .codegen.program import Program, make_program
+from .codegen.program import Program
 from .codegen.traffic import NOMINAL, Sizes
 from .codegen.wishes import Fusion, as_fusion
 from .feeds import bind_feeds, check_held, check_sizes, check_targets, class_inputs, sized_ops

@@ -11,18 +11,19 @@ import torch
 from torch import Tensor
 
 from .baked import BakedLaunch
+from .codegen.arena import scratch_names
 from .codegen.cache import KernelCache
 from .codegen.chunks import outer_names
 from .codegen.gpus import PROGRAMS_PER_SM
 from .codegen.group_kernel import GroupKernel
 from .codegen.load import load_source
-from .codegen.lowering import destinations_of
 from .codegen.numbers_source import SUFFIX
 from .codegen.plan import KernelPlan
 from .codegen.products import INNER_BLOCK, is_ragged
 from .codegen.program import Program
 from .codegen.side_kernel import SideKernel
 from .codegen.tile import Kernel, next_power_of_2
+from .codegen.units import destinations_of
 from .interpreter import Ownership
 from .interpreter import launch as interpret
 from .ir.types import element_count
@@ -215,7 +216,10 @@ class _Watch:
         self._names = list(program.places)
         destinations = destinations_of(program.plan.units)
         loops = [k for k in program.plan.launches if k.chunks]
-        self._outer = {loop.name: outer_names(loop, destinations) for loop in loops}
+        self._outer = {
+            loop.name: outer_names(loop, scratch_names(program.regions[loop.name].buffers), destinations)
+            for loop in loops
+        }
 
     def name_of(self, launch: str, buffer: str) -> str:
         """What a buffer of a launch is called in the program."""

@@ -12,8 +12,9 @@ import triton
 from .codegen.ahead import compile_program, divisible_by_16
 from .codegen.compile import CompiledCard
 from .codegen.explain import explain_plan
-from .codegen.plan import FusionPlan, KernelPlan, make_plan
-from .codegen.program import Program, make_program
+from .codegen.pipeline import make_plan, make_program
+from .codegen.plan import FusionPlan, KernelPlan
+from .codegen.program import Program
 from .codegen.source import KernelSource
 from .codegen.tile import Kernel
 from .codegen.traffic import NOMINAL

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from .codegen.explain import explain_plan
-from .codegen.plan import FusionPlan, make_plan
+from .codegen.pipeline import make_plan
+from .codegen.plan import FusionPlan
 from .ir.decompose import decompose
 from .ir.graph import Graph
 from .ir.joint import joint_graph

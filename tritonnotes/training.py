@@ -13,8 +13,9 @@ from . import checkpoint
 from .capture import MOST_CAPTURED, CapturedRuns, no_graph
 from .cards import Cards, step_cards
 from .codegen.explain import explain_memory, explain_plan
+from .codegen.pipeline import make_program
 from .codegen.plan import FusionPlan
-from .codegen.program import Program, make_program
+from .codegen.program import Program
 from .codegen.traffic import NOMINAL, Sizes
 from .codegen.wishes import Fusion, as_fusion
 from .eager_memory import eager_peak_bytes

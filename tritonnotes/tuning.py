@@ -22,7 +22,8 @@ from .codegen.compile import triton_version
 from .codegen.group_kernel import GroupKernel
 from .codegen.indexing import Indexing
 from .codegen.launcher import Launcher
-from .codegen.program import Program, make_program
+from .codegen.pipeline import make_program
+from .codegen.program import Program
 from .codegen.side_kernel import SideKernel
 from .codegen.tile import Choice, Kernel
 from .ir.errors import DeclarationError

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import optimizers
+from ..codegen.update_source import render_update
 from ..ir.errors import DeclarationError, FeedError, TritonNotesError
 from ..ir.registry import Optimizer
 from ..ir.update import CLIP_COEFFICIENT, FOUND_INF, GRAD_SCALE, Extras
@@ -250,7 +251,7 @@ class UpdateOptimizer(torch.optim.Optimizer):
     def source(self) -> str:
         """The Triton source of what the last step launched for its groups, each once."""
         plans = [work.plan for each in self._gathered.values() for work in each.works if work.plan is not None]
-        return "\n\n".join(dict.fromkeys(plan.update.source for plan in plans))
+        return "\n\n".join(dict.fromkeys(render_update(plan.update) for plan in plans))
 
     # -- inside --
 

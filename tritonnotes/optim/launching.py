@@ -16,6 +16,7 @@ from ..codegen.cache import KernelCache
 from ..codegen.load import load_source
 from ..codegen.norm_source import render_norm
 from ..codegen.update_kernel import GroupUpdate, make_group_update
+from ..codegen.update_source import render_update
 from ..interpreter import launch as interpret
 from ..ir.registry import Optimizer
 from ..ir.types import DType
@@ -41,7 +42,7 @@ def load_update(optimizer: Optimizer, kinds: Sequence[Kind], extras: Extras) -> 
     found = _updates.get(key)
     if found is None:
         update = make_group_update(optimizer, kinds, extras)
-        _updates[key] = found = LoadedUpdate(update, load_source(update.source, KernelCache()))
+        _updates[key] = found = LoadedUpdate(update, load_source(render_update(update), KernelCache()))
     return found
 
 
