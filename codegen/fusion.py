@@ -189,7 +189,7 @@ def _said(text: str) -> Reason:
 
 
 def _name_of_bad_sum(legality: Legality, members: Iterable[Unit]) -> str:
-    units = list(members)
+    units = sorted(members, key=legality.place.__getitem__)
     facts = legality.facts_of(units)
     rows = _rows(facts)
     for unit in units:
