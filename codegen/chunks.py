@@ -23,7 +23,7 @@ from .units import Unit, destinations_of, memory_of
 if TYPE_CHECKING:
     from .plan import FusionPlan, KernelPlan
 
-KIND = "chunks"
+CHUNK_LOOP = "chunks"
 
 PlanRegion = Callable[[Graph, frozenset[str]], "FusionPlan"]
 """Plans the graph of one chunk, without the names of launches that are taken."""
@@ -84,7 +84,7 @@ def join_chunks(launches: tuple[KernelPlan, ...], plan_region: PlanRegion) -> tu
         made[made.index(first)] = replace(
             first,
             name=name,
-            kind=KIND,
+            kind=CHUNK_LOOP,
             units=tuple(u for k in parts for u in k.units),
             stores=tuple(v for k in parts for v in k.stores),
             members=tuple(parts),

@@ -48,7 +48,7 @@ def in_order(legality: Legality, partition: Partition) -> Partition | None:
     """The partition with its kernels in an order in which they can run, else in that of their first units; None if they
     would wait for each other."""
     first = {k: min(legality.place[u] for u in k) for k in partition.kernels}
-    ordered = _sorted(waits(legality, partition), first)
+    ordered = topological_order(waits(legality, partition), first)
     return None if ordered is None else Partition(tuple(ordered), partition.again)
 
 
@@ -93,7 +93,7 @@ class Clusters:
 
     def ordered(self) -> list[Cluster]:
         """The clusters so that each comes after those it waits for, else in the order of their first units."""
-        found = _sorted({c: c.before for c in self.all()}, self.first)
+        found = topological_order({c: c.before for c in self.all()}, self.first)
         if found is None:
             raise PlanError(
                 f"graph {self.legality.units.graph.name}: kernels would wait for each other; some value that is "
@@ -173,7 +173,7 @@ class Clusters:
 K = TypeVar("K")
 
 
-def _sorted(before: Mapping[K, set[K]], first: Mapping[K, int]) -> list[K] | None:
+def topological_order(before: Mapping[K, set[K]], first: Mapping[K, int]) -> list[K] | None:
     """Kernels so that each comes after those before it, of several ready ones the `first`; None for circles."""
     missing = {k: len(b) for k, b in before.items()}
     after: dict[K, list[K]] = {k: [] for k in before}

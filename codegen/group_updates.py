@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Members = frozenset[Unit]
 
-KIND = "updates"
+FOREACH = "updates"
 
 MOST_SEGMENTS = 1024
 """The most updates of one launch: each program looks its own up among the sizes of all."""
@@ -112,7 +112,7 @@ def join_updates(
         joined = replace(
             members[0],
             name=name,
-            kind=KIND,
+            kind=FOREACH,
             units=all_units,
             recomputed=tuple(dict.fromkeys(v for k in members for v in k.recomputed if v not in computed)),
             loads=tuple(dict.fromkeys(v for k in members for v in k.loads)),

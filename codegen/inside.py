@@ -11,8 +11,12 @@ from .names import Names
 from .plan import KernelPlan
 from .tile import Inside, Kernel, Parameter
 
-_BOTH_WAYS = {frozenset(["in", "out"]): "inout", frozenset(["in", "inout"]): "inout"}
-_BOTH_WAYS |= {frozenset(["out", "inout"]): "inout", frozenset(["partial in", "partial out"]): "partial out"}
+_BOTH_WAYS = {
+    frozenset(["in", "out"]): "inout",
+    frozenset(["in", "inout"]): "inout",
+    frozenset(["out", "inout"]): "inout",
+    frozenset(["partial in", "partial out"]): "partial out",
+}
 
 
 def with_owns(kernel: Kernel, owns: Iterable[Kernel]) -> Kernel:

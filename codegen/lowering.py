@@ -43,12 +43,12 @@ from .units import COMBINE, OPERAND, PARTIAL, PRODUCT, Unit, cone_of, destinatio
 def make_kernels(plan: FusionPlan) -> tuple[Kernel, ...]:
     """The tile program of every generated kernel of a plan, verified."""
     from .group_kernel import lower_group
-    from .side_by_side import KIND
+    from .side_by_side import GROUPED_MATMUL
     from .side_kernel import lower_sides
 
     def lower(kernel: KernelPlan) -> Kernel:
         if kernel.members:
-            return lower_sides(plan, kernel) if kernel.kind == KIND else lower_group(plan, kernel)
+            return lower_sides(plan, kernel) if kernel.kind == GROUPED_MATMUL else lower_group(plan, kernel)
         return lower_kernel(plan, kernel)
 
     return tuple(map(lower, plan.kernels))

@@ -23,8 +23,20 @@ RESERVED = frozenset(
     | set(dir(builtins))
 )
 
-WORDS = {"add": "plus", "sub": "minus", "mul": "times", "div": "over", "eq": "is", "ne": "is_not"}
-WORDS |= {"lt": "below", "le": "at_most", "gt": "above", "ge": "at_least", "logical_and": "and", "logical_or": "or"}
+WORDS = {
+    "add": "plus",
+    "sub": "minus",
+    "mul": "times",
+    "div": "over",
+    "eq": "is",
+    "ne": "is_not",
+    "lt": "below",
+    "le": "at_most",
+    "gt": "above",
+    "ge": "at_least",
+    "logical_and": "and",
+    "logical_or": "or",
+}
 
 
 def identifier(name: str) -> str:

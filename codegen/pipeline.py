@@ -12,9 +12,9 @@ from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Graph
 
 from .absorb import absorb_products
-from .arena import allocate, memories_of_outputs
+from .arena import allocate
 from .choose import Choice, as_launched, cheaper, first_choice, search_plans
-from .chunks import inner_names, join_chunks
+from .chunks import inner_names, join_chunks, memories_of_outputs
 from .collector import paused_collector
 from .cost import refusal_of
 from .finishing import finish_inside
@@ -26,6 +26,7 @@ from .plan import FusionPlan, name_launches, verify_plan
 from .prepare import prepare_operands
 from .program import Program
 from .side_by_side import join_products
+from .units import Unit
 from .verdicts import verdicts
 from .wishes import Fusion, as_fusion
 from .within import fit_memory
@@ -89,7 +90,7 @@ def schedule(
     weight gradients that run `side_by_side`."""
     units, legality, kernels = found.units, found.legality, found.partition
     joins = options.mode != "off"
-    inside: dict = {}
+    inside: dict[frozenset[Unit], frozenset[Unit]] = {}
     if joins:
         kernels, inside = finish_inside(units, legality, kernels)
     launches = name_launches(units, legality, kernels, inside, taken)

@@ -16,8 +16,7 @@ from tritonnotes.ir.types import Dim, DType, Shape, element_count
 
 from .absorb import shares_in, tile_in
 from .axes import LONG_ROW, Axes, known_product
-from .chunks import KIND as CHUNKS
-from .chunks import Chunks
+from .chunks import CHUNK_LOOP, Chunks
 from .clusters import Partition, waits
 from .cost import MemoryPlan, memory_plan
 from .finishing import GROUP
@@ -74,7 +73,7 @@ class KernelPlan:
     @property
     def is_library(self) -> bool:
         """Whether it is no generated kernel: a library call, or a loop over the kernels of a chunk."""
-        return self.kind in ("library", CHUNKS)
+        return self.kind in ("library", CHUNK_LOOP)
 
     @property
     def products(self) -> tuple[Value, ...]:

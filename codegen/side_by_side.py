@@ -23,7 +23,7 @@ from .units import OPERAND, PRODUCT, Units, is_elementwise
 if TYPE_CHECKING:
     from .plan import KernelPlan
 
-KIND = "products"
+GROUPED_MATMUL = "products"
 
 MOST_SIDES = 8
 """The most products of one launch: the kernel has a branch for each."""
@@ -42,7 +42,7 @@ def join_products(
     for group in product_groups(units, legality, partition, memory_plan(units, legality, partition)):
         members = [known[k] for k in group]
         rules = dict.fromkeys(u.value.scope.op for k in members for u in k.units if u.value.scope.phase == "update")
-        name = "_".join([KIND, *(rule.removeprefix("custom.") for rule in rules)])
+        name = "_".join([GROUPED_MATMUL, *(rule.removeprefix("custom.") for rule in rules)])
         while name in names:
             name += "_more"
         names.add(name)
@@ -50,7 +50,7 @@ def join_products(
         joined = replace(
             members[-1],
             name=name,
-            kind=KIND,
+            kind=GROUPED_MATMUL,
             units=tuple(u for k in members for u in k.units),
             recomputed=tuple(dict.fromkeys(v for k in members for v in k.recomputed if v not in computed)),
             loads=tuple(dict.fromkeys(v for k in members for v in k.loads)),

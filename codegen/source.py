@@ -68,7 +68,7 @@ def tile_lines(kernel: Kernel) -> tuple[list[str], frozenset[str]]:
     these lie, and what the host's numbers are, is left to whoever writes the lines before."""
     writer = _Writer(kernel)
     lines = writer._step_lines([s for s in kernel.steps if s.op != "argument"])
-    return _single_blanks(lines), frozenset(writer.helpers)
+    return single_blanks(lines), frozenset(writer.helpers)
 
 
 class _Writer:
@@ -117,7 +117,7 @@ class _Writer:
         setup, body, after = self._sections()
         if self.layout.inside == "operand":
             after = [f"return {self._text(self.kernel.steps[-1].name)[0]}"]
-        written = [INDENT + line if line else "" for line in _single_blanks([*setup, *body, *after])]
+        written = [INDENT + line if line else "" for line in single_blanks([*setup, *body, *after])]
         launcher = Launcher(self.kernel, self.index, words_of("\n".join(written)))
         lines = [self._decorator(), f"def {self.kernel.name}("]
         lines += [f"{INDENT}{a}," for a in self._arguments(launcher)]
@@ -189,7 +189,7 @@ class _Writer:
             written = self._store_lines(each.stores)
             body = [*self.index.column_lines(body + written), *body, *([""] if written else []), *written]
             lines.append(f"for start in range(0, {self.index.col_bound()}, BLOCK):")
-            lines += [INDENT + line if line else "" for line in _single_blanks(body)]
+            lines += [INDENT + line if line else "" for line in single_blanks(body)]
             lines += ["", *self._step_lines([s for s in each.after if s.name not in self.running])]
         narrow = [s for s in self.kernel.steps if s.op == "store" and not is_wide(s)]
         return [*lines, "", *self._store_lines(narrow)]
@@ -601,7 +601,7 @@ def _triton_name(step: Step) -> str:
     return "int1" if step.dtype.name == "bool" else step.dtype.name
 
 
-def _single_blanks(lines: list[str]) -> list[str]:
+def single_blanks(lines: list[str]) -> list[str]:
     """No blank line at the start, none after another, none after the head of a loop."""
     kept: list[str] = []
     for line in lines:

@@ -35,7 +35,7 @@ def fits_alone(axes: Axes, cols: Iterable[int], loads: Iterable[Value], values: 
         return False
     taken = [v for v in known if v.op.kind == "reduction" and axes.of(v.inputs[0]) & wide]
     return not holds_numbers(axes, wide, known) and all(
-        v.op.name == "max" or _running_maximum(v) is not None or largest_of(axes, wide, v) is not None for v in taken
+        v.op.name == "max" or running_maximum(v) is not None or largest_of(axes, wide, v) is not None for v in taken
     )
 
 
@@ -53,14 +53,14 @@ def walks(axes: Axes, cols: Iterable[int], values: Iterable[Value], stores: Iter
     for value in computed:
         own = max((ready.get(base_of(a), 0) for a in value.inputs), default=0)
         if value.op.kind == "reduction" and axes.of(value.inputs[0]) & wide:
-            largest = _running_maximum(value)
+            largest = running_maximum(value)
             # A sum beside a running maximum is taken on the walk that takes that.
             taken[value] = own = own if largest is None else taken.get(largest, own)
             own += 1
         ready[value] = own
     wanted: dict[int, list[Value]] = {}
     for value, walk in taken.items():
-        largest = _running_maximum(value)
+        largest = running_maximum(value)
         wanted.setdefault(walk, []).append((value if largest is None or largest not in taken else largest).inputs[0])
     for value in stores:
         if axes.of(value) & wide:
@@ -72,7 +72,7 @@ def walks(axes: Axes, cols: Iterable[int], values: Iterable[Value], stores: Iter
     return reads
 
 
-def _running_maximum(total: Value) -> Value | None:
+def running_maximum(total: Value) -> Value | None:
     """The maximum m of x beside a sum of eˣ⁻ᵐ: both are taken on one walk, the sum rescaled when m grows."""
     if total.op.name != "sum":
         return None

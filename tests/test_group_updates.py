@@ -24,7 +24,7 @@ from tritonnotes.codegen import plan as planning
 from tritonnotes.codegen.ahead import compile_program
 from tritonnotes.codegen.explain import explain_plan
 from tritonnotes.codegen.group_kernel import GroupKernel
-from tritonnotes.codegen.group_updates import ALIGNED, KIND
+from tritonnotes.codegen.group_updates import ALIGNED, FOREACH
 from tritonnotes.codegen.launched import launched_cost
 from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.plan import FusionPlan, KernelPlan, verify_plan
@@ -86,7 +86,7 @@ def weights(shapes: Sequence[tuple[int, int]], dtypes: Sequence[str] = ("float32
 
 
 def joined(plan: FusionPlan) -> list[KernelPlan]:
-    return [k for k in plan.launches if k.kind == KIND]
+    return [k for k in plan.launches if k.kind == FOREACH]
 
 
 def feeds_of(graph: Graph, seed: int) -> dict[str, Tensor]:
@@ -213,7 +213,7 @@ def test_tensors_that_are_not_aligned_are_updated_too() -> None:
 def test_adam_on_64_small_parameters_is_one_launch() -> None:
     plan = make_plan(joint_graph(weights([(2 + i % 5, 3 + i % 7) for i in range(64)]), "loss", RULES["adam"]))
     (update,) = (k for k in plan.launches if any(u.value.scope.phase == "update" for u in k.units))
-    assert update.kind == KIND and len(update.members) == 64
+    assert update.kind == FOREACH and len(update.members) == 64
     verify_plan(plan)
 
 
