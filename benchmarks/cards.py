@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tritonnotes as tn
 from tritonnotes.cards import gradient_programs
-from tritonnotes.codegen.cards import KernelCard, make_cards
-from tritonnotes.codegen.compile import ARCHS, triton_version
-from tritonnotes.codegen.gpus import H100
+from tritonnotes.codegen.report.cards import KernelCard, make_cards
+from tritonnotes.codegen.target.compile import ARCHS, triton_version
+from tritonnotes.codegen.target.gpus import H100
 from tritonnotes.ir.graph import Graph, Value
 
 DTYPES = ("float32", "bfloat16")

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tritonnotes.codegen.program import Program
+    from tritonnotes.codegen.program.program import Program
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
@@ -72,7 +72,7 @@ def processor_seconds() -> float:
 
 def ours(name: str, to_machine: bool) -> Times:
     """Compile a model in this process."""
-    from tritonnotes.codegen.ahead import compile_program
+    from tritonnotes.codegen.program.compile import compile_program
 
     to_source = _maker(name)
     start = processor_seconds()

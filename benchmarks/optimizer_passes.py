@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 import tritonnotes as tn
-from tritonnotes.codegen.update_kernel import make_group_update
+from tritonnotes.codegen.optimizer.kinds import make_group_update
 from tritonnotes.ir.registry import Optimizer
 from tritonnotes.ir.types import float32
 from tritonnotes.ir.update import Kind

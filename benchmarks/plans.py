@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tritonnotes as tn
+from tritonnotes.codegen.fusion.constraints import MODES
+from tritonnotes.codegen.optimizer.kinds import make_group_update
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan import FusionPlan
-from tritonnotes.codegen.update_kernel import make_group_update
-from tritonnotes.codegen.wishes import MODES
+from tritonnotes.codegen.plan.launches import FusionPlan
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.joint import cotangent_name, gradient_graph, joint_graph, loss_gradient_graph
 from tritonnotes.ir.split import split_gradient

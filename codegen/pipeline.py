@@ -11,25 +11,26 @@ from functools import partial
 from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Graph
 
-from .absorb import absorb_products
-from .arena import allocate
-from .choose import Choice, as_launched, cheaper, first_choice, search_plans
-from .chunks import inner_names, join_chunks, memories_of_outputs
-from .collector import paused_collector
-from .cost import refusal_of
-from .finishing import finish_inside
-from .group_updates import join_updates
-from .lowering import make_kernels
-from .materialize import materialize
-from .own import own_sums
-from .plan import FusionPlan, name_launches, verify_plan
-from .prepare import prepare_operands
-from .program import Program
-from .side_by_side import join_products
-from .units import Unit
-from .verdicts import verdicts
-from .wishes import Fusion, as_fusion
-from .within import fit_memory
+from .analysis.units import Unit
+from .canonicalize.materialize import materialize
+from .fusion.candidate import Choice
+from .fusion.constraints import Fusion, as_fusion
+from .fusion.last_block import finish_inside
+from .fusion.matmul_epilogue import absorb_products
+from .fusion.matmul_prologue import prepare_operands
+from .fusion.memory import refusal_of
+from .fusion.reduction_strategy import own_sums
+from .fusion.search.select import as_launched, cheaper, first_choice, search_plans
+from .lower.lower import make_kernels
+from .memory.buffers import allocate
+from .plan.build import name_launches
+from .plan.chunk_loops import join_chunks
+from .plan.join import join_products, join_updates
+from .plan.launches import FusionPlan, inner_names, memories_of_outputs, verify_plan
+from .plan.verdicts import verdicts
+from .program.memory_budget import fit_memory
+from .program.program import Program
+from .support.collector import paused_collector
 
 
 @paused_collector()

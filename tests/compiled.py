@@ -15,7 +15,7 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.codegen.program import Program
+from tritonnotes.codegen.program.program import Program
 from tritonnotes.executor import eager, eager_updates, oracle, oracle_updates
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import cotangent_name, gradient_graph

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from tally import pytest_terminal_summary
 
-from tritonnotes.codegen.cache import CACHE_DIR_VARIABLE
+from tritonnotes.codegen.target.cache import CACHE_DIR_VARIABLE
 
 __all__ = ["pytest_terminal_summary"]
 

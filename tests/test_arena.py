@@ -21,9 +21,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tritonnotes as tn
-from tritonnotes.codegen.arena import Arena, place, verify_arena
+from tritonnotes.codegen.memory.arena import Arena, place, verify_arena
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.codegen.program import Program
+from tritonnotes.codegen.program.program import Program
 from tritonnotes.eager_memory import LiveMemory, eager_peak_bytes
 from tritonnotes.ir.errors import KernelError, VerificationError
 from tritonnotes.ir.graph import Graph

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from test_goldens import hold
 
-from tritonnotes.codegen.accesses import UNEXPLAINED
-from tritonnotes.codegen.cards import KernelCard
-from tritonnotes.codegen.compile import ARCHS, triton_version
+from tritonnotes.codegen.report.accesses import UNEXPLAINED
+from tritonnotes.codegen.report.cards import KernelCard
+from tritonnotes.codegen.target.compile import ARCHS, triton_version
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "benchmarks" / "cards.md"

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tritonnotes.codegen import cache as cache_module
-from tritonnotes.codegen.cache import CACHE_DIR_VARIABLE, STALE_SECONDS, KernelCache, key_of
-from tritonnotes.codegen.load import load_source
+from tritonnotes.codegen.target import cache as cache_module
+from tritonnotes.codegen.target.cache import CACHE_DIR_VARIABLE, STALE_SECONDS, KernelCache, key_of
+from tritonnotes.codegen.target.load import load_source
 from tritonnotes.ir.errors import CacheError
 
 PACKAGE = Path(__file__).resolve().parents[1] / "tritonnotes"
@@ -32,7 +32,7 @@ import os, sys, types
 package = types.ModuleType("tritonnotes")
 package.__path__ = [{str(PACKAGE)!r}]
 sys.modules["tritonnotes"] = package
-from tritonnotes.codegen.cache import KernelCache
+from tritonnotes.codegen.target.cache import KernelCache
 root, key = sys.argv[1:3]
 """
 
@@ -489,7 +489,7 @@ def test_order_does_not_change_a_key() -> None:
 
 def test_key_is_the_same_in_every_process(tmp_path: Path) -> None:
     code = """
-        from tritonnotes.codegen.cache import key_of
+        from tritonnotes.codegen.target.cache import key_of
         print(key_of(x={"a", "b", "c"}, y={"k": (1, 2.5, None, True)}))
     """
     keys = set()

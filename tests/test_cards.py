@@ -12,13 +12,13 @@ from compiled import digits, gradient_programs
 
 import tritonnotes as tn
 from tritonnotes.cli import main
-from tritonnotes.codegen.accesses import UNEXPLAINED
-from tritonnotes.codegen.ahead import compile_program, divisible_by_16
-from tritonnotes.codegen.cards import COPY_SHARE, INSTRUCTIONS, LAUNCH_SECONDS, KernelCard, make_cards
-from tritonnotes.codegen.gpus import B200, GPUS, H100, RESERVED_SHARED, occupancy
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.codegen.sass import LOADS, instructions, mix, widths
-from tritonnotes.codegen.traffic import Sizes
+from tritonnotes.codegen.program.compile import compile_program, divisible_by_16
+from tritonnotes.codegen.report.accesses import UNEXPLAINED
+from tritonnotes.codegen.report.cards import COPY_SHARE, INSTRUCTIONS, LAUNCH_SECONDS, KernelCard, make_cards
+from tritonnotes.codegen.support.sizes import Sizes
+from tritonnotes.codegen.target.gpus import B200, GPUS, H100, RESERVED_SHARED, occupancy
+from tritonnotes.codegen.target.sass import LOADS, instructions, mix, widths
 from tritonnotes.ir import primitives as P
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.errors import DeclarationError

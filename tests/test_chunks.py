@@ -15,12 +15,12 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes.capture import CapturedRuns
-from tritonnotes.codegen.ahead import compile_program
-from tritonnotes.codegen.cache import KernelCache
-from tritonnotes.codegen.cards import make_cards
-from tritonnotes.codegen.load import load_source
 from tritonnotes.codegen.pipeline import make_plan, make_program
-from tritonnotes.codegen.program import Program
+from tritonnotes.codegen.program.compile import compile_program
+from tritonnotes.codegen.program.program import Program
+from tritonnotes.codegen.report.cards import make_cards
+from tritonnotes.codegen.target.cache import KernelCache
+from tritonnotes.codegen.target.load import load_source
 from tritonnotes.eager_memory import eager_peak_bytes
 from tritonnotes.executor import eager, oracle
 from tritonnotes.ir.chunks import LOGITS_BUDGET, Chunking, in_chunks

@@ -7,7 +7,7 @@ import pytest
 import triton
 import triton.language as tl
 
-from tritonnotes.codegen.compile import ARCHS, CompiledCard, compile_kernel
+from tritonnotes.codegen.target.compile import ARCHS, CompiledCard, compile_kernel
 from tritonnotes.ir.errors import KernelError
 
 POINTERS = ("x_ptr", "weight_ptr", "y_ptr", "mean_ptr")

@@ -9,10 +9,10 @@ from compiled import gradient_programs
 from test_kernels import OPS, op_graph
 
 import tritonnotes as tn
-from tritonnotes.codegen.ahead import compile_program
-from tritonnotes.codegen.compile import ARCHS
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.codegen.program import Program
+from tritonnotes.codegen.program.compile import compile_program
+from tritonnotes.codegen.program.program import Program
+from tritonnotes.codegen.target.compile import ARCHS
 from tritonnotes.demo import digits
 from tritonnotes.ir.joint import apart_graph, gathering_graph, joint_graph
 

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import compile_time  # noqa: E402
-from tritonnotes.codegen.collector import paused_collector  # noqa: E402
+from tritonnotes.codegen.support.collector import paused_collector  # noqa: E402
 
 WARM = 0.3
 COLD = 3.0

@@ -19,13 +19,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import tritonnotes as tn
-from tritonnotes.codegen.ahead import compile_program
-from tritonnotes.codegen.cache import KernelCache
-from tritonnotes.codegen.compile import ARCHS
-from tritonnotes.codegen.load import load_source
-from tritonnotes.codegen.plan import FusionPlan
-from tritonnotes.codegen.program import Program
-from tritonnotes.codegen.spelling import HELPERS
+from tritonnotes.codegen.emit.ops import HELPERS
+from tritonnotes.codegen.plan.launches import FusionPlan
+from tritonnotes.codegen.program.compile import compile_program
+from tritonnotes.codegen.program.program import Program
+from tritonnotes.codegen.target.cache import KernelCache
+from tritonnotes.codegen.target.compile import ARCHS
+from tritonnotes.codegen.target.load import load_source
 from tritonnotes.interpreter import launch
 from tritonnotes.ir.errors import (
     DeclarationError,

@@ -12,9 +12,10 @@ from compiled import digits, gradient_programs
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.codegen.finishing import GROUP, MOST_FINISHED
+from tritonnotes.codegen.fusion.constraints import Fusion
+from tritonnotes.codegen.fusion.last_block import GROUP, MOST_FINISHED
 from tritonnotes.codegen.pipeline import make_plan, make_program
-from tritonnotes.codegen.program import Program
+from tritonnotes.codegen.program.program import Program
 from tritonnotes.interpreter.ownership import Ownership
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.errors import KernelError
@@ -162,7 +163,7 @@ def test_a_user_may_forbid_it() -> None:
     x = graph.input("x", (BATCH, 64))
     graph.output(y=tn.exp(tn.sum(tn.tanh(x), 0)))
     assert len(make_plan(optimize(decompose(graph))).launches) == 1
-    apart = make_plan(optimize(decompose(graph)), tn.codegen.wishes.Fusion("optimal", forbid=(("tanh", "y"),)))
+    apart = make_plan(optimize(decompose(graph)), Fusion("optimal", forbid=(("tanh", "y"),)))
     assert len(apart.launches) == 2
     assert len(make_plan(optimize(decompose(graph)), "off").launches) == 4
 

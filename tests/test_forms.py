@@ -8,11 +8,11 @@ import pytest
 from compiled import assert_within_policy, draw, judge
 
 import tritonnotes as tn
-from tritonnotes.codegen.forms import other_forms
-from tritonnotes.codegen.materialize import materialize
+from tritonnotes.codegen.analysis.units import make_units
+from tritonnotes.codegen.canonicalize.materialize import materialize
+from tritonnotes.codegen.fusion.reduction_strategy import other_forms
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan import FusionPlan
-from tritonnotes.codegen.units import make_units
+from tritonnotes.codegen.plan.launches import FusionPlan
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.rewrite import optimize

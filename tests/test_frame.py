@@ -150,7 +150,7 @@ assert not spec.origin.startswith({str(ROOT)!r}), spec
 assert importlib.util.find_spec("ir") is None
 assert importlib.util.find_spec("codegen") is None
 sys.modules["tritonnotes"] = importlib.util.module_from_spec(spec)  # never run: it needs torch
-import tritonnotes.ir.errors, tritonnotes.codegen.cache
+import tritonnotes.ir.errors, tritonnotes.codegen.target.cache
 print(tritonnotes.ir.errors.TritonNotesError.__name__)
 """
     done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, cwd=site)

@@ -158,7 +158,7 @@ def test_what_failed_once_holds(name: str) -> None:
 
 
 def test_a_planted_fault_is_found_and_cut_down_to_where_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tritonnotes.codegen.spelling import SPELLINGS, Spelling
+    from tritonnotes.codegen.emit.ops import SPELLINGS, Spelling
 
     graph = Graph("planted")
     x = graph.input("x", (Dim("batch"), 7))

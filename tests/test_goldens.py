@@ -17,10 +17,10 @@ from compiled import digits
 from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
+from tritonnotes.codegen.optimizer.emit import render_update
+from tritonnotes.codegen.optimizer.kinds import make_group_update
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.codegen.program import Program
-from tritonnotes.codegen.update_kernel import make_group_update
-from tritonnotes.codegen.update_source import render_update
+from tritonnotes.codegen.program.program import Program
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import cotangent_name, gradient_graph, joint_graph
 from tritonnotes.ir.split import split_gradient

@@ -19,17 +19,16 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes import runtime
-from tritonnotes.codegen import choose
-from tritonnotes.codegen import plan as planning
-from tritonnotes.codegen.ahead import compile_program
-from tritonnotes.codegen.explain import explain_plan
-from tritonnotes.codegen.group_kernel import GroupKernel
-from tritonnotes.codegen.group_updates import ALIGNED, FOREACH
-from tritonnotes.codegen.launched import launched_cost
+from tritonnotes.codegen import pipeline
+from tritonnotes.codegen.fusion.constraints import as_fusion
+from tritonnotes.codegen.fusion.cost import launched_cost
+from tritonnotes.codegen.fusion.horizontal import ALIGNED, FOREACH
+from tritonnotes.codegen.lower.foreach import GroupKernel
 from tritonnotes.codegen.pipeline import make_plan, make_program
-from tritonnotes.codegen.plan import FusionPlan, KernelPlan, verify_plan
-from tritonnotes.codegen.program import Program
-from tritonnotes.codegen.wishes import as_fusion
+from tritonnotes.codegen.plan.launches import FusionPlan, KernelPlan, verify_plan
+from tritonnotes.codegen.program.compile import compile_program
+from tritonnotes.codegen.program.program import Program
+from tritonnotes.codegen.report.explain import explain_plan
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import joint_graph
 from tritonnotes.ir.registry import Optimizer
@@ -62,7 +61,7 @@ RULES: dict[str, Optimizer] = {
 @pytest.fixture(autouse=True)
 def products_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gradients come of library calls here: a kernel that multiplies takes the update along instead."""
-    monkeypatch.setattr(choose, "absorb_products", lambda found: found)
+    monkeypatch.setattr(pipeline, "absorb_products", lambda found: found)
 
 
 RAGGED = ((7, 33), (1, 3), (64, 32), (5, 1), (1, 1), (41, 31))
@@ -102,7 +101,7 @@ def compiled(graph: Graph, optimizer: Optimizer, *, apart: bool = False) -> Trai
     """A training step, with updates joined or each in a kernel of its own."""
     with pytest.MonkeyPatch.context() as patch:
         if apart:
-            patch.setattr(planning, "join_updates", lambda units, legality, partition, launches, taken: launches)
+            patch.setattr(pipeline, "join_updates", lambda units, legality, partition, launches, taken: launches)
         return tn.compile_step(graph, loss="loss", optimizer=optimizer, fusion="greedy")
 
 

@@ -11,7 +11,7 @@ import torch
 import triton.language as tl
 from triton.runtime.jit import JITFunction
 
-from tritonnotes.codegen.compile import compile_kernel
+from tritonnotes.codegen.target.compile import compile_kernel
 from tritonnotes.interpreter import launch
 from tritonnotes.ir.errors import KernelError
 

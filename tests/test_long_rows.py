@@ -12,8 +12,8 @@ from test_kernels import op_graph
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.codegen.ahead import compile_program
-from tritonnotes.codegen.compile import ARCHS
+from tritonnotes.codegen.program.compile import compile_program
+from tritonnotes.codegen.target.compile import ARCHS
 from tritonnotes.ir.graph import Graph
 from tritonnotes.runtime import pick_device
 

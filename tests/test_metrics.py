@@ -20,10 +20,10 @@ from sklearn import metrics as sk
 from test_op_edges import BATCH, INF, NAN, graph_of
 
 import tritonnotes as tn
-from tritonnotes.codegen.fusion import MAX_UNITS
+from tritonnotes.codegen.analysis.views import memory_of
+from tritonnotes.codegen.fusion.legality import MAX_UNITS
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan import FusionPlan
-from tritonnotes.codegen.units import memory_of
+from tritonnotes.codegen.plan.launches import FusionPlan
 from tritonnotes.ir import Graph, Value
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.errors import DeclarationError, DTypeError, ShapeError

@@ -18,9 +18,10 @@ from compiled import assert_within_policy, digits, draw, judge
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.codegen import spelling
-from tritonnotes.codegen.source import KernelSource, render_kernel
-from tritonnotes.codegen.spelling import Spelling
+from tritonnotes.codegen.emit import ops as spelling
+from tritonnotes.codegen.emit.kernel import KernelSource, render_kernel
+from tritonnotes.codegen.emit.ops import Spelling
+from tritonnotes.codegen.lower import tile_ir
 from tritonnotes.ir.graph import Graph
 from tritonnotes.runtime import Runner, pick_device
 
@@ -211,7 +212,7 @@ def helper(name: str, body: str) -> Callable[[Patch], None]:
 
 def identity(op: str, kind: str, number: str) -> Callable[[Patch], None]:
     def apply(patch: Patch) -> None:
-        table: Any = spelling.IDENTITIES
+        table: Any = tile_ir.IDENTITIES
         patch.setitem(table[op], kind, number)
 
     return apply
@@ -225,7 +226,7 @@ def text(pattern: str, to: str) -> Callable[[Patch], None]:
             source = render_kernel(kernel)
             return replace(source, text=re.sub(pattern, to, source.text))
 
-        patch.setattr("tritonnotes.codegen.module.render_kernel", render)
+        patch.setattr("tritonnotes.codegen.emit.module.render_kernel", render)
 
     return apply
 
@@ -247,9 +248,9 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
     "one row too few": text(r"(row|offset) < (\w+)", r"\1 < \2 - 1"),
     "one column too few": text(r"col < COLS", "col < COLS - 1"),
     "lanes outside reach reductions": method(
-        "codegen.source._Writer._masked_text", lambda old: lambda self, step, arg, inner: inner),
+        "codegen.emit.kernel._Writer._masked_text", lambda old: lambda self, step, arg, inner: inner),
     "lanes outside hold anything in a sum": method(
-        "codegen.indexing.Indexing.filled_for", lambda old: lambda self, load: ""),
+        "codegen.lower.index_math.Indexing.filled_for", lambda old: lambda self, load: ""),
     "last tile left out": text(r"tl\.cdiv\((\w+), (ROWS|BLOCK)\)", r"(\1 // \2)"),
     # identities and reductions
     "0 for the identity of max": identity("max", "float", "0.0"),
@@ -281,20 +282,21 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
     "sign of 0 is 1": helper("sign", "(x):\n    return (x >= 0).to(x.dtype) - (x < 0).to(x.dtype)"),
     "power of magnitudes": helper("power", "(base, exponent):\n    return tl.exp(exponent * tl.log(tl.abs(base)))"),
     # types
-    "no cast after the load": method("codegen.lowering.compute_dtype", lambda old: lambda dtype: dtype),
+    "no cast after the load": method("codegen.lower.kernel.compute_dtype", lambda old: lambda dtype: dtype),
     "rounded once more before the store": text(r"\.to\(tl\.float16\)", ".to(tl.bfloat16).to(tl.float16)"),
     # addresses
-    "strides swapped": method("codegen.lowering._behind", lambda old: lambda shape, axis: old(shape[::-1], axis)),
-    "parts begin at 0": method("codegen.indexing.Indexing.offset", lambda old: lambda self, address: old(
+    "strides swapped": method("codegen.lower.kernel._behind", lambda old: lambda shape, axis: old(shape[::-1], axis)),
+    "parts begin at 0": method("codegen.lower.index_math.Indexing.offset", lambda old: lambda self, address: old(
         self, replace(address, dims=tuple((a, b, 0) for a, b, _ in address.dims)))),
     "one element off": text(r"tl\.load\((\w+_ptr) \+ cell", r"tl.load(\1 + cell + 1"),
     "quotient for remainder": text(r"(row|offset|col) % ", r"\1 // "),
-    "index from 1": method("codegen.indexing.Indexing.index_text", lambda old: lambda self, step: (
+    "index from 1": method("codegen.lower.index_math.Indexing.index_text", lambda old: lambda self, step: (
         f"{old(self, step)[0]} + 1", 11)),
     "row numbers taken as they come": text(r"mask=\((\w+) >= 0\) & \(\1 < (\d+)\)", r"mask=(\1 > 0) & (\1 < \2)"),
     # the program
-    "weight not transposed in the product": method("codegen.module._Run._operand", lambda old: lambda self, value: (
-        old(self, value) + (".flip(0)" if value.op.name == "parameter" else ""))),
+    "weight not transposed in the product": method(
+        "codegen.emit.module._Run._operand", lambda old: lambda self, value: (
+            old(self, value) + (".flip(0)" if value.op.name == "parameter" else ""))),
     "step counted from 0": method("training.TrainingStep._given", lambda old: lambda self: {
         n: v - (n == "step") for n, v in old(self).items()}),
     "rate of the last update kept": text(r"updated = (\w+) - step_size \* ", r"updated = \1 - 1.001 * step_size * "),

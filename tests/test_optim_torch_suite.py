@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch_judges import OptimizerErrorEnum, OptimizerInfo, optim_db
 
 from tritonnotes import optim
-from tritonnotes.codegen.update_kernel import ALIGNED
+from tritonnotes.codegen.optimizer.kinds import ALIGNED
 from tritonnotes.ir.errors import TritonNotesError
 from tritonnotes.runtime import pick_device
 

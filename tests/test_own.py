@@ -8,11 +8,11 @@ from compiled import digits
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.codegen.materialize import materialize
-from tritonnotes.codegen.own import own_sums
+from tritonnotes.codegen.analysis.units import make_units
+from tritonnotes.codegen.canonicalize.materialize import materialize
+from tritonnotes.codegen.fusion.reduction_strategy import own_sums
 from tritonnotes.codegen.pipeline import make_plan, make_program
-from tritonnotes.codegen.plan import FusionPlan
-from tritonnotes.codegen.units import make_units
+from tritonnotes.codegen.plan.launches import FusionPlan
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.joint import joint_graph, loss_gradient_graph
 from tritonnotes.runtime import Runner

@@ -18,9 +18,9 @@ from parallel_run import BATCH, SHARDED, STEPS, SYNCED, SYNCED_LR, batch, compil
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.codegen.explain import explain_plan
+from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.codegen.wishes import Fusion
+from tritonnotes.codegen.report.explain import explain_plan
 from tritonnotes.ir.across_ranks import across_ranks
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.errors import DeclarationError, FeedError

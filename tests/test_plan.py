@@ -13,9 +13,9 @@ from compiled import digits
 from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
+from tritonnotes.codegen.analysis.views import is_join, memory_of, needs_kernel
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan import FusionPlan, KernelPlan, verify_plan
-from tritonnotes.codegen.units import is_join, memory_of, needs_kernel
+from tritonnotes.codegen.plan.launches import FusionPlan, KernelPlan, verify_plan
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.errors import PlanError, VerificationError
 from tritonnotes.ir.graph import Graph, Value

@@ -13,17 +13,17 @@ import torch
 from compiled import DTYPES, assert_within_policy, digits, draw, judge
 
 import tritonnotes as tn
-from tritonnotes.codegen import products
-from tritonnotes.codegen.ahead import compile_program
-from tritonnotes.codegen.axes import label_axes
-from tritonnotes.codegen.compile import ARCHS
-from tritonnotes.codegen.explain import explain_plan
-from tritonnotes.codegen.module import PRECISION
+from tritonnotes.codegen.analysis.axes import label_axes
+from tritonnotes.codegen.analysis.matmul import is_generable
+from tritonnotes.codegen.cost import matmul as products
+from tritonnotes.codegen.emit.prelude import PRECISION
+from tritonnotes.codegen.fusion.constraints import Fusion
+from tritonnotes.codegen.lower.grouped_matmul import SideKernel
 from tritonnotes.codegen.pipeline import make_plan, make_program
-from tritonnotes.codegen.plan import FusionPlan
-from tritonnotes.codegen.products import is_generable
-from tritonnotes.codegen.side_kernel import SideKernel
-from tritonnotes.codegen.wishes import Fusion
+from tritonnotes.codegen.plan.launches import FusionPlan
+from tritonnotes.codegen.program.compile import compile_program
+from tritonnotes.codegen.report.explain import explain_plan
+from tritonnotes.codegen.target.compile import ARCHS
 from tritonnotes.executor import eager
 from tritonnotes.interpreter import executor
 from tritonnotes.ir.graph import Graph, Value

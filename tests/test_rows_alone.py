@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.codegen.ahead import compile_program
-from tritonnotes.codegen.compile import ARCHS
+from tritonnotes.codegen.cost.traffic import Traffic
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.codegen.program import Program
-from tritonnotes.codegen.traffic import Traffic
+from tritonnotes.codegen.program.compile import compile_program
+from tritonnotes.codegen.program.program import Program
+from tritonnotes.codegen.target.compile import ARCHS
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import loss_gradient_graph
 from tritonnotes.runtime import Runner, pick_device

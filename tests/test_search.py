@@ -12,16 +12,18 @@ from compiled import digits
 from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
-from tritonnotes.codegen import choose, cost, launched, search
-from tritonnotes.codegen.clusters import Partition, in_order
-from tritonnotes.codegen.cost import cost_of
-from tritonnotes.codegen.forms import combinations, other_forms
-from tritonnotes.codegen.fusion import Legality, Rule
-from tritonnotes.codegen.launched import launched_cost
-from tritonnotes.codegen.materialize import materialize
+from tritonnotes.codegen import pipeline
+from tritonnotes.codegen.analysis.units import PARTIAL, Unit, Units, is_elementwise, make_units
+from tritonnotes.codegen.canonicalize.materialize import materialize
+from tritonnotes.codegen.fusion import cost
+from tritonnotes.codegen.fusion.cost import cost_of, launched_cost
+from tritonnotes.codegen.fusion.legality import Legality, Rule
+from tritonnotes.codegen.fusion.partition import Partition, in_order
+from tritonnotes.codegen.fusion.reduction_strategy import combinations, other_forms
+from tritonnotes.codegen.fusion.search import branch_and_bound as search
+from tritonnotes.codegen.fusion.search import select as choose
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan import FusionPlan, verify_plan
-from tritonnotes.codegen.units import PARTIAL, Unit, Units, is_elementwise, make_units
+from tritonnotes.codegen.plan.launches import FusionPlan, verify_plan
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import gradient_graph, joint_graph
@@ -139,7 +141,7 @@ def small_graphs(seeds: range) -> Iterator[tuple[str, Graph, list[Enumeration]]]
 @pytest.fixture(autouse=True)
 def products_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is searched for are kernels; which of them multiply too is settled afterwards."""
-    monkeypatch.setattr(choose, "absorb_products", lambda found: found)
+    monkeypatch.setattr(pipeline, "absorb_products", lambda found: found)
 
 
 def assert_best(seeds: range, least: int) -> None:
@@ -157,7 +159,6 @@ def test_no_plan_of_a_small_graph_is_better(monkeypatch: pytest.MonkeyPatch, pri
     """Also where a launch is so cheap that bytes decide."""
     monkeypatch.setattr(search, "LAUNCH_BYTES", price)
     monkeypatch.setattr(cost, "LAUNCH_BYTES", price)
-    monkeypatch.setattr(launched, "LAUNCH_BYTES", price)
     assert_best(range(60), 15)
 
 
@@ -166,7 +167,6 @@ def test_no_plan_of_a_small_graph_is_better(monkeypatch: pytest.MonkeyPatch, pri
 def test_no_plan_of_many_small_graphs_is_better(monkeypatch: pytest.MonkeyPatch, price: int) -> None:
     monkeypatch.setattr(search, "LAUNCH_BYTES", price)
     monkeypatch.setattr(cost, "LAUNCH_BYTES", price)
-    monkeypatch.setattr(launched, "LAUNCH_BYTES", price)
     assert_best(range(24, 200), 80)
 
 

@@ -16,7 +16,7 @@ from source_rules import KernelFacts, complaints
 
 import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.codegen.program import Program
+from tritonnotes.codegen.program.program import Program
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import cotangent_name, gradient_graph, joint_graph

@@ -14,9 +14,9 @@ from compiled import digits
 from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
+from tritonnotes.codegen.cost.traffic import Traffic
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.codegen.program import Program
-from tritonnotes.codegen.traffic import Traffic
+from tritonnotes.codegen.program.program import Program
 from tritonnotes.interpreter import executor
 from tritonnotes.interpreter.memory import Access, Memory
 from tritonnotes.ir.decompose import decompose

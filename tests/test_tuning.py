@@ -12,12 +12,12 @@ from compiled import digits
 
 import tritonnotes as tn
 from tritonnotes import training
-from tritonnotes.codegen.ahead import compile_program
-from tritonnotes.codegen.cache import KernelCache
+from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.codegen.program import Program
-from tritonnotes.codegen.traffic import Sizes
-from tritonnotes.codegen.wishes import Fusion
+from tritonnotes.codegen.program.compile import compile_program
+from tritonnotes.codegen.program.program import Program
+from tritonnotes.codegen.support.sizes import Sizes
+from tritonnotes.codegen.target.cache import KernelCache
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.errors import DeclarationError
 from tritonnotes.ir.graph import Graph

@@ -16,14 +16,14 @@ from optim_cases import OPTIONS, parameters
 
 import tritonnotes as tn
 from tritonnotes import optim, optimizers
-from tritonnotes.codegen.ahead import compile_sources
-from tritonnotes.codegen.cache import KernelCache
-from tritonnotes.codegen.compile import CompiledCard
-from tritonnotes.codegen.count_source import device_settings
-from tritonnotes.codegen.load import load_source
-from tritonnotes.codegen.norm_source import norm_kernel_source, render_norm
-from tritonnotes.codegen.update_kernel import BLOCK, PLAIN, GroupUpdate, make_group_update
-from tritonnotes.codegen.update_source import kernel_sources, render_update
+from tritonnotes.codegen.optimizer.count import device_settings
+from tritonnotes.codegen.optimizer.emit import kernel_sources, render_update
+from tritonnotes.codegen.optimizer.kinds import BLOCK, PLAIN, GroupUpdate, make_group_update
+from tritonnotes.codegen.optimizer.norm import norm_kernel_source, render_norm
+from tritonnotes.codegen.program.compile import compile_sources
+from tritonnotes.codegen.target.cache import KernelCache
+from tritonnotes.codegen.target.compile import CompiledCard
+from tritonnotes.codegen.target.load import load_source
 from tritonnotes.interpreter import launch, memory
 from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.registry import Optimizer

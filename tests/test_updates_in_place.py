@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
+from tritonnotes.codegen.fusion.constraints import MODES
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.codegen.wishes import MODES
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.rewrite import optimize

@@ -7,12 +7,12 @@ from compiled import digits
 from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
-from tritonnotes.codegen import explain
-from tritonnotes.codegen.explain import explain_plan
+from tritonnotes.codegen.cost.traffic import LAUNCH_BYTES
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan import FusionPlan
-from tritonnotes.codegen.traffic import LAUNCH_BYTES
-from tritonnotes.codegen.verdicts import Opposite, Verdict
+from tritonnotes.codegen.plan.launches import FusionPlan
+from tritonnotes.codegen.plan.verdicts import Opposite, Verdict
+from tritonnotes.codegen.report import explain
+from tritonnotes.codegen.report.explain import explain_plan
 from tritonnotes.ir.decompose import decompose
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import joint_graph

@@ -7,9 +7,9 @@ import torch
 from compiled import digits
 
 import tritonnotes as tn
+from tritonnotes.codegen.fusion.constraints import as_fusion
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan import FusionPlan, KernelPlan, verify_plan
-from tritonnotes.codegen.wishes import as_fusion
+from tritonnotes.codegen.plan.launches import FusionPlan, KernelPlan, verify_plan
 from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import joint_graph

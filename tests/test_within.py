@@ -9,11 +9,11 @@ import torch
 from compiled import draw
 
 import tritonnotes as tn
-from tritonnotes.codegen.ahead import compile_program
-from tritonnotes.codegen.compile import ARCHS
+from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.pipeline import make_plan, make_program
-from tritonnotes.codegen.program import Program
-from tritonnotes.codegen.wishes import Fusion
+from tritonnotes.codegen.program.compile import compile_program
+from tritonnotes.codegen.program.program import Program
+from tritonnotes.codegen.target.compile import ARCHS
 from tritonnotes.executor import eager, oracle
 from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Graph

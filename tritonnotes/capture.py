@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .codegen.program import Program
+from .codegen.program.program import Program
 from .ir.types import element_count
 from .runtime import Runner
 

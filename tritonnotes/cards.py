@@ -8,12 +8,12 @@ from typing import Any
 
 import triton
 
-from .codegen.ahead import WIDEST
-from .codegen.cards import ASSUMPTIONS, KernelCard, make_cards
-from .codegen.gpus import GPUS, Gpu
 from .codegen.pipeline import make_program
-from .codegen.program import Program
-from .codegen.traffic import NOMINAL, Sizes
+from .codegen.program.compile import WIDEST
+from .codegen.program.program import Program
+from .codegen.report.cards import ASSUMPTIONS, KernelCard, make_cards
+from .codegen.support.sizes import NOMINAL, Sizes
+from .codegen.target.gpus import GPUS, Gpu
 from .ir.errors import DeclarationError, KernelError
 from .ir.graph import Graph
 from .ir.joint import cotangent_name, gradient_graph

@@ -20,9 +20,9 @@ from rich.console import Console
 import tritonnotes as tn
 
 from .cards import gradient_programs, program_cards
-from .codegen.gpus import GPUS
 from .codegen.pipeline import make_program
-from .codegen.traffic import NOMINAL
+from .codegen.support.sizes import NOMINAL
+from .codegen.target.gpus import GPUS
 from .demo import digits, plain, run_demo
 from .ir.graph import Graph
 from .ir.registry import Optimizer

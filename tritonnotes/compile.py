@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from .codegen.wishes import as_fusion
+from .codegen.fusion.constraints import as_fusion
 from .ir.chunks import LOGITS_BUDGET
 from .ir.graph import Graph
 from .ir.registry import Optimizer

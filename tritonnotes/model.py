@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from .cards import Cards, program_cards
-from .codegen.explain import explain_plan
+from .codegen.fusion.constraints import Fusion, as_fusion
 from .codegen.pipeline import make_program
-from .codegen.plan import FusionPlan
-from .codegen.program import Program
-from .codegen.traffic import NOMINAL, Sizes
-from .codegen.wishes import Fusion, as_fusion
+from .codegen.plan.launches import FusionPlan
+from .codegen.program.program import Program
+from .codegen.report.explain import explain_plan
+from .codegen.support.sizes import NOMINAL, Sizes
 from .feeds import bind_feeds, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .ir.chunks import LOGITS_BUDGET, check_budget, in_chunks
 from .ir.decompose import decompose

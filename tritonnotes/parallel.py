@@ -11,7 +11,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .codegen.program import Program
+from .codegen.program.program import Program
 from .ir.errors import DeclarationError
 from .ir.graph import Value
 from .references import torch_dtype

@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 
 from .baked import BakedLaunch
-from .codegen.arena import scratch_names
-from .codegen.cache import KernelCache
-from .codegen.chunks import outer_names
-from .codegen.gpus import PROGRAMS_PER_SM
-from .codegen.group_kernel import GroupKernel
-from .codegen.load import load_source
-from .codegen.numbers_source import SUFFIX
-from .codegen.plan import KernelPlan
-from .codegen.products import INNER_BLOCK, is_ragged
-from .codegen.program import Program
-from .codegen.side_kernel import SideKernel
-from .codegen.tile import Kernel, next_power_of_2
-from .codegen.units import destinations_of
+from .codegen.analysis.matmul import INNER_BLOCK, is_ragged
+from .codegen.analysis.units import destinations_of
+from .codegen.emit.scalars_in_memory import SUFFIX
+from .codegen.lower.foreach import GroupKernel
+from .codegen.lower.grouped_matmul import SideKernel
+from .codegen.lower.tile_ir import Kernel
+from .codegen.memory.buffers import outer_names, scratch_names
+from .codegen.plan.launches import KernelPlan
+from .codegen.program.program import Program
+from .codegen.support.sizes import next_power_of_2
+from .codegen.target.cache import KernelCache
+from .codegen.target.gpus import PROGRAMS_PER_SM
+from .codegen.target.load import load_source
 from .interpreter import Ownership
 from .interpreter import launch as interpret
 from .ir.types import element_count

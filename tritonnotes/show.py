@@ -9,16 +9,16 @@ from typing import Any
 
 import triton
 
-from .codegen.ahead import compile_program, divisible_by_16
-from .codegen.compile import CompiledCard
-from .codegen.explain import explain_plan
+from .codegen.emit.kernel import KernelSource
+from .codegen.lower.tile_ir import Kernel
 from .codegen.pipeline import make_plan, make_program
-from .codegen.plan import FusionPlan, KernelPlan
-from .codegen.program import Program
-from .codegen.source import KernelSource
-from .codegen.tile import Kernel
-from .codegen.traffic import NOMINAL
-from .codegen.verdicts import Verdict
+from .codegen.plan.launches import FusionPlan, KernelPlan
+from .codegen.plan.verdicts import Verdict
+from .codegen.program.compile import compile_program, divisible_by_16
+from .codegen.program.program import Program
+from .codegen.report.explain import explain_plan
+from .codegen.support.sizes import NOMINAL
+from .codegen.target.compile import CompiledCard
 from .ir.decompose import decompose
 from .ir.errors import DeclarationError, KernelError
 from .ir.evaluation import evaluation_form

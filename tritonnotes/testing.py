@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .codegen.explain import explain_plan
 from .codegen.pipeline import make_plan
-from .codegen.plan import FusionPlan
+from .codegen.plan.launches import FusionPlan
+from .codegen.report.explain import explain_plan
 from .ir.decompose import decompose
 from .ir.graph import Graph
 from .ir.joint import joint_graph

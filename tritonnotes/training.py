@@ -12,12 +12,12 @@ from torch import Tensor
 from . import checkpoint
 from .capture import MOST_CAPTURED, CapturedRuns, no_graph
 from .cards import Cards, step_cards
-from .codegen.explain import explain_memory, explain_plan
+from .codegen.fusion.constraints import Fusion, as_fusion
 from .codegen.pipeline import make_program
-from .codegen.plan import FusionPlan
-from .codegen.program import Program
-from .codegen.traffic import NOMINAL, Sizes
-from .codegen.wishes import Fusion, as_fusion
+from .codegen.plan.launches import FusionPlan
+from .codegen.program.program import Program
+from .codegen.report.explain import explain_memory, explain_plan
+from .codegen.support.sizes import NOMINAL, Sizes
 from .eager_memory import eager_peak_bytes
 from .feeds import bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .ir.across_ranks import across_ranks

@@ -17,15 +17,15 @@ import triton.testing
 from rich.progress import track
 from torch import Tensor
 
-from .codegen.cache import KernelCache, key_of
-from .codegen.compile import triton_version
-from .codegen.group_kernel import GroupKernel
-from .codegen.indexing import Indexing
-from .codegen.launcher import Launcher
+from .codegen.emit.launcher import Launcher
+from .codegen.lower.foreach import GroupKernel
+from .codegen.lower.grouped_matmul import SideKernel
+from .codegen.lower.index_math import Indexing
+from .codegen.lower.tile_ir import Choice, Kernel
 from .codegen.pipeline import make_program
-from .codegen.program import Program
-from .codegen.side_kernel import SideKernel
-from .codegen.tile import Choice, Kernel
+from .codegen.program.program import Program
+from .codegen.target.cache import KernelCache, key_of
+from .codegen.target.compile import triton_version
 from .ir.errors import DeclarationError
 from .ir.philox import is_seed
 from .ir.types import element_count

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from .. import optimizers
-from ..codegen.update_source import render_update
+from ..codegen.optimizer.emit import render_update
 from ..ir.errors import DeclarationError, FeedError, TritonNotesError
 from ..ir.registry import Optimizer
 from ..ir.update import CLIP_COEFFICIENT, FOUND_INF, GRAD_SCALE, Extras

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..codegen.count_source import counted_numbers, device_settings
+from ..codegen.optimizer.count import counted_numbers, device_settings
 from .launching import LoadedUpdate, run
 from .tables import upload
 

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..codegen.cache import KernelCache
-from ..codegen.load import load_source
-from ..codegen.norm_source import render_norm
-from ..codegen.update_kernel import GroupUpdate, make_group_update
-from ..codegen.update_source import render_update
+from ..codegen.optimizer.emit import render_update
+from ..codegen.optimizer.kinds import GroupUpdate, make_group_update
+from ..codegen.optimizer.norm import render_norm
+from ..codegen.target.cache import KernelCache
+from ..codegen.target.load import load_source
 from ..interpreter import launch as interpret
 from ..ir.registry import Optimizer
 from ..ir.types import DType

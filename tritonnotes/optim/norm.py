@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..codegen.norm_source import BLOCK, PARTIALS
+from ..codegen.optimizer.norm import BLOCK, PARTIALS
 from ..ir.errors import FeedError
 from .launching import load_norm, run
 from .tables import Blocks, block_table, dtype_of, is_aligned, upload

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..codegen.update_kernel import GroupUpdate
+from ..codegen.optimizer.kinds import GroupUpdate
 from ..ir.errors import FeedError
 from ..ir.registry import Optimizer
 from ..ir.update import G_NAME, MASTER, P_NAME, Extras, Kind

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..codegen.tile import next_power_of_2
-from ..codegen.update_kernel import BLOCK
+from ..codegen.optimizer.kinds import BLOCK
+from ..codegen.support.sizes import next_power_of_2
 from ..ir.errors import FeedError
 from ..ir.types import DTYPES, DType
 

@@ -1,0 +1,236 @@
+"""Units of planning: what goes into a kernel as a whole, and what must come before what."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+
+from tritonnotes.ir.graph import Graph, Value
+
+from .axes import Axes, is_row_reduction, label_axes
+from .views import Place, base_of, cone_of, is_free, is_host, is_join, memory_of, needs_kernel, source_of
+
+PARTIAL = "partial"
+
+
+COMBINE = "combine"
+
+
+OWN = "own"
+
+
+PRODUCT = "product"
+
+
+OPERAND = "operand"
+
+
+@dataclass(frozen=True, eq=False)
+class Unit:
+    """One primitive to be computed. A column reduction is two units: `part` 'partial' leaves one row for each program,
+    'combine' adds those rows up; or one, 'own', that each program takes for itself. A contraction is a library call, a
+    launch of its own, unless its part is 'product': then a generated kernel computes it, tile by tile. An 'operand' is
+    computed by kernels that multiply, of each block that they need, and reaches no memory."""
+
+    value: Value
+    part: str = ""
+
+    @property
+    def is_library(self) -> bool:
+        return self.is_collective or (self.value.op.kind == "contraction" and self.part != PRODUCT)
+
+    @property
+    def is_collective(self) -> bool:
+        """Whether processes exchange something: a call between launches, as one of the library is."""
+        return self.value.op.kind == "collective"
+
+    def __repr__(self) -> str:
+        return f"{self.value.name}{':' + self.part if self.part else ''}"
+
+
+@dataclass(frozen=True)
+class Units:
+    """All units of a graph in order, the dependencies between them, and the axes of the graph.
+
+    `roots` are the values that must reach memory whoever reads them: outputs, updates and parts of what is joined.
+    """
+
+    graph: Graph
+    axes: Axes
+    units: tuple[Unit, ...]
+    producer: dict[Value, Unit]
+    before: dict[Unit, tuple[Unit, ...]]
+    after: dict[Unit, tuple[Unit, ...]]
+    roots: frozenset[Value] = field(default_factory=frozenset)
+    joined: Mapping[Value, tuple[Value, Place]] = field(default_factory=dict)
+    """For each part of a `cat` what it is joined into, and where in that it lies."""
+
+    @property
+    def own(self) -> frozenset[Value]:
+        """The sums that every program takes for itself."""
+        return frozenset(u.value for u in self.units if u.part == OWN)
+
+    @property
+    def joins(self) -> tuple[Value, ...]:
+        """The values that are made by joining, in order."""
+        return tuple(v for v in self.graph.values if is_join(v))
+
+    def inside(self, unit: Unit) -> tuple[Value, ...]:
+        """What is computed only inside a sum that each program takes for itself."""
+        if unit.part != OWN:
+            return ()
+        return tuple(m for m in cone_of(unit.value)[0] if needs_kernel(m) and m not in self.producer)
+
+    def writers(self, memory: Value) -> tuple[Unit, ...]:
+        """The units whose results are in a value's memory: its own, or those of the parts that are joined there."""
+        parts = memory.inputs if is_join(memory) else (memory,)
+        return tuple(self.producer[p] for p in parts if p in self.producer)
+
+    def sources(self, unit: Unit) -> list[Value]:
+        """The values that a unit reads, views looked through: leaves, aliases and other units' results."""
+        if unit.part == COMBINE:
+            return []
+        if unit.part == OWN:
+            return list(cone_of(unit.value)[1])
+        return [
+            source_of(a) for a in unit.value.inputs if not is_free(a) and not is_host(a) and not is_free(base_of(a))
+        ]
+
+
+def is_elementwise(unit: Unit) -> bool:
+    """Whether a unit can be computed wherever its arguments are."""
+    return unit.part == OWN or (not unit.part and unit.value.op.kind in ("elementwise", "cast"))
+
+
+def make_units(
+    graph: Graph,
+    forms: Mapping[Value, bool] = MappingProxyType({}),
+    own: frozenset[Value] = frozenset(),
+    axes: Axes | None = None,
+) -> Units:
+    """Cut a graph of primitives into units, with data dependencies and, for updates in place, order dependencies.
+
+    `forms` says of some reductions whether they are row reductions; of others `is_row_reduction` does. Each program
+    takes those in `own` for itself, with all that only they need. `axes` are those of the graph, where they are known
+    already.
+    """
+    axes = label_axes(graph) if axes is None else axes
+    units: list[Unit] = []
+    producer: dict[Value, Unit] = {}
+    before: dict[Unit, list[Unit]] = {}
+    readers: dict[Value, list[Unit]] = {}
+    needed_at_all = _needed(graph, own) if own else frozenset(graph.values)
+    for value in graph.values:
+        if not needs_kernel(value) or value not in needed_at_all:
+            continue
+        if value in own:
+            unit = Unit(value, OWN)
+            units.append(unit)
+            before[unit], producer[value] = [], unit
+            continue
+        is_column = value.op.kind == "reduction" and not forms.get(value, is_row_reduction(axes, value))
+        first = Unit(value, PARTIAL if is_column else "")
+        units.append(first)
+        needed = before[first] = []
+        for arg in value.inputs:
+            memory = memory_of(arg)
+            if is_join(memory):
+                needed += [producer[part] for part in memory.inputs]
+            elif memory in producer:
+                needed.append(producer[memory])
+            elif memory.is_leaf:
+                readers.setdefault(memory, []).append(first)
+        if is_column:
+            last = Unit(value, COMBINE)
+            units.append(last)
+            before[last] = [first]
+            producer[value] = last
+        else:
+            producer[value] = first
+    for name, new in graph.updates.items():
+        # The old value is overwritten in place, so whoever reads it comes first.
+        writer = producer.get(memory_of(new))
+        if writer is not None:
+            before[writer] += [r for r in readers.get(graph[name], []) if r is not writer]
+    after: dict[Unit, list[Unit]] = {u: [] for u in units}
+    for unit, needed in before.items():
+        for other in dict.fromkeys(needed):
+            after[other].append(unit)
+    joined = {part: (v, place) for v in graph.values if is_join(v) for part, place in _parts_of(v)}
+    roots = frozenset({*(memory_of(v) for v in graph.roots), *joined})
+    return Units(
+        graph,
+        axes,
+        tuple(units),
+        producer,
+        {u: tuple(dict.fromkeys(n)) for u, n in before.items()},
+        {u: tuple(n) for u, n in after.items()},
+        roots,
+        joined,
+    )
+
+
+def generating(units: Units, parts: Mapping[Value, str]) -> tuple[Units, dict[Unit, Unit]]:
+    """The units of which some are computed by kernels that multiply, as products or operands of them, and what each
+    unit became."""
+    became = {u: Unit(u.value, parts[u.value]) if u.value in parts else u for u in units.units}
+
+    def all_of(some: Iterable[Unit]) -> tuple[Unit, ...]:
+        return tuple(became[u] for u in some)
+
+    made = replace(
+        units,
+        units=all_of(units.units),
+        producer={v: became[u] for v, u in units.producer.items()},
+        before={became[u]: all_of(some) for u, some in units.before.items()},
+        after={became[u]: all_of(some) for u, some in units.after.items()},
+    )
+    return made, became
+
+
+def _needed(graph: Graph, own: frozenset[Value]) -> frozenset[Value]:
+    """The values that are computed where others read them, and not only inside sums of `own`."""
+    found: set[Value] = set()
+    todo = list(graph.roots)
+    while todo:
+        value = todo.pop()
+        if value not in found:
+            found.add(value)
+            todo += () if value in own else value.inputs
+    return frozenset(found)
+
+
+def _parts_of(joined: Value) -> Iterator[tuple[Value, Place]]:
+    """The parts of a `cat` (copies made for it alone), each with its place."""
+    axis, start = joined.attrs["axis"], 0
+    for part in joined.inputs:
+        starts = [0] * len(joined.shape)
+        starts[axis] = start
+        yield part, Place(joined.shape, tuple(starts))
+        start += part.shape[axis]  # type: ignore[operator]
+
+
+def consumers(units: Units) -> dict[Value, list[Unit]]:
+    """For each value in memory, the units that read it."""
+    result: dict[Value, list[Unit]] = {}
+    for unit in units.units:
+        if unit.part == COMBINE:
+            continue
+        for arg in cone_of(unit.value)[1] if unit.part == OWN else unit.value.inputs:
+            if not is_host(arg):
+                result.setdefault(memory_of(arg), []).append(unit)
+    return result
+
+
+def walked_inputs(value: Value) -> tuple[Value, ...]:
+    """The arguments whose axes a kernel walks: of a gather not the table, whose rows are named by the index."""
+    return value.inputs[1:] if value.op.kind == "gather" else value.inputs
+
+
+def destinations_of(units: Units) -> dict[Value, Value]:
+    """For each value that is written into another one's memory, that one: a leaf updated in place, or what it is
+    joined into."""
+    graph = units.graph
+    updated = {memory_of(new): graph[name] for name, new in graph.updates.items()}
+    return updated | {value: joined for value, (joined, _) in units.joined.items()}

@@ -1,0 +1,1 @@
+"""Passes that rewrite a graph of primitives before it is planned."""

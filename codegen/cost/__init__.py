@@ -1,0 +1,1 @@
+"""What a launch costs: bytes moved, rows read again, matrix products."""

@@ -1,0 +1,214 @@
+"""The launcher below each kernel: its arguments, its grid, and the reason for its tile."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tritonnotes.ir.types import Shape
+
+from ..analysis.matmul import INNER_BLOCK
+from ..cost.matmul import TILE_ELEMENTS, shares_text
+from ..lower.index_math import Indexing
+from ..lower.tile_ir import COL, TILE, Kernel, Parameter
+from ..support.sizes import static_size
+from ..support.text import INDENT, call_lines, factor, wrapped
+
+OWN_BLOCK = 1024
+"""Elements that a program takes at once of a sum for itself."""
+
+
+TRITON_TYPES = {
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "float32": "fp32",
+    "float64": "fp64",
+    "int32": "i32",
+    "int64": "i64",
+    "bool": "i1",
+}
+
+
+class Launcher:
+    """Writes the launcher of one kernel, in which the identifiers `used` occur."""
+
+    def __init__(self, kernel: Kernel, index: Indexing, used: set[str]) -> None:
+        self.kernel = kernel
+        self.layout = kernel.layout
+        self.index = index
+        self.used = used
+
+    def text(self) -> str:
+        """The launcher function."""
+        constexprs = self.constexprs()
+        tuned = {
+            n: v for n, v in constexprs.items() if n in ("ROWS", "PROGRAMS") or (n == "BLOCK" and not self.layout.cols)
+        }
+        names = [p.name.removesuffix("_ptr") for p in self.kernel.parameters] + self.bound_arguments()
+        taken = [*names, *(f"{n}={v}" for n, v in tuned.items())]
+        passed = [
+            *names,
+            *(f"{n}={n if n in tuned else _PASSED.get(n, v)}" for n, v in constexprs.items()),
+            f"num_warps={self.num_warps()}",
+            *([f"maxnreg={most}"] if (most := self.most_registers()) else []),
+        ]
+        lines = [*call_lines(f"def run_{self.kernel.name}(", taken, "):"), f'{INDENT}"""{wrapped(self._reason())}"""']
+        lines.append(f"{INDENT}grid = {self._grid()}")
+        lines += [INDENT + line for line in call_lines("launch(", [self.kernel.name, "grid", *passed], ")")]
+        return "\n".join(lines) + "\n"
+
+    def bound_arguments(self) -> list[str]:
+        """Runtime arguments beside the tile program's own: the number of rows, and of programs."""
+        listed = []
+        if self.layout.rows and self.index.row_bound() in ("rows", "elements"):
+            listed.append(self.index.row_bound())
+        shares = self.layout.carries and not self.layout.alone
+        if self.layout.inside != "own" and (shares or self.layout.combines):
+            listed.append("programs")
+        return listed
+
+    def constexprs(self) -> dict[str, Any]:
+        """The compile-time arguments, with the tile that a GPU gets."""
+        layout = self.layout
+        made: dict[str, Any] = {}
+        length = static_size(layout.col_shape)
+        if layout.cols and length is not None and "COLS" in self.used:
+            made["COLS"] = length
+        if layout.inside == "operand":
+            return {}
+        if layout.inside == "own":
+            return {"BLOCK": OWN_BLOCK if layout.masks_rows else min(OWN_BLOCK, layout.exact_rows)}
+        if layout.inside == "last":
+            return {"PROGRAMS": 32, **({"BLOCK": layout.last_block} if layout.rows else {})}
+        if layout.combines:
+            made["PROGRAMS"] = 32
+        if layout.rows and not layout.alone:
+            made[self.index.row_block_name()] = 64 if layout.combines and not layout.cols else layout.row_block
+        if layout.combines and layout.rows and not layout.masks_rows:
+            made[self.index.row_block_name()] = min(64, layout.exact_rows)
+        if layout.cols:
+            made["BLOCK"] = layout.block
+        if self.kernel.products:
+            made["INNER"] = INNER_BLOCK
+            made["PRECISION"] = "ieee"
+        return made
+
+    def num_warps(self) -> int:
+        """Warps of a program: 4, 8 from rows of 2048 on, 16 from 16384. A walk along three operands or more at once
+        takes 8, so that ptxas, which is after more programs at a time, does not spill; so does a program that reads two
+        operands or more along rows by a quotient or remainder: their elements have addresses of their own, which take
+        registers too; and one that carries sums of many columns and may finish them."""
+        if self.layout.choice is not None:
+            return self.layout.choice.num_warps
+        if not self.layout.cols:
+            return 4
+        if self.kernel.products:
+            return 4 if self.layout.tile < TILE_ELEMENTS else 8
+        if self.layout.loops_cols:
+            loads = sum(s.op == "load" and s.form in (TILE, COL) for s in self.kernel.steps)
+            return 8 if loads > 2 or self._scattered() > 1 else 4
+        warps = 4 if self.layout.block < 2048 else 8 if self.layout.block < 16384 else 16
+        finishes = any(last.kernel.layout.rows for last in self.kernel.lasts)
+        return 2 * warps if warps == 4 and (finishes or self._scattered() > 1) else warps
+
+    def most_registers(self) -> int | None:
+        """Registers that a thread may have, where that must be said. What a last program does is little and rare, but
+        ptxas makes room for it in all: left to itself it spills a register or two to fit more programs. With this many
+        16 warps share a multiprocessor, 12 where programs have 4, 8 where these multiply too."""
+        if not self.kernel.lasts or self.layout.block > 4096:
+            return None
+        if self.num_warps() > 4:
+            return 128
+        return 255 if self.kernel.products else 168
+
+    def _scattered(self) -> int:
+        """The loads of whole tiles whose neighbours along a row are not neighbours in memory."""
+        addresses = [s.attrs["address"] for s in self.kernel.steps if s.op == "load" and s.form == TILE]
+        return sum(self.index.divides_columns(a) for a in addresses)
+
+    def signature(self) -> dict[str, str]:
+        """A Triton type for each runtime argument."""
+        made = {p.name: scalar_type(p) for p in self.kernel.parameters}
+        return made | dict.fromkeys(self.bound_arguments(), "i32")
+
+    def sizes(self) -> dict[str, Shape]:
+        """The shapes whose elements the int arguments count. The number of programs is the runtime's choice."""
+        made = {p.name: p.size for p in self.kernel.parameters if p.role == "size"}
+        return made | {n: self.layout.row_shape for n in self.bound_arguments() if n != "programs"}
+
+    def _grid(self) -> str:
+        layout = self.layout
+        if layout.alone:
+            rows = f"max({self.index.row_bound()}, 1)" if layout.masks_rows else self.index.row_bound()
+        elif layout.carries:
+            rows = "programs"
+        elif layout.rows:
+            rows = f"triton.cdiv({self.index.row_bound()}, {self.index.row_block_name()})"
+        else:
+            rows = "1"
+        sizes = [rows]
+        if layout.tiles_cols:
+            length = static_size(layout.col_shape)
+            columns = length if length is not None else self.index.expanded(layout.col_shape)
+            sizes.append(f"triton.cdiv({columns}, {layout.block})")
+        if layout.shares:
+            (product,) = self.kernel.products
+            inner = factor(self.index.sizes_text(product.attrs["summed"]))
+            sizes += ["1"] * (2 - len(sizes)) + [shares_text(inner, layout.shares)]
+        return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
+
+    def _reason(self) -> str:
+        layout, constexprs = self.layout, self.constexprs()
+        warps = self.num_warps()
+        if layout.choice is not None and layout.choice.reason:
+            return layout.choice.reason
+        if layout.combines:
+            return (
+                "Finishes sums: few numbers, so small tiles spread them over programs."
+                if layout.rows
+                else "Finishes sums to single numbers: one program."
+            )
+        if not layout.rows and not layout.loops_cols:
+            return (
+                f"One program: its {layout.block} elements fit in the registers of {warps} warps."
+                if layout.cols
+                else "One program, one number."
+            )
+        if not layout.cols:
+            size = constexprs["BLOCK"]
+            return f"{size} elements a program: {warps} warps, {max(1, size // (32 * warps))} elements a thread."
+        length = static_size(layout.col_shape)
+        if layout.loops_cols:
+            many = f"{constexprs['ROWS']} rows" if constexprs["ROWS"] > 1 else "One row"
+            return (
+                f"{many} of {length:,} a program, too long for its registers: walked along {layout.block:,} columns "
+                "at a time. What is read again is meant to come from the cache."
+            )
+        if layout.alone:
+            reason = (
+                f"One row of {length:,} a program, held in the registers of {warps} warps from its load to the end."
+            )
+            return f"{reason} The last program to arrive finishes the sums." if self.kernel.lasts else reason
+        what = (
+            f"rows of {length}"
+            if length is not None and not layout.tiles_cols
+            else f"tiles {layout.block} columns wide"
+        )
+        reason = (
+            f"{constexprs['ROWS']} {what} a program: {layout.tile:,} elements keep {warps} warps busy without spilling."
+        )
+        if layout.carries:
+            reason += " A fixed number of programs walks over all rows, so few partial sums are left to add up."
+        if self.kernel.lasts:
+            reason += " The last one to arrive does that, which saves a launch."
+        return reason
+
+
+def scalar_type(parameter: Parameter) -> str:
+    """The Triton type of an argument."""
+    if parameter.is_pointer:
+        return "*" + TRITON_TYPES[parameter.dtype.name]
+    return "i32" if parameter.role == "size" else "i64" if parameter.is_exact else "fp32"
+
+
+_PASSED = {"PRECISION": "float32_precision()"}
+"""Compile-time arguments that a launcher asks for at each launch."""

@@ -1,0 +1,232 @@
+"""How each primitive is spelled in Triton: one table, and the helper functions that it names.
+
+Helpers are written in plain `tl`, not libdevice, so that they run under the interpreter too, and keep the stable forms.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..lower.index_math import ATOM
+
+UNARY = 13
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """`template` with `{0}`, `{1}`, … for the arguments; `binds` is Python's precedence of the result, `needs` that of
+    each argument; `helper` names the helper function that the template calls."""
+
+    template: str
+    binds: int = ATOM
+    needs: tuple[int, ...] = ()
+    helper: str = ""
+
+
+def _infix(sign: str, binds: int) -> Spelling:
+    return Spelling(f"{{0}} {sign} {{1}}", binds, (binds, binds + 1))
+
+
+def _call(function: str, helper: str = "") -> Spelling:
+    return Spelling(f"{function}({{}})", helper=helper)
+
+
+SPELLINGS: Mapping[str, Spelling] = {
+    "neg": Spelling("-{0}", UNARY, (UNARY,)),
+    "abs": _call("tl.abs"),
+    "sign": _call("sign", "sign"),
+    "exp": _call("tl.exp"),
+    "expm1": _call("expm1", "expm1"),
+    "log": _call("tl.log"),
+    "log1p": _call("log1p", "log1p"),
+    "sqrt": _call("tl.sqrt"),
+    "rsqrt": _call("tl.rsqrt"),
+    "sin": _call("tl.sin"),
+    "cos": _call("tl.cos"),
+    "tanh": _call("tanh", "tanh"),
+    "erf": _call("tl.erf"),
+    "floor": _call("tl.floor"),
+    "add": _infix("+", 11),
+    "sub": _infix("-", 11),
+    "mul": _infix("*", 12),
+    "div": _infix("/", 12),
+    "pow": _call("power", "power"),
+    "maximum": Spelling("tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)"),
+    "minimum": Spelling("tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)"),
+    "eq": Spelling("{0} == {1}", 6, (7, 7)),
+    "ne": Spelling("{0} != {1}", 6, (7, 7)),
+    "lt": Spelling("{0} < {1}", 6, (7, 7)),
+    "le": Spelling("{0} <= {1}", 6, (7, 7)),
+    "gt": Spelling("{0} > {1}", 6, (7, 7)),
+    "ge": Spelling("{0} >= {1}", 6, (7, 7)),
+    "logical_and": _infix("&", 9),
+    "logical_or": _infix("|", 7),
+    "logical_not": Spelling("{0} == 0", 6, (7,)),
+    "where": _call("tl.where"),
+    "uniform": Spelling("uniform({seed}, {place}, {stream})", helper="uniform"),
+    "copy": Spelling("{0}", ATOM, (ATOM,)),
+    "cast": Spelling("{0}.to(tl.{dtype})", ATOM, (ATOM,)),
+    "sum": Spelling("tl.sum({0}, {axis})"),
+    "max": Spelling("tl.max({0}, {axis})"),
+    "min": Spelling("tl.min({0}, {axis})"),
+}
+"""Every primitive that is computed in a kernel. Leaves, views and contractions need no spelling."""
+
+
+NAN_SAFE: Mapping[str, Spelling] = {
+    "max": Spelling("max_or_nan({0}, {axis})", helper="max_or_nan"),
+    "min": Spelling("min_or_nan({0}, {axis})", helper="min_or_nan"),
+}
+"""Reductions of floats: tl.max and tl.min skip NaN, torch does not."""
+
+
+COMBINERS: Mapping[str, Spelling] = {
+    "sum": _infix("+", 11),
+    "max": SPELLINGS["maximum"],
+    "min": SPELLINGS["minimum"],
+}
+"""How a carried accumulator takes in one more tile."""
+
+
+HELPERS: Mapping[str, str] = {
+    "sign": '''\
+@triton.jit
+def sign(x):
+    """−1, 0 or 1."""
+    return (x > 0).to(x.dtype) - (x < 0).to(x.dtype)
+''',
+    "expm1": '''\
+@triton.jit
+def expm1(x):
+    """eˣ − 1 without cancellation near 0 (Kahan): the rounding error of eˣ leaves both factors and cancels."""
+    exp_x = tl.exp(x)
+    plain = exp_x - 1.0
+    near_zero = exp_x == 1.0
+    beyond = (exp_x == float("inf")) | (plain == -1.0)
+    log_exp_x = tl.where(near_zero | beyond, 1.0, tl.log(exp_x))
+    return tl.where(near_zero, x, tl.where(beyond, plain, plain * x / log_exp_x))
+''',
+    "log1p": '''\
+@triton.jit
+def log1p(x):
+    """ln(1 + x) without cancellation near 0 (Kahan): the rounding error of 1 + x leaves both factors and cancels."""
+    one_plus_x = 1.0 + x
+    is_x = (one_plus_x == 1.0) | (one_plus_x == float("inf"))
+    rounded_x = tl.where(is_x, 1.0, one_plus_x - 1.0)
+    return tl.where(is_x, x, tl.log(one_plus_x) * (x / rounded_x))
+''',
+    "tanh": '''\
+@triton.jit
+def tanh(x):
+    """1 − 2 / (e²ˣ + 1), and near 0, where that cancels, a polynomial (Cephes) or, in float64, by expm1."""
+    size = tl.abs(x)
+    far = 1.0 - 2.0 / (tl.exp(2.0 * size) + 1.0)
+    if x.dtype == tl.float64:
+        t = expm1(-2.0 * size)
+        near = -t / (t + 2.0)
+    else:
+        z = x * x
+        slope = (((-5.70498872745e-3 * z + 2.06390887954e-2) * z - 5.37397155531e-2) * z + 1.33314422036e-1) * z
+        near = (slope - 3.33332819422e-1) * z * size + size
+    magnitude = tl.where(size < 0.625, near, far)
+    return tl.where(x < 0.0, -magnitude, magnitude)
+''',
+    "power": '''\
+@triton.jit
+def power(base, exponent):
+    """baseᵉˣᵖᵒⁿᵉⁿᵗ, in float64 since a float32 logarithm times a large exponent keeps few digits."""
+    wide = tl.zeros_like(base).to(tl.float64) + exponent
+    magnitude = tl.exp(wide * tl.log(tl.abs(base.to(tl.float64))))
+    is_whole = tl.floor(wide) == wide
+    is_odd = is_whole & (tl.floor(wide * 0.5) * 2.0 != wide)
+    signed = tl.where(base < 0, tl.where(is_odd, -magnitude, tl.where(is_whole, magnitude, float("nan"))), magnitude)
+    return tl.where((wide == 0.0) | (base == 1.0), 1.0, signed).to(base.dtype)
+''',
+    "uniform": '''\
+@triton.jit
+def uniform(seed, place, stream: tl.constexpr):
+    """A number in [0, 1) for each place: Philox 4x32-10 of the counter (place, stream); tl.rand, for stream 0."""
+    wide = tl.cast(place, tl.uint64)
+    low = wide.to(tl.uint32)
+    zero = tl.zeros_like(low)
+    word, _, _, _ = tl.philox(seed, low, (wide >> 32).to(tl.uint32), zero + stream, zero)
+    return tl.uint_to_uniform_float(word)
+''',
+    "max_or_nan": '''\
+@triton.jit
+def max_or_nan(x, axis: tl.constexpr, keep_dims: tl.constexpr = False):
+    """The largest, NaN if any is: tl.max alone skips NaN."""
+    has_nan = tl.max((x != x).to(tl.int32), axis=axis, keep_dims=keep_dims)
+    return tl.where(has_nan != 0, float("nan"), tl.max(x, axis=axis, keep_dims=keep_dims))
+''',
+    "larger_first": '''\
+@triton.jit
+def larger_first(x, place, other, other_place):
+    """The larger of two numbers and its place: NaN counts as largest, and of alike ones the first is taken."""
+    is_larger = (x > other) | ((x != x) & (other == other))
+    is_alike = (x == other) | ((x != x) & (other != other))
+    is_first = is_larger | (is_alike & (place < other_place))
+    return tl.where(is_first, x, other), tl.where(is_first, place, other_place)
+''',
+    "max_and_place": '''\
+@triton.jit
+def max_and_place(x, places, axis: tl.constexpr):
+    """The largest, NaN if any is, and the first place where it is."""
+    return tl.reduce((x, places), axis, larger_first)
+''',
+    "rescale": '''\
+@triton.jit
+def rescale(largest_before, largest):
+    """What a sum of eˣ over x − largest_before is multiplied by to be one over x − largest."""
+    return tl.where(largest_before == largest, 1.0, tl.exp(largest_before - largest))
+''',
+    "arrives_last": '''\
+@triton.jit
+def arrives_last(arrivals_ptr, programs):
+    """Whether this program is the last of so many to come here, and so sees what all of them stored before."""
+    tl.debug_barrier()
+    is_last = tl.atomic_add(arrivals_ptr, 1, sem="acq_rel") == programs - 1
+    if is_last:
+        # The next launch counts from 0 again.
+        tl.store(arrivals_ptr, 0)
+    return is_last
+''',
+    "add_up_group": '''\
+@triton.jit
+def add_up_group(partial_ptr, first, members, COLS: tl.constexpr, GROUP: tl.constexpr):
+    """Add up what a group of programs left, in their order, in the place of the first one."""
+    member = tl.arange(0, GROUP)[:, None]
+    for start in range(0, COLS, 128):
+        col = start + tl.arange(0, 128)[None, :]
+        in_cols = col < COLS
+        partial = tl.load(partial_ptr + (first + member) * COLS + col, mask=(member < members) & in_cols, other=0)
+        tl.store(partial_ptr + first * COLS + col, tl.sum(partial, axis=0, keep_dims=True), mask=in_cols)
+''',
+    "address": '''\
+@triton.jit
+def address(cell_ptr, start, dtype: tl.constexpr, ALIGN: tl.constexpr):
+    """Where a block starts in the tensor that a cell of a table points to. The pointer is known to be a multiple of
+    ALIGN bytes: of 16, so that accesses are as wide."""
+    return tl.multiple_of(tl.load(cell_ptr).to(tl.pointer_type(dtype)), ALIGN) + start
+''',
+    "min_or_nan": '''\
+@triton.jit
+def min_or_nan(x, axis: tl.constexpr, keep_dims: tl.constexpr = False):
+    """The smallest, NaN if any is: tl.min alone skips NaN."""
+    has_nan = tl.max((x != x).to(tl.int32), axis=axis, keep_dims=keep_dims)
+    return tl.where(has_nan != 0, float("nan"), tl.min(x, axis=axis, keep_dims=keep_dims))
+''',
+}
+
+
+HELPER_NEEDS: Mapping[str, tuple[str, ...]] = {"tanh": ("expm1",), "max_and_place": ("larger_first",)}
+
+
+def helpers_in_order(names: set[str]) -> list[str]:
+    """The helpers and those that they call, callees first."""
+    ordered: dict[str, None] = {}
+    for name in sorted(names):
+        for needed in (*HELPER_NEEDS.get(name, ()), name):
+            ordered.setdefault(needed)
+    return list(ordered)

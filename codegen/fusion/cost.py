@@ -1,0 +1,103 @@
+"""What a partition costs: bytes, launches, recomputation and idle programs; and what it costs as it is launched."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tritonnotes.ir.graph import Value
+from tritonnotes.ir.types import element_count
+
+from ..analysis.axes import Space
+from ..analysis.units import OWN, Unit, Units
+from ..cost.traffic import (
+    ENOUGH_PROGRAMS,
+    LAUNCH_BYTES,
+    PROGRAM_ELEMENTS,
+    SECTOR_ELEMENTS,
+    launch_traffic,
+    nominal_bytes,
+    recompute_bytes,
+)
+from ..support.sizes import NOMINAL_SIZES
+from .horizontal import Members, product_groups, table_bytes, update_groups
+from .last_block import finish_inside
+from .legality import Legality
+from .memory import MemoryPlan, memory_plan, units_of
+from .partition import Partition
+from .reduction_strategy import own_bytes
+
+
+@dataclass(frozen=True, order=True)
+class Cost:
+    """`total` is in bytes, with every `Dim` at its nominal size: `bytes` are moved, the rest are prices of launches, of
+    computing again, and of leaving most of a GPU idle."""
+
+    total: int
+    launches: int
+    bytes: int
+
+
+def cost_of(units: Units, legality: Legality, partition: Partition) -> Cost:
+    """The cost of a partition whose kernels are legal."""
+    memory = memory_plan(units, legality, partition)
+    moved = slowly = 0
+    for kernel in partition.kernels:
+        held = units_of(units, kernel, partition)
+        loads, stores, walked = memory.loads[kernel], memory.stores[kernel], memory.walks[kernel] or {}
+        here = launch_traffic(held, loads, stores, memory.storage, NOMINAL_SIZES, 0, walked).total
+        moved += here
+        slowly += _slowness(units, memory, kernel, here)
+    again = sum(recompute_bytes(v) for values in partition.again.values() for v in values)
+    again += sum(own_bytes(u.value) for k in partition.kernels for u in units_of(units, k, partition) if u.part == OWN)
+    launches = len(partition.kernels)
+    return Cost(launches * LAUNCH_BYTES + moved + slowly + again, launches, moved)
+
+
+def _slowness(units: Units, memory: MemoryPlan, kernel: frozenset[Unit], moved: int) -> int:
+    """The price of holding whole rows, in bytes: rows may be too few for as many programs as their elements could feed,
+    and a program with few rows uses little of each sector where neighbours in memory belong to other rows."""
+    space = memory.spaces[kernel]
+    if not space.reduces_rows:
+        return 0
+    rows, cols = (element_count(units.axes.shape(some), NOMINAL_SIZES) for some in (space.rows, space.cols))
+    wanted = min(ENOUGH_PROGRAMS, rows * cols // PROGRAM_ELEMENTS)
+    idle = moved * max(0, wanted - rows) // max(1, rows)
+    held = max(1, PROGRAM_ELEMENTS // max(1, cols))
+    crossed = [v for v in (*memory.loads[kernel], *memory.stores[kernel]) if _crosses(units, v, space)]
+    return idle + sum(map(nominal_bytes, crossed)) * max(0, SECTOR_ELEMENTS // held - 1)
+
+
+def _crosses(units: Units, value: Value, space: Space) -> bool:
+    """Whether neighbours in the memory of a value lie in different rows of a kernel."""
+    axes = [a for a in units.axes.labels[value] if a is not None]
+    return bool(axes) and axes[-1] in space.rows and not set(axes).isdisjoint(space.cols)
+
+
+def launched_cost(units: Units, legality: Legality, partition: Partition) -> Cost:
+    """The cost of a partition whose kernels are legal, with updates joined and sums finished by last programs."""
+    partition, inside = finish_inside(units, legality, partition)
+    cost = cost_of(units, legality, partition)
+    memory = memory_plan(units, legality, partition)
+    launches: dict[Members, list[Members]] = {}
+    for kernel, host in inside.items():
+        launches.setdefault(host, [host]).append(kernel)
+    together = [(kernels, 0) for kernels in launches.values()]
+    if units.graph.updates:
+        for group in update_groups(units, legality, partition, memory):
+            together.append(([k for alike in group for k in alike.kernels], table_bytes(group)))
+    together += [(list(group), 0) for group in product_groups(units, legality, partition, memory)]
+    for kernels, table in together:
+        # What is read again on a walk along a row is read again for the last program too.
+        is_walked = memory.walks[kernels[0]] is not None
+        apart = sum(_bytes(memory, [k]) for k in kernels)
+        gained, more = len(kernels) - 1, 0 if is_walked else _bytes(memory, kernels) + table - apart
+        cost = Cost(cost.total - gained * LAUNCH_BYTES + more, cost.launches - gained, cost.bytes + more)
+    return cost
+
+
+def _bytes(memory: MemoryPlan, kernels: list[Members]) -> int:
+    """What one launch of these kernels moves."""
+    units = [u for k in kernels for u in k]
+    loads = dict.fromkeys(v for k in kernels for v in memory.loads[k])
+    stores = [v for k in kernels for v in memory.stores[k]]
+    return launch_traffic(units, loads, stores, memory.storage, NOMINAL_SIZES, 0, {}).total

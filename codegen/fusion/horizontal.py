@@ -1,0 +1,270 @@
+"""Which kernels that nothing waits for may share a launch: updates, and weight gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from tritonnotes.ir.graph import Value
+from tritonnotes.ir.types import Shape, bool_, element_count
+
+from ..analysis.axes import Axes, known_product
+from ..analysis.matmul import summed
+from ..analysis.units import OPERAND, PRODUCT, Unit, Units, is_elementwise
+from ..analysis.views import base_of, is_free, is_host, memory_of
+from ..cost.matmul import shares_in
+from ..support.sizes import NOMINAL_SIZES, known_size
+from .legality import Legality
+from .memory import MemoryPlan
+from .partition import Partition, waits
+
+GROUPED_MATMUL = "products"
+
+
+MOST_SIDES = 8
+"""The most products of one launch: the kernel has a branch for each."""
+
+
+def product_groups(
+    units: Units, legality: Legality, partition: Partition, memory: MemoryPlan
+) -> Iterator[tuple[Members, ...]]:
+    """The kernels of a partition that are joined, a tuple for each launch: one product each, summed over the same sizes
+    by as many programs."""
+    waited_for = set[Members]().union(*waits(legality, partition).values())
+    alike: dict[tuple[Shape, bool], list[Members]] = {}
+    for kernel in partition.kernels:
+        products = [u.value for u in kernel if u.part == PRODUCT]
+        if kernel in waited_for or len(products) != 1 or known_size(products[0].shape) is None:
+            continue
+        if all(is_elementwise(u) or u.part in (PRODUCT, OPERAND) for u in kernel):
+            is_shared = shares_in(units, memory.spaces[kernel], kernel) > 0
+            alike.setdefault((summed(products[0]), is_shared), []).append(kernel)
+    for kernels in alike.values():
+        groups: list[list[Members]] = []
+        for kernel in kernels:
+            apart = {other for unit in kernel for other in legality.apart.get(unit, ())}
+            free = (g for g in groups if len(g) < MOST_SIDES and not any(apart & other for other in g))
+            found = next(free, None)
+            if found is None:
+                groups.append([kernel])
+            else:
+                found.append(kernel)
+        yield from (tuple(group) for group in groups if len(group) > 1)
+
+
+Members = frozenset[Unit]
+
+
+FOREACH = "updates"
+
+
+MOST_SEGMENTS = 1024
+"""The most updates of one launch: each program looks its own up among the sizes of all."""
+
+
+MOST_FORMS = 4
+"""The most different forms of update in one launch: the kernel has a branch for each."""
+
+
+SIZE, ALIGNED, ADDRESSES = range(3)
+"""Columns of the table: elements, whether all addresses are multiples of 16, and from there on the addresses."""
+
+
+CELL = 8
+"""Bytes of a cell of the table."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a kernel does, equal for kernels that do the same to different tensors: its `steps`, with each tensor of its
+    own by its place among them, and what is `left` where. `common` are memories of one number that all of them read."""
+
+    common: frozenset[Value]
+    steps: tuple[object, ...]
+    left: tuple[object, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Alike:
+    """Kernels that do the same, each to `own` tensors: their memories, in one order for all kernels. `common` are
+    memories of one number that all of them read."""
+
+    kernels: tuple[Members, ...]
+    own: tuple[tuple[Value, ...], ...]
+    common: tuple[Value, ...]
+
+    @property
+    def rows(self) -> tuple[tuple[Value, ...], ...]:
+        """The tensors of each kernel that has anything to do."""
+        return tuple(tensors for tensors in self.own if _elements(tensors))
+
+    @property
+    def largest(self) -> int:
+        """Elements of the largest tensor; 0 where none has more than one, so that a kernel has nothing to walk over."""
+        return max((n for n in map(_elements, self.own) if n > 1), default=0)
+
+    @property
+    def shown(self) -> Members:
+        """The kernel whose tile program stands for all: the first one that walks over something."""
+        return next(k for k, tensors in zip(self.kernels, self.own, strict=True) if _elements(tensors) > 1)
+
+
+def _elements(tensors: tuple[Value, ...]) -> int:
+    return element_count(tensors[0].shape, NOMINAL_SIZES)
+
+
+def table_width(group: Iterable[Alike]) -> int:
+    """Columns of the table of a launch."""
+    return ADDRESSES + max(len(tensors) for alike in group for tensors in alike.own)
+
+
+def table_bytes(group: Iterable[Alike]) -> int:
+    """Bytes of the table that a launch reads: of each row its own cells."""
+    return CELL * sum(ADDRESSES + len(tensors) for alike in group for tensors in alike.rows)
+
+
+def update_groups(
+    units: Units, legality: Legality, partition: Partition, memory: MemoryPlan
+) -> tuple[tuple[Alike, ...], ...]:
+    """The kernels of a partition that are joined, a tuple for each launch."""
+    updated = {memory_of(new): units.graph[name] for name, new in units.graph.updates.items()}
+    waited_for = set[Members]().union(*waits(legality, partition).values())
+    found: dict[Form, list[_Update]] = {}
+    single = []
+    for kernel in partition.kernels:
+        update = _Update(units, memory, kernel, partition.again.get(kernel, ()), updated)
+        if kernel in waited_for or not _is_update(update):
+            continue
+        if update.axes:
+            found.setdefault(update.form(update.numbers), []).append(update)
+        else:
+            single.append(update)
+    shared = {form.common for form in found}
+    for update in single:
+        # Of a tensor of one number every operand is one: which of them all updates share, only its like can tell.
+        form = next((f for f in map(update.form, shared) if f in found), None)
+        if form is not None:
+            found[form].append(update)
+    return tuple(_launches(legality, found))
+
+
+@dataclass(frozen=True, eq=False)
+class _Update:
+    """A kernel that could be joined to others, with the leaf that each of its values is left in."""
+
+    units: Units
+    memory: MemoryPlan
+    kernel: Members
+    again: tuple[Value, ...]
+    updated: Mapping[Value, Value]
+
+    @property
+    def axes(self) -> tuple[int, ...]:
+        space = self.memory.spaces[self.kernel]
+        return (*space.rows, *space.cols)
+
+    @property
+    def numbers(self) -> frozenset[Value]:
+        """Memories of one number beside tensors of many."""
+        return frozenset(memory_of(v) for v in self.memory.loads[self.kernel] if not self.units.axes.of(v))
+
+    @cached_property
+    def values(self) -> frozenset[Value]:
+        """What it computes, again or not."""
+        return frozenset((*(u.value for u in self.kernel), *self.again))
+
+    def form(self, common: frozenset[Value]) -> Form:
+        """What it does, where `common` are no tensors of its own."""
+        return self._read_off(common)[0]
+
+    def tensors(self, common: frozenset[Value]) -> tuple[Value, ...]:
+        """The memories that it alone reads or writes, in the order of their first use."""
+        return self._read_off(common)[1]
+
+    def _read_off(self, common: frozenset[Value]) -> tuple[Form, tuple[Value, ...]]:
+        own: dict[Value, int] = {}
+        steps: list[object] = []
+        computed: dict[Value, int] = {}
+
+        def operand(value: Value) -> object:
+            value = base_of(value)
+            if value in self.values:
+                if value not in computed:
+                    args = tuple(map(operand, value.inputs))
+                    computed[value] = len(steps)
+                    steps.append((value.op.name, value.dtype, repr(sorted(value.attrs.items())), args))
+                return "computed", computed[value]
+            if value.op.name == "constant":
+                return "number", repr(value.attrs["value"]), value.dtype
+            if is_host(value):
+                return value
+            memory = memory_of(value)
+            place = memory if memory in common else own.setdefault(memory, len(own))
+            return place, value.dtype, self.memory.storage[memory]
+
+        left = [
+            (operand(v), own.setdefault(leaf, len(own)), leaf.dtype)
+            for v in self.memory.stores[self.kernel]
+            for leaf in [self.updated[v]]
+        ]
+        return Form(common, tuple(steps), tuple(left)), tuple(own)
+
+
+def _is_update(update: _Update) -> bool:
+    """Whether a kernel updates leaves by a rule, element by element, and does nothing else."""
+    axes, kernel = update.units.axes, update.kernel
+    stores, loads = update.memory.stores[kernel], update.memory.loads[kernel]
+    if not all(map(is_elementwise, kernel)) or all(u.value.scope.phase != "update" for u in kernel) or not stores:
+        return False
+    order = axes.walked(axes.labels[stores[0]])
+    if set(order) != set(update.axes) or known_product(axes, order) is None:
+        return False
+    if any(v not in update.updated or axes.walked(axes.labels[v]) != order for v in stores):
+        return False
+    operands = {base_of(a) for v in update.values for a in v.inputs}
+    if any((is_free(a) and a.op.name != "constant") or a.op.name == "dim_size" for a in operands):
+        return False
+    return all(_is_whole_or_number(axes, v, order) for v in loads)
+
+
+def _is_whole_or_number(axes: Axes, value: Value, order: tuple[int, ...]) -> bool:
+    """Whether a kernel reads a memory from end to end in this order, or reads one number that it holds."""
+    held = memory_of(value)
+    walked = axes.walked(axes.labels[value])
+    if held.op.name == "cat" or not (held.dtype.is_float or (held.dtype is bool_ and not walked)):
+        return False
+    is_all = element_count(held.shape, NOMINAL_SIZES) == element_count(value.shape, NOMINAL_SIZES)
+    return is_all and walked in (order, ())
+
+
+def _launches(legality: Legality, found: Mapping[Form, list[_Update]]) -> Iterator[tuple[Alike, ...]]:
+    """Updates of several forms in as few launches as the limits, and wishes, allow."""
+    groups: list[dict[Form, list[_Update]]] = []
+    for form, updates in found.items():
+        for update in updates:
+            for group in groups:
+                if (form in group or len(group) < MOST_FORMS) and _may_join(legality, group, update):
+                    group.setdefault(form, []).append(update)
+                    break
+            else:
+                groups.append({form: [update]})
+    for group in groups:
+        alike = [_alike(form, updates) for form, updates in group.items()]
+        made = tuple(some for some in alike if some.largest)
+        if sum(len(some.kernels) for some in made) > 1:
+            yield made
+
+
+def _alike(form: Form, updates: list[_Update]) -> Alike:
+    loads = updates[0].memory.loads[updates[0].kernel]
+    common = dict.fromkeys(m for m in map(memory_of, loads) if m in form.common)
+    own = tuple(u.tensors(form.common) for u in updates)
+    return Alike(tuple(u.kernel for u in updates), own, tuple(common))
+
+
+def _may_join(legality: Legality, group: Mapping[Form, list[_Update]], update: _Update) -> bool:
+    """Whether there is room for one more, and no user forbids it."""
+    apart = {other for unit in update.kernel for other in legality.apart.get(unit, ())}
+    members = [u for some in group.values() for u in some]
+    return len(members) < MOST_SEGMENTS and not any(apart & other.kernel for other in members)

@@ -1,0 +1,204 @@
+"""Save or recompute: computing a value again in the kernel that needs it, where that costs less than loading it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+
+from tritonnotes.ir.graph import Value
+
+from ..analysis.units import OWN, PARTIAL, Unit, Units, is_elementwise
+from ..analysis.views import memory_of
+from ..cost.traffic import nominal_bytes, recompute_bytes
+from .legality import AxisSet, Legality, Shape
+from .memory import loads_of
+from .partition import Partition
+
+Kernel = frozenset[Unit]
+
+
+def recompute(
+    units: Units, legality: Legality, partition: Partition, held: Collection[Unit] = frozenset()
+) -> Partition:
+    """The same kernels, each computing again what that makes cheaper. A value that then neither its own kernel needs
+    nor any other from memory moves to a kernel that computes it again, unless it is `held` where it is."""
+    state = _State(units, legality, partition)
+    for kernel in partition.kernels:
+        state.improve(kernel)
+    for value in sorted(state.loaders, key=lambda v: v.index):
+        state.improve_everywhere(value)
+    for unit in units.units:
+        if unit.part == OWN:
+            for kernel in sorted(state.loaders.get(unit.value, ()), key=_first):
+                state.take(kernel, unit.value)
+    again = {k: tuple(sorted(values, key=lambda v: v.index)) for k, values in state.again.items() if values}
+    return _settled(units, legality, replace(partition, again=again), held)
+
+
+class _State:
+    """What is computed again so far. `loaders` are the kernels that load each value from memory; `reduced` are row
+    reductions and what is elementwise made of them."""
+
+    def __init__(self, units: Units, legality: Legality, partition: Partition) -> None:
+        self.units = units
+        self.legality = legality
+        self.home = {u: k for k in partition.kernels for u in k}
+        self.order = {k: i for i, k in enumerate(partition.kernels)}
+        self.again: dict[Kernel, set[Value]] = {k: set() for k in partition.kernels}
+        self.libraries = {k for k in partition.kernels if any(u.is_library for u in k)}
+        self.axes: dict[Kernel, AxisSet] = {}
+        self.may_store: dict[Kernel, frozenset[AxisSet]] = {}
+        self.loads: dict[Kernel, set[Value]] = {}
+        self.loaders: dict[Value, set[Kernel]] = {}
+        for kernel in partition.kernels:
+            shape = legality.shape(facts := legality.facts_of(kernel))
+            assert isinstance(shape, Shape), shape
+            self.axes[kernel], self.may_store[kernel] = facts.axes, shape.may_store
+            self.loads[kernel] = self._loads(kernel, ())
+            for memory in self.loads[kernel]:
+                self.loaders.setdefault(memory, set()).add(kernel)
+        self.reduced: set[Unit] = set()
+        for unit in units.units:
+            before = (units.producer.get(s) for s in legality.sources[unit])
+            is_reduction = unit.value.op.kind == "reduction" and unit.part != OWN
+            if is_reduction or (is_elementwise(unit) and any(b in self.reduced for b in before)):
+                self.reduced.add(unit)
+
+    def improve(self, kernel: Kernel) -> None:
+        """Compute more again in one kernel, what saves most first, as long as something saves."""
+        while True:
+            trails = [t for v in loads_of(self.legality, kernel, self.again[kernel]) if (t := self._trail(kernel, v))]
+            trials = [{kernel: t} for t in trails]
+            if len(trails) > 1:
+                trials.append({kernel: set().union(*trails)})
+            best = min(trials, key=self._change, default=None)
+            if best is None or self._change(best) >= 0:
+                return
+            self._apply(best)
+
+    def take(self, kernel: Kernel, value: Value) -> None:
+        """Compute a value again in a kernel, whatever that moves."""
+        self._apply({kernel: {value}})
+
+    def improve_everywhere(self, value: Value) -> None:
+        """Compute one value again in all kernels that load it, if only that saves its store."""
+        kernels = sorted(self.loaders.get(value, ()), key=_first)
+        trial = {k: t for k in kernels if (t := self._trail(k, value))}
+        if len(trial) > 1 and self._change(trial) < 0:
+            self._apply(trial)
+
+    def _trail(self, kernel: Kernel, value: Value) -> set[Value] | None:
+        """The elementwise values behind `value`, itself included, that are not yet in the kernel; None if it cannot
+        be computed again there."""
+        again: set[Value] = set()
+        todo = [value]
+        while todo:
+            current = todo.pop()
+            unit = self.units.producer.get(current)
+            if current in again or current in self.again[kernel] or unit in kernel:
+                continue
+            if unit is None or not is_elementwise(unit) or self._is_cheaper_to_read(kernel, unit, value):
+                if not self._may_load(kernel, current):
+                    return None
+                continue
+            if not self.legality.axes_of[unit] <= self.axes[kernel] or kernel in self.libraries:
+                return None
+            if any(other in kernel for other in self.legality.apart.get(unit, ())):
+                return None
+            again.add(current)
+            todo += self.legality.sources[unit]
+        return again or None
+
+    def _is_cheaper_to_read(self, kernel: Kernel, unit: Unit, wanted: Value) -> bool:
+        """Whether what is behind a `wanted` value is no use computing: a row's mean or the like, which is small, and
+        what lies in memory anyway where computing it would have the kernel load more than it does."""
+        if unit in self.reduced and self.legality.axes_of[unit] != self.axes[kernel]:
+            return True
+        if unit.value is wanted or not (unit.value in self.loaders or unit.value in self.units.roots):
+            return False
+        return any(
+            memory_of(s) not in self.loads[kernel]
+            for s in self.legality.sources[unit]
+            if s not in self.again[kernel] and self.units.producer.get(s) not in kernel
+        )
+
+    def _may_load(self, kernel: Kernel, value: Value) -> bool:
+        """Whether a kernel may read what it has not read so far: it must be in memory, and not yet overwritten."""
+        memory = memory_of(value)
+        unit = self.units.producer.get(memory)
+        if unit is None:
+            return self._is_read_in_time(kernel, memory, value)
+        return memory in self.loaders or self.legality.axes_of[unit] in self.may_store[self.home[unit]]
+
+    def _is_read_in_time(self, kernel: Kernel, leaf: Value, value: Value) -> bool:
+        """Whether a leaf, read as `value`, still has its old value when the kernel runs: what overwrites it runs later,
+        or is the kernel itself, where each program reads no more of it than it overwrites."""
+        new = self.units.graph.updates.get(leaf.name)
+        writer = self.units.producer.get(memory_of(new)) if new is not None else None
+        if writer is not None and writer in kernel:
+            return value is leaf and self.legality.is_read_as_written(leaf)
+        return writer is None or self.order[kernel] < self.order[self.home[writer]]
+
+    def _loads(self, kernel: Kernel, more: Iterable[Value]) -> set[Value]:
+        return {memory_of(v) for v in loads_of(self.legality, kernel, {*self.again[kernel], *more})}
+
+    def _change(self, trial: Mapping[Kernel, set[Value]]) -> int:
+        """What computing these values again would add to the cost."""
+        change = sum(recompute_bytes(v) for values in trial.values() for v in values)
+        gained: dict[Value, int] = {}
+        for kernel, values in trial.items():
+            before, after = self.loads[kernel], self._loads(kernel, values)
+            for memory in after - before:
+                gained[memory] = gained.get(memory, 0) + 1
+            for memory in before - after:
+                gained[memory] = gained.get(memory, 0) - 1
+        for memory, count in gained.items():
+            had = len(self.loaders.get(memory, ()))
+            change += count * nominal_bytes(memory)
+            if memory in self.units.producer and memory not in self.units.roots:
+                change += (bool(had + count) - bool(had)) * nominal_bytes(memory)
+        return change
+
+    def _apply(self, trial: Mapping[Kernel, set[Value]]) -> None:
+        for kernel, values in trial.items():
+            before, after = self.loads[kernel], self._loads(kernel, values)
+            self.again[kernel] |= values
+            self.loads[kernel] = after
+            for memory in before - after:
+                self.loaders[memory].discard(kernel)
+                if not self.loaders[memory]:
+                    del self.loaders[memory]
+            for memory in after - before:
+                self.loaders.setdefault(memory, set()).add(kernel)
+
+
+def _settled(units: Units, legality: Legality, partition: Partition, held: Collection[Unit]) -> Partition:
+    """Values that their own kernel has no use for any more move to the first kernel that computes them again."""
+    kernels = {k: set(k) for k in partition.kernels}
+    again = {k: dict.fromkeys(partition.again.get(k, ())) for k in partition.kernels}
+    copies = {v for values in again.values() for v in values if units.producer[v] not in held}
+    home = {u: k for k in partition.kernels for u in k}
+
+    def loads(kernel: Kernel) -> list[Value]:
+        return [memory_of(v) for v in loads_of(legality, kernels[kernel], again[kernel])]
+
+    loaded = Counter(v for k in partition.kernels for v in loads(k)) if copies else Counter[Value]()
+    for value in sorted(copies, key=lambda v: -v.index):
+        unit = units.producer[value]
+        mine = home[unit]
+        needed = {s for u in (*kernels[mine], *(units.producer[v] for v in again[mine])) for s in legality.sources[u]}
+        if loaded[value] or value in units.roots or value in needed:
+            continue
+        taker = next(k for k in partition.kernels if value in again[k])
+        loaded.subtract(loads(mine))
+        kernels[mine].discard(unit)
+        loaded.update(loads(mine))
+        kernels[taker].add(unit)
+        del again[taker][value]
+    made = {k: frozenset(members) for k, members in kernels.items() if members}
+    return Partition(tuple(made.values()), {made[k]: tuple(again[k]) for k in made if again[k]})
+
+
+def _first(kernel: Kernel) -> tuple[int, bool]:
+    return min((u.value.index, u.part != PARTIAL) for u in kernel)

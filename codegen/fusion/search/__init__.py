@@ -1,0 +1,1 @@
+"""The search for the best partition: greedy, then branch and bound over groups of units."""

@@ -1,0 +1,1 @@
+"""Launches become tile programs."""

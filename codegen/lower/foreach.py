@@ -1,0 +1,132 @@
+"""From a launch of many updates to its tile programs: one for each form of update, which stands for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from tritonnotes.ir.graph import Value
+from tritonnotes.ir.types import DType, element_count
+from tritonnotes.ir.update import G_NAME, P_NAME
+
+from ..fusion.horizontal import table_width
+from ..plan.launches import FusionPlan, KernelPlan
+from ..support.names import Names, identifier
+from .kernel import lower_kernel
+from .tile_ir import Kernel, Parameter, Step
+
+
+@dataclass(frozen=True, eq=False)
+class BlockProgram:
+    """What is done to one block of each of `rows`, the tensors of one update each: the tile program `kernel`, as a
+    function called `name`. `pointers` are its names for the tensors of a row, in order, with their dtypes."""
+
+    name: str
+    kernel: Kernel
+    rows: tuple[tuple[Value, ...], ...]
+    pointers: tuple[Parameter, ...]
+
+    @property
+    def updated(self) -> list[str]:
+        """The leaf that each row updates, by the last that it leaves something in: state goes before the parameter."""
+        place = max(place for place, p in enumerate(self.pointers) if p.role != "in")
+        return [tensors[place].name for tensors in self.rows]
+
+    @property
+    def arguments(self) -> tuple[Parameter, ...]:
+        """What it takes besides: numbers, and memories that all updates share."""
+        return tuple(p for p in self.kernel.parameters if p not in self.pointers)
+
+
+@dataclass(frozen=True, eq=False)
+class GroupKernel(Kernel):
+    """A kernel of many updates, whose tensors lie in a table. `blocks` are its programs by form; `parameters` and
+    `steps` are theirs, one after the other."""
+
+    blocks: tuple[BlockProgram, ...] = ()
+
+    @property
+    def rows(self) -> tuple[tuple[Value, ...], ...]:
+        """The tensors of each update, in the order of the table."""
+        return tuple(tensors for block in self.blocks for tensors in block.rows)
+
+    @property
+    def width(self) -> int:
+        """Columns of the table."""
+        return table_width(self.plan.group)
+
+    @property
+    def arguments(self) -> tuple[tuple[str, Parameter], ...]:
+        """What the launch takes besides the table, each once, by the names that it gives them."""
+        names = Names()
+        names.taken |= {"program", "segment", "sizes", "ends", "is_before", "own", "row", "is_wide"}
+        found: dict[tuple[Value | None, DType], tuple[str, Parameter]] = {}
+        for parameter in (p for block in self.blocks for p in block.arguments):
+            if (parameter.value, parameter.dtype) not in found:
+                stem = names.claim(parameter.name.removesuffix("_ptr"))
+                name = f"{stem}_ptr" if parameter.is_pointer else stem
+                found[parameter.value, parameter.dtype] = name, parameter
+        return tuple(found.values())
+
+    def sizes(self) -> list[int]:
+        """Elements of each update's tensors."""
+        return [element_count(tensors[0].shape, {}) for tensors in self.rows]
+
+    def programs(self, block: int) -> int:
+        """How many programs share the work, a block of one update each."""
+        return sum(-(-size // block) for size in self.sizes())
+
+    def __str__(self) -> str:
+        lines = [f"kernel {self.name}: {self.plan.kind}, each block by itself"]
+        for block in self.blocks:
+            many = f"{len(block.rows)} update{'s' if len(block.rows) > 1 else ''}"
+            first, *rest = str(block.kernel).splitlines()
+            lines += [f"{block.name}: {many}, of {', '.join(block.updated)}", *rest]
+        return "\n".join(lines)
+
+
+def lower_group(plan: FusionPlan, kernel_plan: KernelPlan) -> GroupKernel:
+    """The tile programs of a launch of many updates, verified."""
+    members = {frozenset(m.units): m for m in kernel_plan.members}
+    names = Names()
+    blocks = []
+    for alike in kernel_plan.group:
+        shown = alike.own[alike.kernels.index(alike.shown)]
+        called = dict(zip(shown, _called(shown), strict=True))
+        kernel = _masked(lower_kernel(plan, members[alike.shown], called))
+        pointers = tuple(next(p for p in kernel.parameters if p.value is memory) for memory in shown)
+        name = f"{kernel_plan.name}_block"
+        if len(kernel_plan.group) > 1:
+            name = names.claim(f"{name}_{kernel.plan.storage[kernel.plan.stores[-1]].name}")
+        blocks.append(BlockProgram(name, kernel, alike.rows, pointers))
+    return GroupKernel(
+        kernel_plan,
+        blocks[0].kernel.layout,
+        tuple(p for block in blocks for p in block.kernel.parameters),
+        tuple(s for block in blocks for s in block.kernel.steps),
+        plan.units.axes,
+        blocks=tuple(blocks),
+    )
+
+
+def _called(tensors: Sequence[Value]) -> Iterator[str]:
+    """What the tensors of one update are called in a program that stands for all: `p`, `g`, `exp_avg`."""
+    for memory in tensors:
+        if memory.op.name == "parameter":
+            yield P_NAME
+        elif memory.is_leaf:
+            yield identifier(memory.name.rpartition(".")[2])
+        else:
+            yield G_NAME
+
+
+def _masked(kernel: Kernel) -> Kernel:
+    """A tile program for tensors of any size, which speaks of the parameter `p` whichever it is."""
+
+    def said(step: Step) -> Step:
+        if step.scope is None or step.scope.phase != "update" or not step.scope.name:
+            return step
+        return replace(step, scope=replace(step.scope, name=P_NAME))
+
+    layout = replace(kernel.layout, masks_rows=True)
+    return replace(kernel, layout=layout, steps=tuple(map(said, kernel.steps)))

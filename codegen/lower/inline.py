@@ -1,0 +1,78 @@
+"""One kernel out of several: sums that each program takes first, and those that the last one finishes."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable
+from dataclasses import replace
+
+from tritonnotes.ir.types import int32
+
+from ..plan.launches import KernelPlan
+from ..support.names import Names
+from .tile_ir import Inside, Kernel, Parameter
+
+_BOTH_WAYS = {
+    frozenset(["in", "out"]): "inout",
+    frozenset(["in", "inout"]): "inout",
+    frozenset(["out", "inout"]): "inout",
+    frozenset(["partial in", "partial out"]): "partial out",
+}
+
+
+def with_owns(kernel: Kernel, owns: Iterable[Kernel]) -> Kernel:
+    """The kernel, whose programs take sums for themselves first."""
+    parameters, inside = _together(kernel, owns)
+    return replace(kernel, parameters=_sorted(parameters), owns=inside)
+
+
+def with_operands(kernel: Kernel, operands: Iterable[Kernel]) -> Kernel:
+    """The kernel, which computes operands of its products itself, block by block."""
+    parameters, inside = _together(kernel, operands)
+    return replace(kernel, parameters=_sorted(parameters), operands=inside)
+
+
+def with_lasts(kernel: Kernel, lasts: Iterable[Kernel], plan: KernelPlan) -> Kernel:
+    """The kernel of a launch that `plan` describes, whose last program carries out `lasts`."""
+    parameters, inside = _together(kernel, lasts)
+    arrivals = Parameter("arrivals_ptr", "arrivals", None, int32)
+    return replace(kernel, plan=plan, parameters=_sorted([*parameters, arrivals]), lasts=inside)
+
+
+def together(kernels: Iterable[Kernel]) -> tuple[tuple[Parameter, ...], tuple[Inside, ...]]:
+    """The arguments of kernels side by side, each once, and these with the names that theirs have."""
+    parameters, inside = _merged({}, Names(), kernels)
+    return _sorted(parameters), inside
+
+
+def _together(kernel: Kernel, others: Iterable[Kernel]) -> tuple[list[Parameter], tuple[Inside, ...]]:
+    """The arguments of a kernel and of others inside it, each once, and the others with the names that theirs have."""
+    names = Names()
+    names.taken |= {p.name for p in kernel.parameters} | {s.name for s in kernel.steps}
+    return _merged({_key(p): p for p in kernel.parameters}, names, others)
+
+
+def _merged(
+    parameters: dict[Hashable, Parameter], names: Names, others: Iterable[Kernel]
+) -> tuple[list[Parameter], tuple[Inside, ...]]:
+    made = []
+    for other in others:
+        for mine in other.parameters:
+            have = parameters.get(_key(mine))
+            if have is None:
+                stem = mine.name.removesuffix("_ptr")
+                name = names.claim(stem, f"{stem}_total") + mine.name[len(stem) :]
+                parameters[_key(mine)] = replace(mine, name=name)
+            elif have.role != mine.role:
+                parameters[_key(mine)] = replace(have, role=_BOTH_WAYS[frozenset([have.role, mine.role])])
+        made.append(Inside(other, tuple(parameters[_key(p)].name for p in other.parameters)))
+    return list(parameters.values()), tuple(made)
+
+
+def _sorted(parameters: Iterable[Parameter]) -> tuple[Parameter, ...]:
+    return tuple(sorted(parameters, key=Parameter.place))
+
+
+def _key(parameter: Parameter) -> Hashable:
+    """What two arguments of one launch have in common that are one: memory, partial sums, a size or a number."""
+    kind = parameter.role if parameter.role in ("size", "scalar") else parameter.role.startswith("partial")
+    return kind, parameter.value, parameter.size

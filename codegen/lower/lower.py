@@ -1,0 +1,21 @@
+"""Every generated launch of a plan becomes a tile program."""
+
+from __future__ import annotations
+
+from ..fusion.horizontal import GROUPED_MATMUL
+from ..plan.launches import FusionPlan, KernelPlan
+from .foreach import lower_group
+from .grouped_matmul import lower_sides
+from .kernel import lower_kernel
+from .tile_ir import Kernel
+
+
+def make_kernels(plan: FusionPlan) -> tuple[Kernel, ...]:
+    """The tile program of every generated kernel of a plan, verified."""
+
+    def lower(kernel: KernelPlan) -> Kernel:
+        if kernel.members:
+            return lower_sides(plan, kernel) if kernel.kind == GROUPED_MATMUL else lower_group(plan, kernel)
+        return lower_kernel(plan, kernel)
+
+    return tuple(map(lower, plan.kernels))

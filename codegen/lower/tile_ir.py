@@ -1,0 +1,249 @@
+"""Tile programs: what one generated kernel does, step by step, before it is spelled in Triton.
+
+A kernel walks over tiles [ROWS, BLOCK]: rows are spread over programs, columns lie in one program where rows are
+reduced. With only rows or only columns the tile is one-dimensional. Steps are in single assignment form; a step's
+`form` says whether it is a whole tile, one number for each row, one for each column, or one number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from tritonnotes.ir.errors import VerificationError
+from tritonnotes.ir.graph import Scope, Value
+from tritonnotes.ir.types import DType, Shape, float64, int32, int64
+
+from ..analysis.axes import Axes
+from ..plan.launches import KernelPlan
+from ..support.sizes import next_power_of_2, static_size
+
+TILE, ROW, COL, SCALAR = "tile", "row", "col", "scalar"
+
+
+ROLES = ("in", "inout", "partial in", "out", "partial out", "arrivals", "size", "scalar")
+"""What arguments are to a kernel, in the order in which it takes them."""
+
+
+LAST_BLOCK = 128
+"""Numbers that one program finishes at once: with 32 partial sums of each, 32 elements for each thread of 4 warps."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Rows (or elements, of a flat kernel) and warps of a program, in the place of what rules say, and the reason."""
+
+    rows: int
+    num_warps: int
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The two axes groups of a kernel and how they are cut.
+
+    `tile` is the number of elements that a program holds at once on a GPU. `block` is the number of columns a program
+    holds at once (0 without columns); `masks_cols` says whether it is no divisor of theirs. `tiles_cols` spreads
+    columns over programs too; `loops_cols` walks along rows that are too long to be held. `exact_rows` is the largest
+    power of two that divides the rows where their number is known (else 0), and `masks_rows` is false where tiles are
+    cut to divide them. `inside` is empty, or says what the kernel is inside another one: "last" finishes sums in the
+    last program, "own" is a sum that each program takes for itself: both walk over their rows tile by tile; a "side" is
+    one of several kernels in one launch, called for each of its tiles; "operand" is computed for the rows and columns
+    that it is called with. Up to `shares` programs share the sum of each tile of a matrix product (0: none do).
+    `alone`: each program takes one row, so that its lanes are one-dimensional, and leaves what sums have of it.
+    """
+
+    rows: tuple[int, ...]
+    cols: tuple[int, ...]
+    row_shape: Shape
+    col_shape: Shape
+    block: int
+    masks_cols: bool
+    tiles_cols: bool
+    loops_cols: bool
+    carries: bool
+    combines: bool
+    exact_rows: int
+    masks_rows: bool
+    tile: int
+    inside: str = ""
+    shares: int = 0
+    alone: bool = False
+    choice: Choice | None = None
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether tiles are one-dimensional."""
+        return not self.rows or not self.cols or self.alone
+
+    @property
+    def last_block(self) -> int:
+        """Numbers that the last program of a launch finishes at once, of at most 32 partial sums each."""
+        size = min(LAST_BLOCK, next_power_of_2(static_size(self.row_shape) or 1))
+        return size if self.masks_rows else min(size, self.exact_rows)
+
+    @property
+    def loops_tiles(self) -> bool:
+        """Whether a program walks over several tiles."""
+        if self.inside == "last":
+            return bool(self.rows) and (static_size(self.row_shape) or 1) > self.last_block
+        return self.carries and not self.alone
+
+    @property
+    def row_block(self) -> int:
+        """Rows that a program holds at once on a GPU: a tile's worth, and a divisor where masks are saved."""
+        if self.choice is not None:
+            return self.choice.rows
+        size = self.tile if not self.cols else max(1, self.tile // self.block)
+        return min(size, self.exact_rows) if self.rows and not self.masks_rows else size
+
+
+@dataclass(frozen=True)
+class Address:
+    """How a lane finds its element: for each axis that it walks the axis, the sizes that lie behind it in memory (their
+    product is the stride) and the first index along it; `extent` is the shape of the memory."""
+
+    dims: tuple[tuple[int, Shape, int], ...]
+    extent: Shape
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """An argument of a kernel. `role` is 'in', 'out', 'inout', 'partial in', 'partial out', 'arrivals', 'size' or
+    'scalar'; `value` is the memory, partial sum or host number that it stands for; `dtype` that of the memory. In
+    'arrivals' programs count themselves, so that the last one knows."""
+
+    name: str
+    role: str
+    value: Value | None
+    dtype: DType
+    size: Shape = ()
+
+    @property
+    def is_pointer(self) -> bool:
+        return self.role not in ("size", "scalar") or self.dtype is float64 and self.role == "scalar"
+
+    def place(self) -> int:
+        """Where it stands among others: memory read, memory written, partials, then sizes and numbers."""
+        return ROLES.index(self.role)
+
+    @property
+    def is_exact(self) -> bool:
+        """Whether it is a number that arrives as an int of 64 bits, as a seed does."""
+        return self.role == "scalar" and self.dtype is int64
+
+
+@dataclass(frozen=True)
+class Step:
+    """One assignment. `op` is 'load', 'number', 'index', 'argument', 'carry', 'combine', 'store', 'operand', 'product',
+    or a primitive. Steps that touch memory have the attribute `address`. An 'operand' is one side of a 'product', had
+    block by block along the axis that is summed over.
+
+    `args` are the names of earlier steps. A step that nobody named (`is_named` false) may be written inside its only
+    user. `dtype` is what the kernel computes in, so never float16 or bfloat16.
+    """
+
+    name: str
+    op: str
+    args: tuple[str, ...]
+    form: str
+    dtype: DType
+    attrs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    is_named: bool = True
+    scope: Scope | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Kernel:
+    """A tile program with its arguments: the stage between the plan and the source. `lasts` are those that its last
+    program carries out when it is done, `owns` sums that each program takes when it begins, `operands` what it computes
+    of each block that it multiplies: on arguments of its own."""
+
+    plan: KernelPlan
+    layout: Layout
+    parameters: tuple[Parameter, ...]
+    steps: tuple[Step, ...]
+    axes: Axes
+    lasts: tuple[Inside, ...] = ()
+    owns: tuple[Inside, ...] = ()
+    operands: tuple[Inside, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
+
+    @property
+    def products(self) -> tuple[Step, ...]:
+        """The matrix products that it computes."""
+        return tuple(s for s in self.steps if s.op == "product")
+
+    def parameter(self, name: str) -> Parameter:
+        return next(p for p in self.parameters if p.name == name)
+
+    def __str__(self) -> str:
+        shape = f"rows {_shown(self.layout.row_shape)} × columns {_shown(self.layout.col_shape)}"
+        lines = [f"kernel {self.name}: {self.plan.kind}, {shape}"]
+        lines.append("  arguments " + ", ".join(f"{p.name}: {p.role} {p.dtype}" for p in self.parameters))
+        for step in self.steps:
+            attrs = "".join(
+                f" {k}={v}" for k, v in step.attrs.items() if k in ("pointer", "identity", "number", "axis")
+            )
+            lines.append(f"  {step.name}: {step.form} {step.dtype} = {step.op}({', '.join(step.args)}){attrs}")
+        for when, parts in (
+            ("each program for itself", self.owns), ("for each block", self.operands), ("its last program", self.lasts)
+        ):  # fmt: skip
+            lines += [f"  {when}: {part.kernel}".replace("\n", "\n  ") for part in parts]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Inside:
+    """A kernel inside another one's launch, with the names that its arguments have there."""
+
+    kernel: Kernel
+    arguments: tuple[str, ...]
+
+
+def verify_kernel(kernel: Kernel) -> None:
+    """Raise `VerificationError` unless names are defined once and before use, every reduction that meets masked lanes
+    says its identity, and each store has its own target."""
+    known: set[str] = set()
+    for part in (*kernel.owns, *kernel.operands, *kernel.lasts):
+        verify_kernel(part.kernel)
+    stored: set[tuple[str, tuple[int, ...]]] = set()
+    for step in kernel.steps:
+        for arg in step.args:
+            if arg not in known:
+                raise VerificationError(f"kernel {kernel.name}: {step.name} uses {arg} before it is defined")
+        if step.op == "store":
+            target = (step.attrs["pointer"], tuple(start for _, _, start in step.attrs["address"].dims))
+            if target in stored:
+                raise VerificationError(f"kernel {kernel.name}: two stores to {step.attrs['pointer']}")
+            stored.add(target)
+            continue
+        if step.name in known:
+            raise VerificationError(f"kernel {kernel.name}: {step.name} is defined twice")
+        known.add(step.name)
+        if step.attrs.get("masked") and "identity" not in step.attrs:
+            raise VerificationError(f"kernel {kernel.name}: {step.name} reduces masked lanes without an identity")
+
+
+def _shown(shape: Shape) -> str:
+    return "·".join(map(str, shape)) or "1"
+
+
+IDENTITIES: Mapping[str, Mapping[str, str]] = {
+    "sum": {"float": "0.0", "int": "0"},
+    "max": {"float": 'float("-inf")', "int": "-9223372036854775808"},
+    "min": {"float": 'float("inf")', "int": "9223372036854775807"},
+}
+"""What a reduction takes for lanes outside the tensor."""
+
+
+def identity_of(op: str, dtype: DType) -> str:
+    """The identity of a reduction over a dtype, as Triton source."""
+    if dtype is int32 and op != "sum":
+        return {"max": "-2147483648", "min": "2147483647"}[op]
+    return IDENTITIES[op]["float" if dtype.is_float else "int"]

@@ -1,0 +1,1 @@
+"""The buffers of a program, and the arena they lie in."""

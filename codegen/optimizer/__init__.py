@@ -1,0 +1,1 @@
+"""Optimizer updates of many parameters in one launch, found through tables."""

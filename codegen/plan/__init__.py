@@ -1,0 +1,1 @@
+"""Kernels become the launches of a plan."""

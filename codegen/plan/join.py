@@ -1,0 +1,97 @@
+"""Launches that nothing keeps apart become one: updates, and weight gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ..analysis.units import Units
+from ..fusion.horizontal import FOREACH, GROUPED_MATMUL, product_groups, update_groups
+from ..fusion.legality import Legality
+from ..fusion.memory import memory_plan
+from ..fusion.partition import Partition
+from .launches import KernelPlan
+
+
+def join_updates(
+    units: Units,
+    legality: Legality,
+    partition: Partition,
+    launches: tuple[KernelPlan, ...],
+    taken: frozenset[str] = frozenset(),
+) -> tuple[KernelPlan, ...]:
+    """The launches of a partition with updates joined, in an order in which they can run; `taken` are other names."""
+    if not units.graph.updates:
+        return launches
+    known = {frozenset(k.units): k for k in launches}
+    names = {*taken, *(k.name for k in launches)}
+    made = list(launches)
+    for group in update_groups(units, legality, partition, memory_plan(units, legality, partition)):
+        members = [known[k] for alike in group for k in alike.kernels]
+        all_units = tuple(u for k in members for u in k.units)
+        computed = {u.value for u in all_units}
+        name = _group_name(members, names)
+        names.add(name)
+        joined = replace(
+            members[0],
+            name=name,
+            kind=FOREACH,
+            units=all_units,
+            recomputed=tuple(dict.fromkeys(v for k in members for v in k.recomputed if v not in computed)),
+            loads=tuple(dict.fromkeys(v for k in members for v in k.loads)),
+            stores=tuple(v for k in members for v in k.stores),
+            members=tuple(members),
+            group=group,
+        )
+        # What the last of them waits for has run by then, and nothing waits for the others.
+        made[max(made.index(k) for k in members)] = joined
+        made = [k for k in made if k not in members]
+    return tuple(made)
+
+
+def _group_name(members: Iterable[KernelPlan], taken: set[str]) -> str:
+    """After the rules: `update_adam`. What it calls for each block begins with the same word."""
+    scopes = (u.value.scope for k in members for u in k.units)
+    rules = dict.fromkeys(s.op.removeprefix("custom.") for s in scopes if s.phase == "update" and s.op)
+    name = stem = "_".join(["update", *rules])
+    count = 1
+    while any(other == name or other.startswith(f"{name}_block") for other in taken):
+        count += 1
+        name = f"{stem}_{count}"
+    return name
+
+
+def join_products(
+    units: Units,
+    legality: Legality,
+    partition: Partition,
+    launches: tuple[KernelPlan, ...],
+    taken: frozenset[str] = frozenset(),
+) -> tuple[KernelPlan, ...]:
+    """The launches of a partition with products joined, in an order in which they can run; `taken` are other names."""
+    known = {frozenset(k.units): k for k in launches}
+    made, names = list(launches), {*taken, *(k.name for k in launches)}
+    for group in product_groups(units, legality, partition, memory_plan(units, legality, partition)):
+        members = [known[k] for k in group]
+        rules = dict.fromkeys(u.value.scope.op for k in members for u in k.units if u.value.scope.phase == "update")
+        name = "_".join([GROUPED_MATMUL, *(rule.removeprefix("custom.") for rule in rules)])
+        while name in names:
+            name += "_more"
+        names.add(name)
+        computed = {u.value for k in members for u in k.units}
+        joined = replace(
+            members[-1],
+            name=name,
+            kind=GROUPED_MATMUL,
+            units=tuple(u for k in members for u in k.units),
+            recomputed=tuple(dict.fromkeys(v for k in members for v in k.recomputed if v not in computed)),
+            loads=tuple(dict.fromkeys(v for k in members for v in k.loads)),
+            stores=tuple(v for k in members for v in k.stores),
+            tile=(0, 0),
+            shares=0,
+            members=tuple(members),
+        )
+        # Nothing waits for any of them, and the last one waits for the others.
+        made[max(made.index(k) for k in members)] = joined
+        made = [k for k in made if k not in members]
+    return tuple(made)

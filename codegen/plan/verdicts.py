@@ -1,0 +1,261 @@
+"""What a plan says of each edge of the joint graph: fused or not, the rule, and what the opposite would cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+
+from tritonnotes.ir.errors import PlanError
+from tritonnotes.ir.graph import Graph, Value
+
+from ..analysis.axes import Space
+from ..analysis.units import COMBINE, OWN, PARTIAL, Unit, is_elementwise
+from ..analysis.views import is_alias, is_free, is_host, is_join, memory_of
+from ..cost.traffic import nominal_bytes
+from ..fusion.candidate import Choice
+from ..fusion.constraints import Fusion
+from ..fusion.cost import Cost, cost_of, launched_cost
+from ..fusion.legality import Legality, Refusal
+from ..fusion.memory import refusal_of
+from ..fusion.merge import Clusters
+from ..fusion.partition import Partition, in_order
+from ..fusion.search.select import first_choice
+from .launches import FusionPlan
+
+Replan = Callable[[Graph, Fusion], Choice]
+"""Partitions a graph anew under other wishes."""
+
+
+HARD_RULES = ("number", "leaf", "join", "library", "memory first", "product")
+"""Rules that no other plan could get round, as they speak of the two values alone."""
+
+
+@dataclass(frozen=True)
+class Opposite:
+    """What forcing the opposite of a verdict would add to the plan, in launches and bytes at the nominal batch of 256;
+    `reason` says why it cannot be had, and is empty where it can."""
+
+    launches: int = 0
+    bytes: int = 0
+    reason: str = ""
+
+    def __str__(self) -> str:
+        if self.reason:
+            return f"cannot be had: {self.reason}"
+        return f"{self.launches:+d} launch{'' if abs(self.launches) == 1 else 'es'}, {self.bytes:+,} bytes"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the plan says of one edge of the joint graph: value `source` read by value `target`.
+
+    `bytes`, at the nominal batch of 256, is what the plan saves for the edge (fused) or moves for it (apart): the value
+    read once, and written once where no other reader needs it in memory.
+    """
+
+    source: str
+    target: str
+    fused: bool
+    rule: str
+    reason: str
+    bytes: int
+    ends: tuple[Unit, Unit] | None = field(default=None, repr=False, compare=False)
+    plan: FusionPlan = field(kw_only=True, repr=False, compare=False)
+    replan: Replan = field(kw_only=True, repr=False, compare=False)
+
+    @cached_property
+    def opposite(self) -> Opposite:
+        """What forcing the opposite would cost, as far as a few kernels are changed for it; where that is not enough,
+        as a greedy plan made anew under that wish."""
+        if self.rule == "own":
+            return _own_apart(self.plan)
+        if self.ends is None or (not self.fused and self.rule in HARD_RULES):
+            return Opposite(reason=self.reason)
+        change = _apart if self.fused else _together
+        return change(self.plan, self.replan, *self.ends)
+
+    def __str__(self) -> str:
+        word = "fused" if self.fused else "apart"
+        return f"{self.source} → {self.target}: {word}, {self.rule}: {self.reason} ({self.bytes:,} bytes)"
+
+
+def verdicts(plan: FusionPlan, replan: Replan) -> Iterator[Verdict]:
+    """One for each edge of the graph, in order."""
+    judge = partial(Verdict, plan=plan, replan=replan)
+    units = plan.units
+    clusters = Clusters(units, plan.legality, plan.partition.kernels)
+    home = {u: k for k in plan.launches for u in k.units}
+    loaders: dict[Value, int] = {}
+    for kernel in plan.launches:
+        for memory in {memory_of(v) for v in kernel.loads}:
+            loaders[memory] = loaders.get(memory, 0) + 1
+    for unit in units.units:
+        if unit.part == COMBINE:
+            continue
+        if unit.part == OWN:
+            yield from _inside_own(plan, judge, unit)
+            continue
+        for arg in dict.fromkeys(unit.value.inputs):
+            ends = arg.name, unit.value.name
+            size = nominal_bytes(arg)
+            memory = memory_of(arg)
+            producer = units.producer.get(memory)
+            if is_free(arg) or is_host(arg):
+                yield judge(*ends, True, "number", "numbers and indices need no memory", 0)
+            elif is_join(memory):
+                yield judge(*ends, False, "join", f"{memory.name} is joined of parts in memory", size)
+            elif producer is None:
+                yield judge(*ends, False, "leaf", f"{memory.op.name} {memory.name} lies in memory", size)
+            else:
+                here = home[unit]
+                is_kept = memory in units.roots or loaders.get(memory, 0) > 0
+                saved = size if is_kept else 2 * size
+                moved = size if memory in units.roots or loaders.get(memory, 0) > 1 else 2 * size
+                pair = producer, unit
+                if home[producer] is here and not is_alias(arg):
+                    yield judge(*ends, True, "same kernel", f"both in {here.name}", saved, pair)
+                elif memory in set(here.recomputed):
+                    reason = f"computed again in {here.name}, which costs less than loading it"
+                    yield judge(*ends, True, "recomputed", reason, saved, pair)
+                else:
+                    why = clusters.why_not(clusters.of[producer], clusters.of[unit])
+                    if producer.part == COMBINE and why is not None:
+                        why = Refusal("column", f"{memory.name} is whole only once every program is done")
+                    why = why or Refusal("choice", "legal, but other fusions are worth more")
+                    yield judge(*ends, False, why.rule, why.reason, moved, pair)
+
+
+def _inside_own(plan: FusionPlan, judge: Callable[..., Verdict], unit: Unit) -> Iterator[Verdict]:
+    """The edges behind a sum that each program takes for itself."""
+    for value in (*plan.units.inside(unit), unit.value):
+        for arg in dict.fromkeys(value.inputs):
+            memory = memory_of(arg)
+            if is_free(arg) or is_host(arg):
+                yield judge(arg.name, value.name, True, "number", "numbers and indices need no memory", 0)
+            elif memory.is_leaf:
+                reason = f"{memory.op.name} {memory.name} lies in memory"
+                yield judge(arg.name, value.name, False, "leaf", reason, nominal_bytes(arg))
+            else:
+                reason = f"each program takes {unit.value.name} for itself, so that none waits for the others"
+                yield judge(arg.name, value.name, True, "own", reason, nominal_bytes(arg))
+
+
+# -- the opposite --
+
+
+def _own_apart(plan: FusionPlan) -> Opposite:
+    """Every sum taken once, by a greedy plan."""
+    found = first_choice(plan.graph, {}, Fusion("greedy"))
+    return _compared(plan, _launched(plan, found.legality, found.partition))
+
+
+def _apart(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Opposite:
+    """A fused pair in two kernels: its kernel cut before the reader, or behind the producer; or no recomputation."""
+    partition = plan.partition
+    kernel = next(k for k in partition.kernels if reader in k)
+    again = partition.again.get(kernel, ())
+    trials = []
+    if producer in kernel:
+        for late in (
+            _closure(kernel, reader, plan.units.after),
+            kernel - _closure(kernel, producer, plan.units.before),
+        ):
+            if late and late != kernel:
+                trials.append(_changed(partition, {kernel: (kernel - late, late)}))
+    else:
+        trials.append(
+            replace(partition, again={**partition.again, kernel: tuple(v for v in again if v is not producer.value)})
+        )
+    return _cheapest(plan, trials) or _planned_anew(plan, replan, Fusion("greedy", forbid=(_names(producer, reader),)))
+
+
+def _together(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Opposite:
+    """A pair in one kernel: both kernels as one, either end moved to the other's, or the value computed again."""
+    partition, between = plan.partition, _between(plan, producer, reader)
+    early = next(k for k in partition.kernels if producer in k)
+    late = next(k for k in partition.kernels if reader in k)
+    trials = []
+    if is_elementwise(producer):
+        values = sorted({*partition.again.get(late, ()), producer.value}, key=lambda v: v.index)
+        trials.append(replace(partition, again={**partition.again, late: tuple(values)}))
+    refusal = plan.legality.space(between, ())
+    if isinstance(refusal, Space):
+        trials += [
+            _changed(partition, {early: (early | late,), late: ()}),
+            _changed(partition, {early: (early - between,), late: (late | (between & early),)}),
+            _changed(partition, {early: (early | (between & late),), late: (late - between,)}),
+        ]
+    found = _cheapest(plan, trials)
+    if found is None and isinstance(refusal, Refusal):
+        return Opposite(reason=refusal.reason)
+    return found or _planned_anew(plan, replan, Fusion("greedy", fuse=(_names(producer, reader),)))
+
+
+def _names(producer: Unit, reader: Unit) -> tuple[str, str]:
+    return producer.value.name, reader.value.name
+
+
+def _closure(kernel: frozenset[Unit], unit: Unit, steps: dict[Unit, tuple[Unit, ...]]) -> frozenset[Unit]:
+    """A unit and what follows it, step by step, inside a kernel."""
+    seen = {unit}
+    todo = [unit]
+    while todo:
+        for other in steps[todo.pop()]:
+            if other in kernel and other not in seen:
+                seen.add(other)
+                todo.append(other)
+    return frozenset(seen)
+
+
+def _between(plan: FusionPlan, producer: Unit, reader: Unit) -> frozenset[Unit]:
+    every = frozenset(plan.units.units)
+    return _closure(every, producer, plan.units.after) & _closure(every, reader, plan.units.before)
+
+
+def _changed(partition: Partition, parts: dict[frozenset[Unit], tuple[frozenset[Unit], ...]]) -> Partition:
+    """The partition with other kernels in the place of some; what those computed again their last part does."""
+    kernels: list[frozenset[Unit]] = []
+    again: dict[frozenset[Unit], tuple[Value, ...]] = {}
+    for kernel in partition.kernels:
+        made = [k for k in parts.get(kernel, (kernel,)) if k]
+        kernels += made
+        copies = partition.again.get(kernel, ())
+        for target in made or [k for some in parts.values() for k in some][:1]:
+            held = {u.value for u in target if u.part != PARTIAL}
+            values = {*again.get(target, ()), *(v for v in copies if v not in held)}
+            again[target] = tuple(sorted(values, key=lambda v: v.index))
+    return Partition(tuple(kernels), {k: v for k, v in again.items() if v})
+
+
+def _cheapest(plan: FusionPlan, trials: list[Partition]) -> Opposite | None:
+    costs = [c for t in trials if (c := _cost(plan, t)) is not None]
+    return _compared(plan, min(costs)) if costs else None
+
+
+def _cost(plan: FusionPlan, partition: Partition) -> Cost | None:
+    """What a changed partition costs, None if it is none."""
+    legality = plan.legality
+    ordered = in_order(legality, partition)
+    if ordered is None or refusal_of(legality, ordered) is not None:
+        return None
+    return _launched(plan, legality, ordered)
+
+
+def _planned_anew(plan: FusionPlan, replan: Replan, fusion: Fusion) -> Opposite:
+    try:
+        found = replan(plan.graph, fusion)
+    except PlanError as error:
+        return Opposite(reason=str(error))
+    return _compared(plan, _launched(plan, found.legality, found.partition))
+
+
+def _compared(plan: FusionPlan, other: Cost) -> Opposite:
+    mine = _launched(plan, plan.legality, plan.partition)
+    return Opposite(other.launches - mine.launches, other.bytes - mine.bytes)
+
+
+def _launched(plan: FusionPlan, legality: Legality, partition: Partition) -> Cost:
+    """What a partition costs once last programs finish what they can and updates are joined, where the plan does."""
+    cost = launched_cost if plan.joins else cost_of
+    return cost(legality.units, legality, partition)

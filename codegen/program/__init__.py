@@ -1,0 +1,1 @@
+"""The program of a plan: launches over buffers, with its source; and compiling it."""

@@ -1,0 +1,157 @@
+"""Plans that hold less memory, for a user who states how much a run may hold: the plan that costs least is changed step
+by step, and each step kept that lowers what is held at the peak, until that is within the budget.
+
+First launches run in an order in which memory is free again early, with weight gradients apart, so that each runs once
+it can. Then operands are computed again by those that multiply them, and updates that keep something waiting run apart:
+of the kernels for which that may be done the one that lowers the peak most, or, where several bring it within the
+budget, the one whose plan costs least.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from tritonnotes.ir.graph import Value
+
+from ..analysis.units import PRODUCT, Unit
+from ..cost.traffic import LAUNCH_BYTES
+from ..fusion.candidate import Choice
+from ..fusion.matmul_prologue import MOST_UNITS, made_for, operands_elsewhere
+from ..fusion.memory import refusal_of
+from ..fusion.partition import Partition, in_order
+from ..plan.launches import FusionPlan, KernelPlan
+from ..support.sizes import NOMINAL, Sizes
+from .program import Program
+
+
+def fit_memory(
+    found: Choice,
+    program: Program,
+    budget: int,
+    schedule: Callable[[Choice], FusionPlan],
+    finish: Callable[[FusionPlan], Program],
+) -> Program:
+    """The program of a choice, or one that holds less where that holds more than `budget` bytes beside its leaves, with
+    every `Dim` at its nominal size: the first that is within, or the least that was found. `schedule` plans a choice
+    with weight gradients apart, `finish` makes the program of a plan."""
+
+    def tight(choice: Choice) -> Program:
+        return _in_order_of_memory(finish(schedule(choice)), finish)
+
+    best = program
+    if best.peak_bytes() > budget:
+        best = min(best, tight(found), key=Program.peak_bytes)
+    while best.peak_bytes() > budget and len(found.units.units) <= MOST_UNITS:
+        tried = [(choice, tight(choice)) for choice in _spared(found)]
+        fitting = [made for _, made in tried if made.peak_bytes() <= budget]
+        if fitting:
+            return min(fitting, key=lambda made: _cost(made.plan))
+        found, made = min(tried, key=lambda one: one[1].peak_bytes(), default=(found, best))
+        if made.peak_bytes() >= best.peak_bytes():
+            break
+        best = made
+    return best
+
+
+def _cost(plan: FusionPlan) -> int:
+    return len(plan.launches) * LAUNCH_BYTES + plan.bytes_moved()
+
+
+def _spared(choice: Choice) -> Iterator[Choice]:
+    """Choices that may hold less: with the operands of one kernel computed elsewhere, if need be with updates of what
+    they are made of in kernels of their own; or with the update apart that a weight gradient carries out, which then
+    need not wait until the weight is read."""
+    for kernel in choice.partition.kernels:
+        made = made_for(choice, kernel)
+        if made:
+            units = [choice.units.producer[v] for v in made]
+            leaves = {v.name for u in units for v in choice.legality.sources[u] if v.is_leaf}
+            for some in (choice, _updates_apart(choice, leaves)):
+                other = None if some is None else operands_elsewhere(some, kernel)
+                if other is not None:
+                    yield other
+                    break
+        if any(u.part == PRODUCT for u in kernel):
+            updated = {u.value.scope.name for u in kernel if u.value.scope.phase == "update"}
+            other = _updates_apart(choice, updated)
+            if other is not None:
+                yield other
+
+
+def _updates_apart(choice: Choice, read: set[str]) -> Choice | None:
+    """The choice with the updates of some parameters in kernels of their own, where other kernels carry them out beside
+    something else."""
+    partition = choice.partition
+    kernels: list[frozenset[Unit]] = []
+    again = dict(partition.again)
+    for old in partition.kernels:
+        copies = again.pop(old, ())
+        parts: dict[str, set[Unit]] = {}
+        for unit in old:
+            scope = unit.value.scope
+            parts.setdefault(scope.name if scope.phase == "update" and scope.name in read else "", set()).add(unit)
+        for some in parts.values():
+            kernels.append(new := frozenset(some))
+            if mine := _needed_copies(choice, new, copies):
+                again[new] = mine
+    made = in_order(choice.legality, Partition(tuple(kernels), again))
+    if made is None or len(kernels) == len(partition.kernels) or refusal_of(choice.legality, made) is not None:
+        return None
+    return replace(choice, partition=made)
+
+
+def _needed_copies(choice: Choice, kernel: frozenset[Unit], copies: tuple[Value, ...]) -> tuple[Value, ...]:
+    """Of the values that a larger kernel computed again those that this part of it needs."""
+    producer, sources = choice.units.producer, choice.legality.sources
+    again, found = set(copies), set[Value]()
+    todo = list(kernel)
+    while todo:
+        for source in sources[todo.pop()]:
+            if source in again and source not in found and producer[source] not in kernel:
+                found.add(source)
+                todo.append(producer[source])
+    return tuple(v for v in copies if v in found)
+
+
+def _in_order_of_memory(program: Program, finish: Callable[[FusionPlan], Program]) -> Program:
+    """The program with its launches in an order that holds less, if the one that is found does: of all that are ready
+    the one after which, its own temporaries included, least is held."""
+    plan = program.plan
+    waiting = {k: set(plan.to_networkx().predecessors(k.name)) for k in plan.launches}
+    touched = _touched(program)
+    bound = Sizes(NOMINAL, {})
+    shared = program.programs(bound)
+    sizes = {life.buffer.name: life.buffer.bytes(bound, shared) for life in program.arena.lives}
+    left = {n: {k for k, names in touched.items() if n in names} for n in sizes}
+    order: list[KernelPlan] = []
+    live: set[str] = set()
+
+    def held(launch: KernelPlan) -> tuple[int, int]:
+        here = live | touched[launch] & sizes.keys()
+        stays = [n for n in here if left[n] - {launch}]
+        return sum(map(sizes.__getitem__, here)), sum(map(sizes.__getitem__, stays))
+
+    while waiting:
+        done = {k.name for k in order}
+        ready = [k for k, before in waiting.items() if before <= done]
+        best = min(ready, key=held)
+        order.append(best)
+        del waiting[best]
+        live |= touched[best] & sizes.keys()
+        for name in list(live):
+            left[name].discard(best)
+            if not left[name]:
+                live.discard(name)
+    return min(program, finish(replace(plan, launches=tuple(order))), key=Program.peak_bytes)
+
+
+def _touched(program: Program) -> dict[KernelPlan, frozenset[str]]:
+    """The buffers that each launch uses, a loop over chunks those of all its launches."""
+    launches = program.plan.launches
+    starts = [program.places[k.name] for k in launches]
+    made = {}
+    for launch, start, stop in zip(launches, starts, [*starts[1:], len(program.uses)], strict=True):
+        used = program.uses[start:stop]
+        made[launch] = frozenset[str]().union(*(u.reads | u.writes | u.holds for u in used))
+    return made

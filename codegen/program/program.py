@@ -1,0 +1,140 @@
+"""Programs: the launches of a plan in order, over named buffers, with the one source file that holds them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from tritonnotes.ir.graph import Graph
+from tritonnotes.ir.primitives import CHUNK_ROWS
+from tritonnotes.ir.types import Dim, Shape, element_count, show_shape
+
+from ..emit.kernel import KernelSource
+from ..emit.module import render_module
+from ..fusion.constraints import Fusion
+from ..lower.tile_ir import Kernel
+from ..memory.arena import Arena, Memory, Uses, make_arena, uses_of
+from ..memory.buffers import Buffer
+from ..plan.launches import FusionPlan, KernelPlan
+from ..support.sizes import NOMINAL, Sizes
+from ..target.gpus import H100, PROGRAMS_PER_SM
+
+H100_PROGRAMS = PROGRAMS_PER_SM * H100.multiprocessors
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """All that a runtime needs: the plan, the tile programs, the buffers and the source.
+
+    `outputs` maps output names to the buffer that holds each, and the shape to show it in. `declared` is the graph
+    that all this came from, for the header of the source; `fusion` is how it was to be planned. `regions` are the
+    programs of one chunk, by the name of the loop over chunks. With numbers `in_memory`, kernels read what the host
+    works out from a tensor, so that a CUDA graph of their launches stays right when it changes.
+    """
+
+    graph: Graph
+    declared: Graph
+    plan: FusionPlan
+    kernels: tuple[Kernel, ...]
+    buffers: tuple[Buffer, ...]
+    outputs: Mapping[str, tuple[str, Shape]]
+    regions: Mapping[str, Program] = field(default_factory=dict)
+    fusion: Fusion = Fusion()
+    in_memory: bool = False
+
+    @cached_property
+    def _rendered(self) -> tuple[str, tuple[KernelSource, ...]]:
+        chunks = {name: region.buffers for name, region in self.regions.items()}
+        return render_module(self.plan, self.kernels, self.declared, self.buffers, self.arena, chunks, self.in_memory)
+
+    @property
+    def source(self) -> str:
+        """The generated module: kernels, launchers, and `run`, which launches them in order."""
+        return self._rendered[0]
+
+    @property
+    def kernel_sources(self) -> tuple[KernelSource, ...]:
+        return self._rendered[1]
+
+    @property
+    def dims(self) -> list[Dim]:
+        """The sizes that a run is given."""
+        return list(dict.fromkeys(s for v in self.plan.graph.values for s in v.shape if isinstance(s, Dim)))
+
+    @cached_property
+    def uses(self) -> tuple[Uses, ...]:
+        """What each launch reads and writes, those of a chunk one by one; `places` says which is where."""
+        return uses_of(self.plan, self.kernels, {name: region.memory for name, region in self.regions.items()})
+
+    @property
+    def memory(self) -> Memory:
+        """The buffers, and what each launch does with them."""
+        return Memory(self.buffers, self.uses)
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """The place of each launch in `uses`. Before the launches of a chunk sums are set to 0, which is the place of
+        the loop over chunks."""
+        found: dict[str, int] = {}
+        for launch in self.plan.launches:
+            inner = launch.chunks.plan.launches if launch.chunks else ()
+            for name in (launch.name, *(k.name for k in inner)):
+                found[name] = len(found)
+        return found
+
+    @cached_property
+    def loops(self) -> Mapping[str, KernelPlan]:
+        """For each launch of a chunk the loop over chunks that makes it."""
+        loops = [k for k in self.plan.launches if k.chunks]
+        return {k.name: loop for loop in loops if loop.chunks for k in loop.chunks.plan.launches}
+
+    def sizes_in(self, launch: str, sizes: Mapping[str, int]) -> Mapping[str, int]:
+        """The sizes of a launch by name: those of a run, and where it is made for each chunk the rows of one."""
+        loop = self.loops.get(launch)
+        if loop is None or loop.chunks is None:
+            return sizes
+        rows = {CHUNK_ROWS.name: loop.chunks.rows}
+        return Sizes(sizes.default, {**sizes, **rows}) if isinstance(sizes, Sizes) else {**sizes, **rows}
+
+    @cached_property
+    def arena(self) -> Arena:
+        """How long each buffer lives that a run makes for itself."""
+        return make_arena(self.buffers, self.uses)
+
+    def programs(
+        self,
+        sizes: Mapping[str, int],
+        most: int = H100_PROGRAMS,
+        rows_of: Callable[[Kernel], int] = lambda kernel: kernel.layout.row_block,
+    ) -> int:
+        """How many programs share each sum over rows, `most` of them: no more than there are tiles of so many rows."""
+        shared = [1]
+        for kernel in self.kernels:
+            if kernel.layout.carries and not kernel.layout.alone:
+                rows = element_count(kernel.layout.row_shape, self.sizes_in(kernel.name, sizes))
+                shared.append(-(-rows // rows_of(kernel)))
+        return min(max(shared), most)
+
+    def peak_bytes(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
+        """Bytes that a run holds beside its leaves: the arena, and its outputs. `Dim`s not named in `sizes` are
+        `batch`; unless `programs` share each sum over rows, as many do as on an H100."""
+        bound = Sizes(batch, sizes)
+        shared = programs or self.programs(bound)
+        return self.output_bytes(batch, **sizes) + self.arena.placement(bound, shared).bytes
+
+    def output_bytes(self, batch: int = NOMINAL, **sizes: int) -> int:
+        """Bytes of the outputs of a run, which it makes anew; as `peak_bytes`."""
+        return sum(b.bytes(Sizes(batch, sizes), 1) for b in self.buffers if b.role == "output")
+
+    def buffer_bytes(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
+        """Bytes of all buffers that are not leaves, did each have its own; as `peak_bytes`."""
+        bound = Sizes(batch, sizes)
+        shared = programs or self.programs(bound)
+        return sum(b.bytes(bound, shared) for b in self.buffers if b.role != "leaf")
+
+    def __str__(self) -> str:
+        lines = [f"program {self.graph.name}: {len(self.plan.launches)} launches over {len(self.buffers)} buffers"]
+        lines += [f"  {b.role} {b.name}: {b.dtype}{show_shape(b.shape)}" for b in self.buffers]
+        lines += [f"  {i}. {k.name}" for i, k in enumerate(self.plan.launches, 1)]
+        return "\n".join(lines)

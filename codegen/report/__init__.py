@@ -1,0 +1,1 @@
+"""What a plan and its kernels are, told to people: explanations, accesses, kernel reports."""

@@ -1,0 +1,314 @@
+"""How wide each access to global memory is, by the machine code, and why a narrow one is.
+
+An access is 128 bits wide at best: 16 bytes that one thread moves at once. The width comes from the instructions whose
+line of source names the pointer; the reason from how the tile program's lanes lie in memory. Neither knows of the
+other, so a narrow access for which no rule speaks is said to be unexplained.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import gcd, prod
+
+from tritonnotes.ir.types import Dim, Shape, element_count
+
+from ..emit.kernel import KernelSource
+from ..lower.index_math import Indexing
+from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
+from ..program.compile import WIDEST
+from ..target.gpus import LANES
+from ..target.sass import LOADS, STORES, Instruction
+
+WIDE = 128
+
+
+UNEXPLAINED = "unexplained: no rule says why"
+
+
+_GENERATED = re.compile(r"\b[0-9a-f]{64}\.py$")
+"""A file of the kernel cache. It may be another module's, in which the same kernel stands on the same lines: Triton
+compiles that once."""
+
+
+_FUNCTION = re.compile(r"def (\w+)\(")
+
+
+_INSIDE = (
+    ("arrives_last", "one count of programs"),
+    ("add_up_group", "partial sums, few for each thread of one program"),
+    ("finish_", "partial sums, few for each thread of one program"),
+    ("tile_", "an operand of a product, computed block by block"),
+    ("own_", "taken by each program for itself, from the cache"),
+)
+"""Why accesses are narrow in functions that a kernel calls, by the beginning of a function's name."""
+
+
+_CALL = re.compile(r"tl\.(load|store)\((\w+)")
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a kernel loads from, or stores to, one place: the argument's name, `widths` as {bits: instructions}, of
+    which one in a loop counts once, and the `reason` that some are narrower than 128 bits ('' where none is). `whole`
+    says whether it moves whole tiles, as against a number for each row, a number for each column, or one."""
+
+    argument: str
+    is_store: bool
+    widths: Mapping[int, int]
+    reason: str
+    whole: bool
+
+    @property
+    def is_wide(self) -> bool:
+        return min(self.widths) >= WIDE
+
+    def __str__(self) -> str:
+        shown = ", ".join(f"{count} of {bits} bits" for bits, count in sorted(self.widths.items()))
+        verb = "store to" if self.is_store else "load of"
+        return f"{verb} {self.argument}: {shown}" + (f" ({self.reason})" if self.reason else "")
+
+
+def accesses(
+    kernel: Kernel, spelled: KernelSource, source: str, code: Iterable[Instruction], sizes: Mapping[str, int]
+) -> tuple[Access, ...]:
+    """The accesses of a compiled kernel, in the order of its source. `source` is the whole generated file, `code` the
+    machine code with lines, `sizes` those of the `Dim`s that it was compiled for."""
+    lines = source.splitlines()
+    index = Indexing(kernel)
+    functions = _functions(lines)
+    found: dict[tuple[bool, str, int, str], Counter[int]] = {}
+    first: dict[tuple[bool, str, int, str], int] = {}
+    for each in code:
+        if each.name not in (*LOADS, *STORES):
+            continue
+        is_store = each.name in STORES
+        is_known = _GENERATED.search(each.file) and each.line <= len(lines)
+        line = lines[each.line - 1] if is_known else ""
+        pointer = _pointer(line, is_store)
+        called = functions[each.line - 1] if is_known and functions[each.line - 1] != kernel.name else ""
+        key = (is_store, pointer, -1 if called else _step(kernel, index, pointer, is_store, line), called)
+        found.setdefault(key, Counter())[each.bits] += 1
+        first[key] = min(first.get(key, each.line), each.line)
+    made = []
+    for key in sorted(found, key=lambda k: (k[0], first[k])):
+        is_store, pointer, place, called = key
+        step = kernel.steps[place] if place >= 0 else None
+        narrow = min(found[key]) < WIDE
+        reason = ""
+        if narrow:
+            reason = _reason(_Lanes(kernel, step, spelled, sizes)) if step else _reason_inside(called)
+        flat = not kernel.layout.cols and not kernel.layout.combines
+        whole = step is not None and (step.form == TILE or (step.form == ROW and flat))
+        name = pointer.removesuffix("_ptr") or "what no line names"
+        made.append(Access(name, is_store, dict(sorted(found[key].items())), reason, whole))
+    return tuple(made)
+
+
+def _functions(lines: Sequence[str]) -> list[str]:
+    """The function that each line stands in."""
+    name, found = "", []
+    for line in lines:
+        begins = _FUNCTION.match(line)
+        name = begins[1] if begins else name
+        found.append(name)
+    return found
+
+
+def _reason_inside(called: str) -> str:
+    return next((why for beginning, why in _INSIDE if called.startswith(beginning)), UNEXPLAINED)
+
+
+def _pointer(line: str, is_store: bool) -> str:
+    """The pointer that a line loads from or stores to; '' where it names none, or more than one."""
+    wanted = "store" if is_store else "load"
+    names = {name for verb, name in _CALL.findall(line) if verb == wanted}
+    return names.pop() if len(names) == 1 else ""
+
+
+def _step(kernel: Kernel, index: Indexing, pointer: str, is_store: bool, line: str) -> int:
+    """The number of the step behind a line, -1 where none is. Of several with one pointer, as where parts of a tensor
+    are read, that whose offset stands there; the longest, as one may begin like another."""
+    texts = {
+        i: index.offset(s.attrs["address"]) if "address" in s.attrs else ""
+        for i, s in enumerate(kernel.steps)
+        if s.attrs.get("pointer") == pointer and (s.op in ("store", "carry")) == is_store
+    }
+    named = [i for i, text in texts.items() if f"{pointer} + {text}" in line]
+    return max(named or texts, key=lambda i: len(texts[i]), default=-1)
+
+
+@dataclass(frozen=True)
+class _Lanes:
+    """How the lanes of one access lie in memory."""
+
+    kernel: Kernel
+    step: Step
+    spelled: KernelSource
+    sizes: Mapping[str, int]
+
+    @cached_property
+    def vector(self) -> int:
+        """Elements of 16 bytes."""
+        return max(1, 16 // self.kernel.parameter(self.step.attrs["pointer"]).dtype.itemsize)
+
+    @cached_property
+    def threads(self) -> int:
+        return LANES * self.spelled.num_warps
+
+    @cached_property
+    def held(self) -> int:
+        """Elements of the access that a program moves at once."""
+        constexprs, form = self.spelled.constexprs, self.step.form
+        if self.step.op == "combine":
+            return constexprs["PROGRAMS"] * (constexprs["BLOCK"] if self.kernel.layout.rows else 1)
+        rows = constexprs.get("ROWS", 1) if form in (TILE, ROW) else 1
+        return rows * (constexprs.get("BLOCK", 1) if form != ROW or not self.kernel.layout.cols else 1)
+
+    @cached_property
+    def group(self) -> tuple[int, ...]:
+        """The axes that neighbouring lanes walk along."""
+        return self.kernel.layout.cols if self.step.form in (TILE, COL) else self.kernel.layout.rows
+
+    @cached_property
+    def behind(self) -> dict[int, Shape]:
+        """For each axis that the access walks along, the sizes that lie behind it in memory."""
+        address = self.step.attrs.get("address")
+        return {axis: behind for axis, behind, _ in address.dims if axis >= 0} if address else {}
+
+    @cached_property
+    def run(self) -> tuple[int, ...]:
+        """The last axes of the group that lie one behind the other in memory as well."""
+        found: tuple[int, ...] = ()
+        behind: Shape = ()
+        for axis in reversed(self.group):
+            if self.behind.get(axis) != behind:
+                break
+            found = (axis, *found)
+            behind = (self.kernel.axes.sizes[axis], *behind)
+        return found
+
+    def length(self, axes: Sequence[int]) -> int:
+        return element_count(self.kernel.axes.shape(tuple(axes)), self.sizes)
+
+    def known_divisor(self, shape: Shape) -> int:
+        """What is known to divide the product of some sizes: of a `Dim` 16, or nothing."""
+        known = [gcd(s, WIDEST) if isinstance(s, int) else self._of_dim(s) for s in shape]
+        return gcd(prod(known), WIDEST)
+
+    def _of_dim(self, dim: Dim) -> int:
+        return WIDEST if element_count((dim,), self.sizes) % WIDEST == 0 else 1
+
+    def uneven(self, what: str, shape: Shape) -> str:
+        """That a length is no multiple of what 16 bytes hold, or not known to be; '' where it is known."""
+        if self.known_divisor(shape) % self.vector == 0:
+            return ""
+        count = element_count(shape, self.sizes)
+        if all(isinstance(s, int) for s in shape):
+            return f"{what} {count} is not divisible by {self.vector}"
+        shown = " · ".join(map(str, shape))
+        return f"{what} {shown} is {count} here, not divisible by {WIDEST}"
+
+
+def _one_number(lanes: _Lanes) -> str:
+    return "one number" if lanes.step.form == SCALAR and lanes.step.op != "combine" else ""
+
+
+def _row_number(lanes: _Lanes) -> str:
+    if lanes.step.form != ROW or not lanes.kernel.layout.cols:
+        return ""
+    rows = lanes.spelled.constexprs.get("ROWS", 1)
+    return f"one number a row, {rows} rows a program" if rows > 1 else "one number a row, one row a program"
+
+
+def _shared(lanes: _Lanes) -> str:
+    """Neighbouring lanes read the same element."""
+    behind = [axis for axis in reversed(lanes.group) if axis not in lanes.behind]
+    if not lanes.group or lanes.group[-1] in lanes.behind:
+        return ""
+    trailing = []
+    for axis in reversed(lanes.group):
+        if axis not in behind:
+            break
+        trailing.append(axis)
+    return f"{lanes.length(trailing):,} neighbours share one number"
+
+
+def _apart(lanes: _Lanes) -> str:
+    """Neighbouring lanes read elements that are no neighbours."""
+    if not lanes.group or lanes.run:
+        return ""
+    stride = element_count(lanes.behind[lanes.group[-1]], lanes.sizes)
+    return f"neighbours lie {stride:,} elements apart"
+
+
+def _uneven_rows(lanes: _Lanes) -> str:
+    """Rows, or what lies in memory in one piece, do not begin at multiples of 16 bytes."""
+    for axis, behind in lanes.behind.items():
+        if axis not in lanes.run and (said := lanes.uneven("row length", behind)):
+            return said
+    if 0 < len(lanes.run) < len(lanes.group):
+        return lanes.uneven("row length", lanes.kernel.axes.shape(lanes.run))
+    return ""
+
+
+def _uneven_ends(lanes: _Lanes) -> str:
+    """A mask ends between multiples of 16 bytes."""
+    layout = lanes.kernel.layout
+    if lanes.step.form in (TILE, COL) and layout.masks_cols:
+        return lanes.uneven("row length", layout.col_shape)
+    if lanes.step.form == ROW and layout.rows and layout.masks_rows:
+        shape = layout.row_shape
+        if all(isinstance(s, int) for s in shape) or len(shape) == 1:
+            return lanes.uneven("length", shape)
+        # The whole product is one argument.
+        count = element_count(shape, lanes.sizes)
+        return "" if count % WIDEST == 0 else f"length {count:,} is not divisible by {WIDEST}"
+    return ""
+
+
+def _uneven_start(lanes: _Lanes) -> str:
+    """A part of a tensor begins between multiples of 16 bytes."""
+    address = lanes.step.attrs.get("address")
+    for _, behind, start in address.dims if address else ():
+        if start and lanes.known_divisor((start, *behind)) % lanes.vector:
+            return f"begins at element {start * element_count(behind, lanes.sizes):,}, not divisible by {lanes.vector}"
+    return ""
+
+
+def _uneven_partials(lanes: _Lanes) -> str:
+    """Partial sums: one row of them for each program."""
+    if lanes.step.op == "combine" and lanes.kernel.layout.rows:
+        return lanes.uneven("row length", lanes.kernel.layout.row_shape)
+    if lanes.step.op == "carry" and lanes.step.form == COL:
+        return lanes.uneven("row length", lanes.kernel.layout.col_shape)
+    return ""
+
+
+def _few(lanes: _Lanes) -> str:
+    """There is less than 16 bytes for each thread."""
+    if lanes.held >= lanes.threads * lanes.vector:
+        return ""
+    shown = f"{lanes.held} elements a program" if lanes.held > 1 else "one element a program"
+    return f"{shown}, {lanes.threads} threads: too few for {lanes.vector} each"
+
+
+RULES: tuple[Callable[[_Lanes], str], ...] = (
+    _one_number,
+    _row_number,
+    _shared,
+    _apart,
+    _uneven_rows,
+    _uneven_ends,
+    _uneven_start,
+    _uneven_partials,
+    _few,
+)
+"""Why an access is narrow, the first that speaks."""
+
+
+def _reason(lanes: _Lanes) -> str:
+    return next((said for rule in RULES if (said := rule(lanes))), UNEXPLAINED)

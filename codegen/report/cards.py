@@ -1,0 +1,217 @@
+"""Kernel cards: what a kernel costs on a GPU that need not be there, read from its machine code and from its plan.
+
+Registers, spills, shared memory, instructions and the widths of accesses are the compiler's. Occupancy follows from
+them by the hardware's rules. Bytes are the plan's, operations the tile program's, and the predicted time is a roofline:
+the time that the slower of memory and arithmetic needs at least, under the assumptions stated here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from tritonnotes.ir.types import element_count
+
+from ..cost.matmul import shares_of
+from ..cost.traffic import Traffic
+from ..emit.kernel import KernelSource
+from ..lower.grouped_matmul import SideKernel
+from ..lower.row_loops import is_wide, row_passes, running_maximum
+from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
+from ..program.compile import compile_program, divisible_by_16
+from ..program.program import Program
+from ..support.sizes import NOMINAL, NOMINAL_SIZES, Sizes
+from ..target.cache import KernelCache
+from ..target.compile import CompiledCard
+from ..target.gpus import GPUS, PROGRAMS_PER_SM, RESERVED_SHARED, Gpu, Occupancy, occupancy
+from ..target.sass import mix
+from .accesses import Access, accesses
+
+COPY_SHARE = 0.9
+"""Of the rated bandwidth, what a copy reaches: 3.0 of 3.35 TB/s on an H100."""
+
+
+LAUNCH_SECONDS = 1.3e-6
+"""What a launch takes at least, inside a CUDA graph."""
+
+
+INSTRUCTIONS: Mapping[str, int] = MappingProxyType(
+    {
+        **dict.fromkeys(("load", "store", "take_rows", "number", "index", "argument", "repeat", "copy"), 0),
+        "exp": 5, "expm1": 48, "log": 25, "log1p": 41, "tanh": 22, "erf": 28, "sin": 82, "cos": 84, "div": 8,
+        "pow": 142, "sign": 3, "uniform": 60,
+    }
+)  # fmt: skip
+"""Instructions that a primitive takes for one element of float32; what is not here takes one."""
+
+
+ASSUMPTIONS = (
+    f"memory: each byte once, at {COPY_SHARE:.0%} of the rated bandwidth, which half as many programs as there are "
+    "multiprocessors draw; what is read again comes from the cache for nothing",
+    "arithmetic: float32 instructions, one for each element and primitive, more for functions, none at the same time "
+    "as another of its lane; addresses and masks cost nothing",
+    f"a launch takes {LAUNCH_SECONDS * 1e6:.1f} µs at least; the largest of the three is the time, as a bound",
+)
+
+
+@dataclass(frozen=True)
+class KernelCard:
+    """One kernel on one GPU.
+
+    `rows` and `block` are the tile of a program, `programs` how many the launch has (those that share a sum over rows
+    are as many as the runtime would take). `spilled_bytes` are those of each thread, `mix` counts instructions by kind
+    (one in a loop once). `operations` are the float32 instructions that the arithmetic of one launch needs. `aligned`
+    names the arguments that the kernel was compiled for as multiples of 16. `seconds` is the predicted time, `bound`
+    what it is bound by: 'memory', 'arithmetic' or 'launch'.
+    """
+
+    name: str
+    kind: str
+    gpu: Gpu
+    rows: int
+    block: int
+    programs: int
+    num_warps: int
+    registers: int
+    spilled_bytes: int
+    shared_bytes: int
+    occupancy: Occupancy
+    accesses: tuple[Access, ...]
+    mix: Mapping[str, int]
+    traffic: Traffic
+    operations: int
+    aligned: tuple[str, ...]
+    seconds: float
+    bound: str
+
+    @property
+    def intensity(self) -> float:
+        """Operations for each byte of device memory."""
+        return self.operations / max(1, self.traffic.read + self.traffic.written)
+
+
+def make_cards(
+    program: Program, arch: int = 90, sizes: Mapping[str, int] = NOMINAL_SIZES, cache: KernelCache | None = None
+) -> tuple[KernelCard, ...]:
+    """The cards of a program's generated kernels, in launch order, on the GPU that stands for sm_`arch` (80, 90 or
+    100), with `Dim`s of these `sizes`. Raises `KernelError` for another arch or where compilation fails."""
+    compiled = compile_program(program, arch, cache, sizes)
+    gpu = GPUS[arch]
+    sharing = _sharing(program, gpu, sizes)
+    return tuple(
+        _card(program, kernel, spelled, card, gpu, program.sizes_in(kernel.name, sizes), sharing)
+        for kernel, spelled, card in zip(program.kernels, program.kernel_sources, compiled, strict=True)
+    )
+
+
+def _card(
+    program: Program,
+    kernel: Kernel,
+    spelled: KernelSource,
+    card: CompiledCard,
+    gpu: Gpu,
+    sizes: Mapping[str, int],
+    sharing: int,
+) -> KernelCard:
+    # From sm_90 on what the hardware keeps is in the kernel's own count.
+    shared = card.shared_bytes + (RESERVED_SHARED if card.arch < 90 else 0)
+    programs = _programs(kernel, spelled, sizes, sharing)
+    traffic = kernel.plan.traffic(_default(sizes), programs=sharing, **sizes)
+    operations = _operations(kernel, sizes, sharing)
+    times = {
+        "memory": (traffic.read + traffic.written) / (gpu.bandwidth * COPY_SHARE * _filled(2 * programs, gpu)),
+        "arithmetic": operations / (gpu.instructions * _filled(programs, gpu)),
+        "launch": LAUNCH_SECONDS,
+    }
+    bound = max(times, key=lambda name: times[name])
+    return KernelCard(
+        name=card.name,
+        kind=kernel.plan.kind,
+        gpu=gpu,
+        rows=1 if kernel.layout.alone else spelled.constexprs.get("ROWS", 0),
+        block=spelled.constexprs.get("BLOCK", 0),
+        programs=programs,
+        num_warps=card.num_warps,
+        registers=card.registers,
+        spilled_bytes=card.stack_bytes + card.local_bytes,
+        shared_bytes=shared,
+        occupancy=occupancy(gpu, card.num_warps, card.registers, shared),
+        accesses=accesses(kernel, spelled, program.source, card.instructions, sizes),
+        mix=mix(card.instructions),
+        traffic=traffic,
+        operations=operations,
+        aligned=tuple(divisible_by_16(spelled, sizes)),
+        seconds=times[bound],
+        bound=bound,
+    )
+
+
+def _filled(programs: int, gpu: Gpu) -> float:
+    """The share of a GPU that so many programs keep busy."""
+    return min(1.0, max(1, programs) / gpu.multiprocessors)
+
+
+def _sharing(program: Program, gpu: Gpu, sizes: Mapping[str, int]) -> int:
+    """How many programs share a sum over rows: no more than there are tiles, as the runtime has it."""
+    carrying = [k for k in program.kernels if k.layout.carries and not k.layout.alone]
+    tiles = [_tiles(k, k.layout.row_block, program.sizes_in(k.name, sizes)) for k in carrying]
+    return min(max(tiles, default=1), PROGRAMS_PER_SM * gpu.multiprocessors)
+
+
+def _tiles(kernel: Kernel, rows: int, sizes: Mapping[str, int]) -> int:
+    return -(-element_count(kernel.layout.row_shape, sizes) // max(1, rows))
+
+
+def _programs(kernel: Kernel, spelled: KernelSource, sizes: Mapping[str, int], sharing: int) -> int:
+    layout = kernel.layout
+    if isinstance(kernel, SideKernel):
+        return sum(kernel.tiles) * _parts(kernel.sides[0].kernel, kernel.shares, sizes)
+    held = spelled.constexprs["ROWS" if layout.cols else "BLOCK"] if layout.rows and not layout.alone else 1
+    over_rows = sharing if layout.carries and not layout.alone else _tiles(kernel, held, sizes) if layout.rows else 1
+    over_cols = -(-element_count(layout.col_shape, sizes) // layout.block) if layout.tiles_cols else 1
+    return over_rows * over_cols * (_parts(kernel, layout.shares, sizes) if layout.shares else 1)
+
+
+def _parts(kernel: Kernel, shares: int, sizes: Mapping[str, int]) -> int:
+    """How many programs share the sum of a tile of a product."""
+    (product,) = kernel.products
+    return shares_of(element_count(product.attrs["summed"], sizes), shares)
+
+
+def _operations(kernel: Kernel, sizes: Mapping[str, int], sharing: int) -> int:
+    """Instructions of the tile program's arithmetic. What a walk along a long row computes again counts again."""
+    if isinstance(kernel, SideKernel):
+        return sum(_operations(side.kernel, sizes, sharing) for side in kernel.sides)
+    layout = kernel.layout
+    rows, cols = element_count(layout.row_shape, sizes), element_count(layout.col_shape, sizes)
+    elements = {TILE: rows * cols, ROW: rows, COL: cols, SCALAR: 1}
+    forms = {s.name: s.form for s in kernel.steps}
+
+    def cost(step: Step) -> int:
+        # A sum takes as many additions as there are elements in what it is taken of.
+        taken = [elements[forms[a]] for a in step.args] if step.op in ("sum", "max", "min", "carry") else []
+        if step.op == "product":
+            return elements[TILE] * element_count(step.attrs["summed"], sizes)
+        count = elements[step.form] * sharing if step.op == "combine" else max([elements[step.form], *taken])
+        return INSTRUCTIONS.get(step.op, 1) * count
+
+    return sum(map(cost, _executed(kernel)))
+
+
+def _executed(kernel: Kernel) -> Iterator[Step]:
+    if not kernel.layout.loops_cols:
+        yield from kernel.steps
+        return
+    _, passes = row_passes(kernel)
+    steps, online = {s.name: s for s in kernel.steps}, running_maximum(kernel)
+    for each in passes:
+        yield from (*each.wide, *each.reductions)
+        for exponential in (steps[r.args[0]] for r in each.reductions if r.name in online):
+            yield from (steps[exponential.args[0]], exponential)
+    yield from (s for s in kernel.steps if not is_wide(s) and s.op not in ("sum", "max", "min"))
+
+
+def _default(sizes: Mapping[str, int]) -> int:
+    """The size of a `Dim` that `sizes` does not name."""
+    return sizes.default if isinstance(sizes, Sizes) else NOMINAL

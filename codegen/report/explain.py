@@ -1,0 +1,154 @@
+"""A plan in words: what each launch does and moves, why kernels end where they do, and what other choices cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from ..pipeline import make_plan
+from ..plan.launches import FusionPlan, KernelPlan
+from ..plan.verdicts import HARD_RULES, Verdict
+from ..support.sizes import NOMINAL, Sizes
+
+MOST_LAUNCHES = 24
+"""Launches that are listed; of more, those that move most."""
+
+
+MOST_EXAMPLES = 5
+"""Edges that are named for each question."""
+
+
+UNSAID = ("number", "leaf")
+"""Rules of edges that no plan decides."""
+
+
+def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
+    """The launches with their bytes, what fusion saves, why kernels end where they do, and what it would cost to part
+    what is fused or to fuse what is apart."""
+    unfused = make_plan(plan.graph, "off")
+    library = len(plan.library)
+    loops = len(plan.launches) - len(plan.kernels) - library
+    before, moved = unfused.bytes_moved(batch), plan.bytes_moved(batch)
+    placed = any(k.products for k in plan.launches)
+    said = [v for v in plan.verdicts if v.rule not in UNSAID]
+    apart = [v for v in said if not v.fused]
+    return "\n".join(
+        [
+            f"{plan.graph.name}: {len(plan.launches)} launches ({len(plan.kernels)} generated, {library} library"
+            f"{f', {loops} over chunks of rows' if loops else ''}), "
+            f"{moved:,} bytes read and written at batch {batch}.",
+            f"Without fusion: {len(unfused.launches)} launches, {before:,} bytes; fusion saves {before - moved:,}.",
+            f"The plan is {plan.fusion}{'; its matrix products were placed afterwards' if placed else ''}.",
+            "",
+            "What runs:",
+            *_launches(plan.launches, batch),
+            *_joined(plan.launches),
+            *_chunked(plan, batch),
+            *_multiplied(plan.launches),
+            "",
+            "Apart, so that a value is written to memory and read back:",
+            *(_reasons(apart) or ["    nothing"]),
+            *_opposites("Fusing these all the same would cost:", [v for v in apart if v.rule not in HARD_RULES]),
+            *_opposites("Parting these, which are fused, would cost:", [v for v in said if v.fused]),
+        ]
+    )
+
+
+def explain_memory(
+    peak: int,
+    apart: int,
+    batch: int = NOMINAL,
+    eager: int | None = None,
+    *,
+    arenas: str = "one arena",
+    budget: int | None = None,
+    over: int = 0,
+) -> str:
+    """What a run holds beside its leaves, known before it runs, what it would with a buffer for each value, `apart`,
+    what `eager` holds at its peak, and by how much a program is `over` its `budget`."""
+    lines = [
+        f"Memory beside weights, optimizer state and inputs at batch {batch}: {peak:,} bytes, the outputs and "
+        f"{arenas}; {apart:,} if no memory were used again."
+    ]
+    if eager is not None:
+        lines.append(
+            f"Eager PyTorch holds {eager:,} bytes at its peak (activations kept for backward, gradients held to the "
+            f"end; its update not counted): {peak / eager:.2f} of that is held here."
+        )
+    if budget is not None:
+        each = f"the budget of {budget:,} bytes{'' if arenas == 'one arena' else ' for each of them'}"
+        lines.append(
+            f"That is within {each}."
+            if over <= 0
+            else f"That is {over:,} bytes over {each}: no plan that was tried holds less."
+        )
+    return "\n".join(lines)
+
+
+def _launches(launches: Iterable[KernelPlan], batch: int) -> Iterator[str]:
+    listed = {k: k.bytes_moved(batch) for k in launches}
+    shown = sorted(listed, key=lambda k: -listed[k])[:MOST_LAUNCHES]
+    width = max((len(k.name) for k in shown), default=0)
+    for kernel in (k for k in listed if k in set(shown)):
+        again = f"; again {_few([v.name for v in kernel.recomputed])}" if kernel.recomputed else ""
+        moved = f"{listed[kernel]:>13,}"
+        yield f"    {kernel.name:<{width}}  {kernel.kind:<14} {moved}  {_few(kernel.ops)}{again}"
+    if len(shown) < len(listed):
+        rest = sum(size for kernel, size in listed.items() if kernel not in set(shown))
+        yield f"    and {len(listed) - len(shown)} more, {rest:,} bytes"
+
+
+def _joined(launches: Iterable[KernelPlan]) -> Iterator[str]:
+    for kernel in launches:
+        if kernel.members and kernel.chunks is None:
+            count = len(kernel.members)
+            what = "products, with what follows from them" if kernel.kind == "products" else "updates"
+            yield f"    {kernel.name} carries out {count} {what}, for which nothing waits, in one launch."
+
+
+def _chunked(plan: FusionPlan, batch: int) -> Iterator[str]:
+    sizes = Sizes(batch)
+    for kernel in plan.launches:
+        if kernel.chunks is not None:
+            inner = _few([k.name for k in kernel.chunks.plan.launches], most=8)
+            yield (
+                f"    {kernel.name} makes {kernel.chunks.launches(sizes):,} launches over "
+                f"{kernel.chunks.count(sizes):,} chunks of {kernel.chunks.rows:,} rows, each of them {inner}; "
+                f"{len(kernel.chunks.sums)} sums begin at 0 and are added to. That makes "
+                f"{plan.launch_count(batch):,} launches in all."
+            )
+
+
+def _multiplied(launches: Iterable[KernelPlan]) -> Iterator[str]:
+    found = [(k, v) for k in launches for v in k.products]
+    if found:
+        shown = _few([f"{value.name} in {kernel.name}" for kernel, value in found])
+        yield f"    Matrix products computed in the tiles of kernels: {shown}."
+
+
+def _reasons(apart: list[Verdict]) -> list[str]:
+    """The edges apart by rule, those that move most first, each rule with an example."""
+    by_rule: dict[str, list[Verdict]] = {}
+    for verdict in apart:
+        by_rule.setdefault(verdict.rule, []).append(verdict)
+    lines = []
+    for rule, found in sorted(by_rule.items(), key=lambda item: -sum(v.bytes for v in item[1])):
+        first = max(found, key=lambda v: v.bytes)
+        edges = "1 edge" if len(found) == 1 else f"{len(found)} edges"
+        lines.append(f"    {rule}: {edges}, {sum(v.bytes for v in found):,} bytes, as {first.source} → {first.target}:")
+        lines.append(f"        {first.reason}")
+    return lines
+
+
+def _opposites(title: str, found: list[Verdict]) -> list[str]:
+    """The largest edges with what the opposite would cost, one for each value."""
+    largest = {v.source: v for v in sorted(found, key=lambda v: v.bytes)}
+    lines: list[str] = []
+    for verdict in sorted(largest.values(), key=lambda v: -v.bytes):
+        if len(lines) < MOST_EXAMPLES and not verdict.opposite.reason:
+            lines.append(f"    {verdict.source} → {verdict.target}: {verdict.opposite}")
+    return ["", title, *lines] if lines else []
+
+
+def _few(names: Iterable[str], most: int = 4) -> str:
+    listed = list(names)
+    return ", ".join(listed[:most]) + (f" and {len(listed) - most} more" if len(listed) > most else "")

@@ -1,0 +1,1 @@
+"""Text, names and sizes that every stage uses."""

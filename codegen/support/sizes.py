@@ -1,0 +1,46 @@
+"""The nominal sizes that a plan is made for, and sizes that are known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+
+from tritonnotes.ir.types import Dim, Shape
+
+NOMINAL = 256
+"""The size that every `Dim` is taken to have while choices are made."""
+
+
+class Sizes(dict[str, int]):
+    """The sizes of `Dim`s by name; those that nobody named have the `default`."""
+
+    def __init__(self, default: int = NOMINAL, sizes: Mapping[str, int] | None = None) -> None:
+        super().__init__(sizes or {})
+        self.default = default
+
+    def __missing__(self, name: str) -> int:
+        return self.default
+
+
+NOMINAL_SIZES = Sizes()
+
+
+def next_power_of_2(n: int) -> int:
+    """The smallest power of two that is at least n."""
+    return 1 << max(n - 1, 0).bit_length()
+
+
+def static_size(shape: Shape) -> int | None:
+    """The product of a shape, None if it holds a `Dim`."""
+    product = 1
+    for size in shape:
+        if isinstance(size, Dim):
+            return None
+        product *= size
+    return product
+
+
+def known_size(shape: Shape) -> int | None:
+    """The product of some sizes, None if there is a `Dim` among them."""
+    known = [s for s in shape if isinstance(s, int)]
+    return prod(known) if len(known) == len(shape) else None

@@ -1,0 +1,1 @@
+"""GPUs, and compiling, caching and loading generated source for them."""
