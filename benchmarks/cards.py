@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tritonnotes as tn
 from tritonnotes.cards import gradient_programs
-from tritonnotes.codegen.report.cards import KernelCard, make_cards
+from tritonnotes.codegen.report.kernel_reports import KernelReport, make_reports
 from tritonnotes.codegen.target.compile import ARCHS, triton_version
 from tritonnotes.codegen.target.gpus import H100
 from tritonnotes.ir.graph import Graph, Value
@@ -72,64 +72,64 @@ argument, in bits for each thread; what is below 128 is explained under the tabl
 COLUMNS = ("run", "kernel", "kind", "bytes", "warps", "registers", "spills", "occupancy %", "loads", "stores")
 
 
-def table(names: Iterable[str] = CASES, look: Callable[[str, KernelCard], None] = lambda case, card: None) -> str:
+def table(names: Iterable[str] = CASES, look: Callable[[str, KernelReport], None] = lambda case, report: None) -> str:
     """The text of benchmarks/cards.md, of the cases named; `look` is shown every card."""
     parts = [HEAD.rstrip("\n")]
     for name in names:
         title, build, dtypes = CASES[name]
         for dtype in dtypes:
             kernels = list(_cards(build(dtype)))
-            for card in (card for _, cards in kernels for card in cards):
-                look(name, card)
+            for report in (report for _, reports in kernels for report in reports):
+                look(name, report)
             parts.append(_case(f"{title}, {dtype}", kernels))
     return "\n\n".join(parts) + "\n"
 
 
-Kernels = Sequence[tuple[str, Sequence[KernelCard]]]
+Kernels = Sequence[tuple[str, Sequence[KernelReport]]]
 """For each kernel the run that it belongs to, and its cards in the order of `ARCHS`."""
 
 
-def _cards(graph: Graph) -> Iterator[tuple[str, Sequence[KernelCard]]]:
+def _cards(graph: Graph) -> Iterator[tuple[str, Sequence[KernelReport]]]:
     for run, program in zip(("forward", "backward"), gradient_programs(graph), strict=True):
-        for cards in zip(*(make_cards(program, arch) for arch in ARCHS), strict=True):
-            yield run, cards
+        for reports in zip(*(make_reports(program, arch) for arch in ARCHS), strict=True):
+            yield run, reports
 
 
 def _case(title: str, kernels: Kernels) -> str:
     launches = f"{len(kernels)} launch{'es' * (len(kernels) > 1)}"
     lines = [f"## {title}: {launches}", "", _line(COLUMNS), _line(["---"] * len(COLUMNS))]
-    lines += [_line((run, *_row(cards))) for run, cards in kernels]
-    reasons = [line for _, cards in kernels for line in _reasons(cards)]
+    lines += [_line((run, *_row(reports))) for run, reports in kernels]
+    reasons = [line for _, reports in kernels for line in _reasons(reports)]
     return "\n".join([*lines, *([""] if reasons else []), *reasons])
 
 
-def _reasons(cards: Sequence[KernelCard]) -> Iterator[str]:
+def _reasons(reports: Sequence[KernelReport]) -> Iterator[str]:
     """What is narrow in a kernel and why, one line for each reason."""
     narrow: dict[str, dict[str, None]] = {}
-    for access in (access for card in cards for access in card.accesses):
+    for access in (access for report in reports for access in report.accesses):
         if access.reason:
             narrow.setdefault(access.reason, {})[access.argument] = None
     for reason, arguments in narrow.items():
-        yield f"- {cards[0].name}, {', '.join(arguments)}: {reason}"
+        yield f"- {reports[0].name}, {', '.join(arguments)}: {reason}"
 
 
-def _row(cards: Sequence[KernelCard]) -> tuple[str, ...]:
-    card = cards[ARCHS.index(H100.arch)]
+def _row(reports: Sequence[KernelReport]) -> tuple[str, ...]:
+    report = reports[ARCHS.index(H100.arch)]
     return (
-        card.name,
-        card.kind,
-        f"{card.traffic.read + card.traffic.written:,}",
-        _each(str(c.num_warps) for c in cards),
-        _each(str(c.registers) for c in cards),
-        _each(str(c.spilled_bytes) for c in cards),
-        _each(f"{c.occupancy.share * 100:.0f}" for c in cards),
-        _each(_widths(c, stores=False) for c in cards),
-        _each(_widths(c, stores=True) for c in cards),
+        report.name,
+        report.kind,
+        f"{report.traffic.read + report.traffic.written:,}",
+        _each(str(c.num_warps) for c in reports),
+        _each(str(c.registers) for c in reports),
+        _each(str(c.spilled_bytes) for c in reports),
+        _each(f"{c.occupancy.share * 100:.0f}" for c in reports),
+        _each(_widths(c, stores=False) for c in reports),
+        _each(_widths(c, stores=True) for c in reports),
     )
 
 
-def _widths(card: KernelCard, stores: bool) -> str:
-    return ", ".join(f"{a.argument} {min(a.widths)}" for a in card.accesses if a.is_store == stores) or "none"
+def _widths(report: KernelReport, stores: bool) -> str:
+    return ", ".join(f"{a.argument} {min(a.widths)}" for a in report.accesses if a.is_store == stores) or "none"
 
 
 def _each(texts: Iterable[str]) -> str:

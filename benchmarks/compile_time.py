@@ -78,11 +78,11 @@ def ours(name: str, to_machine: bool) -> Times:
     start = processor_seconds()
     programs = to_source()
     middle = processor_seconds()
-    cards = [card for p in programs for card in compile_program(p, ARCH)] if to_machine else []
+    reports = [report for p in programs for report in compile_program(p, ARCH)] if to_machine else []
     end = processor_seconds()
     to_source()
     again = processor_seconds() - end
-    return Times(middle - start, again, end - middle if to_machine else None, len(cards))
+    return Times(middle - start, again, end - middle if to_machine else None, len(reports))
 
 
 def _maker(name: str) -> Callable[[], list[Program]]:

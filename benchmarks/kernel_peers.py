@@ -66,8 +66,8 @@ class Problem:
                 upstream = [t.clone() for t in upstream]
             return given, upstream, self._forward(function, given) if self.direction == "backward" else None
 
-        def run(prepared: tuple[list[Tensor], list[Tensor], Any]) -> list[Tensor]:
-            given, upstream, outputs = prepared
+        def run(prologue: tuple[list[Tensor], list[Tensor], Any]) -> list[Tensor]:
+            given, upstream, outputs = prologue
             outputs = self._forward(function, given) if outputs is None else outputs
             if self.direction == "forward":
                 return list(outputs)

@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 import tritonnotes as tn
-from tritonnotes.codegen.optimizer.kinds import make_group_update
+from tritonnotes.codegen.optimizer.kinds import make_multi_tensor_update
 from tritonnotes.ir.registry import Optimizer
 from tritonnotes.ir.types import float32
 from tritonnotes.ir.update import Kind
@@ -51,7 +51,7 @@ RULES: dict[str, tuple[Optimizer, type[torch.optim.Optimizer] | None, dict[str, 
 
 def passes_of_ours(optimizer: Optimizer) -> int:
     """Tensors read and written by the kernel, for a float32 parameter."""
-    update = make_group_update(optimizer, [Kind(float32, float32, (float32,) * len(optimizer.state))])
+    update = make_multi_tensor_update(optimizer, [Kind(float32, float32, (float32,) * len(optimizer.state))])
     return update.bytes_moved(update.kinds[0]) // float32.itemsize
 
 

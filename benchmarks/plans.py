@@ -21,7 +21,7 @@ from pathlib import Path
 
 import tritonnotes as tn
 from tritonnotes.codegen.fusion.constraints import MODES
-from tritonnotes.codegen.optimizer.kinds import make_group_update
+from tritonnotes.codegen.optimizer.kinds import make_multi_tensor_update
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.launches import FusionPlan
 from tritonnotes.ir.graph import Graph, Value
@@ -112,7 +112,7 @@ def adam(mode: str) -> Count | None:
     if mode != "optimal":
         return None
     kind = Kind(float32, float32, (float32, float32), False)
-    update = make_group_update(tn.adam(), [kind])
+    update = make_multi_tensor_update(tn.adam(), [kind])
     elements = sum((64 + i) * 64 for i in range(64))
     return Count(1, elements * update.bytes_moved(update.kinds[0]))
 

@@ -13,19 +13,19 @@ from tritonnotes.ir.graph import Graph
 
 from .analysis.units import Unit
 from .canonicalize.materialize import materialize
-from .fusion.candidate import Choice
+from .fusion.candidate import Candidate
 from .fusion.constraints import Fusion, as_fusion
-from .fusion.last_block import finish_inside
-from .fusion.matmul_epilogue import absorb_products
-from .fusion.matmul_prologue import prepare_operands
+from .fusion.last_block import finalize_in_last_block
+from .fusion.matmul_epilogue import fuse_matmul_epilogues
+from .fusion.matmul_prologue import fuse_matmul_prologues
 from .fusion.memory import refusal_of
-from .fusion.reduction_strategy import own_sums
-from .fusion.search.select import as_launched, cheaper, first_choice, search_plans
+from .fusion.reduction_strategy import replicable_sums
+from .fusion.search.select import as_scheduled, cheaper, first_candidate, search_plans
 from .lower.lower import make_kernels
 from .memory.buffers import allocate
 from .plan.build import name_launches
 from .plan.chunk_loops import join_chunks
-from .plan.join import join_products, join_updates
+from .plan.join import group_weight_gradients, join_foreach_updates
 from .plan.launches import FusionPlan, inner_names, memories_of_outputs, verify_plan
 from .plan.verdicts import verdicts
 from .program.memory_budget import fit_memory
@@ -54,7 +54,7 @@ def make_program(
         found,
         program,
         options.memory_budget,
-        partial(schedule, options=options, taken=taken, side_by_side=False),
+        partial(schedule, options=options, taken=taken, group_matmuls=False),
         partial(finish, options=options, declared=declared),
     )
 
@@ -68,24 +68,24 @@ def make_plan(graph: Graph, fusion: str | Fusion = "optimal", taken: frozenset[s
     return schedule(partition(materialize(graph), options), options, taken)
 
 
-def partition(graph: Graph, options: Fusion) -> Choice:
+def partition(graph: Graph, options: Fusion) -> Candidate:
     """The partition of a graph's units that its user asks for. Raises `PlanError` for wishes that cannot be had."""
-    best = first_choice(graph, {}, options)
-    own = own_sums(best.units) if options.mode != "off" else frozenset()
-    if own:
-        best = cheaper(best, first_choice(graph, {}, options, own, best))
+    best = first_candidate(graph, {}, options)
+    replicated = replicable_sums(best.units) if options.mode != "off" else frozenset()
+    if replicated:
+        best = cheaper(best, first_candidate(graph, {}, options, replicated, best))
     if options.mode == "optimal":
-        best = as_launched(search_plans(graph, best, options, own), [best])
+        best = as_scheduled(search_plans(graph, best, options, replicated), [best])
     refusal = refusal_of(best.legality, best.partition)
     if refusal is not None:
         raise PlanError(f"fuse: cannot be had, by the rule {refusal.rule!r}: {refusal.reason}")
     if options.products and options.mode != "off":
-        best = prepare_operands(absorb_products(best))
+        best = fuse_matmul_prologues(fuse_matmul_epilogues(best))
     return best
 
 
 def schedule(
-    found: Choice, options: Fusion, taken: frozenset[str] = frozenset(), *, side_by_side: bool = True
+    found: Candidate, options: Fusion, taken: frozenset[str] = frozenset(), *, group_matmuls: bool = True
 ) -> FusionPlan:
     """The plan of a choice: unless fusion is off, last programs finish sums and updates share a launch, and so do
     weight gradients that run `side_by_side`."""
@@ -93,14 +93,14 @@ def schedule(
     joins = options.mode != "off"
     inside: dict[frozenset[Unit], frozenset[Unit]] = {}
     if joins:
-        kernels, inside = finish_inside(units, legality, kernels)
+        kernels, inside = finalize_in_last_block(units, legality, kernels)
     launches = name_launches(units, legality, kernels, inside, taken)
     launches = join_chunks(launches, partial(plan_region, options))
     if joins:
         taken = taken.union(*(inner_names(k.chunks) for k in launches if k.chunks))
-        launches = join_updates(units, legality, kernels, launches, taken)
-    if joins and side_by_side:
-        launches = join_products(units, legality, kernels, launches, taken)
+        launches = join_foreach_updates(units, legality, kernels, launches, taken)
+    if joins and group_matmuls:
+        launches = group_weight_gradients(units, legality, kernels, launches, taken)
     judge = partial(verdicts, replan=partition)
     plan = FusionPlan(units.graph, launches, units, legality, kernels, found.how, joins, judge)
     verify_plan(plan)

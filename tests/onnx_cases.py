@@ -133,9 +133,9 @@ def cases(op_type: str) -> tuple[Case, ...]:
 
 def _own_cases(op_type: str) -> tuple[Case, ...]:
     """Nodes with attributes or shapes of ours, computed by ONNX's reference, where none of its own tests has them."""
-    if op_type not in OWN:
+    if op_type not in REPLICATED:
         return ()
-    shapes, attributes = OWN[op_type]
+    shapes, attributes = REPLICATED[op_type]
     random = np.random.default_rng(0)
     arrays = tuple(random.standard_normal(shape).astype(np.float32) for shape in shapes)
     names = [f"x{i}" for i in range(len(shapes))]
@@ -152,7 +152,7 @@ def _own_cases(op_type: str) -> tuple[Case, ...]:
     return (Case(f"own_{op_type.lower()}", model, arrays, tuple(expected), 1e-3, 1e-7),)
 
 
-OWN: dict[str, tuple[tuple[tuple[int, ...], ...], dict[str, Any]]] = {
+REPLICATED: dict[str, tuple[tuple[tuple[int, ...], ...], dict[str, Any]]] = {
     "PRelu": (((5, 7, 3), (7, 1)), {}),
     "HardSigmoid": (((7, 33),), {"alpha": 1 / 6, "beta": 0.5}),
 }

@@ -15,7 +15,13 @@ from tritonnotes.cli import main
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.compile import compile_program, divisible_by_16
 from tritonnotes.codegen.report.accesses import UNEXPLAINED
-from tritonnotes.codegen.report.cards import COPY_SHARE, INSTRUCTIONS, LAUNCH_SECONDS, KernelCard, make_cards
+from tritonnotes.codegen.report.kernel_reports import (
+    COPY_SHARE,
+    INSTRUCTIONS,
+    LAUNCH_SECONDS,
+    KernelReport,
+    make_reports,
+)
 from tritonnotes.codegen.support.sizes import Sizes
 from tritonnotes.codegen.target.gpus import B200, GPUS, H100, RESERVED_SHARED, occupancy
 from tritonnotes.codegen.target.sass import LOADS, instructions, mix, widths
@@ -29,15 +35,15 @@ BATCH = tn.Dim("batch")
 NVIDIA = Path(__file__).with_name("occupancy.txt")
 
 
-def cards_of(build, *shape, dtype: str = "float32", arch: int = 90, batch: int = 256) -> tuple[KernelCard, ...]:
+def cards_of(build, *shape, dtype: str = "float32", arch: int = 90, batch: int = 256) -> tuple[KernelReport, ...]:
     """The cards of one op's forward run."""
     g = Graph("card")
     g.output(y=build(g.input("x", shape, dtype=dtype)))
-    return make_cards(make_program(optimize(decompose(g))), arch, Sizes(batch))
+    return make_reports(make_program(optimize(decompose(g))), arch, Sizes(batch))
 
 
-def reasons(cards: tuple[KernelCard, ...]) -> dict[str, str]:
-    return {a.argument: a.reason for c in cards for a in c.accesses}
+def reasons(reports: tuple[KernelReport, ...]) -> dict[str, str]:
+    return {a.argument: a.reason for c in reports for a in c.accesses}
 
 
 # -- occupancy ---------------------------------------------------------------------------------------------------------
@@ -105,12 +111,12 @@ def test_instructions_have_width_kind_and_line() -> None:
 
 def test_every_access_in_the_code_is_on_the_card() -> None:
     for program in gradient_programs(digits()):
-        for card, compiled in zip(make_cards(program), compile_program(program, 90), strict=True):
+        for report, compiled in zip(make_reports(program), compile_program(program, 90), strict=True):
             for stores, found in ((False, compiled.load_widths), (True, compiled.store_widths)):
-                told = [a.widths for a in card.accesses if a.is_store == stores]
+                told = [a.widths for a in report.accesses if a.is_store == stores]
                 assert {b: sum(w.get(b, 0) for w in told) for b in found} == dict(found)
-            assert sum(card.mix.values()) == len(compiled.instructions)
-            assert not [a for a in card.accesses if a.reason == UNEXPLAINED], card.name
+            assert sum(report.mix.values()) == len(compiled.instructions)
+            assert not [a for a in report.accesses if a.reason == UNEXPLAINED], report.name
 
 
 # -- alignment, and why an access is narrow ----------------------------------------------------------------------------
@@ -118,11 +124,11 @@ def test_every_access_in_the_code_is_on_the_card() -> None:
 
 @pytest.mark.parametrize(("batch", "width"), [(256, 128), (250, 32)])
 def test_sizes_are_taken_for_multiples_of_16_where_they_are(batch: int, width: int) -> None:
-    (card,) = cards_of(tn.gelu, BATCH, 3, batch=batch)
-    assert ("elements" in card.aligned) == (width == 128)
-    assert all(min(a.widths) == width for a in card.accesses)
+    (report,) = cards_of(tn.gelu, BATCH, 3, batch=batch)
+    assert ("elements" in report.aligned) == (width == 128)
+    assert all(min(a.widths) == width for a in report.accesses)
     told = "" if width == 128 else "length 750 is not divisible by 16"
-    assert set(reasons((card,)).values()) == {told}
+    assert set(reasons((report,)).values()) == {told}
 
 
 def test_pointers_are_aligned_and_the_number_of_programs_is_not_known() -> None:
@@ -147,9 +153,9 @@ WHY = [
 
 @pytest.mark.parametrize(("build", "shape", "dtype", "argument", "reason"), WHY)
 def test_a_narrow_access_says_why(build, shape, dtype: str, argument: str, reason: str) -> None:
-    cards = cards_of(build, *shape, dtype=dtype)
-    assert reasons(cards)[argument] == reason
-    narrow = [a for c in cards for a in c.accesses if a.argument == argument and not a.is_wide]
+    reports = cards_of(build, *shape, dtype=dtype)
+    assert reasons(reports)[argument] == reason
+    narrow = [a for c in reports for a in c.accesses if a.argument == argument and not a.is_wide]
     assert bool(narrow) == bool(reason)
 
 
@@ -157,11 +163,11 @@ def test_a_number_that_neighbours_share_and_one_that_lies_apart_say_so() -> None
     g = Graph("channels")
     x, scale = g.input("x", (16, 8, 400)), g.input("scale", (1, 8, 1))
     g.output(y=x * scale)
-    assert reasons(make_cards(make_program(optimize(decompose(g)))))["scale"] == "400 neighbours share one number"
+    assert reasons(make_reports(make_program(optimize(decompose(g)))))["scale"] == "400 neighbours share one number"
     g = Graph("transposed")
     a, b = g.input("a", (512, 512)), g.input("b", (512, 512))
     g.output(y=a + b.transpose(0, 1))
-    assert reasons(make_cards(make_program(optimize(decompose(g)))))["b"] == "neighbours lie 512 elements apart"
+    assert reasons(make_reports(make_program(optimize(decompose(g)))))["b"] == "neighbours lie 512 elements apart"
 
 
 def test_programs_with_scattered_operands_get_twice_the_warps_and_do_not_spill() -> None:
@@ -176,11 +182,11 @@ def test_programs_with_scattered_operands_get_twice_the_warps_and_do_not_spill()
 
 
 def test_a_large_copy_takes_its_bytes_at_the_bandwidth_of_a_copy() -> None:
-    (card,) = cards_of(tn.abs, 2**13, 2**11, arch=100)
+    (report,) = cards_of(tn.abs, 2**13, 2**11, arch=100)
     bytes_moved = 2 * 4 * 2**24
-    assert (card.traffic.read + card.traffic.written, card.operations) == (bytes_moved, 2**24)
-    assert (card.gpu, card.bound, card.intensity) == (B200, "memory", 1 / 8)
-    assert math.isclose(card.seconds, bytes_moved / (COPY_SHARE * 8e12))
+    assert (report.traffic.read + report.traffic.written, report.operations) == (bytes_moved, 2**24)
+    assert (report.gpu, report.bound, report.intensity) == (B200, "memory", 1 / 8)
+    assert math.isclose(report.seconds, bytes_moved / (COPY_SHARE * 8e12))
 
 
 def test_a_small_launch_takes_no_less_than_a_launch_and_few_programs_draw_less() -> None:
@@ -193,9 +199,9 @@ def test_a_small_launch_takes_no_less_than_a_launch_and_few_programs_draw_less()
 
 
 def test_what_a_walk_computes_again_counts_again() -> None:
-    held, walked = (cards_of(lambda x: tn.softmax(x, -1), 64, n)[0] for n in (8192, 65536))
-    assert walked.traffic.read_again and not held.traffic.read_again
-    assert walked.operations / 65536 > 1.3 * held.operations / 8192
+    held, looped = (cards_of(lambda x: tn.softmax(x, -1), 64, n)[0] for n in (8192, 65536))
+    assert looped.traffic.reread and not held.traffic.reread
+    assert looped.operations / 65536 > 1.3 * held.operations / 8192
 
 
 def softmax_of_rows(x):
@@ -210,12 +216,12 @@ def softmax_of_rows(x):
 def test_a_row_of_awkward_length_is_held_in_sub_blocks(columns: int, dtype: str, blocks: int, arch: int) -> None:
     """A block is what 256 threads move at once, 16 bytes each. The tile is a power of two, but blocks behind the end of
     the row take no instruction: neither a load nor anything that is computed of it."""
-    (card,) = cards_of(softmax_of_rows, 4096, columns, dtype=dtype, arch=arch)
-    (held,) = (a for a in card.accesses if a.argument == "x")
-    assert card.num_warps == 8 and dict(held.widths) == {128: blocks}
+    (report,) = cards_of(softmax_of_rows, 4096, columns, dtype=dtype, arch=arch)
+    (held,) = (a for a in report.accesses if a.argument == "x")
+    assert report.num_warps == 8 and dict(held.widths) == {128: blocks}
     (whole,) = cards_of(softmax_of_rows, 4096, 1 << (columns - 1).bit_length(), dtype=dtype, arch=arch)
     if columns & (columns - 1):
-        assert sum(card.mix.values()) < sum(whole.mix.values())
+        assert sum(report.mix.values()) < sum(whole.mix.values())
 
 
 @pytest.mark.parametrize("name", ["exp", "log", "tanh", "erf", "expm1", "log1p", "sin", "div", "sqrt", "floor"])
@@ -223,8 +229,8 @@ def test_operations_of_a_primitive_are_those_of_the_machine_code(name: str) -> N
     elements = 8  # of a thread
     primitive = getattr(P, name)
     (plain,) = cards_of(lambda x: P.mul(x, 3.0), 2**20)
-    (card,) = cards_of((lambda x: P.div(3.0, x)) if name == "div" else primitive, 2**20)
-    taken = 1 + (sum(card.mix.values()) - sum(plain.mix.values())) / elements
+    (report,) = cards_of((lambda x: P.div(3.0, x)) if name == "div" else primitive, 2**20)
+    taken = 1 + (sum(report.mix.values()) - sum(plain.mix.values())) / elements
     assert taken == pytest.approx(INSTRUCTIONS.get(name, 1), rel=0.3, abs=1)
 
 
@@ -233,41 +239,41 @@ def test_operations_of_a_primitive_are_those_of_the_machine_code(name: str) -> N
 
 def test_a_model_and_a_step_have_cards() -> None:
     step = tn.compile_step(digits(), "loss", tn.adam(), device="cpu")
-    cards = step.cards(arch=80, batch=64)
-    assert len(cards) == len(step.plan.kernels) and {c.gpu.arch for c in cards} == {80}
-    text = str(cards)
+    reports = step.reports(arch=80, batch=64)
+    assert len(reports) == len(step.plan.kernels) and {c.gpu.arch for c in reports} == {80}
+    text = str(reports)
     assert text.startswith("training step of digits: ") and "batch = 64" in text
     for told in ("no spills", "occupancy", "128 bits", "predicted", "multiples of 16", "Predicted times assume"):
         assert told in text
-    assert len(step.model.cards(arch=80)) == len(step.model.plan.kernels)
-    assert len(step.model.gradient_cards(arch=80)) == len(step.model.gradient_plan.kernels)
+    assert len(step.model.reports(arch=80)) == len(step.model.plan.kernels)
+    assert len(step.model.gradient_reports(arch=80)) == len(step.model.gradient_plan.kernels)
 
 
 def test_a_step_that_is_cut_has_the_cards_of_both_programs() -> None:
     step = tn.compile_step(digits(), "loss", tn.adam(), accumulate=2, device="cpu")
     assert step.gathering is not None
-    cards = step.cards(batch=64)
-    first, second = cards.parts
+    reports = step.reports(batch=64)
+    first, second = reports.parts
     assert [c.name for c in first] == [k.name for k in step.gathering.plan.kernels]
     assert [c.name for c in second] == [k.name for k in step.plan.kernels]
-    assert list(cards) == [*first, *second]
-    text = str(cards)
+    assert list(reports) == [*first, *second]
+    text = str(reports)
     assert text.startswith("training step of digits, gathering gradients (`gathering`): ")
     assert "\n\ntraining step of digits, the last batch and the update (`program`): " in text
-    assert list(cards.to_dict()["parts"].values()) == [[c.name for c in part] for part in cards.parts]
+    assert list(reports.to_dict()["parts"].values()) == [[c.name for c in part] for part in reports.parts]
     with pytest.raises(DeclarationError, match="has no Dim rows; it has batch"):
-        step.cards(rows=3)
+        step.reports(rows=3)
 
 
 def test_cards_refuse_what_they_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tn.compile(digits(), device="cpu")
     with pytest.raises(tn.TritonNotesError, match="no card for sm_75; there are sm_80, sm_90, sm_100"):
-        model.cards(arch=75)
+        model.reports(arch=75)
     with pytest.raises(tn.TritonNotesError, match="has no Dim rows; it has batch"):
-        model.cards(rows=3)
+        model.reports(rows=3)
     monkeypatch.setattr(triton.knobs.runtime, "interpret", True)
     with pytest.raises(tn.TritonNotesError, match="unset TRITON_INTERPRET"):
-        model.cards()
+        model.reports()
 
 
 ROW = """

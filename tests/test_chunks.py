@@ -18,7 +18,7 @@ from tritonnotes.capture import CapturedRuns
 from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
-from tritonnotes.codegen.report.cards import make_cards
+from tritonnotes.codegen.report.kernel_reports import make_reports
 from tritonnotes.codegen.target.cache import KernelCache
 from tritonnotes.codegen.target.load import load_source
 from tritonnotes.eager_memory import eager_peak_bytes
@@ -307,11 +307,11 @@ def test_a_replayed_step_reads_its_numbers_from_memory() -> None:
 
 def test_the_kernels_of_a_chunk_compile_and_have_cards() -> None:
     program = make_program(chunked(head(LOSSES["cross entropy"], BATCH), budget_for(16))[0])
-    cards = make_cards(program, 90)
-    names = {c.name for c in cards}
+    reports = make_reports(program, 90)
+    names = {c.name for c in reports}
     assert names == {k.name for k in program.kernels} and names & set(program.loops)
-    assert not any(c.spilled_bytes for c in cards)
-    assert not any(card.spills for card in compile_program(program, 80))
+    assert not any(c.spilled_bytes for c in reports)
+    assert not any(report.spills for report in compile_program(program, 80))
 
 
 # -- what it is for ----------------------------------------------------------------------------------------------------

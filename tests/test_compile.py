@@ -7,13 +7,13 @@ import pytest
 import triton
 import triton.language as tl
 
-from tritonnotes.codegen.target.compile import ARCHS, CompiledCard, compile_kernel
+from tritonnotes.codegen.target.compile import ARCHS, CompiledReport, compile_kernel
 from tritonnotes.ir.errors import KernelError
 
 POINTERS = ("x_ptr", "weight_ptr", "y_ptr", "mean_ptr")
 
 
-def layer_norm(arch: int, dtype: str, aligned: bool) -> CompiledCard:
+def layer_norm(arch: int, dtype: str, aligned: bool) -> CompiledReport:
     signature = dict.fromkeys(POINTERS, "*fp32") | {"x_ptr": f"*{dtype}", "y_ptr": f"*{dtype}"}
     signature |= {"cols": "i32", "eps": "fp32"}
     divisible = (*POINTERS, "cols") if aligned else ()
@@ -23,24 +23,24 @@ def layer_norm(arch: int, dtype: str, aligned: bool) -> CompiledCard:
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("arch", ARCHS)
 def test_every_architecture_compiles_without_spills(arch: int, dtype: str) -> None:
-    card = layer_norm(arch, dtype, aligned=True)
-    assert f".target sm_{arch}" in card.ptx
-    assert card.cubin.startswith(b"\x7fELF")
-    assert 0 < card.registers < 128
-    assert not card.spills
-    assert card.shared_bytes >= 16  # one float for each of the four warps
+    report = layer_norm(arch, dtype, aligned=True)
+    assert f".target sm_{arch}" in report.ptx
+    assert report.cubin.startswith(b"\x7fELF")
+    assert 0 < report.registers < 128
+    assert not report.spills
+    assert report.shared_bytes >= 16  # one float for each of the four warps
     # 1024 values over 128 threads: 8 each, of x and of the float32 weight.
     wide_loads = {"fp32": 4, "bf16": 3}[dtype]
-    assert card.load_widths == {128: wide_loads}
-    assert card.store_widths == {128: {"fp32": 2, "bf16": 1}[dtype], 32: 1}
+    assert report.load_widths == {128: wide_loads}
+    assert report.store_widths == {128: {"fp32": 2, "bf16": 1}[dtype], 32: 1}
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 def test_without_divisibility_accesses_are_narrow(dtype: str) -> None:
-    card = layer_norm(80, dtype, aligned=False)
-    assert max(card.load_widths) == 32
-    assert sum(card.load_widths.values()) == 16
-    assert max(card.store_widths) == 32
+    report = layer_norm(80, dtype, aligned=False)
+    assert max(report.load_widths) == 32
+    assert sum(report.load_widths.values()) == 16
+    assert max(report.store_widths) == 32
 
 
 @triton.jit
@@ -55,9 +55,9 @@ def keep_many(x_ptr, y_ptr, BLOCK: tl.constexpr):
 
 def test_spills_are_counted() -> None:
     signature = {"x_ptr": "*fp32", "y_ptr": "*fp32"}
-    card = compile_kernel(keep_many, signature, {"BLOCK": 1 << 13}, arch=80, num_warps=1)
-    assert card.spills
-    assert card.spills.loads > 0 and card.spills.stores > 0
+    report = compile_kernel(keep_many, signature, {"BLOCK": 1 << 13}, arch=80, num_warps=1)
+    assert report.spills
+    assert report.spills.loads > 0 and report.spills.stores > 0
 
 
 def test_fusion_of_multiply_and_add_is_a_choice() -> None:

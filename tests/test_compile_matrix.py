@@ -27,12 +27,12 @@ DTYPES_OF_ARCHS = dict(zip(ARCHS, ("float32", "bfloat16", "float16"), strict=Tru
 @pytest.mark.parametrize("name", OPS)
 def test_every_op_compiles_without_spills_and_without_tf32(name: str, arch: int) -> None:
     for program in gradient_programs(op_graph(name, (tn.Dim("batch"), 200), DTYPES_OF_ARCHS[arch])):
-        for card in compile_program(program, arch):
-            assert f".target sm_{arch}" in card.ptx
+        for report in compile_program(program, arch):
+            assert f".target sm_{arch}" in report.ptx
             stack = KEEPS_AN_ARRAY.get(name, 0)
-            fits = card.stack_bytes == stack and not card.local_bytes if stack else not card.spills
-            assert fits, f"{card.name}: {card.registers} registers, {card.spills}"
-            assert "tf32" not in card.ptx, f"{card.name} rounds to tf32 unasked"
+            fits = report.stack_bytes == stack and not report.local_bytes if stack else not report.spills
+            assert fits, f"{report.name}: {report.registers} registers, {report.spills}"
+            assert "tf32" not in report.ptx, f"{report.name} rounds to tf32 unasked"
 
 
 def training_programs() -> Iterator[tuple[str, Program]]:
@@ -50,5 +50,5 @@ def training_programs() -> Iterator[tuple[str, Program]]:
 @pytest.mark.parametrize("arch", ARCHS)
 def test_steps_in_mixed_precision_compile_without_spills(arch: int) -> None:
     for what, program in [*training_programs()][ARCHS.index(arch) :: len(ARCHS)]:
-        for card in compile_program(program, arch):
-            assert not card.spills, f"{what}, {card.name}: {card.registers} registers, {card.spills}"
+        for report in compile_program(program, arch):
+            assert not report.spills, f"{what}, {report.name}: {report.registers} registers, {report.spills}"

@@ -85,14 +85,14 @@ def test_mish_fits_into_a_model() -> None:
 
 def test_attributes_optional_arguments_and_class_indices() -> None:
     def reference(x: Tensor, index: Tensor, scale: Tensor | None, *, power: int) -> Tensor:
-        picked = x.gather(-1, index[..., None]).squeeze(-1) ** power
-        return picked if scale is None else picked * scale
+        selected = x.gather(-1, index[..., None]).squeeze(-1) ** power
+        return selected if scale is None else selected * scale
 
     @custom.op(reference=reference, domain={"x": (0.5, 2), "index": "class", "scale": (-1, 1)})
     def picked_power(x, index, scale=None, *, power=2):
         is_picked = P.index_along(x, -1) == P.reshape(index, (*index.shape, 1))
-        picked = P.sum(P.where(is_picked, x, 0), -1) ** power
-        return picked if scale is None else picked * scale
+        selected = P.sum(P.where(is_picked, x, 0), -1) ** power
+        return selected if scale is None else selected * scale
 
     graph = sample_graph(picked_power, (BATCH, 5))
     tensors = draw(graph, batch=9)

@@ -622,10 +622,10 @@ def test_kernels_compile_for_every_architecture_without_spills(arch: int) -> Non
     scale = g.parameter("scale", (256,), "ones", "bfloat16")
     g.output(y=tn.dropout(tn.softmax(tn.dropout(x * scale, 0.1), -1), 0.2))
     for program in tn.compile(g, training=True).gradient_programs:
-        cards = compile_program(program, arch)
+        reports = compile_program(program, arch)
         # The upper half of a product of words: what Philox is made of.
-        assert any("mul.hi.u32" in card.ptx for card in cards)
-        assert not [card.name for card in cards if card.spills]
+        assert any("mul.hi.u32" in report.ptx for report in reports)
+        assert not [report.name for report in reports if report.spills]
 
 
 def test_generated_file_runs_on_its_own(tmp_path: Path) -> None:

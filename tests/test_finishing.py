@@ -13,7 +13,7 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes.codegen.fusion.constraints import Fusion
-from tritonnotes.codegen.fusion.last_block import GROUP, MOST_FINISHED
+from tritonnotes.codegen.fusion.last_block import GROUP, MAX_FINALIZED
 from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.interpreter.ownership import Ownership
@@ -139,9 +139,9 @@ def test_a_program_that_does_not_wait_is_noticed(
 def test_what_one_program_would_take_long_for_is_a_launch_of_its_own() -> None:
     kinds = {
         columns: [k.kind for k in program_of(lambda x: tn.sum(x, 0), (BATCH, columns)).plan.launches]
-        for columns in (MOST_FINISHED, MOST_FINISHED + 1)
+        for columns in (MAX_FINALIZED, MAX_FINALIZED + 1)
     }
-    assert kinds == {MOST_FINISHED: ["column"], MOST_FINISHED + 1: ["column", "finish"]}
+    assert kinds == {MAX_FINALIZED: ["column"], MAX_FINALIZED + 1: ["column", "finish"]}
 
 
 def test_sums_that_are_needed_everywhere_are_finished_before_the_next_launch() -> None:

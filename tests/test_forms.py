@@ -10,7 +10,7 @@ from compiled import assert_within_policy, draw, judge
 import tritonnotes as tn
 from tritonnotes.codegen.analysis.units import make_units
 from tritonnotes.codegen.canonicalize.materialize import materialize
-from tritonnotes.codegen.fusion.reduction_strategy import other_forms
+from tritonnotes.codegen.fusion.reduction_strategy import other_strategies
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.launches import FusionPlan
 from tritonnotes.ir.decompose import decompose
@@ -54,7 +54,7 @@ def test_a_long_batch_of_features_goes_down_the_columns() -> None:
 
 def test_a_length_that_is_known_at_run_time_is_no_row() -> None:
     graph = optimize(decompose(standardized(tn.Dim("batch"), 64)))
-    assert not other_forms(make_units(materialize(graph)))
+    assert not other_strategies(make_units(materialize(graph)))
 
 
 @pytest.mark.parametrize("shape", [(5, 6, 7, 3), (33, 20), (2, 3, 65), (4, 1, 9)], ids=str)

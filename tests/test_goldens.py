@@ -18,7 +18,7 @@ from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
 from tritonnotes.codegen.optimizer.emit import render_update
-from tritonnotes.codegen.optimizer.kinds import make_group_update
+from tritonnotes.codegen.optimizer.kinds import make_multi_tensor_update
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.ir.graph import Graph
@@ -96,7 +96,7 @@ def update_of_two_dtypes() -> str:
     """Adam over one launch's parameters: float32, and bfloat16 with state in float32."""
     optimizer = tn.adam()
     kinds = [Kind(dtype, dtype, (float32,) * len(optimizer.state)) for dtype in (float32, bfloat16)]
-    return render_update(make_group_update(optimizer, kinds))
+    return render_update(make_multi_tensor_update(optimizer, kinds))
 
 
 CASES: dict[str, Callable[[], Program | str]] = {

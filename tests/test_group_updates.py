@@ -21,9 +21,9 @@ import tritonnotes as tn
 from tritonnotes import runtime
 from tritonnotes.codegen import pipeline
 from tritonnotes.codegen.fusion.constraints import as_fusion
-from tritonnotes.codegen.fusion.cost import launched_cost
+from tritonnotes.codegen.fusion.cost import scheduled_cost
 from tritonnotes.codegen.fusion.horizontal import ALIGNED, FOREACH
-from tritonnotes.codegen.lower.foreach import GroupKernel
+from tritonnotes.codegen.lower.foreach import ForeachKernel
 from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.plan.launches import FusionPlan, KernelPlan, verify_plan
 from tritonnotes.codegen.program.compile import compile_program
@@ -61,7 +61,7 @@ RULES: dict[str, Optimizer] = {
 @pytest.fixture(autouse=True)
 def products_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Gradients come of library calls here: a kernel that multiplies takes the update along instead."""
-    monkeypatch.setattr(pipeline, "absorb_products", lambda found: found)
+    monkeypatch.setattr(pipeline, "fuse_matmul_epilogues", lambda found: found)
 
 
 RAGGED = ((7, 33), (1, 3), (64, 32), (5, 1), (1, 1), (41, 31))
@@ -101,7 +101,9 @@ def compiled(graph: Graph, optimizer: Optimizer, *, apart: bool = False) -> Trai
     """A training step, with updates joined or each in a kernel of its own."""
     with pytest.MonkeyPatch.context() as patch:
         if apart:
-            patch.setattr(pipeline, "join_updates", lambda units, legality, partition, launches, taken: launches)
+            patch.setattr(
+                pipeline, "join_foreach_updates", lambda units, legality, partition, launches, taken: launches
+            )
         return tn.compile_step(graph, loss="loss", optimizer=optimizer, fusion="greedy")
 
 
@@ -148,7 +150,7 @@ def test_mixed_dtypes_share_a_launch() -> None:
 def test_a_parameter_without_elements_takes_no_row() -> None:
     graph = weights([(3, 5), (0, 5), (6, 2), (0, 4)])
     assert_same_bits(graph, RULES["adam"])
-    (kernel,) = (k for k in compiled(graph, RULES["adam"]).program.kernels if isinstance(k, GroupKernel))
+    (kernel,) = (k for k in compiled(graph, RULES["adam"]).program.kernels if isinstance(k, ForeachKernel))
     assert kernel.sizes() == [15, 12] and len(kernel.plan.members) == 4
 
 
@@ -252,7 +254,7 @@ def test_an_update_that_something_waits_for_stays_where_it_is() -> None:
 def test_plan_says_what_is_joined_and_counts_it_once() -> None:
     plan = make_plan(joint_graph(digits(), "loss", RULES["adam"]))
     (update,) = joined(plan)
-    cost = launched_cost(plan.units, plan.legality, plan.partition)
+    cost = scheduled_cost(plan.units, plan.legality, plan.partition)
     assert (cost.launches, cost.bytes) == (len(plan.launches), plan.bytes_moved())
     assert "joins  fc1_weight_adam, fc2_weight_adam, fc3_weight_adam" in str(plan)
     assert re.search(r"update_adam +updates .* fc1.weight, fc2.weight, fc3.weight", text := explain_plan(plan))
@@ -278,7 +280,7 @@ def test_launches_move_what_the_plan_says(rule: str, dtypes: tuple[str, ...]) ->
 @pytest.mark.parametrize("name", ["sgd", "adam", "lion"])
 def test_tile_program_and_source_name_what_they_update(name: str) -> None:
     program = step_of(weights([(3, 5), (4, 2)]), RULES[name])
-    (kernel,) = (k for k in program.kernels if isinstance(k, GroupKernel))
+    (kernel,) = (k for k in program.kernels if isinstance(k, ForeachKernel))
     assert f"{kernel.name}_block: 2 updates, of w0, w1" in str(kernel)
     assert '"""One block of w0, w1."""' in program.source
 
@@ -317,11 +319,11 @@ def test_generated_file_runs_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arch", [80, 90, 100])
 def test_compiled_kernel_takes_sixteen_bytes_an_access_and_spills_nothing(arch: int) -> None:
-    found = {card.name: card for card in compile_program(step_of(weights(RAGGED), RULES["adam"]), arch)}
-    card = found["update_adam"]
-    assert not card.spills
+    found = {report.name: report for report in compile_program(step_of(weights(RAGGED), RULES["adam"]), arch)}
+    report = found["update_adam"]
+    assert not report.spills
     # Two accesses a thread for each of four tensors read and three written; the rest is the narrow form.
-    assert (card.load_widths[128], card.store_widths[128]) == (8, 6)
+    assert (report.load_widths[128], report.store_widths[128]) == (8, 6)
 
 
 @pytest.mark.slow
@@ -329,5 +331,5 @@ def test_compiled_kernel_takes_sixteen_bytes_an_access_and_spills_nothing(arch: 
 @pytest.mark.parametrize("name", RULES)
 def test_no_rule_spills_in_any_mixture(name: str, arch: int) -> None:
     graph = weights(RAGGED, ["float32", "bfloat16", "float64"])
-    for card in compile_program(step_of(graph, RULES[name]), arch):
-        assert not card.spills, f"{card.name}: {card.registers} registers, {card.spills}"
+    for report in compile_program(step_of(graph, RULES[name]), arch):
+        assert not report.spills, f"{report.name}: {report.registers} registers, {report.spills}"

@@ -128,8 +128,8 @@ def test_no_gate_spills_at_the_sizes_of_the_benchmark(cols: int, dtype: str) -> 
 def assert_no_spills(name: str, cols: int, dtype: str) -> None:
     for program in gradient_programs(op_graph(name, (BATCH, cols), dtype)):
         for arch in ARCHS:
-            for card in compile_program(program, arch):
-                assert not card.spills, f"{card.name} for sm_{arch}: {card.registers} registers, {card.spills}"
+            for report in compile_program(program, arch):
+                assert not report.spills, f"{report.name} for sm_{arch}: {report.registers} registers, {report.spills}"
 
 
 # -- memory past 2³¹ elements ------------------------------------------------------------------------------------------

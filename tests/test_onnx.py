@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from onnx_cases import OWN, ROWS, Case, OutOfScope, Row, cases, tensor
+from onnx_cases import REPLICATED, ROWS, Case, OutOfScope, Row, cases, tensor
 from tally import Tally
 from torch import Tensor
 
@@ -96,7 +96,7 @@ def test_a_wrong_formula_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
         assert all(judged(case) for case in cases(op_type))
 
 
-@pytest.mark.parametrize("op_type", OWN)
+@pytest.mark.parametrize("op_type", REPLICATED)
 def test_a_case_of_our_own_is_none_of_onnxs(op_type: str) -> None:
     """Else the case of our own could go."""
     for case in cases(op_type)[:-1]:

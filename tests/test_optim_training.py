@@ -30,7 +30,7 @@ RULES: dict[str, dict[str, Any]] = {
     "RAdam": {"lr": 3e-2},
     "Adamax": {"lr": 1e-2},
 }
-OWN: dict[str, Optimizer] = {
+REPLICATED: dict[str, Optimizer] = {
     "momentum": tn.momentum(lr=0.1),
     "lion": tn.lion(lr=3e-3, weight_decay=0.1),
     "adam then ema": tn.ema(tn.adam(lr=3e-3)),
@@ -107,9 +107,9 @@ def test_compiled_step_trains_as_torchs_class_does(name: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", REPLICATED)
 def test_rules_that_torch_does_not_have_train_as_their_references_do(name: str) -> None:
-    model, optimizer = fresh(), OWN[name]
+    model, optimizer = fresh(), REPLICATED[name]
     step = tn.compile_step(graph(), optimizer=optimizer)
     step.model.load_state_dict(model.state_dict())
     mine = [step(x=x, y=y)["loss"].item() for x, y in batches()]
@@ -127,6 +127,6 @@ def test_rules_that_torch_does_not_have_train_as_their_references_do(name: str) 
 
     assert_same_curve(mine, curve(model, by_reference))
     # A step by a sign may go the other way where rounding decides: twice the rate.
-    atol = 2 * OWN[name].settings["lr"] if name == "lion" else 1e-5
+    atol = 2 * REPLICATED[name].settings["lr"] if name == "lion" else 1e-5
     for parameter, p in model.named_parameters():
         torch.testing.assert_close(step.model.state_dict()[parameter], p.detach(), rtol=1e-4, atol=atol)

@@ -10,7 +10,7 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.codegen.analysis.units import make_units
 from tritonnotes.codegen.canonicalize.materialize import materialize
-from tritonnotes.codegen.fusion.reduction_strategy import own_sums
+from tritonnotes.codegen.fusion.reduction_strategy import replicable_sums
 from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.plan.launches import FusionPlan
 from tritonnotes.ir.graph import Graph, Value
@@ -29,7 +29,7 @@ def classifier(rows: int | tn.Dim = BATCH, classes: int = 10) -> Graph:
 
 
 def own_of(graph: Graph) -> list[str]:
-    return sorted(v.name for v in own_sums(make_units(materialize(graph))))
+    return sorted(v.name for v in replicable_sums(make_units(materialize(graph))))
 
 
 @pytest.mark.parametrize("rows", [1, 7, 300, 2100])

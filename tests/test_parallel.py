@@ -268,7 +268,7 @@ def one_rank() -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def read_again() -> tn.Graph:
+def reread() -> tn.Graph:
     """A later launch of its backward run reads the gradient of `p1` from the slot that an earlier one leaves it in."""
     g = tn.Graph("read_again")
     x = g.input("x", (BATCH, 8), "float64")
@@ -290,7 +290,7 @@ def test_a_bucket_waits_for_launches_that_read_a_gradient_from_it(
 
     monkeypatch.setattr("tritonnotes.parallel.dist.all_reduce", doubled)
     options = tn.DataParallel(bucket_cap_mb=1e-4)
-    step = tn.compile_step(read_again(), optimizer=tn.sgd(lr=0.1), data_parallel=options, device="cpu")
+    step = tn.compile_step(reread(), optimizer=tn.sgd(lr=0.1), data_parallel=options, device="cpu")
     assert step.gathering is not None
     assert any("p1.grad" in u.reads - u.writes for u in step.gathering.uses), "it is read where another has written it"
     held = {n: t.clone().requires_grad_() for n, t in step.model.state_dict().items()}
@@ -335,16 +335,16 @@ def test_processes_that_differ_are_refused(one_rank: None, monkeypatch: pytest.M
         found[:] = [told[0], mine]
 
     monkeypatch.setattr("tritonnotes.parallel.dist.all_gather_object", gather)
-    tn.compile_step(read_again(), **usual)
+    tn.compile_step(reread(), **usual)
     if not said:
-        tn.compile_step(read_again(), **{**usual, **other})
+        tn.compile_step(reread(), **{**usual, **other})
         return
     with pytest.raises(DeclarationError, match=f"compile_step: rank 1 declares {said}"):
-        tn.compile_step(read_again(), **{**usual, **other})
+        tn.compile_step(reread(), **{**usual, **other})
 
 
 def test_a_step_of_several_processes_is_not_tuned(one_rank: None) -> None:
-    step = tn.compile_step(read_again(), optimizer=tn.sgd(lr=0.1), data_parallel=True, device="cpu")
+    step = tn.compile_step(reread(), optimizer=tn.sgd(lr=0.1), data_parallel=True, device="cpu")
     with pytest.raises(DeclarationError, match=r"tune: .*several processes.*without data_parallel"):
         step.tune(batch=8, progress=False)
 
@@ -399,7 +399,7 @@ def test_sync_batch_norm_is_a_bool(given: Any) -> None:
 
 
 def test_both_programs_are_explained_and_their_memory_counted(one_rank: None) -> None:
-    step = tn.compile_step(read_again(), optimizer=tn.sgd(lr=0.1), data_parallel=True, device="cpu")
+    step = tn.compile_step(reread(), optimizer=tn.sgd(lr=0.1), data_parallel=True, device="cpu")
     assert step.gathering is not None
     text = step.explain()
     first, second = text.index("Gathering gradients (`gathering`):"), text.index("The update (`program`):")

@@ -67,7 +67,7 @@ def assert_sound(plan: FusionPlan) -> None:
     placed += [v.index for k in plan.launches for u in k.units for v in plan.units.inside(u)]
     assert sorted(placed) == computed, "a primitive is in no kernel, or in two"
     partials = {u.value for k in plan.launches for u in k.units if u.part == "partial"}
-    assert partials == {v for k in plan.launches for v in k.combines}
+    assert partials == {v for k in plan.launches for v in k.finalizes}
     ready = {v for v in plan.graph.values if v.is_leaf}
     for kernel in plan.launches:
         inside, loaded = set(kernel.values), {memory_of(v) for v in kernel.loads}
@@ -75,8 +75,8 @@ def assert_sound(plan: FusionPlan) -> None:
             memory = memory_of(value)
             assert ready.issuperset(memory.inputs if is_join(memory) else (memory,)), f"{kernel.name}: {memory.name}"
         for value in kernel.values:
-            sources = [] if value in set(kernel.combines) else map(memory_of, value.inputs)
-            if value in plan.units.own:
+            sources = [] if value in set(kernel.finalizes) else map(memory_of, value.inputs)
+            if value in plan.units.replicated:
                 sources = leaves_behind(value)
             for source in sources:
                 at_hand = is_number(source) or source in loaded or source in inside
@@ -224,7 +224,7 @@ def test_networkx_shows_the_launches_and_who_waits_for_whom(fusion: str) -> None
     summed = {v: k.name for k in plan.launches for v in k.partials}
     for kernel in plan.launches:
         needed = [writer[m] for v in kernel.loads if (m := memory_of(v)) in writer]
-        needed += [summed[v] for v in kernel.combines]
+        needed += [summed[v] for v in kernel.finalizes]
         assert set(needed) - {kernel.name} <= set(shown.predecessors(kernel.name)), (
             f"{kernel.name} runs before {needed}"
         )

@@ -18,7 +18,7 @@ from tritonnotes.codegen.analysis.matmul import is_generable
 from tritonnotes.codegen.cost import matmul as products
 from tritonnotes.codegen.emit.prelude import PRECISION
 from tritonnotes.codegen.fusion.constraints import Fusion
-from tritonnotes.codegen.lower.grouped_matmul import SideKernel
+from tritonnotes.codegen.lower.grouped_matmul import GroupedMatmulKernel
 from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.plan.launches import FusionPlan
 from tritonnotes.codegen.program.compile import compile_program
@@ -207,7 +207,7 @@ def test_long_sums_are_shared_and_short_ones_are_not() -> None:
         x = graph.input("x", (rows, 64))
         graph.output(loss=tn.mean(tn.square(tn.linear(x, 64, name="fc"))))
         plans[rows] = make_plan(joint_graph(graph, "loss", tn.adam()))
-    shares = {rows: max(k.shares for k in plan.launches) for rows, plan in plans.items()}
+    shares = {rows: max(k.split_k for k in plan.launches) for rows, plan in plans.items()}
     assert shares == {100: 0, 4096: 4096 // products.SHARE}
 
 
@@ -217,8 +217,8 @@ def test_weight_gradients_and_their_updates_share_a_launch() -> None:
     assert launch.kind == "products" and [v.name for v in launch.products] == [
         "fc3.d_fc3_weight", "fc2.d_fc2_weight", "fc1.d_fc1_weight"
     ]  # fmt: skip
-    (kernel,) = (k for k in program.kernels if isinstance(k, SideKernel))
-    assert kernel.tiles == (4, 16, 8) and f"grid = (28, max(1, min(batch // 128, {kernel.shares})))" in program.source
+    (kernel,) = (k for k in program.kernels if isinstance(k, GroupedMatmulKernel))
+    assert kernel.tiles == (4, 16, 8) and f"grid = (28, max(1, min(batch // 128, {kernel.split_k})))" in program.source
     assert f"{len(launch.members)} products, with what follows from them" in explain_plan(program.plan)
 
 
@@ -236,15 +236,15 @@ def test_products_that_a_user_keeps_apart_share_no_launch() -> None:
 @pytest.mark.parametrize("arch", ARCHS)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_a_step_with_products_compiles_without_spills_and_without_tf32(dtype: str, arch: int) -> None:
-    for card in compile_program(make_program(joint_graph(digits(dtype), "loss", tn.adam())), arch):
-        assert not card.spills, f"{card.name}: {card.registers} registers, {card.spills}"
-        assert "tf32" not in card.ptx, f"{card.name} rounds to tf32 unasked"
+    for report in compile_program(make_program(joint_graph(digits(dtype), "loss", tn.adam())), arch):
+        assert not report.spills, f"{report.name}: {report.registers} registers, {report.spills}"
+        assert "tf32" not in report.ptx, f"{report.name} rounds to tf32 unasked"
 
 
 # -- operands ----------------------------------------------------------------------------------------------------------
 
 
-def prepared(plan: FusionPlan) -> list[str]:
+def prologue(plan: FusionPlan) -> list[str]:
     return [u.value.name for k in plan.launches for u in k.units if u.part == "operand"]
 
 
@@ -255,7 +255,7 @@ def test_dropout_and_activation_are_computed_where_they_are_multiplied(dtype: st
     x = graph.input("x", (BATCH, 50), dtype=dtype)
     graph.output(y=tn.relu(tn.linear(tn.dropout(tn.gelu(x), 0.3), 128, name="fc")))
     fused, apart = (tn.compile(graph, training=True, fusion=f) for f in ("optimal", "off"))
-    assert len(fused.plan.launches) == 1 and "dropout" in prepared(fused.plan)
+    assert len(fused.plan.launches) == 1 and "dropout" in prologue(fused.plan)
     apart.load_state_dict(fused.state_dict())
     feeds = draw(graph, batch=300)
     fused.seed = apart.seed = 7
@@ -276,7 +276,7 @@ def test_an_operand_of_two_products_never_reaches_memory(rows: int) -> None:
     fused, apart = (
         tn.compile_step(regression(), loss="loss", optimizer=tn.sgd(lr=0.1), fusion=f) for f in ("optimal", "off")
     )
-    assert prepared(fused.plan)[-1] == "act"
+    assert prologue(fused.plan)[-1] == "act"
     assert not any(v.name == "act" for k in fused.plan.launches for v in (*k.loads, *k.stores))
     feeds = draw(regression(), batch=rows)
     for _ in range(2):
@@ -289,16 +289,16 @@ def test_what_others_read_is_not_only_an_operand() -> None:
     graph = Graph("both")
     h = tn.gelu(graph.input("x", (BATCH, 50)))
     graph.output(y=tn.linear(h, 128, name="fc"), h=h)
-    assert not prepared(tn.compile(graph).plan)
+    assert not prologue(tn.compile(graph).plan)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arch", ARCHS)
 def test_operands_compile_without_spills(arch: int) -> None:
     program = make_program(joint_graph(regression(), "loss", tn.adam()))
-    assert prepared(program.plan)
-    for card in compile_program(program, arch):
-        assert not card.spills, f"{card.name}: {card.registers} registers, {card.spills}"
+    assert prologue(program.plan)
+    for report in compile_program(program, arch):
+        assert not report.spills, f"{report.name}: {report.registers} registers, {report.spills}"
 
 
 @pytest.mark.parametrize("asked", ["none", "allow_tf32", "set_float32_matmul_precision", "fp32_precision"])

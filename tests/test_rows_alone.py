@@ -51,19 +51,21 @@ def drawn(rows: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor
 def test_loss_accuracy_and_gradient_read_a_row_once_and_spill_nothing(rows: int | tn.Dim) -> None:
     program = classifier(rows)
     (launch,) = program.plan.launches
-    assert launch.alone == (rows,) and launch.walks is None
+    assert launch.row_per_program == (rows,) and launch.loop_reads is None
     row = 4 * CLASSES
     assert launch.traffic(4096) == Traffic(4096 * (row + 8), 4096 * row + 8)
     for arch in ARCHS:
-        (card,) = compile_program(program, arch)
-        assert not card.spills, f"sm_{arch}: {card.registers} registers, {card.spills}"
+        (report,) = compile_program(program, arch)
+        assert not report.spills, f"sm_{arch}: {report.registers} registers, {report.spills}"
 
 
 @pytest.mark.parametrize("attrs", [{"metric": False}, {"reduction": "sum"}, {"label_smoothing": 0.1}], ids=str)
 def test_no_variant_spills_held_or_not(attrs: dict[str, object]) -> None:
     program = classifier(4096, **attrs)  # type: ignore[arg-type]
     (launch,) = program.plan.launches
-    assert (launch.walks is None) == ("label_smoothing" not in attrs), "one more sum along the row makes ptxas spill"
+    assert (launch.loop_reads is None) == ("label_smoothing" not in attrs), (
+        "one more sum along the row makes ptxas spill"
+    )
     assert not any(compile_program(program, arch)[0].spills for arch in ARCHS)
 
 
@@ -145,7 +147,7 @@ def test_sums_that_other_launches_finish_are_shared_by_few_programs() -> None:
     x, y = graph.input("x", (BATCH, CLASSES)), graph.input("y", (BATCH, 8))
     graph.output(y=y * tn.mean(tn.logsumexp(x, -1)))
     program = make_program(graph_of_primitives(graph))
-    assert all(k.alone is None for k in program.plan.launches if k.partials and len(k.parts) < 2)
+    assert all(k.row_per_program is None for k in program.plan.launches if k.partials and len(k.parts) < 2)
     logits, _ = drawn(3)
     feeds = {"x": logits, "y": torch.ones(3, 8, device=DEVICE)}
     (found,) = Runner(program, DEVICE).run(feeds, {"batch": 3}).values()

@@ -16,10 +16,10 @@ from tritonnotes.codegen import pipeline
 from tritonnotes.codegen.analysis.units import PARTIAL, Unit, Units, is_elementwise, make_units
 from tritonnotes.codegen.canonicalize.materialize import materialize
 from tritonnotes.codegen.fusion import cost
-from tritonnotes.codegen.fusion.cost import cost_of, launched_cost
+from tritonnotes.codegen.fusion.cost import cost_of, scheduled_cost
 from tritonnotes.codegen.fusion.legality import Legality, Rule
 from tritonnotes.codegen.fusion.partition import Partition, in_order
-from tritonnotes.codegen.fusion.reduction_strategy import combinations, other_forms
+from tritonnotes.codegen.fusion.reduction_strategy import combinations, other_strategies
 from tritonnotes.codegen.fusion.search import branch_and_bound as search
 from tritonnotes.codegen.fusion.search import select as choose
 from tritonnotes.codegen.pipeline import make_plan
@@ -47,9 +47,9 @@ def total(plan: FusionPlan) -> int:
     return cost_of(plan.units, plan.legality, plan.partition).total
 
 
-def as_launched(plan: FusionPlan) -> int:
+def as_scheduled(plan: FusionPlan) -> int:
     """The cost with what last programs and joined updates save."""
-    return launched_cost(plan.units, plan.legality, plan.partition).total
+    return scheduled_cost(plan.units, plan.legality, plan.partition).total
 
 
 # -- every plan there is --
@@ -108,7 +108,9 @@ class Enumeration:
         return is_shaped and self.legality.conflict(held, facts, held.__contains__) is None
 
     def may_write(self, kernel: Kernel, partition: Partition) -> bool:
-        loaded = {s for k in partition.kernels for s in cost.loads_of(self.legality, k, partition.again.get(k, ()))}
+        loaded = {
+            s for k in partition.kernels for s in cost.loads_of(self.legality, k, partition.recomputed.get(k, ()))
+        }
         wanted = {cost.memory_of(s) for s in loaded} | self.units.roots
         shape = self.legality.shape(self.legality.facts_of(kernel))
         assert not isinstance(shape, Rule)
@@ -120,7 +122,7 @@ def enumerations(graph: Graph) -> list[Enumeration]:
     """One for each combination of forms of reductions; none where a graph is too large for it."""
     graph = materialize(graph)
     usual = make_units(graph)
-    made = [make_units(graph, forms) for forms in combinations(other_forms(usual))]
+    made = [make_units(graph, forms) for forms in combinations(other_strategies(usual))]
     if not all(3 <= len(units.units) <= MOST_UNITS for units in made):
         return []
     found = [Enumeration(units) for units in made]
@@ -141,7 +143,7 @@ def small_graphs(seeds: range) -> Iterator[tuple[str, Graph, list[Enumeration]]]
 @pytest.fixture(autouse=True)
 def products_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is searched for are kernels; which of them multiply too is settled afterwards."""
-    monkeypatch.setattr(pipeline, "absorb_products", lambda found: found)
+    monkeypatch.setattr(pipeline, "fuse_matmul_epilogues", lambda found: found)
 
 
 def assert_best(seeds: range, least: int) -> None:
@@ -181,7 +183,7 @@ def assert_never_worse(seeds: range) -> None:
             best = make_plan(made)
             verify_plan(best)
             greedy, off = make_plan(made, "greedy"), make_plan(made, "off")
-            assert as_launched(best) <= as_launched(greedy) <= total(off), f"seed {seed}"
+            assert as_scheduled(best) <= as_scheduled(greedy) <= total(off), f"seed {seed}"
 
 
 def test_optimal_is_never_worse_than_greedy_nor_greedy_than_nothing() -> None:

@@ -40,10 +40,10 @@ class Seen:
     read: list[list[np.ndarray]] = field(default_factory=lambda: [[]])
     written: list[np.ndarray] = field(default_factory=list)
 
-    def traffic(self, walks: bool = False) -> Traffic:
+    def traffic(self, loop_reads: bool = False) -> Traffic:
         """Each byte once, and with `walks` what programs read again."""
         everywhere = [touched for program in self.read for touched in program]
-        again = sum(sum(t.size for t in program) - _count(program) for program in self.read) if walks else 0
+        again = sum(sum(t.size for t in program) - _count(program) for program in self.read) if loop_reads else 0
         return Traffic(_count(everywhere), _count(self.written), again)
 
 
@@ -107,7 +107,8 @@ def assert_exact(program: Program, **sizes: int) -> None:
     planned = {k.name: k.traffic(programs=programs, **sizes) for k in program.plan.launches}
     assert len(launches) == len(planned)
     found = {
-        k.name: seen.traffic(walks=k.walks is not None) for k, seen in zip(program.plan.launches, launches, strict=True)
+        k.name: seen.traffic(loop_reads=k.loop_reads is not None)
+        for k, seen in zip(program.plan.launches, launches, strict=True)
     }
     wrong = {name: (planned[name], found[name]) for name in planned if planned[name] != found[name]}
     assert not wrong, f"planned and found differ: {wrong}\n{program.plan}"
@@ -180,7 +181,7 @@ def test_each_walk_along_a_long_row_counts(build: Callable[..., Any]) -> None:
     programs = programs_of(graph_of(build, (BATCH, 33_001)))
     for program in programs:
         assert_exact(program, batch=2)
-    assert all(any(k.traffic().read_again for k in program.plan.launches) for program in programs)
+    assert all(any(k.traffic().reread for k in program.plan.launches) for program in programs)
 
 
 @pytest.mark.parametrize("classes", [33, 33_001])

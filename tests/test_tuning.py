@@ -62,7 +62,7 @@ def test_the_fastest_takes_the_rules_place_and_stands_beside_the_kernel(cache: K
     timer, left = clock(*times)
     faster = tuned(program, CPU, SIZES, timer=timer, cache=cache, progress=False)
     assert not left
-    choice = faster.kernels[0].layout.choice
+    choice = faster.kernels[0].layout.tuned
     assert choice is not None and (choice.rows, choice.num_warps) == (found[4].rows, found[4].num_warps)
     assert f"ROWS={choice.rows}" in faster.source and f"num_warps={choice.num_warps}" in faster.source
     assert "by timing on another timer: 5.0 µs, where the rules'" in faster.source
@@ -111,7 +111,7 @@ def test_a_whole_step_is_timed_kernel_by_kernel(cache: KernelCache) -> None:
 
     faster = tuned(program, CPU, SIZES, timer=timer, cache=cache, progress=False)
     assert len(seen) == sum(len(candidates(k)) for k in program.kernels) > 30
-    assert sum(k.layout.choice is not None for k in faster.kernels) > 3
+    assert sum(k.layout.tuned is not None for k in faster.kernels) > 3
 
 
 def test_both_programs_of_accumulated_batches_are_tuned(cache: KernelCache, monkeypatch: pytest.MonkeyPatch) -> None:

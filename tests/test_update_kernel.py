@@ -18,11 +18,11 @@ import tritonnotes as tn
 from tritonnotes import optim, optimizers
 from tritonnotes.codegen.optimizer.count import device_settings
 from tritonnotes.codegen.optimizer.emit import kernel_sources, render_update
-from tritonnotes.codegen.optimizer.kinds import BLOCK, PLAIN, GroupUpdate, make_group_update
+from tritonnotes.codegen.optimizer.kinds import BLOCK, PLAIN, MultiTensorUpdate, make_multi_tensor_update
 from tritonnotes.codegen.optimizer.norm import norm_kernel_source, render_norm
 from tritonnotes.codegen.program.compile import compile_sources
 from tritonnotes.codegen.target.cache import KernelCache
-from tritonnotes.codegen.target.compile import CompiledCard
+from tritonnotes.codegen.target.compile import CompiledReport
 from tritonnotes.codegen.target.load import load_source
 from tritonnotes.interpreter import launch, memory
 from tritonnotes.ir.errors import PlanError
@@ -62,8 +62,8 @@ def kind(optimizer: Optimizer, dtype: DType = float32, *, state: DType | None = 
     return Kind(dtype, dtype, (state or dtype,) * len(optimizer.state), master)
 
 
-def group(name: str, dtype: DType = float32, extras: Extras = PLAIN) -> GroupUpdate:
-    return make_group_update(RULES[name], [kind(RULES[name], dtype)], extras)
+def group(name: str, dtype: DType = float32, extras: Extras = PLAIN) -> MultiTensorUpdate:
+    return make_multi_tensor_update(RULES[name], [kind(RULES[name], dtype)], extras)
 
 
 every_rule = pytest.mark.parametrize("name", RULES)
@@ -78,7 +78,7 @@ def test_bytes_are_the_least_that_the_rule_can_move(name: str) -> None:
     (lowered,) = group(name).kinds
     assert group(name).bytes_moved(lowered) == 4 * (3 + 2 * STATES[name])
     optimizer = RULES[name]
-    mixed = make_group_update(optimizer, [kind(optimizer, bfloat16, state=float32, master=True)])
+    mixed = make_multi_tensor_update(optimizer, [kind(optimizer, bfloat16, state=float32, master=True)])
     # A master in float32 is read and written, the parameter itself only written.
     assert mixed.bytes_moved(mixed.kinds[0]) == 2 * 2 + 8 + 8 * STATES[name]
 
@@ -153,14 +153,14 @@ def test_one_large_parameter_is_cut_into_blocks_enough_to_fill_a_gpu() -> None:
 
 
 def test_a_schedule_makes_no_new_source() -> None:
-    assert render_update(make_group_update(tn.adam(lr=0.1, betas=(0.8, 0.9)), [kind(tn.adam())])) == group_source(
-        "adam"
-    )
+    assert render_update(
+        make_multi_tensor_update(tn.adam(lr=0.1, betas=(0.8, 0.9)), [kind(tn.adam())])
+    ) == group_source("adam")
 
 
 def group_source(name: str) -> str:
     optimizer = getattr(optimizers, name)()
-    return render_update(make_group_update(optimizer, [kind(optimizer)]))
+    return render_update(make_multi_tensor_update(optimizer, [kind(optimizer)]))
 
 
 # -- numbers -----------------------------------------------------------------------------------------------------------
@@ -206,7 +206,7 @@ def test_source_runs_alone_under_tritons_own_interpreter(tmp_path: Path) -> None
     optimizer = tn.ema(tn.nadam(weight_decay=0.1))
     kinds = [kind(optimizer), kind(optimizer, bfloat16, state=float32, master=True)]
     file = tmp_path / "update.py"
-    file.write_text(render_update(make_group_update(optimizer, kinds, Extras(True, True, True, True, True))))
+    file.write_text(render_update(make_multi_tensor_update(optimizer, kinds, Extras(True, True, True, True, True))))
     environment = {**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": ""}
     done = subprocess.run([sys.executable, file], capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
@@ -231,7 +231,7 @@ def test_rule_that_looks_beyond_a_single_number_is_refused() -> None:
 
     optimizer = normalized(lr=0.1)
     with pytest.raises(PlanError, match="custom.normalized: its formula becomes several launches.*elementwise"):
-        make_group_update(optimizer, [kind(optimizer)])
+        make_multi_tensor_update(optimizer, [kind(optimizer)])
 
 
 # -- compiled ----------------------------------------------------------------------------------------------------------
@@ -239,29 +239,29 @@ def test_rule_that_looks_beyond_a_single_number_is_refused() -> None:
 ALL = Extras(unscales=True, skips=True, clips=True, zeroes=True, counts=True)
 
 
-def cards(update: GroupUpdate, arch: int) -> list[CompiledCard]:
+def reports(update: MultiTensorUpdate, arch: int) -> list[CompiledReport]:
     """The update's kernel first; no kernel may spill."""
     found = list(compile_sources(render_update(update), kernel_sources(update), arch))
-    for card in found:
-        assert not card.spills, f"{card.name} spills on sm_{arch}: {card.registers} registers, {card.spills}"
+    for report in found:
+        assert not report.spills, f"{report.name} spills on sm_{arch}: {report.registers} registers, {report.spills}"
     return found
 
 
 def test_adam_takes_sixteen_bytes_an_access_and_spills_nothing() -> None:
     for arch in (80, 90, 100):
-        (card,) = cards(group("adam"), arch)
+        (report,) = reports(group("adam"), arch)
         # Two accesses a thread for each of four tensors read and three written; the rest is the narrow form.
-        assert (card.load_widths[128], card.store_widths[128]) == (8, 6)
+        assert (report.load_widths[128], report.store_widths[128]) == (8, 6)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [float32, bfloat16], ids=str)
 @every_rule
 def test_every_aligned_access_of_every_rule_is_sixteen_bytes_wide(name: str, dtype: DType) -> None:
-    (card,) = cards(group(name, dtype), 90)
+    (report,) = reports(group(name, dtype), 90)
     each = BLOCK // 128 * dtype.itemsize // 16
     read, written = 2 + STATES[name], 1 + STATES[name]
-    assert (card.load_widths[128], card.store_widths[128]) == (each * read, each * written)
+    assert (report.load_widths[128], report.store_widths[128]) == (each * read, each * written)
 
 
 @pytest.mark.slow
@@ -270,7 +270,7 @@ def test_every_aligned_access_of_every_rule_is_sixteen_bytes_wide(name: str, dty
 def test_every_rule_compiles_without_spills_with_all_that_may_ride_along(name: str, arch: int) -> None:
     optimizer = RULES[name]
     kinds = [kind(optimizer), kind(optimizer, bfloat16, state=float32, master=True)]
-    update, counting = cards(make_group_update(optimizer, kinds, ALL), arch)
+    update, counting = reports(make_multi_tensor_update(optimizer, kinds, ALL), arch)
     assert update.load_widths[128] and update.store_widths[128] and counting.name == "count_steps"
 
 
@@ -280,7 +280,7 @@ def test_wide_kinds_beside_narrow_ones_do_not_spill(name: str, arch: int) -> Non
     """float64 takes twice the registers, so a program of 4 warps would not do."""
     optimizer = RULES[name]
     kinds = [kind(optimizer), kind(optimizer, bfloat16, state=float32, master=True), kind(optimizer, float64)]
-    assert cards(make_group_update(optimizer, kinds, ALL), arch)[0].num_warps == 8
+    assert reports(make_multi_tensor_update(optimizer, kinds, ALL), arch)[0].num_warps == 8
 
 
 @pytest.mark.slow
@@ -289,5 +289,5 @@ def test_norm_compiles_without_spills_on_wide_accesses(arch: int) -> None:
     for dtypes in ((float32,), (bfloat16, float32), (float64,)):
         for unscales in (False, True):
             source = norm_kernel_source(dtypes, unscales)
-            (card,) = compile_sources(render_norm(dtypes, unscales), [source], arch)
-            assert not card.spills and card.load_widths[128]
+            (report,) = compile_sources(render_norm(dtypes, unscales), [source], arch)
+            assert not report.spills and report.load_widths[128]

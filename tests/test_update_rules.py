@@ -69,7 +69,7 @@ OPTIONS: dict[str, list[dict[str, Any]]] = {
 }
 SHARED: list[dict[str, Any]] = [{}, {"weight_decay": 0.3}, {"weight_decay": 0.3, "maximize": True}]
 CASES = [(name, how | more) for name, each in OPTIONS.items() for how in each for more in SHARED]
-OWN: list[tuple[str, dict[str, Any]]] = [
+REPLICATED: list[tuple[str, dict[str, Any]]] = [
     *(("momentum", how) for how in SHARED),
     *(("lion", how) for how in ({}, {"weight_decay": 0.3}, {"betas": (0.5, 0.7), "maximize": True})),
 ]
@@ -82,7 +82,7 @@ def name_of(case: Any) -> str:
 
 
 against_torch = pytest.mark.parametrize("case", CASES, ids=name_of)
-against_reference = pytest.mark.parametrize("case", CASES + OWN, ids=name_of)
+against_reference = pytest.mark.parametrize("case", CASES + REPLICATED, ids=name_of)
 
 
 def make(case: tuple[str, dict[str, Any]]) -> Optimizer:
@@ -165,7 +165,7 @@ def test_formula_agrees_with_plain_torch_reference(case: Any) -> None:
 
 
 def test_every_rule_is_covered_here() -> None:
-    covered = {part.rule.name for case in CASES + OWN for part in make(case).parts} | {"ema"}
+    covered = {part.rule.name for case in CASES + REPLICATED for part in make(case).parts} | {"ema"}
     assert covered == {n for n, rule in UPDATE_RULES.items() if not rule.custom}
 
 

@@ -15,8 +15,8 @@ from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import joint_graph
 
 
-def step_plan(mode: str = "optimal", **wishes: list[object]) -> FusionPlan:
-    plan = make_plan(joint_graph(digits(), "loss", tn.adam()), as_fusion(mode, **wishes))
+def step_plan(mode: str = "optimal", **options: list[object]) -> FusionPlan:
+    plan = make_plan(joint_graph(digits(), "loss", tn.adam()), as_fusion(mode, **options))
     verify_plan(plan)
     return plan
 
@@ -64,7 +64,7 @@ def test_values_are_forced_together_with_what_lies_between() -> None:
     assert kernel_of(plan, "ln1.sum") is kernel_of(plan, "ln1.rstd") is kernel_of(plan, "ln1.centered")
 
 
-@pytest.mark.parametrize("wishes, said", [
+@pytest.mark.parametrize("options, said", [
     ({"fuse": [("fc1.product", "fc1")]}, "'library'.*library call"),
     ({"fuse": [("ln1.rstd", "ln1.d_x")]}, "'library'"),
     ({"fuse": [("loss.count", "loss.d_row")]}, "'combine'.*nothing is reduced there"),
@@ -75,9 +75,9 @@ def test_values_are_forced_together_with_what_lies_between() -> None:
     ({"forbid": [3]}, "neither a name nor a tuple"),
     ({"fuse": [("relu", "fc1.bias.updated")]}, "one and the same run|cannot be fused"),
 ])  # fmt: skip
-def test_impossible_wishes_name_the_rule_and_the_reason(wishes: dict[str, list[object]], said: str) -> None:
+def test_impossible_wishes_name_the_rule_and_the_reason(options: dict[str, list[object]], said: str) -> None:
     with pytest.raises(PlanError, match=said):
-        step_plan(**wishes)
+        step_plan(**options)
 
 
 def test_unknown_mode_is_an_error() -> None:

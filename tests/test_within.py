@@ -117,8 +117,8 @@ def descended(judge: Callable[..., Tensors], graph: Graph, feeds: Tensors, state
 
 @pytest.mark.parametrize("arch", ARCHS)
 def test_the_first_case_compiles_without_spills(arch: int) -> None:
-    cards = compile_program(program_of(table_case(), 467_000), arch)
-    assert cards and not {c.name: c.spills for c in cards if c.spills}
+    reports = compile_program(program_of(table_case(), 467_000), arch)
+    assert reports and not {c.name: c.spills for c in reports if c.spills}
 
 
 def test_operands_read_what_is_not_updated_yet() -> None:

@@ -11,7 +11,7 @@ import triton
 from .codegen.pipeline import make_program
 from .codegen.program.compile import WIDEST
 from .codegen.program.program import Program
-from .codegen.report.cards import ASSUMPTIONS, KernelCard, make_cards
+from .codegen.report.kernel_reports import ASSUMPTIONS, KernelReport, make_reports
 from .codegen.support.sizes import NOMINAL, Sizes
 from .codegen.target.gpus import GPUS, Gpu
 from .ir.errors import DeclarationError, KernelError
@@ -22,7 +22,7 @@ from .ir.types import Dim
 
 
 @dataclass(frozen=True)
-class Cards:
+class Reports:
     """The cards of one program, of its generated kernels in launch order, for one GPU after another. `title` says which
     program, `sizes` what its `Dim`s were, `library` how many launches are library calls, which have no card. Of a step
     that is cut in two `parts` are the cards of each program, in the order in which they run, and the rest speaks of
@@ -31,14 +31,14 @@ class Cards:
     title: str
     sizes: Mapping[str, int]
     library: int
-    cards: tuple[KernelCard, ...]
-    parts: tuple[Cards, ...] = ()
+    reports: tuple[KernelReport, ...]
+    parts: tuple[Reports, ...] = ()
 
-    def __iter__(self) -> Iterator[KernelCard]:
-        return iter(self.cards)
+    def __iter__(self) -> Iterator[KernelReport]:
+        return iter(self.reports)
 
     def __len__(self) -> int:
-        return len(self.cards)
+        return len(self.reports)
 
     def __str__(self) -> str:
         shown = [block for part in self.parts or (self,) for block in part._blocks()]
@@ -48,14 +48,14 @@ class Cards:
         """A head, then each card."""
         known = ", ".join(f"{name} = {size}" for name, size in self.sizes.items())
         calls = f"; {self.library} library calls have no card" if self.library else ""
-        head = f"{self.title}: {_kernels(len({c.name for c in self.cards}))}{f', {known}' if known else ''}{calls}"
-        return [head, *map(_text, self.cards)]
+        head = f"{self.title}: {_kernels(len({c.name for c in self.reports}))}{f', {known}' if known else ''}{calls}"
+        return [head, *map(_text, self.reports)]
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, as JSON has it; `gpus` says where the figures of each GPU are from, `parts` names the kernels of
         each program where there are two."""
-        gpus = {card.gpu.arch: card.gpu for card in self.cards}
-        parts = {part.title: list(dict.fromkeys(card.name for card in part)) for part in self.parts}
+        gpus = {report.gpu.arch: report.gpu for report in self.reports}
+        parts = {part.title: list(dict.fromkeys(report.name for report in part)) for part in self.parts}
         return {
             "program": self.title,
             "sizes": dict(self.sizes),
@@ -63,13 +63,13 @@ class Cards:
             "library_calls": self.library,
             "gpus": {f"sm_{arch}": _gpu(gpu) for arch, gpu in gpus.items()},
             "assumptions": list(ASSUMPTIONS),
-            "kernels": [_data(card) for card in self.cards],
+            "kernels": [_data(report) for report in self.reports],
         }
 
 
-def program_cards(
+def program_reports(
     program: Program, title: str, *, archs: Iterable[int] = (90,), batch: int = NOMINAL, sizes: Mapping[str, int] = {}
-) -> Cards:
+) -> Reports:
     """The cards of a program for each of the architectures (80, 90, 100), with `Dim`s of these `sizes`, and `batch` for
     those that it does not name. Raises `KernelError` for another architecture, where Triton is told to interpret, and
     where compilation fails; `DeclarationError` for a `Dim` that the graph does not have."""
@@ -83,28 +83,28 @@ def program_cards(
     if strangers:
         raise DeclarationError(f"{title} has no Dim {', '.join(strangers)}; it has {', '.join(dims) or 'none'}")
     given = Sizes(batch, sizes)
-    made = {arch: make_cards(program, arch, given) for arch in archs}
+    made = {arch: make_reports(program, arch, given) for arch in archs}
     loops = [k.chunks.plan for k in program.plan.launches if k.chunks]
     library = sum(len(plan.library) for plan in (program.plan, *loops))
-    return Cards(title, {name: given[name] for name in dims}, library, tuple(c for a in archs for c in made[a]))
+    return Reports(title, {name: given[name] for name in dims}, library, tuple(c for a in archs for c in made[a]))
 
 
-def step_cards(
+def step_reports(
     programs: Mapping[str, Program], title: str, *, arch: int, batch: int, sizes: Mapping[str, int]
-) -> Cards:
+) -> Reports:
     """The cards of a step's programs, in the order in which they run, by what each does. `Dim`s are those of the first;
     raises as `program_cards` does."""
     if len(programs) == 1:
         (program,) = programs.values()
-        return program_cards(program, title, archs=(arch,), batch=batch, sizes=sizes)
-    parts: list[Cards] = []
+        return program_reports(program, title, archs=(arch,), batch=batch, sizes=sizes)
+    parts: list[Reports] = []
     for what, program in programs.items():
         # The first has every `Dim`, and so refuses a name that is none.
         known = {d.name for d in program.dims}
         held = {n: s for n, s in sizes.items() if n in known} if parts else sizes
-        parts.append(program_cards(program, f"{title}, {what}", archs=(arch,), batch=batch, sizes=held))
+        parts.append(program_reports(program, f"{title}, {what}", archs=(arch,), batch=batch, sizes=held))
     library = sum(part.library for part in parts)
-    return Cards(title, parts[0].sizes, library, tuple(card for part in parts for card in part), tuple(parts))
+    return Reports(title, parts[0].sizes, library, tuple(report for part in parts for report in part), tuple(parts))
 
 
 def gradient_programs(graph: Graph) -> tuple[Program, Program]:
@@ -118,45 +118,49 @@ def gradient_programs(graph: Graph) -> tuple[Program, Program]:
     return make_program(split.forward, declared=graph), make_program(split.backward, declared=graph)
 
 
-def _text(card: KernelCard) -> str:
+def _text(report: KernelReport) -> str:
     tile = (
-        f"{card.rows} rows of {card.block}" if card.rows else f"{card.block} elements" if card.block else "one number"
+        f"{report.rows} rows of {report.block}"
+        if report.rows
+        else f"{report.block} elements"
+        if report.block
+        else "one number"
     )
-    spills = f"spills {card.spilled_bytes} bytes a thread" if card.spilled_bytes else "no spills"
-    moved, again = card.traffic.read + card.traffic.written, card.traffic.read_again
-    sizes = [name for name in card.aligned if not name.endswith("_ptr")]
+    spills = f"spills {report.spilled_bytes} bytes a thread" if report.spilled_bytes else "no spills"
+    moved, again = report.traffic.read + report.traffic.written, report.traffic.reread
+    sizes = [name for name in report.aligned if not name.endswith("_ptr")]
     lines = [
-        f"{card.name}: {card.kind}, on {card.gpu.name} (sm_{card.gpu.arch})",
-        f"  tile       {tile}, {card.num_warps} warps, {card.programs:,} programs",
-        f"  registers  {card.registers} a thread, {spills}; {card.shared_bytes:,} bytes of shared memory",
-        f"  occupancy  {card.occupancy}",
-        *(f"  {'accesses' if not i else '':9}  {access}" for i, access in enumerate(card.accesses)),
-        f"  mix        {', '.join(f'{count} {kind}' for kind, count in card.mix.items())}",
-        f"  moves      {moved:,} bytes{f' and {again:,} again from the cache' if again else ''}; {card.operations:,} "
-        f"operations, {card.intensity:.2f} a byte",
-        f"  predicted  {card.seconds * 1e6:,.1f} µs, bound by {card.bound}",
+        f"{report.name}: {report.kind}, on {report.gpu.name} (sm_{report.gpu.arch})",
+        f"  tile       {tile}, {report.num_warps} warps, {report.programs:,} programs",
+        f"  registers  {report.registers} a thread, {spills}; {report.shared_bytes:,} bytes of shared memory",
+        f"  occupancy  {report.occupancy}",
+        *(f"  {'accesses' if not i else '':9}  {access}" for i, access in enumerate(report.accesses)),
+        f"  mix        {', '.join(f'{count} {kind}' for kind, count in report.mix.items())}",
+        f"  moves      {moved:,} bytes{f' and {again:,} again from the cache' if again else ''}; {report.operations:,} "
+        f"operations, {report.intensity:.2f} a byte",
+        f"  predicted  {report.seconds * 1e6:,.1f} µs, bound by {report.bound}",
         f"  aligned    all pointers{''.join(f', {name}' for name in sizes)}: multiples of {WIDEST}",
     ]
     return "\n".join(lines)
 
 
-def _data(card: KernelCard) -> dict[str, Any]:
+def _data(report: KernelReport) -> dict[str, Any]:
     return {
-        "name": card.name,
-        "kind": card.kind,
-        "arch": card.gpu.arch,
-        "rows": card.rows,
-        "block": card.block,
-        "programs": card.programs,
-        "num_warps": card.num_warps,
-        "registers": card.registers,
-        "spilled_bytes": card.spilled_bytes,
-        "shared_bytes": card.shared_bytes,
+        "name": report.name,
+        "kind": report.kind,
+        "arch": report.gpu.arch,
+        "rows": report.rows,
+        "block": report.block,
+        "programs": report.programs,
+        "num_warps": report.num_warps,
+        "registers": report.registers,
+        "spilled_bytes": report.spilled_bytes,
+        "shared_bytes": report.shared_bytes,
         "occupancy": {
-            "share": card.occupancy.share,
-            "programs": card.occupancy.programs,
-            "warps": card.occupancy.warps,
-            "limiter": card.occupancy.limiter,
+            "share": report.occupancy.share,
+            "programs": report.occupancy.programs,
+            "warps": report.occupancy.warps,
+            "limiter": report.occupancy.limiter,
         },
         "accesses": [
             {
@@ -165,17 +169,17 @@ def _data(card: KernelCard) -> dict[str, Any]:
                 "widths": {str(bits): count for bits, count in access.widths.items()},
                 "why_narrow": access.reason or None,
             }
-            for access in card.accesses
+            for access in report.accesses
         ],
-        "mix": dict(card.mix),
-        "bytes_read": card.traffic.read,
-        "bytes_written": card.traffic.written,
-        "bytes_read_again": card.traffic.read_again,
-        "operations": card.operations,
-        "operations_per_byte": card.intensity,
-        "predicted_seconds": card.seconds,
-        "bound": card.bound,
-        "divisible_by_16": list(card.aligned),
+        "mix": dict(report.mix),
+        "bytes_read": report.traffic.read,
+        "bytes_written": report.traffic.written,
+        "bytes_read_again": report.traffic.reread,
+        "operations": report.operations,
+        "operations_per_byte": report.intensity,
+        "predicted_seconds": report.seconds,
+        "bound": report.bound,
+        "divisible_by_16": list(report.aligned),
     }
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 import tritonnotes as tn
 
-from .cards import gradient_programs, program_cards
+from .cards import gradient_programs, program_reports
 from .codegen.pipeline import make_program
 from .codegen.support.sizes import NOMINAL
 from .codegen.target.gpus import GPUS
@@ -133,7 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     carded.add_argument("--gradient", action="store_true", help="the two runs of autograd instead of a training step")
     carded.add_argument("--batch", type=_natural, metavar="N", help="the size of every Dim; default 256")
-    carded.set_defaults(run=_card)
+    carded.set_defaults(run=_report)
 
     checked = commands.add_parser("check", help="compare the kernels with eager PyTorch and with float64")
     _add_target(checked, step=False)
@@ -201,7 +201,7 @@ def _show(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _card(arguments: argparse.Namespace) -> int:
+def _report(arguments: argparse.Namespace) -> int:
     graph = load_target(arguments.target)
     if arguments.gradient:
         titles = (f"forward run of {graph.name}", f"backward run of {graph.name}")
@@ -212,9 +212,9 @@ def _card(arguments: argparse.Namespace) -> int:
         programs = [(make_program(joint_or_forward(graph, loss, optimizer), declared=graph), title)]
     batch = NOMINAL if arguments.batch is None else arguments.batch
     archs = list(dict.fromkeys(arguments.arch or [90]))
-    made = [program_cards(program, title, archs=archs, batch=batch) for program, title in programs]
+    made = [program_reports(program, title, archs=archs, batch=batch) for program, title in programs]
     if arguments.json:
-        _print_json({"target": arguments.target, "programs": [cards.to_dict() for cards in made]})
+        _print_json({"target": arguments.target, "programs": [reports.to_dict() for reports in made]})
     else:
         print("\n\n".join(map(str, made)))
     return 0

@@ -39,8 +39,8 @@ def compile(
     under Triton's interpreter on the CPU; `seed` is that of the initial weights (what random ops draw: see `Model`).
     `logits_budget` is as for `compile_step`, for calls without autograd, which keeps the logits whole.
     """
-    wishes = as_fusion(fusion, fuse, forbid)
-    return Model(graph, training=training, fusion=wishes, logits_budget=logits_budget, device=device, seed=seed)
+    options = as_fusion(fusion, fuse, forbid)
+    return Model(graph, training=training, fusion=options, logits_budget=logits_budget, device=device, seed=seed)
 
 
 def compile_step(
@@ -84,8 +84,8 @@ def compile_step(
     `data_parallel` makes the step one of several processes, which torch.distributed knows: each is fed its own part of
     a batch, and all update by the mean of their gradients. True, or a `tn.DataParallel`.
     """
-    wishes = as_fusion(fusion, fuse, forbid)
-    wishes = wishes if memory_budget is None else replace(wishes, memory_budget=memory_budget)
+    wanted = as_fusion(fusion, fuse, forbid)
+    wanted = wanted if memory_budget is None else replace(wanted, memory_budget=memory_budget)
     shared = {"accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel}
-    options = {**shared, "fusion": wishes, "device": device, "seed": seed, "logits_budget": logits_budget}
+    options = {**shared, "fusion": wanted, "device": device, "seed": seed, "logits_budget": logits_budget}
     return TrainingStep(graph, loss, optimizer, **options)  # type: ignore[arg-type]

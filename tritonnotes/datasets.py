@@ -36,8 +36,8 @@ class Dataset:
         """(epoch, x, y) for every batch, shuffled anew each epoch; the last batch of an epoch may be smaller."""
         generator = torch.Generator().manual_seed(seed)
         for epoch in range(epochs):
-            for picked in torch.randperm(len(self.x), generator=generator).split(size):
-                yield epoch, self.x[picked], self.y[picked]
+            for selected in torch.randperm(len(self.x), generator=generator).split(size):
+                yield epoch, self.x[selected], self.y[selected]
 
 
 def load_digits(seed: int = 0) -> Dataset:

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from .cards import Cards, program_cards
+from .cards import Reports, program_reports
 from .codegen.fusion.constraints import Fusion, as_fusion
 from .codegen.pipeline import make_program
 from .codegen.plan.launches import FusionPlan
@@ -142,16 +142,18 @@ class Model(torch.nn.Module):
         program = tuned(self.program, self.device, Sizes(batch, sizes), progress=progress)
         self._form.runner = Runner(program, self.device)
 
-    def cards(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Cards:
+    def reports(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Reports:
         """What each kernel of the forward run costs on the GPU of sm_`arch` (80, 90 or 100), which need not be there:
         registers, spills, occupancy, widths of accesses, predicted time. `Dim`s not named in `sizes` are `batch`.
         Raises `KernelError` for another architecture."""
-        return program_cards(self.program, f"forward run of {self.graph.name}", archs=(arch,), batch=batch, sizes=sizes)
+        return program_reports(
+            self.program, f"forward run of {self.graph.name}", archs=(arch,), batch=batch, sizes=sizes
+        )
 
-    def gradient_cards(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Cards:
+    def gradient_reports(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Reports:
         """As `cards`, of the backward run that autograd uses when all parameters want a gradient."""
         backward = self.gradient_programs[1]
-        return program_cards(backward, f"backward run of {self.graph.name}", archs=(arch,), batch=batch, sizes=sizes)
+        return program_reports(backward, f"backward run of {self.graph.name}", archs=(arch,), batch=batch, sizes=sizes)
 
     @property
     def gradient_programs(self) -> tuple[Program, Program]:

@@ -14,8 +14,8 @@ from .baked import BakedLaunch
 from .codegen.analysis.matmul import INNER_BLOCK, is_ragged
 from .codegen.analysis.units import destinations_of
 from .codegen.emit.scalars_in_memory import SUFFIX
-from .codegen.lower.foreach import GroupKernel
-from .codegen.lower.grouped_matmul import SideKernel
+from .codegen.lower.foreach import ForeachKernel
+from .codegen.lower.grouped_matmul import GroupedMatmulKernel
 from .codegen.lower.tile_ir import Kernel
 from .codegen.memory.buffers import outer_names, scratch_names
 from .codegen.plan.launches import KernelPlan
@@ -159,7 +159,7 @@ class Runner:
         layout = kernel.layout
         rows = element_count(layout.row_shape, self.program.sizes_in(kernel.name, sizes))
         size = min(next_power_of_2(max(rows, 1)), max(1, self.tile // max(layout.block, 1)))
-        if layout.shares:
+        if layout.split_k:
             size = max(size, layout.row_block)  # programs count themselves for each tile, of which there are so many
         return size if layout.masks_rows else min(size, layout.exact_rows)
 
@@ -169,7 +169,7 @@ class Runner:
         def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
             planned = self._kernels[kernel.__name__.removesuffix(SUFFIX)]
             watch.reach(planned.name)
-            if isinstance(planned, GroupKernel):
+            if isinstance(planned, ForeachKernel):
                 options["BLOCK"] = block = min(next_power_of_2(max(planned.sizes())), self.tile)
                 reached = [tensors[watch.name_of(planned.name, m.name)] for row in planned.rows for m in row]
                 interpret(
@@ -179,17 +179,17 @@ class Runner:
             layout = planned.layout
             inner = self.program.sizes_in(planned.name, sizes)
             options.pop("num_warps", None)
-            if isinstance(planned, SideKernel):
+            if isinstance(planned, GroupedMatmulKernel):
                 interpret(kernel, grid, arguments, options, ownership=watch.ownership)
                 return
-            if layout.rows and not layout.alone:
+            if layout.rows and not layout.row_per_program:
                 rows = self._cpu_rows(planned, sizes)
                 options["ROWS" if layout.cols else "BLOCK"] = rows
-                if not layout.carries:
+                if not layout.accumulates:
                     grid = (-(-element_count(layout.row_shape, inner) // rows), *grid[1:])
             if "INNER" in options:
                 options["INNER"] = _cpu_inner(planned, inner)
-            if layout.combines:
+            if layout.finalizes:
                 options["PROGRAMS"] = next_power_of_2(programs)
             interpret(kernel, grid, arguments, options, ownership=watch.ownership)
 

@@ -18,7 +18,7 @@ from .codegen.program.compile import compile_program, divisible_by_16
 from .codegen.program.program import Program
 from .codegen.report.explain import explain_plan
 from .codegen.support.sizes import NOMINAL
-from .codegen.target.compile import CompiledCard
+from .codegen.target.compile import CompiledReport
 from .ir.decompose import decompose
 from .ir.errors import DeclarationError, KernelError
 from .ir.evaluation import evaluation_form
@@ -120,7 +120,7 @@ def _verdict(v: Verdict) -> dict[str, Any]:
 
 def _memory(launch: KernelPlan) -> dict[str, list[str]]:
     return {
-        "reads": [v.name for v in launch.loads] + [f"partials of {v.name}" for v in launch.combines],
+        "reads": [v.name for v in launch.loads] + [f"partials of {v.name}" for v in launch.finalizes],
         "covers": [u.value.name for u in launch.units],
         "again": [v.name for v in launch.recomputed],
         "writes": [v.name for v in launch.stores] + [f"partials of {v.name}" for v in launch.partials],
@@ -150,7 +150,7 @@ def _triton(program: Program, name: str | None) -> Shown:
     text = (
         program.source
         if name is None
-        else "\n\n".join("\n\n".join([*s.owns.values(), s.text, s.launcher]) for s in chosen)
+        else "\n\n".join("\n\n".join([*s.replicated_sums.values(), s.text, s.launcher]) for s in chosen)
     )
     kernels = [
         {"name": s.name, "signature": s.signature, "constexprs": s.constexprs, "num_warps": s.num_warps} for s in chosen
@@ -162,37 +162,38 @@ def _compiled(program: Program, name: str | None, form: str, arch: int) -> Shown
     wanted = {s.name: s for s in _chosen(name, {s.name: s for s in program.kernel_sources})}
     if triton.knobs.runtime.interpret:
         raise KernelError("Triton is told to interpret kernels, not to compile them; unset TRITON_INTERPRET")
-    cards = [card for card in compile_program(program, arch) if card.name in wanted]
-    texts = [f"{_card_lines(card, wanted[card.name])}\n{getattr(card, form).strip()}" for card in cards]
-    kernels = [{**_card(card, wanted[card.name]), form: getattr(card, form)} for card in cards]
+    reports = [report for report in compile_program(program, arch) if report.name in wanted]
+    texts = [f"{_report_lines(report, wanted[report.name])}\n{getattr(report, form).strip()}" for report in reports]
+    kernels = [{**_report(report, wanted[report.name]), form: getattr(report, form)} for report in reports]
     return Shown("\n\n".join(texts), {"arch": arch, "kernels": kernels})
 
 
-def _card_lines(card: CompiledCard, source: KernelSource) -> str:
+def _report_lines(report: CompiledReport, source: KernelSource) -> str:
     def widths(found: dict[int, int]) -> str:
         return ", ".join(f"{count} of {bits} bits" for bits, count in sorted(found.items())) or "none"
 
-    spills = "spills registers" if card.spills else "no spills"
-    used = f"{card.registers} registers, {spills}, {card.shared_bytes:,} bytes of shared memory, {card.num_warps} warps"
+    spills = "spills registers" if report.spills else "no spills"
+    shared = f"{report.shared_bytes:,} bytes of shared memory"
+    used = f"{report.registers} registers, {spills}, {shared}, {report.num_warps} warps"
     sizes = [name for name in divisible_by_16(source) if not source.signature[name].startswith("*")]
     return (
-        f"// {card.name} for sm_{card.arch}: {used}\n"
-        f"// loads: {widths(card.load_widths)}; stores: {widths(card.store_widths)}\n"
+        f"// {report.name} for sm_{report.arch}: {used}\n"
+        f"// loads: {widths(report.load_widths)}; stores: {widths(report.store_widths)}\n"
         f"// compiled with all pointers{''.join(f', {name}' for name in sizes)} declared divisible by 16, as they are "
         f"where torch allocates and every Dim is {NOMINAL}"
     )
 
 
-def _card(card: CompiledCard, source: KernelSource) -> dict[str, Any]:
+def _report(report: CompiledReport, source: KernelSource) -> dict[str, Any]:
     return {
-        "name": card.name,
-        "registers": card.registers,
-        "spills": bool(card.spills),
-        "shared_bytes": card.shared_bytes,
-        "num_warps": card.num_warps,
+        "name": report.name,
+        "registers": report.registers,
+        "spills": bool(report.spills),
+        "shared_bytes": report.shared_bytes,
+        "num_warps": report.num_warps,
         "divisible_by_16": divisible_by_16(source),
-        "load_widths": {str(bits): count for bits, count in card.load_widths.items()},
-        "store_widths": {str(bits): count for bits, count in card.store_widths.items()},
+        "load_widths": {str(bits): count for bits, count in report.load_widths.items()},
+        "store_widths": {str(bits): count for bits, count in report.store_widths.items()},
     }
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from . import checkpoint
 from .capture import MOST_CAPTURED, CapturedRuns, no_graph
-from .cards import Cards, step_cards
+from .cards import Reports, step_reports
 from .codegen.fusion.constraints import Fusion, as_fusion
 from .codegen.pipeline import make_program
 from .codegen.plan.launches import FusionPlan
@@ -386,11 +386,11 @@ class TrainingStep:
         """Why steps are not replayed from a CUDA graph; None where they are."""
         return self._captured.reason if self._captured is not None else self._graph_reason
 
-    def cards(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Cards:
+    def reports(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Reports:
         """What each kernel of the step costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.cards` has it. Where
         gradients are gathered the kernels of `gathering` come first, then those of `program`; `parts` has each."""
         programs = dict(zip(self._phases, self._programs, strict=True))
-        return step_cards(programs, f"training step of {self.graph.name}", arch=arch, batch=batch, sizes=sizes)
+        return step_reports(programs, f"training step of {self.graph.name}", arch=arch, batch=batch, sizes=sizes)
 
     def state_dict(self) -> dict[str, Any]:
         """All that a bit-for-bit resume needs: `model`, `slots` (optimizer state), `steps`, `gathered` (batches

@@ -18,10 +18,10 @@ from rich.progress import track
 from torch import Tensor
 
 from .codegen.emit.launcher import Launcher
-from .codegen.lower.foreach import GroupKernel
-from .codegen.lower.grouped_matmul import SideKernel
+from .codegen.lower.foreach import ForeachKernel
+from .codegen.lower.grouped_matmul import GroupedMatmulKernel
 from .codegen.lower.index_math import Indexing
-from .codegen.lower.tile_ir import Choice, Kernel
+from .codegen.lower.tile_ir import Kernel, TunedTile
 from .codegen.pipeline import make_program
 from .codegen.program.program import Program
 from .codegen.target.cache import KernelCache, key_of
@@ -112,31 +112,31 @@ def _with_tiles(
         times = _timed(program, device, sizes, timer, progress)
         known = json.dumps({name: _chosen(found, where) for name, found in times.items()}).encode()
         cache.put("tuned", key, known)
-    choices = {name: Choice(*fields) for name, fields in json.loads(known).items() if fields}
+    choices = {name: TunedTile(*fields) for name, fields in json.loads(known).items() if fields}
     return _with(program, choices)
 
 
-def candidates(kernel: Kernel) -> list[Choice]:
+def candidates(kernel: Kernel) -> list[TunedTile]:
     """The rules' choice, then half and twice its rows and warps. None where a kernel only finishes sums, or carries out
     updates or products side by side: its tiles are few whatever they are."""
     layout = kernel.layout
-    if isinstance(kernel, GroupKernel | SideKernel) or layout.combines or not layout.rows:
+    if isinstance(kernel, ForeachKernel | GroupedMatmulKernel) or layout.finalizes or not layout.rows:
         return []
     warps = Launcher(kernel, Indexing(kernel), set()).num_warps()
-    most_rows = 1 if layout.alone else layout.row_block * 2 if layout.masks_rows else layout.exact_rows
+    most_rows = 1 if layout.row_per_program else layout.row_block * 2 if layout.masks_rows else layout.exact_rows
     # Programs that share sums count themselves tile by tile, and there is no room for more tiles.
-    fewest = layout.row_block if layout.shares else 1
+    fewest = layout.row_block if layout.split_k else 1
     rows = [r for r in (layout.row_block, layout.row_block // 2, layout.row_block * 2) if fewest <= r <= most_rows]
     pairs = [(r, w) for r in rows for w in (warps, warps // 2, warps * 2) if 1 <= w <= max(MOST_WARPS, warps)]
-    return [Choice(r, w) for r, w in pairs]
+    return [TunedTile(r, w) for r, w in pairs]
 
 
 def _timed(
     program: Program, device: torch.device, sizes: Mapping[str, int], timer: Timer, progress: bool
-) -> dict[str, dict[Choice, float]]:
+) -> dict[str, dict[TunedTile, float]]:
     """Microseconds of each candidate of each kernel, the rules' first. Each round gives each kernel its next one."""
     wanted = {k.name: candidates(k) for k in program.kernels}
-    times: dict[str, dict[Choice, float]] = {name: {} for name, found in wanted.items() if found}
+    times: dict[str, dict[TunedTile, float]] = {name: {} for name, found in wanted.items() if found}
     rounds = range(max((len(found) for found in wanted.values()), default=0))
     for number in track(rounds, "timing tiles and warps", disable=not progress):
         turn = {name: found[number] for name, found in wanted.items() if number < len(found)}
@@ -148,7 +148,7 @@ def _timed(
 
 
 def _watched(
-    launch: Launch, turn: Mapping[str, Choice], times: Mapping[str, dict[Choice, float]], timer: Timer
+    launch: Launch, turn: Mapping[str, TunedTile], times: Mapping[str, dict[TunedTile, float]], timer: Timer
 ) -> Launch:
     def timing(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
         def once() -> None:
@@ -166,7 +166,7 @@ def _watched(
     return timing
 
 
-def _chosen(times: Mapping[Choice, float], where: str) -> tuple[int, int, str] | None:
+def _chosen(times: Mapping[TunedTile, float], where: str) -> tuple[int, int, str] | None:
     """The fastest, with the reason; None where that is the rules' choice, or as good as that."""
     usual, *_ = times
     best = min(times, key=times.__getitem__)
@@ -179,10 +179,9 @@ def _chosen(times: Mapping[Choice, float], where: str) -> tuple[int, int, str] |
     return best.rows, best.num_warps, reason
 
 
-def _with(program: Program, choices: Mapping[str, Choice]) -> Program:
+def _with(program: Program, choices: Mapping[str, TunedTile]) -> Program:
     kernels = tuple(
-        replace(k, layout=replace(k.layout, choice=choices[k.name])) if k.name in choices else k
-        for k in program.kernels
+        replace(k, layout=replace(k.layout, tuned=choices[k.name])) if k.name in choices else k for k in program.kernels
     )
     return replace(program, kernels=kernels)
 

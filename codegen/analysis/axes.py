@@ -62,11 +62,11 @@ class Axes:
 
     def is_distinct(self, value: Value) -> bool:
         """Whether no axis occurs twice in a value, as it would in x + xᵀ."""
-        known = self.walked(self.labels[value])
+        known = self.looped(self.labels[value])
         return len(set(known)) == len(known)
 
     @staticmethod
-    def walked(labels: Labels) -> tuple[int, ...]:
+    def looped(labels: Labels) -> tuple[int, ...]:
         """The axes among labels, in order: dimensions of size 1 move nothing."""
         return tuple(a for a in labels if a is not None)
 
@@ -198,5 +198,5 @@ class Space:
     rows: tuple[int, ...]
     cols: tuple[int, ...]
     reduces_rows: bool = False
-    carries: bool = False
-    combines: bool = False
+    accumulates: bool = False
+    finalizes: bool = False

@@ -28,7 +28,7 @@ def is_column(axes: Axes, wide: frozenset[int], value: Value) -> bool:
     return is_numbers(axes, wide, base_of(numbers)) and not axes.of(number) & wide
 
 
-def picked_of(axes: Axes, wide: frozenset[int], value: Value) -> tuple[Value, Value] | None:
+def selected_of(axes: Axes, wide: frozenset[int], value: Value) -> tuple[Value, Value] | None:
     """What is taken of each row, and the number of the column, where a maximum over a single column is that element.
     Where no column has the number, that is −∞."""
     if value.op.name != "max":

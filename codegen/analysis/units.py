@@ -14,10 +14,10 @@ from .views import Place, base_of, cone_of, is_free, is_host, is_join, memory_of
 PARTIAL = "partial"
 
 
-COMBINE = "combine"
+FINALIZE = "combine"
 
 
-OWN = "own"
+REPLICATED = "own"
 
 
 PRODUCT = "product"
@@ -67,9 +67,9 @@ class Units:
     """For each part of a `cat` what it is joined into, and where in that it lies."""
 
     @property
-    def own(self) -> frozenset[Value]:
+    def replicated(self) -> frozenset[Value]:
         """The sums that every program takes for itself."""
-        return frozenset(u.value for u in self.units if u.part == OWN)
+        return frozenset(u.value for u in self.units if u.part == REPLICATED)
 
     @property
     def joins(self) -> tuple[Value, ...]:
@@ -78,7 +78,7 @@ class Units:
 
     def inside(self, unit: Unit) -> tuple[Value, ...]:
         """What is computed only inside a sum that each program takes for itself."""
-        if unit.part != OWN:
+        if unit.part != REPLICATED:
             return ()
         return tuple(m for m in cone_of(unit.value)[0] if needs_kernel(m) and m not in self.producer)
 
@@ -89,9 +89,9 @@ class Units:
 
     def sources(self, unit: Unit) -> list[Value]:
         """The values that a unit reads, views looked through: leaves, aliases and other units' results."""
-        if unit.part == COMBINE:
+        if unit.part == FINALIZE:
             return []
-        if unit.part == OWN:
+        if unit.part == REPLICATED:
             return list(cone_of(unit.value)[1])
         return [
             source_of(a) for a in unit.value.inputs if not is_free(a) and not is_host(a) and not is_free(base_of(a))
@@ -100,13 +100,13 @@ class Units:
 
 def is_elementwise(unit: Unit) -> bool:
     """Whether a unit can be computed wherever its arguments are."""
-    return unit.part == OWN or (not unit.part and unit.value.op.kind in ("elementwise", "cast"))
+    return unit.part == REPLICATED or (not unit.part and unit.value.op.kind in ("elementwise", "cast"))
 
 
 def make_units(
     graph: Graph,
-    forms: Mapping[Value, bool] = MappingProxyType({}),
-    own: frozenset[Value] = frozenset(),
+    strategies: Mapping[Value, bool] = MappingProxyType({}),
+    replicated: frozenset[Value] = frozenset(),
     axes: Axes | None = None,
 ) -> Units:
     """Cut a graph of primitives into units, with data dependencies and, for updates in place, order dependencies.
@@ -120,16 +120,16 @@ def make_units(
     producer: dict[Value, Unit] = {}
     before: dict[Unit, list[Unit]] = {}
     readers: dict[Value, list[Unit]] = {}
-    needed_at_all = _needed(graph, own) if own else frozenset(graph.values)
+    needed_at_all = _needed(graph, replicated) if replicated else frozenset(graph.values)
     for value in graph.values:
         if not needs_kernel(value) or value not in needed_at_all:
             continue
-        if value in own:
-            unit = Unit(value, OWN)
+        if value in replicated:
+            unit = Unit(value, REPLICATED)
             units.append(unit)
             before[unit], producer[value] = [], unit
             continue
-        is_column = value.op.kind == "reduction" and not forms.get(value, is_row_reduction(axes, value))
+        is_column = value.op.kind == "reduction" and not strategies.get(value, is_row_reduction(axes, value))
         first = Unit(value, PARTIAL if is_column else "")
         units.append(first)
         needed = before[first] = []
@@ -142,7 +142,7 @@ def make_units(
             elif memory.is_leaf:
                 readers.setdefault(memory, []).append(first)
         if is_column:
-            last = Unit(value, COMBINE)
+            last = Unit(value, FINALIZE)
             units.append(last)
             before[last] = [first]
             producer[value] = last
@@ -189,7 +189,7 @@ def generating(units: Units, parts: Mapping[Value, str]) -> tuple[Units, dict[Un
     return made, became
 
 
-def _needed(graph: Graph, own: frozenset[Value]) -> frozenset[Value]:
+def _needed(graph: Graph, replicated: frozenset[Value]) -> frozenset[Value]:
     """The values that are computed where others read them, and not only inside sums of `own`."""
     found: set[Value] = set()
     todo = list(graph.roots)
@@ -197,7 +197,7 @@ def _needed(graph: Graph, own: frozenset[Value]) -> frozenset[Value]:
         value = todo.pop()
         if value not in found:
             found.add(value)
-            todo += () if value in own else value.inputs
+            todo += () if value in replicated else value.inputs
     return frozenset(found)
 
 
@@ -215,15 +215,15 @@ def consumers(units: Units) -> dict[Value, list[Unit]]:
     """For each value in memory, the units that read it."""
     result: dict[Value, list[Unit]] = {}
     for unit in units.units:
-        if unit.part == COMBINE:
+        if unit.part == FINALIZE:
             continue
-        for arg in cone_of(unit.value)[1] if unit.part == OWN else unit.value.inputs:
+        for arg in cone_of(unit.value)[1] if unit.part == REPLICATED else unit.value.inputs:
             if not is_host(arg):
                 result.setdefault(memory_of(arg), []).append(unit)
     return result
 
 
-def walked_inputs(value: Value) -> tuple[Value, ...]:
+def iterated_inputs(value: Value) -> tuple[Value, ...]:
     """The arguments whose axes a kernel walks: of a gather not the table, whose rows are named by the index."""
     return value.inputs[1:] if value.op.kind == "gather" else value.inputs
 

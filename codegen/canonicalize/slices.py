@@ -82,15 +82,15 @@ def _cut_arguments(x: Value, cut: Cut) -> list[tuple[Value, Cut | None]] | None:
     if x.op.kind in ("elementwise", "cast") or x.op.name == "broadcast_to":
         found: list[tuple[Value, Cut | None]] = []
         for arg in x.inputs:
-            own = axis - (len(x.shape) - len(arg.shape))
-            is_repeated = own < 0 or (arg.shape[own] == 1 and x.shape[axis] != 1)
-            found.append((arg, None if is_repeated else (own, start, length)))
+            axis_there = axis - (len(x.shape) - len(arg.shape))
+            is_repeated = axis_there < 0 or (arg.shape[axis_there] == 1 and x.shape[axis] != 1)
+            found.append((arg, None if is_repeated else (axis_there, start, length)))
         return found
     if x.op.name == "transpose":
         return [(x.inputs[0], (x.attrs["axes"][axis], start, length))]
     if x.op.name == "reshape" and is_squeeze(x) and x.shape[axis] != 1:
         (arg,) = x.inputs
         nth = sum(size != 1 for size in x.shape[:axis])
-        own = [i for i, size in enumerate(arg.shape) if size != 1][nth]
-        return [(arg, (own, start, length))]
+        axis_there = [i for i, size in enumerate(arg.shape) if size != 1][nth]
+        return [(arg, (axis_there, start, length))]
     return None

@@ -11,7 +11,7 @@ from ..analysis.idioms import holds_numbers, largest_of, running_maximum
 from ..analysis.views import base_of
 
 
-def is_walked(
+def is_looped(
     axes: Axes, cols: Iterable[int], loads: Iterable[Value], values: Iterable[Value], partials: Iterable[Value]
 ) -> bool:
     """Whether a kernel that reduces rows over `cols` walks along them block by block. A sum over all rows that is taken
@@ -25,7 +25,7 @@ def is_walked(
     return row_bytes(axes, wide, sum(max(4, v.dtype.itemsize) for v in held)) > ROW_BYTES
 
 
-def fits_alone(axes: Axes, cols: Iterable[int], loads: Iterable[Value], values: Iterable[Value]) -> bool:
+def fits_row_per_program(axes: Axes, cols: Iterable[int], loads: Iterable[Value], values: Iterable[Value]) -> bool:
     """Whether a program that would walk along its row can hold it after all, if it does little else: takes the maximum
     and the sum of exponentials beside it, the place of the maximum and the element at a number. More reductions make
     ptxas spill, and so does making 32 bits of 16."""
@@ -40,7 +40,7 @@ def fits_alone(axes: Axes, cols: Iterable[int], loads: Iterable[Value], values: 
     )
 
 
-def walks(axes: Axes, cols: Iterable[int], values: Iterable[Value], stores: Iterable[Value]) -> dict[Value, int]:
+def loop_reads(axes: Axes, cols: Iterable[int], values: Iterable[Value], stores: Iterable[Value]) -> dict[Value, int]:
     """How many walks along the row read each value that has a number for each column and is computed elsewhere.
 
     `values` are computed here, in order, row by row. A walk takes all reductions whose arguments can be had by then,
@@ -52,13 +52,13 @@ def walks(axes: Axes, cols: Iterable[int], values: Iterable[Value], stores: Iter
     ready: dict[Value, int] = {}
     taken: dict[Value, int] = {}
     for value in computed:
-        own = max((ready.get(base_of(a), 0) for a in value.inputs), default=0)
+        replicated = max((ready.get(base_of(a), 0) for a in value.inputs), default=0)
         if value.op.kind == "reduction" and axes.of(value.inputs[0]) & wide:
             largest = running_maximum(value)
             # A sum beside a running maximum is taken on the walk that takes that.
-            taken[value] = own = own if largest is None else taken.get(largest, own)
-            own += 1
-        ready[value] = own
+            taken[value] = replicated = replicated if largest is None else taken.get(largest, replicated)
+            replicated += 1
+        ready[value] = replicated
     wanted: dict[int, list[Value]] = {}
     for value, walk in taken.items():
         largest = running_maximum(value)

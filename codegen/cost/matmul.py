@@ -72,7 +72,7 @@ def tile_of(dtype: DType, columns: int | None, whole_rows: bool) -> tuple[int, i
     return max(FEWEST_ROWS[dtype.name], elements // block), block
 
 
-def most_shares(value: Value, tile: tuple[int, int], cols: frozenset[int], axes: Axes) -> int:
+def max_split_k(value: Value, tile: tuple[int, int], cols: frozenset[int], axes: Axes) -> int:
     """How many programs may share each sum of a product whose kernel does nothing along rows or columns; 0 where one
     does it all, as sums are short or there are tiles enough. What they leave is as much as `MOST_PROGRAMS` tiles."""
     inner = known_size(summed(value))
@@ -85,12 +85,12 @@ def most_shares(value: Value, tile: tuple[int, int], cols: frozenset[int], axes:
     return most if most > 1 else 0
 
 
-def shares_of(inner: int, most: int) -> int:
+def splits_of(inner: int, most: int) -> int:
     """How many programs share a sum over so many elements, `most` of them."""
     return max(1, min(inner // SHARE, most))
 
 
-def shares_text(inner: str, most: int) -> str:
+def split_k_text(inner: str, most: int) -> str:
     """`shares_of` in Python, of a text for the elements."""
     return f"max(1, min({inner} // {SHARE}, {most}))"
 
@@ -104,12 +104,12 @@ def library_bytes(value: Value) -> int:
     return _as_bytes(programs * shared, work / (_rate(value) * LIBRARY_SHARE))
 
 
-def generated_bytes(value: Value, tile: tuple[int, int], cols: frozenset[int], axes: Axes, shares: int) -> int:
+def generated_bytes(value: Value, tile: tuple[int, int], cols: frozenset[int], axes: Axes, split_k: int) -> int:
     """What generated tiles take to compute a product, as the bytes that memory moves in that time. `cols` are the
     columns of the kernel, which may be the rows of the product; up to `shares` programs share a sum."""
     inner = _count(summed(value))
     columns = _count(axes.shape(tuple(cols)))
-    shared = shares_of(inner, shares)
+    shared = splits_of(inner, split_k)
     each = -(-inner // shared)
     work = 2 * tile[0] * tile[1] * each / (_rate(value) * GENERATED_SHARE)
     read = (tile[0] + tile[1]) * each * value.dtype.itemsize / CACHE_RATE
@@ -139,10 +139,10 @@ def tile_in(units: Units, space: Space, members: Iterable[Unit]) -> tuple[int, i
     return tile_of(dtypes[0], known_product(units.axes, space.cols), whole)
 
 
-def shares_in(units: Units, space: Space, members: Iterable[Unit]) -> int:
+def split_k_in(units: Units, space: Space, members: Iterable[Unit]) -> int:
     """How many programs may share the sum of a kernel's one product, 0 where it is not shared."""
     members = list(members)
     products = [u.value for u in members if u.part == PRODUCT]
-    if space.reduces_rows or space.carries or len(products) != 1:
+    if space.reduces_rows or space.accumulates or len(products) != 1:
         return 0
-    return most_shares(products[0], tile_in(units, space, members), frozenset(space.cols), units.axes)
+    return max_split_k(products[0], tile_in(units, space, members), frozenset(space.cols), units.axes)

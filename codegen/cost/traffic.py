@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import DType, Shape, Size, element_count, float32, float64
 
-from ..analysis.units import COMBINE, PARTIAL, Unit, walked_inputs
+from ..analysis.units import FINALIZE, PARTIAL, Unit, iterated_inputs
 from ..analysis.views import is_host, memory_of, place_of
 from ..support.sizes import NOMINAL_SIZES
 
@@ -47,11 +47,11 @@ class Traffic:
 
     read: int = 0
     written: int = 0
-    read_again: int = 0
+    reread: int = 0
 
     @property
     def total(self) -> int:
-        return self.read + self.written + self.read_again
+        return self.read + self.written + self.reread
 
 
 def tensor_bytes(shape: Shape, dtype: DType, sizes: Mapping[str, int]) -> int:
@@ -64,7 +64,7 @@ def nominal_bytes(value: Value) -> int:
     return tensor_bytes(value.shape, value.dtype, NOMINAL_SIZES)
 
 
-def recompute_bytes(value: Value) -> int:
+def rematerialize_bytes(value: Value) -> int:
     """The price of computing a value once more, in bytes, with every `Dim` at its nominal size."""
     return element_count(value.shape, NOMINAL_SIZES) // RECOMPUTE_SHARE
 
@@ -107,7 +107,7 @@ def launch_traffic(
     storage: Mapping[Value, DType],
     sizes: Mapping[str, int],
     programs: int,
-    walks: Mapping[Value, int],
+    loop_reads: Mapping[Value, int],
 ) -> Traffic:
     """What one launch moves that computes `units`. `loads` are what it reads, views of one memory each for itself;
     `storage` is the dtype that a memory has; `programs` share each sum over rows, one row of partial sums each; `walks`
@@ -120,20 +120,20 @@ def launch_traffic(
     for value in loads:
         views.setdefault(memory_of(value), []).append(value)
     taken = _taken(units)
-    read = written = read_again = 0
+    read = written = reread = 0
     for memory, shown in views.items():
         count = elements_read(shown, sizes)
         if memory in taken:
             count = min(count, sum(element_count(v.shape, sizes) for v in taken[memory]))
         read += count * storage[memory].itemsize
-        read_again += count * storage[memory].itemsize * (max(walks.get(v, 1) for v in shown) - 1)
+        reread += count * storage[memory].itemsize * (max(loop_reads.get(v, 1) for v in shown) - 1)
     for value in stores:
         written += tensor_bytes(value.shape, storage[value], sizes)
     for unit in units:
         moved = programs * tensor_bytes(unit.value.shape, compute_dtype(unit.value.dtype), sizes)
-        read += moved if unit.part == COMBINE else 0
+        read += moved if unit.part == FINALIZE else 0
         written += moved if unit.part == PARTIAL else 0
-    return Traffic(read + _number_bytes(units), written, read_again)
+    return Traffic(read + _number_bytes(units), written, reread)
 
 
 def _number_bytes(units: list[Unit]) -> int:
@@ -151,7 +151,7 @@ def _taken(units: list[Unit]) -> dict[Value, list[Value]]:
     for unit in units:
         if unit.value.op.kind == "gather":
             taken.setdefault(memory_of(unit.value.inputs[0]), []).append(unit.value)
-    whole = {memory_of(a) for u in units if u.part != COMBINE for a in walked_inputs(u.value) if taken}
+    whole = {memory_of(a) for u in units if u.part != FINALIZE for a in iterated_inputs(u.value) if taken}
     return {memory: values for memory, values in taken.items() if memory not in whole}
 
 

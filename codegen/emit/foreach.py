@@ -5,7 +5,7 @@ from __future__ import annotations
 from tritonnotes.ir.types import float64
 
 from ..fusion.horizontal import ADDRESSES, ALIGNED
-from ..lower.foreach import BlockProgram, GroupKernel
+from ..lower.foreach import BlockProgram, ForeachKernel
 from ..support.sizes import next_power_of_2
 from ..support.text import INDENT, call_lines, wrapped
 from .kernel import KernelSource, tile_lines
@@ -19,7 +19,7 @@ MOST_NAMED = 8
 """Updates that a block's docstring names."""
 
 
-def render_group(kernel: GroupKernel) -> KernelSource:
+def render_foreach(kernel: ForeachKernel) -> KernelSource:
     """Spell a launch of many updates."""
     blocks = [_block(kernel, block) for block in kernel.blocks]
     signature = {"segments_ptr": "*i64"}
@@ -36,18 +36,18 @@ def render_group(kernel: GroupKernel) -> KernelSource:
     )
 
 
-def _tile(kernel: GroupKernel) -> tuple[int, int]:
+def _tile(kernel: ForeachKernel) -> tuple[int, int]:
     """Elements and warps of a program. Half as many elements on twice as many warps where one of the forms is twice as
     wide: its helpers, such as tanh, then stay clear of spilling."""
     is_wide = any(p.dtype is float64 for block in kernel.blocks for p in block.pointers)
     return (BLOCK // 2, 8) if is_wide else (BLOCK, 4)
 
 
-def _segments(kernel: GroupKernel) -> int:
+def _segments(kernel: ForeachKernel) -> int:
     return next_power_of_2(len(kernel.rows))
 
 
-def _block(kernel: GroupKernel, block: BlockProgram) -> tuple[str, frozenset[str]]:
+def _block(kernel: ForeachKernel, block: BlockProgram) -> tuple[str, frozenset[str]]:
     body, helpers = tile_lines(block.kernel)
     lines = [
         f"{p.name} = address(row_ptr + {place}, start, tl.{p.dtype}, ALIGN)"
@@ -74,7 +74,7 @@ def _tensors(block: BlockProgram) -> str:
     return ", ".join(names[:MOST_NAMED]) + rest
 
 
-def _kernel(kernel: GroupKernel) -> str:
+def _kernel(kernel: ForeachKernel) -> str:
     arguments = [
         "segments_ptr",
         *(name for name, _ in kernel.arguments),
@@ -118,12 +118,12 @@ def _kernel(kernel: GroupKernel) -> str:
     return "\n".join(text) + "\n"
 
 
-def _columns(kernel: GroupKernel) -> str:
+def _columns(kernel: ForeachKernel) -> str:
     columns = [", ".join(p.name.removesuffix("_ptr") for p in block.pointers) for block in kernel.blocks]
     return " or ".join(dict.fromkeys(columns))
 
 
-def _calls(kernel: GroupKernel, block: BlockProgram) -> list[str]:
+def _calls(kernel: ForeachKernel, block: BlockProgram) -> list[str]:
     names = {(p.value, p.dtype): name for name, p in kernel.arguments}
     given = ["row_ptr", *(names[p.value, p.dtype] for p in block.arguments), "start", "inside", "BLOCK"]
     call = f"{block.name}("
@@ -135,7 +135,7 @@ def _calls(kernel: GroupKernel, block: BlockProgram) -> list[str]:
     ]
 
 
-def _launcher(kernel: GroupKernel) -> str:
+def _launcher(kernel: ForeachKernel) -> str:
     numbers = [name.removesuffix("_ptr") for name, _ in kernel.arguments]
     size, warps = _tile(kernel)
     each = size // (32 * warps)

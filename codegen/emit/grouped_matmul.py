@@ -7,15 +7,15 @@ from itertools import accumulate
 from tritonnotes.ir.types import Dim
 
 from ..analysis.matmul import summed
-from ..cost.matmul import SHARE, shares_text
-from ..lower.grouped_matmul import SideKernel
+from ..cost.matmul import SHARE, split_k_text
+from ..lower.grouped_matmul import GroupedMatmulKernel
 from ..support.sizes import known_size
 from ..support.text import INDENT, call_lines, wrapped
 from .kernel import KernelSource, function_of
 from .launcher import Launcher, scalar_type
 
 
-def render_sides(kernel: SideKernel) -> KernelSource:
+def render_grouped_matmul(kernel: GroupedMatmulKernel) -> KernelSource:
     """Spell a launch of several products."""
     functions = [function_of(side.kernel) for side in kernel.sides]
     launchers = [function.launcher for function in functions]
@@ -41,19 +41,19 @@ def _registers(launchers: list[Launcher]) -> int | None:
     return min((most for launcher in launchers if (most := launcher.most_registers())), default=None)
 
 
-def _kernel(kernel: SideKernel, launchers: list[Launcher]) -> str:
+def _kernel(kernel: GroupedMatmulKernel, launchers: list[Launcher]) -> str:
     names = ", ".join(dict.fromkeys(op for member in kernel.plan.members for op in member.ops))
     lines = ["@triton.jit", f"def {kernel.name}("]
     lines += [f"{INDENT}{p.name}," for p in kernel.parameters]
     lines += [f"{INDENT}PRECISION: tl.constexpr,", "):", f'{INDENT}"""{wrapped(f"Side by side: {names}.")}"""']
     lines.append(f"{INDENT}tile = tl.program_id(0)")
-    if kernel.shares:
+    if kernel.split_k:
         lines += [f"{INDENT}part = tl.program_id(1)", f"{INDENT}parts = tl.num_programs(1)"]
     ends = list(accumulate(kernel.tiles))
     for i, (side, launcher) in enumerate(zip(kernel.sides, launchers, strict=True)):
         first = ends[i - 1] if i else 0
         mine = f"tile - {first}" if first else "tile"
-        arguments = [mine, *(["part", "parts"] if kernel.shares else [])]
+        arguments = [mine, *(["part", "parts"] if kernel.split_k else [])]
         for name in side.arguments:
             is_count = kernel.parameter(name).role == "arrivals"
             arguments.append(f"{name} + {first}" if is_count and first else name)
@@ -65,13 +65,13 @@ def _kernel(kernel: SideKernel, launchers: list[Launcher]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _launcher(kernel: SideKernel, launchers: list[Launcher]) -> str:
+def _launcher(kernel: GroupedMatmulKernel, launchers: list[Launcher]) -> str:
     names = [p.name.removesuffix("_ptr") for p in kernel.parameters]
     count, warps = sum(kernel.tiles), _warps(launchers)
     reason = f"{count} tiles of {len(kernel.sides)} products: each alone would leave more of a GPU idle."
     grid = f"({count},)"
-    if kernel.shares:
-        grid = f"({count}, {shares_text(_summed(kernel), kernel.shares)})"
+    if kernel.split_k:
+        grid = f"({count}, {split_k_text(_summed(kernel), kernel.split_k)})"
         reason += f" Programs share sums of {2 * SHARE} and more."
     lines = [*call_lines(f"def run_{kernel.name}(", names, "):"), f'{INDENT}"""{wrapped(reason)}"""']
     lines.append(f"{INDENT}grid = {grid}")
@@ -82,7 +82,7 @@ def _launcher(kernel: SideKernel, launchers: list[Launcher]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _summed(kernel: SideKernel) -> str:
+def _summed(kernel: GroupedMatmulKernel) -> str:
     """How much the products sum over, by the names that the launcher has for sizes."""
     (product,) = kernel.plan.members[0].products
     shape = summed(product)

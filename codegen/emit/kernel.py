@@ -11,7 +11,7 @@ from tritonnotes.ir.types import Shape, element_count, float64, int32
 
 from ..fusion.last_block import GROUP
 from ..lower.index_math import ATOM, Indexing
-from ..lower.row_loops import is_wide, row_passes, running_maximum
+from ..lower.row_loops import is_wide, row_loops, running_maximum
 from ..lower.tile_ir import COL, IDENTITIES, ROW, SCALAR, TILE, Address, Inside, Kernel, Step, identity_of
 from ..support.sizes import static_size
 from ..support.text import INDENT, call_lines, factor, single_blanks, words_of, wrapped
@@ -41,7 +41,7 @@ class KernelSource:
     num_warps: int
     sizes: dict[str, Shape] = field(default_factory=dict)
     maxnreg: int | None = None
-    owns: Mapping[str, str] = field(default_factory=dict)
+    replicated_sums: Mapping[str, str] = field(default_factory=dict)
 
 
 def render_kernel(kernel: Kernel) -> KernelSource:
@@ -83,7 +83,7 @@ class _Writer:
         self.online = running_maximum(kernel) if kernel.layout.loops_cols else {}
         self.running = {*self.online, *self.online.values()}
         self.helpers: set[str] = set()
-        self.owns: dict[str, str] = {}
+        self.replicated_sums: dict[str, str] = {}
         self.index = Indexing(kernel)
         self.products = ProductText(kernel, self.index)
 
@@ -101,19 +101,19 @@ class _Writer:
             launcher.num_warps(),
             launcher.sizes(),
             launcher.most_registers(),
-            self.owns,
+            self.replicated_sums,
         )
 
     def _function(self) -> tuple[Launcher, str]:
         """The kernel as a function, below those that its last program calls."""
         called = []
-        for part in (*self.kernel.owns, *self.kernel.operands, *self.kernel.lasts):
+        for part in (*self.kernel.replicated_sums, *self.kernel.operands, *self.kernel.last_block):
             writer = _Writer(part.kernel)
             text = writer._function()[1]
             self.helpers |= writer.helpers
-            self.owns |= writer.owns
+            self.replicated_sums |= writer.replicated_sums
             if part.kernel.layout.inside == "own":
-                self.owns[part.kernel.name] = text
+                self.replicated_sums[part.kernel.name] = text
             else:
                 called.append(text)
         setup, body, after = self._sections()
@@ -136,7 +136,7 @@ class _Writer:
         for unit in self.kernel.plan.units:
             scope = unit.value.scope
             ops.setdefault(_PHASES[scope.phase] + (scope.name or unit.value.name))
-        again = [v.scope.name or v.name for v in self.kernel.plan.recomputed if v.op.kind != "reduction"]
+        recomputed = [v.scope.name or v.name for v in self.kernel.plan.recomputed if v.op.kind != "reduction"]
         said = {
             "": "{}.",
             "side": "{}.",
@@ -145,8 +145,8 @@ class _Writer:
             "own": "Of {}, which each program takes for itself.",
         }
         text = said[self.layout.inside].format(", ".join(ops))
-        if again:
-            text += f" Computes {', '.join(dict.fromkeys(again))} again: that moves fewer bytes than loading it."
+        if recomputed:
+            text += f" Computes {', '.join(dict.fromkeys(recomputed))} again: that moves fewer bytes than loading it."
         return wrapped(text)
 
     def _sections(self) -> tuple[list[str], list[str], list[str]]:
@@ -157,33 +157,35 @@ class _Writer:
             once = step.op in ("load", "argument", "own") and step.form in (COL, SCALAR)
             (hoisted if once else inner).append(step)
         setup = self.index.lines(in_loop=False)
-        if layout.combines and not layout.loops_tiles:
-            setup += self._combine_lines()
+        if layout.finalizes and not layout.loops_tiles:
+            setup += self._finalize_lines()
         if layout.loops_cols:
             hoisted = [s for s in hoisted if not is_wide(s)]
         setup += self._step_lines(hoisted)
-        body = self._pass_lines(hoisted) if layout.loops_cols else self._step_lines(inner)
-        if layout.alone:
-            return setup, body, ["", *self._partial_lines(), *self._last_lines()]
-        if layout.carries:
+        body = self._row_loop_lines(hoisted) if layout.loops_cols else self._step_lines(inner)
+        if layout.row_per_program:
+            return setup, body, ["", *self._partial_lines(), *self._last_block_lines()]
+        if layout.accumulates:
             setup += ["", *self._accumulator_lines()]
             tiles = f"tl.cdiv({self.index.row_bound()}, {self.index.row_block_name()})"
-            is_own = layout.inside == "own"
-            loop = [f"for tile in range({tiles}):" if is_own else f"for tile in range(program, {tiles}, programs):"]
+            is_replicated = layout.inside == "own"
+            loop = [
+                f"for tile in range({tiles}):" if is_replicated else f"for tile in range(program, {tiles}, programs):"
+            ]
             loop += [INDENT + line if line else "" for line in (*self.index.lines(in_loop=True), *body)]
-            if is_own:
+            if is_replicated:
                 return setup, loop, [f"return {step.name}" for step in self.kernel.steps if step.op == "carry"]
-            after = ["", *self._partial_lines(), *self._last_lines()]
+            after = ["", *self._partial_lines(), *self._last_block_lines()]
             return setup, loop, after
         if layout.loops_tiles:
             loop = [f"for tile in range(tl.cdiv({self.index.row_bound()}, {self.index.row_block_name()})):"]
-            inside = [*self.index.lines(in_loop=True), *self._combine_lines(), *body]
+            inside = [*self.index.lines(in_loop=True), *self._finalize_lines(), *body]
             return setup, loop + [INDENT + line if line else "" for line in inside], []
         return setup, body, []
 
-    def _pass_lines(self, known: list[Step]) -> list[str]:
+    def _row_loop_lines(self, known: list[Step]) -> list[str]:
         """A row that is too long to be held is walked along as often as its reductions depend on each other."""
-        before, passes = row_passes(self.kernel)
+        before, passes = row_loops(self.kernel)
         lines = self._step_lines([s for s in before if s not in known])
         for each in passes:
             lines += ["", *(line for s in each.reductions for line in self._running_start(s))]
@@ -245,7 +247,7 @@ class _Writer:
     def _arguments(self, launcher: Launcher) -> list[str]:
         listed = ["row", "col"] if self.layout.inside == "operand" else []
         if self.layout.inside == "side":
-            listed = ["tile", "part", "parts"] if self.layout.shares else ["tile"]
+            listed = ["tile", "part", "parts"] if self.layout.split_k else ["tile"]
         listed += [f"{p.name}: tl.int64" if p.is_exact else p.name for p in self.kernel.parameters]
         listed += launcher.bound_arguments()
         return listed + [f"{name}: tl.constexpr" for name in launcher.constexprs()]
@@ -259,7 +261,7 @@ class _Writer:
         for group in summed_alike(products):
             headings = dict.fromkeys(line for s in group for line in self._heading(s).splitlines())
             lines += ["", *headings, *self.products.lines(group), ""]
-        if products and self.layout.shares:
+        if products and self.layout.split_k:
             self.helpers.add("arrives_last")
             rest = self._step_lines([s for s in steps if s.op != "product"])
             return [*lines, *self.products.shared_lines(*products), *(INDENT + line if line else "" for line in rest)]
@@ -272,7 +274,7 @@ class _Writer:
         for step in steps:
             if step.op in _ELSEWHERE or self._is_inlined(step):
                 continue
-            if step.op == "store" or (step.op == "carry" and self.layout.alone):
+            if step.op == "store" or (step.op == "carry" and self.layout.row_per_program):
                 continue
             heading = self._heading(step)
             if heading and heading != shown:
@@ -301,7 +303,7 @@ class _Writer:
         if step.op == "take_rows":
             return self._gather_line(step)
         if step.op == "own":
-            (part,) = (p for p in self.kernel.owns if p.kernel.name == step.attrs["function"])
+            (part,) = (p for p in self.kernel.replicated_sums if p.kernel.name == step.attrs["function"])
             return "\n".join(self._call(part, f"{step.name} = "))
         if step.op == "repeat":
             return f"{step.name} = {self._text(step.args[0])[0]} + tl.zeros({self._tile_shape(step.form)}, {_tl(step)})"
@@ -312,7 +314,7 @@ class _Writer:
         return f"{step.name} = {self._expression(step)[0]}"
 
     def _tile_shape(self, form: str) -> str:
-        if self.layout.alone and form == ROW:
+        if self.layout.row_per_program and form == ROW:
             return "[]"
         if self.layout.is_flat:
             return "[BLOCK]"
@@ -384,8 +386,8 @@ class _Writer:
     def _reduction_text(self, step: Step) -> str:
         op = step.attrs.get("reduction", step.op)
         arg = self.steps[step.args[0]]
-        is_walked = self.layout.loops_cols and step.op != "carry"
-        text = f"{step.name}_lanes" if is_walked else self._reduced_text(step)
+        is_looped = self.layout.loops_cols and step.op != "carry"
+        text = f"{step.name}_lanes" if is_looped else self._reduced_text(step)
         spelling = NAN_SAFE.get(op, SPELLINGS[op]) if arg.dtype.is_float else SPELLINGS[op]
         axis = step.attrs["axis"]
         filled = self._fill(spelling, [(text, ATOM)], axis=axis)
@@ -423,8 +425,8 @@ class _Writer:
         wide = f"{number}.to(tl.int64)" if self.steps[step.args[0]].dtype is int32 and self.index.is_wide else number
         offset = " + ".join(filter(None, (f"{wide} * {stride}" if stride != "1" else wide, self.index.offset(address))))
         mask = f"({number} >= 0) & ({number} < {rows})"
-        own = self.index.shared_text(self.index.mask_of(step.form))
-        mask += f" & {own if own.isidentifier() else f'({own})'}" if own else ""
+        tile_mask = self.index.shared_text(self.index.mask_of(step.form))
+        mask += f" & {tile_mask if tile_mask.isidentifier() else f'({tile_mask})'}" if tile_mask else ""
         other = 'float("nan")' if step.dtype.is_float else "0"
         text = f"tl.load({step.attrs['pointer']} + {offset}, mask={mask}, other={other})"
         return f"{step.name} = {text}{f'.to({_tl(step)})' if step.attrs['storage'] is not step.dtype else ''}"
@@ -433,8 +435,8 @@ class _Writer:
         """A load of the one element of a row that another step names; a number outside the row gives −∞."""
         number, _ = self._text(step.args[0])
         mask = f"({number} >= 0) & ({number} < {self.index.col_bound()})"
-        own = self.index.shared_text(self.index.mask_of(ROW))
-        mask += f" & {own if own.isidentifier() else f'({own})'}" if own else ""
+        tile_mask = self.index.shared_text(self.index.mask_of(ROW))
+        mask += f" & {tile_mask if tile_mask.isidentifier() else f'({tile_mask})'}" if tile_mask else ""
         text = f'tl.load({self._address(step)} + {number}, mask={mask}, other=float("-inf"))'
         return f"{text}.to({_tl(step)})" if step.attrs["storage"] is not step.dtype else text
 
@@ -476,25 +478,25 @@ class _Writer:
         return lines
 
     def _partial_lines(self) -> list[str]:
-        carried = [s for s in self.kernel.steps if s.op == "carry"]
-        own_row = f"program * {factor(self.index.col_bound())}"
+        accumulated = [s for s in self.kernel.steps if s.op == "carry"]
+        partial_row = f"program * {factor(self.index.col_bound())}"
         lines = []
-        if len([s for s in carried if s.form != SCALAR]) > 1:
-            lines.append(f"own_row = {own_row}")
-            own_row = "own_row"
-        for step in carried:
+        if len([s for s in accumulated if s.form != SCALAR]) > 1:
+            lines.append(f"own_row = {partial_row}")
+            partial_row = "own_row"
+        for step in accumulated:
             if step.form == SCALAR:
-                if self.layout.alone:
+                if self.layout.row_per_program:
                     mask = self.index.shared_text(self.index.mask_of(ROW))
                     text = self._text(step.args[0])[0]
-                    own_cell = f"{step.attrs['pointer']} + {self.index.row_name()}"
-                    lines.append(f"tl.store({own_cell}, {text}{f', mask={mask}' if mask else ''})")
+                    partial_cell = f"{step.attrs['pointer']} + {self.index.row_name()}"
+                    lines.append(f"tl.store({partial_cell}, {text}{f', mask={mask}' if mask else ''})")
                     continue
                 lines.append(f"tl.store({step.attrs['pointer']} + program, {step.name})")
             else:
                 mask = self.index.shared_text(self.index.mask_of(COL))
                 # In the order of the sum's own axes, which the kernel's columns may have in another.
-                place = f"{own_row} + {self.index.offset(step.attrs['address'])}"
+                place = f"{partial_row} + {self.index.offset(step.attrs['address'])}"
                 lines.append(
                     f"tl.store({step.attrs['pointer']} + {place}, {step.name}{f', mask={mask}' if mask else ''})"
                 )
@@ -505,28 +507,29 @@ class _Writer:
         launcher = Launcher(part.kernel, Indexing(part.kernel), {"COLS"})
         numbers = [f"{name}={number}" for name, number in launcher.constexprs().items()]
         bound = launcher.bound_arguments()
-        if self.layout.alone:
+        if self.layout.row_per_program:
             bound = [self.index.row_bound() if name == "programs" else name for name in bound]
         return call_lines(f"{target}{part.kernel.name}(", [*part.arguments, *bound, *numbers], ")")
 
-    def _last_lines(self) -> list[str]:
+    def _last_block_lines(self) -> list[str]:
         """What is left to do once every program is done: the last one to arrive does it."""
-        if not self.kernel.lasts:
+        if not self.kernel.last_block:
             return []
         self.helpers.add("arrives_last")
-        calls = [line for last in self.kernel.lasts for line in self._call(last)]
+        calls = [line for last in self.kernel.last_block for line in self._call(last)]
         others = " * tl.num_programs(1)" if self.layout.tiles_cols else ""
-        if not any(last.kernel.layout.rows for last in self.kernel.lasts):
+        if not any(last.kernel.layout.rows for last in self.kernel.last_block):
+            count = "tl.num_programs(0)" if self.layout.row_per_program else "programs"
             lines = [
                 "# The last program to arrive finishes the sums.",
-                f"if arrives_last(arrivals_ptr, {'tl.num_programs(0)' if self.layout.alone else 'programs'}{others}):",
+                f"if arrives_last(arrivals_ptr, {count}{others}):",
             ]
             return ["", *lines, *(INDENT + line for line in calls)]
         self.helpers.add("add_up_group")
         groups = []
-        finished = {name for last in self.kernel.lasts for name in last.arguments}
+        finalized = {name for last in self.kernel.last_block for name in last.arguments}
         for step in self.kernel.steps:
-            if step.op == "carry" and step.form != SCALAR and step.attrs["pointer"] in finished:
+            if step.op == "carry" and step.form != SCALAR and step.attrs["pointer"] in finalized:
                 columns = element_count(step.attrs["address"].extent, {})
                 arguments = [step.attrs["pointer"], "first", "members", f"COLS={columns}", f"GROUP={GROUP}"]
                 groups += call_lines("add_up_group(", arguments, ")")
@@ -542,7 +545,7 @@ class _Writer:
             *(INDENT * 2 + line for line in calls),
         ]
 
-    def _combine_lines(self) -> list[str]:
+    def _finalize_lines(self) -> list[str]:
         """Add up what each program left, in the order of the programs; or what each group of them did."""
         steps = [s for s in self.kernel.steps if s.op == "combine"]
         has_rows = bool(self.layout.rows)
@@ -555,26 +558,30 @@ class _Writer:
         lines.append(f"{INDENT}program = first + tl.arange(0, PROGRAMS){'[:, None]' if has_rows else ''}{step}")
         mask = "program < programs"
         if has_rows:
-            own = self.index.shared_text(self.index.mask_of(ROW))
+            tile_mask = self.index.shared_text(self.index.mask_of(ROW))
             mask = (
-                f"({mask}) & {own}[None, :]" if own.isidentifier() else f"({mask}) & ({own})[None, :]" if own else mask
+                f"({mask}) & {tile_mask}[None, :]"
+                if tile_mask.isidentifier()
+                else f"({mask}) & ({tile_mask})[None, :]"
+                if tile_mask
+                else mask
             )
             size = static_size(self.layout.row_shape)
             stride = str(size) if size is not None else self.index.row_bound()
             cells = {s.name: factor(self.index.offset(s.attrs["address"])) for s in steps}
             first = cells[steps[0].name]
-            own_row = f"program * {stride}"
+            partial_row = f"program * {stride}"
             if len(set(cells.values())) > 1:
-                lines.append(f"{INDENT}own_row = {own_row}")
-                own_row = "own_row"
-            lines.append(f"{INDENT}own_cell = {own_row} + {first}[None, :]")
+                lines.append(f"{INDENT}own_row = {partial_row}")
+                partial_row = "own_row"
+            lines.append(f"{INDENT}own_cell = {partial_row} + {first}[None, :]")
         if len(steps) > 1:
             lines.append(f"{INDENT}in_programs = {mask}")
             mask = "in_programs"
         for s in steps:
             place = "program" if not has_rows else "own_cell"
             if has_rows and cells[s.name] != first:
-                place = f"{own_row} + {cells[s.name]}[None, :]"
+                place = f"{partial_row} + {cells[s.name]}[None, :]"
             loaded = f"tl.load({s.attrs['pointer']} + {place}, mask={mask}, other={s.attrs['identity']})"
             op = s.attrs["reduction"]
             spelling = NAN_SAFE.get(op, SPELLINGS[op]) if s.dtype.is_float else SPELLINGS[op]

@@ -7,13 +7,13 @@ from typing import Any
 from tritonnotes.ir.types import Shape
 
 from ..analysis.matmul import INNER_BLOCK
-from ..cost.matmul import TILE_ELEMENTS, shares_text
+from ..cost.matmul import TILE_ELEMENTS, split_k_text
 from ..lower.index_math import Indexing
 from ..lower.tile_ir import COL, TILE, Kernel, Parameter
 from ..support.sizes import static_size
 from ..support.text import INDENT, call_lines, factor, wrapped
 
-OWN_BLOCK = 1024
+REPLICATED_BLOCK = 1024
 """Elements that a program takes at once of a sum for itself."""
 
 
@@ -61,8 +61,8 @@ class Launcher:
         listed = []
         if self.layout.rows and self.index.row_bound() in ("rows", "elements"):
             listed.append(self.index.row_bound())
-        shares = self.layout.carries and not self.layout.alone
-        if self.layout.inside != "own" and (shares or self.layout.combines):
+        split_k = self.layout.accumulates and not self.layout.row_per_program
+        if self.layout.inside != "own" and (split_k or self.layout.finalizes):
             listed.append("programs")
         return listed
 
@@ -76,14 +76,14 @@ class Launcher:
         if layout.inside == "operand":
             return {}
         if layout.inside == "own":
-            return {"BLOCK": OWN_BLOCK if layout.masks_rows else min(OWN_BLOCK, layout.exact_rows)}
+            return {"BLOCK": REPLICATED_BLOCK if layout.masks_rows else min(REPLICATED_BLOCK, layout.exact_rows)}
         if layout.inside == "last":
             return {"PROGRAMS": 32, **({"BLOCK": layout.last_block} if layout.rows else {})}
-        if layout.combines:
+        if layout.finalizes:
             made["PROGRAMS"] = 32
-        if layout.rows and not layout.alone:
-            made[self.index.row_block_name()] = 64 if layout.combines and not layout.cols else layout.row_block
-        if layout.combines and layout.rows and not layout.masks_rows:
+        if layout.rows and not layout.row_per_program:
+            made[self.index.row_block_name()] = 64 if layout.finalizes and not layout.cols else layout.row_block
+        if layout.finalizes and layout.rows and not layout.masks_rows:
             made[self.index.row_block_name()] = min(64, layout.exact_rows)
         if layout.cols:
             made["BLOCK"] = layout.block
@@ -97,8 +97,8 @@ class Launcher:
         takes 8, so that ptxas, which is after more programs at a time, does not spill; so does a program that reads two
         operands or more along rows by a quotient or remainder: their elements have addresses of their own, which take
         registers too; and one that carries sums of many columns and may finish them."""
-        if self.layout.choice is not None:
-            return self.layout.choice.num_warps
+        if self.layout.tuned is not None:
+            return self.layout.tuned.num_warps
         if not self.layout.cols:
             return 4
         if self.kernel.products:
@@ -107,14 +107,14 @@ class Launcher:
             loads = sum(s.op == "load" and s.form in (TILE, COL) for s in self.kernel.steps)
             return 8 if loads > 2 or self._scattered() > 1 else 4
         warps = 4 if self.layout.block < 2048 else 8 if self.layout.block < 16384 else 16
-        finishes = any(last.kernel.layout.rows for last in self.kernel.lasts)
+        finishes = any(last.kernel.layout.rows for last in self.kernel.last_block)
         return 2 * warps if warps == 4 and (finishes or self._scattered() > 1) else warps
 
     def most_registers(self) -> int | None:
         """Registers that a thread may have, where that must be said. What a last program does is little and rare, but
         ptxas makes room for it in all: left to itself it spills a register or two to fit more programs. With this many
         16 warps share a multiprocessor, 12 where programs have 4, 8 where these multiply too."""
-        if not self.kernel.lasts or self.layout.block > 4096:
+        if not self.kernel.last_block or self.layout.block > 4096:
             return None
         if self.num_warps() > 4:
             return 128
@@ -137,9 +137,9 @@ class Launcher:
 
     def _grid(self) -> str:
         layout = self.layout
-        if layout.alone:
+        if layout.row_per_program:
             rows = f"max({self.index.row_bound()}, 1)" if layout.masks_rows else self.index.row_bound()
-        elif layout.carries:
+        elif layout.accumulates:
             rows = "programs"
         elif layout.rows:
             rows = f"triton.cdiv({self.index.row_bound()}, {self.index.row_block_name()})"
@@ -150,18 +150,18 @@ class Launcher:
             length = static_size(layout.col_shape)
             columns = length if length is not None else self.index.expanded(layout.col_shape)
             sizes.append(f"triton.cdiv({columns}, {layout.block})")
-        if layout.shares:
+        if layout.split_k:
             (product,) = self.kernel.products
             inner = factor(self.index.sizes_text(product.attrs["summed"]))
-            sizes += ["1"] * (2 - len(sizes)) + [shares_text(inner, layout.shares)]
+            sizes += ["1"] * (2 - len(sizes)) + [split_k_text(inner, layout.split_k)]
         return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
     def _reason(self) -> str:
         layout, constexprs = self.layout, self.constexprs()
         warps = self.num_warps()
-        if layout.choice is not None and layout.choice.reason:
-            return layout.choice.reason
-        if layout.combines:
+        if layout.tuned is not None and layout.tuned.reason:
+            return layout.tuned.reason
+        if layout.finalizes:
             return (
                 "Finishes sums: few numbers, so small tiles spread them over programs."
                 if layout.rows
@@ -183,11 +183,11 @@ class Launcher:
                 f"{many} of {length:,} a program, too long for its registers: walked along {layout.block:,} columns "
                 "at a time. What is read again is meant to come from the cache."
             )
-        if layout.alone:
+        if layout.row_per_program:
             reason = (
                 f"One row of {length:,} a program, held in the registers of {warps} warps from its load to the end."
             )
-            return f"{reason} The last program to arrive finishes the sums." if self.kernel.lasts else reason
+            return f"{reason} The last program to arrive finishes the sums." if self.kernel.last_block else reason
         what = (
             f"rows of {length}"
             if length is not None and not layout.tiles_cols
@@ -196,9 +196,9 @@ class Launcher:
         reason = (
             f"{constexprs['ROWS']} {what} a program: {layout.tile:,} elements keep {warps} warps busy without spilling."
         )
-        if layout.carries:
+        if layout.accumulates:
             reason += " A fixed number of programs walks over all rows, so few partial sums are left to add up."
-        if self.kernel.lasts:
+        if self.kernel.last_block:
             reason += " The last one to arrive does that, which saves a launch."
         return reason
 

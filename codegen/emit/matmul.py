@@ -37,13 +37,13 @@ class ProductText:
         operands = [self.steps[name] for name in dict.fromkeys(name for step in products for name in step.args)]
         loaded = [line for s in operands for line in self._operand_lines(s, summed, inner)]
         length = known_size(summed)
-        if length is not None and length <= INNER_BLOCK and not self.layout.shares:
+        if length is not None and length <= INNER_BLOCK and not self.layout.split_k:
             dots = [f"{s.name} = tl.dot({', '.join(s.args)}, input_precision=PRECISION)" for s in products]
             return [f"{inner} = tl.arange(0, INNER)", *loaded, *dots]
         start = "tl.cast(start, tl.int64)" if self._is_wide_sum(summed, operands) else "start"
         first, behind = "0", size
         lines = [f"{s.name} = tl.zeros([ROWS, BLOCK], tl.float32)" for s in products]
-        if self.layout.shares:
+        if self.layout.split_k:
             lines += [f"length = tl.cdiv({size}, INNER * parts) * INNER", "first = part * length"]
             first, behind = "first", f"tl.minimum(first + length, {size})"
         return [

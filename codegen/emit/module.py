@@ -17,10 +17,10 @@ from tritonnotes.ir.version import VERSION
 
 from ..analysis.units import destinations_of
 from ..analysis.views import is_host, memory_of
-from ..cost.matmul import shares_of, shares_text
+from ..cost.matmul import split_k_text, splits_of
 from ..fusion.last_block import GROUP
-from ..lower.foreach import GroupKernel
-from ..lower.grouped_matmul import SideKernel
+from ..lower.foreach import ForeachKernel
+from ..lower.grouped_matmul import GroupedMatmulKernel
 from ..lower.tile_ir import Kernel, Parameter
 from ..memory.arena import Arena, Life, place
 from ..memory.buffers import Buffer, arrivals_name, partial_name, scratch_name
@@ -28,8 +28,8 @@ from ..plan.launches import Chunks, FusionPlan, KernelPlan
 from ..support.names import Names, describe, identifier, uncounted
 from ..support.sizes import known_size
 from ..support.text import INDENT, call_lines, number_text
-from .foreach import render_group
-from .grouped_matmul import render_sides
+from .foreach import render_foreach
+from .grouped_matmul import render_grouped_matmul
 from .host import HOST_SPELLINGS
 from .kernel import KernelSource, render_kernel
 from .ops import HELPERS, helpers_in_order
@@ -64,11 +64,11 @@ def render_module(
         LAUNCH,
         *([ALL_REDUCE] if any(u.is_collective for k in plan.launches for u in k.units) else []),
         *(HELPERS[name] for name in helpers),
-        *([PRECISION] if any(k.products or isinstance(k, SideKernel) for k in kernels) else []),
-        *([TABLE_OF] if any(isinstance(k, GroupKernel) for k in kernels) else []),
+        *([PRECISION] if any(k.products or isinstance(k, GroupedMatmulKernel) for k in kernels) else []),
+        *([TABLE_OF] if any(isinstance(k, ForeachKernel) for k in kernels) else []),
     ]
-    owns = {name: text for source in sources for name, text in source.owns.items()}
-    parts += owns.values()
+    replicated_sums = {name: text for source in sources for name, text in source.replicated_sums.items()}
+    parts += replicated_sums.values()
     for source in sources:
         parts += [source.text, source.launcher]
     parts += [*arena_parts(arena), run_text, run.numbers() if in_memory else run.main(arena)]
@@ -76,9 +76,9 @@ def render_module(
 
 
 def _rendered(kernel: Kernel) -> KernelSource:
-    if isinstance(kernel, GroupKernel):
-        return render_group(kernel)
-    return render_sides(kernel) if isinstance(kernel, SideKernel) else render_kernel(kernel)
+    if isinstance(kernel, ForeachKernel):
+        return render_foreach(kernel)
+    return render_grouped_matmul(kernel) if isinstance(kernel, GroupedMatmulKernel) else render_kernel(kernel)
 
 
 NUMBERS = "numbers"
@@ -235,7 +235,7 @@ class _Run:
 
     def _generated(self, plan: KernelPlan) -> list[str]:
         kernel = self.kernels[plan.name]
-        if isinstance(kernel, GroupKernel):
+        if isinstance(kernel, ForeachKernel):
             return self._group(kernel)
         arguments = []
         for p in kernel.parameters:
@@ -252,11 +252,11 @@ class _Run:
         layout = kernel.layout
         if layout.rows and len(layout.row_shape) > 1 and any(isinstance(s, Dim) for s in layout.row_shape):
             arguments.append(_product_text(layout.row_shape))
-        if (layout.carries and not layout.alone) or layout.combines:
+        if (layout.accumulates and not layout.row_per_program) or layout.finalizes:
             arguments.append("programs")
         return call_lines(f"run_{plan.name}(", arguments, ")")
 
-    def _group(self, kernel: GroupKernel) -> list[str]:
+    def _group(self, kernel: ForeachKernel) -> list[str]:
         segments = self.names.claim(f"{kernel.name}_segments")
         lines = [f"{segments} = ["]
         for tensors in kernel.rows:
@@ -436,15 +436,15 @@ def _shape_text(life: Life) -> str:
     elif life.buffer.role == "arrivals":
         sizes.insert(0, f"1 + triton.cdiv(programs, {GROUP})")
     elif life.buffer.role == "shares":
-        sizes.insert(0, _shares_text(life.buffer))
+        sizes.insert(0, _split_k_text(life.buffer))
     return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
 
-def _shares_text(buffer: Buffer) -> str:
+def _split_k_text(buffer: Buffer) -> str:
     if known_size(buffer.summed) is not None:
-        return str(shares_of(element_count(buffer.summed, {}), buffer.most))
+        return str(splits_of(element_count(buffer.summed, {}), buffer.most))
     factors = _names(buffer.summed)
-    return shares_text(factors[0] if len(factors) == 1 else f"({' * '.join(factors)})", buffer.most)
+    return split_k_text(factors[0] if len(factors) == 1 else f"({' * '.join(factors)})", buffer.most)
 
 
 def _names(shape: Shape) -> list[str]:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..lower.foreach import GroupKernel
+from ..lower.foreach import ForeachKernel
 from ..lower.tile_ir import Kernel, Parameter
 from ..support.text import INDENT, call_lines
 from .kernel import KernelSource
@@ -40,7 +40,7 @@ def numbers_in_memory(kernel: Kernel, source: KernelSource) -> KernelSource:
 
 
 def _scalars(kernel: Kernel) -> Sequence[tuple[str, Parameter]]:
-    listed = kernel.arguments if isinstance(kernel, GroupKernel) else [(p.name, p) for p in kernel.parameters]
+    listed = kernel.arguments if isinstance(kernel, ForeachKernel) else [(p.name, p) for p in kernel.parameters]
     return [(name, p) for name, p in listed if p.role == "scalar"]
 
 

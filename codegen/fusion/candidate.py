@@ -11,7 +11,7 @@ from tritonnotes.ir.graph import Value
 
 from ..analysis.units import Unit, Units, generating
 from ..analysis.views import memory_of
-from .cost import cost_of, launched_cost
+from .cost import cost_of, scheduled_cost
 from .legality import Legality
 from .memory import loads_of, refusal_of
 from .partition import Partition
@@ -19,7 +19,7 @@ from .search.atoms import Group
 
 
 @dataclass(frozen=True)
-class Choice:
+class Candidate:
     """A partition with the units and rules that it is one of, the sets of units that were `wanted` together, and how it
     was come by."""
 
@@ -37,11 +37,11 @@ class Choice:
         return cost_of(self.units, self.legality, self.partition).total
 
     @cached_property
-    def launched_cost(self) -> int:
+    def scheduled_cost(self) -> int:
         """The cost once last programs finish what they can and updates are joined."""
         if self.cost == sys.maxsize:
             return self.cost
-        return launched_cost(self.units, self.legality, self.partition).total
+        return scheduled_cost(self.units, self.legality, self.partition).total
 
 
 Kernel = frozenset[Unit]
@@ -49,15 +49,17 @@ Kernel = frozenset[Unit]
 
 def loaded_by(legality: Legality, partition: Partition, kernel: Kernel) -> frozenset[Value]:
     """The memories that a kernel reads."""
-    return frozenset(memory_of(v) for v in loads_of(legality, kernel, partition.again.get(kernel, ())))
+    return frozenset(memory_of(v) for v in loads_of(legality, kernel, partition.recomputed.get(kernel, ())))
 
 
-def with_parts(choice: Choice, parts: Mapping[Value, str]) -> Choice:
+def with_parts(candidate: Candidate, parts: Mapping[Value, str]) -> Candidate:
     """The same choice over units of which some are products, or operands of them."""
-    units, became = generating(choice.units, parts)
-    legality = Legality(units, _pairs(choice.legality, became), choice.legality)
-    wanted = [frozenset(became[u] for u in group) for group in choice.wanted]
-    return replace(choice, units=units, legality=legality, wanted=wanted, partition=renamed(choice.partition, became))
+    units, became = generating(candidate.units, parts)
+    legality = Legality(units, _pairs(candidate.legality, became), candidate.legality)
+    wanted = [frozenset(became[u] for u in group) for group in candidate.wanted]
+    return replace(
+        candidate, units=units, legality=legality, wanted=wanted, partition=renamed(candidate.partition, became)
+    )
 
 
 def _pairs(legality: Legality, became: dict[Unit, Unit]) -> Iterator[tuple[Unit, Unit]]:
@@ -68,4 +70,4 @@ def _pairs(legality: Legality, became: dict[Unit, Unit]) -> Iterator[tuple[Unit,
 def renamed(partition: Partition, became: dict[Unit, Unit]) -> Partition:
     """The partition with other units in the place of some."""
     names = {k: frozenset(became.get(u, u) for u in k) for k in partition.kernels}
-    return Partition(tuple(names.values()), {names[k]: values for k, values in partition.again.items()})
+    return Partition(tuple(names.values()), {names[k]: values for k, values in partition.recomputed.items()})

@@ -8,7 +8,7 @@ from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import element_count
 
 from ..analysis.axes import Space
-from ..analysis.units import OWN, Unit, Units
+from ..analysis.units import REPLICATED, Unit, Units
 from ..cost.traffic import (
     ENOUGH_PROGRAMS,
     LAUNCH_BYTES,
@@ -16,15 +16,15 @@ from ..cost.traffic import (
     SECTOR_ELEMENTS,
     launch_traffic,
     nominal_bytes,
-    recompute_bytes,
+    rematerialize_bytes,
 )
 from ..support.sizes import NOMINAL_SIZES
-from .horizontal import Members, product_groups, table_bytes, update_groups
-from .last_block import finish_inside
+from .horizontal import Members, foreach_groups, matmul_groups, table_bytes
+from .last_block import finalize_in_last_block
 from .legality import Legality
 from .memory import MemoryPlan, memory_plan, units_of
 from .partition import Partition
-from .reduction_strategy import own_bytes
+from .reduction_strategy import replicated_bytes
 
 
 @dataclass(frozen=True, order=True)
@@ -43,14 +43,19 @@ def cost_of(units: Units, legality: Legality, partition: Partition) -> Cost:
     moved = slowly = 0
     for kernel in partition.kernels:
         held = units_of(units, kernel, partition)
-        loads, stores, walked = memory.loads[kernel], memory.stores[kernel], memory.walks[kernel] or {}
-        here = launch_traffic(held, loads, stores, memory.storage, NOMINAL_SIZES, 0, walked).total
+        loads, stores, looped = memory.loads[kernel], memory.stores[kernel], memory.loop_reads[kernel] or {}
+        here = launch_traffic(held, loads, stores, memory.storage, NOMINAL_SIZES, 0, looped).total
         moved += here
         slowly += _slowness(units, memory, kernel, here)
-    again = sum(recompute_bytes(v) for values in partition.again.values() for v in values)
-    again += sum(own_bytes(u.value) for k in partition.kernels for u in units_of(units, k, partition) if u.part == OWN)
+    recomputed = sum(rematerialize_bytes(v) for values in partition.recomputed.values() for v in values)
+    recomputed += sum(
+        replicated_bytes(u.value)
+        for k in partition.kernels
+        for u in units_of(units, k, partition)
+        if u.part == REPLICATED
+    )
     launches = len(partition.kernels)
-    return Cost(launches * LAUNCH_BYTES + moved + slowly + again, launches, moved)
+    return Cost(launches * LAUNCH_BYTES + moved + slowly + recomputed, launches, moved)
 
 
 def _slowness(units: Units, memory: MemoryPlan, kernel: frozenset[Unit], moved: int) -> int:
@@ -73,9 +78,9 @@ def _crosses(units: Units, value: Value, space: Space) -> bool:
     return bool(axes) and axes[-1] in space.rows and not set(axes).isdisjoint(space.cols)
 
 
-def launched_cost(units: Units, legality: Legality, partition: Partition) -> Cost:
+def scheduled_cost(units: Units, legality: Legality, partition: Partition) -> Cost:
     """The cost of a partition whose kernels are legal, with updates joined and sums finished by last programs."""
-    partition, inside = finish_inside(units, legality, partition)
+    partition, inside = finalize_in_last_block(units, legality, partition)
     cost = cost_of(units, legality, partition)
     memory = memory_plan(units, legality, partition)
     launches: dict[Members, list[Members]] = {}
@@ -83,14 +88,14 @@ def launched_cost(units: Units, legality: Legality, partition: Partition) -> Cos
         launches.setdefault(host, [host]).append(kernel)
     together = [(kernels, 0) for kernels in launches.values()]
     if units.graph.updates:
-        for group in update_groups(units, legality, partition, memory):
+        for group in foreach_groups(units, legality, partition, memory):
             together.append(([k for alike in group for k in alike.kernels], table_bytes(group)))
-    together += [(list(group), 0) for group in product_groups(units, legality, partition, memory)]
+    together += [(list(group), 0) for group in matmul_groups(units, legality, partition, memory)]
     for kernels, table in together:
         # What is read again on a walk along a row is read again for the last program too.
-        is_walked = memory.walks[kernels[0]] is not None
+        is_looped = memory.loop_reads[kernels[0]] is not None
         apart = sum(_bytes(memory, [k]) for k in kernels)
-        gained, more = len(kernels) - 1, 0 if is_walked else _bytes(memory, kernels) + table - apart
+        gained, more = len(kernels) - 1, 0 if is_looped else _bytes(memory, kernels) + table - apart
         cost = Cost(cost.total - gained * LAUNCH_BYTES + more, cost.launches - gained, cost.bytes + more)
     return cost
 

@@ -13,7 +13,7 @@ from ..analysis.axes import Axes, known_product
 from ..analysis.matmul import summed
 from ..analysis.units import OPERAND, PRODUCT, Unit, Units, is_elementwise
 from ..analysis.views import base_of, is_free, is_host, memory_of
-from ..cost.matmul import shares_in
+from ..cost.matmul import split_k_in
 from ..support.sizes import NOMINAL_SIZES, known_size
 from .legality import Legality
 from .memory import MemoryPlan
@@ -22,11 +22,11 @@ from .partition import Partition, waits
 GROUPED_MATMUL = "products"
 
 
-MOST_SIDES = 8
+MAX_GROUPED = 8
 """The most products of one launch: the kernel has a branch for each."""
 
 
-def product_groups(
+def matmul_groups(
     units: Units, legality: Legality, partition: Partition, memory: MemoryPlan
 ) -> Iterator[tuple[Members, ...]]:
     """The kernels of a partition that are joined, a tuple for each launch: one product each, summed over the same sizes
@@ -38,13 +38,13 @@ def product_groups(
         if kernel in waited_for or len(products) != 1 or known_size(products[0].shape) is None:
             continue
         if all(is_elementwise(u) or u.part in (PRODUCT, OPERAND) for u in kernel):
-            is_shared = shares_in(units, memory.spaces[kernel], kernel) > 0
+            is_shared = split_k_in(units, memory.spaces[kernel], kernel) > 0
             alike.setdefault((summed(products[0]), is_shared), []).append(kernel)
     for kernels in alike.values():
         groups: list[list[Members]] = []
         for kernel in kernels:
             apart = {other for unit in kernel for other in legality.apart.get(unit, ())}
-            free = (g for g in groups if len(g) < MOST_SIDES and not any(apart & other for other in g))
+            free = (g for g in groups if len(g) < MAX_GROUPED and not any(apart & other for other in g))
             found = next(free, None)
             if found is None:
                 groups.append([kernel])
@@ -91,23 +91,23 @@ class Alike:
     memories of one number that all of them read."""
 
     kernels: tuple[Members, ...]
-    own: tuple[tuple[Value, ...], ...]
+    tensors: tuple[tuple[Value, ...], ...]
     common: tuple[Value, ...]
 
     @property
     def rows(self) -> tuple[tuple[Value, ...], ...]:
         """The tensors of each kernel that has anything to do."""
-        return tuple(tensors for tensors in self.own if _elements(tensors))
+        return tuple(tensors for tensors in self.tensors if _elements(tensors))
 
     @property
     def largest(self) -> int:
         """Elements of the largest tensor; 0 where none has more than one, so that a kernel has nothing to walk over."""
-        return max((n for n in map(_elements, self.own) if n > 1), default=0)
+        return max((n for n in map(_elements, self.tensors) if n > 1), default=0)
 
     @property
     def shown(self) -> Members:
         """The kernel whose tile program stands for all: the first one that walks over something."""
-        return next(k for k, tensors in zip(self.kernels, self.own, strict=True) if _elements(tensors) > 1)
+        return next(k for k, tensors in zip(self.kernels, self.tensors, strict=True) if _elements(tensors) > 1)
 
 
 def _elements(tensors: tuple[Value, ...]) -> int:
@@ -116,7 +116,7 @@ def _elements(tensors: tuple[Value, ...]) -> int:
 
 def table_width(group: Iterable[Alike]) -> int:
     """Columns of the table of a launch."""
-    return ADDRESSES + max(len(tensors) for alike in group for tensors in alike.own)
+    return ADDRESSES + max(len(tensors) for alike in group for tensors in alike.tensors)
 
 
 def table_bytes(group: Iterable[Alike]) -> int:
@@ -124,7 +124,7 @@ def table_bytes(group: Iterable[Alike]) -> int:
     return CELL * sum(ADDRESSES + len(tensors) for alike in group for tensors in alike.rows)
 
 
-def update_groups(
+def foreach_groups(
     units: Units, legality: Legality, partition: Partition, memory: MemoryPlan
 ) -> tuple[tuple[Alike, ...], ...]:
     """The kernels of a partition that are joined, a tuple for each launch."""
@@ -133,7 +133,7 @@ def update_groups(
     found: dict[Form, list[_Update]] = {}
     single = []
     for kernel in partition.kernels:
-        update = _Update(units, memory, kernel, partition.again.get(kernel, ()), updated)
+        update = _Update(units, memory, kernel, partition.recomputed.get(kernel, ()), updated)
         if kernel in waited_for or not _is_update(update):
             continue
         if update.axes:
@@ -156,7 +156,7 @@ class _Update:
     units: Units
     memory: MemoryPlan
     kernel: Members
-    again: tuple[Value, ...]
+    recomputed: tuple[Value, ...]
     updated: Mapping[Value, Value]
 
     @property
@@ -172,7 +172,7 @@ class _Update:
     @cached_property
     def values(self) -> frozenset[Value]:
         """What it computes, again or not."""
-        return frozenset((*(u.value for u in self.kernel), *self.again))
+        return frozenset((*(u.value for u in self.kernel), *self.recomputed))
 
     def form(self, common: frozenset[Value]) -> Form:
         """What it does, where `common` are no tensors of its own."""
@@ -183,7 +183,7 @@ class _Update:
         return self._read_off(common)[1]
 
     def _read_off(self, common: frozenset[Value]) -> tuple[Form, tuple[Value, ...]]:
-        own: dict[Value, int] = {}
+        tensors: dict[Value, int] = {}
         steps: list[object] = []
         computed: dict[Value, int] = {}
 
@@ -200,15 +200,15 @@ class _Update:
             if is_host(value):
                 return value
             memory = memory_of(value)
-            place = memory if memory in common else own.setdefault(memory, len(own))
+            place = memory if memory in common else tensors.setdefault(memory, len(tensors))
             return place, value.dtype, self.memory.storage[memory]
 
         left = [
-            (operand(v), own.setdefault(leaf, len(own)), leaf.dtype)
+            (operand(v), tensors.setdefault(leaf, len(tensors)), leaf.dtype)
             for v in self.memory.stores[self.kernel]
             for leaf in [self.updated[v]]
         ]
-        return Form(common, tuple(steps), tuple(left)), tuple(own)
+        return Form(common, tuple(steps), tuple(left)), tuple(tensors)
 
 
 def _is_update(update: _Update) -> bool:
@@ -217,10 +217,10 @@ def _is_update(update: _Update) -> bool:
     stores, loads = update.memory.stores[kernel], update.memory.loads[kernel]
     if not all(map(is_elementwise, kernel)) or all(u.value.scope.phase != "update" for u in kernel) or not stores:
         return False
-    order = axes.walked(axes.labels[stores[0]])
+    order = axes.looped(axes.labels[stores[0]])
     if set(order) != set(update.axes) or known_product(axes, order) is None:
         return False
-    if any(v not in update.updated or axes.walked(axes.labels[v]) != order for v in stores):
+    if any(v not in update.updated or axes.looped(axes.labels[v]) != order for v in stores):
         return False
     operands = {base_of(a) for v in update.values for a in v.inputs}
     if any((is_free(a) and a.op.name != "constant") or a.op.name == "dim_size" for a in operands):
@@ -231,11 +231,11 @@ def _is_update(update: _Update) -> bool:
 def _is_whole_or_number(axes: Axes, value: Value, order: tuple[int, ...]) -> bool:
     """Whether a kernel reads a memory from end to end in this order, or reads one number that it holds."""
     held = memory_of(value)
-    walked = axes.walked(axes.labels[value])
-    if held.op.name == "cat" or not (held.dtype.is_float or (held.dtype is bool_ and not walked)):
+    looped = axes.looped(axes.labels[value])
+    if held.op.name == "cat" or not (held.dtype.is_float or (held.dtype is bool_ and not looped)):
         return False
     is_all = element_count(held.shape, NOMINAL_SIZES) == element_count(value.shape, NOMINAL_SIZES)
-    return is_all and walked in (order, ())
+    return is_all and looped in (order, ())
 
 
 def _launches(legality: Legality, found: Mapping[Form, list[_Update]]) -> Iterator[tuple[Alike, ...]]:
@@ -259,8 +259,8 @@ def _launches(legality: Legality, found: Mapping[Form, list[_Update]]) -> Iterat
 def _alike(form: Form, updates: list[_Update]) -> Alike:
     loads = updates[0].memory.loads[updates[0].kernel]
     common = dict.fromkeys(m for m in map(memory_of, loads) if m in form.common)
-    own = tuple(u.tensors(form.common) for u in updates)
-    return Alike(tuple(u.kernel for u in updates), own, tuple(common))
+    tensors = tuple(u.tensors(form.common) for u in updates)
+    return Alike(tuple(u.kernel for u in updates), tensors, tuple(common))
 
 
 def _may_join(legality: Legality, group: Mapping[Form, list[_Update]], update: _Update) -> bool:

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 import networkx
 
 from ..analysis.axes import known_product
-from ..analysis.units import COMBINE, PARTIAL, Unit, Units
+from ..analysis.units import FINALIZE, PARTIAL, Unit, Units
 from .legality import Legality
 from .partition import Partition, in_order, waits
 
-MOST_FINISHED = 8_192
+MAX_FINALIZED = 8_192
 """The most numbers that one program finishes; more are spread over the programs of a launch of their own."""
 
 
@@ -23,7 +23,9 @@ some 256 programs both then read 16 rows, where one alone would read 256: no lon
 Kernel = frozenset[Unit]
 
 
-def finish_inside(units: Units, legality: Legality, partition: Partition) -> tuple[Partition, dict[Kernel, Kernel]]:
+def finalize_in_last_block(
+    units: Units, legality: Legality, partition: Partition
+) -> tuple[Partition, dict[Kernel, Kernel]]:
     """The partition, with kernels that finish sums cut so that last programs can carry the pieces out; and for each
     piece that one does, the kernel whose last program it is.
 
@@ -31,7 +33,7 @@ def finish_inside(units: Units, legality: Legality, partition: Partition) -> tup
     """
     pieces: dict[Kernel, list[Kernel]] = {}
     for kernel in partition.kernels:
-        if any(u.part == COMBINE for u in kernel):
+        if any(u.part == FINALIZE for u in kernel):
             pieces[kernel] = list(_pieces(units, partition, kernel))
     cut = in_order(legality, _cut(partition, pieces))
     assert cut is not None, "pieces wait for no more than the whole"
@@ -40,7 +42,7 @@ def finish_inside(units: Units, legality: Legality, partition: Partition) -> tup
     inside: dict[Kernel, Kernel] = {}
     for whole, parts in pieces.items():
         found = {piece: max(earlier[piece], key=place.__getitem__) for piece in parts if earlier[piece]}
-        hosted = {p: host for p, host in found.items() if _can_finish(units, legality, p, host)}
+        hosted = {p: host for p, host in found.items() if _can_finalize(units, legality, p, host)}
         rest = frozenset(u for p in parts if p not in hosted for u in p)
         pieces[whole] = [*hosted, *([rest] if rest else [])]
         inside |= hosted
@@ -62,17 +64,17 @@ def _in_time(legality: Legality, final: Partition, inside: dict[Kernel, Kernel])
     return inside
 
 
-def _can_finish(units: Units, legality: Legality, sums: Kernel, host: Kernel) -> bool:
+def _can_finalize(units: Units, legality: Legality, sums: Kernel, host: Kernel) -> bool:
     taken = {u.value for u in host if u.part == PARTIAL}
-    finished = {u.value for u in sums if u.part == COMBINE}
-    if not finished:
+    finalized = {u.value for u in sums if u.part == FINALIZE}
+    if not finalized:
         return False
     # Groups of programs add up; of the largest or smallest only single numbers are finished here.
-    if any(v.op.name != "sum" and units.axes.of(v) for v in finished):
+    if any(v.op.name != "sum" and units.axes.of(v) for v in finalized):
         return False
-    numbers = known_product(units.axes, set().union(*(units.axes.of(v) for v in finished)))
+    numbers = known_product(units.axes, set().union(*(units.axes.of(v) for v in finalized)))
     is_forbidden = any(not host.isdisjoint(legality.apart.get(u, ())) for u in sums)
-    return finished <= taken and numbers is not None and numbers <= MOST_FINISHED and not is_forbidden
+    return finalized <= taken and numbers is not None and numbers <= MAX_FINALIZED and not is_forbidden
 
 
 def _pieces(units: Units, partition: Partition, kernel: Kernel) -> Iterator[Kernel]:
@@ -82,7 +84,7 @@ def _pieces(units: Units, partition: Partition, kernel: Kernel) -> Iterator[Kern
     bound.add_nodes_from(kernel)
     for unit in kernel:
         bound.add_edges_from((unit, other) for other in units.before[unit] if other in kernel)
-        if unit.part == COMBINE:
+        if unit.part == FINALIZE:
             bound.add_edge(unit, home[unit.value])
     for found in networkx.connected_components(bound):
         yield kernel.intersection(found)
@@ -90,8 +92,8 @@ def _pieces(units: Units, partition: Partition, kernel: Kernel) -> Iterator[Kern
 
 def _cut(partition: Partition, pieces: dict[Kernel, list[Kernel]]) -> Partition:
     kernels = tuple(piece for kernel in partition.kernels for piece in pieces.get(kernel, [kernel]))
-    again = dict(partition.again)
+    recomputed = dict(partition.recomputed)
     for kernel, parts in pieces.items():
-        copies = again.pop(kernel, ())
-        again |= {part: copies for part in parts if copies}
-    return Partition(kernels, again)
+        copies = recomputed.pop(kernel, ())
+        recomputed |= {part: copies for part in parts if copies}
+    return Partition(kernels, recomputed)

@@ -9,7 +9,7 @@ from tritonnotes.ir.graph import Value
 
 from ..analysis.axes import ROW_BYTES, Axes, Labels, Space, known_product, reduced_axes, row_bytes
 from ..analysis.matmul import sides
-from ..analysis.units import COMBINE, OPERAND, OWN, PARTIAL, PRODUCT, Unit, Units, consumers, walked_inputs
+from ..analysis.units import FINALIZE, OPERAND, PARTIAL, PRODUCT, REPLICATED, Unit, Units, consumers, iterated_inputs
 from ..analysis.views import base_of, is_alias, is_free, is_host, is_join, memory_of, source_of
 from ..cost.matmul import WHOLE_COLUMNS
 
@@ -55,7 +55,7 @@ class Facts:
     generated: bool = True
     libraries: int = 0
     twice: frozenset[Value] = frozenset()
-    combines: frozenset[AxisSet] = frozenset()
+    finalizes: frozenset[AxisSet] = frozenset()
     sums: frozenset[tuple[AxisSet, AxisSet]] = frozenset()
     reductions: frozenset[tuple[AxisSet, AxisSet]] = frozenset()
     products: frozenset[tuple[AxisSet, AxisSet]] = frozenset()
@@ -70,7 +70,7 @@ class Facts:
             self.generated or other.generated,
             self.libraries + other.libraries,
             self.twice | other.twice,
-            self.combines | other.combines,
+            self.finalizes | other.finalizes,
             self.sums | other.sums,
             self.reductions | other.reductions,
             self.products | other.products,
@@ -198,12 +198,12 @@ RULES = (
     Rule("axis twice", lambda facts, axes: bool(facts.twice), _name_of_twice),
     Rule(
         "combine",
-        lambda facts, axes: bool(facts.combines and (facts.sums or facts.reductions)),
+        lambda facts, axes: bool(facts.finalizes and (facts.sums or facts.reductions)),
         _said("partials are added up after the programs that write them, so nothing is reduced there"),
     ),
     Rule(
         "combine",
-        lambda facts, axes: any(have != facts.axes for have in facts.combines),
+        lambda facts, axes: any(have != facts.axes for have in facts.finalizes),
         _said("each finished sum is computed once, so all values there have its shape"),
     ),
     Rule(
@@ -216,7 +216,7 @@ RULES = (
     Rule("two columns", lambda facts, axes: _bad_sums(facts), _name_of_bad_sum),
     Rule(
         "product",
-        lambda facts, axes: bool(facts.products and facts.combines) or _is_no_tile(facts),
+        lambda facts, axes: bool(facts.products and facts.finalizes) or _is_no_tile(facts),
         _said("a matrix product is computed tile by tile, and the kernel walks over other tiles"),
     ),
     Rule(
@@ -267,7 +267,7 @@ class Legality:
             memory_of(new): units.graph[name] for name, new in units.graph.updates.items() if not new.is_leaf
         }
         # A leaf that nobody reads has axes of its own: what is written there lies in the order of the new value.
-        self._written_as = {leaf: self.axes.walked(self.axes.labels[v]) for v, leaf in self._updated.items()}
+        self._written_as = {leaf: self.axes.looped(self.axes.labels[v]) for v, leaf in self._updated.items()}
         self.place = {u: i for i, u in enumerate(units.units)}
         self._found: _Found = _Found() if known is None else known._found
         self._spaces: dict[tuple[frozenset[Unit], frozenset[Unit]], Space | Refusal] = {}
@@ -331,7 +331,7 @@ class Legality:
             self._ordered(shape.cols, touched),
             bool(facts.reductions),
             bool(facts.sums),
-            bool(facts.combines),
+            bool(facts.finalizes),
         )
 
     def overwrites(self, unit: Unit, other: Unit) -> bool:
@@ -366,12 +366,12 @@ class Legality:
 
     def is_read_as_written(self, leaf: Value) -> bool:
         """Whether a leaf that is updated in place lies in the order of its new value."""
-        return self.axes.walked(self.axes.labels[leaf]) == self._written_as[leaf]
+        return self.axes.looped(self.axes.labels[leaf]) == self._written_as[leaf]
 
     def in_place(self, facts: Facts) -> Refusal | None:
         """Whether a leaf is overwritten in one order and read in another."""
         for leaf, labels in facts.read if facts.written else ():
-            if leaf in facts.written and self.axes.walked(labels) != self._written_as[leaf]:
+            if leaf in facts.written and self.axes.looped(labels) != self._written_as[leaf]:
                 return Refusal("in place", f"{leaf.name} is overwritten there while other programs still read it")
         return None
 
@@ -390,11 +390,11 @@ class Legality:
     def _facts(self, unit: Unit) -> Facts:
         axes, value = self.axes, unit.value
         written = frozenset([self._updated[value]]) if value in self._updated and unit.part != PARTIAL else frozenset()
-        if unit.part == COMBINE:
-            return Facts(axes.of(value), combines=frozenset([axes.of(value)]), written=written)
+        if unit.part == FINALIZE:
+            return Facts(axes.of(value), finalizes=frozenset([axes.of(value)]), written=written)
         if unit.is_library:
             return Facts(axes.of(value), generated=False, libraries=1)
-        if unit.part == OWN:
+        if unit.part == REPLICATED:
             return Facts()
         if unit.part == OPERAND:
             # What it reads is read by other programs as well, whoever's tile it lies in.
@@ -451,8 +451,8 @@ class Legality:
         for unit in sorted(members, key=lambda u: u.value.index):
             if unit.part == OPERAND:
                 continue
-            if unit.part not in (COMBINE, OWN, PRODUCT):
-                for arg in walked_inputs(unit.value):
+            if unit.part not in (FINALIZE, REPLICATED, PRODUCT):
+                for arg in iterated_inputs(unit.value):
                     if not (is_free(arg) or is_host(arg) or is_free(base_of(arg))):
                         seen.setdefault(source_of(arg))
                     seen.setdefault(arg)

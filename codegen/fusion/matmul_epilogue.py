@@ -14,10 +14,10 @@ from tritonnotes.ir.graph import Value
 from ..analysis.axes import Space
 from ..analysis.matmul import is_generable
 from ..analysis.units import PARTIAL, PRODUCT, Unit
-from ..cost.matmul import generated_bytes, library_bytes, shares_in, tile_in
+from ..cost.matmul import generated_bytes, library_bytes, split_k_in, tile_in
 from ..cost.traffic import LAUNCH_BYTES, nominal_bytes
-from .candidate import Choice, Kernel, loaded_by, renamed, with_parts
-from .horizontal import update_groups
+from .candidate import Candidate, Kernel, loaded_by, renamed, with_parts
+from .horizontal import foreach_groups
 from .memory import memory_plan, refusal_of
 from .partition import Partition, in_order, waits
 
@@ -25,14 +25,14 @@ MOST_PRODUCTS = 2
 """Products that one kernel computes: each keeps a tile in registers, and its operands in shared memory."""
 
 
-def absorb_products(found: Choice) -> Choice:
+def fuse_matmul_epilogues(found: Candidate) -> Candidate:
     """The choice with products computed by kernels that read them, where that pays."""
     candidates = [u.value for u in found.units.units if u.is_library and is_generable(found.units.axes, u.value)]
     if not candidates:
         return found
     every = with_parts(found, dict.fromkeys(candidates, PRODUCT))
     kernels = _Kernels(every)
-    absorbed = []
+    fused = []
     for value in candidates:
         product = every.units.producer[value]
         gains = {k: gain for k in kernels.readers(value) if (gain := kernels.gain(product, k)) > 0}
@@ -40,12 +40,12 @@ def absorb_products(found: Choice) -> Choice:
         for kernel in sorted(gains, key=lambda k: -gains[k]):
             if kernels.may_join(product, kernel):
                 kernels.join(product, kernel)
-                absorbed.append(value)
+                fused.append(value)
                 break
     partition = kernels.partition()
     if partition is None:
         return found
-    made = with_parts(found, dict.fromkeys(absorbed, PRODUCT))
+    made = with_parts(found, dict.fromkeys(fused, PRODUCT))
     back = {u: made.units.producer.get(u.value, u) for u in every.units.units if u.part == PRODUCT}
     return replace(made, partition=renamed(partition, back))
 
@@ -53,12 +53,12 @@ def absorb_products(found: Choice) -> Choice:
 class _Kernels:
     """The kernels of a choice, as products join them: what each reads and waits for."""
 
-    def __init__(self, choice: Choice) -> None:
-        self.units, self.legality = choice.units, choice.legality
-        self.again = dict(choice.partition.again)
-        self.before = waits(choice.legality, choice.partition)
-        self.loads = {k: loaded_by(choice.legality, choice.partition, k) for k in choice.partition.kernels}
-        self.shared = _shared_launches(choice)
+    def __init__(self, candidate: Candidate) -> None:
+        self.units, self.legality = candidate.units, candidate.legality
+        self.recomputed = dict(candidate.partition.recomputed)
+        self.before = waits(candidate.legality, candidate.partition)
+        self.loads = {k: loaded_by(candidate.legality, candidate.partition, k) for k in candidate.partition.kernels}
+        self.shared = _shared_launches(candidate)
         self.loaders: dict[Value, dict[Kernel, None]] = {}
         for kernel, memories in self.loads.items():
             for memory in memories:
@@ -79,19 +79,19 @@ class _Kernels:
         if not isinstance(space, Space):
             return 0
         saved = LAUNCH_BYTES // self.shared.get(kernel, 1) + nominal_bytes(value) * (1 if product in stored else 2)
-        tile, shares = tile_in(self.units, space, both), shares_in(self.units, space, both)
-        return saved + library_bytes(value) - generated_bytes(value, tile, frozenset(space.cols), axes, shares)
+        tile, split_k = tile_in(self.units, space, both), split_k_in(self.units, space, both)
+        return saved + library_bytes(value) - generated_bytes(value, tile, frozenset(space.cols), axes, split_k)
 
     def _is_read_elsewhere(self, value: Value, kernels: tuple[Kernel, ...]) -> bool:
         return value in self.units.roots or any(k not in kernels for k in self.loaders.get(value, ()))
 
     def may_join(self, product: Unit, kernel: Kernel) -> bool:
         """Whether nothing has to run between a product and the kernel."""
-        alone = frozenset([product])
-        todo, seen = [k for k in self.before[kernel] if k != alone], set[Kernel]()
+        row_per_program = frozenset([product])
+        todo, seen = [k for k in self.before[kernel] if k != row_per_program], set[Kernel]()
         while todo:
             other = todo.pop()
-            if other == alone:
+            if other == row_per_program:
                 return False
             if other not in seen:
                 seen.add(other)
@@ -100,14 +100,14 @@ class _Kernels:
 
     def join(self, product: Unit, kernel: Kernel) -> None:
         """Compute a product in a kernel."""
-        alone = frozenset([product])
-        both = kernel | alone
-        gone = {alone, kernel}
+        row_per_program = frozenset([product])
+        both = kernel | row_per_program
+        gone = {row_per_program, kernel}
         self.before = {k: {both if b in gone else b for b in some} for k, some in self.before.items()}
-        self.before[both] = (self.before.pop(alone) | self.before.pop(kernel)) - {both}
-        if kernel in self.again:
-            self.again[both] = self.again.pop(kernel)
-        self.loads[both] = (self.loads.pop(alone) | self.loads.pop(kernel)) - {product.value}
+        self.before[both] = (self.before.pop(row_per_program) | self.before.pop(kernel)) - {both}
+        if kernel in self.recomputed:
+            self.recomputed[both] = self.recomputed.pop(kernel)
+        self.loads[both] = (self.loads.pop(row_per_program) | self.loads.pop(kernel)) - {product.value}
         for readers in self.loaders.values():
             for old in gone:
                 readers.pop(old, None)
@@ -116,15 +116,15 @@ class _Kernels:
 
     def partition(self) -> Partition | None:
         """The kernels in an order in which they can run; None if some are none."""
-        made = in_order(self.legality, Partition(tuple(self.loads), self.again))
+        made = in_order(self.legality, Partition(tuple(self.loads), self.recomputed))
         return None if made is None or refusal_of(self.legality, made) is not None else made
 
 
-def _shared_launches(choice: Choice) -> dict[Kernel, int]:
+def _shared_launches(candidate: Candidate) -> dict[Kernel, int]:
     """For each update that shares a launch, how many do: leaving saves the launch only if all leave."""
-    if not choice.units.graph.updates:
+    if not candidate.units.graph.updates:
         return {}
-    memory = memory_plan(choice.units, choice.legality, choice.partition)
-    groups = update_groups(choice.units, choice.legality, choice.partition, memory)
+    memory = memory_plan(candidate.units, candidate.legality, candidate.partition)
+    groups = foreach_groups(candidate.units, candidate.legality, candidate.partition, memory)
     kernels = ([k for alike in group for k in alike.kernels] for group in groups)
     return {k: len(group) for group in kernels for k in group}

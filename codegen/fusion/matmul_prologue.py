@@ -17,9 +17,9 @@ from ..analysis.matmul import operands
 from ..analysis.units import OPERAND, PRODUCT, Unit, Units
 from ..analysis.views import base_of, memory_of, operand_cone
 from ..cost.matmul import tile_in
-from ..cost.traffic import nominal_bytes, recompute_bytes
+from ..cost.traffic import nominal_bytes, rematerialize_bytes
 from ..support.sizes import NOMINAL_SIZES
-from .candidate import Choice, Kernel, loaded_by, with_parts
+from .candidate import Candidate, Kernel, loaded_by, with_parts
 from .memory import memory_plan, refusal_of, units_of
 from .partition import Partition, in_order
 
@@ -31,7 +31,7 @@ LEAST_SAVED = 0.02
 """Where no launch is saved, the part of a plan's cost that must be in question: trying takes time."""
 
 
-def prepare_operands(found: Choice) -> Choice:
+def fuse_matmul_prologues(found: Candidate) -> Candidate:
     """The choice without kernels that only prepare operands, and without operands that others leave in memory beside
     what they are made of, where that pays."""
     if len(found.units.units) > MOST_UNITS:
@@ -42,42 +42,42 @@ def prepare_operands(found: Choice) -> Choice:
         if kernel is None or not _is_worth_trying(found, kernel):
             continue
         other = operands_elsewhere(found, kernel)
-        if other is not None and other.launched_cost + _repeated(other) < found.launched_cost + _repeated(found):
+        if other is not None and other.scheduled_cost + _repeated(other) < found.scheduled_cost + _repeated(found):
             found = other
     return found
 
 
-def _is_worth_trying(choice: Choice, kernel: Kernel) -> bool:
+def _is_worth_trying(candidate: Candidate, kernel: Kernel) -> bool:
     """Whether leaving the operands of a kernel to others may save a launch, or bytes that count."""
-    if all(_is_plain(choice, u) for u in kernel):
+    if all(_is_plain(candidate, u) for u in kernel):
         return True
-    saved = sum((1 + len(readers)) * nominal_bytes(v) for v, readers in _operands_of(choice, kernel).items())
-    return saved > LEAST_SAVED * choice.launched_cost
+    saved = sum((1 + len(readers)) * nominal_bytes(v) for v, readers in _operands_of(candidate, kernel).items())
+    return saved > LEAST_SAVED * candidate.scheduled_cost
 
 
 def _whole(kernel: Kernel) -> Iterator[Unit]:
     return (u for u in kernel if u.part != OPERAND)
 
 
-def operands_elsewhere(choice: Choice, kernel: Kernel) -> Choice | None:
+def operands_elsewhere(candidate: Candidate, kernel: Kernel) -> Candidate | None:
     """The choice with the operands that a kernel computes left to those that multiply them, and the kernel without what
     only they needed, or without a rest not there at all; None where there are no such operands."""
-    wanted = _operands_of(choice, kernel)
+    wanted = _operands_of(candidate, kernel)
     if not wanted:
         return None
-    partition = choice.partition
-    gone = _only_for(choice, kernel, set(wanted))
+    partition = candidate.partition
+    gone = _only_for(candidate, kernel, set(wanted))
     moved = gone.intersection(u.value for u in kernel)
-    made = with_parts(choice, dict.fromkeys(moved, OPERAND))
-    held = _held(choice, kernel, set(wanted))
+    made = with_parts(candidate, dict.fromkeys(moved, OPERAND))
+    held = _held(candidate, kernel, set(wanted))
     needed: dict[Kernel, set[Value]] = {}
     for value, readers in wanted.items():
         for reader in readers:
             needed.setdefault(reader, set()).update(operand_cone(value, held))
-    kernels, again = [], dict(partition.again)
+    kernels, recomputed = [], dict(partition.recomputed)
     missing = set(moved)
     for old in partition.kernels:
-        copied = again.pop(old, ())
+        copied = recomputed.pop(old, ())
         mine = needed.get(old, set())
         if old == kernel:
             new = frozenset(u for u in kernel if u.value not in moved)
@@ -89,8 +89,8 @@ def operands_elsewhere(choice: Choice, kernel: Kernel) -> Choice | None:
         if new:
             kernels.append(new)
         if new and copies:
-            again[new] = tuple(sorted(copies, key=lambda v: v.index))
-    ordered = in_order(made.legality, Partition(tuple(kernels), again))
+            recomputed[new] = tuple(sorted(copies, key=lambda v: v.index))
+    ordered = in_order(made.legality, Partition(tuple(kernels), recomputed))
     if ordered is None or missing:
         return None
     if refusal_of(made.legality, ordered) is not None or not all(
@@ -100,77 +100,84 @@ def operands_elsewhere(choice: Choice, kernel: Kernel) -> Choice | None:
     return replace(made, partition=ordered)
 
 
-def made_for(choice: Choice, kernel: Kernel) -> set[Value]:
+def made_for(candidate: Candidate, kernel: Kernel) -> set[Value]:
     """What a kernel computes for operands that it leaves to others, themselves included."""
-    wanted = _operands_of(choice, kernel)
-    held = _held(choice, kernel, set(wanted))
+    wanted = _operands_of(candidate, kernel)
+    held = _held(candidate, kernel, set(wanted))
     return {v for operand in wanted for v in operand_cone(operand, held)}
 
 
-def _held(choice: Choice, kernel: Kernel, wanted: set[Value]) -> set[Value]:
+def _held(candidate: Candidate, kernel: Kernel, wanted: set[Value]) -> set[Value]:
     """What of a kernel can be computed elsewhere, element by element, and is not in memory but for its `wanted` values
     alone."""
-    in_memory = {v for v, _ in _loads(choice, kernel)} - wanted
-    return {u.value for u in kernel if _is_plain(choice, u)}.union(choice.partition.again.get(kernel, ())) - in_memory
+    in_memory = {v for v, _ in _loads(candidate, kernel)} - wanted
+    return {u.value for u in kernel if _is_plain(candidate, u)}.union(
+        candidate.partition.recomputed.get(kernel, ())
+    ) - in_memory
 
 
-def _operands_of(choice: Choice, kernel: Kernel) -> dict[Value, list[Kernel]]:
+def _operands_of(candidate: Candidate, kernel: Kernel) -> dict[Value, list[Kernel]]:
     """The values that a kernel computes, element by element, and leaves in memory only to be multiplied; and the
     kernels that do."""
-    units, legality = choice.units, choice.legality
+    units, legality = candidate.units, candidate.legality
     found: dict[Value, list[Kernel]] = {}
     others: set[Value] = set()
-    for value, reader in _loads(choice, kernel):
+    for value, reader in _loads(candidate, kernel):
         found.setdefault(value, []).append(reader)
-        members = units_of(units, reader, choice.partition)
+        members = units_of(units, reader, candidate.partition)
         if not all(_is_operand(units, value, r) for r in legality.readers[value] if r in members):
             others.add(value)
-    return {v: k for v, k in found.items() if v not in others and _is_plain(choice, units.producer[v])}
+    return {v: k for v, k in found.items() if v not in others and _is_plain(candidate, units.producer[v])}
 
 
-def _is_plain(choice: Choice, unit: Unit) -> bool:
+def _is_plain(candidate: Candidate, unit: Unit) -> bool:
     """Whether a unit computes something element by element that nobody needs in memory for its own sake."""
     is_elementwise_here = not unit.part and unit.value.op.kind in ("elementwise", "cast")
-    return is_elementwise_here and unit.value not in choice.units.roots and not choice.legality.facts[unit].written
+    return (
+        is_elementwise_here and unit.value not in candidate.units.roots and not candidate.legality.facts[unit].written
+    )
 
 
-def _only_for(choice: Choice, kernel: Kernel, wanted: set[Value]) -> set[Value]:
+def _only_for(candidate: Candidate, kernel: Kernel, wanted: set[Value]) -> set[Value]:
     """What a kernel computes, again or not, for `wanted` values alone; themselves included where it has no other use
     for them."""
-    copied = set(choice.partition.again.get(kernel, ()))
-    elsewhere = {v for v, _ in _loads(choice, kernel)} - wanted
-    members = [*kernel, *(choice.units.producer[v] for v in copied)]
+    copied = set(candidate.partition.recomputed.get(kernel, ()))
+    elsewhere = {v for v, _ in _loads(candidate, kernel)} - wanted
+    members = [*kernel, *(candidate.units.producer[v] for v in copied)]
     readers: dict[Value, set[Value]] = {}
     for member in members:
-        for source in choice.legality.sources[member]:
+        for source in candidate.legality.sources[member]:
             readers.setdefault(source, set()).add(member.value)
     found: set[Value] = set()
     for unit in sorted(members, key=lambda u: -u.value.index):
         value = unit.value
-        if value not in copied and (value in elsewhere or not _is_plain(choice, unit)):
+        if value not in copied and (value in elsewhere or not _is_plain(candidate, unit)):
             continue
         if found.issuperset(readers.get(value, ())) and (value in readers or value in wanted):
             found.add(value)
     return found
 
 
-def _reads_memory(choice: Choice, partition: Partition, kernel: Kernel) -> bool:
+def _reads_memory(candidate: Candidate, partition: Partition, kernel: Kernel) -> bool:
     """Whether all that operands of a kernel are made of lies in memory before it, and is not overwritten there: other
     programs read it too, copied values included."""
-    units, held = choice.units, {u.value for u in kernel if u.part != PRODUCT}.union(partition.again.get(kernel, ()))
+    units, held = (
+        candidate.units,
+        {u.value for u in kernel if u.part != PRODUCT}.union(partition.recomputed.get(kernel, ())),
+    )
     products = [u.value for u in kernel if u.part == PRODUCT]
     cone = {v for p in products for a in p.inputs for v in operand_cone(a, held)}
     sources = {memory_of(a) for v in cone for a in v.inputs if base_of(a) not in cone}
-    written = choice.legality.facts_of(kernel).written
+    written = candidate.legality.facts_of(kernel).written
     return not any(m in written or units.producer.get(m) in kernel for m in sources)
 
 
-def _loads(choice: Choice, kernel: Kernel) -> Iterator[tuple[Value, Kernel]]:
+def _loads(candidate: Candidate, kernel: Kernel) -> Iterator[tuple[Value, Kernel]]:
     """What other kernels read from memory that this one leaves there, and which do."""
     values = {u.value for u in kernel}
-    for other in choice.partition.kernels:
+    for other in candidate.partition.kernels:
         if other != kernel:
-            for value in loaded_by(choice.legality, choice.partition, other) & values:
+            for value in loaded_by(candidate.legality, candidate.partition, other) & values:
                 yield value, other
 
 
@@ -181,19 +188,19 @@ def _is_operand(units: Units, value: Value, reader: Unit) -> bool:
     return is_matrix and reader.part == PRODUCT and any(a is value for a in reader.value.inputs)
 
 
-def _repeated(choice: Choice) -> int:
+def _repeated(candidate: Candidate) -> int:
     """The price of computing operands again for each tile beside their own, in bytes."""
-    memory = memory_plan(choice.units, choice.legality, choice.partition)
+    memory = memory_plan(candidate.units, candidate.legality, candidate.partition)
     price = 0
-    for kernel in choice.partition.kernels:
+    for kernel in candidate.partition.kernels:
         space = memory.spaces[kernel]
-        held = {u.value for u in kernel if u.part == OPERAND}.union(choice.partition.again.get(kernel, ()))
+        held = {u.value for u in kernel if u.part == OPERAND}.union(candidate.partition.recomputed.get(kernel, ()))
         for product in (u.value for u in kernel if u.part == PRODUCT):
-            rows, columns = tile_in(choice.units, space, kernel)
+            rows, columns = tile_in(candidate.units, space, kernel)
             sizes = {True: columns, False: rows}
-            for operand in operands(choice.units.axes, product):
+            for operand in operands(candidate.units.axes, product):
                 has_rows = operand.dims[0][0] in space.rows
                 across = space.cols if has_rows else space.rows
-                count = -(-element_count(choice.units.axes.shape(across), NOMINAL_SIZES) // sizes[has_rows])
-                price += (count - 1) * sum(map(recompute_bytes, operand_cone(operand.value, held)))
+                count = -(-element_count(candidate.units.axes.shape(across), NOMINAL_SIZES) // sizes[has_rows])
+                price += (count - 1) * sum(map(rematerialize_bytes, operand_cone(operand.value, held)))
     return price

@@ -33,7 +33,8 @@ class Clusters:
     def __init__(self, units: Units, legality: Legality, kernels: Iterable[frozenset[Unit]] | None = None) -> None:
         self.legality = legality
         self.of: dict[Unit, Cluster] = {}
-        for members in [[u] for u in units.units] if kernels is None else map(list, kernels):
+        for group in ([u] for u in units.units) if kernels is None else kernels:
+            members = sorted(group, key=legality.place.__getitem__)
             cluster = Cluster(members, legality.facts_of(members), 0)
             self.of.update(dict.fromkeys(members, cluster))
         for unit, needed in units.before.items():

@@ -21,7 +21,7 @@ class Partition:
     instead of loading it."""
 
     kernels: tuple[frozenset[Unit], ...]
-    again: Mapping[frozenset[Unit], tuple[Value, ...]] = field(default_factory=dict)
+    recomputed: Mapping[frozenset[Unit], tuple[Value, ...]] = field(default_factory=dict)
 
 
 def waits(legality: Legality, partition: Partition) -> dict[frozenset[Unit], set[frozenset[Unit]]]:
@@ -30,12 +30,12 @@ def waits(legality: Legality, partition: Partition) -> dict[frozenset[Unit], set
     home = {u: k for k in partition.kernels for u in k}
     before: dict[frozenset[Unit], set[frozenset[Unit]]] = {k: set() for k in partition.kernels}
     for kernel in partition.kernels:
-        again = {units.producer[v] for v in partition.again.get(kernel, ())}
-        for unit in (*kernel, *again):
+        recomputed = {units.producer[v] for v in partition.recomputed.get(kernel, ())}
+        for unit in (*kernel, *recomputed):
             for other in units.before[unit]:
-                if other not in again or legality.overwrites(unit, other):
+                if other not in recomputed or legality.overwrites(unit, other):
                     before[kernel].add(home[other])
-        for unit in again:
+        for unit in recomputed:
             # Whoever overwrites a leaf comes after all that read it, also those that do so once more.
             for other in units.after[unit]:
                 if legality.overwrites(other, unit):
@@ -48,7 +48,7 @@ def in_order(legality: Legality, partition: Partition) -> Partition | None:
     would wait for each other."""
     first = {k: min(legality.place[u] for u in k) for k in partition.kernels}
     ordered = topological_order(waits(legality, partition), first)
-    return None if ordered is None else Partition(tuple(ordered), partition.again)
+    return None if ordered is None else Partition(tuple(ordered), partition.recomputed)
 
 
 K = TypeVar("K")

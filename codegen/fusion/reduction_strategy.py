@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from tritonnotes.ir.graph import Value
 
 from ..analysis.axes import MAX_ROW, MAX_WHOLE, known_product, reduced_axes
-from ..analysis.units import OWN, PARTIAL, Units
+from ..analysis.units import PARTIAL, REPLICATED, Units
 from ..analysis.views import cone_of, is_view
 from ..cost.traffic import nominal_bytes
 
@@ -23,7 +23,7 @@ a 66th of what memory gives. Where each program takes one long row alone, there 
 reads it again: from the cache, which the price leaves out as the count of bytes does."""
 
 
-def own_sums(units: Units) -> frozenset[Value]:
+def replicable_sums(units: Units) -> frozenset[Value]:
     """The sums to a single number which every program may take for itself, and which are needed for more numbers."""
     found = set()
     for unit in units.units:
@@ -33,7 +33,7 @@ def own_sums(units: Units) -> frozenset[Value]:
     return frozenset(found)
 
 
-def own_bytes(value: Value) -> int:
+def replicated_bytes(value: Value) -> int:
     """The price of taking such a sum in one kernel, in bytes."""
     return OWN_SHARE * sum(nominal_bytes(leaf) for leaf in cone_of(value)[1])
 
@@ -46,8 +46,8 @@ def _is_small(units: Units, total: Value) -> bool:
         return False  # a program that comes late would read what others left
     if any(m.op.kind not in ("elementwise", "cast") and not is_view(m) for m in members):
         return False
-    walked = units.axes.of(total.inputs[0])
-    return len(walked) == 1 and all(units.axes.of(leaf) == walked for leaf in leaves)
+    looped = units.axes.of(total.inputs[0])
+    return len(looped) == 1 and all(units.axes.of(leaf) == looped for leaf in leaves)
 
 
 def _is_needed_everywhere(units: Units, value: Value) -> bool:
@@ -69,14 +69,14 @@ def _is_needed_everywhere(units: Units, value: Value) -> bool:
     return False
 
 
-Forms = Mapping[Value, bool]
+Strategies = Mapping[Value, bool]
 """For reductions whether they are row reductions; those that are missing are what is usual for their axes."""
 
 
-def other_forms(units: Units) -> list[dict[Value, bool]]:
+def other_strategies(units: Units) -> list[dict[Value, bool]]:
     """For each set of axes that reductions run over, these reductions in the form that they do not have now, where both
     make sense. Those that reduce most bytes come first."""
-    rows = {u.value: not u.part for u in units.units if u.value.op.kind == "reduction" and u.part != OWN}
+    rows = {u.value: not u.part for u in units.units if u.value.op.kind == "reduction" and u.part != REPLICATED}
     alike: dict[tuple[frozenset[int], bool], list[Value]] = {}
     for value, is_row in rows.items():
         alike.setdefault((reduced_axes(units.axes, value), is_row), []).append(value)
@@ -102,7 +102,7 @@ def may_be_row(units: Units, value: Value) -> bool:
     return length is not None and length <= (MAX_ROW if units.axes.of(value) else MAX_WHOLE)
 
 
-def combinations(choices: list[dict[Value, bool]]) -> Iterator[Forms]:
+def combinations(alternatives: list[dict[Value, bool]]) -> Iterator[Strategies]:
     """Every combination of some choices, none of them first."""
-    for chosen in range(1 << len(choices)):
-        yield {v: f for i, choice in enumerate(choices) if chosen >> i & 1 for v, f in choice.items()}
+    for chosen in range(1 << len(alternatives)):
+        yield {v: f for i, candidate in enumerate(alternatives) if chosen >> i & 1 for v, f in candidate.items()}

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from tritonnotes.ir.graph import Value
 
-from ..analysis.units import OWN, PARTIAL, Unit, Units, is_elementwise
+from ..analysis.units import PARTIAL, REPLICATED, Unit, Units, is_elementwise
 from ..analysis.views import memory_of
-from ..cost.traffic import nominal_bytes, recompute_bytes
+from ..cost.traffic import nominal_bytes, rematerialize_bytes
 from .legality import AxisSet, Legality, Shape
 from .memory import loads_of
 from .partition import Partition
@@ -18,7 +18,7 @@ from .partition import Partition
 Kernel = frozenset[Unit]
 
 
-def recompute(
+def rematerialize(
     units: Units, legality: Legality, partition: Partition, held: Collection[Unit] = frozenset()
 ) -> Partition:
     """The same kernels, each computing again what that makes cheaper. A value that then neither its own kernel needs
@@ -29,11 +29,11 @@ def recompute(
     for value in sorted(state.loaders, key=lambda v: v.index):
         state.improve_everywhere(value)
     for unit in units.units:
-        if unit.part == OWN:
+        if unit.part == REPLICATED:
             for kernel in sorted(state.loaders.get(unit.value, ()), key=_first):
                 state.take(kernel, unit.value)
-    again = {k: tuple(sorted(values, key=lambda v: v.index)) for k, values in state.again.items() if values}
-    return _settled(units, legality, replace(partition, again=again), held)
+    recomputed = {k: tuple(sorted(values, key=lambda v: v.index)) for k, values in state.recomputed.items() if values}
+    return _settled(units, legality, replace(partition, recomputed=recomputed), held)
 
 
 class _State:
@@ -45,7 +45,7 @@ class _State:
         self.legality = legality
         self.home = {u: k for k in partition.kernels for u in k}
         self.order = {k: i for i, k in enumerate(partition.kernels)}
-        self.again: dict[Kernel, set[Value]] = {k: set() for k in partition.kernels}
+        self.recomputed: dict[Kernel, set[Value]] = {k: set() for k in partition.kernels}
         self.libraries = {k for k in partition.kernels if any(u.is_library for u in k)}
         self.axes: dict[Kernel, AxisSet] = {}
         self.may_store: dict[Kernel, frozenset[AxisSet]] = {}
@@ -61,14 +61,16 @@ class _State:
         self.reduced: set[Unit] = set()
         for unit in units.units:
             before = (units.producer.get(s) for s in legality.sources[unit])
-            is_reduction = unit.value.op.kind == "reduction" and unit.part != OWN
+            is_reduction = unit.value.op.kind == "reduction" and unit.part != REPLICATED
             if is_reduction or (is_elementwise(unit) and any(b in self.reduced for b in before)):
                 self.reduced.add(unit)
 
     def improve(self, kernel: Kernel) -> None:
         """Compute more again in one kernel, what saves most first, as long as something saves."""
         while True:
-            trails = [t for v in loads_of(self.legality, kernel, self.again[kernel]) if (t := self._trail(kernel, v))]
+            trails = [
+                t for v in loads_of(self.legality, kernel, self.recomputed[kernel]) if (t := self._trail(kernel, v))
+            ]
             trials = [{kernel: t} for t in trails]
             if len(trails) > 1:
                 trials.append({kernel: set().union(*trails)})
@@ -91,12 +93,12 @@ class _State:
     def _trail(self, kernel: Kernel, value: Value) -> set[Value] | None:
         """The elementwise values behind `value`, itself included, that are not yet in the kernel; None if it cannot
         be computed again there."""
-        again: set[Value] = set()
+        recomputed: set[Value] = set()
         todo = [value]
         while todo:
             current = todo.pop()
             unit = self.units.producer.get(current)
-            if current in again or current in self.again[kernel] or unit in kernel:
+            if current in recomputed or current in self.recomputed[kernel] or unit in kernel:
                 continue
             if unit is None or not is_elementwise(unit) or self._is_cheaper_to_read(kernel, unit, value):
                 if not self._may_load(kernel, current):
@@ -106,9 +108,9 @@ class _State:
                 return None
             if any(other in kernel for other in self.legality.apart.get(unit, ())):
                 return None
-            again.add(current)
+            recomputed.add(current)
             todo += self.legality.sources[unit]
-        return again or None
+        return recomputed or None
 
     def _is_cheaper_to_read(self, kernel: Kernel, unit: Unit, wanted: Value) -> bool:
         """Whether what is behind a `wanted` value is no use computing: a row's mean or the like, which is small, and
@@ -120,7 +122,7 @@ class _State:
         return any(
             memory_of(s) not in self.loads[kernel]
             for s in self.legality.sources[unit]
-            if s not in self.again[kernel] and self.units.producer.get(s) not in kernel
+            if s not in self.recomputed[kernel] and self.units.producer.get(s) not in kernel
         )
 
     def _may_load(self, kernel: Kernel, value: Value) -> bool:
@@ -141,11 +143,11 @@ class _State:
         return writer is None or self.order[kernel] < self.order[self.home[writer]]
 
     def _loads(self, kernel: Kernel, more: Iterable[Value]) -> set[Value]:
-        return {memory_of(v) for v in loads_of(self.legality, kernel, {*self.again[kernel], *more})}
+        return {memory_of(v) for v in loads_of(self.legality, kernel, {*self.recomputed[kernel], *more})}
 
     def _change(self, trial: Mapping[Kernel, set[Value]]) -> int:
         """What computing these values again would add to the cost."""
-        change = sum(recompute_bytes(v) for values in trial.values() for v in values)
+        change = sum(rematerialize_bytes(v) for values in trial.values() for v in values)
         gained: dict[Value, int] = {}
         for kernel, values in trial.items():
             before, after = self.loads[kernel], self._loads(kernel, values)
@@ -163,7 +165,7 @@ class _State:
     def _apply(self, trial: Mapping[Kernel, set[Value]]) -> None:
         for kernel, values in trial.items():
             before, after = self.loads[kernel], self._loads(kernel, values)
-            self.again[kernel] |= values
+            self.recomputed[kernel] |= values
             self.loads[kernel] = after
             for memory in before - after:
                 self.loaders[memory].discard(kernel)
@@ -176,28 +178,30 @@ class _State:
 def _settled(units: Units, legality: Legality, partition: Partition, held: Collection[Unit]) -> Partition:
     """Values that their own kernel has no use for any more move to the first kernel that computes them again."""
     kernels = {k: set(k) for k in partition.kernels}
-    again = {k: dict.fromkeys(partition.again.get(k, ())) for k in partition.kernels}
-    copies = {v for values in again.values() for v in values if units.producer[v] not in held}
+    recomputed = {k: dict.fromkeys(partition.recomputed.get(k, ())) for k in partition.kernels}
+    copies = {v for values in recomputed.values() for v in values if units.producer[v] not in held}
     home = {u: k for k in partition.kernels for u in k}
 
     def loads(kernel: Kernel) -> list[Value]:
-        return [memory_of(v) for v in loads_of(legality, kernels[kernel], again[kernel])]
+        return [memory_of(v) for v in loads_of(legality, kernels[kernel], recomputed[kernel])]
 
     loaded = Counter(v for k in partition.kernels for v in loads(k)) if copies else Counter[Value]()
     for value in sorted(copies, key=lambda v: -v.index):
         unit = units.producer[value]
         mine = home[unit]
-        needed = {s for u in (*kernels[mine], *(units.producer[v] for v in again[mine])) for s in legality.sources[u]}
+        needed = {
+            s for u in (*kernels[mine], *(units.producer[v] for v in recomputed[mine])) for s in legality.sources[u]
+        }
         if loaded[value] or value in units.roots or value in needed:
             continue
-        taker = next(k for k in partition.kernels if value in again[k])
+        taker = next(k for k in partition.kernels if value in recomputed[k])
         loaded.subtract(loads(mine))
         kernels[mine].discard(unit)
         loaded.update(loads(mine))
         kernels[taker].add(unit)
-        del again[taker][value]
+        del recomputed[taker][value]
     made = {k: frozenset(members) for k, members in kernels.items() if members}
-    return Partition(tuple(made.values()), {made[k]: tuple(again[k]) for k in made if again[k]})
+    return Partition(tuple(made.values()), {made[k]: tuple(recomputed[k]) for k in made if recomputed[k]})
 
 
 def _first(kernel: Kernel) -> tuple[int, bool]:

@@ -39,7 +39,7 @@ class BlockProgram:
 
 
 @dataclass(frozen=True, eq=False)
-class GroupKernel(Kernel):
+class ForeachKernel(Kernel):
     """A kernel of many updates, whose tensors lie in a table. `blocks` are its programs by form; `parameters` and
     `steps` are theirs, one after the other."""
 
@@ -85,13 +85,13 @@ class GroupKernel(Kernel):
         return "\n".join(lines)
 
 
-def lower_group(plan: FusionPlan, kernel_plan: KernelPlan) -> GroupKernel:
+def lower_foreach(plan: FusionPlan, kernel_plan: KernelPlan) -> ForeachKernel:
     """The tile programs of a launch of many updates, verified."""
     members = {frozenset(m.units): m for m in kernel_plan.members}
     names = Names()
     blocks = []
     for alike in kernel_plan.group:
-        shown = alike.own[alike.kernels.index(alike.shown)]
+        shown = alike.tensors[alike.kernels.index(alike.shown)]
         called = dict(zip(shown, _called(shown), strict=True))
         kernel = _masked(lower_kernel(plan, members[alike.shown], called))
         pointers = tuple(next(p for p in kernel.parameters if p.value is memory) for memory in shown)
@@ -99,7 +99,7 @@ def lower_group(plan: FusionPlan, kernel_plan: KernelPlan) -> GroupKernel:
         if len(kernel_plan.group) > 1:
             name = names.claim(f"{name}_{kernel.plan.storage[kernel.plan.stores[-1]].name}")
         blocks.append(BlockProgram(name, kernel, alike.rows, pointers))
-    return GroupKernel(
+    return ForeachKernel(
         kernel_plan,
         blocks[0].kernel.layout,
         tuple(p for block in blocks for p in block.kernel.parameters),

@@ -10,12 +10,12 @@ from ..analysis.matmul import tiles
 from ..cost.matmul import MOST_PROGRAMS
 from ..plan.launches import FusionPlan, KernelPlan
 from .inline import together
-from .kernel import lower_side
+from .kernel import lower_grouped_member
 from .tile_ir import Inside, Kernel
 
 
 @dataclass(frozen=True, eq=False)
-class SideKernel(Kernel):
+class GroupedMatmulKernel(Kernel):
     """A kernel of several products side by side. `sides` are their tile programs, each on arguments of its own;
     `parameters` are those of all, `layout` is the first one's."""
 
@@ -27,9 +27,9 @@ class SideKernel(Kernel):
         return tuple(tiles_of(side.kernel) for side in self.sides)
 
     @property
-    def shares(self) -> int:
+    def split_k(self) -> int:
         """How many programs may share the sum of each tile; 0 where none do."""
-        fewest = min(side.kernel.layout.shares for side in self.sides)
+        fewest = min(side.kernel.layout.split_k for side in self.sides)
         return min(fewest, max(1, MOST_PROGRAMS // sum(self.tiles)))
 
     def __str__(self) -> str:
@@ -44,8 +44,8 @@ def tiles_of(kernel: Kernel) -> int:
     return tiles(rows, columns, kernel.plan.tile)
 
 
-def lower_sides(plan: FusionPlan, kernel_plan: KernelPlan) -> SideKernel:
+def lower_grouped_matmul(plan: FusionPlan, kernel_plan: KernelPlan) -> GroupedMatmulKernel:
     """The tile programs of a launch of several products, verified."""
-    members = [lower_side(plan, member) for member in kernel_plan.members]
+    members = [lower_grouped_member(plan, member) for member in kernel_plan.members]
     parameters, sides = together(members)
-    return SideKernel(kernel_plan, members[0].layout, parameters, (), plan.units.axes, sides=sides)
+    return GroupedMatmulKernel(kernel_plan, members[0].layout, parameters, (), plan.units.axes, sides=sides)

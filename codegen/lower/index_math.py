@@ -32,13 +32,13 @@ class Indexing:
         self.kernel = kernel
         self.layout = kernel.layout
         self.steps = {s.name: s for s in kernel.steps}
-        self.of_maximum = running_maximum(kernel) if kernel.layout.alone else {}
+        self.of_maximum = running_maximum(kernel) if kernel.layout.row_per_program else {}
         self.size_names = {p.size[0]: p.name for p in kernel.parameters if p.role == "size"}
         self.is_wide = self._is_wide()
         self.shared: dict[str, str] = {}
         self.aliases: dict[str, str] = {}
         self.strides: set[str] = set()
-        self._share_index_text()
+        self._split_index_text()
 
     def lines(self, in_loop: bool) -> list[str]:
         """The assignments of row, column, masks and shared offsets, outside or inside the loop over tiles."""
@@ -48,19 +48,19 @@ class Indexing:
         flat = layout.is_flat
         rows_here = bool(layout.rows) and in_loop == layout.loops_tiles
         if not in_loop:
-            if layout.carries and not layout.inside and not layout.alone:
+            if layout.accumulates and not layout.inside and not layout.row_per_program:
                 lines.append("program = tl.program_id(0)")
             if layout.inside == "side" and layout.tiles_cols:
                 across = -(-element_count(layout.col_shape, {}) // layout.block)
                 lines += [f"tile_row = tile // {across}", f"tile_col = tile % {across}"]
-            elif layout.shares and layout.inside != "side":
+            elif layout.split_k and layout.inside != "side":
                 lines.append("tile_row = tl.program_id(0)")
                 lines += ["tile_col = tl.program_id(1)"] if layout.tiles_cols else []
                 lines += ["part = tl.program_id(2)", "parts = tl.num_programs(2)"]
             if layout.cols and self._has_named_cols():
                 lines.append(f"cols = {self.expanded(layout.col_shape)}")
             if layout.cols and not layout.loops_cols and layout.inside != "operand":
-                which = "tile_col" if layout.shares or layout.inside == "side" else "tl.program_id(1)"
+                which = "tile_col" if layout.split_k or layout.inside == "side" else "tl.program_id(1)"
                 start = f"{which} * BLOCK + " if layout.tiles_cols else ""
                 lines.append(f"col = {start}tl.arange(0, BLOCK){'' if flat else '[None, :]'}")
         if rows_here and layout.inside != "operand":
@@ -70,7 +70,7 @@ class Indexing:
             is_first = layout.inside not in ("", "side") and not layout.loops_tiles
             start = "" if is_first else f"{which} * {block} + "
             lanes = f"{start}tl.arange(0, {block}){'' if flat else '[:, None]'}"
-            lines.append(f"{self.row_name()} = {which if layout.alone else lanes}")
+            lines.append(f"{self.row_name()} = {which if layout.row_per_program else lanes}")
         for text, name in self.shared.items():
             if layout.loops_cols and self._uses_columns(text):
                 continue
@@ -82,7 +82,7 @@ class Indexing:
         """The number of the tile among those below each other."""
         if self.layout.inside == "side":
             return "tile_row" if self.layout.tiles_cols else "tile"
-        return "tile_row" if self.layout.shares else "tl.program_id(0)"
+        return "tile_row" if self.layout.split_k else "tl.program_id(0)"
 
     def _widened(self, text: str) -> str:
         """A product of sizes has 64 bits where it may pass 2**31, as the row numbers have that others begin with."""
@@ -163,7 +163,7 @@ class Indexing:
         arg = self.steps[step.args[0]] if step.args else None
         if arg is None or arg.form == SCALAR:
             return False
-        if self.layout.alone and step.name in self.of_maximum:
+        if self.layout.row_per_program and step.name in self.of_maximum:
             arg = self.steps[self.of_maximum[step.name]]
             return self.reads_identity(arg)
         return arg.op == "load" and step.attrs.get("reduction", step.op) == self.filled_for(arg)
@@ -173,7 +173,7 @@ class Indexing:
         over = {
             s.attrs.get("reduction", s.op) for s in self.kernel.steps if load.name in s.args and "masked" in s.attrs
         }
-        return "max" if self.layout.alone and "max" in over else "sum" if "sum" in over else ""
+        return "max" if self.layout.row_per_program and "max" in over else "sum" if "sum" in over else ""
 
     def offset(self, address: Address) -> str:
         """Where the element for this lane lies, counted from the pointer; what is shared bears its name."""
@@ -276,7 +276,7 @@ class Indexing:
 
     # -- what is written more than once --
 
-    def _share_parts(self, taken: set[str]) -> None:
+    def _split_parts(self, taken: set[str]) -> None:
         """Names for the products of sizes, quotients, remainders and terms that occur in more than one offset."""
         for written, name in (
             (self._products, "stride"),
@@ -293,7 +293,7 @@ class Indexing:
 
     def _addresses(self) -> list[Address]:
         """One address for each offset that is written: of a row alone all, as each begins with where that row does."""
-        if self.layout.alone:
+        if self.layout.row_per_program:
             return [a for s in self.kernel.steps if (a := s.attrs.get("address"))]
         return list({self._walked(a): a for s in self.kernel.steps if (a := s.attrs.get("address"))}.values())
 
@@ -331,12 +331,12 @@ class Indexing:
         terms = [self._products_of(run)[-1] for address in self._addresses() for run in self._runs(address)]
         return [text for text in terms if " * " in text]
 
-    def _share_index_text(self) -> None:
+    def _split_index_text(self) -> None:
         """Masks and offsets that are written more than once get a name."""
         masks: Counter[str] = Counter()
         offsets: Counter[str] = Counter()
         taken = {p.name for p in self.kernel.parameters} | set(self.steps)
-        self._share_parts(taken)
+        self._split_parts(taken)
         for step in self.kernel.steps:
             if step.op in ("load", "store", "take_rows", "operand") or self._is_shared(step):
                 # What programs leave of a shared sum is stored, and loaded again.
@@ -348,7 +348,7 @@ class Indexing:
                 masks[self.mask_of(COL)] += 1
             if "address" in step.attrs:
                 offsets[self._walked(step.attrs["address"])] += 1 + self._is_shared(step)
-        if self.layout.combines:
+        if self.layout.finalizes:
             masks[self.mask_of(ROW)] += 1
         row, col = self.mask_of(ROW), self.mask_of(COL)
         both = self.mask_of(TILE)
@@ -366,7 +366,7 @@ class Indexing:
         elif both not in (row, col) and masks[both]:
             self.aliases[both] = " & ".join(self.shared.get(t, f"({t})") for t in (row, col))
         for text, count in offsets.items():
-            if count > 1 and not text.isidentifier() and text and not self.layout.alone:
+            if count > 1 and not text.isidentifier() and text and not self.layout.row_per_program:
                 self.shared[text] = _free("cell", taken)
 
     @staticmethod

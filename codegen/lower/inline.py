@@ -19,10 +19,10 @@ _BOTH_WAYS = {
 }
 
 
-def with_owns(kernel: Kernel, owns: Iterable[Kernel]) -> Kernel:
+def with_replicated_sums(kernel: Kernel, replicated_sums: Iterable[Kernel]) -> Kernel:
     """The kernel, whose programs take sums for themselves first."""
-    parameters, inside = _together(kernel, owns)
-    return replace(kernel, parameters=_sorted(parameters), owns=inside)
+    parameters, inside = _together(kernel, replicated_sums)
+    return replace(kernel, parameters=_sorted(parameters), replicated_sums=inside)
 
 
 def with_operands(kernel: Kernel, operands: Iterable[Kernel]) -> Kernel:
@@ -31,11 +31,11 @@ def with_operands(kernel: Kernel, operands: Iterable[Kernel]) -> Kernel:
     return replace(kernel, parameters=_sorted(parameters), operands=inside)
 
 
-def with_lasts(kernel: Kernel, lasts: Iterable[Kernel], plan: KernelPlan) -> Kernel:
+def with_last_block(kernel: Kernel, last_block: Iterable[Kernel], plan: KernelPlan) -> Kernel:
     """The kernel of a launch that `plan` describes, whose last program carries out `lasts`."""
-    parameters, inside = _together(kernel, lasts)
+    parameters, inside = _together(kernel, last_block)
     arrivals = Parameter("arrivals_ptr", "arrivals", None, int32)
-    return replace(kernel, plan=plan, parameters=_sorted([*parameters, arrivals]), lasts=inside)
+    return replace(kernel, plan=plan, parameters=_sorted([*parameters, arrivals]), last_block=inside)
 
 
 def together(kernels: Iterable[Kernel]) -> tuple[tuple[Parameter, ...], tuple[Inside, ...]]:

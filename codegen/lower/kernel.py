@@ -12,9 +12,9 @@ from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import Dim, DType, Shape, bool_, float32, float64, host, int32, int64
 
 from ..analysis.axes import Labels, Space
-from ..analysis.idioms import largest_of, picked_of
+from ..analysis.idioms import largest_of, selected_of
 from ..analysis.matmul import Operand, is_ragged, operands, summed, summed_with
-from ..analysis.units import COMBINE, OPERAND, PARTIAL, PRODUCT, Unit, destinations_of
+from ..analysis.units import FINALIZE, OPERAND, PARTIAL, PRODUCT, Unit, destinations_of
 from ..analysis.views import (
     Place,
     base_of,
@@ -34,7 +34,7 @@ from ..support.names import Names, describe, identifier, uncounted
 from ..support.sizes import next_power_of_2, static_size
 from ..support.text import number_text
 from .index_math import Indexing
-from .inline import with_lasts, with_operands, with_owns
+from .inline import with_last_block, with_operands, with_replicated_sums
 from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Layout, Parameter, Step, identity_of, verify_kernel
 
 
@@ -47,7 +47,7 @@ def lower_kernel(
     return kernel
 
 
-def lower_side(plan: FusionPlan, kernel_plan: KernelPlan) -> Kernel:
+def lower_grouped_member(plan: FusionPlan, kernel_plan: KernelPlan) -> Kernel:
     """The tile program of one of several kernels in one launch, verified: a function of the tile."""
     kernel = _Lowering(plan, kernel_plan, destinations_of(plan.units), inside="side").kernel()
     verify_kernel(kernel)
@@ -60,8 +60,8 @@ def _lowered(
     if not kernel_plan.parts:
         return _Lowering(plan, kernel_plan, destinations, called).kernel()
     first, *sums = kernel_plan.parts
-    lasts = [_Lowering(plan, part, destinations, inside="last").kernel() for part in sums]
-    return with_lasts(_Lowering(plan, first, destinations, called).kernel(), lasts, kernel_plan)
+    last_block = [_Lowering(plan, part, destinations, inside="last").kernel() for part in sums]
+    return with_last_block(_Lowering(plan, first, destinations, called).kernel(), last_block, kernel_plan)
 
 
 MAX_BLOCK = 1024
@@ -85,7 +85,7 @@ class _Lowering:
     ) -> None:
         self.plan = plan
         self.inside_of = inside
-        self.owns: list[Kernel] = []
+        self.replicated_sums: list[Kernel] = []
         self.kp = kernel_plan
         self.called = called
         self.axes = plan.units.axes
@@ -99,34 +99,34 @@ class _Lowering:
         self.inside = {u.value for u in kernel_plan.units if u.part != PARTIAL} | set(kernel_plan.recomputed)
         self.inner = ""
         self.operands: dict[tuple[Value, Address], Step] = {}
-        self.prepared: list[Kernel] = []
+        self.prologue: list[Kernel] = []
         self.layout = self._layout()
-        self.places = self._places() if self.layout.alone else {}
+        self.places = self._places() if self.layout.row_per_program else {}
 
     def kernel(self) -> Kernel:
         self._claim_memory_names()
         parts = {u.value: u.part for u in self.kp.units}
         for value in self._computed():
             if parts.get(value) == PARTIAL:
-                self._carry(value)
-            elif parts.get(value) == COMBINE:
-                self._combine(value)
+                self._accumulate(value)
+            elif parts.get(value) == FINALIZE:
+                self._finalize(value)
             elif parts.get(value) == PRODUCT:
                 self._multiply(value)
-            elif value in self.plan.units.own and self.inside_of != "own":
-                self._take_own(value)
+            elif value in self.plan.units.replicated and self.inside_of != "own":
+                self._replicate(value)
             elif value.op.kind == "gather":
                 self._gather(value)
             elif value not in self.steps:
                 self._compute(value)
         for value in self.kp.stores:
             self._store(value)
-        if self.layout.alone:
+        if self.layout.row_per_program:
             self.ordered = _needed(self.ordered)
         made = Kernel(self.kp, self.layout, tuple(self._ordered_parameters()), tuple(self.ordered), self.axes)
         used = Indexing(made).words() | {s.name for s in self.ordered if s.op == "argument"}
         kept = tuple(p for p in made.parameters if p.role != "size" or p.name in used)
-        return with_operands(with_owns(replace(made, parameters=kept), self.owns), self.prepared)
+        return with_operands(with_replicated_sums(replace(made, parameters=kept), self.replicated_sums), self.prologue)
 
     def _computed(self) -> tuple[Value, ...]:
         """The values that are computed of a whole tile, in order: not those that only operands are made of."""
@@ -148,14 +148,14 @@ class _Lowering:
         space = self.kp.space
         rows, cols = space.rows, space.cols
         has_product = bool(self.kp.products)
-        is_split = space.reduces_rows or space.carries or space.combines or has_product
+        is_split = space.reduces_rows or space.accumulates or space.finalizes or has_product
         if not is_split and self.inside_of != "operand":
             rows, cols = self._split_of(rows)
         col_shape = self.axes.shape(cols)
         length = static_size(col_shape)
         # A sum over rows and columns, or over row numbers alone, has one writer only if a program holds whole rows.
         whole_rows = space.reduces_rows or any(not self.axes.of(v) for v in self.kp.partials)
-        loops_cols = self.kp.walks is not None
+        loops_cols = self.kp.loop_reads is not None
         if not cols:
             block = 0
         elif has_product:
@@ -175,15 +175,15 @@ class _Lowering:
             exact = exact if exact >= tile // block else 0
         masks_rows = bool(rows) and exact < (min(128, next_power_of_2(total)) if not cols else max(1, tile // block))
         masks_rows |= bool(rows) and not exact
-        alone = self.kp.alone is not None
-        if alone:
+        row_per_program = self.kp.row_per_program is not None
+        if row_per_program:
             # A launch of no rows has one program all the same, where sums are to be finished.
-            masks_rows = space.carries and not total
+            masks_rows = space.accumulates and not total
         return Layout(
-            rows, cols, self.axes.shape(rows), col_shape, block, masks_cols, tiles_cols, loops_cols, space.carries,
-            space.combines,
+            rows, cols, self.axes.shape(rows), col_shape, block, masks_cols, tiles_cols, loops_cols, space.accumulates,
+            space.finalizes,
             exact, masks_rows, tile, self.inside_of,
-            self.kp.shares, alone,
+            self.kp.split_k, row_per_program,
         )  # fmt: skip
 
     def _tile(self, block: int) -> int:
@@ -244,7 +244,7 @@ class _Lowering:
         return step
 
     def _compute(self, value: Value) -> None:
-        if self.layout.alone and (self._picks(value) or self._exponentiates_again(value)):
+        if self.layout.row_per_program and (self._selects(value) or self._exponentiates_anew(value)):
             return
         args = [self._resolve(a) for a in value.inputs]
         attrs: dict[str, Any] = {}
@@ -276,7 +276,7 @@ class _Lowering:
         found = {v: largest_of(self.axes, wide, v) for v in self.kp.values}
         return {largest: place for place, largest in found.items() if largest in self.inside}
 
-    def _exponentiates_again(self, value: Value) -> bool:
+    def _exponentiates_anew(self, value: Value) -> bool:
         """eˣ / Σ eˣ as eˣ⁻ˡ, where l = ln Σ eˣ is known: the exponentials of the sum need not be kept for it."""
         if value.op.name != "div":
             return False
@@ -292,11 +292,11 @@ class _Lowering:
         self._assign(value, Step("", "exp", (less.name,), TILE, less.dtype, {}, scope=value.scope))
         return True
 
-    def _picks(self, value: Value) -> bool:
+    def _selects(self, value: Value) -> bool:
         """Where a maximum is that over a single column of a row in memory, load that element: alone, or less a number
         of the row."""
         wide = frozenset(self.layout.cols)
-        found = picked_of(self.axes, wide, value)
+        found = selected_of(self.axes, wide, value)
         if found is None:
             return False
         x, number = found
@@ -315,8 +315,8 @@ class _Lowering:
             self._assign(value, step)
             return True
         name = self.names.claim(f"{load.name}_at_{row.name}")
-        picked = self._add(replace(step, name=name, is_named=False))
-        taken = Step("", "sub", (picked.name, self._resolve(less).name), ROW, load.dtype, {}, scope=value.scope)
+        selected = self._add(replace(step, name=name, is_named=False))
+        taken = Step("", "sub", (selected.name, self._resolve(less).name), ROW, load.dtype, {}, scope=value.scope)
         self._assign(value, taken)
         return True
 
@@ -351,7 +351,7 @@ class _Lowering:
             attrs["identity"] = identity_of(op, arg.dtype)
             attrs["mask"] = "row" if rows else "col"
 
-    def _carry(self, value: Value) -> None:
+    def _accumulate(self, value: Value) -> None:
         (source,) = value.inputs
         arg = self._resolve(source)
         have_cols = bool(self.axes.of(source) & frozenset(self.layout.cols))
@@ -390,7 +390,7 @@ class _Lowering:
             )
         )
 
-    def _combine(self, value: Value) -> None:
+    def _finalize(self, value: Value) -> None:
         dtype = compute_dtype(value.dtype)
         stem = uncounted(value)
         memory = self.names.claim(f"{value.hint or stem}_partial", f"{stem}_partial")
@@ -415,7 +415,7 @@ class _Lowering:
         for operand in operands(self.axes, value):
             memory = memory_of(operand.value)
             if memory in self.inside:
-                args.append(self._prepare(operand))
+                args.append(self._fuse_prologue(operand))
                 continue
             address = Address(tuple((axis, behind, 0) for axis, behind in operand.dims), operand.extent)
             known = self.operands.get((memory, address))
@@ -434,7 +434,7 @@ class _Lowering:
             args.append(step)
         self.inner = self.inner or self.names.claim("inner")
         attrs = {"summed": summed(value), "inner": self.inner}
-        if self.layout.shares:
+        if self.layout.split_k:
             stem = f"{value.hint or uncounted(value)}_shares"
             key = ("partial", value)
             attrs["pointer"] = self._parameter(key, f"{self.names.claim(stem)}_ptr", "partial out", value, float32).name
@@ -447,7 +447,7 @@ class _Lowering:
         args.sort(key=lambda step: step.form != ROW)
         self._assign(value, Step("", "product", tuple(a.name for a in args), TILE, float32, attrs, scope=value.scope))
 
-    def _prepare(self, operand: Operand) -> Step:
+    def _fuse_prologue(self, operand: Operand) -> Step:
         """An operand that is computed here, block by block: a function of the rows and columns of a block."""
         value = operand.value
         rows, cols = (tuple(a for a in some if a is not None) for some in _ends(self.axes.labels[value]))
@@ -459,7 +459,8 @@ class _Lowering:
         name = f"tile_{uncounted(value)}_{self.kp.name}"
         plan = replace(
             self.kp, name=name, kind="elementwise", units=tuple(Unit(v, OPERAND) for v in members), recomputed=(),
-            space=Space(rows, cols), loads=tuple(loads), stores=(), partials=(), combines=(), walks=None, shares=0,
+            space=Space(rows, cols), loads=tuple(loads), stores=(), partials=(), finalizes=(),
+            loop_reads=None, split_k=0,
         )  # fmt: skip
         form = self._form(frozenset(axis for axis, _ in operand.dims))
         mine = self.layout.masks_rows if form == ROW else self.layout.masks_cols
@@ -467,21 +468,23 @@ class _Lowering:
         lowering = _Lowering(self.plan, plan, {}, inside="operand")
         masks = (mine, along) if not operand.behind else (along, mine)
         lowering.layout = replace(lowering.layout, masks_rows=masks[0], masks_cols=masks[1])
-        self.prepared.append(lowering.kernel())
+        self.prologue.append(lowering.kernel())
         taken = self.memory_names.get(value) or self._claim(value)
         attrs = MappingProxyType({"function": name, "leading": bool(operand.behind)})
         return self._add(Step(taken, "operand", (), form, value.dtype, attrs, True, value.scope))
 
-    def _take_own(self, value: Value) -> None:
+    def _replicate(self, value: Value) -> None:
         """A sum that each program takes for itself: a kernel of one program that leaves no partial sums."""
         members, leaves = cone_of(value)
         units = (*(Unit(m) for m in members if needs_kernel(m)), Unit(value, PARTIAL))
-        space = Space(tuple(a for a in self.axes.labels[value.inputs[0]] if a is not None), (), carries=True)
+        space = Space(tuple(a for a in self.axes.labels[value.inputs[0]] if a is not None), (), accumulates=True)
         storage = {leaf: leaf.dtype for leaf in leaves}
         name = f"own_{uncounted(value)}"
         plan = KernelPlan(name, "column", units, (), space, leaves, (), (value,), (), None, storage)
         kernel = _Lowering(self.plan, plan, {}, inside="own").kernel()
-        self.owns.append(replace(kernel, parameters=tuple(p for p in kernel.parameters if p.role != "partial out")))
+        self.replicated_sums.append(
+            replace(kernel, parameters=tuple(p for p in kernel.parameters if p.role != "partial out"))
+        )
         step = next(s for s in kernel.steps if s.op == "carry")
         name = self.memory_names.get(value) or self._claim(value)
         attrs = MappingProxyType({"function": kernel.name})
@@ -710,8 +713,8 @@ def _behind(shape: Shape, axis: int) -> Shape:
     return tuple(size for size in shape[axis + 1 :] if size != 1)
 
 
-def _join(forms: Iterable[str]) -> str:
-    known = set(forms)
+def _join(strategies: Iterable[str]) -> str:
+    known = set(strategies)
     if TILE in known or {ROW, COL} <= known:
         return TILE
     return ROW if ROW in known else COL if COL in known else SCALAR

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ..fusion.horizontal import GROUPED_MATMUL
 from ..plan.launches import FusionPlan, KernelPlan
-from .foreach import lower_group
-from .grouped_matmul import lower_sides
+from .foreach import lower_foreach
+from .grouped_matmul import lower_grouped_matmul
 from .kernel import lower_kernel
 from .tile_ir import Kernel
 
@@ -15,7 +15,7 @@ def make_kernels(plan: FusionPlan) -> tuple[Kernel, ...]:
 
     def lower(kernel: KernelPlan) -> Kernel:
         if kernel.members:
-            return lower_sides(plan, kernel) if kernel.kind == GROUPED_MATMUL else lower_group(plan, kernel)
+            return lower_grouped_matmul(plan, kernel) if kernel.kind == GROUPED_MATMUL else lower_foreach(plan, kernel)
         return lower_kernel(plan, kernel)
 
     return tuple(map(lower, plan.kernels))

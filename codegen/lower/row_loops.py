@@ -10,7 +10,7 @@ REDUCTIONS = ("sum", "max", "min")
 
 
 @dataclass(frozen=True)
-class Pass:
+class RowLoop:
     """One walk along the row. `wide` are the steps computed for each block of columns, `reductions` what is taken of
     them, `stores` what is written; `after` are the steps that follow once the walk is over."""
 
@@ -43,7 +43,7 @@ def running_maximum(kernel: Kernel) -> dict[str, str]:
     return found
 
 
-def row_passes(kernel: Kernel) -> tuple[tuple[Step, ...], tuple[Pass, ...]]:
+def row_loops(kernel: Kernel) -> tuple[tuple[Step, ...], tuple[RowLoop, ...]]:
     """What is computed before the first pass, and the passes. Wide steps are computed again in each pass that needs
     them: their loads are meant to come from the cache."""
     online = running_maximum(kernel)
@@ -52,11 +52,11 @@ def row_passes(kernel: Kernel) -> tuple[tuple[Step, ...], tuple[Pass, ...]]:
     """The pass in which a wide step can be computed, or before which another one is known."""
     taken: dict[str, int] = {}
     for step in steps.values():
-        own = max((ready[a] for a in step.args), default=0)
+        replicated = max((ready[a] for a in step.args), default=0)
         if step.op in REDUCTIONS:
-            taken[step.name] = own = taken[online[step.name]] if step.name in online else own
-            own += 1
-        ready[step.name] = own
+            taken[step.name] = replicated = taken[online[step.name]] if step.name in online else replicated
+            replicated += 1
+        ready[step.name] = replicated
     stores = [s for s in kernel.steps if s.op == "store"]
     written = {s.name: ready[s.args[0]] for s in stores if is_wide(s)}
     count = 1 + max([*taken.values(), *written.values()], default=0)
@@ -68,7 +68,7 @@ def row_passes(kernel: Kernel) -> tuple[tuple[Step, ...], tuple[Pass, ...]]:
         roots = [steps[online.get(r.name, r.name)].args[0] for r in reductions] + [s.args[0] for s in here]
         needed = _needed(steps, roots)
         after = [s for s in steps.values() if not is_wide(s) and ready[s.name] == number + 1]
-        passes.append(Pass(needed, tuple(reductions), tuple(here), tuple(after)))
+        passes.append(RowLoop(needed, tuple(reductions), tuple(here), tuple(after)))
     before = [s for s in steps.values() if not is_wide(s) and ready[s.name] == 0]
     return tuple(before), tuple(passes)
 

@@ -32,7 +32,7 @@ LAST_BLOCK = 128
 
 
 @dataclass(frozen=True)
-class Choice:
+class TunedTile:
     """Rows (or elements, of a flat kernel) and warps of a program, in the place of what rules say, and the reason."""
 
     rows: int
@@ -63,20 +63,20 @@ class Layout:
     masks_cols: bool
     tiles_cols: bool
     loops_cols: bool
-    carries: bool
-    combines: bool
+    accumulates: bool
+    finalizes: bool
     exact_rows: int
     masks_rows: bool
     tile: int
     inside: str = ""
-    shares: int = 0
-    alone: bool = False
-    choice: Choice | None = None
+    split_k: int = 0
+    row_per_program: bool = False
+    tuned: TunedTile | None = None
 
     @property
     def is_flat(self) -> bool:
         """Whether tiles are one-dimensional."""
-        return not self.rows or not self.cols or self.alone
+        return not self.rows or not self.cols or self.row_per_program
 
     @property
     def last_block(self) -> int:
@@ -89,13 +89,13 @@ class Layout:
         """Whether a program walks over several tiles."""
         if self.inside == "last":
             return bool(self.rows) and (static_size(self.row_shape) or 1) > self.last_block
-        return self.carries and not self.alone
+        return self.accumulates and not self.row_per_program
 
     @property
     def row_block(self) -> int:
         """Rows that a program holds at once on a GPU: a tile's worth, and a divisor where masks are saved."""
-        if self.choice is not None:
-            return self.choice.rows
+        if self.tuned is not None:
+            return self.tuned.rows
         size = self.tile if not self.cols else max(1, self.tile // self.block)
         return min(size, self.exact_rows) if self.rows and not self.masks_rows else size
 
@@ -166,8 +166,8 @@ class Kernel:
     parameters: tuple[Parameter, ...]
     steps: tuple[Step, ...]
     axes: Axes
-    lasts: tuple[Inside, ...] = ()
-    owns: tuple[Inside, ...] = ()
+    last_block: tuple[Inside, ...] = ()
+    replicated_sums: tuple[Inside, ...] = ()
     operands: tuple[Inside, ...] = ()
 
     @property
@@ -192,8 +192,10 @@ class Kernel:
             )
             lines.append(f"  {step.name}: {step.form} {step.dtype} = {step.op}({', '.join(step.args)}){attrs}")
         for when, parts in (
-            ("each program for itself", self.owns), ("for each block", self.operands), ("its last program", self.lasts)
-        ):  # fmt: skip
+            ("each program for itself", self.replicated_sums),
+            ("for each block", self.operands),
+            ("its last program", self.last_block),
+        ):
             lines += [f"  {when}: {part.kernel}".replace("\n", "\n  ") for part in parts]
         return "\n".join(lines)
 
@@ -210,7 +212,7 @@ def verify_kernel(kernel: Kernel) -> None:
     """Raise `VerificationError` unless names are defined once and before use, every reduction that meets masked lanes
     says its identity, and each store has its own target."""
     known: set[str] = set()
-    for part in (*kernel.owns, *kernel.operands, *kernel.lasts):
+    for part in (*kernel.replicated_sums, *kernel.operands, *kernel.last_block):
         verify_kernel(part.kernel)
     stored: set[tuple[str, tuple[int, ...]]] = set()
     for step in kernel.steps:

@@ -11,7 +11,7 @@ from tritonnotes.ir.types import Dim
 
 from ..analysis.units import destinations_of
 from ..analysis.views import memory_of
-from ..lower.foreach import GroupKernel
+from ..lower.foreach import ForeachKernel
 from ..lower.tile_ir import Kernel
 from ..plan.launches import Chunks, FusionPlan, KernelPlan
 from .buffers import Buffer, arrivals_name, outer_names, partial_name, scratch_name, scratch_names
@@ -171,10 +171,10 @@ def _touched(
             memory = memory_of(operand)
             yield destinations.get(memory, memory).name, True, False
         return
-    if isinstance(kernel, GroupKernel):
+    if isinstance(kernel, ForeachKernel):
         for row in kernel.rows:
             yield from ((memory.name, True, True) for memory in row)
-    parameters = [p for _, p in kernel.arguments] if isinstance(kernel, GroupKernel) else kernel.parameters
+    parameters = [p for _, p in kernel.arguments] if isinstance(kernel, ForeachKernel) else kernel.parameters
     for p in parameters:
         if p.role == "arrivals":
             yield arrivals_name(launch), True, True

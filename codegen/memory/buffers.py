@@ -12,11 +12,11 @@ from tritonnotes.ir.types import DType, Shape, element_count, float32, int32
 from ..analysis.matmul import summed
 from ..analysis.units import destinations_of
 from ..analysis.views import memory_of
-from ..cost.matmul import shares_of
+from ..cost.matmul import splits_of
 from ..cost.traffic import compute_dtype
 from ..fusion.last_block import GROUP
-from ..lower.foreach import GroupKernel
-from ..lower.grouped_matmul import SideKernel, tiles_of
+from ..lower.foreach import ForeachKernel
+from ..lower.grouped_matmul import GroupedMatmulKernel, tiles_of
 from ..lower.tile_ir import Kernel
 from ..plan.launches import FusionPlan, KernelPlan, memories_of_outputs
 
@@ -39,7 +39,7 @@ class Buffer:
         """What it takes where `programs` share each sum over rows."""
         rows = {
             "partial": programs,
-            "shares": shares_of(element_count(self.summed, sizes), self.most),
+            "shares": splits_of(element_count(self.summed, sizes), self.most),
             "arrivals": 1 + -(-programs // GROUP),
         }.get(self.role, 1)
         return rows * element_count(self.shape, sizes) * self.dtype.itemsize
@@ -50,7 +50,7 @@ def allocate(
 ) -> tuple[Buffer, ...]:
     """The buffers of a plan whose generated kernels are lowered. Those of a chunk are found in `regions`, by the name
     of its loop."""
-    lowered: dict[str, Kernel | GroupKernel] = {k.name: k for k in kernels}
+    lowered: dict[str, Kernel | ForeachKernel] = {k.name: k for k in kernels}
     destinations = destinations_of(plan.units)
     shown = set(memories_of_outputs(plan).values())
     buffers = [
@@ -65,12 +65,12 @@ def allocate(
                 buffers.append(Buffer(value.name, value.shape, kernel.storage[value], role))
         for value in kernel.partials:
             # Where each program takes one row alone, there are as many sums as rows, however many programs there are.
-            role = "partial" if kernel.alone is None else "temporary"
-            shape = (*(kernel.alone or ()), *value.shape)
+            role = "partial" if kernel.row_per_program is None else "temporary"
+            shape = (*(kernel.row_per_program or ()), *value.shape)
             buffers.append(Buffer(partial_name(value), shape, compute_dtype(value.dtype), role))
         if kernel.parts:
             buffers.append(Buffer(arrivals_name(kernel), (), int32, "arrivals"))
-        buffers += shared_buffers(kernel, lowered[kernel.name]) if kernel.name in lowered else []
+        buffers += split_k_buffers(kernel, lowered[kernel.name]) if kernel.name in lowered else []
         buffers += scratch_of(kernel, regions[kernel.name]) if kernel.chunks else []
     return tuple(buffers)
 
@@ -95,15 +95,15 @@ def scratch_of(launch: KernelPlan, buffers: Sequence[Buffer]) -> list[Buffer]:
     ]
 
 
-def shared_buffers(plan: KernelPlan, kernel: Kernel | GroupKernel) -> list[Buffer]:
+def split_k_buffers(plan: KernelPlan, kernel: Kernel | ForeachKernel) -> list[Buffer]:
     """Where programs leave what they have of the sums of tiles that they share, and count themselves, tile by tile."""
-    shares = kernel.shares if isinstance(kernel, SideKernel) else kernel.layout.shares
-    if isinstance(kernel, GroupKernel) or not shares:
+    split_k = kernel.split_k if isinstance(kernel, GroupedMatmulKernel) else kernel.layout.split_k
+    if isinstance(kernel, ForeachKernel) or not split_k:
         return []
     left = [p.value for p in kernel.parameters if p.role == "partial out" and p.value is not None]
-    count = sum(kernel.tiles) if isinstance(kernel, SideKernel) else tiles_of(kernel)
+    count = sum(kernel.tiles) if isinstance(kernel, GroupedMatmulKernel) else tiles_of(kernel)
     return [
-        *(Buffer(partial_name(v), v.shape, float32, "shares", summed(v), shares) for v in left),
+        *(Buffer(partial_name(v), v.shape, float32, "shares", summed(v), split_k) for v in left),
         Buffer(arrivals_name(plan), (count,), int32, "arrivals"),
     ]
 

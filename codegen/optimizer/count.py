@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..emit.host import HostText, TritonText, cell_text
 from ..support.names import Names
 from ..support.text import INDENT, call_lines, wrapped
-from .kinds import GroupUpdate
+from .kinds import MultiTensorUpdate
 
 COUNTING_KERNEL = "count_steps"
 
@@ -16,23 +16,23 @@ COUNTING_KERNEL = "count_steps"
 BLOCK = 128
 
 
-def counted_numbers(update: GroupUpdate) -> tuple[str, ...]:
+def counted_numbers(update: MultiTensorUpdate) -> tuple[str, ...]:
     """What each parameter has a tensor of its own for: its step, and the rule's numbers."""
     return ("step", *update.optimizer.numbers)
 
 
-def device_settings(update: GroupUpdate) -> tuple[str, ...]:
+def device_settings(update: MultiTensorUpdate) -> tuple[str, ...]:
     """What a tensor of float64 holds for all parameters: the hyperparameters."""
     return tuple(s for s in update.settings if s not in counted_numbers(update))
 
 
-def counting_signature(update: GroupUpdate) -> dict[str, str]:
+def counting_signature(update: MultiTensorUpdate) -> dict[str, str]:
     """A Triton type for each runtime argument."""
     tables = {"counts_ptr": "*i64", "settings_ptr": "*fp64", "numbers_ptr": "*fp64"}
     return tables | ({"found_inf_ptr": "*fp32"} if update.extras.skips else {}) | {"parameters": "i32"}
 
 
-def counting_kernel(update: GroupUpdate) -> tuple[str, frozenset[str]]:
+def counting_kernel(update: MultiTensorUpdate) -> tuple[str, frozenset[str]]:
     """The kernel and its launcher, and the helpers that it calls."""
     names = Names()
     counted = counted_numbers(update)

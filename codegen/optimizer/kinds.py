@@ -70,7 +70,7 @@ class LoweredKind:
 
 
 @dataclass(frozen=True, eq=False)
-class GroupUpdate:
+class MultiTensorUpdate:
     """All that a launch for a group needs.
 
     `tensors` are a parameter's tensors, in the order of their addresses in its row. `scalars` are tensors of one number
@@ -120,9 +120,9 @@ class GroupUpdate:
         return lowered.bytes_moved + (lowered.kind.gradient.itemsize if self.extras.zeroes else 0)
 
 
-def make_group_update(optimizer: Optimizer, kinds: Sequence[Kind], extras: Extras = PLAIN) -> GroupUpdate:
+def make_multi_tensor_update(optimizer: Optimizer, kinds: Sequence[Kind], extras: Extras = PLAIN) -> MultiTensorUpdate:
     """The update of a group that has parameters of these kinds."""
-    return GroupUpdate(optimizer, tuple(_lowered(optimizer, kind, extras) for kind in kinds), extras)
+    return MultiTensorUpdate(optimizer, tuple(_lowered(optimizer, kind, extras) for kind in kinds), extras)
 
 
 def _lowered(optimizer: Optimizer, kind: Kind, extras: Extras) -> LoweredKind:
@@ -130,7 +130,7 @@ def _lowered(optimizer: Optimizer, kind: Kind, extras: Extras) -> LoweredKind:
     kept = dict(graph.outputs)
     graph.outputs.clear()  # numbers, which no kernel writes
     program = make_program(graph)
-    if len(program.plan.launches) != 1 or program.plan.units.own:
+    if len(program.plan.launches) != 1 or program.plan.units.replicated:
         launches = ", ".join(k.name for k in program.plan.launches)
         raise PlanError(
             f"update rule {optimizer.rule.name}: its formula becomes several launches ({launches}); a rule that runs "

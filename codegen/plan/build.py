@@ -10,8 +10,8 @@ from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.types import Dim, Shape
 
 from ..analysis.axes import LONG_ROW, Axes, Space, known_product
-from ..analysis.units import COMBINE, PARTIAL, PRODUCT, Unit, Units
-from ..cost.matmul import shares_in, tile_in
+from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, Unit, Units
+from ..cost.matmul import split_k_in, tile_in
 from ..fusion.legality import Legality
 from ..fusion.memory import MemoryPlan, memory_plan
 from ..fusion.partition import Partition
@@ -35,21 +35,21 @@ def name_launches(
     for kernel, plan in made.items():
         if kernel not in inside:
             last = sums.get(kernel, [])
-            plan = replace(plan, alone=_alone(units.axes, plan, last))
-            found.append(_finishing(plan, last) if last else plan)
+            plan = replace(plan, row_per_program=_row_per_program(units.axes, plan, last))
+            found.append(_with_last_block(plan, last) if last else plan)
     return tuple(found)
 
 
-def _alone(axes: Axes, kernel: KernelPlan, last: list[KernelPlan]) -> Shape | None:
+def _row_per_program(axes: Axes, kernel: KernelPlan, last: list[KernelPlan]) -> Shape | None:
     """The shape of the rows where each program takes one alone. Other kernels know how many programs there are, so its
     sums are none, or its last program finishes them."""
     space = kernel.space
-    if not space.reduces_rows or not space.rows or space.combines or kernel.walks is not None:
+    if not space.reduces_rows or not space.rows or space.finalizes or kernel.loop_reads is not None:
         return None
     is_long = (known_product(axes, space.cols) or 0) > LONG_ROW
-    finished = {v for part in last for v in part.combines}
+    finalized = {v for part in last for v in part.finalizes}
     wide = frozenset(space.cols)
-    if not is_long or any(v not in finished or axes.of(v.inputs[0]) & wide for v in kernel.partials):
+    if not is_long or any(v not in finalized or axes.of(v.inputs[0]) & wide for v in kernel.partials):
         return None
     return axes.shape(space.rows)
 
@@ -61,26 +61,26 @@ def _kernels(
     words = _words(units.graph)
     made = {}
     for kernel in partition.kernels:
-        members = sorted(kernel, key=lambda u: (u.value.index, u.part == COMBINE))
+        members = sorted(kernel, key=lambda u: (u.value.index, u.part == FINALIZE))
         made[kernel] = KernelPlan(
             _unique(names, f"{name}_kernel" if (name := _kernel_name(members)) in words else name),
             _kind(members, memory.spaces[kernel]),
             tuple(members),
-            partition.again.get(kernel, ()),
+            partition.recomputed.get(kernel, ()),
             memory.spaces[kernel],
             memory.loads[kernel],
             memory.stores[kernel],
             tuple(u.value for u in members if u.part == PARTIAL),
-            tuple(u.value for u in members if u.part == COMBINE),
-            memory.walks[kernel],
+            tuple(u.value for u in members if u.part == FINALIZE),
+            memory.loop_reads[kernel],
             memory.storage,
             tile=tile_in(units, memory.spaces[kernel], members),
-            shares=shares_in(units, memory.spaces[kernel], members),
+            split_k=split_k_in(units, memory.spaces[kernel], members),
         )
     return made
 
 
-def _finishing(kernel: KernelPlan, sums: list[KernelPlan]) -> KernelPlan:
+def _with_last_block(kernel: KernelPlan, sums: list[KernelPlan]) -> KernelPlan:
     """A kernel whose last program finishes sums too."""
     parts = (kernel, *sums)
 
@@ -93,30 +93,30 @@ def _finishing(kernel: KernelPlan, sums: list[KernelPlan]) -> KernelPlan:
         recomputed=all_of(lambda p: p.recomputed),
         loads=all_of(lambda p: p.loads),
         stores=all_of(lambda p: p.stores),
-        combines=all_of(lambda p: p.combines),
-        walks=_walked_by_both(kernel, sums),
+        finalizes=all_of(lambda p: p.finalizes),
+        loop_reads=_loop_reads_of_both(kernel, sums),
         parts=parts,
     )
 
 
-def _walked_by_both(kernel: KernelPlan, sums: list[KernelPlan]) -> Mapping[Value, int] | None:
+def _loop_reads_of_both(kernel: KernelPlan, sums: list[KernelPlan]) -> Mapping[Value, int] | None:
     """How often a kernel that walks along rows reads each load, together with its last program."""
-    if kernel.walks is None:
+    if kernel.loop_reads is None:
         return None
-    again = Counter(v for part in sums for v in part.loads if v in kernel.walks)
-    return {v: count + again[v] for v, count in kernel.walks.items()}
+    recomputed = Counter(v for part in sums for v in part.loads if v in kernel.loop_reads)
+    return {v: count + recomputed[v] for v, count in kernel.loop_reads.items()}
 
 
 def _kind(members: list[Unit], space: Space) -> str:
     if members[0].is_library:
         return "library"
-    if space.combines:
+    if space.finalizes:
         return "finish"
-    if any(u.part == PRODUCT for u in members) and not (space.reduces_rows or space.carries):
+    if any(u.part == PRODUCT for u in members) and not (space.reduces_rows or space.accumulates):
         return "product"
     if space.reduces_rows:
-        return "row and column" if space.carries else "row"
-    return "column" if space.carries else "elementwise"
+        return "row and column" if space.accumulates else "row"
+    return "column" if space.accumulates else "elementwise"
 
 
 def _kernel_name(members: list[Unit]) -> str:
@@ -132,7 +132,7 @@ def _kernel_name(members: list[Unit]) -> str:
         name += "_forward_backward" if "forward" in phases else "_backward"
     rules = {u.value.scope.op.removeprefix("custom.") for u in members if u.value.scope.phase == "update"}
     name += "".join(f"_{rule}" for rule in sorted(rules))
-    return f"finish_{name}" if any(u.part == COMBINE for u in members) else name
+    return f"finish_{name}" if any(u.part == FINALIZE for u in members) else name
 
 
 def _unique(taken: dict[str, int], name: str) -> str:

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ..analysis.units import Units
-from ..fusion.horizontal import FOREACH, GROUPED_MATMUL, product_groups, update_groups
+from ..fusion.horizontal import FOREACH, GROUPED_MATMUL, foreach_groups, matmul_groups
 from ..fusion.legality import Legality
 from ..fusion.memory import memory_plan
 from ..fusion.partition import Partition
 from .launches import KernelPlan
 
 
-def join_updates(
+def join_foreach_updates(
     units: Units,
     legality: Legality,
     partition: Partition,
@@ -26,7 +26,7 @@ def join_updates(
     known = {frozenset(k.units): k for k in launches}
     names = {*taken, *(k.name for k in launches)}
     made = list(launches)
-    for group in update_groups(units, legality, partition, memory_plan(units, legality, partition)):
+    for group in foreach_groups(units, legality, partition, memory_plan(units, legality, partition)):
         members = [known[k] for alike in group for k in alike.kernels]
         all_units = tuple(u for k in members for u in k.units)
         computed = {u.value for u in all_units}
@@ -61,7 +61,7 @@ def _group_name(members: Iterable[KernelPlan], taken: set[str]) -> str:
     return name
 
 
-def join_products(
+def group_weight_gradients(
     units: Units,
     legality: Legality,
     partition: Partition,
@@ -71,7 +71,7 @@ def join_products(
     """The launches of a partition with products joined, in an order in which they can run; `taken` are other names."""
     known = {frozenset(k.units): k for k in launches}
     made, names = list(launches), {*taken, *(k.name for k in launches)}
-    for group in product_groups(units, legality, partition, memory_plan(units, legality, partition)):
+    for group in matmul_groups(units, legality, partition, memory_plan(units, legality, partition)):
         members = [known[k] for k in group]
         rules = dict.fromkeys(u.value.scope.op for k in members for u in k.units if u.value.scope.phase == "update")
         name = "_".join([GROUPED_MATMUL, *(rule.removeprefix("custom.") for rule in rules)])
@@ -88,7 +88,7 @@ def join_products(
             loads=tuple(dict.fromkeys(v for k in members for v in k.loads)),
             stores=tuple(v for k in members for v in k.stores),
             tile=(0, 0),
-            shares=0,
+            split_k=0,
             members=tuple(members),
         )
         # Nothing waits for any of them, and the last one waits for the others.

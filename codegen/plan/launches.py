@@ -16,9 +16,9 @@ from tritonnotes.ir.types import DType, Shape, Size, element_count
 
 from ..analysis.axes import Space
 from ..analysis.matmul import summed, tiles
-from ..analysis.units import COMBINE, PRODUCT, Unit, Units, destinations_of
+from ..analysis.units import FINALIZE, PRODUCT, Unit, Units, destinations_of
 from ..analysis.views import is_join, memory_of
-from ..cost.matmul import shares_of
+from ..cost.matmul import splits_of
 from ..cost.traffic import Traffic, launch_traffic
 from ..fusion.horizontal import Alike, table_bytes
 from ..fusion.last_block import GROUP
@@ -58,15 +58,15 @@ class KernelPlan:
     loads: tuple[Value, ...]
     stores: tuple[Value, ...]
     partials: tuple[Value, ...]
-    combines: tuple[Value, ...]
-    walks: Mapping[Value, int] | None
+    finalizes: tuple[Value, ...]
+    loop_reads: Mapping[Value, int] | None
     storage: Mapping[Value, DType]
     parts: tuple[KernelPlan, ...] = ()
     members: tuple[KernelPlan, ...] = ()
     group: tuple[Alike, ...] = ()
     tile: tuple[int, int] = (0, 0)
-    shares: int = 0
-    alone: Shape | None = None
+    split_k: int = 0
+    row_per_program: Shape | None = None
     chunks: Chunks | None = None
 
     @property
@@ -102,29 +102,31 @@ class KernelPlan:
         bound = Sizes(batch, sizes)
         if self.chunks is not None:
             return self.chunks.traffic(bound, programs)
-        if self.alone is not None and programs:
-            programs = element_count(self.alone, bound)
-        moved = launch_traffic(self.units, self.loads, self.stores, self.storage, bound, programs, self.walks or {})
+        if self.row_per_program is not None and programs:
+            programs = element_count(self.row_per_program, bound)
+        moved = launch_traffic(
+            self.units, self.loads, self.stores, self.storage, bound, programs, self.loop_reads or {}
+        )
         moved = replace(moved, read=moved.read + table_bytes(self.group))
         for kernel in self.members or (self,):
-            if programs and kernel.shares:
-                left, count = kernel._left_by_shares(bound)
-                moved = Traffic(moved.read + left, moved.written + left + 4 * count, moved.read_again)
+            if programs and kernel.split_k:
+                left, count = kernel._left_by_split_k(bound)
+                moved = Traffic(moved.read + left, moved.written + left + 4 * count, moved.reread)
         if not self.parts or not programs:
             return moved
         # The programs' arrivals are counted in memory; what they left is read again where it was written.
-        counts = 1 + (-(-programs // GROUP) if self.finishes_columns else 0)
-        return Traffic(moved.read, moved.written + 4 * counts, moved.read_again)
+        counts = 1 + (-(-programs // GROUP) if self.finalizes_columns else 0)
+        return Traffic(moved.read, moved.written + 4 * counts, moved.reread)
 
-    def _left_by_shares(self, sizes: Mapping[str, int]) -> tuple[int, int]:
+    def _left_by_split_k(self, sizes: Mapping[str, int]) -> tuple[int, int]:
         """Bytes that programs which share sums of a product leave, and the number of its tiles."""
         (value,) = self.products
-        parts = shares_of(element_count(summed(value), sizes), self.shares)
+        parts = splits_of(element_count(summed(value), sizes), self.split_k)
         rows, columns = (element_count((s,), sizes) for s in value.shape)
         return 4 * parts * element_count(value.shape, sizes), tiles(rows, columns, self.tile)
 
     @property
-    def finishes_columns(self) -> bool:
+    def finalizes_columns(self) -> bool:
         """Whether the last program finishes sums of more than one number, which groups of programs add up first."""
         return any(part.space.rows for part in self.parts[1:])
 
@@ -193,7 +195,7 @@ class FusionPlan:
             lines.append(f"  {kernel.name}: {kernel.kind}, {kernel.bytes_moved():,} bytes")
             if kernel.members and not kernel.chunks:
                 lines.append(f"    joins  {', '.join(m.name for m in kernel.members)}")
-            lines.append(f"    reads  {_names(kernel.loads)}{_and_sums(kernel.combines)}")
+            lines.append(f"    reads  {_names(kernel.loads)}{_and_sums(kernel.finalizes)}")
             lines.append(f"    covers {_names(u.value for u in kernel.units)}")
             if kernel.products:
                 lines.append(f"    multiplies {_names(kernel.products)}")
@@ -204,8 +206,8 @@ class FusionPlan:
                 inner = ", ".join(k.name for k in kernel.chunks.plan.launches)
                 lines.append(f"    {kernel.chunks.rows:,} of {kernel.chunks.size} rows at a time: {inner}")
             if kernel.parts:
-                finished = dict.fromkeys(v for part in kernel.parts[1:] for v in part.combines)
-                lines.append(f"    its last program finishes {_names(finished)}")
+                finalized = dict.fromkeys(v for part in kernel.parts[1:] for v in part.finalizes)
+                lines.append(f"    its last program finishes {_names(finalized)}")
         return "\n".join(lines)
 
 
@@ -230,7 +232,7 @@ def verify_plan(plan: FusionPlan) -> None:
                     f"plan of {plan.graph.name}: {kernel.name} reads {memory.name} before it is written"
                 )
         for unit in kernel.units:
-            if unit.part == COMBINE and unit.value not in written:
+            if unit.part == FINALIZE and unit.value not in written:
                 raise VerificationError(
                     f"plan of {plan.graph.name}: {kernel.name} finishes {unit.value.name} too early"
                 )
@@ -276,17 +278,17 @@ class Chunks:
     def traffic(self, sizes: Sizes, programs: int = 0) -> Traffic:
         """What all chunks move, and zeros for the sums."""
         whole, rest = divmod(element_count((self.size,), sizes), self.rows)
-        read = again = 0
+        read = recomputed = 0
         written = sum(element_count(v.shape, sizes) * v.dtype.itemsize for _, v in self.sums)
         for times, rows in ((whole, self.rows), (1, rest)):
             for launch in self.plan.launches if times and rows else ():
                 moved = launch.traffic(sizes.default, programs=programs, **{**sizes, CHUNK_ROWS.name: rows})
                 read, written = read + times * moved.read, written + times * moved.written
-                again += times * moved.read_again
+                recomputed += times * moved.reread
         # A product on top of a sum reads what it adds to.
         added = [v for name, v in self.sums if name in self.multiplied]
         read += self.count(sizes) * sum(element_count(v.shape, sizes) * v.dtype.itemsize for v in added)
-        return Traffic(read, written, again)
+        return Traffic(read, written, recomputed)
 
 
 def inner_names(chunks: Chunks) -> set[str]:

@@ -10,20 +10,20 @@ from tritonnotes.ir.errors import PlanError
 from tritonnotes.ir.graph import Graph, Value
 
 from ..analysis.axes import Space
-from ..analysis.units import COMBINE, OWN, PARTIAL, Unit, is_elementwise
+from ..analysis.units import FINALIZE, PARTIAL, REPLICATED, Unit, is_elementwise
 from ..analysis.views import is_alias, is_free, is_host, is_join, memory_of
 from ..cost.traffic import nominal_bytes
-from ..fusion.candidate import Choice
+from ..fusion.candidate import Candidate
 from ..fusion.constraints import Fusion
-from ..fusion.cost import Cost, cost_of, launched_cost
+from ..fusion.cost import Cost, cost_of, scheduled_cost
 from ..fusion.legality import Legality, Refusal
 from ..fusion.memory import refusal_of
 from ..fusion.merge import Clusters
 from ..fusion.partition import Partition, in_order
-from ..fusion.search.select import first_choice
+from ..fusion.search.select import first_candidate
 from .launches import FusionPlan
 
-Replan = Callable[[Graph, Fusion], Choice]
+Replan = Callable[[Graph, Fusion], Candidate]
 """Partitions a graph anew under other wishes."""
 
 
@@ -69,7 +69,7 @@ class Verdict:
         """What forcing the opposite would cost, as far as a few kernels are changed for it; where that is not enough,
         as a greedy plan made anew under that wish."""
         if self.rule == "own":
-            return _own_apart(self.plan)
+            return _replicated_apart(self.plan)
         if self.ends is None or (not self.fused and self.rule in HARD_RULES):
             return Opposite(reason=self.reason)
         change = _apart if self.fused else _together
@@ -91,10 +91,10 @@ def verdicts(plan: FusionPlan, replan: Replan) -> Iterator[Verdict]:
         for memory in {memory_of(v) for v in kernel.loads}:
             loaders[memory] = loaders.get(memory, 0) + 1
     for unit in units.units:
-        if unit.part == COMBINE:
+        if unit.part == FINALIZE:
             continue
-        if unit.part == OWN:
-            yield from _inside_own(plan, judge, unit)
+        if unit.part == REPLICATED:
+            yield from _behind_replicated(plan, judge, unit)
             continue
         for arg in dict.fromkeys(unit.value.inputs):
             ends = arg.name, unit.value.name
@@ -120,13 +120,13 @@ def verdicts(plan: FusionPlan, replan: Replan) -> Iterator[Verdict]:
                     yield judge(*ends, True, "recomputed", reason, saved, pair)
                 else:
                     why = clusters.why_not(clusters.of[producer], clusters.of[unit])
-                    if producer.part == COMBINE and why is not None:
+                    if producer.part == FINALIZE and why is not None:
                         why = Refusal("column", f"{memory.name} is whole only once every program is done")
                     why = why or Refusal("choice", "legal, but other fusions are worth more")
                     yield judge(*ends, False, why.rule, why.reason, moved, pair)
 
 
-def _inside_own(plan: FusionPlan, judge: Callable[..., Verdict], unit: Unit) -> Iterator[Verdict]:
+def _behind_replicated(plan: FusionPlan, judge: Callable[..., Verdict], unit: Unit) -> Iterator[Verdict]:
     """The edges behind a sum that each program takes for itself."""
     for value in (*plan.units.inside(unit), unit.value):
         for arg in dict.fromkeys(value.inputs):
@@ -144,17 +144,17 @@ def _inside_own(plan: FusionPlan, judge: Callable[..., Verdict], unit: Unit) -> 
 # -- the opposite --
 
 
-def _own_apart(plan: FusionPlan) -> Opposite:
+def _replicated_apart(plan: FusionPlan) -> Opposite:
     """Every sum taken once, by a greedy plan."""
-    found = first_choice(plan.graph, {}, Fusion("greedy"))
-    return _compared(plan, _launched(plan, found.legality, found.partition))
+    found = first_candidate(plan.graph, {}, Fusion("greedy"))
+    return _compared(plan, _scheduled(plan, found.legality, found.partition))
 
 
 def _apart(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Opposite:
     """A fused pair in two kernels: its kernel cut before the reader, or behind the producer; or no recomputation."""
     partition = plan.partition
     kernel = next(k for k in partition.kernels if reader in k)
-    again = partition.again.get(kernel, ())
+    recomputed = partition.recomputed.get(kernel, ())
     trials = []
     if producer in kernel:
         for late in (
@@ -165,7 +165,10 @@ def _apart(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Op
                 trials.append(_changed(partition, {kernel: (kernel - late, late)}))
     else:
         trials.append(
-            replace(partition, again={**partition.again, kernel: tuple(v for v in again if v is not producer.value)})
+            replace(
+                partition,
+                recomputed={**partition.recomputed, kernel: tuple(v for v in recomputed if v is not producer.value)},
+            )
         )
     return _cheapest(plan, trials) or _planned_anew(plan, replan, Fusion("greedy", forbid=(_names(producer, reader),)))
 
@@ -177,8 +180,8 @@ def _together(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) ->
     late = next(k for k in partition.kernels if reader in k)
     trials = []
     if is_elementwise(producer):
-        values = sorted({*partition.again.get(late, ()), producer.value}, key=lambda v: v.index)
-        trials.append(replace(partition, again={**partition.again, late: tuple(values)}))
+        values = sorted({*partition.recomputed.get(late, ()), producer.value}, key=lambda v: v.index)
+        trials.append(replace(partition, recomputed={**partition.recomputed, late: tuple(values)}))
     refusal = plan.legality.space(between, ())
     if isinstance(refusal, Space):
         trials += [
@@ -216,16 +219,16 @@ def _between(plan: FusionPlan, producer: Unit, reader: Unit) -> frozenset[Unit]:
 def _changed(partition: Partition, parts: dict[frozenset[Unit], tuple[frozenset[Unit], ...]]) -> Partition:
     """The partition with other kernels in the place of some; what those computed again their last part does."""
     kernels: list[frozenset[Unit]] = []
-    again: dict[frozenset[Unit], tuple[Value, ...]] = {}
+    recomputed: dict[frozenset[Unit], tuple[Value, ...]] = {}
     for kernel in partition.kernels:
         made = [k for k in parts.get(kernel, (kernel,)) if k]
         kernels += made
-        copies = partition.again.get(kernel, ())
+        copies = partition.recomputed.get(kernel, ())
         for target in made or [k for some in parts.values() for k in some][:1]:
             held = {u.value for u in target if u.part != PARTIAL}
-            values = {*again.get(target, ()), *(v for v in copies if v not in held)}
-            again[target] = tuple(sorted(values, key=lambda v: v.index))
-    return Partition(tuple(kernels), {k: v for k, v in again.items() if v})
+            values = {*recomputed.get(target, ()), *(v for v in copies if v not in held)}
+            recomputed[target] = tuple(sorted(values, key=lambda v: v.index))
+    return Partition(tuple(kernels), {k: v for k, v in recomputed.items() if v})
 
 
 def _cheapest(plan: FusionPlan, trials: list[Partition]) -> Opposite | None:
@@ -239,7 +242,7 @@ def _cost(plan: FusionPlan, partition: Partition) -> Cost | None:
     ordered = in_order(legality, partition)
     if ordered is None or refusal_of(legality, ordered) is not None:
         return None
-    return _launched(plan, legality, ordered)
+    return _scheduled(plan, legality, ordered)
 
 
 def _planned_anew(plan: FusionPlan, replan: Replan, fusion: Fusion) -> Opposite:
@@ -247,15 +250,15 @@ def _planned_anew(plan: FusionPlan, replan: Replan, fusion: Fusion) -> Opposite:
         found = replan(plan.graph, fusion)
     except PlanError as error:
         return Opposite(reason=str(error))
-    return _compared(plan, _launched(plan, found.legality, found.partition))
+    return _compared(plan, _scheduled(plan, found.legality, found.partition))
 
 
 def _compared(plan: FusionPlan, other: Cost) -> Opposite:
-    mine = _launched(plan, plan.legality, plan.partition)
+    mine = _scheduled(plan, plan.legality, plan.partition)
     return Opposite(other.launches - mine.launches, other.bytes - mine.bytes)
 
 
-def _launched(plan: FusionPlan, legality: Legality, partition: Partition) -> Cost:
+def _scheduled(plan: FusionPlan, legality: Legality, partition: Partition) -> Cost:
     """What a partition costs once last programs finish what they can and updates are joined, where the plan does."""
-    cost = launched_cost if plan.joins else cost_of
+    cost = scheduled_cost if plan.joins else cost_of
     return cost(legality.units, legality, partition)

@@ -12,7 +12,7 @@ from tritonnotes.ir.types import element_count
 from ..emit.kernel import KernelSource
 from ..support.sizes import NOMINAL_SIZES
 from ..target.cache import KernelCache, key_of
-from ..target.compile import CompiledCard, compile_kernel, triton_version
+from ..target.compile import CompiledReport, compile_kernel, triton_version
 from ..target.load import load_source
 from .program import Program
 
@@ -23,7 +23,7 @@ arguments of each launch and compiles anew where the answer is another."""
 
 def compile_program(
     program: Program, arch: int, cache: KernelCache | None = None, sizes: Mapping[str, int] = NOMINAL_SIZES
-) -> tuple[CompiledCard, ...]:
+) -> tuple[CompiledReport, ...]:
     """The generated kernels of `program` for sm_`arch` (80, 90 or 100), in launch order, with the tiles that a GPU
     gets. Tensors are taken to be aligned to 16 bytes, as torch allocates them; `sizes` are those of the `Dim`s, of
     which no more is used than whether the int arguments are multiples of 16. Results are kept in `cache`."""
@@ -40,7 +40,7 @@ def compile_sources(
     arch: int,
     cache: KernelCache | None = None,
     sizes: Mapping[str, int] = NOMINAL_SIZES,
-) -> tuple[CompiledCard, ...]:
+) -> tuple[CompiledReport, ...]:
     """The kernels of one generated file, as `compile_program` compiles those of a program."""
     cache = cache or KernelCache()
     return tuple(_compiled(source, kernel, arch, cache, divisible_by_16(kernel, sizes)) for kernel in kernels)
@@ -55,7 +55,7 @@ def divisible_by_16(kernel: KernelSource, sizes: Mapping[str, int] = NOMINAL_SIZ
 
 def _compiled(
     source: str, kernel: KernelSource, arch: int, cache: KernelCache, divisible: Sequence[str]
-) -> CompiledCard:
+) -> CompiledReport:
     key = key_of(
         source=source,
         kernel=kernel.name,
@@ -69,7 +69,7 @@ def _compiled(
     )
 
     def build() -> bytes:
-        card = compile_kernel(
+        report = compile_kernel(
             getattr(load_source(source, cache), kernel.name),
             kernel.signature,
             kernel.constexprs,
@@ -78,16 +78,16 @@ def _compiled(
             maxnreg=kernel.maxnreg,
             divisible_by_16=divisible,
         )
-        return _packed(card)
+        return _packed(report)
 
     return _unpacked(cache.get_or_build("card", key, build))
 
 
-def _packed(card: CompiledCard) -> bytes:
-    known = {f.name: getattr(card, f.name) for f in fields(card)}
-    return json.dumps({**known, "cubin": base64.b64encode(card.cubin).decode("ascii")}).encode("utf-8")
+def _packed(report: CompiledReport) -> bytes:
+    known = {f.name: getattr(report, f.name) for f in fields(report)}
+    return json.dumps({**known, "cubin": base64.b64encode(report.cubin).decode("ascii")}).encode("utf-8")
 
 
-def _unpacked(payload: bytes) -> CompiledCard:
+def _unpacked(payload: bytes) -> CompiledReport:
     known = json.loads(payload)
-    return CompiledCard(**{**known, "cubin": base64.b64decode(known["cubin"])})
+    return CompiledReport(**{**known, "cubin": base64.b64decode(known["cubin"])})

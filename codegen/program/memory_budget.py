@@ -16,7 +16,7 @@ from tritonnotes.ir.graph import Value
 
 from ..analysis.units import PRODUCT, Unit
 from ..cost.traffic import LAUNCH_BYTES
-from ..fusion.candidate import Choice
+from ..fusion.candidate import Candidate
 from ..fusion.matmul_prologue import MOST_UNITS, made_for, operands_elsewhere
 from ..fusion.memory import refusal_of
 from ..fusion.partition import Partition, in_order
@@ -26,24 +26,24 @@ from .program import Program
 
 
 def fit_memory(
-    found: Choice,
+    found: Candidate,
     program: Program,
     budget: int,
-    schedule: Callable[[Choice], FusionPlan],
+    schedule: Callable[[Candidate], FusionPlan],
     finish: Callable[[FusionPlan], Program],
 ) -> Program:
     """The program of a choice, or one that holds less where that holds more than `budget` bytes beside its leaves, with
     every `Dim` at its nominal size: the first that is within, or the least that was found. `schedule` plans a choice
     with weight gradients apart, `finish` makes the program of a plan."""
 
-    def tight(choice: Choice) -> Program:
-        return _in_order_of_memory(finish(schedule(choice)), finish)
+    def tight(candidate: Candidate) -> Program:
+        return _in_order_of_memory(finish(schedule(candidate)), finish)
 
     best = program
     if best.peak_bytes() > budget:
         best = min(best, tight(found), key=Program.peak_bytes)
     while best.peak_bytes() > budget and len(found.units.units) <= MOST_UNITS:
-        tried = [(choice, tight(choice)) for choice in _spared(found)]
+        tried = [(candidate, tight(candidate)) for candidate in _spared(found)]
         fitting = [made for _, made in tried if made.peak_bytes() <= budget]
         if fitting:
             return min(fitting, key=lambda made: _cost(made.plan))
@@ -58,57 +58,57 @@ def _cost(plan: FusionPlan) -> int:
     return len(plan.launches) * LAUNCH_BYTES + plan.bytes_moved()
 
 
-def _spared(choice: Choice) -> Iterator[Choice]:
+def _spared(candidate: Candidate) -> Iterator[Candidate]:
     """Choices that may hold less: with the operands of one kernel computed elsewhere, if need be with updates of what
     they are made of in kernels of their own; or with the update apart that a weight gradient carries out, which then
     need not wait until the weight is read."""
-    for kernel in choice.partition.kernels:
-        made = made_for(choice, kernel)
+    for kernel in candidate.partition.kernels:
+        made = made_for(candidate, kernel)
         if made:
-            units = [choice.units.producer[v] for v in made]
-            leaves = {v.name for u in units for v in choice.legality.sources[u] if v.is_leaf}
-            for some in (choice, _updates_apart(choice, leaves)):
+            units = [candidate.units.producer[v] for v in made]
+            leaves = {v.name for u in units for v in candidate.legality.sources[u] if v.is_leaf}
+            for some in (candidate, _updates_apart(candidate, leaves)):
                 other = None if some is None else operands_elsewhere(some, kernel)
                 if other is not None:
                     yield other
                     break
         if any(u.part == PRODUCT for u in kernel):
             updated = {u.value.scope.name for u in kernel if u.value.scope.phase == "update"}
-            other = _updates_apart(choice, updated)
+            other = _updates_apart(candidate, updated)
             if other is not None:
                 yield other
 
 
-def _updates_apart(choice: Choice, read: set[str]) -> Choice | None:
+def _updates_apart(candidate: Candidate, read: set[str]) -> Candidate | None:
     """The choice with the updates of some parameters in kernels of their own, where other kernels carry them out beside
     something else."""
-    partition = choice.partition
+    partition = candidate.partition
     kernels: list[frozenset[Unit]] = []
-    again = dict(partition.again)
+    recomputed = dict(partition.recomputed)
     for old in partition.kernels:
-        copies = again.pop(old, ())
+        copies = recomputed.pop(old, ())
         parts: dict[str, set[Unit]] = {}
         for unit in old:
             scope = unit.value.scope
             parts.setdefault(scope.name if scope.phase == "update" and scope.name in read else "", set()).add(unit)
         for some in parts.values():
             kernels.append(new := frozenset(some))
-            if mine := _needed_copies(choice, new, copies):
-                again[new] = mine
-    made = in_order(choice.legality, Partition(tuple(kernels), again))
-    if made is None or len(kernels) == len(partition.kernels) or refusal_of(choice.legality, made) is not None:
+            if mine := _needed_copies(candidate, new, copies):
+                recomputed[new] = mine
+    made = in_order(candidate.legality, Partition(tuple(kernels), recomputed))
+    if made is None or len(kernels) == len(partition.kernels) or refusal_of(candidate.legality, made) is not None:
         return None
-    return replace(choice, partition=made)
+    return replace(candidate, partition=made)
 
 
-def _needed_copies(choice: Choice, kernel: frozenset[Unit], copies: tuple[Value, ...]) -> tuple[Value, ...]:
+def _needed_copies(candidate: Candidate, kernel: frozenset[Unit], copies: tuple[Value, ...]) -> tuple[Value, ...]:
     """Of the values that a larger kernel computed again those that this part of it needs."""
-    producer, sources = choice.units.producer, choice.legality.sources
-    again, found = set(copies), set[Value]()
+    producer, sources = candidate.units.producer, candidate.legality.sources
+    recomputed, found = set(copies), set[Value]()
     todo = list(kernel)
     while todo:
         for source in sources[todo.pop()]:
-            if source in again and source not in found and producer[source] not in kernel:
+            if source in recomputed and source not in found and producer[source] not in kernel:
                 found.add(source)
                 todo.append(producer[source])
     return tuple(v for v in copies if v in found)

@@ -101,7 +101,7 @@ def accesses(
         reason = ""
         if narrow:
             reason = _reason(_Lanes(kernel, step, spelled, sizes)) if step else _reason_inside(called)
-        flat = not kernel.layout.cols and not kernel.layout.combines
+        flat = not kernel.layout.cols and not kernel.layout.finalizes
         whole = step is not None and (step.form == TILE or (step.form == ROW and flat))
         name = pointer.removesuffix("_ptr") or "what no line names"
         made.append(Access(name, is_store, dict(sorted(found[key].items())), reason, whole))

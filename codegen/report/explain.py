@@ -89,9 +89,9 @@ def _launches(launches: Iterable[KernelPlan], batch: int) -> Iterator[str]:
     shown = sorted(listed, key=lambda k: -listed[k])[:MOST_LAUNCHES]
     width = max((len(k.name) for k in shown), default=0)
     for kernel in (k for k in listed if k in set(shown)):
-        again = f"; again {_few([v.name for v in kernel.recomputed])}" if kernel.recomputed else ""
+        recomputed = f"; again {_few([v.name for v in kernel.recomputed])}" if kernel.recomputed else ""
         moved = f"{listed[kernel]:>13,}"
-        yield f"    {kernel.name:<{width}}  {kernel.kind:<14} {moved}  {_few(kernel.ops)}{again}"
+        yield f"    {kernel.name:<{width}}  {kernel.kind:<14} {moved}  {_few(kernel.ops)}{recomputed}"
     if len(shown) < len(listed):
         rest = sum(size for kernel, size in listed.items() if kernel not in set(shown))
         yield f"    and {len(listed) - len(shown)} more, {rest:,} bytes"

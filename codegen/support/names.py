@@ -49,8 +49,8 @@ def uncounted(value: Value) -> str:
     """A value's name as an identifier, without the count by which a graph tells it from its like."""
     if value.is_leaf:
         return identifier(value.name)
-    scope, own = identifier(value.scope.name), value.hint or value.op.name
-    return own if own == scope or not scope else f"{scope}_{own}"
+    scope, replicated = identifier(value.scope.name), value.hint or value.op.name
+    return replicated if replicated == scope or not scope else f"{scope}_{replicated}"
 
 
 class Names:

@@ -47,7 +47,7 @@ class Spills:
 
 
 @dataclass(frozen=True)
-class CompiledCard:
+class CompiledReport:
     """One kernel compiled for one architecture.
 
     `registers`, `stack_bytes` and `local_bytes` are for each thread. `shared_bytes` are for each program:
@@ -112,7 +112,7 @@ def compile_kernel(
     maxnreg: int | None = None,
     divisible_by_16: Collection[str] = (),
     enable_fp_fusion: bool = True,
-) -> CompiledCard:
+) -> CompiledReport:
     """Compiles `kernel` for sm_80, sm_90 or sm_100 (`arch` 80, 90, 100). No GPU or driver is needed.
 
     `signature` gives a Triton type for each runtime parameter, such as "*fp32", "*bf16", "i32", "fp32";
@@ -150,7 +150,7 @@ def compile_kernel(
         ) from error
     cubin = compiled.asm["cubin"]
     usage = _resource_usage(cubin, kernel.__name__)
-    return CompiledCard(
+    return CompiledReport(
         name=kernel.__name__,
         arch=arch,
         num_warps=num_warps,

@@ -138,8 +138,8 @@ def _record() -> list[_Patch]:
         (tl.tensor, "__init__", fastpaths.tensor_init),
         (tl.block_type, "with_element_ty", fastpaths.with_element_ty),
     ]
-    places_of_own = {(id(owner), name) for owner, name, _ in own}
-    patches = [patch for patch in patches if (id(patch[0]), patch[1]) not in places_of_own]
+    places_of_replicated = {(id(owner), name) for owner, name, _ in own}
+    patches = [patch for patch in patches if (id(patch[0]), patch[1]) not in places_of_replicated]
     patches += [(owner, name, vars(owner).get(name, _ABSENT), new) for owner, name, new in own]
     return patches
 

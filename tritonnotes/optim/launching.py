@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..codegen.optimizer.emit import render_update
-from ..codegen.optimizer.kinds import GroupUpdate, make_group_update
+from ..codegen.optimizer.kinds import MultiTensorUpdate, make_multi_tensor_update
 from ..codegen.optimizer.norm import render_norm
 from ..codegen.target.cache import KernelCache
 from ..codegen.target.load import load_source
@@ -29,7 +29,7 @@ _interpreting = threading.RLock()
 class LoadedUpdate:
     """A group's update and the module of its source."""
 
-    update: GroupUpdate
+    update: MultiTensorUpdate
     module: ModuleType
 
 
@@ -41,7 +41,7 @@ def load_update(optimizer: Optimizer, kinds: Sequence[Kind], extras: Extras) -> 
     key = (formula_of(optimizer), tuple(kinds), extras)
     found = _updates.get(key)
     if found is None:
-        update = make_group_update(optimizer, kinds, extras)
+        update = make_multi_tensor_update(optimizer, kinds, extras)
         _updates[key] = found = LoadedUpdate(update, load_source(render_update(update), KernelCache()))
     return found
 

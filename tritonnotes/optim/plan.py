@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..codegen.optimizer.kinds import GroupUpdate
+from ..codegen.optimizer.kinds import MultiTensorUpdate
 from ..ir.errors import FeedError
 from ..ir.registry import Optimizer
 from ..ir.update import G_NAME, MASTER, P_NAME, Extras, Kind
@@ -37,7 +37,7 @@ class LaunchPlan:
     stand_ins: Mapping[tuple[str, int], Tensor]
 
     @property
-    def update(self) -> GroupUpdate:
+    def update(self) -> MultiTensorUpdate:
         return self.loaded.update
 
     def launch(self, columns: Columns, numbers: Tensor, scalars: Mapping[str, Tensor]) -> None:

@@ -14,7 +14,7 @@ from tritonnotes.ir.types import element_count
 
 from ...analysis.units import PARTIAL, Unit, Units, is_elementwise
 from ...analysis.views import base_of, memory_of
-from ...cost.traffic import nominal_bytes, recompute_bytes
+from ...cost.traffic import nominal_bytes, rematerialize_bytes
 from ...support.sizes import NOMINAL_SIZES
 from ..legality import AxisSet, Facts, Legality
 from ..partition import Partition
@@ -174,7 +174,7 @@ def make_atoms(units: Units, legality: Legality, groups: list[Group]) -> list[At
                 legality.facts_of(members),
                 tuple(outs),
                 tuple((memories[m], size) for m, size in loads[i].items()),
-                sum(recompute_bytes(u.value) for u in members),
+                sum(rematerialize_bytes(u.value) for u in members),
                 all(is_elementwise(u) and not legality.facts[u].written for u in members),
                 far.get(i, 0),
                 _bits(number[o] for o in sums) | far.get(i, 0),

@@ -54,7 +54,7 @@ class _Option:
     adds in bytes, and the kernels that wait for it."""
 
     home: int | None
-    again: tuple[int, ...]
+    recomputed: tuple[int, ...]
     added: int
     loaders: int
     stored: frozenset[AxisSet]
@@ -107,7 +107,9 @@ class Search:
         readers = self._readers(atom)
         options = [self._library(atom, readers)] if atom.is_library else list(self._options(index, atom, readers))
         self.tried += len(options)
-        options.sort(key=lambda o: (o.added + LAUNCH_BYTES * (o.home is None), o.home is None, -(o.home or 0), o.again))
+        options.sort(
+            key=lambda o: (o.added + LAUNCH_BYTES * (o.home is None), o.home is None, -(o.home or 0), o.recomputed)
+        )
         for option in options:
             least = spent + option.added + self.rest[index + 1]
             if least + LAUNCH_BYTES * max(len(self.kernels) + (option.home is None), len(self.apart)) >= self.best:
@@ -139,14 +141,14 @@ class Search:
 
     def _partition(self) -> Partition:
         made = []
-        again = {}
+        recomputed = {}
         for kernel in self.kernels:
             members = frozenset(u for i in _bits(kernel.members) for u in self.atoms[i].units)
             copies = [u.value for i in _bits(kernel.holds & ~kernel.members) for u in self.atoms[i].units]
             made.append(members)
             if copies:
-                again[members] = tuple(sorted(copies, key=lambda v: v.index))
-        return Partition(tuple(made), again)
+                recomputed[members] = tuple(sorted(copies, key=lambda v: v.index))
+        return Partition(tuple(made), recomputed)
 
     # -- options --
 
@@ -159,12 +161,12 @@ class Search:
     def _options(self, index: int, atom: Atom, readers: _Readers) -> Iterator[_Option]:
         apart = ~self.together[index]
         homes = [c for c, k in enumerate(self.kernels) if not (k.members & apart or readers.far >> c & 1)]
-        for again in self._choices_of_copies(atom, list(_bits(readers.every & ~readers.far))):
-            copied = {c: facts for c in again if (facts := self._grown(c, index)) is not None}
+        for recomputed in self._choices_of_copies(atom, list(_bits(readers.every & ~readers.far))):
+            copied = {c: facts for c in recomputed if (facts := self._grown(c, index)) is not None}
             is_stored = all(self._may_store(f, self.kernels[c].stored, index) for c, f in copied.items())
-            if len(copied) < len(again) or not is_stored or self._waits_in_circles(again, atom):
+            if len(copied) < len(recomputed) or not is_stored or self._waits_in_circles(recomputed, atom):
                 continue
-            copies = _mask(again)
+            copies = _mask(recomputed)
             for home in (*homes, None):
                 if home not in copied:
                     option = self._option(index, atom, readers, home, copied, copies)
@@ -249,10 +251,10 @@ class Search:
             for axes in stored
         )
 
-    def _waits_in_circles(self, again: tuple[int, ...], atom: Atom) -> bool:
+    def _waits_in_circles(self, recomputed: tuple[int, ...], atom: Atom) -> bool:
         """Whether a kernel that computes the atom again would read a leaf after it is overwritten."""
         later = [k for k in self.kernels if k.members & atom.overwriters]
-        return any(k is not self.kernels[c] and k.after >> c & 1 for c in again for k in later)
+        return any(k is not self.kernels[c] and k.after >> c & 1 for c in recomputed for k in later)
 
     def _readers(self, atom: Atom) -> _Readers:
         each = [0] * len(atom.outs)
@@ -284,7 +286,7 @@ class Search:
             )
         edges = {home: option.loaders}
         later = sum(1 << c for c, k in enumerate(kernels) if k.members & atom.overwriters)
-        for c in option.again:
+        for c in option.recomputed:
             k = kernels[c]
             kernels[c] = _Kernel(k.members, k.holds | bit, option.facts[c], k.loaded | loads, k.stored, k.after)
             edges[c] = later & ~(1 << c)

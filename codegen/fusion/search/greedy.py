@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ...analysis.units import COMBINE, OWN, Unit, Units
+from ...analysis.units import FINALIZE, REPLICATED, Unit, Units
 from ..legality import AxisSet
 from ..merge import Cluster, Clusters
 
@@ -16,10 +16,10 @@ def fuse_greedily(units: Units, clusters: Clusters) -> None:
     """Merge each unit into the kernels that it reads from, phase by phase; then kernels that read the same values; then
     kernels that merely walk over the same axes, which saves a launch."""
     # What each program takes for itself belongs to no kernel more than to others.
-    fusible = [u for u in units.units if not u.is_library and u.part != OWN]
+    fusible = [u for u in units.units if not u.is_library and u.part != REPLICATED]
     for same_phase in (True, False):
         for unit in fusible:
-            producers = [p for p in units.before[unit] if not p.is_library and p.part != OWN]
+            producers = [p for p in units.before[unit] if not p.is_library and p.part != REPLICATED]
             # The nearest producer first: it holds what was computed last, hence the longest chain.
             for other in sorted(producers, key=lambda p: -p.value.index):
                 if same_phase and _phase(other) != _phase(unit):
@@ -27,27 +27,27 @@ def fuse_greedily(units: Units, clusters: Clusters) -> None:
                 if clusters.of[other] is not clusters.of[unit]:
                     clusters.merge(clusters.of[other], clusters.of[unit])
     for readers in clusters.legality.readers.values():
-        _merge_side_by_side(clusters, [clusters.of[r] for r in readers if not r.is_library and r.part != OWN])
+        _merge_independent(clusters, [clusters.of[r] for r in readers if not r.is_library and r.part != REPLICATED])
     by_kernel: dict[Cluster, list[Unit]] = {}
     for unit in units.units:
-        if unit.part == COMBINE:
+        if unit.part == FINALIZE:
             (partial,) = units.before[unit]
             by_kernel.setdefault(clusters.of[partial], []).append(unit)
     for sums in by_kernel.values():
-        _merge_side_by_side(clusters, [clusters.of[u] for u in sums])
+        _merge_independent(clusters, [clusters.of[u] for u in sums])
     by_axes: dict[AxisSet, list[Cluster]] = {}
     for cluster in clusters.ordered():
-        if cluster.facts.generated and all(u.part != OWN for u in cluster.units):
+        if cluster.facts.generated and all(u.part != REPLICATED for u in cluster.units):
             by_axes.setdefault(cluster.facts.axes, []).append(cluster)
     for alike in by_axes.values():
-        _merge_side_by_side(clusters, alike)
+        _merge_independent(clusters, alike)
 
 
 def _phase(unit: Unit) -> str:
     return unit.value.scope.phase
 
 
-def _merge_side_by_side(clusters: Clusters, group: Iterable[Cluster]) -> None:
+def _merge_independent(clusters: Clusters, group: Iterable[Cluster]) -> None:
     """Merge each cluster into one of the last few before it."""
     kept: list[Unit] = []
     for first in [c.units[0] for c in dict.fromkeys(group)]:

@@ -8,15 +8,15 @@ from dataclasses import replace
 from tritonnotes.ir.graph import Graph, Value
 
 from ...analysis.units import make_units
-from ..candidate import Choice
+from ..candidate import Candidate
 from ..constraints import Fusion, forbidden, together
 from ..cost import cost_of
 from ..legality import Legality
 from ..memory import refusal_of
 from ..merge import Clusters
 from ..partition import Partition, in_order
-from ..reduction_strategy import Forms, combinations, other_forms
-from ..rematerialize import recompute
+from ..reduction_strategy import Strategies, combinations, other_strategies
+from ..rematerialize import rematerialize
 from .atoms import Group, blocks, chains, make_atoms
 from .branch_and_bound import BUDGET, Found, Search
 from .greedy import fuse_greedily
@@ -44,49 +44,51 @@ MOST_TRIES = 8
 NOT_PROVED = "the best found, not proved optimal"
 
 
-def first_choice(
+def first_candidate(
     graph: Graph,
-    forms: Forms,
+    strategies: Strategies,
     fusion: Fusion,
-    own: frozenset[Value] = frozenset(),
-    known: Choice | None = None,
-) -> Choice:
+    replicated: frozenset[Value] = frozenset(),
+    known: Candidate | None = None,
+) -> Candidate:
     """No fusion but what was wished for, or a greedy plan. What is `known` under other forms is not found out again."""
-    units = make_units(graph, forms, own, None if known is None else known.units.axes)
+    units = make_units(graph, strategies, replicated, None if known is None else known.units.axes)
     legality = Legality(units, forbidden(units, fusion), None if known is None else known.legality)
     wanted = together(units, legality, fusion)
     held = {u for group in wanted for u in group}
     clusters = Clusters(units, legality, [*wanted, *(frozenset([u]) for u in units.units if u not in held)])
     if fusion.mode == "off":
-        return Choice(units, legality, wanted, clusters.partition(), "off")
+        return Candidate(units, legality, wanted, clusters.partition(), "off")
     fuse_greedily(units, clusters)
-    return Choice(units, legality, wanted, recompute(units, legality, clusters.partition(), held))
+    return Candidate(units, legality, wanted, rematerialize(units, legality, clusters.partition(), held))
 
 
-def _other_choice(graph: Graph, forms: Forms, fusion: Fusion, own: frozenset[Value], known: Choice) -> Choice:
+def _other_candidate(
+    graph: Graph, strategies: Strategies, fusion: Fusion, replicated: frozenset[Value], known: Candidate
+) -> Candidate:
     """A greedy plan under other forms. Where a last program finishes sums to one number, it may pay that each program
     takes the `own` ones, though it did not before."""
-    found = first_choice(graph, forms, fusion, known.units.own, known)
-    if own == known.units.own:
+    found = first_candidate(graph, strategies, fusion, known.units.replicated, known)
+    if replicated == known.units.replicated:
         return found
-    return cheaper(found, first_choice(graph, forms, fusion, own, known))
+    return cheaper(found, first_candidate(graph, strategies, fusion, replicated, known))
 
 
-def cheaper(found: Choice, other: Choice) -> Choice:
+def cheaper(found: Candidate, other: Candidate) -> Candidate:
     """Of two choices the one that costs less, the first if both cost the same."""
     return other if other.cost < found.cost else found
 
 
-def search_plans(graph: Graph, greedy: Choice, fusion: Fusion, own: frozenset[Value]) -> Choice:
+def search_plans(graph: Graph, greedy: Candidate, fusion: Fusion, replicated: frozenset[Value]) -> Candidate:
     """The best that searches find which start from greedy plans: over single values, under all forms of reductions,
     where the graph is small enough; else over blocks of the greedy plan of the forms that serve it best."""
     if len(greedy.units.units) > MOST_UNITS:
         return replace(greedy, how="greedy, as the graph is too large to search")
-    choices = other_forms(greedy.units)
+    alternatives = other_strategies(greedy.units)
     fine = chains(greedy.units, greedy.legality, greedy.wanted)
-    if len(fine) <= MOST_CHAINS and len(choices) <= MOST_CHOICES:
-        others = [forms for forms in combinations(choices) if forms]
-        starts = [greedy, *(_other_choice(graph, forms, fusion, own, greedy) for forms in others)]
+    if len(fine) <= MOST_CHAINS and len(alternatives) <= MOST_CHOICES:
+        others = [strategies for strategies in combinations(alternatives) if strategies]
+        starts = [greedy, *(_other_candidate(graph, strategies, fusion, replicated, greedy) for strategies in others)]
         best, is_proved = min(starts, key=lambda start: start.cost), True
         for start in starts:
             groups = chains(start.units, start.legality, start.wanted)
@@ -94,13 +96,13 @@ def search_plans(graph: Graph, greedy: Choice, fusion: Fusion, own: frozenset[Va
             best = best if found.partition is None else replace(start, partition=found.partition)
             is_proved &= found.is_proved
         best = replace(best, how="optimal" if is_proved else NOT_PROVED)
-        return as_launched(best, [start for start in starts if start.units.own != greedy.units.own])
+        return as_scheduled(best, [start for start in starts if start.units.replicated != greedy.units.replicated])
     best = greedy
-    forms: dict[Value, bool] = {}
-    for choice in choices[:MOST_TRIES]:
-        other = _other_choice(graph, {**forms, **choice}, fusion, own, greedy)
+    strategies: dict[Value, bool] = {}
+    for candidate in alternatives[:MOST_TRIES]:
+        other = _other_candidate(graph, {**strategies, **candidate}, fusion, replicated, greedy)
         if other.cost < best.cost:
-            best, forms = other, {**forms, **choice}
+            best, strategies = other, {**strategies, **candidate}
     groups = blocks(best.units, best.partition, best.wanted)
     if len(groups) > MOST_BLOCKS:
         return replace(best, how="greedy, as the graph is too large to search")
@@ -108,14 +110,14 @@ def search_plans(graph: Graph, greedy: Choice, fusion: Fusion, own: frozenset[Va
     return replace(best, partition=found.partition or best.partition, how=NOT_PROVED)
 
 
-def as_launched(found: Choice, starts: list[Choice]) -> Choice:
+def as_scheduled(found: Candidate, starts: list[Candidate]) -> Candidate:
     """What a search found, or a greedy plan that it started from. The search does not know what last programs and
     joined updates save, and for that plan it may be more."""
-    least = min([found, *starts], key=lambda start: start.launched_cost)
+    least = min([found, *starts], key=lambda start: start.scheduled_cost)
     return found if least.partition is found.partition else replace(least, how=NOT_PROVED)
 
 
-def _search(start: Choice, groups: list[Group], known: int, budget: int) -> Found:
+def _search(start: Candidate, groups: list[Group], known: int, budget: int) -> Found:
     """Look for a partition of some groups that costs less than what is known."""
     units, legality = start.units, start.legality
 

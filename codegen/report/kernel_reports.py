@@ -13,17 +13,17 @@ from types import MappingProxyType
 
 from tritonnotes.ir.types import element_count
 
-from ..cost.matmul import shares_of
+from ..cost.matmul import splits_of
 from ..cost.traffic import Traffic
 from ..emit.kernel import KernelSource
-from ..lower.grouped_matmul import SideKernel
-from ..lower.row_loops import is_wide, row_passes, running_maximum
+from ..lower.grouped_matmul import GroupedMatmulKernel
+from ..lower.row_loops import is_wide, row_loops, running_maximum
 from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
 from ..program.compile import compile_program, divisible_by_16
 from ..program.program import Program
 from ..support.sizes import NOMINAL, NOMINAL_SIZES, Sizes
 from ..target.cache import KernelCache
-from ..target.compile import CompiledCard
+from ..target.compile import CompiledReport
 from ..target.gpus import GPUS, PROGRAMS_PER_SM, RESERVED_SHARED, Gpu, Occupancy, occupancy
 from ..target.sass import mix
 from .accesses import Access, accesses
@@ -56,7 +56,7 @@ ASSUMPTIONS = (
 
 
 @dataclass(frozen=True)
-class KernelCard:
+class KernelReport:
     """One kernel on one GPU.
 
     `rows` and `block` are the tile of a program, `programs` how many the launch has (those that share a sum over rows
@@ -91,31 +91,31 @@ class KernelCard:
         return self.operations / max(1, self.traffic.read + self.traffic.written)
 
 
-def make_cards(
+def make_reports(
     program: Program, arch: int = 90, sizes: Mapping[str, int] = NOMINAL_SIZES, cache: KernelCache | None = None
-) -> tuple[KernelCard, ...]:
+) -> tuple[KernelReport, ...]:
     """The cards of a program's generated kernels, in launch order, on the GPU that stands for sm_`arch` (80, 90 or
     100), with `Dim`s of these `sizes`. Raises `KernelError` for another arch or where compilation fails."""
     compiled = compile_program(program, arch, cache, sizes)
     gpu = GPUS[arch]
     sharing = _sharing(program, gpu, sizes)
     return tuple(
-        _card(program, kernel, spelled, card, gpu, program.sizes_in(kernel.name, sizes), sharing)
-        for kernel, spelled, card in zip(program.kernels, program.kernel_sources, compiled, strict=True)
+        _report(program, kernel, spelled, report, gpu, program.sizes_in(kernel.name, sizes), sharing)
+        for kernel, spelled, report in zip(program.kernels, program.kernel_sources, compiled, strict=True)
     )
 
 
-def _card(
+def _report(
     program: Program,
     kernel: Kernel,
     spelled: KernelSource,
-    card: CompiledCard,
+    report: CompiledReport,
     gpu: Gpu,
     sizes: Mapping[str, int],
     sharing: int,
-) -> KernelCard:
+) -> KernelReport:
     # From sm_90 on what the hardware keeps is in the kernel's own count.
-    shared = card.shared_bytes + (RESERVED_SHARED if card.arch < 90 else 0)
+    shared = report.shared_bytes + (RESERVED_SHARED if report.arch < 90 else 0)
     programs = _programs(kernel, spelled, sizes, sharing)
     traffic = kernel.plan.traffic(_default(sizes), programs=sharing, **sizes)
     operations = _operations(kernel, sizes, sharing)
@@ -125,20 +125,20 @@ def _card(
         "launch": LAUNCH_SECONDS,
     }
     bound = max(times, key=lambda name: times[name])
-    return KernelCard(
-        name=card.name,
+    return KernelReport(
+        name=report.name,
         kind=kernel.plan.kind,
         gpu=gpu,
-        rows=1 if kernel.layout.alone else spelled.constexprs.get("ROWS", 0),
+        rows=1 if kernel.layout.row_per_program else spelled.constexprs.get("ROWS", 0),
         block=spelled.constexprs.get("BLOCK", 0),
         programs=programs,
-        num_warps=card.num_warps,
-        registers=card.registers,
-        spilled_bytes=card.stack_bytes + card.local_bytes,
+        num_warps=report.num_warps,
+        registers=report.registers,
+        spilled_bytes=report.stack_bytes + report.local_bytes,
         shared_bytes=shared,
-        occupancy=occupancy(gpu, card.num_warps, card.registers, shared),
-        accesses=accesses(kernel, spelled, program.source, card.instructions, sizes),
-        mix=mix(card.instructions),
+        occupancy=occupancy(gpu, report.num_warps, report.registers, shared),
+        accesses=accesses(kernel, spelled, program.source, report.instructions, sizes),
+        mix=mix(report.instructions),
         traffic=traffic,
         operations=operations,
         aligned=tuple(divisible_by_16(spelled, sizes)),
@@ -154,7 +154,7 @@ def _filled(programs: int, gpu: Gpu) -> float:
 
 def _sharing(program: Program, gpu: Gpu, sizes: Mapping[str, int]) -> int:
     """How many programs share a sum over rows: no more than there are tiles, as the runtime has it."""
-    carrying = [k for k in program.kernels if k.layout.carries and not k.layout.alone]
+    carrying = [k for k in program.kernels if k.layout.accumulates and not k.layout.row_per_program]
     tiles = [_tiles(k, k.layout.row_block, program.sizes_in(k.name, sizes)) for k in carrying]
     return min(max(tiles, default=1), PROGRAMS_PER_SM * gpu.multiprocessors)
 
@@ -165,32 +165,38 @@ def _tiles(kernel: Kernel, rows: int, sizes: Mapping[str, int]) -> int:
 
 def _programs(kernel: Kernel, spelled: KernelSource, sizes: Mapping[str, int], sharing: int) -> int:
     layout = kernel.layout
-    if isinstance(kernel, SideKernel):
-        return sum(kernel.tiles) * _parts(kernel.sides[0].kernel, kernel.shares, sizes)
-    held = spelled.constexprs["ROWS" if layout.cols else "BLOCK"] if layout.rows and not layout.alone else 1
-    over_rows = sharing if layout.carries and not layout.alone else _tiles(kernel, held, sizes) if layout.rows else 1
+    if isinstance(kernel, GroupedMatmulKernel):
+        return sum(kernel.tiles) * _parts(kernel.sides[0].kernel, kernel.split_k, sizes)
+    held = spelled.constexprs["ROWS" if layout.cols else "BLOCK"] if layout.rows and not layout.row_per_program else 1
+    over_rows = (
+        sharing
+        if layout.accumulates and not layout.row_per_program
+        else _tiles(kernel, held, sizes)
+        if layout.rows
+        else 1
+    )
     over_cols = -(-element_count(layout.col_shape, sizes) // layout.block) if layout.tiles_cols else 1
-    return over_rows * over_cols * (_parts(kernel, layout.shares, sizes) if layout.shares else 1)
+    return over_rows * over_cols * (_parts(kernel, layout.split_k, sizes) if layout.split_k else 1)
 
 
-def _parts(kernel: Kernel, shares: int, sizes: Mapping[str, int]) -> int:
+def _parts(kernel: Kernel, split_k: int, sizes: Mapping[str, int]) -> int:
     """How many programs share the sum of a tile of a product."""
     (product,) = kernel.products
-    return shares_of(element_count(product.attrs["summed"], sizes), shares)
+    return splits_of(element_count(product.attrs["summed"], sizes), split_k)
 
 
 def _operations(kernel: Kernel, sizes: Mapping[str, int], sharing: int) -> int:
     """Instructions of the tile program's arithmetic. What a walk along a long row computes again counts again."""
-    if isinstance(kernel, SideKernel):
+    if isinstance(kernel, GroupedMatmulKernel):
         return sum(_operations(side.kernel, sizes, sharing) for side in kernel.sides)
     layout = kernel.layout
     rows, cols = element_count(layout.row_shape, sizes), element_count(layout.col_shape, sizes)
     elements = {TILE: rows * cols, ROW: rows, COL: cols, SCALAR: 1}
-    forms = {s.name: s.form for s in kernel.steps}
+    tiles = {s.name: s.form for s in kernel.steps}
 
     def cost(step: Step) -> int:
         # A sum takes as many additions as there are elements in what it is taken of.
-        taken = [elements[forms[a]] for a in step.args] if step.op in ("sum", "max", "min", "carry") else []
+        taken = [elements[tiles[a]] for a in step.args] if step.op in ("sum", "max", "min", "carry") else []
         if step.op == "product":
             return elements[TILE] * element_count(step.attrs["summed"], sizes)
         count = elements[step.form] * sharing if step.op == "combine" else max([elements[step.form], *taken])
@@ -203,7 +209,7 @@ def _executed(kernel: Kernel) -> Iterator[Step]:
     if not kernel.layout.loops_cols:
         yield from kernel.steps
         return
-    _, passes = row_passes(kernel)
+    _, passes = row_loops(kernel)
     steps, online = {s.name: s for s in kernel.steps}, running_maximum(kernel)
     for each in passes:
         yield from (*each.wide, *each.reductions)
