@@ -62,11 +62,11 @@ class Axes:
 
     def is_distinct(self, value: Value) -> bool:
         """Whether no axis occurs twice in a value, as it would in x + xᵀ."""
-        known = self.looped(self.labels[value])
+        known = self.iterated(self.labels[value])
         return len(set(known)) == len(known)
 
     @staticmethod
-    def looped(labels: Labels) -> tuple[int, ...]:
+    def iterated(labels: Labels) -> tuple[int, ...]:
         """The axes among labels, in order: dimensions of size 1 move nothing."""
         return tuple(a for a in labels if a is not None)
 

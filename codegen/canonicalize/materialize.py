@@ -87,9 +87,9 @@ def _written_last(graph: Graph) -> Graph:
     axes = label_axes(graph)
     for name, new in list(graph.updates.items()):
         shown = _shown(new)
-        order = axes.looped(axes.labels[shown])
+        order = axes.iterated(axes.labels[shown])
         read = [base_of(a) for a in shown.inputs if _shown(a) is graph[name]]
-        if any(axes.looped(axes.labels[v]) != order for v in read):
+        if any(axes.iterated(axes.labels[v]) != order for v in read):
             graph.scope = new.scope
             graph.updates[name] = graph.call("copy", new)
     return graph

@@ -217,10 +217,10 @@ def _is_update(update: _Update) -> bool:
     stores, loads = update.memory.stores[kernel], update.memory.loads[kernel]
     if not all(map(is_elementwise, kernel)) or all(u.value.scope.phase != "update" for u in kernel) or not stores:
         return False
-    order = axes.looped(axes.labels[stores[0]])
+    order = axes.iterated(axes.labels[stores[0]])
     if set(order) != set(update.axes) or known_product(axes, order) is None:
         return False
-    if any(v not in update.updated or axes.looped(axes.labels[v]) != order for v in stores):
+    if any(v not in update.updated or axes.iterated(axes.labels[v]) != order for v in stores):
         return False
     operands = {base_of(a) for v in update.values for a in v.inputs}
     if any((is_free(a) and a.op.name != "constant") or a.op.name == "dim_size" for a in operands):
@@ -231,11 +231,11 @@ def _is_update(update: _Update) -> bool:
 def _is_whole_or_number(axes: Axes, value: Value, order: tuple[int, ...]) -> bool:
     """Whether a kernel reads a memory from end to end in this order, or reads one number that it holds."""
     held = memory_of(value)
-    looped = axes.looped(axes.labels[value])
-    if held.op.name == "cat" or not (held.dtype.is_float or (held.dtype is bool_ and not looped)):
+    iterated = axes.iterated(axes.labels[value])
+    if held.op.name == "cat" or not (held.dtype.is_float or (held.dtype is bool_ and not iterated)):
         return False
     is_all = element_count(held.shape, NOMINAL_SIZES) == element_count(value.shape, NOMINAL_SIZES)
-    return is_all and looped in (order, ())
+    return is_all and iterated in (order, ())
 
 
 def _launches(legality: Legality, found: Mapping[Form, list[_Update]]) -> Iterator[tuple[Alike, ...]]:

@@ -267,7 +267,7 @@ class Legality:
             memory_of(new): units.graph[name] for name, new in units.graph.updates.items() if not new.is_leaf
         }
         # A leaf that nobody reads has axes of its own: what is written there lies in the order of the new value.
-        self._written_as = {leaf: self.axes.looped(self.axes.labels[v]) for v, leaf in self._updated.items()}
+        self._written_as = {leaf: self.axes.iterated(self.axes.labels[v]) for v, leaf in self._updated.items()}
         self.place = {u: i for i, u in enumerate(units.units)}
         self._found: _Found = _Found() if known is None else known._found
         self._spaces: dict[tuple[frozenset[Unit], frozenset[Unit]], Space | Refusal] = {}
@@ -366,12 +366,12 @@ class Legality:
 
     def is_read_as_written(self, leaf: Value) -> bool:
         """Whether a leaf that is updated in place lies in the order of its new value."""
-        return self.axes.looped(self.axes.labels[leaf]) == self._written_as[leaf]
+        return self.axes.iterated(self.axes.labels[leaf]) == self._written_as[leaf]
 
     def in_place(self, facts: Facts) -> Refusal | None:
         """Whether a leaf is overwritten in one order and read in another."""
         for leaf, labels in facts.read if facts.written else ():
-            if leaf in facts.written and self.axes.looped(labels) != self._written_as[leaf]:
+            if leaf in facts.written and self.axes.iterated(labels) != self._written_as[leaf]:
                 return Refusal("in place", f"{leaf.name} is overwritten there while other programs still read it")
         return None
 
