@@ -29,6 +29,7 @@ from tritonnotes.codegen.plan.launches import FusionPlan, KernelPlan, verify_pla
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.report.explain import explain_plan
+from tritonnotes.codegen.report.kernel_reports import make_reports
 from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.joint import joint_graph
 from tritonnotes.ir.registry import Optimizer
@@ -283,6 +284,13 @@ def test_tile_program_and_source_name_what_they_update(name: str) -> None:
     (kernel,) = (k for k in program.kernels if isinstance(k, ForeachKernel))
     assert f"{kernel.name}_block: 2 updates, of w0, w1" in str(kernel)
     assert '"""One block of w0, w1."""' in program.source
+
+
+def test_a_report_counts_the_blocks_and_the_arithmetic_of_all_updates() -> None:
+    graph = weights([(64, 64), (64, 32), (3, 5)], ["float32", "bfloat16"])
+    (report,) = (r for r in make_reports(step_of(graph, RULES["sgd"])) if r.kind == FOREACH)
+    elements = 64 * 64 + 64 * 32 + 3 * 5
+    assert report.programs == 4 + 2 + 1 and report.operations == 2 * elements, "p - lr * g"
 
 
 # -- what is generated -------------------------------------------------------------------------------------------------

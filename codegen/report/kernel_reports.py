@@ -16,6 +16,7 @@ from tritonnotes.ir.types import element_count
 from ..cost.matmul import splits_of
 from ..cost.traffic import Traffic
 from ..emit.kernel import KernelSource
+from ..lower.foreach import ForeachKernel
 from ..lower.grouped_matmul import GroupedMatmulKernel
 from ..lower.row_loops import is_wide, row_loops, running_maximum
 from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
@@ -165,6 +166,8 @@ def _tiles(kernel: Kernel, rows: int, sizes: Mapping[str, int]) -> int:
 
 def _programs(kernel: Kernel, spelled: KernelSource, sizes: Mapping[str, int], sharing: int) -> int:
     layout = kernel.layout
+    if isinstance(kernel, ForeachKernel):
+        return kernel.programs(spelled.constexprs["BLOCK"])
     if isinstance(kernel, GroupedMatmulKernel):
         return sum(kernel.tiles) * _parts(kernel.sides[0].kernel, kernel.split_k, sizes)
     held = spelled.constexprs["ROWS" if layout.cols else "BLOCK"] if layout.rows and not layout.row_per_program else 1
@@ -186,11 +189,22 @@ def _parts(kernel: Kernel, split_k: int, sizes: Mapping[str, int]) -> int:
 
 
 def _operations(kernel: Kernel, sizes: Mapping[str, int], sharing: int) -> int:
-    """Instructions of the tile program's arithmetic. What a walk along a long row computes again counts again."""
+    """Instructions of the arithmetic of one launch. What a loop along a long row computes again counts again."""
+    if isinstance(kernel, ForeachKernel):
+        return sum(
+            _arithmetic(block.kernel, element_count(tensors[0].shape, sizes), 1, sizes, sharing)
+            for block in kernel.blocks
+            for tensors in block.rows
+        )
     if isinstance(kernel, GroupedMatmulKernel):
         return sum(_operations(side.kernel, sizes, sharing) for side in kernel.sides)
     layout = kernel.layout
     rows, cols = element_count(layout.row_shape, sizes), element_count(layout.col_shape, sizes)
+    return _arithmetic(kernel, rows, cols, sizes, sharing)
+
+
+def _arithmetic(kernel: Kernel, rows: int, cols: int, sizes: Mapping[str, int], sharing: int) -> int:
+    """Instructions of a tile program over so many rows and columns."""
     elements = {TILE: rows * cols, ROW: rows, COL: cols, SCALAR: 1}
     tiles = {s.name: s.form for s in kernel.steps}
 
