@@ -23,7 +23,7 @@ import tritonnotes as tn
 from tritonnotes.codegen.fusion.constraints import MODES
 from tritonnotes.codegen.optimizer.kinds import make_multi_tensor_update
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan.launches import FusionPlan
+from tritonnotes.codegen.plan.fusion_plan import FusionPlan
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.joint import cotangent_name, gradient_graph, joint_graph, loss_gradient_graph
 from tritonnotes.ir.split import split_gradient

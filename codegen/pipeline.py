@@ -24,9 +24,9 @@ from .fusion.search.select import as_scheduled, cheaper, first_candidate, search
 from .lower.lower import make_kernels
 from .memory.buffers import allocate
 from .plan.build import name_launches
-from .plan.chunk_loops import join_chunks
+from .plan.chunk_loops import chunk_loops, inner_names, join_chunks
+from .plan.fusion_plan import FusionPlan, memories_of_outputs, verify_plan
 from .plan.join import group_weight_gradients, join_foreach_updates
-from .plan.launches import FusionPlan, inner_names, memories_of_outputs, verify_plan
 from .plan.verdicts import verdicts
 from .program.memory_budget import fit_memory
 from .program.program import Program
@@ -97,7 +97,7 @@ def schedule(
     launches = name_launches(units, legality, kernels, inside, taken)
     launches = join_chunks(launches, partial(plan_region, options))
     if joins:
-        taken = taken.union(*(inner_names(k.chunks) for k in launches if k.chunks))
+        taken = taken.union(*map(inner_names, chunk_loops(launches)))
         launches = join_foreach_updates(units, legality, kernels, launches, taken)
     if joins and group_matmuls:
         launches = group_weight_gradients(units, legality, kernels, launches, taken)
@@ -114,7 +114,7 @@ def plan_region(options: Fusion, region: Graph, taken: frozenset[str]) -> Fusion
 
 def finish(plan: FusionPlan, options: Fusion, declared: Graph | None = None) -> Program:
     """A plan lowered to tile programs, with its buffers laid out."""
-    regions = {k.name: finish(k.chunks.plan, options) for k in plan.launches if k.chunks}
+    regions = {loop.name: finish(loop.plan, options) for loop in chunk_loops(plan.launches)}
     kernels = make_kernels(plan)
     buffers = allocate(plan, kernels, {name: region.buffers for name, region in regions.items()})
     kernels = (*kernels, *(k for region in regions.values() for k in region.kernels))

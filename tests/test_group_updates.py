@@ -25,7 +25,8 @@ from tritonnotes.codegen.fusion.cost import scheduled_cost
 from tritonnotes.codegen.fusion.horizontal import ALIGNED, FOREACH
 from tritonnotes.codegen.lower.foreach import ForeachKernel
 from tritonnotes.codegen.pipeline import make_plan, make_program
-from tritonnotes.codegen.plan.launches import FusionPlan, KernelPlan, verify_plan
+from tritonnotes.codegen.plan.fusion_plan import FusionPlan, verify_plan
+from tritonnotes.codegen.plan.launches import Launch
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.report.explain import explain_plan
@@ -85,7 +86,7 @@ def weights(shapes: Sequence[tuple[int, int]], dtypes: Sequence[str] = ("float32
     return g
 
 
-def joined(plan: FusionPlan) -> list[KernelPlan]:
+def joined(plan: FusionPlan) -> list[Launch]:
     return [k for k in plan.launches if k.kind == FOREACH]
 
 
@@ -152,7 +153,7 @@ def test_a_parameter_without_elements_takes_no_row() -> None:
     graph = weights([(3, 5), (0, 5), (6, 2), (0, 4)])
     assert_same_bits(graph, RULES["adam"])
     (kernel,) = (k for k in compiled(graph, RULES["adam"]).program.kernels if isinstance(k, ForeachKernel))
-    assert kernel.sizes() == [15, 12] and len(kernel.plan.members) == 4
+    assert kernel.sizes() == [15, 12] and len(kernel.launch.members) == 4
 
 
 def test_blocks_cut_tensors_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:

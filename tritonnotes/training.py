@@ -14,7 +14,7 @@ from .capture import MOST_CAPTURED, CapturedRuns, no_graph
 from .cards import Reports, step_reports
 from .codegen.fusion.constraints import Fusion, as_fusion
 from .codegen.pipeline import make_program
-from .codegen.plan.launches import FusionPlan
+from .codegen.plan.fusion_plan import FusionPlan
 from .codegen.program.program import Program
 from .codegen.report.explain import explain_memory, explain_plan
 from .codegen.support.sizes import NOMINAL, Sizes

@@ -33,6 +33,7 @@ def render_foreach(kernel: ForeachKernel) -> KernelSource:
         signature,
         {"SEGMENTS": _segments(kernel), "BLOCK": _tile(kernel)[0]},
         _tile(kernel)[1],
+        launcher_helpers=frozenset(["table_of"]),
     )
 
 

@@ -30,6 +30,7 @@ def render_grouped_matmul(kernel: GroupedMatmulKernel) -> KernelSource:
         _warps(launchers),
         {p.name: p.size for p in kernel.parameters if p.role == "size"},
         _registers(launchers),
+        launcher_helpers=frozenset(["float32_precision"]),
     )
 
 
@@ -42,7 +43,7 @@ def _registers(launchers: list[Launcher]) -> int | None:
 
 
 def _kernel(kernel: GroupedMatmulKernel, launchers: list[Launcher]) -> str:
-    names = ", ".join(dict.fromkeys(op for member in kernel.plan.members for op in member.ops))
+    names = ", ".join(kernel.launch.ops)
     lines = ["@triton.jit", f"def {kernel.name}("]
     lines += [f"{INDENT}{p.name}," for p in kernel.parameters]
     lines += [f"{INDENT}PRECISION: tl.constexpr,", "):", f'{INDENT}"""{wrapped(f"Side by side: {names}.")}"""']
@@ -50,12 +51,13 @@ def _kernel(kernel: GroupedMatmulKernel, launchers: list[Launcher]) -> str:
     if kernel.split_k:
         lines += [f"{INDENT}part = tl.program_id(1)", f"{INDENT}parts = tl.num_programs(1)"]
     ends = list(accumulate(kernel.tiles))
+    roles = {p.name: p.role for p in kernel.parameters}
     for i, (side, launcher) in enumerate(zip(kernel.sides, launchers, strict=True)):
         first = ends[i - 1] if i else 0
         mine = f"tile - {first}" if first else "tile"
         arguments = [mine, *(["part", "parts"] if kernel.split_k else [])]
         for name in side.arguments:
-            is_count = kernel.parameter(name).role == "arrivals"
+            is_count = roles[name] == "arrivals"
             arguments.append(f"{name} + {first}" if is_count and first else name)
         passed = {**launcher.constexprs(), "PRECISION": "PRECISION"}
         arguments += [f"{name}={value}" for name, value in passed.items()]
@@ -84,7 +86,7 @@ def _launcher(kernel: GroupedMatmulKernel, launchers: list[Launcher]) -> str:
 
 def _summed(kernel: GroupedMatmulKernel) -> str:
     """How much the products sum over, by the names that the launcher has for sizes."""
-    (product,) = kernel.plan.members[0].products
+    (product,) = kernel.launch.members[0].products
     shape = summed(product)
     known = known_size(tuple(s for s in shape if isinstance(s, int)))
     names = {p.size[0]: p.name for p in kernel.parameters if p.role == "size"}

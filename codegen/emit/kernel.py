@@ -27,9 +27,9 @@ class KernelSource:
     """The text of one kernel and its launcher, the helpers that it calls, and what compiling it ahead of time needs.
 
     `owns` are the functions of sums that each program takes for itself, by name: other kernels may call the same.
-    `signature` gives a Triton type for each runtime argument, `constexprs` the compile-time ones (with the GPU's tile),
-    `maxnreg` how many registers a thread may have, where ptxas is told. `sizes` are the shapes whose elements an int
-    argument counts, for those that count some.
+    `launcher_helpers` are the functions that its launcher calls. `signature` gives a Triton type for each runtime
+    argument, `constexprs` the compile-time ones (with the GPU's tile), `maxnreg` how many registers a thread may have,
+    where ptxas is told. `sizes` are the shapes whose elements an int argument counts, for those that count some.
     """
 
     name: str
@@ -42,6 +42,7 @@ class KernelSource:
     sizes: dict[str, Shape] = field(default_factory=dict)
     maxnreg: int | None = None
     replicated_sums: Mapping[str, str] = field(default_factory=dict)
+    launcher_helpers: frozenset[str] = frozenset()
 
 
 def render_kernel(kernel: Kernel) -> KernelSource:
@@ -102,6 +103,7 @@ class _Writer:
             launcher.sizes(),
             launcher.most_registers(),
             self.replicated_sums,
+            frozenset(["float32_precision"] if self.kernel.products else []),
         )
 
     def _function(self) -> tuple[Launcher, str]:
@@ -133,10 +135,12 @@ class _Writer:
 
     def _docstring(self) -> str:
         ops: dict[str, None] = {}
-        for unit in self.kernel.plan.units:
+        for unit in (u for piece in self.kernel.pieces for u in piece.units):
             scope = unit.value.scope
             ops.setdefault(_PHASES[scope.phase] + (scope.name or unit.value.name))
-        recomputed = [v.scope.name or v.name for v in self.kernel.plan.recomputed if v.op.kind != "reduction"]
+        recomputed = [
+            v.scope.name or v.name for piece in self.kernel.pieces for v in piece.recomputed if v.op.kind != "reduction"
+        ]
         said = {
             "": "{}.",
             "side": "{}.",

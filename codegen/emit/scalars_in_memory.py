@@ -5,20 +5,19 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
 from dataclasses import replace
 
-from ..lower.foreach import ForeachKernel
-from ..lower.tile_ir import Kernel, Parameter
+from ..lower.lower import GeneratedKernel
+from ..lower.tile_ir import Parameter
 from ..support.text import INDENT, call_lines
 from .kernel import KernelSource
 
 SUFFIX = "_in_memory"
 
 
-def numbers_in_memory(kernel: Kernel, source: KernelSource) -> KernelSource:
+def numbers_in_memory(kernel: GeneratedKernel, source: KernelSource) -> KernelSource:
     """A kernel that reads numbers and calls the given one, which stays above it; the same where that takes none."""
-    numbers = {name: p for name, p in _scalars(kernel) if not p.is_pointer}
+    numbers = {name: p for name, p in kernel.arguments if p.role == "scalar" and not p.is_pointer}
     if not numbers:
         return source
     taken = [(a.arg, ast.unparse(a.annotation) if a.annotation else "") for a in _arguments(kernel.name, source.text)]
@@ -37,11 +36,6 @@ def numbers_in_memory(kernel: Kernel, source: KernelSource) -> KernelSource:
     }
     whole = f"{source.text}\n\n" + "\n".join(text) + "\n"
     return replace(source, name=f"{kernel.name}{SUFFIX}", text=whole, launcher=launcher, signature=signature)
-
-
-def _scalars(kernel: Kernel) -> Sequence[tuple[str, Parameter]]:
-    listed = kernel.arguments if isinstance(kernel, ForeachKernel) else [(p.name, p) for p in kernel.parameters]
-    return [(name, p) for name, p in listed if p.role == "scalar"]
 
 
 def _read(name: str, parameter: Parameter) -> str:

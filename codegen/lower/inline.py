@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from tritonnotes.ir.types import int32
 
-from ..plan.launches import KernelPlan
 from ..support.names import Names
 from .tile_ir import Inside, Kernel, Parameter
 
@@ -31,11 +30,11 @@ def with_operands(kernel: Kernel, operands: Iterable[Kernel]) -> Kernel:
     return replace(kernel, parameters=_sorted(parameters), operands=inside)
 
 
-def with_last_block(kernel: Kernel, last_block: Iterable[Kernel], plan: KernelPlan) -> Kernel:
-    """The kernel of a launch that `plan` describes, whose last program carries out `lasts`."""
+def with_last_block(kernel: Kernel, last_block: Iterable[Kernel]) -> Kernel:
+    """The kernel, whose last program carries out others."""
     parameters, inside = _together(kernel, last_block)
     arrivals = Parameter("arrivals_ptr", "arrivals", None, int32)
-    return replace(kernel, plan=plan, parameters=_sorted([*parameters, arrivals]), last_block=inside)
+    return replace(kernel, parameters=_sorted([*parameters, arrivals]), last_block=inside)
 
 
 def together(kernels: Iterable[Kernel]) -> tuple[tuple[Parameter, ...], tuple[Inside, ...]]:

@@ -29,7 +29,8 @@ from ..analysis.views import (
     place_of,
 )
 from ..cost.traffic import compute_dtype
-from ..plan.launches import FusionPlan, KernelPlan
+from ..plan.fusion_plan import FusionPlan
+from ..plan.launches import KernelPlan, TileLaunch
 from ..support.names import Names, describe, identifier, uncounted
 from ..support.sizes import next_power_of_2, static_size
 from ..support.text import number_text
@@ -42,7 +43,18 @@ def lower_kernel(
     plan: FusionPlan, kernel_plan: KernelPlan, called: Mapping[Value, str] = MappingProxyType({})
 ) -> Kernel:
     """The tile program of one kernel, verified. Its memories bear their own names, or what they are `called`."""
-    kernel = _lowered(plan, kernel_plan, destinations_of(plan.units), called)
+    kernel = _Lowering(plan, kernel_plan, destinations_of(plan.units), called).kernel()
+    verify_kernel(kernel)
+    return kernel
+
+
+def lower_tile_launch(plan: FusionPlan, launch: TileLaunch) -> Kernel:
+    """The tile program of a launch with those that its last program carries out, verified."""
+    destinations = destinations_of(plan.units)
+    kernel = _Lowering(plan, launch.kernel, destinations).kernel()
+    if launch.last_block:
+        last_block = [_Lowering(plan, piece, destinations, inside="last").kernel() for piece in launch.last_block]
+        kernel = with_last_block(kernel, last_block)
     verify_kernel(kernel)
     return kernel
 
@@ -52,16 +64,6 @@ def lower_grouped_member(plan: FusionPlan, kernel_plan: KernelPlan) -> Kernel:
     kernel = _Lowering(plan, kernel_plan, destinations_of(plan.units), inside="side").kernel()
     verify_kernel(kernel)
     return kernel
-
-
-def _lowered(
-    plan: FusionPlan, kernel_plan: KernelPlan, destinations: Mapping[Value, Value], called: Mapping[Value, str]
-) -> Kernel:
-    if not kernel_plan.parts:
-        return _Lowering(plan, kernel_plan, destinations, called).kernel()
-    first, *sums = kernel_plan.parts
-    last_block = [_Lowering(plan, part, destinations, inside="last").kernel() for part in sums]
-    return with_last_block(_Lowering(plan, first, destinations, called).kernel(), last_block, kernel_plan)
 
 
 MAX_BLOCK = 1024
@@ -480,7 +482,10 @@ class _Lowering:
         space = Space(tuple(a for a in self.axes.labels[value.inputs[0]] if a is not None), (), accumulates=True)
         storage = {leaf: leaf.dtype for leaf in leaves}
         name = f"own_{uncounted(value)}"
-        plan = KernelPlan(name, "column", units, (), space, leaves, (), (value,), (), None, storage)
+        plan = KernelPlan(
+            name=name, kind="column", units=units, loads=leaves, stores=(), storage=storage, partials=(value,),
+            space=space,
+        )  # fmt: skip
         kernel = _Lowering(self.plan, plan, {}, inside="own").kernel()
         self.replicated_sums.append(
             replace(kernel, parameters=tuple(p for p in kernel.parameters if p.role != "partial out"))

@@ -28,6 +28,7 @@ from tritonnotes.ir.update import (
 )
 
 from ..emit.host import key_of, setting_of
+from ..lower.lower import tile_programs
 from ..lower.tile_ir import Kernel
 from ..pipeline import make_program
 
@@ -136,7 +137,7 @@ def _lowered(optimizer: Optimizer, kind: Kind, extras: Extras) -> LoweredKind:
             f"update rule {optimizer.rule.name}: its formula becomes several launches ({launches}); a rule that runs "
             "over many parameters in one launch may only be elementwise"
         )
-    (kernel,) = program.kernels
+    (kernel,) = (tile for made in program.kernels for tile in tile_programs(made))
     taken = {
         p.name.removesuffix("_ptr"): p.value for p in kernel.parameters if p.role == "scalar" and p.value is not None
     }

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.graph import Graph
 from tritonnotes.ir.types import Dim, Shape
 
 from ..analysis.axes import LONG_ROW, Axes, Space, known_product
@@ -16,7 +15,7 @@ from ..fusion.legality import Legality
 from ..fusion.memory import MemoryPlan, memory_plan
 from ..fusion.partition import Partition
 from ..support.names import RESERVED, identifier, uncounted
-from .launches import KernelPlan
+from .launches import LIBRARY, KernelPlan, Launch, Piece, library_call, tile_launch
 
 
 def name_launches(
@@ -25,18 +24,20 @@ def name_launches(
     partition: Partition,
     inside: Mapping[frozenset[Unit], frozenset[Unit]],
     taken: frozenset[str],
-) -> tuple[KernelPlan, ...]:
+) -> tuple[Launch, ...]:
     """The launches of a partition, in order; some kernels are carried out `inside` others."""
-    made = _kernels(units, partition, memory_plan(units, legality, partition), taken)
+    calls, plans = _pieces(units, partition, memory_plan(units, legality, partition), taken)
     sums: dict[frozenset[Unit], list[KernelPlan]] = {}
     for kernel, host in inside.items():
-        sums.setdefault(host, []).append(made[kernel])
-    found = []
-    for kernel, plan in made.items():
-        if kernel not in inside:
-            last = sums.get(kernel, [])
-            plan = replace(plan, row_per_program=_row_per_program(units.axes, plan, last))
-            found.append(_with_last_block(plan, last) if last else plan)
+        sums.setdefault(host, []).append(plans[kernel])
+    found: list[Launch] = []
+    for kernel in partition.kernels:
+        if kernel in calls:
+            found.append(library_call(calls[kernel]))
+        elif kernel not in inside:
+            plan, last_block = plans[kernel], sums.get(kernel, [])
+            rows = _row_per_program(units.axes, plan, last_block)
+            found.append(tile_launch(replace(plan, row_per_program=rows), last_block))
     return tuple(found)
 
 
@@ -54,62 +55,43 @@ def _row_per_program(axes: Axes, kernel: KernelPlan, last: list[KernelPlan]) -> 
     return axes.shape(space.rows)
 
 
-def _kernels(
+def _pieces(
     units: Units, partition: Partition, memory: MemoryPlan, taken: frozenset[str]
-) -> dict[frozenset[Unit], KernelPlan]:
+) -> tuple[dict[frozenset[Unit], Piece], dict[frozenset[Unit], KernelPlan]]:
+    """What the library computes, and what generated kernels do, by the kernel of the partition."""
     names = dict.fromkeys(taken, 1)
     words = _words(units.graph)
-    made = {}
+    calls: dict[frozenset[Unit], Piece] = {}
+    plans: dict[frozenset[Unit], KernelPlan] = {}
     for kernel in partition.kernels:
-        members = sorted(kernel, key=lambda u: (u.value.index, u.part == FINALIZE))
-        made[kernel] = KernelPlan(
-            _unique(names, f"{name}_kernel" if (name := _kernel_name(members)) in words else name),
-            _kind(members, memory.spaces[kernel]),
-            tuple(members),
-            partition.recomputed.get(kernel, ()),
-            memory.spaces[kernel],
-            memory.loads[kernel],
-            memory.stores[kernel],
-            tuple(u.value for u in members if u.part == PARTIAL),
-            tuple(u.value for u in members if u.part == FINALIZE),
-            memory.loop_reads[kernel],
-            memory.storage,
-            tile=tile_in(units, memory.spaces[kernel], members),
-            split_k=split_k_in(units, memory.spaces[kernel], members),
+        members = tuple(sorted(kernel, key=lambda u: (u.value.index, u.part == FINALIZE)))
+        name = _kernel_name(members)
+        name = _unique(names, f"{name}_kernel" if name in words else name)
+        loads, stores, space = memory.loads[kernel], memory.stores[kernel], memory.spaces[kernel]
+        if members[0].is_library:
+            calls[kernel] = Piece(
+                name=name, kind=LIBRARY, units=members, loads=loads, stores=stores, storage=memory.storage
+            )
+            continue
+        plans[kernel] = KernelPlan(
+            name=name,
+            kind=_kind(members, space),
+            units=members,
+            loads=loads,
+            stores=stores,
+            storage=memory.storage,
+            recomputed=partition.recomputed.get(kernel, ()),
+            partials=tuple(u.value for u in members if u.part == PARTIAL),
+            finalizes=tuple(u.value for u in members if u.part == FINALIZE),
+            space=space,
+            loop_reads=memory.loop_reads[kernel],
+            tile=tile_in(units, space, members),
+            split_k=split_k_in(units, space, members),
         )
-    return made
+    return calls, plans
 
 
-def _with_last_block(kernel: KernelPlan, sums: list[KernelPlan]) -> KernelPlan:
-    """A kernel whose last program finishes sums too."""
-    parts = (kernel, *sums)
-
-    def all_of(what: Callable[[KernelPlan], tuple[Value, ...]]) -> tuple[Value, ...]:
-        return tuple(dict.fromkeys(v for part in parts for v in what(part)))
-
-    return replace(
-        kernel,
-        units=tuple(u for part in parts for u in part.units),
-        recomputed=all_of(lambda p: p.recomputed),
-        loads=all_of(lambda p: p.loads),
-        stores=all_of(lambda p: p.stores),
-        finalizes=all_of(lambda p: p.finalizes),
-        loop_reads=_loop_reads_of_both(kernel, sums),
-        parts=parts,
-    )
-
-
-def _loop_reads_of_both(kernel: KernelPlan, sums: list[KernelPlan]) -> Mapping[Value, int] | None:
-    """How often a kernel that walks along rows reads each load, together with its last program."""
-    if kernel.loop_reads is None:
-        return None
-    recomputed = Counter(v for part in sums for v in part.loads if v in kernel.loop_reads)
-    return {v: count + recomputed[v] for v, count in kernel.loop_reads.items()}
-
-
-def _kind(members: list[Unit], space: Space) -> str:
-    if members[0].is_library:
-        return "library"
+def _kind(members: Sequence[Unit], space: Space) -> str:
     if space.finalizes:
         return "finish"
     if any(u.part == PRODUCT for u in members) and not (space.reduces_rows or space.accumulates):
@@ -119,7 +101,7 @@ def _kind(members: list[Unit], space: Space) -> str:
     return "column" if space.accumulates else "elementwise"
 
 
-def _kernel_name(members: list[Unit]) -> str:
+def _kernel_name(members: Sequence[Unit]) -> str:
     """From the op instances covered, the phases, and whether sums are finished: `fc1_ln1_relu`, `ln1_backward`."""
     if members[0].is_library:
         what = "all_reduce_" if members[0].is_collective else "matmul_"

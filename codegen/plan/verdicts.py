@@ -21,7 +21,7 @@ from ..fusion.memory import refusal_of
 from ..fusion.merge import Clusters
 from ..fusion.partition import Partition, in_order
 from ..fusion.search.select import first_candidate
-from .launches import FusionPlan
+from .fusion_plan import FusionPlan
 
 Replan = Callable[[Graph, Fusion], Candidate]
 """Partitions a graph anew under other wishes."""

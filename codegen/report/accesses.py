@@ -18,6 +18,7 @@ from tritonnotes.ir.types import Dim, Shape, element_count
 
 from ..emit.kernel import KernelSource
 from ..lower.index_math import Indexing
+from ..lower.lower import GeneratedKernel
 from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
 from ..program.compile import WIDEST
 from ..target.gpus import LANES
@@ -73,12 +74,13 @@ class Access:
 
 
 def accesses(
-    kernel: Kernel, spelled: KernelSource, source: str, code: Iterable[Instruction], sizes: Mapping[str, int]
+    kernel: GeneratedKernel, spelled: KernelSource, source: str, code: Iterable[Instruction], sizes: Mapping[str, int]
 ) -> tuple[Access, ...]:
     """The accesses of a compiled kernel, in the order of its source. `source` is the whole generated file, `code` the
     machine code with lines, `sizes` those of the `Dim`s that it was compiled for."""
     lines = source.splitlines()
-    index = Indexing(kernel)
+    tile = kernel if isinstance(kernel, Kernel) else None
+    index = Indexing(tile) if tile else None
     functions = _functions(lines)
     found: dict[tuple[bool, str, int, str], Counter[int]] = {}
     first: dict[tuple[bool, str, int, str], int] = {}
@@ -90,18 +92,19 @@ def accesses(
         line = lines[each.line - 1] if is_known else ""
         pointer = _pointer(line, is_store)
         called = functions[each.line - 1] if is_known and functions[each.line - 1] != kernel.name else ""
-        key = (is_store, pointer, -1 if called else _step(kernel, index, pointer, is_store, line), called)
+        step_number = -1 if called or not (tile and index) else _step(tile, index, pointer, is_store, line)
+        key = (is_store, pointer, step_number, called)
         found.setdefault(key, Counter())[each.bits] += 1
         first[key] = min(first.get(key, each.line), each.line)
     made = []
     for key in sorted(found, key=lambda k: (k[0], first[k])):
         is_store, pointer, place, called = key
-        step = kernel.steps[place] if place >= 0 else None
+        step = tile.steps[place] if tile and place >= 0 else None
         narrow = min(found[key]) < WIDE
         reason = ""
         if narrow:
-            reason = _reason(_Lanes(kernel, step, spelled, sizes)) if step else _reason_inside(called)
-        flat = not kernel.layout.cols and not kernel.layout.finalizes
+            reason = _reason(_Lanes(tile, step, spelled, sizes)) if tile and step else _reason_inside(called)
+        flat = tile is not None and not tile.layout.cols and not tile.layout.finalizes
         whole = step is not None and (step.form == TILE or (step.form == ROW and flat))
         name = pointer.removesuffix("_ptr") or "what no line names"
         made.append(Access(name, is_store, dict(sorted(found[key].items())), reason, whole))
