@@ -22,7 +22,7 @@ from tritonnotes import runtime
 from tritonnotes.codegen import pipeline
 from tritonnotes.codegen.fusion.constraints import as_fusion
 from tritonnotes.codegen.fusion.cost import scheduled_cost
-from tritonnotes.codegen.fusion.horizontal import ALIGNED, FOREACH
+from tritonnotes.codegen.fusion.horizontal import FOREACH, SEGMENTS
 from tritonnotes.codegen.lower.foreach import ForeachKernel
 from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.plan.fusion_plan import FusionPlan, verify_plan
@@ -203,10 +203,10 @@ def test_tensors_that_are_not_aligned_are_updated_too() -> None:
     found = state_after(step, 2)
     # The interpreter has no use for the hint, so that it is right can only be read off the table.
     (table,) = tables.values()
-    assert table[:, ALIGNED].tolist() == [0, 0]
+    assert table[:, SEGMENTS.place("aligned")].tolist() == [0, 0]
     tables.clear()
     wanted = state_after(other, 2)
-    assert [t[:, ALIGNED].tolist() for t in tables.values()] == [[1, 1]]
+    assert [t[:, SEGMENTS.place("aligned")].tolist() for t in tables.values()] == [[1, 1]]
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 

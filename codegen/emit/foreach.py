@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from tritonnotes.ir.types import float64
 
-from ..fusion.horizontal import ADDRESSES, ALIGNED
+from ..fusion.horizontal import SEGMENTS
 from ..lower.foreach import BlockProgram, ForeachKernel
 from ..support.sizes import next_power_of_2
-from ..support.text import INDENT, call_lines, wrapped
+from ..support.text import call_lines, function_text, jit_function, wrapped
 from .kernel import KernelSource, tile_lines
 from .launcher import TRITON_TYPES
-
-BLOCK = 1024
-"""Elements of a program on a GPU: two 16-byte accesses a thread and tensor in float32, one in 16 bits."""
-
+from .multi_tensor import BLOCK, WHEN_WIDE, BlockFunction, Pointer, branches, is_wide_line, searched_block
 
 MOST_NAMED = 8
 """Updates that a block's docstring names."""
@@ -21,15 +20,15 @@ MOST_NAMED = 8
 
 def render_foreach(kernel: ForeachKernel) -> KernelSource:
     """Spell a launch of many updates."""
-    blocks = [_block(kernel, block) for block in kernel.blocks]
+    functions = [_function(block) for block in kernel.blocks]
     signature = {"segments_ptr": "*i64"}
     for name, parameter in kernel.arguments:
         signature[name] = ("*" if parameter.is_pointer else "") + TRITON_TYPES[parameter.dtype.name]
     return KernelSource(
         kernel.name,
-        "\n\n".join([*(text for text, _ in blocks), _kernel(kernel)]),
+        "\n\n".join([*(function.text for function in functions), _kernel(kernel, functions)]),
         _launcher(kernel),
-        frozenset({"address"}).union(*(helpers for _, helpers in blocks)),
+        frozenset({"address"}).union(*(function.helpers for function in functions)),
         signature,
         {"SEGMENTS": _segments(kernel), "BLOCK": _tile(kernel)[0]},
         _tile(kernel)[1],
@@ -48,25 +47,22 @@ def _segments(kernel: ForeachKernel) -> int:
     return next_power_of_2(len(kernel.rows))
 
 
-def _block(kernel: ForeachKernel, block: BlockProgram) -> tuple[str, frozenset[str]]:
+def _function(block: BlockProgram) -> BlockFunction:
     body, helpers = tile_lines(block.kernel)
-    lines = [
-        f"{p.name} = address(row_ptr + {place}, start, tl.{p.dtype}, ALIGN)"
-        for place, p in enumerate(block.pointers, ADDRESSES)
+    numbers = [
+        f"{p.name.removesuffix('_ptr')} = tl.load({p.name})"
+        for p in block.arguments
+        if p.role == "scalar" and p.is_pointer
     ]
-    for parameter in block.arguments:
-        if parameter.role == "scalar" and parameter.is_pointer:
-            lines.append(f"{parameter.name.removesuffix('_ptr')} = tl.load({parameter.name})")
-    lines += ["offset = tl.arange(0, BLOCK)", "mask = offset < inside // ALIGN * ALIGN"]
-    arguments = ["row_ptr", *(p.name for p in block.arguments), "start", "inside"]
-    arguments += ["BLOCK: tl.constexpr", "ALIGN: tl.constexpr"]
-    text = [
-        "@triton.jit",
-        *call_lines(f"def {block.name}(", arguments, "):"),
-        f'{INDENT}"""{wrapped(f"One block of {_tensors(block)}.")}"""',
-        *(INDENT + line if line else "" for line in (*lines, "", *body)),
-    ]
-    return "\n".join(text) + "\n", helpers
+    return BlockFunction(
+        block.name,
+        f"One block of {_tensors(block)}.",
+        tuple(Pointer(p.name, place, p.dtype) for place, p in enumerate(block.pointers, SEGMENTS.addresses)),
+        tuple(p.name for p in block.arguments),
+        tuple(numbers),
+        ("", *body),
+        helpers,
+    )
 
 
 def _tensors(block: BlockProgram) -> str:
@@ -75,65 +71,32 @@ def _tensors(block: BlockProgram) -> str:
     return ", ".join(names[:MOST_NAMED]) + rest
 
 
-def _kernel(kernel: ForeachKernel) -> str:
-    arguments = [
-        "segments_ptr",
-        *(name for name, _ in kernel.arguments),
-        "SEGMENTS: tl.constexpr",
-        "BLOCK: tl.constexpr",
-    ]
+def _kernel(kernel: ForeachKernel, functions: list[BlockFunction]) -> str:
+    names = {(p.value, p.dtype): name for name, p in kernel.arguments}
+    arguments = ["segments_ptr", *names.values(), "SEGMENTS: tl.constexpr", "BLOCK: tl.constexpr"]
     about = (
         "Each program updates one block of one segment, which it finds by the sizes of all. A row of `segments` holds "
         f"its size, whether all addresses are multiples of 16, then the addresses of {_columns(kernel)}."
     )
     count = len(kernel.rows)
     mask = "" if count == _segments(kernel) else f", mask=segment < {count}, other=0"
+    ends = accumulate(len(block.rows) for block in kernel.blocks)
+    calls = [
+        function.calls([names[p.value, p.dtype] for p in block.arguments])
+        for function, block in zip(functions, kernel.blocks, strict=True)
+    ]
     lines = [
-        "program = tl.program_id(0)",
-        "segment = tl.arange(0, SEGMENTS)",
-        f"sizes = tl.load(segments_ptr + segment * {kernel.width}{mask})",
-        "ends = tl.cumsum(tl.cdiv(sizes, BLOCK), axis=0)",
-        "is_before = ends <= program",
-        "own = tl.sum(is_before.to(tl.int32))",
-        "start = (program - tl.max(tl.where(is_before, ends, 0))) * BLOCK",
-        f"row_ptr = segments_ptr + own * {kernel.width}",
-        "inside = tl.minimum(tl.load(row_ptr) - start, BLOCK).to(tl.int32)",
-        "# Sixteen bytes an access where the addresses and the end of the block allow it.",
-        f"is_wide = (tl.load(row_ptr + {ALIGNED}) != 0) & (inside % 16 == 0)",
+        *searched_block("segments_ptr", kernel.width, mask),
+        WHEN_WIDE,
+        is_wide_line(SEGMENTS),
+        *branches([f"own < {end}" for end in ends], calls),
     ]
-    end, chosen = 0, list[str]()
-    for number, block in enumerate(kernel.blocks):
-        end += len(block.rows)
-        called = _calls(kernel, block)
-        if len(kernel.blocks) > 1:
-            word = "if" if number == 0 else "elif"
-            chosen.append("else:" if end == len(kernel.rows) else f"{word} own < {end}:")
-            called = [INDENT + line for line in called]
-        chosen += called
-    text = [
-        "@triton.jit",
-        *call_lines(f"def {kernel.name}(", arguments, "):"),
-        f'{INDENT}"""{wrapped(about)}"""',
-        *(INDENT + line for line in (*lines, *chosen)),
-    ]
-    return "\n".join(text) + "\n"
+    return jit_function(kernel.name, arguments, wrapped(about), lines)
 
 
 def _columns(kernel: ForeachKernel) -> str:
     columns = [", ".join(p.name.removesuffix("_ptr") for p in block.pointers) for block in kernel.blocks]
     return " or ".join(dict.fromkeys(columns))
-
-
-def _calls(kernel: ForeachKernel, block: BlockProgram) -> list[str]:
-    names = {(p.value, p.dtype): name for name, p in kernel.arguments}
-    given = ["row_ptr", *(names[p.value, p.dtype] for p in block.arguments), "start", "inside", "BLOCK"]
-    call = f"{block.name}("
-    return [
-        "if is_wide:",
-        *(INDENT + line for line in call_lines(call, [*given, "ALIGN=16"], ")")),
-        "else:",
-        *(INDENT + line for line in call_lines(call, [*given, "ALIGN=1"], ")")),
-    ]
 
 
 def _launcher(kernel: ForeachKernel) -> str:
@@ -148,9 +111,7 @@ def _launcher(kernel: ForeachKernel) -> str:
     passed = [kernel.name, "(programs,)", "table_of(segments)", *numbers, f"SEGMENTS={_segments(kernel)}"]
     passed += ["BLOCK=BLOCK", f"num_warps={warps}"]
     lines = [
-        *call_lines(f"def run_{kernel.name}(", ["segments", *numbers, f"BLOCK={size}"], "):"),
-        f'{INDENT}"""{wrapped(about)}"""',
-        f"{INDENT}programs = sum(triton.cdiv(tensors[0].numel(), BLOCK) for tensors in segments)",
-        *(INDENT + line for line in call_lines("launch(", passed, ")")),
+        "programs = sum(triton.cdiv(tensors[0].numel(), BLOCK) for tensors in segments)",
+        *call_lines("launch(", passed, ")"),
     ]
-    return "\n".join(lines) + "\n"
+    return function_text(f"run_{kernel.name}", ["segments", *numbers, f"BLOCK={size}"], wrapped(about), lines)

@@ -10,7 +10,7 @@ from ..analysis.matmul import summed
 from ..cost.matmul import SHARE, split_k_text
 from ..lower.grouped_matmul import GroupedMatmulKernel
 from ..support.sizes import known_size
-from ..support.text import INDENT, call_lines, wrapped
+from ..support.text import INDENT, call_lines, function_text, wrapped
 from .kernel import KernelSource, function_of
 from .launcher import Launcher, scalar_type
 
@@ -75,13 +75,11 @@ def _launcher(kernel: GroupedMatmulKernel, launchers: list[Launcher]) -> str:
     if kernel.split_k:
         grid = f"({count}, {split_k_text(_summed(kernel), kernel.split_k)})"
         reason += f" Programs share sums of {2 * SHARE} and more."
-    lines = [*call_lines(f"def run_{kernel.name}(", names, "):"), f'{INDENT}"""{wrapped(reason)}"""']
-    lines.append(f"{INDENT}grid = {grid}")
     passed = [*names, "PRECISION=float32_precision()", f"num_warps={warps}"]
     most = _registers(launchers)
     passed += [f"maxnreg={most}"] if most else []
-    lines += [INDENT + line for line in call_lines("launch(", [kernel.name, "grid", *passed], ")")]
-    return "\n".join(lines) + "\n"
+    lines = [f"grid = {grid}", *call_lines("launch(", [kernel.name, "grid", *passed], ")")]
+    return function_text(f"run_{kernel.name}", names, wrapped(reason), lines)
 
 
 def _summed(kernel: GroupedMatmulKernel) -> str:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ..lower.lower import GeneratedKernel
 from ..lower.tile_ir import Parameter
-from ..support.text import INDENT, call_lines
+from ..support.text import call_lines, jit_function
 from .kernel import KernelSource
 
 SUFFIX = "_in_memory"
@@ -23,18 +23,14 @@ def numbers_in_memory(kernel: GeneratedKernel, source: KernelSource) -> KernelSo
     taken = [(a.arg, ast.unparse(a.annotation) if a.annotation else "") for a in _arguments(kernel.name, source.text)]
     arguments = [f"{n}_ptr" if n in numbers else f"{n}: {kind}" if kind else n for n, kind in taken]
     passed = [_read(name, numbers[name]) if name in numbers else name for name, _ in taken]
-    text = [
-        "@triton.jit",
-        *call_lines(f"def {kernel.name}{SUFFIX}(", arguments, "):"),
-        f'{INDENT}"""As {kernel.name}, with numbers from memory."""',
-        *(INDENT + line for line in call_lines(f"{kernel.name}(", passed, ")")),
-    ]
+    about = f"As {kernel.name}, with numbers from memory."
+    text = jit_function(f"{kernel.name}{SUFFIX}", arguments, about, call_lines(f"{kernel.name}(", passed, ")"))
     launcher = re.sub(rf"\blaunch\((\s*){kernel.name}\b", rf"launch(\1{kernel.name}{SUFFIX}", source.launcher)
     signature = {
         (f"{n}_ptr" if n in numbers else n): ("*i64" if numbers[n].is_exact else "*fp64") if n in numbers else kind
         for n, kind in source.signature.items()
     }
-    whole = f"{source.text}\n\n" + "\n".join(text) + "\n"
+    whole = f"{source.text}\n\n{text}"
     return replace(source, name=f"{kernel.name}{SUFFIX}", text=whole, launcher=launcher, signature=signature)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..emit.host import HostText, TritonText, cell_text
 from ..support.names import Names
-from ..support.text import INDENT, call_lines, wrapped
+from ..support.text import INDENT, function_text, jit_function, wrapped
 from .kinds import MultiTensorUpdate
 
 COUNTING_KERNEL = "count_steps"
@@ -71,16 +71,11 @@ def counting_kernel(update: MultiTensorUpdate) -> tuple[str, frozenset[str]]:
         f"its {' and '.join(counted)}."
     )
     given = [a.removesuffix("_ptr") for a in arguments]
-    lines = [
-        "@triton.jit",
-        *call_lines(f"def {COUNTING_KERNEL}(", [*arguments, "BLOCK: tl.constexpr"], "):"),
-        f'{INDENT}"""{wrapped(about)}"""',
-        *(INDENT + line for line in body),
-        "",
-        "",
-        *call_lines("def run_count_steps(", [*given, f"BLOCK={BLOCK}"], "):"),
-        f'{INDENT}"""Launch once, before the update: a lane for each parameter."""',
-        f"{INDENT}grid = (triton.cdiv(parameters, BLOCK),)",
-        f"{INDENT}launch({', '.join([COUNTING_KERNEL, 'grid', *given, 'BLOCK=BLOCK', 'num_warps=4'])})",
+    kernel = jit_function(COUNTING_KERNEL, [*arguments, "BLOCK: tl.constexpr"], wrapped(about), body)
+    launching = [
+        "grid = (triton.cdiv(parameters, BLOCK),)",
+        f"launch({', '.join([COUNTING_KERNEL, 'grid', *given, 'BLOCK=BLOCK', 'num_warps=4'])})",
     ]
-    return "\n".join(lines) + "\n", frozenset(spell.helpers)
+    launched = "Launch once, before the update: a lane for each parameter."
+    launcher = function_text(f"run_{COUNTING_KERNEL}", [*given, f"BLOCK={BLOCK}"], launched, launching)
+    return f"{kernel}\n\n{launcher}", frozenset(spell.helpers)

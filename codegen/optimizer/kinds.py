@@ -31,14 +31,10 @@ from ..emit.host import key_of, setting_of
 from ..lower.lower import tile_programs
 from ..lower.tile_ir import Kernel
 from ..pipeline import make_program
+from ..support.tables import Table
 
-BLOCK = 1024
-"""Elements of a program on a GPU: two 16-byte accesses a thread and tensor in float32, one in 16 bits."""
-
-
-SIZE, ROW, ALIGNED, KIND, ADDRESSES = range(5)
-"""Columns of the table of parameters: elements, row of the table of numbers, whether all addresses are multiples of 16,
-which of the kinds it is, and from there on the addresses."""
+PARAMETERS = Table(("size", "numbers", "aligned", "kind"))
+"""The table of the tensors of parameters. `numbers` is the parameter's row in the table of numbers."""
 
 
 PLAIN = Extras()

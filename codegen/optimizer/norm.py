@@ -8,9 +8,11 @@ from tritonnotes.ir.types import DType, float64
 from tritonnotes.ir.version import VERSION
 
 from ..emit.kernel import KernelSource
+from ..emit.multi_tensor import BlockFunction, Pointer, by_kind, is_wide_line, listed_block
 from ..emit.ops import HELPERS
 from ..emit.prelude import LAUNCH
-from ..support.text import INDENT, call_lines
+from ..support.tables import Table
+from ..support.text import call_lines, function_text, jit_function
 
 BLOCK = 2048
 
@@ -21,20 +23,8 @@ PARTIALS = 1024
 NUM_WARPS = 4
 
 
-COLUMNS = 4
-"""Of the table of gradients: elements, whether the address is a multiple of 16, kind, address."""
-
-
-_ON_ONE_BLOCK = '''\
-@triton.jit
-def squares_{dtype}(row_ptr, {scale}start, inside, BLOCK: tl.constexpr, ALIGN: tl.constexpr):
-    """The sum of the squares of one block of a gradient."""
-    g_ptr = address(row_ptr + 3, start, tl.{dtype}, ALIGN)
-    offset = tl.arange(0, BLOCK)
-    mask = offset < inside // ALIGN * ALIGN
-    g = tl.load(g_ptr + offset, mask=mask, other=0.0){cast}{divided}
-    return tl.sum(g * g).to(tl.float64)
-'''
+GRADIENTS = Table(("size", "aligned", "kind"))
+"""The table of gradients: each row has one address."""
 
 
 _ABOUT = """The norm of all gradients together, and min(max_norm / (norm + 1e-6), 1). Each program takes one block
@@ -66,17 +56,26 @@ def render_norm(dtypes: Sequence[DType], unscales: bool) -> str:
         LAUNCH,
         HELPERS["address"],
     ]
-    for dtype in dtypes:
-        wide = "float64" if dtype is float64 else "float32"
-        parts.append(
-            _ON_ONE_BLOCK.format(
-                dtype=dtype,
-                scale="grad_scale_ptr, " if unscales else "",
-                cast="" if dtype.name == wide else f".to(tl.{wide})",
-                divided=" / tl.load(grad_scale_ptr)" if unscales else "",
-            )
-        )
-    return "\n\n".join([*parts, _kernel(dtypes, unscales), _run(unscales)])
+    functions = [_function(dtype, unscales) for dtype in dtypes]
+    return "\n\n".join([*parts, *(f.text for f in functions), _kernel(functions, unscales), _run(unscales)])
+
+
+def _function(dtype: DType, unscales: bool) -> BlockFunction:
+    """The sum of the squares of one block, in float64."""
+    wide = "float64" if dtype is float64 else "float32"
+    cast = "" if dtype.name == wide else f".to(tl.{wide})"
+    divided = " / tl.load(grad_scale_ptr)" if unscales else ""
+    return BlockFunction(
+        f"squares_{dtype}",
+        "The sum of the squares of one block of a gradient.",
+        (Pointer("g_ptr", GRADIENTS.addresses, dtype),),
+        ("grad_scale_ptr",) if unscales else (),
+        (),
+        (
+            f"g = tl.load(g_ptr + offset, mask=mask, other=0.0){cast}{divided}",
+            "return tl.sum(g * g).to(tl.float64)",
+        ),
+    )
 
 
 def norm_kernel_source(dtypes: Sequence[DType], unscales: bool) -> KernelSource:
@@ -85,7 +84,8 @@ def norm_kernel_source(dtypes: Sequence[DType], unscales: bool) -> KernelSource:
     signature |= {"max_norm_ptr": "*fp64", "norm_ptr": "*fp32", "clip_coefficient_ptr": "*fp64"}
     signature |= {"grad_scale_ptr": "*fp32"} if unscales else {}
     constants = {"BLOCK": BLOCK, "PARTIALS": PARTIALS}
-    return KernelSource("gradient_norm", _kernel(dtypes, unscales), "", frozenset(), signature, constants, NUM_WARPS)
+    text = _kernel([_function(dtype, unscales) for dtype in dtypes], unscales)
+    return KernelSource("gradient_norm", text, "", frozenset(), signature, constants, NUM_WARPS)
 
 
 def _arguments(unscales: bool) -> list[str]:
@@ -93,45 +93,20 @@ def _arguments(unscales: bool) -> list[str]:
     return [*taken, "grad_scale"] if unscales else taken
 
 
-def _kernel(dtypes: Sequence[DType], unscales: bool) -> str:
-    lines = [
-        "program = tl.program_id(0)",
-        f"row_ptr = gradients_ptr + tl.load(blocks_ptr + 2 * program) * {COLUMNS}",
-        "start = tl.load(blocks_ptr + 2 * program + 1).to(tl.int64) * BLOCK",
-        "inside = tl.minimum(tl.load(row_ptr) - start, BLOCK).to(tl.int32)",
-        "is_wide = (tl.load(row_ptr + 1) != 0) & (inside % 16 == 0)",
-    ]
-    scale = "grad_scale_ptr, " if unscales else ""
-    if len(dtypes) > 1:
-        lines.append("kind = tl.load(row_ptr + 2)")
-    for number, dtype in enumerate(dtypes):
-        word = "" if len(dtypes) == 1 else "else:" if number == len(dtypes) - 1 else "elif" if number else "if"
-        head = [] if not word else [word if word == "else:" else f"{word} kind == {number}:"]
-        indent = INDENT if word else ""
-        call = f"squares = squares_{dtype}(row_ptr, {scale}start, inside, BLOCK,"
-        lines += [
-            *head,
-            f"{indent}if is_wide:",
-            f"{indent}{INDENT}{call} ALIGN=16)",
-            f"{indent}else:",
-            f"{indent}{INDENT}{call} ALIGN=1)",
-        ]
+def _kernel(functions: Sequence[BlockFunction], unscales: bool) -> str:
     arguments = [f"{name}_ptr" for name in _arguments(unscales)]
-    text = [
-        "@triton.jit",
-        *call_lines("def gradient_norm(", [*arguments, "BLOCK: tl.constexpr", "PARTIALS: tl.constexpr"], "):"),
-        f'{INDENT}"""{_ABOUT}"""',
-        *(INDENT + line if line else "" for line in (*lines, *_FINISH.splitlines())),
+    lines = [
+        *listed_block("gradients_ptr", GRADIENTS.width(1)),
+        is_wide_line(GRADIENTS),
+        *by_kind(GRADIENTS, [function.calls(function.arguments, "squares") for function in functions]),
+        *_FINISH.splitlines(),
     ]
-    return "\n".join(text) + "\n"
+    return jit_function("gradient_norm", [*arguments, "BLOCK: tl.constexpr", "PARTIALS: tl.constexpr"], _ABOUT, lines)
 
 
 def _run(unscales: bool) -> str:
     arguments = _arguments(unscales)
     passed = ["gradient_norm", "(len(blocks),)", *arguments, "BLOCK=BLOCK", "PARTIALS=PARTIALS"]
-    lines = [
-        *call_lines("def run(", [*arguments, f"BLOCK={BLOCK}", f"PARTIALS={PARTIALS}"], "):"),
-        f'{INDENT}"""Launch once, a program for each row of `blocks`: `partial` holds as many, `arrived` 0."""',
-        *(INDENT + line for line in call_lines("launch(", [*passed, f"num_warps={NUM_WARPS}"], ")")),
-    ]
-    return "\n".join(lines) + "\n"
+    about = "Launch once, a program for each row of `blocks`: `partial` holds as many, `arrived` 0."
+    lines = call_lines("launch(", [*passed, f"num_warps={NUM_WARPS}"], ")")
+    return function_text("run", [*arguments, f"BLOCK={BLOCK}", f"PARTIALS={PARTIALS}"], about, lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 INDENT = "    "
@@ -33,6 +34,22 @@ def wrapped(text: str, width: int = 110) -> str:
         else:
             line = f"{line} {word}".strip()
     return f"\n{INDENT}".join([*lines, line])
+
+
+def function_text(name: str, arguments: list[str], about: str, lines: Iterable[str], decorator: str = "") -> str:
+    """A function with the docstring `about` and the lines of a body."""
+    text = [
+        *([decorator] if decorator else []),
+        *call_lines(f"def {name}(", arguments, "):"),
+        f'{INDENT}"""{about}"""',
+        *(INDENT + line if line else "" for line in lines),
+    ]
+    return "\n".join(text) + "\n"
+
+
+def jit_function(name: str, arguments: list[str], about: str, lines: Iterable[str]) -> str:
+    """A function that Triton compiles."""
+    return function_text(name, arguments, about, lines, "@triton.jit")
 
 
 def number_text(number: Any) -> str:
