@@ -29,6 +29,7 @@ from tritonnotes.ir.errors import DeclarationError, KernelError, ShapeError
 from tritonnotes.ir.evaluate import evaluate
 from tritonnotes.ir.graph import Graph, Value
 from tritonnotes.ir.joint import loss_gradient_graph
+from tritonnotes.ir.loading import same_graph
 from tritonnotes.ir.rewrite import optimize
 from tritonnotes.ir.types import Dim
 from tritonnotes.ir.verify import verify, verify_joint
@@ -469,9 +470,10 @@ def test_a_chunked_graph_reads_back_from_text_and_json_and_is_verified() -> None
     made, _ = chunked(head(LOSSES["cross entropy"], BATCH), budget_for(16))
     for read in (Graph.from_text(str(made)), Graph.from_json(made.to_json())):
         verify(read)
-        assert str(read) == str(made)
+        assert str(read) == str(made) and same_graph(read, made)
+        assert len({v.attrs["region"] for v in read.values if v.op.name == "chunked"}) == 1, "they share one region"
     node = next(v for v in made.values if v.op.name == "chunked")
-    for attrs in ({"which": 99}, {"rows": 0}, {"region": ("graph chunk primitive",)}):
+    for attrs in ({"which": 99}, {"rows": 0}, {"region": ("graph chunk primitive",)}, {"region": made}):
         with pytest.raises((ShapeError, DeclarationError)):
             node.op.infer(node.inputs, {**node.attrs, **attrs})  # type: ignore[union-attr]
     with pytest.raises(DeclarationError, match="take its gradient before"):

@@ -19,8 +19,8 @@ import tritonnotes as tn
 from tritonnotes import optim
 from tritonnotes import references as R
 from tritonnotes.interpreter import launch
-from tritonnotes.ir import registry
 from tritonnotes.ir.errors import DeclarationError, FeedError
+from tritonnotes.ir.registry import UPDATE_RULES
 from tritonnotes.optim import launching
 from tritonnotes.runtime import pick_device
 from tritonnotes.tolerance import compare
@@ -325,9 +325,9 @@ def test_everything_at_once_is_what_its_parts_do_one_after_another() -> None:
 
 @pytest.fixture
 def _own_registries() -> Iterator[None]:
-    before = dict(registry.UPDATE_RULES), dict(R.UPDATE_REFERENCES)
+    before = dict(UPDATE_RULES), dict(R.UPDATE_REFERENCES)
     yield
-    for live, kept in zip((registry.UPDATE_RULES, R.UPDATE_REFERENCES), before, strict=True):
+    for live, kept in zip((UPDATE_RULES, R.UPDATE_REFERENCES), before, strict=True):
         live.clear()
         live.update(kept)  # type: ignore[arg-type]
 

@@ -71,7 +71,8 @@ def check_sizes(sized: tuple[Value, ...], sizes: Mapping[str, int]) -> None:
     """Raise `FeedError` for sizes that an op refuses, such as one value per channel in training."""
     for value in sized:
         shapes = [None if a is None else concrete(a.shape, sizes) for a in value.args]
-        refused = value.op.refusal(*shapes, **value.attrs)  # type: ignore[union-attr, misc]
+        assert isinstance(value.op, Op) and value.op.refusal is not None
+        refused = value.op.refusal(*shapes, **value.attrs)
         if refused:
             raise FeedError(f"{value.op.name} {value.name!r}: {refused}")
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .ir.errors import FeedError
 from .ir.graph import Graph, Value
-from .ir.registry import ANY_NUMBER, DESCRIBED, Op
+from .ir.registry import ANY_NUMBER, DESCRIBED, Op, Primitive
 from .ir.types import Dim
 from .references import torch_dtype
 
@@ -48,7 +48,7 @@ def _domains(graph: Graph) -> dict[Value, list[Use]]:
     for value in graph.values:
         if isinstance(value.op, Op):
             domain, names = value.op.domain, value.op.arg_names
-        elif value.op.name in DESCRIBED:
+        elif isinstance(value.op, Primitive) and value.op.name in DESCRIBED:
             domain = DESCRIBED[value.op.name].domain
             names = list(domain)
             if value.op.arity == ANY_NUMBER:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from tritonnotes.ir.graph import Graph, Scope, Value
-from tritonnotes.ir.primitives import CHUNK_ROWS, region_of
+from tritonnotes.ir.primitives import CHUNK_ROWS
 from tritonnotes.ir.rewrite import copy_graph
 from tritonnotes.ir.verify import verify
 
@@ -68,7 +68,7 @@ def _key(launch: KernelPlan) -> object:
 
 
 def _chunks(values: tuple[Value, ...], plan_region: PlanRegion, taken: set[str]) -> Chunks:
-    region = region_of(values[0].attrs["region"])
+    region = values[0].attrs["region"]
     step, slots = _adding(region, {v.attrs["which"] for v in values})
     verify(step)
     plan = plan_region(step, frozenset(taken))

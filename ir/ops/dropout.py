@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from .. import primitives as P
-from ..errors import DeclarationError
-from ..graph import Graph, Value
-from ..philox import uniform
-from ..registry import Note, op
-from ..types import int64
+from ..core.errors import DeclarationError
+from ..core.graph import Graph, Value
+from ..core.op import op
+from ..core.registry import Note
+from ..core.types import int64
+from ..primitives.philox import uniform
 from .declare import needs_float
 
 FAMILY = "layers"
