@@ -11,7 +11,7 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.ir.joint import cotangent_name, loss_gradient_graph
+from tritonnotes.ir.passes.joint import cotangent_name, loss_gradient_graph
 from tritonnotes.runtime import Runner
 from tritonnotes.tolerance import compare
 

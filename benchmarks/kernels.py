@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.core.graph import Graph, Value
 
 from . import shapes
 from .measure import Case

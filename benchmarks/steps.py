@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import tritonnotes as tn
-from tritonnotes.ir.graph import Graph
+from tritonnotes.ir.core.graph import Graph
 from tritonnotes.tolerance import compare
 
 from . import shapes

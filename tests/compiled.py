@@ -17,9 +17,9 @@ import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.executor import eager, eager_updates, oracle, oracle_updates
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import cotangent_name, gradient_graph
-from tritonnotes.ir.split import split_gradient
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph
+from tritonnotes.ir.passes.split import split_gradient
 from tritonnotes.references import REFERENCES, torch_dtype
 from tritonnotes.runtime import pick_device
 from tritonnotes.samples import draw_feeds

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.ir.errors import DeclarationError
+from tritonnotes.ir.core.errors import DeclarationError
 
 BATCH = tn.Dim("batch")
 ROWS, STEPS = 16, 4

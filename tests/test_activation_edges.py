@@ -14,7 +14,7 @@ from test_op_edges import BATCH, INF, NAN, graph_of, same, unary
 import tritonnotes as tn
 from tritonnotes.executor import eager
 from tritonnotes.ir import Value
-from tritonnotes.ir.errors import DeclarationError, DTypeError, ShapeError
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError, ShapeError
 
 UNARY: dict[str, Callable[[Value], Value]] = {
     "leaky_relu": tn.leaky_relu,

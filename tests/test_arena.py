@@ -25,9 +25,9 @@ from tritonnotes.codegen.memory.arena import Arena, place, verify_arena
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.eager_memory import LiveMemory, eager_peak_bytes
-from tritonnotes.ir.errors import KernelError, VerificationError
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import joint_graph
+from tritonnotes.ir.core.errors import KernelError, VerificationError
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.passes.joint import joint_graph
 from tritonnotes.runtime import Runner
 from tritonnotes.samples import draw_feeds
 

@@ -17,7 +17,7 @@ import tritonnotes as tn
 from tritonnotes.capture import CapturedRuns
 from tritonnotes.codegen.emit.scalars_in_memory import SUFFIX
 from tritonnotes.codegen.program.compile import compile_program
-from tritonnotes.ir.graph import Graph
+from tritonnotes.ir.core.graph import Graph
 from tritonnotes.runtime import Launch
 from tritonnotes.samples import draw_feeds
 

@@ -18,7 +18,7 @@ from resumed_run import step_of, train
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tritonnotes.ir.errors import FeedError
+from tritonnotes.ir.core.errors import FeedError
 
 STEPS = 12
 

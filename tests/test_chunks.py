@@ -23,16 +23,16 @@ from tritonnotes.codegen.target.cache import KernelCache
 from tritonnotes.codegen.target.load import load_source
 from tritonnotes.eager_memory import eager_peak_bytes
 from tritonnotes.executor import eager, oracle
-from tritonnotes.ir.chunks import LOGITS_BUDGET, Chunking, in_chunks
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.errors import DeclarationError, KernelError, ShapeError
-from tritonnotes.ir.evaluate import evaluate
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.joint import loss_gradient_graph
-from tritonnotes.ir.loading import same_graph
-from tritonnotes.ir.rewrite import optimize
-from tritonnotes.ir.types import Dim
-from tritonnotes.ir.verify import verify, verify_joint
+from tritonnotes.ir.core.compare import same_graph
+from tritonnotes.ir.core.errors import DeclarationError, KernelError, ShapeError
+from tritonnotes.ir.core.evaluate import evaluate
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.core.types import Dim
+from tritonnotes.ir.core.verify import verify, verify_joint
+from tritonnotes.ir.passes.chunks import LOGITS_BUDGET, Chunking, in_chunks
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import loss_gradient_graph
 from tritonnotes.runtime import Runner, pick_device
 from tritonnotes.samples import draw_feeds
 from tritonnotes.tolerance import compare

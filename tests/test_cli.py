@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from tritonnotes.cli import main
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.registry import UPDATE_RULES, catalogue
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.op import catalogue
+from tritonnotes.ir.core.optimizer import UPDATE_RULES
 from tritonnotes.notes import find
 from tritonnotes.show import COMPILED_STAGES, STAGES
 

@@ -16,11 +16,12 @@ from tritonnotes import references as R
 from tritonnotes.executor import eager
 from tritonnotes.ir import Dim, Graph
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.errors import DeclarationError, ShapeError
-from tritonnotes.ir.evaluate import evaluate
-from tritonnotes.ir.joint import joint_graph
-from tritonnotes.ir.registry import OPS, UPDATE_RULES, Op, UpdateRule, catalogue
-from tritonnotes.ir.types import float32
+from tritonnotes.ir.core.errors import DeclarationError, ShapeError
+from tritonnotes.ir.core.evaluate import evaluate
+from tritonnotes.ir.core.op import OPS, Op, catalogue
+from tritonnotes.ir.core.optimizer import UPDATE_RULES, UpdateRule
+from tritonnotes.ir.core.types import float32
+from tritonnotes.ir.passes.joint import joint_graph
 from tritonnotes.samples import draw_feeds
 
 BATCH = Dim("batch")

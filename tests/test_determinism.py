@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.runtime import pick_device
 
 BATCH = tn.Dim("batch")

@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from tritonnotes.executor import eager, oracle
 from tritonnotes.ir import Dim, Graph
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.errors import DeclarationError, FeedError, VerificationError
+from tritonnotes.ir.core.errors import DeclarationError, FeedError, VerificationError
+from tritonnotes.ir.core.op import OPS, Op, op
 from tritonnotes.ir.ops.activations import relu
 from tritonnotes.ir.ops.linear import linear
 from tritonnotes.ir.ops.losses import cross_entropy
 from tritonnotes.ir.ops.metrics import accuracy
 from tritonnotes.ir.ops.normalization import layer_norm
-from tritonnotes.ir.registry import OPS, Op, op
 from tritonnotes.references import REFERENCES, register_reference
 from tritonnotes.state import initial_state
 

@@ -14,7 +14,7 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.target.compile import ARCHS
-from tritonnotes.ir.graph import Graph
+from tritonnotes.ir.core.graph import Graph
 from tritonnotes.runtime import pick_device
 
 BATCH = tn.Dim("batch")

@@ -22,7 +22,7 @@ from tritonnotes.codegen.emit import ops as spelling
 from tritonnotes.codegen.emit.kernel import KernelSource, render_kernel
 from tritonnotes.codegen.emit.ops import Spelling
 from tritonnotes.codegen.lower import tile_ir
-from tritonnotes.ir.graph import Graph
+from tritonnotes.ir.core.graph import Graph
 from tritonnotes.runtime import Runner, pick_device
 
 DEVICE = pick_device()

@@ -14,7 +14,7 @@ from numerics import agree
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.ir.errors import DeclarationError, DTypeError, FeedError, ShapeError
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError, FeedError, ShapeError
 from tritonnotes.runtime import pick_device
 
 BATCH = tn.Dim("batch")

@@ -14,10 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import tritonnotes as tn
-from tritonnotes.ir.errors import DTypeError
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.registry import OPS, UPDATE_RULES, Note, Op, catalogue
-from tritonnotes.ir.types import as_dtype
+from tritonnotes.ir.core.errors import DTypeError
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.op import OPS, Op, catalogue
+from tritonnotes.ir.core.optimizer import UPDATE_RULES
+from tritonnotes.ir.core.registry import Note
+from tritonnotes.ir.core.types import as_dtype
 from tritonnotes.notes import UnknownNameError, entries, entry_of, find, page
 from tritonnotes.plots import PlotError, picture, plot_note
 from tritonnotes.references import REFERENCES

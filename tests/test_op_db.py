@@ -18,9 +18,9 @@ from torch import Tensor
 from torch_samples import ADAPTERS, OUT_OF_SCOPE, Call, Rule, error_inputs, op_infos, sample_inputs, wide
 
 import tritonnotes as tn
-from tritonnotes.ir.errors import TritonNotesError
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.registry import OPS, catalogue
+from tritonnotes.ir.core.errors import TritonNotesError
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.op import OPS, catalogue
 from tritonnotes.tolerance import Comparison, compare
 
 NAMES = sorted({*catalogue(), "amax", "amin", "matmul"})

@@ -17,7 +17,7 @@ from numerics import agree, formula_values, reference_values
 from tritonnotes.executor import eager
 from tritonnotes.ir import Dim, Graph, Value
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.errors import DeclarationError, DTypeError, ShapeError
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError, ShapeError
 from tritonnotes.ir.ops.activations import relu, sigmoid
 from tritonnotes.ir.ops.linear import linear
 from tritonnotes.ir.ops.losses import cross_entropy

@@ -24,10 +24,12 @@ from torch.autograd.gradcheck import GradcheckError
 from tritonnotes.executor import STATE, eager
 from tritonnotes.ir import Dim, Graph
 from tritonnotes.ir import ops as ir_ops
-from tritonnotes.ir.errors import DeclarationError
-from tritonnotes.ir.joint import gradient_graph
-from tritonnotes.ir.registry import OPS, PRIMITIVES, UPDATE_RULES, Note, Op, catalogue
-from tritonnotes.ir.types import DTYPES, float64
+from tritonnotes.ir.core.errors import DeclarationError
+from tritonnotes.ir.core.op import OPS, Op, catalogue
+from tritonnotes.ir.core.optimizer import UPDATE_RULES
+from tritonnotes.ir.core.registry import PRIMITIVES, Note
+from tritonnotes.ir.core.types import DTYPES, float64
+from tritonnotes.ir.passes.joint import gradient_graph
 from tritonnotes.references import REFERENCES, UPDATE_REFERENCES
 
 CATALOGUE = catalogue()

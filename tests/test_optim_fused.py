@@ -19,8 +19,8 @@ import tritonnotes as tn
 from tritonnotes import optim
 from tritonnotes import references as R
 from tritonnotes.interpreter import launch
-from tritonnotes.ir.errors import DeclarationError, FeedError
-from tritonnotes.ir.registry import UPDATE_RULES
+from tritonnotes.ir.core.errors import DeclarationError, FeedError
+from tritonnotes.ir.core.optimizer import UPDATE_RULES
 from tritonnotes.optim import launching
 from tritonnotes.runtime import pick_device
 from tritonnotes.tolerance import compare

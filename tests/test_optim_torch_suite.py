@@ -17,7 +17,7 @@ from torch_judges import OptimizerErrorEnum, OptimizerInfo, optim_db
 
 from tritonnotes import optim
 from tritonnotes.codegen.optimizer.kinds import ALIGNED
-from tritonnotes.ir.errors import TritonNotesError
+from tritonnotes.ir.core.errors import TritonNotesError
 from tritonnotes.runtime import pick_device
 
 DEVICE = pick_device()

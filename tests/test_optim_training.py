@@ -12,7 +12,7 @@ from torch import Tensor, nn
 import tritonnotes as tn
 from tritonnotes import optim, optimizers
 from tritonnotes.datasets import load_digits
-from tritonnotes.ir.registry import Optimizer
+from tritonnotes.ir.core.optimizer import Optimizer
 from tritonnotes.runtime import pick_device
 from tritonnotes.update_references import reference_step
 

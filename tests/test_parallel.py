@@ -21,11 +21,11 @@ import tritonnotes as tn
 from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.report.explain import explain_plan
-from tritonnotes.ir.across_ranks import across_ranks
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.errors import DeclarationError, FeedError
-from tritonnotes.ir.evaluate import evaluate
-from tritonnotes.ir.joint import gathering_graph
+from tritonnotes.ir.core.errors import DeclarationError, FeedError
+from tritonnotes.ir.core.evaluate import evaluate
+from tritonnotes.ir.passes.across_ranks import across_ranks
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import gathering_graph
 from tritonnotes.parallel import Reducer, _bucketed, _last_use, owners
 from tritonnotes.tolerance import compare
 

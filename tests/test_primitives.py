@@ -12,9 +12,10 @@ from numerics import agree, assert_same, draw, formula_values, reference_values
 
 from tritonnotes.ir import Dim, Graph, Value
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.errors import DeclarationError, DTypeError, ShapeError
-from tritonnotes.ir.joint import gradient_graph
-from tritonnotes.ir.registry import OPS, PRIMITIVES, lookup
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError, ShapeError
+from tritonnotes.ir.core.op import OPS, lookup
+from tritonnotes.ir.core.registry import PRIMITIVES
+from tritonnotes.ir.passes.joint import gradient_graph
 
 NAN, INF = math.nan, math.inf
 BATCH = Dim("batch")

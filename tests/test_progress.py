@@ -9,7 +9,7 @@ import torch
 
 import tritonnotes as tn
 from tritonnotes import progress
-from tritonnotes.ir.errors import DeclarationError
+from tritonnotes.ir.core.errors import DeclarationError
 from tritonnotes.progress import Progress, Report
 
 

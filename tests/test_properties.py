@@ -13,9 +13,9 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.rewrite import optimize
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.runtime import Runner, pick_device
 
 DEVICE = pick_device()

@@ -12,7 +12,8 @@ import torch
 import tritonnotes as tn
 from tritonnotes.cli import _parser
 from tritonnotes.demo import digits
-from tritonnotes.ir.registry import OPS, PRIMITIVES
+from tritonnotes.ir.core.op import OPS
+from tritonnotes.ir.core.registry import PRIMITIVES
 from tritonnotes.show import STAGES
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,7 +11,7 @@ from report_ops import in_units, report
 from rich.console import Console
 from torch import Tensor
 
-from tritonnotes.ir.registry import OPS
+from tritonnotes.ir.core.op import OPS
 from tritonnotes.tolerance import compare
 
 

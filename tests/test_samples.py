@@ -7,12 +7,12 @@ import torch
 
 from tritonnotes.ir import Dim, Graph
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.errors import FeedError
+from tritonnotes.ir.core.errors import FeedError
+from tritonnotes.ir.core.op import OPS
 from tritonnotes.ir.ops.activations import relu
 from tritonnotes.ir.ops.linear import linear
 from tritonnotes.ir.ops.losses import cross_entropy
 from tritonnotes.ir.ops.regression import mse_loss
-from tritonnotes.ir.registry import OPS
 from tritonnotes.samples import DEFAULT_RANGE, draw_feeds
 
 BATCH = Dim("batch")

@@ -12,7 +12,7 @@ from test_autocast import ByHand, feeds, hold, mlp
 from torch import Tensor, nn
 
 import tritonnotes as tn
-from tritonnotes.ir.errors import DeclarationError
+from tritonnotes.ir.core.errors import DeclarationError
 from tritonnotes.runtime import pick_device
 from tritonnotes.tolerance import Comparison, compare
 

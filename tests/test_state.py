@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tritonnotes.ir import Dim, Graph
-from tritonnotes.ir.errors import DeclarationError, DTypeError
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError
 from tritonnotes.ir.ops.linear import linear
 from tritonnotes.ir.ops.normalization import layer_norm
 from tritonnotes.state import initial_state

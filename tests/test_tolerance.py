@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from tritonnotes.ir.errors import VerificationError
+from tritonnotes.ir.core.errors import VerificationError
 from tritonnotes.tolerance import compare, ulp
 
 NAN, INF = math.nan, math.inf

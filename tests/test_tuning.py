@@ -18,11 +18,11 @@ from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.support.sizes import Sizes
 from tritonnotes.codegen.target.cache import KernelCache
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.errors import DeclarationError
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import joint_graph
-from tritonnotes.ir.rewrite import optimize
+from tritonnotes.ir.core.errors import DeclarationError
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import joint_graph
 from tritonnotes.runtime import Runner
 from tritonnotes.tuning import candidates, tuned
 

@@ -25,10 +25,10 @@ from tritonnotes.codegen.target.cache import KernelCache
 from tritonnotes.codegen.target.compile import CompiledReport
 from tritonnotes.codegen.target.load import load_source
 from tritonnotes.interpreter import launch, memory
-from tritonnotes.ir.errors import PlanError
-from tritonnotes.ir.registry import Optimizer
-from tritonnotes.ir.types import DType, bfloat16, float32, float64
-from tritonnotes.ir.update import Extras, Kind
+from tritonnotes.ir.core.errors import PlanError
+from tritonnotes.ir.core.optimizer import Optimizer
+from tritonnotes.ir.core.types import DType, bfloat16, float32, float64
+from tritonnotes.ir.optim.update import Extras, Kind
 from tritonnotes.optim import launching
 
 RULES: dict[str, Optimizer] = {

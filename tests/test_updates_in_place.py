@@ -12,9 +12,9 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.codegen.fusion.constraints import MODES
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.rewrite import optimize
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.runtime import Runner
 
 LEFT: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Tensor, Tensor], Tensor]]] = {

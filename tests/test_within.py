@@ -15,9 +15,9 @@ from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.target.compile import ARCHS
 from tritonnotes.executor import eager, oracle
-from tritonnotes.ir.errors import PlanError
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import joint_graph
+from tritonnotes.ir.core.errors import PlanError
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.passes.joint import joint_graph
 from tritonnotes.seeds import step_seed
 from tritonnotes.tolerance import compare
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from . import scores
-from .ir.errors import DeclarationError, FeedError
+from .ir.core.errors import DeclarationError, FeedError
 
 
 class MetricAccumulator:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .codegen.program.program import Program
-from .ir.types import element_count
+from .ir.core.types import element_count
 from .runtime import Runner
 
 MOST_CAPTURED = 8

@@ -14,11 +14,11 @@ from .codegen.program.program import Program
 from .codegen.report.kernel_reports import ASSUMPTIONS, KernelReport, make_reports
 from .codegen.support.sizes import NOMINAL, Sizes
 from .codegen.target.gpus import GPUS, Gpu
-from .ir.errors import DeclarationError, KernelError
-from .ir.graph import Graph
-from .ir.joint import cotangent_name, gradient_graph
-from .ir.split import split_gradient
-from .ir.types import Dim
+from .ir.core.errors import DeclarationError, KernelError
+from .ir.core.graph import Graph
+from .ir.core.types import Dim
+from .ir.passes.joint import cotangent_name, gradient_graph
+from .ir.passes.split import split_gradient
 
 
 @dataclass(frozen=True)

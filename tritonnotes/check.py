@@ -10,10 +10,10 @@ from torch import Tensor
 
 from .codegen.pipeline import make_program
 from .executor import eager, eager_updates, oracle, oracle_updates
-from .ir.graph import Graph
-from .ir.registry import Optimizer
-from .ir.types import Dim, DType
-from .ir.update import update_graph
+from .ir.core.graph import Graph
+from .ir.core.optimizer import Optimizer
+from .ir.core.types import Dim, DType
+from .ir.optim.update import update_graph
 from .model import Model
 from .references import torch_dtype
 from .runtime import Runner

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from .ir.errors import FeedError
+from .ir.core.errors import FeedError
 
 FORMAT = "tritonnotes-1"
 """What the header of such a file says that it is."""

@@ -24,9 +24,9 @@ from .codegen.pipeline import make_program
 from .codegen.support.sizes import NOMINAL
 from .codegen.target.gpus import GPUS
 from .demo import digits, plain, run_demo
-from .ir.graph import Graph
-from .ir.registry import Optimizer
-from .ir.types import Dim
+from .ir.core.graph import Graph
+from .ir.core.optimizer import Optimizer
+from .ir.core.types import Dim
 from .notes import UnknownNameError, entries, find, page
 from .plots import Picture, plot_note
 from .show import (

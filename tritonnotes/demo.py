@@ -26,9 +26,9 @@ from .codegen.pipeline import make_plan
 from .codegen.plan.launches import FusionPlan
 from .datasets import Dataset, MissingExtraError, load_digits
 from .executor import oracle
-from .ir.chunks import LOGITS_BUDGET
-from .ir.joint import joint_graph
-from .ir.registry import Optimizer
+from .ir.core.optimizer import Optimizer
+from .ir.passes.chunks import LOGITS_BUDGET
+from .ir.passes.joint import joint_graph
 from .tables import certificate_table, epoch_table, plan_table, score_table
 from .training import TrainingStep
 

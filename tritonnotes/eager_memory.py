@@ -20,8 +20,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from .executor import eager
-from .ir.graph import Graph, Value
-from .ir.types import Dim
+from .ir.core.graph import Graph, Value
+from .ir.core.types import Dim
 from .references import torch_dtype
 
 META = torch.device("meta")

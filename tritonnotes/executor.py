@@ -13,10 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .ir.errors import DeclarationError, FeedError, VerificationError
-from .ir.graph import Graph, Value
-from .ir.registry import lookup
-from .ir.types import Dim, host, show_shape
+from .ir.core.errors import DeclarationError, FeedError, VerificationError
+from .ir.core.graph import Graph, Value
+from .ir.core.op import lookup
+from .ir.core.types import Dim, host, show_shape
 from .references import REFERENCES, torch_dtype
 from .seeds import fresh_seed
 

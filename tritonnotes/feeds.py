@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .ir.errors import FeedError
-from .ir.evaluate import bind_sizes, concrete
-from .ir.graph import Graph, Value
-from .ir.registry import Op
-from .ir.types import Dim, Shape, Size, show_shape
+from .ir.core.errors import FeedError
+from .ir.core.evaluate import bind_sizes, concrete
+from .ir.core.graph import Graph, Value
+from .ir.core.op import Op
+from .ir.core.types import Dim, Shape, Size, show_shape
 
 
 class TargetError(FeedError, IndexError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .ir.graph import Graph as IRGraph
+from .ir.core.graph import Graph as IRGraph
 from .state import initial_state
 
 

@@ -15,16 +15,15 @@ from .codegen.program.program import Program
 from .codegen.report.explain import explain_plan
 from .codegen.support.sizes import NOMINAL, Sizes
 from .feeds import bind_feeds, check_held, check_sizes, check_targets, class_inputs, sized_ops
-from .ir.chunks import LOGITS_BUDGET, check_budget, in_chunks
-from .ir.decompose import decompose
-from .ir.errors import DeclarationError
-from .ir.evaluation import evaluation_form
-from .ir.graph import Graph
-from .ir.joint import cotangent_name, gradient_graph
-from .ir.philox import is_seed
-from .ir.rewrite import optimize
-from .ir.split import split_gradient
-from .ir.verify import verify
+from .ir.core.errors import DeclarationError
+from .ir.core.graph import Graph, is_seed
+from .ir.core.rewrite import optimize
+from .ir.core.verify import verify
+from .ir.passes.chunks import LOGITS_BUDGET, check_budget, in_chunks
+from .ir.passes.decompose import decompose
+from .ir.passes.evaluation import evaluation_form
+from .ir.passes.joint import cotangent_name, gradient_graph
+from .ir.passes.split import split_gradient
 from .runtime import Runner, pick_device
 from .seeds import fresh_seed
 from .state import initial_state

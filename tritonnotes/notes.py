@@ -15,10 +15,12 @@ from typing import Any
 
 import tritonnotes as tn
 
-from .ir.errors import TritonNotesError
-from .ir.graph import Graph
-from .ir.registry import UPDATE_RULES, Described, Note, Op, UpdateRule, catalogue
-from .ir.types import DTYPES
+from .ir.core.errors import TritonNotesError
+from .ir.core.graph import Graph
+from .ir.core.op import Described, Op, catalogue
+from .ir.core.optimizer import UPDATE_RULES, UpdateRule
+from .ir.core.registry import Note
+from .ir.core.types import DTYPES
 
 
 class UnknownNameError(TritonNotesError, LookupError):

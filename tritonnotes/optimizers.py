@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from .ir import update_rules as rules
-from .ir.errors import DeclarationError
-from .ir.registry import Optimizer
+from .ir.core.errors import DeclarationError
+from .ir.core.optimizer import Optimizer
 
 
 def sgd(

@@ -12,8 +12,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .codegen.program.program import Program
-from .ir.errors import DeclarationError
-from .ir.graph import Value
+from .ir.core.errors import DeclarationError
+from .ir.core.graph import Value
 from .references import torch_dtype
 from .runtime import Launch
 

@@ -1,6 +1,6 @@
 """Pictures of the notes: an op's function and derivative over one number, as its formula and its gradient have them.
 
-Both are computed in numpy float64 (`ir/evaluate.py`), so a picture shows what the op means and needs no kernel.
+Both are computed in numpy float64 (`ir/core/evaluate.py`), so a picture shows what the op means and needs no kernel.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 
 from .datasets import MissingExtraError
-from .ir.decompose import decompose
-from .ir.errors import TritonNotesError
-from .ir.evaluate import evaluate
-from .ir.graph import Graph, Value
-from .ir.joint import cotangent_name, gradient_graph
-from .ir.registry import Described, Op, catalogue
-from .ir.types import float64
+from .ir.core.errors import TritonNotesError
+from .ir.core.evaluate import evaluate
+from .ir.core.graph import Graph, Value
+from .ir.core.op import Described, Op, catalogue
+from .ir.core.types import float64
+from .ir.passes.decompose import decompose
+from .ir.passes.joint import cotangent_name, gradient_graph
 from .notes import find
 from .state import initial_state
 

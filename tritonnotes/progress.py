@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .ir.errors import DeclarationError
+from .ir.core.errors import DeclarationError
 
 
 @dataclass(frozen=True)

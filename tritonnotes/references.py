@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .ir.errors import DeclarationError
-from .ir.types import DType
+from .ir.core.errors import DeclarationError
+from .ir.core.types import DType
 from .scores import score
 from .update_references import UPDATE_REFERENCES
 

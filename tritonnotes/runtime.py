@@ -26,7 +26,7 @@ from .codegen.target.gpus import PROGRAMS_PER_SM
 from .codegen.target.load import load_source
 from .interpreter import Ownership
 from .interpreter import launch as interpret
-from .ir.types import element_count
+from .ir.core.types import element_count
 from .references import torch_dtype
 
 CPU_TILE = 2**16

@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from .ir.errors import FeedError
-from .ir.graph import Graph, Value
-from .ir.registry import ANY_NUMBER, DESCRIBED, Op, Primitive
-from .ir.types import Dim
+from .ir.core.errors import FeedError
+from .ir.core.graph import Graph, Value
+from .ir.core.op import DESCRIBED, Op
+from .ir.core.registry import ANY_NUMBER, Primitive
+from .ir.core.types import Dim
 from .references import torch_dtype
 
 DEFAULT_RANGE = (-3.0, 3.0)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from .ir.errors import DeclarationError, FeedError
+from .ir.core.errors import DeclarationError, FeedError
 
 AVERAGES = ("binary", "micro", "macro", "weighted", None)
 

@@ -19,13 +19,13 @@ from .codegen.program.program import Program
 from .codegen.report.explain import explain_plan
 from .codegen.support.sizes import NOMINAL
 from .codegen.target.compile import CompiledReport
-from .ir.decompose import decompose
-from .ir.errors import DeclarationError, KernelError
-from .ir.evaluation import evaluation_form
-from .ir.graph import Graph
-from .ir.joint import joint_graph
-from .ir.registry import Optimizer
-from .ir.rewrite import optimize
+from .ir.core.errors import DeclarationError, KernelError
+from .ir.core.graph import Graph
+from .ir.core.optimizer import Optimizer
+from .ir.core.rewrite import optimize
+from .ir.passes.decompose import decompose
+from .ir.passes.evaluation import evaluation_form
+from .ir.passes.joint import joint_graph
 
 STAGES = ("graph", "prims", "joint", "plan", "kernel", "triton", "ptx", "sass")
 KERNEL_STAGES = ("plan", "kernel", "triton", "ptx", "sass")

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .ir.errors import DeclarationError, DTypeError
-from .ir.graph import Graph
-from .ir.types import Dim
+from .ir.core.errors import DeclarationError, DTypeError
+from .ir.core.graph import Graph
+from .ir.core.types import Dim
 from .references import torch_dtype
 
 

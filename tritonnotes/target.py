@@ -13,8 +13,8 @@ from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
-from .ir.errors import TritonNotesError
-from .ir.graph import Graph
+from .ir.core.errors import TritonNotesError
+from .ir.core.graph import Graph
 
 FORM = "path/file.py:function or package.module:function"
 

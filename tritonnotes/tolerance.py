@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .ir.errors import VerificationError
+from .ir.core.errors import VerificationError
 
 
 @dataclass(frozen=True)

@@ -20,16 +20,15 @@ from .codegen.report.explain import explain_memory, explain_plan
 from .codegen.support.sizes import NOMINAL, Sizes
 from .eager_memory import eager_peak_bytes
 from .feeds import bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
-from .ir.across_ranks import across_ranks
-from .ir.chunks import LOGITS_BUDGET, Chunking, check_budget, in_chunks
-from .ir.errors import DeclarationError, FeedError
-from .ir.graph import Graph
-from .ir.joint import FIRST, WORLD_SIZE, apart_graph, gathering_graph, joint_graph, trained_parameters
-from .ir.philox import is_seed
-from .ir.registry import Optimizer
-from .ir.scaling import GradScaler
-from .ir.update import next_numbers
-from .ir.verify import verify, verify_joint
+from .ir.core.errors import DeclarationError, FeedError
+from .ir.core.graph import Graph, is_seed
+from .ir.core.optimizer import Optimizer
+from .ir.core.verify import verify, verify_joint
+from .ir.optim.update import next_numbers
+from .ir.passes.across_ranks import across_ranks
+from .ir.passes.chunks import LOGITS_BUDGET, Chunking, check_budget, in_chunks
+from .ir.passes.joint import FIRST, WORLD_SIZE, apart_graph, gathering_graph, joint_graph, trained_parameters
+from .ir.passes.scaling import GradScaler
 from .model import Model
 from .parallel import DataParallel, Reducer, owners, rank_of
 from .progress import Progress, Report

@@ -26,9 +26,9 @@ from .codegen.pipeline import make_program
 from .codegen.program.program import Program
 from .codegen.target.cache import KernelCache, key_of
 from .codegen.target.compile import triton_version
-from .ir.errors import DeclarationError
-from .ir.philox import is_seed
-from .ir.types import element_count
+from .ir.core.errors import DeclarationError
+from .ir.core.graph import is_seed
+from .ir.core.types import element_count
 from .references import torch_dtype
 from .runtime import Launch, Runner
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .ir.registry import Optimizer
+from .ir.core.optimizer import Optimizer
 
 Tensors = dict[str, Tensor]
 

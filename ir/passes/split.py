@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..core.graph import Graph, Value
-from ..core.rewrite import copy_value, copy_graph, optimize
+from ..core.rewrite import copy_graph, copy_value, optimize
 from ..core.types import float32
 
 SAVED = "saved."
