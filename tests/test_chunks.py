@@ -261,7 +261,7 @@ def test_a_step_trains_as_one_with_whole_logits(how: str) -> None:
         tn.compile_step(head(LOSSES["cross entropy"], BATCH, "float64"), logits_budget=b, **options)
         for b in (None, budget_for(16, 8))
     )
-    assert "chunks" in str([k.kind for p in parts._programs for k in p.plan.launches])
+    assert "chunks" in str([k.kind for p in parts._programs.in_order for k in p.plan.launches])
     for turn, rows in enumerate((50, 50, 20, 7)):
         leaves = drawn(whole.graph, rows, turn)
         feeds = {v.name: leaves[v.name] for v in whole.graph.inputs}
@@ -293,7 +293,7 @@ def test_a_replayed_step_reads_its_numbers_from_memory() -> None:
 
     options = {"optimizer": tn.sgd(lr=0.1), "seed": 3, "logits_budget": budget_for(16)}
     plain, captured = (tn.compile_step(head(scaled, BATCH), **options) for _ in range(2))
-    captured._captured = CapturedRuns(captured.program, torch.device("cpu"), capture=lambda launch: launch)
+    captured._runner.captured = CapturedRuns(captured.program, torch.device("cpu"), capture=lambda launch: launch)
     for turn, rows in enumerate((33, 33, 33, 20, 20)):
         leaves = {n: t.cpu() for n, t in drawn(plain.graph, rows, turn).items()}
         feeds = {v.name: leaves[v.name] for v in plain.graph.inputs}

@@ -180,7 +180,7 @@ def test_a_step_goes_on_bit_for_bit_from_its_state() -> None:
 def test_a_table_is_made_once_and_again_when_a_tensor_moves() -> None:
     graph = weights(RAGGED)
     step = compiled(graph, RULES["adam"])
-    tables = step._runner.module.TABLES
+    tables = step._runner.updating.module.TABLES
     tables.clear()
     state_after(step, 3)
     assert len(tables) == 1
@@ -196,7 +196,7 @@ def test_tensors_that_are_not_aligned_are_updated_too() -> None:
     for name, slot in step.slots.items():
         step.slots[name] = torch.zeros(slot.numel() + 1)[1:].view(slot.shape)
         assert step.slots[name].data_ptr() % 16
-    tables = step._runner.module.TABLES
+    tables = step._runner.updating.module.TABLES
     tables.clear()
     found = state_after(step, 2)
     # The interpreter has no use for the hint, so that it is right can only be read off the table.

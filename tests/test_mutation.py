@@ -297,7 +297,7 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
     "weight not transposed in the product": method(
         "codegen.emit.module._Run._operand", lambda old: lambda self, value: (
             old(self, value) + (".flip(0)" if value.op.name == "parameter" else ""))),
-    "step counted from 0": method("training.TrainingStep._given", lambda old: lambda self: {
+    "step counted from 0": method("step_state.StepState.host_numbers", lambda old: lambda self: {
         n: v - (n == "step") for n, v in old(self).items()}),
     "rate of the last update kept": text(r"updated = (\w+) - step_size \* ", r"updated = \1 - 1.001 * step_size * "),
     "second moment from the first": text(r"(one_minus_beta2 \* \w+) \* \w+", r"\1"),

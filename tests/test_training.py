@@ -188,7 +188,12 @@ def test_other_batches_and_other_rates_compile_nothing(monkeypatch: pytest.Monke
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("something was compiled")
 
-    for place in ("runtime.load_source", "training.make_program", "model.make_program", "codegen.pipeline.make_plan"):
+    for place in (
+        "runtime.load_source",
+        "step_programs.make_program",
+        "model.make_program",
+        "codegen.pipeline.make_plan",
+    ):
         monkeypatch.setattr(f"tritonnotes.{place}", refuse)
     weights = {n: t.clone() for n, t in step.model.state_dict().items()}
     for size in (8, 3, 64, 1):
