@@ -16,11 +16,12 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.program import Program
+from tritonnotes.dtypes import torch_dtype
 from tritonnotes.executor import eager, eager_updates, oracle, oracle_updates
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph
 from tritonnotes.ir.passes.split import split_gradient
-from tritonnotes.references import REFERENCES, torch_dtype
+from tritonnotes.references import REFERENCES
 from tritonnotes.runtime import pick_device
 from tritonnotes.samples import draw_feeds
 from tritonnotes.state import initial_state

@@ -29,10 +29,10 @@ from tritonnotes.codegen.plan.launches import FusionPlan, KernelPlan, verify_pla
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.report.explain import explain_plan
+from tritonnotes.dtypes import torch_dtype
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.optimizer import Optimizer
 from tritonnotes.ir.passes.joint import joint_graph
-from tritonnotes.references import torch_dtype
 from tritonnotes.training import TrainingStep
 
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from .codegen.pipeline import make_program
+from .dtypes import torch_dtype
 from .executor import eager, eager_updates, oracle, oracle_updates
 from .ir.core.graph import Graph
 from .ir.core.optimizer import Optimizer
 from .ir.core.types import Dim, DType
 from .ir.optim.update import update_graph
 from .model import Model
-from .references import torch_dtype
 from .runtime import Runner
 from .samples import draw_feeds
 from .state import initial_state

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from .dtypes import torch_dtype
 from .executor import eager
 from .ir.core.graph import Graph, Value
 from .ir.core.types import Dim
-from .references import torch_dtype
 
 META = torch.device("meta")
 

@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .dtypes import torch_dtype
 from .ir.core.errors import DeclarationError, FeedError, VerificationError
 from .ir.core.graph import Graph, Value
 from .ir.core.op import lookup
 from .ir.core.types import Dim, host, show_shape
-from .references import REFERENCES, torch_dtype
+from .references import REFERENCES
 from .seeds import fresh_seed
 
 STATE = ("parameter", "buffer", "slot")

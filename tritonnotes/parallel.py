@@ -12,9 +12,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from .codegen.program.program import Program
+from .dtypes import torch_dtype
 from .ir.core.errors import DeclarationError
 from .ir.core.graph import Value
-from .references import torch_dtype
 from .runtime import Launch
 
 ALIGNMENT = 64

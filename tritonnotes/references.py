@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .dtypes import torch_dtype
 from .ir.core.errors import DeclarationError
-from .ir.core.types import DType
 from .scores import score
 from .update_references import UPDATE_REFERENCES
 
@@ -45,11 +45,6 @@ def _callable(what: str, reference: object) -> Reference:
             "reference=torch.nn.functional.mish"
         )
     return reference
-
-
-def torch_dtype(dtype: DType) -> torch.dtype:
-    """torch's dtype of the same name; a host number is a float64."""
-    return torch.float64 if dtype.name == "host" else getattr(torch, dtype.name)
 
 
 # -- ops --

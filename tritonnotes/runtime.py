@@ -24,10 +24,10 @@ from .codegen.support.sizes import next_power_of_2
 from .codegen.target.cache import KernelCache
 from .codegen.target.gpus import PROGRAMS_PER_SM
 from .codegen.target.load import load_source
+from .dtypes import torch_dtype
 from .interpreter import Ownership
 from .interpreter import launch as interpret
 from .ir.core.types import element_count
-from .references import torch_dtype
 
 CPU_TILE = 2**16
 """Elements of a tile under the interpreter, whose cost is per program and not per element."""

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from .dtypes import torch_dtype
 from .ir.core.errors import FeedError
 from .ir.core.graph import Graph, Value
 from .ir.core.op import DESCRIBED, Op
 from .ir.core.registry import ANY_NUMBER, Primitive
 from .ir.core.types import Dim
-from .references import torch_dtype
 
 DEFAULT_RANGE = (-3.0, 3.0)
 

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .dtypes import torch_dtype
 from .ir.core.errors import DeclarationError, DTypeError
 from .ir.core.graph import Graph
 from .ir.core.types import Dim
-from .references import torch_dtype
 
 
 def initial_state(graph: Graph, seed: int = 0) -> dict[str, Tensor]:

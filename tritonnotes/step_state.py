@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from . import checkpoint
+from .dtypes import torch_dtype
 from .ir.core.errors import DeclarationError, FeedError
 from .ir.core.optimizer import Optimizer
 from .ir.passes.joint import FIRST, WORLD_SIZE
 from .model import Model
 from .parallel import Reducer
-from .references import torch_dtype
 from .seeds import step_seed
 from .step_programs import StepGraphs
 
@@ -102,11 +102,11 @@ class StepState:
             return []
         wanted = {n: t for n, t in self._slots_wanted().items() if n in self._slot_owners}
         all_bytes = sum(t.nbytes for t in wanted.values())
-        replicated_bytes = sum(t.nbytes for n, t in wanted.items() if n in self.slots)
+        own_bytes = sum(t.nbytes for n, t in wanted.items() if n in self.slots)
         assert self.reducer is not None
         updated = ", ".join(n for n, owner in self._owners.items() if owner == self.reducer.rank)
         return [
-            f"Optimizer state: {replicated_bytes:,} of {all_bytes:,} bytes, shared out over {self.reducer.world_size} "
+            f"Optimizer state: {own_bytes:,} of {all_bytes:,} bytes, shared out over {self.reducer.world_size} "
             f"processes; this one updates {updated}."
         ]
 

@@ -26,10 +26,10 @@ from .codegen.pipeline import make_program
 from .codegen.program.program import Program
 from .codegen.target.cache import KernelCache, key_of
 from .codegen.target.compile import triton_version
+from .dtypes import torch_dtype
 from .ir.core.errors import DeclarationError
 from .ir.core.graph import is_seed
 from .ir.core.types import element_count
-from .references import torch_dtype
 from .runtime import Launch, Runner
 
 Timer = Callable[[Callable[[], None]], float]
