@@ -12,8 +12,8 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.ir.passes.joint import cotangent_name, loss_gradient_graph
-from tritonnotes.runtime import Runner
-from tritonnotes.tolerance import compare
+from tritonnotes.judge.tolerance import compare
+from tritonnotes.runtime.runner import Runner
 
 from .kernels import Family, declare
 from .measure import Subject
@@ -174,7 +174,7 @@ def _liger(family: Family) -> Callable[..., Any]:
 
 
 class Judge:
-    """Holds results to eager PyTorch and to float64, by the policy of `tritonnotes.tolerance`.
+    """Holds results to eager PyTorch and to float64, by the policy of `tritonnotes.judge.tolerance`.
 
     Large cases whose rows know nothing of each other are judged in chunks of rows: what lies by rows in three chunks,
     sums over rows as a whole.

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import tritonnotes as tn
 from tritonnotes.ir.core.graph import Graph
-from tritonnotes.tolerance import compare
+from tritonnotes.judge.tolerance import compare
 
 from . import shapes
 from .measure import Case, Subject

@@ -24,12 +24,12 @@ import tritonnotes as tn
 from tritonnotes.codegen.memory.arena import Arena, place, verify_arena
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.program import Program
-from tritonnotes.eager_memory import LiveMemory, eager_peak_bytes
 from tritonnotes.ir.core.errors import KernelError, VerificationError
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.passes.joint import joint_graph
-from tritonnotes.runtime import Runner
-from tritonnotes.samples import draw_feeds
+from tritonnotes.judge.eager_memory import LiveMemory, eager_peak_bytes
+from tritonnotes.judge.samples import draw_feeds
+from tritonnotes.runtime.runner import Runner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 

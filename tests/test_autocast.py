@@ -16,8 +16,8 @@ import tritonnotes as tn
 from tritonnotes.ir.core.errors import DeclarationError, DTypeError
 from tritonnotes.ir.core.op import OPS
 from tritonnotes.ir.core.registry import PRIMITIVES
-from tritonnotes.runtime import pick_device
-from tritonnotes.tolerance import Comparison, compare
+from tritonnotes.judge.tolerance import Comparison, compare
+from tritonnotes.runtime.runner import pick_device
 
 DEVICE = pick_device()
 BATCH = tn.Dim("batch")

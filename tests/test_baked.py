@@ -17,8 +17,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
 import tritonnotes as tn
-from tritonnotes import baked
-from tritonnotes.baked import BakedLaunch
+from tritonnotes.runtime import baked
+from tritonnotes.runtime.baked import BakedLaunch
 
 Call = tuple[Any, ...]
 

@@ -14,12 +14,12 @@ import torch
 from compiled import digits
 
 import tritonnotes as tn
-from tritonnotes.capture import CapturedRuns
 from tritonnotes.codegen.emit.scalars_in_memory import SUFFIX
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.ir.core.graph import Graph
-from tritonnotes.runtime import Launch
-from tritonnotes.samples import draw_feeds
+from tritonnotes.judge.samples import draw_feeds
+from tritonnotes.runtime.capture import CapturedRuns
+from tritonnotes.runtime.runner import Launch
 
 Launched = tuple[Any, tuple[int, ...], tuple[Any, ...], dict[str, Any]]
 

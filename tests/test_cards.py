@@ -11,7 +11,7 @@ import triton
 from compiled import digits, gradient_programs
 
 import tritonnotes as tn
-from tritonnotes.cli import main
+from tritonnotes.cli.commands import main
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.compile import compile_program, divisible_by_16
 from tritonnotes.codegen.report.accesses import UNEXPLAINED

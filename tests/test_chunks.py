@@ -14,15 +14,12 @@ import torch.distributed as dist
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.capture import CapturedRuns
 from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.report.kernel_reports import make_reports
 from tritonnotes.codegen.target.cache import KernelCache
 from tritonnotes.codegen.target.load import load_source
-from tritonnotes.eager_memory import eager_peak_bytes
-from tritonnotes.executor import eager, oracle
 from tritonnotes.ir.core.compare import same_graph
 from tritonnotes.ir.core.errors import DeclarationError, KernelError, ShapeError
 from tritonnotes.ir.core.evaluate import evaluate
@@ -33,9 +30,12 @@ from tritonnotes.ir.core.verify import verify, verify_joint
 from tritonnotes.ir.passes.chunks import LOGITS_BUDGET, Chunking, in_chunks
 from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.ir.passes.joint import loss_gradient_graph
-from tritonnotes.runtime import Runner, pick_device
-from tritonnotes.samples import draw_feeds
-from tritonnotes.tolerance import compare
+from tritonnotes.judge.eager_memory import eager_peak_bytes
+from tritonnotes.judge.executor import eager, oracle
+from tritonnotes.judge.samples import draw_feeds
+from tritonnotes.judge.tolerance import compare
+from tritonnotes.runtime.capture import CapturedRuns
+from tritonnotes.runtime.runner import Runner, pick_device
 
 DEVICE = pick_device()
 BATCH = tn.Dim("batch")

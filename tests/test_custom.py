@@ -12,8 +12,6 @@ from numerics import agree, assert_same, cotangents, draw, formula_gradients, re
 from torch import Tensor
 
 from tritonnotes import custom
-from tritonnotes import references as R
-from tritonnotes.executor import eager
 from tritonnotes.ir import Dim, Graph
 from tritonnotes.ir import primitives as P
 from tritonnotes.ir.core.errors import DeclarationError, ShapeError
@@ -22,7 +20,9 @@ from tritonnotes.ir.core.op import OPS, Op, catalogue
 from tritonnotes.ir.core.optimizer import UPDATE_RULES, UpdateRule
 from tritonnotes.ir.core.types import float32
 from tritonnotes.ir.passes.joint import joint_graph
-from tritonnotes.samples import draw_feeds
+from tritonnotes.judge import references as R
+from tritonnotes.judge.executor import eager
+from tritonnotes.judge.samples import draw_feeds
 
 BATCH = Dim("batch")
 

@@ -42,9 +42,9 @@ from tritonnotes.ir.core.verify import verify
 from tritonnotes.ir.passes.evaluation import evaluation_form
 from tritonnotes.ir.primitives import uniform as uniform_of
 from tritonnotes.ir.primitives.philox import philox
-from tritonnotes.references import REFERENCES
-from tritonnotes.runtime import Runner, pick_device
-from tritonnotes.seeds import fresh_seed, step_seed
+from tritonnotes.judge.references import REFERENCES
+from tritonnotes.runtime.runner import Runner, pick_device
+from tritonnotes.tensors.seeds import fresh_seed, step_seed
 
 BATCH = tn.Dim("batch")
 SEEDS = (0, 1, 12345, 2**31, 2**32 - 1, 2**32, 0x1234567_89ABCDEF, 2**63 - 1)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tritonnotes.executor import eager, oracle
 from tritonnotes.ir import Dim, Graph
 from tritonnotes.ir import primitives as P
 from tritonnotes.ir.core.errors import DeclarationError, FeedError, VerificationError
@@ -20,8 +19,9 @@ from tritonnotes.ir.ops.linear import linear
 from tritonnotes.ir.ops.losses import cross_entropy
 from tritonnotes.ir.ops.metrics import accuracy
 from tritonnotes.ir.ops.normalization import layer_norm
-from tritonnotes.references import REFERENCES, register_reference
-from tritonnotes.state import initial_state
+from tritonnotes.judge.executor import eager, oracle
+from tritonnotes.judge.references import REFERENCES, register_reference
+from tritonnotes.tensors.initial import initial_state
 
 BATCH = Dim("batch")
 

@@ -79,7 +79,7 @@ def test_everything_asked_for_is_pinned() -> None:
 
 
 def test_command_line_is_an_entry_point() -> None:
-    assert PROJECT["scripts"] == {"tritonnotes": "tritonnotes.cli:main"}
+    assert PROJECT["scripts"] == {"tritonnotes": "tritonnotes.cli.commands:main"}
 
 
 def test_licence_says_what_the_project_declares() -> None:

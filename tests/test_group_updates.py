@@ -18,7 +18,6 @@ from test_traffic import assert_exact
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes import runtime
 from tritonnotes.codegen import pipeline
 from tritonnotes.codegen.fusion.constraints import as_fusion
 from tritonnotes.codegen.fusion.cost import scheduled_cost
@@ -29,11 +28,12 @@ from tritonnotes.codegen.plan.launches import FusionPlan, KernelPlan, verify_pla
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.report.explain import explain_plan
-from tritonnotes.dtypes import torch_dtype
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.optimizer import Optimizer
 from tritonnotes.ir.passes.joint import joint_graph
-from tritonnotes.training import TrainingStep
+from tritonnotes.runtime import runner as runtime
+from tritonnotes.tensors.dtypes import torch_dtype
+from tritonnotes.training.step import TrainingStep
 
 
 @tn.update_rule(state=("trace",), reference=lambda p, g, trace, *, lr, decay: None)

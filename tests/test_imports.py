@@ -24,7 +24,12 @@ COMPILER = ("tritonnotes.ir", "tritonnotes.codegen")
 IMPORTERS = ("import_module", "__import__")
 COMPUTED = "a module whose name is computed"
 KERNEL_FILES = ("codegen/target/compile.py", "codegen/target/load.py")  # the files of codegen that may know triton
-JUDGES = ("tritonnotes.executor", "tritonnotes.eager_memory", "tritonnotes.references", "tritonnotes.update_references")
+JUDGES = (
+    "tritonnotes.judge.executor",
+    "tritonnotes.judge.eager_memory",
+    "tritonnotes.judge.references",
+    "tritonnotes.judge.update_references",
+)
 # All that a judge may know of the compiler: what a graph is, and which op has which reference. Formulas,
 # gradients, decomposition and whatever the compiler grows later are the accused.
 SHARED = (
@@ -213,11 +218,23 @@ PLANTS = [
     ("codegen/planted.py", "from tritonnotes.runtime import Program", "but ir and itself"),
     ("ir/planted.py", "import importlib\nname = 'tor' + 'ch'\nimportlib.import_module(name)", "can tell"),
     ("ir/planted.py", "__import__('torch')", "ir needs neither"),
-    ("tritonnotes/executor.py", "from tritonnotes.ir.passes import gradients", "tritonnotes.executor reaches it"),
-    ("tritonnotes/executor.py", "from .codegen.target.cache import KernelCache", "tritonnotes.executor reaches it"),
-    ("tritonnotes/executor.py", "def f():\n    from tritonnotes import Graph", "the public face"),
-    ("tritonnotes/references.py", "from .ir.primitives import tanh", "tritonnotes.references reaches it"),
-    ("tritonnotes/update_references.py", "from .ir.optim.update import append_update", "update_references reaches it"),
+    (
+        "tritonnotes/judge/executor.py",
+        "from tritonnotes.ir.passes import gradients",
+        "tritonnotes.judge.executor reaches it",
+    ),
+    (
+        "tritonnotes/judge/executor.py",
+        "from .codegen.target.cache import KernelCache",
+        "tritonnotes.judge.executor reaches it",
+    ),
+    ("tritonnotes/judge/executor.py", "def f():\n    from tritonnotes import Graph", "the public face"),
+    ("tritonnotes/judge/references.py", "from .ir.primitives import tanh", "tritonnotes.judge.references reaches it"),
+    (
+        "tritonnotes/judge/update_references.py",
+        "from .ir.optim.update import append_update",
+        "update_references reaches it",
+    ),
 ]
 
 
@@ -231,9 +248,11 @@ def copy_with(tmp_path: Path, file: str, text: str) -> Path:
     for name in LINKS:
         (tmp_path / "tritonnotes" / name).symlink_to(f"../{name}")
     (tmp_path / "tritonnotes/__init__.py").write_text("import torch\nfrom tritonnotes.codegen.target import cache\n")
-    (tmp_path / "tritonnotes/executor.py").write_text("import torch\nfrom tritonnotes.ir.core.graph import Graph\n")
-    (tmp_path / "tritonnotes/references.py").write_text("import torch\n")
-    (tmp_path / "tritonnotes/update_references.py").write_text("import torch\n")
+    (tmp_path / "tritonnotes/judge/executor.py").write_text(
+        "import torch\nfrom tritonnotes.ir.core.graph import Graph\n"
+    )
+    (tmp_path / "tritonnotes/judge/references.py").write_text("import torch\n")
+    (tmp_path / "tritonnotes/judge/update_references.py").write_text("import torch\n")
     (tmp_path / "ir/core/graph.py").write_text("import networkx\nfrom tritonnotes.ir.core.errors import CacheError\n")
     (tmp_path / "ir/passes/gradients.py").write_text("from tritonnotes.ir import primitives\n")
     (tmp_path / "ir/primitives/").write_text("import numpy\n")
@@ -256,9 +275,9 @@ def test_planted_violation_is_noticed(tmp_path: Path, file: str, text: str, mess
 
 
 def test_judge_that_reaches_the_accused_by_a_detour_is_noticed(tmp_path: Path) -> None:
-    root = copy_with(tmp_path, "tritonnotes/executor.py", "from . import helper")
+    root = copy_with(tmp_path, "tritonnotes/judge/executor.py", "from . import helper")
     (root / "tritonnotes/helper.py").write_text("def f():\n    from .further import g\n")
     (root / "tritonnotes/further.py").write_text("from tritonnotes.ir.core.graph import Graph\n")
     assert violations(root) == []
     (root / "tritonnotes/further.py").write_text("from tritonnotes.ir.passes.decompose import decompose\n")
-    assert any("tritonnotes.executor reaches it" in violation for violation in violations(root))
+    assert any("tritonnotes.judge.executor reaches it" in violation for violation in violations(root))

@@ -21,7 +21,6 @@ from numerics import (
 )
 from torch.autograd.gradcheck import GradcheckError
 
-from tritonnotes.executor import STATE, eager
 from tritonnotes.ir import Dim, Graph
 from tritonnotes.ir import ops as ir_ops
 from tritonnotes.ir.core.errors import DeclarationError
@@ -30,7 +29,8 @@ from tritonnotes.ir.core.optimizer import UPDATE_RULES
 from tritonnotes.ir.core.registry import PRIMITIVES, Note
 from tritonnotes.ir.core.types import DTYPES, float64
 from tritonnotes.ir.passes.joint import gradient_graph
-from tritonnotes.references import REFERENCES, UPDATE_REFERENCES
+from tritonnotes.judge.executor import STATE, eager
+from tritonnotes.judge.references import REFERENCES, UPDATE_REFERENCES
 
 CATALOGUE = catalogue()
 NO_GRADIENT = {name for name, entry in CATALOGUE.items() if entry.note.derivative.startswith("none:")}

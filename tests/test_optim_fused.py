@@ -17,13 +17,13 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes import optim
-from tritonnotes import references as R
 from tritonnotes.interpreter import launch
 from tritonnotes.ir.core.errors import DeclarationError, FeedError
 from tritonnotes.ir.core.optimizer import UPDATE_RULES
+from tritonnotes.judge import references as R
+from tritonnotes.judge.tolerance import compare
 from tritonnotes.optim import launching
-from tritonnotes.runtime import pick_device
-from tritonnotes.tolerance import compare
+from tritonnotes.runtime.runner import pick_device
 
 DEVICE = pick_device()
 SHAPES = ((3, 5), (7,), (), (33, 31))

@@ -15,7 +15,7 @@ from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.plan.launches import FusionPlan
 from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.passes.joint import joint_graph, loss_gradient_graph
-from tritonnotes.runtime import Runner
+from tritonnotes.runtime.runner import Runner
 
 BATCH = tn.Dim("batch")
 CPU = torch.device("cpu")

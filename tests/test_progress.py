@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import tritonnotes as tn
-from tritonnotes import progress
 from tritonnotes.ir.core.errors import DeclarationError
-from tritonnotes.progress import Progress, Report
+from tritonnotes.training import progress
+from tritonnotes.training.progress import Progress, Report
 
 
 @pytest.fixture(scope="module")

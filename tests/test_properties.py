@@ -16,7 +16,7 @@ from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose
-from tritonnotes.runtime import Runner, pick_device
+from tritonnotes.runtime.runner import Runner, pick_device
 
 DEVICE = pick_device()
 BATCH = tn.Dim("batch")

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor
 
 from tritonnotes.ir.core.op import OPS
-from tritonnotes.tolerance import compare
+from tritonnotes.judge.tolerance import compare
 
 
 def judged(result: float, eager: float, dtype: torch.dtype = torch.float32) -> Judged:

@@ -16,7 +16,7 @@ from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.target.compile import ARCHS
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.passes.joint import loss_gradient_graph
-from tritonnotes.runtime import Runner, pick_device
+from tritonnotes.runtime.runner import Runner, pick_device
 
 BATCH = tn.Dim("batch")
 CLASSES = 32_000

@@ -13,7 +13,7 @@ from tritonnotes.ir.ops.activations import relu
 from tritonnotes.ir.ops.linear import linear
 from tritonnotes.ir.ops.losses import cross_entropy
 from tritonnotes.ir.ops.regression import mse_loss
-from tritonnotes.samples import DEFAULT_RANGE, draw_feeds
+from tritonnotes.judge.samples import DEFAULT_RANGE, draw_feeds
 
 BATCH = Dim("batch")
 

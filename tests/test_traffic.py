@@ -17,7 +17,6 @@ import tritonnotes as tn
 from tritonnotes.codegen.cost.traffic import Traffic
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.program import Program
-from tritonnotes.dtypes import torch_dtype
 from tritonnotes.interpreter import executor
 from tritonnotes.interpreter.memory import Access, Memory
 from tritonnotes.ir.core.graph import Graph
@@ -27,7 +26,8 @@ from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph, joint_graph, loss_gradient_graph
 from tritonnotes.ir.passes.split import split_gradient
 from tritonnotes.ir.primitives import take_rows
-from tritonnotes.runtime import Runner
+from tritonnotes.runtime.runner import Runner
+from tritonnotes.tensors.dtypes import torch_dtype
 
 PROGRAMS = 3
 TILE = 512

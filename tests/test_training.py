@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 import tritonnotes as tn
 from tritonnotes.ir.core.errors import DeclarationError, FeedError
-from tritonnotes.runtime import pick_device
-from tritonnotes.tolerance import Comparison, compare
+from tritonnotes.judge.tolerance import Comparison, compare
+from tritonnotes.runtime.runner import pick_device
 
 DEVICE = pick_device()
 BATCHES = (33, 7, 1, 64, 0, 2, 33, 13, 5)
@@ -189,9 +189,9 @@ def test_other_batches_and_other_rates_compile_nothing(monkeypatch: pytest.Monke
         raise AssertionError("something was compiled")
 
     for place in (
-        "runtime.load_source",
-        "step_programs.make_program",
-        "model.make_program",
+        "runtime.runner.load_source",
+        "training.step_programs.make_program",
+        "runtime.model.make_program",
         "codegen.pipeline.make_plan",
     ):
         monkeypatch.setattr(f"tritonnotes.{place}", refuse)

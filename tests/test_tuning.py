@@ -11,7 +11,6 @@ import torch
 from compiled import digits
 
 import tritonnotes as tn
-from tritonnotes import step_programs
 from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.compile import compile_program
@@ -23,8 +22,9 @@ from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.ir.passes.joint import joint_graph
-from tritonnotes.runtime import Runner
-from tritonnotes.tuning import candidates, tuned
+from tritonnotes.runtime.runner import Runner
+from tritonnotes.runtime.tuning import candidates, tuned
+from tritonnotes.training import step_programs
 
 CPU = torch.device("cpu")
 SIZES = Sizes(40)
@@ -176,7 +176,9 @@ def test_library_calls_take_the_place_of_products_where_they_are_faster(
     def timer(once: Callable[[], None]) -> float:
         once()
         return (
-            next(whole) if once.__module__ == "tritonnotes.tuning" and once.__qualname__.startswith("_whole") else 1.0
+            next(whole)
+            if once.__module__ == "tritonnotes.runtime.tuning" and once.__qualname__.startswith("_whole")
+            else 1.0
         )
 
     chosen = tuned(program, CPU, SIZES, timer=timer, cache=cache, progress=False)

@@ -15,7 +15,7 @@ from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose
-from tritonnotes.runtime import Runner
+from tritonnotes.runtime.runner import Runner
 
 LEFT: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Tensor, Tensor], Tensor]]] = {
     "not read": (lambda p, x: x + 1, lambda p, x: x + 1),

@@ -14,12 +14,12 @@ from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.target.compile import ARCHS
-from tritonnotes.executor import eager, oracle
 from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.passes.joint import joint_graph
-from tritonnotes.seeds import step_seed
-from tritonnotes.tolerance import compare
+from tritonnotes.judge.executor import eager, oracle
+from tritonnotes.judge.tolerance import compare
+from tritonnotes.tensors.seeds import step_seed
 
 Tensors = dict[str, torch.Tensor]
 

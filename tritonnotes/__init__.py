@@ -1,11 +1,10 @@
 """Small models as graphs, differentiated, fused and written as Triton kernels that one can read."""
 
 from . import optim
-from .accumulator import MetricAccumulator
 from .check import Certificate, check
 from .compile import compile, compile_step
 from .custom import op, update_rule
-from .executor import eager, eager_updates
+from .distributed.parallel import DataParallel
 from .graph import Graph
 from .ir.core.errors import TritonNotesError
 from .ir.core.graph import Value
@@ -91,8 +90,8 @@ from .ir.primitives import (
     where,
 )
 from .ir.version import VERSION
-from .model import Model
-from .optimizers import (
+from .judge.executor import eager, eager_updates
+from .optim.optimizers import (
     adadelta,
     adagrad,
     adam,
@@ -108,8 +107,9 @@ from .optimizers import (
     rmsprop,
     sgd,
 )
-from .parallel import DataParallel
-from .training import TrainingStep
+from .runtime.model import Model
+from .training.accumulator import MetricAccumulator
+from .training.step import TrainingStep
 
 __version__ = VERSION
 

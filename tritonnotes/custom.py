@@ -15,7 +15,7 @@ from .ir.core.optimizer import UpdateRule
 from .ir.core.optimizer import update_rule as _update_rule
 from .ir.core.registry import Domain, Note
 from .ir.core.types import DType, Shape, check_name
-from .references import Reference, register_reference, register_update_reference
+from .judge.references import Reference, register_reference, register_update_reference
 
 Range = tuple[float, float]
 Sample = Callable[[Graph, Shape, DType], Value]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from .ir.core.graph import Graph as IRGraph
-from .state import initial_state
+from .tensors.initial import initial_state
 
 
 class Graph(IRGraph):

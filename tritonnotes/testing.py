@@ -10,8 +10,8 @@ from .ir.core.optimizer import Optimizer
 from .ir.core.rewrite import optimize
 from .ir.passes.decompose import decompose
 from .ir.passes.joint import joint_graph
-from .model import Model
-from .training import TrainingStep
+from .runtime.model import Model
+from .training.step import TrainingStep
 
 
 def assert_fused(
