@@ -31,7 +31,7 @@ from tritonnotes.codegen.report.explain import explain_plan
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.optimizer import Optimizer
 from tritonnotes.ir.passes.joint import joint_graph
-from tritonnotes.runtime import runner as runtime
+from tritonnotes.runtime import runner
 from tritonnotes.tensors.dtypes import torch_dtype
 from tritonnotes.training.step import TrainingStep
 
@@ -156,8 +156,8 @@ def test_a_parameter_without_elements_takes_no_row() -> None:
 
 def test_blocks_cut_tensors_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks much smaller than the tensors, so that programs begin and end everywhere in them."""
-    monkeypatch.setattr(runtime, "CPU_TILE", 64)
-    monkeypatch.setattr(runtime.Runner.__init__, "__kwdefaults__", {"programs": None, "tile": 64})
+    monkeypatch.setattr(runner, "CPU_TILE", 64)
+    monkeypatch.setattr(runner.Runner.__init__, "__kwdefaults__", {"programs": None, "tile": 64})
     assert_same_bits(weights(RAGGED), RULES["adam"])
 
 

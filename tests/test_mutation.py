@@ -301,9 +301,10 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
         n: v - (n == "step") for n, v in old(self).items()}),
     "rate of the last update kept": text(r"updated = (\w+) - step_size \* ", r"updated = \1 - 1.001 * step_size * "),
     "second moment from the first": text(r"(one_minus_beta2 \* \w+) \* \w+", r"\1"),
-    "old value handed out late": method("runtime.runner.Runner.run", lambda old: lambda self, leaves, sizes, scalars=None: {
-        n: leaves.get(self.program.outputs[n][0], t)
-        for n, t in old(self, leaves, sizes, scalars).items()}),
+    "old value handed out late": method(
+        "runtime.runner.Runner.run", lambda old: lambda self, leaves, sizes, scalars=None: {
+            n: leaves.get(self.program.outputs[n][0], t)
+            for n, t in old(self, leaves, sizes, scalars).items()}),
 }  # fmt: skip
 
 

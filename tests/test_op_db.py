@@ -1,7 +1,7 @@
 """Every op that torch has too, on torch's own sample inputs: torch's function, `tn.eager` and the compiled kernel.
 
-The reference is torch's function as `op_db` calls it, not the one in `tritonnotes/judge/references.py`: that is judged here
-as the kernels are, forward and backward, by the policy of `tritonnotes/judge/tolerance.py`.
+The reference is torch's function as `op_db` calls it, not the one in `tritonnotes/judge/references.py`: that is judged
+here as the kernels are, forward and backward, by the policy of `tritonnotes/judge/tolerance.py`.
 """
 
 from __future__ import annotations

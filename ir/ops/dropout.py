@@ -65,8 +65,8 @@ def _(x: Value, p: float = 0.5, training: bool = True, *, name: str | None = Non
     """Each element of `x` zeroed with probability `p` and else divided by 1 − p, in the training form of the graph;
     `x` itself in the evaluation form, or wherever `training` is False.
 
-    Every instance draws from a stream of its own, every run anew (see `tritonnotes.tensors.seeds`); an element's fate hangs on
-    its place in `x`, and not on how many rows there are.
+    Every instance draws from a stream of its own, every run anew (see `tritonnotes.tensors.seeds`); an element's fate
+    hangs on its place in `x`, and not on how many rows there are.
     """
     if not isinstance(x, Value):
         raise DeclarationError(f"dropout: takes a Value of a graph, got {x!r}; start from g.input(...)")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from types import EllipsisType
 
-from .. import primitives as P
 from ..core.errors import DeclarationError, ShapeError
 from ..core.graph import Value, bind
 from ..core.types import Dim, Size, show_shape
+from .shapes import reshape
 from .slices import narrow
 
 
@@ -43,7 +43,7 @@ def index(x: Value, key: object) -> Value:
             x = _narrowed(x, axis, each)
             shape.append(x.shape[axis])
         axis += 1
-    return P.reshape(x, shape)
+    return reshape(x, shape)
 
 
 def _element(x: Value, axis: int, number: int) -> int:

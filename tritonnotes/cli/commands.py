@@ -330,7 +330,3 @@ def _fail(message: str, code: int = 1) -> int:
 
 def _one_line(message: str) -> str:
     return " ".join(message.split())
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -118,7 +118,7 @@ def _telling_where(target: str) -> Iterator[None]:
 
 def _place(error: BaseException) -> str | None:
     """`file:line` of the innermost frame that is neither ours, nor Python's, nor an installed package's."""
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     others = {
         Path(p).resolve()
         for n, p in sysconfig.get_paths().items()

@@ -135,9 +135,10 @@ class TrainingStep:
         return self._programs.reports(arch, batch, sizes)
 
     def tune(self, batch: int = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
-        """Time other tiles and warps on the GPU at a batch size, and take what is faster (`tritonnotes.runtime.tuning`); `Dim`s
-        not named in `sizes` are `batch`. Sums may be taken in another order then. Raises `DeclarationError` without a
-        GPU, and for a step of several processes, which must all run the same plan."""
+        """Time other tiles and warps on the GPU at a batch size, and take what is faster
+        (`tritonnotes.runtime.tuning`); `Dim`s not named in `sizes` are `batch`. Sums may be taken in another order
+        then. Raises `DeclarationError` without a GPU, and for a step of several processes, which must all run the same
+        plan."""
         if self._programs.graphs.is_apart:
             raise DeclarationError(
                 f"tune: {self.graph.name!r} is a step of several processes, which time apart and must run one plan; "
