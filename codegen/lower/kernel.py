@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from math import prod
 from types import MappingProxyType
 from typing import Any
 
@@ -31,11 +30,12 @@ from ..analysis.views import (
 from ..cost.traffic import compute_dtype
 from ..plan.launches import FusionPlan, KernelPlan
 from ..support.names import Names, describe, identifier, uncounted
-from ..support.sizes import next_power_of_2, static_size
 from ..support.text import number_text
 from .index_math import Indexing
 from .inline import with_last_block, with_operands, with_replicated_sums
-from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Layout, Parameter, Step, identity_of, verify_kernel
+from .layout import cut_axes
+from .purpose import GROUP_MEMBER, LAST_BLOCK, LAUNCHED, MATMUL_OPERAND, REPLICATED_SUM, Purpose
+from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Parameter, Step, identity_of, verify_kernel
 
 
 def lower_kernel(
@@ -49,7 +49,7 @@ def lower_kernel(
 
 def lower_grouped_member(plan: FusionPlan, kernel_plan: KernelPlan) -> Kernel:
     """The tile program of one of several kernels in one launch, verified: a function of the tile."""
-    kernel = _Lowering(plan, kernel_plan, destinations_of(plan.units), inside="side").kernel()
+    kernel = _Lowering(plan, kernel_plan, destinations_of(plan.units), purpose=GROUP_MEMBER).kernel()
     verify_kernel(kernel)
     return kernel
 
@@ -60,16 +60,8 @@ def _lowered(
     if not kernel_plan.parts:
         return _Lowering(plan, kernel_plan, destinations, called).kernel()
     first, *sums = kernel_plan.parts
-    last_block = [_Lowering(plan, part, destinations, inside="last").kernel() for part in sums]
+    last_block = [_Lowering(plan, part, destinations, purpose=LAST_BLOCK).kernel() for part in sums]
     return with_last_block(_Lowering(plan, first, destinations, called).kernel(), last_block, kernel_plan)
-
-
-MAX_BLOCK = 1024
-
-
-LOOPED_BLOCK = 2048
-"""Columns of a step along a row that is too long to be held: 16 bytes for each thread of 4 warps, four times. Twice as
-many make ptxas spill a register of cross entropy on sm_80 and sm_100."""
 
 
 class _Lowering:
@@ -81,10 +73,9 @@ class _Lowering:
         kernel_plan: KernelPlan,
         destinations: Mapping[Value, Value],
         called: Mapping[Value, str] = MappingProxyType({}),
-        inside: str = "",
+        purpose: Purpose = LAUNCHED,
     ) -> None:
         self.plan = plan
-        self.inside_of = inside
         self.replicated_sums: list[Kernel] = []
         self.kp = kernel_plan
         self.called = called
@@ -96,12 +87,12 @@ class _Lowering:
         self.steps: dict[Value, Step] = {}
         self.ordered: list[Step] = []
         self.memory_names: dict[Value, str] = {}
-        self.inside = {u.value for u in kernel_plan.units if u.part != PARTIAL} | set(kernel_plan.recomputed)
+        self.computed = {u.value for u in kernel_plan.units if u.part != PARTIAL} | set(kernel_plan.recomputed)
         self.inner = ""
         self.operands: dict[tuple[Value, Address], Step] = {}
         self.prologue: list[Kernel] = []
-        self.layout = self._layout()
-        self.places = self._places() if self.layout.row_per_program else {}
+        self.layout = cut_axes(self.axes, kernel_plan, purpose)
+        self.places = self._places() if self.layout.traversal.is_one_row else {}
 
     def kernel(self) -> Kernel:
         self._claim_memory_names()
@@ -113,7 +104,7 @@ class _Lowering:
                 self._finalize(value)
             elif parts.get(value) == PRODUCT:
                 self._multiply(value)
-            elif value in self.plan.units.replicated and self.inside_of != "own":
+            elif value in self.plan.units.replicated:
                 self._replicate(value)
             elif value.op.kind == "gather":
                 self._gather(value)
@@ -121,7 +112,7 @@ class _Lowering:
                 self._compute(value)
         for value in self.kp.stores:
             self._store(value)
-        if self.layout.row_per_program:
+        if self.layout.traversal.is_one_row:
             self.ordered = _needed(self.ordered)
         made = Kernel(self.kp, self.layout, tuple(self._ordered_parameters()), tuple(self.ordered), self.axes)
         used = Indexing(made).words() | {s.name for s in self.ordered if s.op == "argument"}
@@ -130,7 +121,7 @@ class _Lowering:
 
     def _computed(self) -> tuple[Value, ...]:
         """The values that are computed of a whole tile, in order: not those that only operands are made of."""
-        if self.inside_of == "operand" or not self.kp.products:
+        if not self.kp.products:
             return self.kp.values
         needed: set[Value] = set()
         todo = [u.value for u in self.kp.units if u.part != OPERAND]
@@ -139,85 +130,8 @@ class _Lowering:
             if value not in needed:
                 needed.add(value)
                 is_product = any(value is p for p in self.kp.products)
-                todo += () if is_product else [s for s in map(base_of, value.inputs) if s in self.inside]
+                todo += () if is_product else [s for s in map(base_of, value.inputs) if s in self.computed]
         return tuple(v for v in self.kp.values if v in needed)
-
-    # -- layout --
-
-    def _layout(self) -> Layout:
-        space = self.kp.space
-        rows, cols = space.rows, space.cols
-        has_product = bool(self.kp.products)
-        is_split = space.reduces_rows or space.accumulates or space.finalizes or has_product
-        if not is_split and self.inside_of != "operand":
-            rows, cols = self._split_of(rows)
-        col_shape = self.axes.shape(cols)
-        length = static_size(col_shape)
-        # A sum over rows and columns, or over row numbers alone, has one writer only if a program holds whole rows.
-        whole_rows = space.reduces_rows or any(not self.axes.of(v) for v in self.kp.partials)
-        loops_cols = self.kp.loop_reads is not None
-        if not cols:
-            block = 0
-        elif has_product:
-            block = self.kp.tile[1]
-        elif loops_cols:
-            block = LOOPED_BLOCK
-        elif length is None:
-            block = MAX_BLOCK
-        else:
-            block = next_power_of_2(length) if whole_rows else min(next_power_of_2(length), MAX_BLOCK)
-        tiles_cols = bool(cols) and not whole_rows and (length is None or length > block)
-        masks_cols = bool(cols) and (length is None or length % block != 0 or length == 0)
-        total = static_size(self.axes.shape(rows)) or 0
-        exact = total & -total
-        tile = prod(self.kp.tile) if has_product else self._tile(block)
-        if has_product:
-            exact = exact if exact >= tile // block else 0
-        masks_rows = bool(rows) and exact < (min(128, next_power_of_2(total)) if not cols else max(1, tile // block))
-        masks_rows |= bool(rows) and not exact
-        row_per_program = self.kp.row_per_program is not None
-        if row_per_program:
-            # A launch of no rows has one program all the same, where sums are to be finished.
-            masks_rows = space.accumulates and not total
-        return Layout(
-            rows, cols, self.axes.shape(rows), col_shape, block, masks_cols, tiles_cols, loops_cols, space.accumulates,
-            space.finalizes,
-            exact, masks_rows, tile, self.inside_of,
-            self.kp.split_k, row_per_program,
-        )  # fmt: skip
-
-    def _tile(self, block: int) -> int:
-        """Elements of a tile. Flat kernels take 8 elements a thread, 16 bytes or more of each operand: of 16-bit
-        numbers twice as many make ptxas spill a register here and there, to fit more programs. Tiles with columns keep
-        several values alive, so they are smaller than registers would allow at first sight."""
-        sizes = [self.kp.storage[memory_of(v)].itemsize for v in (*self.kp.loads, *self.kp.stores) if v.dtype.is_float]
-        widest = max(sizes, default=4)
-        if not block:
-            return 1024 if widest <= 4 else 512
-        if widest == 8:
-            return 512
-        # Short rows reduce across few lanes and keep many numbers for each row: half a tile stays clear of spilling.
-        return 1024 if block < 64 else 2048
-
-    def _split_of(self, axes: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Where to cut an elementwise kernel into rows and columns so that most operands are walked without
-        division.
-        """
-        operands = [tuple(a for a in self.axes.labels[v] if a is not None) for v in (*self.kp.loads, *self.kp.stores)]
-        operands = [o for o in operands if o]
-        if not axes:
-            return (), ()
-
-        def is_plain(operand: tuple[int, ...], rows: tuple[int, ...], cols: tuple[int, ...]) -> bool:
-            front, back = operand[: len(operand) - len(cols)], operand[len(operand) - len(cols) :]
-            return operand in (rows, cols) or (front == rows and back == cols)
-
-        def plain(cut: int) -> int:
-            return sum(is_plain(o, axes[:cut], axes[cut:]) for o in operands)
-
-        # Uncut is best where it serves all; of equal cuts the one with the shortest rows wins.
-        cut = max(range(len(axes), 0, -1), key=lambda c: (plain(c), c == len(axes), c))
-        return axes[:cut], axes[cut:]
 
     # -- names --
 
@@ -244,7 +158,7 @@ class _Lowering:
         return step
 
     def _compute(self, value: Value) -> None:
-        if self.layout.row_per_program and (self._selects(value) or self._exponentiates_anew(value)):
+        if self.layout.traversal.is_one_row and (self._selects(value) or self._exponentiates_anew(value)):
             return
         args = [self._resolve(a) for a in value.inputs]
         attrs: dict[str, Any] = {}
@@ -274,7 +188,7 @@ class _Lowering:
         """For each maximum whose place is asked for, that place: both come of one reduction."""
         wide = frozenset(self.layout.cols)
         found = {v: largest_of(self.axes, wide, v) for v in self.kp.values}
-        return {largest: place for place, largest in found.items() if largest in self.inside}
+        return {largest: place for place, largest in found.items() if largest in self.computed}
 
     def _exponentiates_anew(self, value: Value) -> bool:
         """eˣ / Σ eˣ as eˣ⁻ˡ, where l = ln Σ eˣ is known: the exponentials of the sum need not be kept for it."""
@@ -284,7 +198,7 @@ class _Lowering:
         if exponential.op.name != "exp" or total.op.name != "sum" or base_of(total.inputs[0]) is not exponential:
             return False
         log = next((v for v in self.steps if v.op.name == "log" and base_of(v.inputs[0]) is total), None)
-        if log is None or exponential not in self.inside:
+        if log is None or exponential not in self.computed:
             return False
         args = self._resolve(exponential.inputs[0]).name, self.steps[log].name
         name = self.names.claim(f"{args[0]}_less_{args[1]}")
@@ -301,9 +215,9 @@ class _Lowering:
             return False
         x, number = found
         less = None
-        if x in self.inside and x.op.name == "sub" and not self.axes.of(x.inputs[1]) & wide:
+        if x in self.computed and x.op.name == "sub" and not self.axes.of(x.inputs[1]) & wide:
             x, less = base_of(x.inputs[0]), x.inputs[1]
-        load = self._resolve(x) if x not in self.inside else None
+        load = self._resolve(x) if x not in self.computed else None
         if load is None or load.op != "load" or load.form != TILE or self.axes.labels[x][-1:] != self.layout.cols:
             return False
         address = load.attrs["address"]
@@ -414,7 +328,7 @@ class _Lowering:
         args = []
         for operand in operands(self.axes, value):
             memory = memory_of(operand.value)
-            if memory in self.inside:
+            if memory in self.computed:
                 args.append(self._fuse_prologue(operand))
                 continue
             address = Address(tuple((axis, behind, 0) for axis, behind in operand.dims), operand.extent)
@@ -451,7 +365,7 @@ class _Lowering:
         """An operand that is computed here, block by block: a function of the rows and columns of a block."""
         value = operand.value
         rows, cols = (tuple(a for a in some if a is not None) for some in _ends(self.axes.labels[value]))
-        members = operand_cone(value, self.inside)
+        members = operand_cone(value, self.computed)
         loads = dict.fromkeys(
             s for v in members for s in map(base_of, v.inputs)
             if s not in set(members) and not is_free(s) and not is_host(s)
@@ -465,10 +379,11 @@ class _Lowering:
         form = self._form(frozenset(axis for axis, _ in operand.dims))
         mine = self.layout.masks_rows if form == ROW else self.layout.masks_cols
         along = is_ragged(summed_with(operand, self.kp.products))
-        lowering = _Lowering(self.plan, plan, {}, inside="operand")
+        lowering = _Lowering(self.plan, plan, {}, purpose=MATMUL_OPERAND)
         masks = (mine, along) if not operand.behind else (along, mine)
         lowering.layout = replace(lowering.layout, masks_rows=masks[0], masks_cols=masks[1])
-        self.prologue.append(lowering.kernel())
+        kernel = lowering.kernel()
+        self.prologue.append(replace(kernel, returned=(kernel.steps[-1].name,)))
         taken = self.memory_names.get(value) or self._claim(value)
         attrs = MappingProxyType({"function": name, "leading": bool(operand.behind)})
         return self._add(Step(taken, "operand", (), form, value.dtype, attrs, True, value.scope))
@@ -481,11 +396,10 @@ class _Lowering:
         storage = {leaf: leaf.dtype for leaf in leaves}
         name = f"own_{uncounted(value)}"
         plan = KernelPlan(name, "column", units, (), space, leaves, (), (value,), (), None, storage)
-        kernel = _Lowering(self.plan, plan, {}, inside="own").kernel()
-        self.replicated_sums.append(
-            replace(kernel, parameters=tuple(p for p in kernel.parameters if p.role != "partial out"))
-        )
+        kernel = _Lowering(self.plan, plan, {}, purpose=REPLICATED_SUM).kernel()
         step = next(s for s in kernel.steps if s.op == "carry")
+        parameters = tuple(p for p in kernel.parameters if p.role != "partial out")
+        self.replicated_sums.append(replace(kernel, parameters=parameters, returned=(step.name,)))
         name = self.memory_names.get(value) or self._claim(value)
         attrs = MappingProxyType({"function": kernel.name})
         self.steps[value] = self._add(Step(name, "own", (), SCALAR, step.dtype, attrs, True, value.scope))
