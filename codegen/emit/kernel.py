@@ -12,7 +12,7 @@ from tritonnotes.ir.types import Shape, element_count, float64, int32
 from ..fusion.last_block import GROUP
 from ..lower.index_math import ATOM, Indexing
 from ..lower.row_loops import is_wide, row_loops, running_maximum
-from ..lower.tile_ir import COL, IDENTITIES, ROW, SCALAR, TILE, Address, Inside, Kernel, Step, identity_of
+from ..lower.tile_ir import COL, IDENTITIES, ROW, SCALAR, TILE, Address, CalledKernel, Kernel, Step, identity_of
 from ..support.sizes import static_size
 from ..support.text import INDENT, call_lines, factor, single_blanks, words_of, wrapped
 from .launcher import Launcher
@@ -51,7 +51,7 @@ def render_kernel(kernel: Kernel) -> KernelSource:
 
 @dataclass(frozen=True)
 class Function:
-    """The text of a kernel inside another one's launch, what would launch it, and the helpers that it calls."""
+    """The text of a kernel that another one calls, what would launch it, and the helpers that it calls."""
 
     launcher: Launcher
     text: str
@@ -116,7 +116,7 @@ class _Writer:
         lines += ["):", f'{INDENT}"""{self._docstring()}"""', *written]
         return launcher, "\n\n".join([*called, "\n".join(lines) + "\n"])
 
-    def _part(self, part: Inside) -> str:
+    def _part(self, part: CalledKernel) -> str:
         """The text of a function that the kernel calls."""
         writer = _Writer(part.kernel)
         _, text = writer._function()
@@ -160,8 +160,8 @@ class _Writer:
             return [*setup, *finalized, *before, *tile, *after]
         start = ["", *self._accumulator_lines()] if layout.accumulates else []
         loop = layout.traversal.loop.format(rows=self.index.row_bound(), block=self.index.row_block_name())
-        inside = _indented([*self.index.lines(in_loop=True), *finalized, *tile])
-        return [*setup, *before, *start, loop, *inside, *after]
+        body = _indented([*self.index.lines(in_loop=True), *finalized, *tile])
+        return [*setup, *before, *start, loop, *body, *after]
 
     def _row_loop_lines(self, known: list[Step]) -> list[str]:
         """A row that is too long to be held is walked along as often as its reductions depend on each other."""
@@ -478,7 +478,7 @@ class _Writer:
                 )
         return lines
 
-    def _call(self, part: Inside, target: str = "") -> list[str]:
+    def _call(self, part: CalledKernel, target: str = "") -> list[str]:
         """The call of a function that another kernel became, and what its result is given to."""
         launcher = Launcher(part.kernel, Indexing(part.kernel), {"COLS"})
         numbers = [f"{name}={number}" for name, number in launcher.constexprs().items()]

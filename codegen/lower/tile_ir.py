@@ -158,9 +158,9 @@ class Kernel:
     parameters: tuple[Parameter, ...]
     steps: tuple[Step, ...]
     axes: Axes
-    last_block: tuple[Inside, ...] = ()
-    replicated_sums: tuple[Inside, ...] = ()
-    operands: tuple[Inside, ...] = ()
+    last_block: tuple[CalledKernel, ...] = ()
+    replicated_sums: tuple[CalledKernel, ...] = ()
+    operands: tuple[CalledKernel, ...] = ()
     returned: tuple[str, ...] = ()
 
     @property
@@ -194,8 +194,8 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Inside:
-    """A kernel inside another one's launch, with the names that its arguments have there."""
+class CalledKernel:
+    """A kernel that another one calls, with the names that its arguments have there."""
 
     kernel: Kernel
     arguments: tuple[str, ...]
