@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from tritonnotes.ir.errors import PlanError
-from tritonnotes.ir.graph import Graph
+from tritonnotes.ir.core.errors import PlanError
+from tritonnotes.ir.core.graph import Graph
 
 from .analysis.units import Unit
 from .canonicalize.materialize import materialize

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
-from tritonnotes.ir.graph import Value
+from tritonnotes.ir.core.graph import Value
 
 from .axes import Axes
 from .views import base_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tritonnotes.ir.graph import Value
+from tritonnotes.ir.core.graph import Value
 
 from ..analysis.axes import LONG_ROW, ROW_BYTES, Axes, known_product, row_bytes
 from ..analysis.idioms import holds_numbers, largest_of, running_maximum

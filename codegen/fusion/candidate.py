@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from tritonnotes.ir.graph import Value
+from tritonnotes.ir.core.graph import Value
 
 from ..analysis.units import Unit, Units, generating
 from ..analysis.views import memory_of

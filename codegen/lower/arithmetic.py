@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import DType, bool_, int32, int64
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import DType, bool_, int32, int64
 
 from ..cost.traffic import compute_dtype
 from .builder import Builder

@@ -7,8 +7,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import Dim, DType, Shape, int64
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import Dim, DType, Shape, int64
 
 from ..analysis.units import OPERAND, PARTIAL, Units
 from ..analysis.views import Place, base_of, memory_of, place_of

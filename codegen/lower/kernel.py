@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from tritonnotes.ir.graph import Value
+from tritonnotes.ir.core.graph import Value
 
 from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, REPLICATED, Units, destinations_of
 from ..plan.launches import FusionPlan, KernelPlan

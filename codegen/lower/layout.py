@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from math import prod
 
-from tritonnotes.ir.types import element_count
+from tritonnotes.ir.core.types import element_count
 
 from ..analysis.axes import Axes
 from ..analysis.views import memory_of

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import Dim, DType, float32, float64, host, int32, int64
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import Dim, DType, float32, float64, host, int32, int64
 
 from ..analysis.views import is_drawn, is_view, memory_of
 from ..cost.traffic import compute_dtype

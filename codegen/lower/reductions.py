@@ -6,8 +6,8 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import int32
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import int32
 
 from ..analysis.axes import Space
 from ..analysis.idioms import largest_of

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from tritonnotes.ir.graph import Value
+from tritonnotes.ir.core.graph import Value
 
 from ..analysis.idioms import selected_of
 from ..analysis.views import base_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
-from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.core.graph import Graph, Value
 
 from ...analysis.units import make_units
 from ..candidate import Candidate
