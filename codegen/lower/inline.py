@@ -45,7 +45,7 @@ def together(kernels: Iterable[Kernel]) -> tuple[tuple[Parameter, ...], tuple[Ca
 
 
 def _together(kernel: Kernel, others: Iterable[Kernel]) -> tuple[list[Parameter], tuple[CalledKernel, ...]]:
-    """The arguments of a kernel and of others that it calls, each once, and the others with the names that theirs have."""
+    """The arguments of a kernel and of others that it calls, each once, and the others with the names of theirs."""
     names = Names()
     names.taken |= {p.name for p in kernel.parameters} | {s.name for s in kernel.steps}
     return _merged({_key(p): p for p in kernel.parameters}, names, others)
