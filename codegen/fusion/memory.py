@@ -9,9 +9,9 @@ from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import DType, float32
 
 from ..analysis.axes import Space
-from ..analysis.units import PARTIAL, REPLICATED, Unit, Units, UnitSet
+from ..analysis.units import PARTIAL, Unit, Units, UnitSet
 from ..analysis.views import memory_of
-from ..cost.long_rows import fits_row_per_program, is_looped, loop_reads
+from ..cost.long_rows import loop_reads
 from .legality import Legality, Refusal
 from .partition import Partition
 
@@ -57,7 +57,7 @@ def memory_plan(
         legal[kernel] = space
         stores[kernel] = tuple(sorted((u.value for u in stored), key=lambda v: v.index))
         storage.update((v, _storage_dtype(legality, v, space)) for v in stores[kernel])
-        looped[kernel] = _loop_reads(units, kernel, partition, space, loads[kernel], stores[kernel])
+        looped[kernel] = loop_reads(units, units_of(units, kernel, partition), space, loads[kernel], stores[kernel])
     return MemoryPlan(loads, stores, legal, looped, storage)
 
 
@@ -65,36 +65,6 @@ def _stored(legality: Legality, loads: Loads) -> dict[UnitSet, list[Unit]]:
     """The units whose results each kernel writes: those that some kernel reads from memory, or a user does."""
     wanted = {memory_of(v) for values in loads.values() for v in values} | legality.units.roots
     return {k: [u for u in k if u.part != PARTIAL and u.value in wanted] for k in loads}
-
-
-def _loop_reads(
-    units: Units,
-    kernel: UnitSet,
-    partition: Partition,
-    space: Space,
-    loads: tuple[Value, ...],
-    stores: tuple[Value, ...],
-) -> Mapping[Value, int] | None:
-    if not space.reduces_rows:
-        return None
-    values = sorted({u.value for u in units_of(units, kernel, partition)}, key=lambda v: v.index)
-    partials = [u.value for u in kernel if u.part == PARTIAL]
-    if not is_looped(units.axes, space.cols, loads, values, partials):
-        return None
-    found = loop_reads(units.axes, space.cols, values, stores)
-    if (
-        space.rows
-        and max(found.values(), default=1) > 1
-        and fits_row_per_program(units.axes, space.cols, loads, values)
-    ):
-        return None
-    rows = frozenset(space.rows)
-    held = units_of(units, kernel, partition)
-    for leaf in {s for u in held if u.part == REPLICATED for s in units.sources(u)}:
-        if any(leaf in set(units.sources(u)) for u in held if u.part != REPLICATED):
-            found[leaf] = found.get(leaf, 1) + 1
-    # What all rows share, such as a weight, is read once, and stays in the cache from then on.
-    return {v: found.get(v, 1) for v in loads if not rows or units.axes.of(v) & rows}
 
 
 def loads_of(legality: Legality, kernel: Collection[Unit], recomputed: Iterable[Value] = ()) -> tuple[Value, ...]:

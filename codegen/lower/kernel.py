@@ -12,7 +12,7 @@ from tritonnotes.ir.graph import Value
 from tritonnotes.ir.types import Dim, DType, Shape, bool_, float32, float64, host, int32, int64
 
 from ..analysis.axes import Labels, Space
-from ..analysis.idioms import largest_of, selected_of
+from ..analysis.idioms import SOFTMAX, RowValues, largest_of, match, selected_of
 from ..analysis.matmul import Operand, is_ragged, operands, summed, summed_with
 from ..analysis.units import FINALIZE, OPERAND, PARTIAL, PRODUCT, Unit, destinations_of
 from ..analysis.views import (
@@ -101,6 +101,7 @@ class _Lowering:
         self.operands: dict[tuple[Value, Address], Step] = {}
         self.prologue: list[Kernel] = []
         self.layout = self._layout()
+        self.row = RowValues(self.axes, frozenset(self.layout.cols))
         self.places = self._places() if self.layout.row_per_program else {}
 
     def kernel(self) -> Kernel:
@@ -272,18 +273,16 @@ class _Lowering:
 
     def _places(self) -> dict[Value, Value]:
         """For each maximum whose place is asked for, that place: both come of one reduction."""
-        wide = frozenset(self.layout.cols)
-        found = {v: largest_of(self.axes, wide, v) for v in self.kp.values}
+        found = {v: largest_of(self.row, v) for v in self.kp.values}
         return {largest: place for place, largest in found.items() if largest in self.inside}
 
     def _exponentiates_anew(self, value: Value) -> bool:
         """eˣ / Σ eˣ as eˣ⁻ˡ, where l = ln Σ eˣ is known: the exponentials of the sum need not be kept for it."""
-        if value.op.name != "div":
+        found = match(SOFTMAX, value, self.row)
+        if found is None:
             return False
-        exponential, total = map(base_of, value.inputs)
-        if exponential.op.name != "exp" or total.op.name != "sum" or base_of(total.inputs[0]) is not exponential:
-            return False
-        log = next((v for v in self.steps if v.op.name == "log" and base_of(v.inputs[0]) is total), None)
+        exponential = found["exponential"]
+        log = next((v for v in self.steps if v.op.name == "log" and base_of(v.inputs[0]) is found["total"]), None)
         if log is None or exponential not in self.inside:
             return False
         args = self._resolve(exponential.inputs[0]).name, self.steps[log].name
@@ -295,19 +294,18 @@ class _Lowering:
     def _selects(self, value: Value) -> bool:
         """Where a maximum is that over a single column of a row in memory, load that element: alone, or less a number
         of the row."""
-        wide = frozenset(self.layout.cols)
-        found = selected_of(self.axes, wide, value)
+        found = selected_of(self.row, value)
         if found is None:
             return False
         x, number = found
         less = None
-        if x in self.inside and x.op.name == "sub" and not self.axes.of(x.inputs[1]) & wide:
+        if x in self.inside and x.op.name == "sub" and not self.row.is_wide(x.inputs[1]):
             x, less = base_of(x.inputs[0]), x.inputs[1]
         load = self._resolve(x) if x not in self.inside else None
         if load is None or load.op != "load" or load.form != TILE or self.axes.labels[x][-1:] != self.layout.cols:
             return False
         address = load.attrs["address"]
-        rows = Address(tuple(d for d in address.dims if d[0] not in wide), address.extent)
+        rows = Address(tuple(d for d in address.dims if d[0] not in self.row.wide), address.extent)
         attrs = MappingProxyType({**load.attrs, "address": rows})
         row = self._resolve(number)
         step = Step("", "pick", (row.name,), ROW, load.dtype, attrs, scope=value.scope)
