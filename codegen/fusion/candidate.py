@@ -92,6 +92,19 @@ class Candidate:
     def _spaces(self) -> Mapping[UnitSet, Space | Refusal]:
         return spaces_of_kernels(self.legality, self._loads)
 
+    def __str__(self) -> str:
+        place = {kernel: number for number, kernel in enumerate(self.kernels, 1)}
+        count = f"{len(self.kernels)} kernel{'' if len(self.kernels) == 1 else 's'}"
+        lines = [f"candidate for {self.units.graph.name}: {count}, {self.how}"]
+        for kernel, number in place.items():
+            line = f"  {number}. {', '.join(map(str, sorted(kernel, key=self.legality.place.__getitem__)))}"
+            if self.recomputed(kernel):
+                line += f"; again {', '.join(v.name for v in self.recomputed(kernel))}"
+            if kernel in self.finalized_by:
+                line += f"; by the last program of {place[self.finalized_by[kernel]]}"
+            lines.append(line)
+        return "\n".join(lines)
+
     # -- what is changed --
 
     def with_partition(self, partition: Partition) -> Candidate | None:
