@@ -13,11 +13,11 @@ import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tritonnotes as tn
-from tritonnotes.cards import gradient_programs
 from tritonnotes.codegen.report.kernel_reports import KernelReport, make_reports
 from tritonnotes.codegen.target.compile import ARCHS, triton_version
 from tritonnotes.codegen.target.gpus import H100
-from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.runtime.kernel_reports import gradient_programs
 
 DTYPES = ("float32", "bfloat16")
 

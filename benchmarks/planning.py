@@ -26,10 +26,10 @@ from benchmarks.nets import SIZES, residual_net
 from tritonnotes.codegen.fusion.cost import cost_of
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.launches import FusionPlan
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import gradient_graph, joint_graph
-from tritonnotes.ir.rewrite import optimize
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import gradient_graph, joint_graph
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:

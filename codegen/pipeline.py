@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 
-from tritonnotes.ir.graph import Graph
+from tritonnotes.ir.core.graph import Graph
 
 from .canonicalize.materialize import materialize
 from .fusion.candidate import Candidate

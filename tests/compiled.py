@@ -16,15 +16,16 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.program import Program
-from tritonnotes.executor import eager, eager_updates, oracle, oracle_updates
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import cotangent_name, gradient_graph
-from tritonnotes.ir.split import split_gradient
-from tritonnotes.references import REFERENCES, torch_dtype
-from tritonnotes.runtime import pick_device
-from tritonnotes.samples import draw_feeds
-from tritonnotes.state import initial_state
-from tritonnotes.tolerance import Comparison, compare
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph
+from tritonnotes.ir.passes.split import split_gradient
+from tritonnotes.judge.executor import eager, eager_updates, oracle, oracle_updates
+from tritonnotes.judge.references import REFERENCES
+from tritonnotes.judge.samples import draw_feeds
+from tritonnotes.judge.tolerance import Comparison, compare
+from tritonnotes.runtime.runner import pick_device
+from tritonnotes.tensors.dtypes import torch_dtype
+from tritonnotes.tensors.initial import initial_state
 
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 Tensors = dict[str, Tensor]

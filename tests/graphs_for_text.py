@@ -9,11 +9,11 @@ import numpy as np
 from tritonnotes import accuracy, cross_entropy, layer_norm, linear, relu
 from tritonnotes.ir import Dim, Graph, Value
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.joint import joint_graph
-from tritonnotes.ir.registry import op
-from tritonnotes.ir.types import bfloat16, int64
-from tritonnotes.ir.update_rules import adam
+from tritonnotes.ir.core.op import op
+from tritonnotes.ir.core.types import bfloat16, int64
+from tritonnotes.ir.optim.update_rules import adam
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import joint_graph
 
 BATCH = Dim("batch")
 

@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tritonnotes.executor import STATE, oracle
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.evaluate import evaluate
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import cotangent_name, gradient_graph
-from tritonnotes.ir.registry import Described, Op
-from tritonnotes.ir.types import float64
-from tritonnotes.samples import draw_feeds
+from tritonnotes.ir.core.evaluate import evaluate
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.op import Described, Op
+from tritonnotes.ir.core.types import float64
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph
+from tritonnotes.judge.executor import STATE, oracle
+from tritonnotes.judge.samples import draw_feeds
 
 Tensors = dict[str, Tensor]
 LEAVES = ("input", *STATE)

@@ -21,8 +21,8 @@ from onnx.reference import ReferenceEvaluator
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.types import DTYPES
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.core.types import DTYPES
 
 Array = Any
 

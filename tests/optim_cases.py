@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tritonnotes import optim
-from tritonnotes.runtime import pick_device
-from tritonnotes.tolerance import Comparison, compare
+from tritonnotes.judge.tolerance import Comparison, compare
+from tritonnotes.runtime.runner import pick_device
 
 SHAPES: tuple[tuple[int, ...], ...] = ((3, 5), (7,), (), (0, 4), (33, 31))
 

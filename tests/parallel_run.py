@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.ir.errors import DeclarationError
+from tritonnotes.ir.core.errors import DeclarationError
 
 BATCH = tn.Dim("batch")
 ROWS, STEPS = 16, 4
@@ -91,7 +91,7 @@ def run(case: str, rank: int) -> dict[str, Any]:
         if case in SYNCED:
             fed = synced_part(number, case, rank)
         losses.append(float(step(**fed)["loss"]))
-    buckets = step._reducer.buckets if step._reducer is not None else []
+    buckets = step._runner.reducer.buckets if step._runner.reducer is not None else []
     held = {"model": step.model.state_dict(), "slots": dict(step.slots), "losses": losses, "buckets": len(buckets)}
     return {**held, "state": step.state_dict()["slots"], "explained": step.explain()}
 

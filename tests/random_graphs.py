@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import tritonnotes as tn
-from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.core.graph import Graph, Value
 
 Pick = Callable[[Sequence[Any]], Any]
 FLOATS = ("float32", "float32", "bfloat16", "float16", "float64")

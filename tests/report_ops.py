@@ -18,7 +18,7 @@ from rich.table import Table
 from test_kernels import OPS, QUICK_SHAPES, op_graph, shapes_for
 
 import tritonnotes as tn
-from tritonnotes.ir.evaluation import evaluation_form
+from tritonnotes.ir.passes.evaluation import evaluation_form
 
 
 @dataclass

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.ir.graph import Graph
+from tritonnotes.ir.core.graph import Graph
 
 
 def graph() -> Graph:

@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import tritonnotes as tn
 from tritonnotes.ir import Graph
-from tritonnotes.ir.errors import DeclarationError, FeedError
+from tritonnotes.ir.core.errors import DeclarationError, FeedError
 
 CLASSES = 4
 Labels = tuple[list[int], list[int]]

@@ -12,9 +12,9 @@ from numerics import agree
 from test_op_edges import BATCH, INF, NAN, graph_of, same, unary
 
 import tritonnotes as tn
-from tritonnotes.executor import eager
 from tritonnotes.ir import Value
-from tritonnotes.ir.errors import DeclarationError, DTypeError, ShapeError
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError, ShapeError
+from tritonnotes.judge.executor import eager
 
 UNARY: dict[str, Callable[[Value], Value]] = {
     "leaky_relu": tn.leaky_relu,

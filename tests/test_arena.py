@@ -24,12 +24,12 @@ import tritonnotes as tn
 from tritonnotes.codegen.memory.arena import Arena, place, verify_arena
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.program import Program
-from tritonnotes.eager_memory import LiveMemory, eager_peak_bytes
-from tritonnotes.ir.errors import KernelError, VerificationError
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import joint_graph
-from tritonnotes.runtime import Runner
-from tritonnotes.samples import draw_feeds
+from tritonnotes.ir.core.errors import KernelError, VerificationError
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.passes.joint import joint_graph
+from tritonnotes.judge.eager_memory import LiveMemory, eager_peak_bytes
+from tritonnotes.judge.samples import draw_feeds
+from tritonnotes.runtime.runner import Runner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -175,7 +175,7 @@ class Made(TorchDispatchMode):
 def test_a_step_makes_nothing_but_its_outputs_after_the_first() -> None:
     step = tn.compile_step(digits(), optimizer=tn.adam())
     feeds = draw_feeds(digits(), {"batch": 16})
-    step._targets = ()  # class indices are looked at where the host sees them, on the CPU, with tensors of its own
+    step._runner.targets = ()  # class indices are looked at on the CPU, where the host sees them, with its own tensors
     made = {}
     for turn in range(3):
         with Made() as mode:
@@ -217,13 +217,13 @@ def test_a_step_tells_what_it_needs_before_it_runs_beside_eager() -> None:
     peak, eager = step.peak_bytes(256), step.eager_peak_bytes(256)
     assert f"at batch 256: {peak:,} bytes" in text and f"holds {eager:,} bytes at its peak" in text
     assert eager is not None and f"{peak / eager:.2f} of that is held here" in text
-    assert step.peak_bytes(512) > peak and not step._runner._buffers
+    assert step.peak_bytes(512) > peak and not step._runner.updating._buffers
 
 
 def test_peak_bytes_is_what_a_run_holds() -> None:
     step = tn.compile_step(digits(), optimizer=tn.adam())
     outputs = step(**draw_feeds(digits(), {"batch": 40}))
-    (held,) = step._runner._buffers.values()
+    (held,) = step._runner.updating._buffers.values()
     arena = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held.values()}
     made = sum(arena.values()) + sum(t.untyped_storage().nbytes() for t in outputs.values())
     assert len(arena) == 1 and made == step.program.peak_bytes(40, programs=1)
@@ -232,9 +232,9 @@ def test_peak_bytes_is_what_a_run_holds() -> None:
 def test_peak_bytes_of_accumulated_batches_is_what_both_programs_hold() -> None:
     step = tn.compile_step(digits(), optimizer=tn.adam(), accumulate=2)
     outputs = [step(**draw_feeds(digits(), {"batch": 40})) for _ in range(2)]
-    assert step._gatherer is not None
+    assert step._runner.gathering is not None
     arenas = {}
-    for runner in (step._runner, step._gatherer):
+    for runner in (step._runner.updating, step._runner.gathering):
         (held,) = runner._buffers.values()
         arenas |= {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held.values()}
     made = max(sum(t.untyped_storage().nbytes() for t in found.values()) for found in outputs)

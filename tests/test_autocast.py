@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import tritonnotes as tn
-from tritonnotes.ir.errors import DeclarationError, DTypeError
-from tritonnotes.ir.registry import OPS, PRIMITIVES
-from tritonnotes.runtime import pick_device
-from tritonnotes.tolerance import Comparison, compare
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError
+from tritonnotes.ir.core.op import OPS
+from tritonnotes.ir.core.registry import PRIMITIVES
+from tritonnotes.judge.tolerance import Comparison, compare
+from tritonnotes.runtime.runner import pick_device
 
 DEVICE = pick_device()
 BATCH = tn.Dim("batch")
@@ -185,7 +186,7 @@ def test_float64_is_never_cast() -> None:
 
 
 def test_the_lists_name_what_there_is() -> None:
-    from tritonnotes.ir.autocast import NARROW, WIDE
+    from tritonnotes.ir.passes.autocast import NARROW, WIDE
 
     assert {*NARROW, *WIDE} <= {*OPS, *PRIMITIVES} and not NARROW & WIDE
 
@@ -194,7 +195,7 @@ def test_the_lists_are_torchs() -> None:
     """Torch's own, of its tests for GPUs; what it does not know is ours alone."""
     from torch.testing._internal.autocast_test_lists import AutocastTestLists
 
-    from tritonnotes.ir.autocast import NARROW, WIDE
+    from tritonnotes.ir.passes.autocast import NARROW, WIDE
 
     text = inspect.getsource(AutocastTestLists)
     start = text.index("self.torch_fp32")
@@ -212,7 +213,7 @@ def test_another_dtype_is_refused(dtype: str) -> None:
 
 
 def test_primitives_are_refused() -> None:
-    from tritonnotes.ir.decompose import decompose
+    from tritonnotes.ir.passes.decompose import decompose
 
     with pytest.raises(DeclarationError, match="autocast: graph 'mlp' is one of primitives"):
         tn.autocast(decompose(mlp()))

@@ -17,8 +17,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 
 import tritonnotes as tn
-from tritonnotes import baked
-from tritonnotes.baked import BakedLaunch
+from tritonnotes.runtime import baked
+from tritonnotes.runtime.baked import BakedLaunch
 
 Call = tuple[Any, ...]
 
@@ -89,7 +89,7 @@ class Both:
 
 def run_all(step: tn.TrainingStep, launch: Any, batch: int, shift: int = 0, number: int = 1) -> None:
     """The launches of one step, over memory that begins `shift` elements behind a multiple of 16 bytes."""
-    runner = step._runner
+    runner = step._runner.updating
     feeds = draw(step.model.graph, number, batch=batch)
     leaves = {**feeds, **step.model.state_dict(), **step.slots}
     tensors = {n: shifted(t, shift) for n, t in {**leaves, **runner.temporaries({"batch": batch}, 3)}.items()}
@@ -180,7 +180,7 @@ def test_another_triton_is_left_to_its_own_dispatch(recorder: Recorder, monkeypa
 def test_baked_launches_take_less_time_on_the_host(recorder: Recorder) -> None:
     step = tn.compile_step(digits(), optimizer=tn.adamw())
     seconds = []
-    for launch in (step._runner.module.launch, BakedLaunch()):
+    for launch in (step._runner.updating.module.launch, BakedLaunch()):
         taken = []
 
         def timed(*args: Any, launch: Any = launch, taken: list[float] = taken, **options: Any) -> None:

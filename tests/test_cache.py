@@ -21,7 +21,7 @@ import pytest
 from tritonnotes.codegen.target import cache as cache_module
 from tritonnotes.codegen.target.cache import CACHE_DIR_VARIABLE, STALE_SECONDS, KernelCache, key_of
 from tritonnotes.codegen.target.load import load_source
-from tritonnotes.ir.errors import CacheError
+from tritonnotes.ir.core.errors import CacheError
 
 PACKAGE = Path(__file__).resolve().parents[1] / "tritonnotes"
 KEY = key_of(source="def f(): pass", target="sm_90")

@@ -14,12 +14,12 @@ import torch
 from compiled import digits
 
 import tritonnotes as tn
-from tritonnotes.capture import CapturedRuns
 from tritonnotes.codegen.emit.scalars_in_memory import SUFFIX
 from tritonnotes.codegen.program.compile import compile_program
-from tritonnotes.ir.graph import Graph
-from tritonnotes.runtime import Launch
-from tritonnotes.samples import draw_feeds
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.judge.samples import draw_feeds
+from tritonnotes.runtime.capture import CapturedRuns
+from tritonnotes.runtime.runner import Launch
 
 Launched = tuple[Any, tuple[int, ...], tuple[Any, ...], dict[str, Any]]
 
@@ -113,9 +113,9 @@ class ByValue(Graphs):
 
 def captured_step(graph: Graph, optimizer: Any, capture: Any, most: int = 8) -> tn.TrainingStep:
     step = tn.compile_step(graph, optimizer=optimizer, seed=3)
-    step._captured = CapturedRuns(step.program, CPU, capture=capture, most=most)
+    step._runner.captured = CapturedRuns(step.program, CPU, capture=capture, most=most)
     if isinstance(capture, Graphs):
-        capture.runs = step._captured
+        capture.runs = step._runner.captured
     return step
 
 
@@ -147,11 +147,11 @@ def test_a_number_that_is_baked_in_would_be_noticed() -> None:
     graphs = Graphs()
     plain = tn.compile_step(digits(), optimizer=tn.sgd(lr=1e-2), seed=3)
     captured = captured_step(digits(), tn.sgd(lr=1e-2), graphs)
-    assert captured._captured is not None
+    assert captured._runner.captured is not None
     feeds = draw_feeds(digits(), {"batch": 6})
     for step in (plain, captured, plain, captured):
         step(**feeds)
-    (fixed,) = captured._captured._fixed.values()
+    (fixed,) = captured._runner.captured._fixed.values()
     fixed.tell = lambda numbers: None  # type: ignore[method-assign]
     for step in (plain, captured):
         step.hyperparameters["lr"] = 1.0
@@ -179,11 +179,11 @@ def test_a_number_that_a_launch_is_given_by_value_would_be_noticed(number: str) 
 def test_sizes_beyond_the_bound_are_captured_anew() -> None:
     graphs = Graphs()
     step = captured_step(digits(), tn.sgd(lr=1e-2), graphs, most=2)
-    assert step._captured is not None
+    assert step._runner.captured is not None
     feeds = {batch: draw_feeds(digits(), {"batch": batch}) for batch in (2, 3, 4)}
     for batch in (2, 2, 3, 3, 2, 4, 4, 2):
         step(**feeds[batch])
-        assert len(step._captured._fixed) <= 2
+        assert len(step._runner.captured._fixed) <= 2
     assert graphs.captured == 3, "3 was used longest ago, so that 2 is still there"
     step(**feeds[3])
     step(**feeds[3])
@@ -215,7 +215,7 @@ def test_one_refusal_leaves_other_sizes_to_be_captured() -> None:
         return graphs(launch_all)
 
     step = captured_step(digits(), tn.adam(), capture)
-    graphs.runs = step._captured
+    graphs.runs = step._runner.captured
     for rows in (4, 4, 5, 5, 5):
         step(**draw_feeds(digits(), {"batch": rows}))
     assert graphs.captured == 1
@@ -262,8 +262,8 @@ def test_without_a_gpu_kernels_are_launched_one_by_one_and_the_reason_is_told() 
 @pytest.mark.parametrize("build", [digits, noisy])
 def test_kernels_with_numbers_in_memory_compile_and_spill_no_more(build: Callable[[], Graph]) -> None:
     step = captured_step(build(), tn.adam(), Graphs())
-    assert step._captured is not None
-    program = step._captured.runner.program
+    assert step._runner.captured is not None
+    program = step._runner.captured.runner.program
     assert SUFFIX in program.source and SUFFIX not in step.source
     plain, wrapped = ([k.spills for k in compile_program(p, 90)] for p in (step.program, program))
     assert plain == wrapped

@@ -11,7 +11,7 @@ import triton
 from compiled import digits, gradient_programs
 
 import tritonnotes as tn
-from tritonnotes.cli import main
+from tritonnotes.cli.commands import main
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.compile import compile_program, divisible_by_16
 from tritonnotes.codegen.report.accesses import UNEXPLAINED
@@ -26,10 +26,10 @@ from tritonnotes.codegen.support.sizes import Sizes
 from tritonnotes.codegen.target.gpus import B200, GPUS, H100, RESERVED_SHARED, occupancy
 from tritonnotes.codegen.target.sass import LOADS, instructions, mix, widths
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.errors import DeclarationError
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.rewrite import optimize
+from tritonnotes.ir.core.errors import DeclarationError
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
 
 BATCH = tn.Dim("batch")
 NVIDIA = Path(__file__).with_name("occupancy.txt")

@@ -18,7 +18,7 @@ from resumed_run import step_of, train
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from tritonnotes.ir.errors import FeedError
+from tritonnotes.ir.core.errors import FeedError
 
 STEPS = 12
 
@@ -119,7 +119,7 @@ def test_a_write_that_fails_leaves_what_was_there(
     def broken(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("tritonnotes.checkpoint.os.replace", broken)
+    monkeypatch.setattr("tritonnotes.training.checkpoint.os.replace", broken)
     with pytest.raises(OSError, match="disk full"):
         step_of().save(path)
     assert path.read_bytes() == trained and [p.name for p in tmp_path.iterdir()] == ["state"]

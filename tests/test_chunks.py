@@ -14,27 +14,28 @@ import torch.distributed as dist
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.capture import CapturedRuns
 from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.report.kernel_reports import make_reports
 from tritonnotes.codegen.target.cache import KernelCache
 from tritonnotes.codegen.target.load import load_source
-from tritonnotes.eager_memory import eager_peak_bytes
-from tritonnotes.executor import eager, oracle
-from tritonnotes.ir.chunks import LOGITS_BUDGET, Chunking, in_chunks
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.errors import DeclarationError, KernelError, ShapeError
-from tritonnotes.ir.evaluate import evaluate
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.joint import loss_gradient_graph
-from tritonnotes.ir.rewrite import optimize
-from tritonnotes.ir.types import Dim
-from tritonnotes.ir.verify import verify, verify_joint
-from tritonnotes.runtime import Runner, pick_device
-from tritonnotes.samples import draw_feeds
-from tritonnotes.tolerance import compare
+from tritonnotes.ir.core.compare import same_graph
+from tritonnotes.ir.core.errors import DeclarationError, KernelError, ShapeError
+from tritonnotes.ir.core.evaluate import evaluate
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.core.types import Dim
+from tritonnotes.ir.core.verify import verify, verify_joint
+from tritonnotes.ir.passes.chunks import LOGITS_BUDGET, Chunking, in_chunks
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import loss_gradient_graph
+from tritonnotes.judge.eager_memory import eager_peak_bytes
+from tritonnotes.judge.executor import eager, oracle
+from tritonnotes.judge.samples import draw_feeds
+from tritonnotes.judge.tolerance import compare
+from tritonnotes.runtime.capture import CapturedRuns
+from tritonnotes.runtime.runner import Runner, pick_device
 
 DEVICE = pick_device()
 BATCH = tn.Dim("batch")
@@ -260,7 +261,7 @@ def test_a_step_trains_as_one_with_whole_logits(how: str) -> None:
         tn.compile_step(head(LOSSES["cross entropy"], BATCH, "float64"), logits_budget=b, **options)
         for b in (None, budget_for(16, 8))
     )
-    assert "chunks" in str([k.kind for p in parts._programs for k in p.plan.launches])
+    assert "chunks" in str([k.kind for p in parts._programs.in_order for k in p.plan.launches])
     for turn, rows in enumerate((50, 50, 20, 7)):
         leaves = drawn(whole.graph, rows, turn)
         feeds = {v.name: leaves[v.name] for v in whole.graph.inputs}
@@ -292,7 +293,7 @@ def test_a_replayed_step_reads_its_numbers_from_memory() -> None:
 
     options = {"optimizer": tn.sgd(lr=0.1), "seed": 3, "logits_budget": budget_for(16)}
     plain, captured = (tn.compile_step(head(scaled, BATCH), **options) for _ in range(2))
-    captured._captured = CapturedRuns(captured.program, torch.device("cpu"), capture=lambda launch: launch)
+    captured._runner.captured = CapturedRuns(captured.program, torch.device("cpu"), capture=lambda launch: launch)
     for turn, rows in enumerate((33, 33, 33, 20, 20)):
         leaves = {n: t.cpu() for n, t in drawn(plain.graph, rows, turn).items()}
         feeds = {v.name: leaves[v.name] for v in plain.graph.inputs}
@@ -469,9 +470,10 @@ def test_a_chunked_graph_reads_back_from_text_and_json_and_is_verified() -> None
     made, _ = chunked(head(LOSSES["cross entropy"], BATCH), budget_for(16))
     for read in (Graph.from_text(str(made)), Graph.from_json(made.to_json())):
         verify(read)
-        assert str(read) == str(made)
+        assert str(read) == str(made) and same_graph(read, made)
+        assert len({v.attrs["region"] for v in read.values if v.op.name == "chunked"}) == 1, "they share one region"
     node = next(v for v in made.values if v.op.name == "chunked")
-    for attrs in ({"which": 99}, {"rows": 0}, {"region": ("graph chunk primitive",)}):
+    for attrs in ({"which": 99}, {"rows": 0}, {"region": ("graph chunk primitive",)}, {"region": made}):
         with pytest.raises((ShapeError, DeclarationError)):
             node.op.infer(node.inputs, {**node.attrs, **attrs})  # type: ignore[union-attr]
     with pytest.raises(DeclarationError, match="take its gradient before"):

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tritonnotes.cli import main
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.registry import UPDATE_RULES, catalogue
-from tritonnotes.notes import find
-from tritonnotes.show import COMPILED_STAGES, STAGES
+from tritonnotes.cli.commands import main
+from tritonnotes.cli.notes import find
+from tritonnotes.cli.show import COMPILED_STAGES, STAGES
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.op import catalogue
+from tritonnotes.ir.core.optimizer import UPDATE_RULES
 
 ROOT = Path(__file__).resolve().parents[1]
 DIGITS = f"{ROOT}/examples/digits.py:graph"
@@ -146,7 +147,7 @@ def test_a_graph_that_cannot_be_trained_shows_its_forward_run(small: str, capsys
 
 
 def test_module_targets_and_explain(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["explain", "tritonnotes.demo:digits"]) == 0
+    assert main(["explain", "tritonnotes.cli.demo:digits"]) == 0
     assert "Apart, so that" in capsys.readouterr().out
 
 

@@ -8,7 +8,7 @@ import triton
 import triton.language as tl
 
 from tritonnotes.codegen.target.compile import ARCHS, CompiledReport, compile_kernel
-from tritonnotes.ir.errors import KernelError
+from tritonnotes.ir.core.errors import KernelError
 
 POINTERS = ("x_ptr", "weight_ptr", "y_ptr", "mean_ptr")
 

@@ -9,12 +9,12 @@ from compiled import gradient_programs
 from test_kernels import OPS, op_graph
 
 import tritonnotes as tn
+from tritonnotes.cli.demo import digits
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.target.compile import ARCHS
-from tritonnotes.demo import digits
-from tritonnotes.ir.joint import apart_graph, gathering_graph, joint_graph
+from tritonnotes.ir.passes.joint import apart_graph, gathering_graph, joint_graph
 
 KEEPS_AN_ARRAY = {"sin": 32, "cos": 32}
 """Bytes of stack for the digits of 2/π by which libdevice reduces huge angles: an array, not registers that ran out."""

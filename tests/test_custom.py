@@ -12,15 +12,17 @@ from numerics import agree, assert_same, cotangents, draw, formula_gradients, re
 from torch import Tensor
 
 from tritonnotes import custom
-from tritonnotes import references as R
-from tritonnotes.executor import eager
-from tritonnotes.ir import Dim, Graph, registry
+from tritonnotes.ir import Dim, Graph
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.errors import DeclarationError, ShapeError
-from tritonnotes.ir.evaluate import evaluate
-from tritonnotes.ir.joint import joint_graph
-from tritonnotes.ir.types import float32
-from tritonnotes.samples import draw_feeds
+from tritonnotes.ir.core.errors import DeclarationError, ShapeError
+from tritonnotes.ir.core.evaluate import evaluate
+from tritonnotes.ir.core.op import OPS, Op, catalogue
+from tritonnotes.ir.core.optimizer import UPDATE_RULES, UpdateRule
+from tritonnotes.ir.core.types import float32
+from tritonnotes.ir.passes.joint import joint_graph
+from tritonnotes.judge import references as R
+from tritonnotes.judge.executor import eager
+from tritonnotes.judge.samples import draw_feeds
 
 BATCH = Dim("batch")
 
@@ -28,7 +30,7 @@ BATCH = Dim("batch")
 @pytest.fixture(autouse=True)
 def _own_registries() -> Iterator[None]:
     """What a test declares is gone after it."""
-    live = (registry.OPS, registry.UPDATE_RULES, R.REFERENCES, R.UPDATE_REFERENCES)
+    live = (OPS, UPDATE_RULES, R.REFERENCES, R.UPDATE_REFERENCES)
     before = [dict(each) for each in live]
     yield
     for each, kept in zip(live, before, strict=True):
@@ -36,7 +38,7 @@ def _own_registries() -> Iterator[None]:
         each.update(kept)  # type: ignore[arg-type]
 
 
-def declare_mish() -> registry.Op:
+def declare_mish() -> Op:
     @custom.op(reference=torch.nn.functional.mish, domain=(-100, 100))
     def mish(x):
         """x · tanh(softplus(x))"""
@@ -53,7 +55,7 @@ def lion_in_plain_torch(
     return p.mul(1 - lr * weight_decay).add(direction, alpha=-lr), torch.lerp(g, m, beta2)
 
 
-def declare_lion() -> registry.UpdateRule:
+def declare_lion() -> UpdateRule:
     @custom.update_rule(state=("m",), reference=lion_in_plain_torch)
     def lion(p, g, m, *, lr, beta1=0.9, beta2=0.99, weight_decay=0.0):
         """Step by the sign of an interpolated momentum, decoupled decay."""
@@ -145,7 +147,7 @@ def test_declaring_again_replaces_the_op_and_old_graphs_say_so() -> None:
 
 def test_custom_ops_stay_out_of_the_catalogue() -> None:
     declare_mish()
-    assert not any(name.startswith("custom.") for name in registry.catalogue())
+    assert not any(name.startswith("custom.") for name in catalogue())
 
 
 def test_python_if_on_a_value_is_explained() -> None:

@@ -12,7 +12,7 @@ import pytest
 from tritonnotes import accuracy, cross_entropy, layer_norm, linear, mse_loss, relu, sigmoid, softmax, var
 from tritonnotes.ir import Dim, Graph, Value
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.errors import DeclarationError, DTypeError, ShapeError, TritonNotesError
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError, ShapeError, TritonNotesError
 
 BATCH = Dim("batch")
 

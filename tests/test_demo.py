@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import tritonnotes as tn
-from tritonnotes.cli import main
+from tritonnotes.cli.commands import main
+from tritonnotes.cli.demo import CURVE_LIMIT, Curves, digits, plain, run_demo
 from tritonnotes.datasets import Dataset, MissingExtraError, load_breast_cancer, load_diabetes, load_digits, load_mnist
-from tritonnotes.demo import CURVE_LIMIT, Curves, digits, plain, run_demo
 
 
 def test_a_short_run_reports_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.runtime import pick_device
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.runtime.runner import pick_device
 
 BATCH = tn.Dim("batch")
 DEVICE = pick_device()

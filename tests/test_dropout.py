@@ -27,7 +27,8 @@ from tritonnotes.codegen.target.cache import KernelCache
 from tritonnotes.codegen.target.compile import ARCHS
 from tritonnotes.codegen.target.load import load_source
 from tritonnotes.interpreter import launch
-from tritonnotes.ir.errors import (
+from tritonnotes.ir.core.compare import same_graph
+from tritonnotes.ir.core.errors import (
     DeclarationError,
     DTypeError,
     FeedError,
@@ -35,16 +36,15 @@ from tritonnotes.ir.errors import (
     TritonNotesError,
     VerificationError,
 )
-from tritonnotes.ir.evaluation import evaluation_form
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.loading import same_graph
-from tritonnotes.ir.philox import is_seed, philox
-from tritonnotes.ir.philox import uniform as uniform_of
-from tritonnotes.ir.registry import PRIMITIVES
-from tritonnotes.ir.verify import verify
-from tritonnotes.references import REFERENCES
-from tritonnotes.runtime import Runner, pick_device
-from tritonnotes.seeds import fresh_seed, step_seed
+from tritonnotes.ir.core.graph import Value, is_seed
+from tritonnotes.ir.core.registry import PRIMITIVES
+from tritonnotes.ir.core.verify import verify
+from tritonnotes.ir.passes.evaluation import evaluation_form
+from tritonnotes.ir.primitives import uniform as uniform_of
+from tritonnotes.ir.primitives.philox import philox
+from tritonnotes.judge.references import REFERENCES
+from tritonnotes.runtime.runner import Runner, pick_device
+from tritonnotes.tensors.seeds import fresh_seed, step_seed
 
 BATCH = tn.Dim("batch")
 SEEDS = (0, 1, 12345, 2**31, 2**32 - 1, 2**32, 0x1234567_89ABCDEF, 2**63 - 1)

@@ -12,8 +12,8 @@ import torch
 from sklearn import metrics
 
 import tritonnotes as tn
+from tritonnotes.cli.demo import digits, run_demo
 from tritonnotes.datasets import Dataset, load_breast_cancer, load_mnist
-from tritonnotes.demo import digits, run_demo
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

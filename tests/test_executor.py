@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -9,17 +10,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tritonnotes.executor import eager, oracle
-from tritonnotes.ir import Dim, Graph, registry
+from tritonnotes.ir import Dim, Graph
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.errors import DeclarationError, FeedError, VerificationError
+from tritonnotes.ir.core.errors import DeclarationError, FeedError, VerificationError
+from tritonnotes.ir.core.op import OPS, Op, op
 from tritonnotes.ir.ops.activations import relu
 from tritonnotes.ir.ops.linear import linear
 from tritonnotes.ir.ops.losses import cross_entropy
 from tritonnotes.ir.ops.metrics import accuracy
 from tritonnotes.ir.ops.normalization import layer_norm
-from tritonnotes.references import REFERENCES, register_reference
-from tritonnotes.state import initial_state
+from tritonnotes.judge.executor import eager, oracle
+from tritonnotes.judge.references import REFERENCES, register_reference
+from tritonnotes.tensors.initial import initial_state
 
 BATCH = Dim("batch")
 
@@ -178,17 +180,19 @@ def test_tensors_on_two_devices_are_refused() -> None:
 
 
 @pytest.fixture
-def planted(monkeypatch: pytest.MonkeyPatch) -> registry.Op:
-    monkeypatch.setattr(registry, "OPS", dict(registry.OPS))
+def planted() -> Iterator[Op]:
+    before = dict(OPS)
 
-    @registry.op(domain=(-1, 1))
+    @op(domain=(-1, 1))
     def planted(x):
         return x + 1
 
-    return planted
+    yield planted
+    OPS.clear()
+    OPS.update(before)
 
 
-def test_reference_of_another_shape_or_dtype_is_an_error(planted: registry.Op, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reference_of_another_shape_or_dtype_is_an_error(planted: Op, monkeypatch: pytest.MonkeyPatch) -> None:
     graph = Graph("planted")
     graph.output(y=planted(graph.input("x", (3,))))
     for wrong in (lambda x: x.sum(), lambda x: x.double(), lambda x: None):
@@ -197,7 +201,7 @@ def test_reference_of_another_shape_or_dtype_is_an_error(planted: registry.Op, m
             eager(graph, {"x": torch.zeros(3)})
 
 
-def test_op_without_reference_is_named(planted: registry.Op) -> None:
+def test_op_without_reference_is_named(planted: Op) -> None:
     graph = Graph("planted")
     graph.output(y=planted(graph.input("x", (3,))))
     with pytest.raises(DeclarationError, match=r"planted: has no torch reference; declare it with @tn.op"):

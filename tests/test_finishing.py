@@ -17,13 +17,13 @@ from tritonnotes.codegen.fusion.last_block import GROUP, MAX_FINALIZED
 from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.interpreter.ownership import Ownership
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.errors import KernelError
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import joint_graph
-from tritonnotes.ir.rewrite import optimize
-from tritonnotes.references import torch_dtype
-from tritonnotes.runtime import Runner
+from tritonnotes.ir.core.errors import KernelError
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import joint_graph
+from tritonnotes.runtime.runner import Runner
+from tritonnotes.tensors.dtypes import torch_dtype
 
 BATCH = tn.Dim("batch")
 CPU = torch.device("cpu")

@@ -13,9 +13,9 @@ from tritonnotes.codegen.canonicalize.materialize import materialize
 from tritonnotes.codegen.fusion.reduction_strategy import other_strategies
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.launches import FusionPlan
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.rewrite import optimize
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
 
 
 def standardized(*shape: Any) -> Graph:

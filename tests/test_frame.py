@@ -79,7 +79,7 @@ def test_everything_asked_for_is_pinned() -> None:
 
 
 def test_command_line_is_an_entry_point() -> None:
-    assert PROJECT["scripts"] == {"tritonnotes": "tritonnotes.cli:main"}
+    assert PROJECT["scripts"] == {"tritonnotes": "tritonnotes.cli.commands:main"}
 
 
 def test_licence_says_what_the_project_declares() -> None:
@@ -150,8 +150,8 @@ assert not spec.origin.startswith({str(ROOT)!r}), spec
 assert importlib.util.find_spec("ir") is None
 assert importlib.util.find_spec("codegen") is None
 sys.modules["tritonnotes"] = importlib.util.module_from_spec(spec)  # never run: it needs torch
-import tritonnotes.ir.errors, tritonnotes.codegen.target.cache
-print(tritonnotes.ir.errors.TritonNotesError.__name__)
+import tritonnotes.ir.core.errors, tritonnotes.codegen.target.cache
+print(tritonnotes.ir.core.errors.TritonNotesError.__name__)
 """
     done = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, cwd=site)
     assert done.stdout == "TritonNotesError\n", done.stderr

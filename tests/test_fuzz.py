@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.rewrite import copy_graph, drop_dead
-from tritonnotes.ir.types import Dim
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.core.rewrite import copy_graph, drop_dead
+from tritonnotes.ir.core.types import Dim
 
 QUICK = 60
 MANY = 1000

@@ -19,10 +19,10 @@ from numerics import agree, formula_values
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.ir.errors import DeclarationError, DTypeError, FormatError, ShapeError
-from tritonnotes.ir.graph import Value
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError, FormatError, ShapeError
+from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.ops.methods import METHODS
-from tritonnotes.runtime import pick_device
+from tritonnotes.runtime.runner import pick_device
 
 NAN, INF = math.nan, math.inf
 BATCH = tn.Dim("batch")

@@ -21,11 +21,11 @@ from tritonnotes.codegen.optimizer.emit import render_update
 from tritonnotes.codegen.optimizer.kinds import make_multi_tensor_update
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.program import Program
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import cotangent_name, gradient_graph, joint_graph
-from tritonnotes.ir.split import split_gradient
-from tritonnotes.ir.types import bfloat16, float32
-from tritonnotes.ir.update import Kind
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.types import bfloat16, float32
+from tritonnotes.ir.optim.update import Kind
+from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph, joint_graph
+from tritonnotes.ir.passes.split import split_gradient
 
 GOLDENS = Path(__file__).parent / "goldens"
 SHOWN = 60

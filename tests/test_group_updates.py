@@ -18,7 +18,6 @@ from test_traffic import assert_exact
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes import runtime
 from tritonnotes.codegen import pipeline
 from tritonnotes.codegen.fusion.constraints import as_fusion
 from tritonnotes.codegen.fusion.cost import scheduled_cost
@@ -29,11 +28,12 @@ from tritonnotes.codegen.plan.launches import FusionPlan, KernelPlan, verify_pla
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.report.explain import explain_plan
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import joint_graph
-from tritonnotes.ir.registry import Optimizer
-from tritonnotes.references import torch_dtype
-from tritonnotes.training import TrainingStep
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.optimizer import Optimizer
+from tritonnotes.ir.passes.joint import joint_graph
+from tritonnotes.runtime import runner
+from tritonnotes.tensors.dtypes import torch_dtype
+from tritonnotes.training.step import TrainingStep
 
 
 @tn.update_rule(state=("trace",), reference=lambda p, g, trace, *, lr, decay: None)
@@ -154,8 +154,8 @@ def test_a_parameter_without_elements_takes_no_row() -> None:
 
 def test_blocks_cut_tensors_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks much smaller than the tensors, so that programs begin and end everywhere in them."""
-    monkeypatch.setattr(runtime, "CPU_TILE", 64)
-    monkeypatch.setattr(runtime.Runner.__init__, "__kwdefaults__", {"programs": None, "tile": 64})
+    monkeypatch.setattr(runner, "CPU_TILE", 64)
+    monkeypatch.setattr(runner.Runner.__init__, "__kwdefaults__", {"programs": None, "tile": 64})
     assert_same_bits(weights(RAGGED), RULES["adam"])
 
 
@@ -178,7 +178,7 @@ def test_a_step_goes_on_bit_for_bit_from_its_state() -> None:
 def test_a_table_is_made_once_and_again_when_a_tensor_moves() -> None:
     graph = weights(RAGGED)
     step = compiled(graph, RULES["adam"])
-    tables = step._runner.module.TABLES
+    tables = step._runner.updating.module.TABLES
     tables.clear()
     state_after(step, 3)
     assert len(tables) == 1
@@ -194,7 +194,7 @@ def test_tensors_that_are_not_aligned_are_updated_too() -> None:
     for name, slot in step.slots.items():
         step.slots[name] = torch.zeros(slot.numel() + 1)[1:].view(slot.shape)
         assert step.slots[name].data_ptr() % 16
-    tables = step._runner.module.TABLES
+    tables = step._runner.updating.module.TABLES
     tables.clear()
     found = state_after(step, 2)
     # The interpreter has no use for the hint, so that it is right can only be read off the table.

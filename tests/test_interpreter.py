@@ -13,7 +13,7 @@ from triton.runtime.jit import JITFunction
 
 from tritonnotes.codegen.target.compile import compile_kernel
 from tritonnotes.interpreter import launch
-from tritonnotes.ir.errors import KernelError
+from tritonnotes.ir.core.errors import KernelError
 
 LAYER_NORM = {
     "x_ptr": "*fp32",

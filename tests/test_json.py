@@ -14,14 +14,14 @@ from random_graphs import random_graph
 
 from tritonnotes import layer_norm
 from tritonnotes.ir import Dim, Graph
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.errors import DeclarationError
-from tritonnotes.ir.joint import joint_graph
-from tritonnotes.ir.json_form import from_json, to_json
-from tritonnotes.ir.loading import same_graph
-from tritonnotes.ir.types import DTYPES
-from tritonnotes.ir.update_rules import adam
-from tritonnotes.ir.verify import verify
+from tritonnotes.ir.core.compare import same_graph
+from tritonnotes.ir.core.errors import DeclarationError
+from tritonnotes.ir.core.types import DTYPES
+from tritonnotes.ir.core.verify import verify
+from tritonnotes.ir.optim.update_rules import adam
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import joint_graph
+from tritonnotes.ir.text.json_form import from_json, to_json
 
 
 def facts(graph: Graph) -> list[tuple[object, ...]]:

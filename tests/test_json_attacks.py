@@ -17,11 +17,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tritonnotes.ir import Graph
-from tritonnotes.ir.errors import FormatError
-from tritonnotes.ir.json_form import from_json, to_json
-from tritonnotes.ir.loading import MAX_CHARS, MAX_VALUES, same_graph
-from tritonnotes.ir.registry import op
-from tritonnotes.ir.verify import verify
+from tritonnotes.ir.core.compare import same_graph
+from tritonnotes.ir.core.errors import FormatError
+from tritonnotes.ir.core.op import op
+from tritonnotes.ir.core.verify import verify
+from tritonnotes.ir.text.json_form import from_json, to_json
+from tritonnotes.ir.text.loading import MAX_CHARS, MAX_VALUES
 
 # -- hostile files -----------------------------------------------------------------------------------------------------
 

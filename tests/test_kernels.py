@@ -12,11 +12,11 @@ from compiled import DTYPES, assert_within_policy, draw, judge
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.ir.evaluation import evaluation_form
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.registry import catalogue
-from tritonnotes.ir.types import as_dtype
-from tritonnotes.runtime import pick_device
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.op import catalogue
+from tritonnotes.ir.core.types import as_dtype
+from tritonnotes.ir.passes.evaluation import evaluation_form
+from tritonnotes.runtime.runner import pick_device
 
 SIZES = (0, 1, 2, 7, 31, 33, 64, 200, 513, 769, 3000, 4097)
 QUICK_SHAPES = ((0, 7), (1, 1), (2, 33), (33, 7), (7, 200), (64, 64))

@@ -11,14 +11,14 @@ import pytest
 from tritonnotes import layer_norm, linear, mse_loss
 from tritonnotes.ir import Dim, Graph, Value
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.errors import DeclarationError
-from tritonnotes.ir.joint import joint_graph
-from tritonnotes.ir.local_names import capture_names
-from tritonnotes.ir.registry import OPS, op
-from tritonnotes.ir.text import parse_graph
-from tritonnotes.ir.update_rules import adam
-from tritonnotes.ir.verify import verify
+from tritonnotes.ir.core.errors import DeclarationError
+from tritonnotes.ir.core.local_names import capture_names
+from tritonnotes.ir.core.op import OPS, op
+from tritonnotes.ir.core.verify import verify
+from tritonnotes.ir.optim.update_rules import adam
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import joint_graph
+from tritonnotes.ir.text.parser import parse_graph
 
 Formula = Callable[..., Value]
 

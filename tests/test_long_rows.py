@@ -14,8 +14,8 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.target.compile import ARCHS
-from tritonnotes.ir.graph import Graph
-from tritonnotes.runtime import pick_device
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.runtime.runner import pick_device
 
 BATCH = tn.Dim("batch")
 ROW_OPS = ("softmax", "log_softmax", "layer_norm", "cross_entropy", "js_divergence")

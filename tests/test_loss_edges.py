@@ -22,8 +22,8 @@ from test_op_edges import BATCH, INF, NAN, graph_of, same
 
 import tritonnotes as tn
 from tritonnotes.ir import Graph, Value
-from tritonnotes.ir.errors import DeclarationError, DTypeError, ShapeError
-from tritonnotes.ir.joint import gradient_graph
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError, ShapeError
+from tritonnotes.ir.passes.joint import gradient_graph
 
 REDUCTIONS = ("mean", "sum", "none")
 Build = Callable[..., Value]

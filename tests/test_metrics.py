@@ -25,10 +25,10 @@ from tritonnotes.codegen.fusion.legality import MAX_UNITS
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.launches import FusionPlan
 from tritonnotes.ir import Graph, Value
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.errors import DeclarationError, DTypeError, ShapeError
-from tritonnotes.ir.evaluate import evaluate
-from tritonnotes.ir.joint import joint_graph
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError, ShapeError
+from tritonnotes.ir.core.evaluate import evaluate
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import joint_graph
 
 SCORES = ("precision", "recall", "f1", "specificity")
 AVERAGES = ("micro", "macro", "weighted", None)

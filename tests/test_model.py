@@ -11,8 +11,8 @@ from compiled import assert_within_policy, judge
 from torch import Tensor, nn
 
 import tritonnotes as tn
-from tritonnotes.ir.errors import DeclarationError, FeedError
-from tritonnotes.runtime import pick_device
+from tritonnotes.ir.core.errors import DeclarationError, FeedError
+from tritonnotes.runtime.runner import pick_device
 
 DEVICE = pick_device()
 BATCH = tn.Dim("batch")

@@ -22,8 +22,8 @@ from tritonnotes.codegen.emit import ops as spelling
 from tritonnotes.codegen.emit.kernel import KernelSource, render_kernel
 from tritonnotes.codegen.emit.ops import Spelling
 from tritonnotes.codegen.lower import tile_ir
-from tritonnotes.ir.graph import Graph
-from tritonnotes.runtime import Runner, pick_device
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.runtime.runner import Runner, pick_device
 
 DEVICE = pick_device()
 BATCH = tn.Dim("batch")
@@ -297,13 +297,14 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
     "weight not transposed in the product": method(
         "codegen.emit.module._Run._operand", lambda old: lambda self, value: (
             old(self, value) + (".flip(0)" if value.op.name == "parameter" else ""))),
-    "step counted from 0": method("training.TrainingStep._given", lambda old: lambda self: {
+    "step counted from 0": method("training.step_state.StepState.host_numbers", lambda old: lambda self: {
         n: v - (n == "step") for n, v in old(self).items()}),
     "rate of the last update kept": text(r"updated = (\w+) - step_size \* ", r"updated = \1 - 1.001 * step_size * "),
     "second moment from the first": text(r"(one_minus_beta2 \* \w+) \* \w+", r"\1"),
-    "old value handed out late": method("runtime.Runner.run", lambda old: lambda self, leaves, sizes, scalars=None: {
-        n: leaves.get(self.program.outputs[n][0], t)
-        for n, t in old(self, leaves, sizes, scalars).items()}),
+    "old value handed out late": method(
+        "runtime.runner.Runner.run", lambda old: lambda self, leaves, sizes, scalars=None: {
+            n: leaves.get(self.program.outputs[n][0], t)
+            for n, t in old(self, leaves, sizes, scalars).items()}),
 }  # fmt: skip
 
 
@@ -311,7 +312,7 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
 def small_tiles(monkeypatch: Patch) -> Patch:
     """Several tiles to a program and several programs to a sum, as on a GPU."""
     if DEVICE.type == "cpu":
-        monkeypatch.setattr("tritonnotes.runtime._default_programs", lambda device: 3)
+        monkeypatch.setattr("tritonnotes.runtime.runner._default_programs", lambda device: 3)
         monkeypatch.setitem(Runner.__init__.__kwdefaults__, "tile", 256)  # type: ignore[arg-type]
     return monkeypatch
 

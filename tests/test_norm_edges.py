@@ -14,8 +14,8 @@ from numerics import agree
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.ir.errors import DeclarationError, DTypeError, FeedError, ShapeError
-from tritonnotes.runtime import pick_device
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError, FeedError, ShapeError
+from tritonnotes.runtime.runner import pick_device
 
 BATCH = tn.Dim("batch")
 DEVICE = pick_device()

@@ -14,14 +14,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import tritonnotes as tn
-from tritonnotes.ir.errors import DTypeError
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.registry import OPS, UPDATE_RULES, Note, Op, catalogue
-from tritonnotes.ir.types import as_dtype
-from tritonnotes.notes import UnknownNameError, entries, entry_of, find, page
-from tritonnotes.plots import PlotError, picture, plot_note
-from tritonnotes.references import REFERENCES
-from tritonnotes.state import initial_state
+from tritonnotes.cli.notes import UnknownNameError, entries, entry_of, find, page
+from tritonnotes.cli.plots import PlotError, picture, plot_note
+from tritonnotes.ir.core.errors import DTypeError
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.op import OPS, Op, catalogue
+from tritonnotes.ir.core.optimizer import UPDATE_RULES
+from tritonnotes.ir.core.registry import Note
+from tritonnotes.ir.core.types import as_dtype
+from tritonnotes.judge.references import REFERENCES
+from tritonnotes.tensors.initial import initial_state
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/ops.md"
 NAMES = sorted(catalogue())

@@ -1,7 +1,7 @@
 """Every op that ONNX has too, judged by ONNX's node tests: numpy implementations that nobody here wrote.
 
 Each result of the compiled kernel and of `tn.eager` is within the test's own tolerance of what it expects, and holds
-the policy of `tritonnotes/tolerance.py` with ONNX's reference in float64 as the oracle.
+the policy of `tritonnotes/judge/tolerance.py` with ONNX's reference in float64 as the oracle.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tally import Tally
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.tolerance import Comparison, compare
+from tritonnotes.judge.tolerance import Comparison, compare
 
 REDRAWS = 32
 

@@ -1,7 +1,7 @@
 """Every op that torch has too, on torch's own sample inputs: torch's function, `tn.eager` and the compiled kernel.
 
-The reference is torch's function as `op_db` calls it, not the one in `tritonnotes/references.py`: that is judged here
-as the kernels are, forward and backward, by the policy of `tritonnotes/tolerance.py`.
+The reference is torch's function as `op_db` calls it, not the one in `tritonnotes/judge/references.py`: that is judged
+here as the kernels are, forward and backward, by the policy of `tritonnotes/judge/tolerance.py`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import Tensor
 from torch_samples import ADAPTERS, OUT_OF_SCOPE, Call, Rule, error_inputs, op_infos, sample_inputs, wide
 
 import tritonnotes as tn
-from tritonnotes.ir.errors import TritonNotesError
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.registry import OPS, catalogue
-from tritonnotes.tolerance import Comparison, compare
+from tritonnotes.ir.core.errors import TritonNotesError
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.op import OPS, catalogue
+from tritonnotes.judge.tolerance import Comparison, compare
 
 NAMES = sorted({*catalogue(), "amax", "amin", "matmul"})
 """The catalogue, and what has no note of its own."""

@@ -14,16 +14,16 @@ import pytest
 import torch
 from numerics import agree, formula_values, reference_values
 
-from tritonnotes.executor import eager
 from tritonnotes.ir import Dim, Graph, Value
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.errors import DeclarationError, DTypeError, ShapeError
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError, ShapeError
 from tritonnotes.ir.ops.activations import relu, sigmoid
 from tritonnotes.ir.ops.linear import linear
 from tritonnotes.ir.ops.losses import cross_entropy
 from tritonnotes.ir.ops.metrics import accuracy
 from tritonnotes.ir.ops.normalization import layer_norm
 from tritonnotes.ir.ops.regression import mse_loss
+from tritonnotes.judge.executor import eager
 
 NAN, INF = math.nan, math.inf
 BATCH = Dim("batch")

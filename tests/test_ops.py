@@ -21,16 +21,18 @@ from numerics import (
 )
 from torch.autograd.gradcheck import GradcheckError
 
-from tritonnotes.executor import STATE, eager
-from tritonnotes.ir import Dim, Graph, registry
+from tritonnotes.ir import Dim, Graph
 from tritonnotes.ir import ops as ir_ops
-from tritonnotes.ir.errors import DeclarationError
-from tritonnotes.ir.joint import gradient_graph
-from tritonnotes.ir.registry import Note, Op
-from tritonnotes.ir.types import DTYPES, float64
-from tritonnotes.references import REFERENCES, UPDATE_REFERENCES
+from tritonnotes.ir.core.errors import DeclarationError
+from tritonnotes.ir.core.op import OPS, Op, catalogue
+from tritonnotes.ir.core.optimizer import UPDATE_RULES
+from tritonnotes.ir.core.registry import PRIMITIVES, Note
+from tritonnotes.ir.core.types import DTYPES, float64
+from tritonnotes.ir.passes.joint import gradient_graph
+from tritonnotes.judge.executor import STATE, eager
+from tritonnotes.judge.references import REFERENCES, UPDATE_REFERENCES
 
-CATALOGUE = registry.catalogue()
+CATALOGUE = catalogue()
 NO_GRADIENT = {name for name, entry in CATALOGUE.items() if entry.note.derivative.startswith("none:")}
 NEEDS_AN_AXIS = {
     "linear",
@@ -67,16 +69,16 @@ FED = {"input", "parameter", "buffer", "slot", "scalar", "dim_size", "constant"}
 def gaps() -> list[str]:
     """What the registry lacks: a line for each op or rule without reference, domain, note or sample."""
     found = []
-    for name, entry in registry.catalogue().items():
+    for name, entry in catalogue().items():
         found += [f"{name}: no reference"] if name not in REFERENCES else []
         found += [f"{name}: no sample"] if entry.sample is None else []
         arguments = entry.arg_names if isinstance(entry, Op) else list(entry.domain)
         found += [f"{name}: no domain for {a!r}" for a in arguments if a not in entry.domain]
         found += _note_gaps(name, entry.note)
     # A region of rows is no op: a pass makes it of others that have a reference each.
-    for name in registry.PRIMITIVES.keys() - FED - {"chunked"}:
+    for name in PRIMITIVES.keys() - FED - {"chunked"}:
         found += [f"{name}: no reference"] if name not in REFERENCES else []
-    for name, rule in registry.UPDATE_RULES.items():
+    for name, rule in UPDATE_RULES.items():
         if not rule.custom:
             found += [f"{name}: no reference"] if name not in UPDATE_REFERENCES else []
             found += _note_gaps(name, rule.note, optional=("derivative",))
@@ -99,7 +101,7 @@ def test_op_without_reference_domain_note_or_sample_is_noticed(monkeypatch: pyte
         return x + y
 
     op = Op("planted", planted, domain={"x": (-1, 1)}, note=None, sample=None)
-    monkeypatch.setitem(registry.OPS, "planted", op)
+    monkeypatch.setitem(OPS, "planted", op)
     missing = ["no reference", "no sample", "no domain for 'y'", "no note"]
     assert gaps() == [f"planted: {what}" for what in missing]
 
@@ -111,7 +113,7 @@ def test_primitive_or_rule_without_reference_is_noticed(monkeypatch: pytest.Monk
 
 
 def test_every_reference_belongs_to_something() -> None:
-    assert {n for n in REFERENCES if not n.startswith("custom.")} <= registry.OPS.keys() | registry.PRIMITIVES.keys()
+    assert {n for n in REFERENCES if not n.startswith("custom.")} <= OPS.keys() | PRIMITIVES.keys()
 
 
 # -- formula against reference -----------------------------------------------------------------------------------------
@@ -228,7 +230,7 @@ def test_slow_gradcheck(name: str) -> None:
 
 
 def test_gradcheck_notices_a_constant_that_is_slightly_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry.OPS["sigmoid"], "derive", lambda d_y, y, x: (d_y * y * (0.99 - y),))
+    monkeypatch.setattr(OPS["sigmoid"], "derive", lambda d_y, y, x: (d_y * y * (0.99 - y),))
     with pytest.raises(GradcheckError, match="Jacobian mismatch"):
         test_slow_gradcheck("sigmoid")
 

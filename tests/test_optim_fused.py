@@ -17,13 +17,13 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes import optim
-from tritonnotes import references as R
 from tritonnotes.interpreter import launch
-from tritonnotes.ir import registry
-from tritonnotes.ir.errors import DeclarationError, FeedError
+from tritonnotes.ir.core.errors import DeclarationError, FeedError
+from tritonnotes.ir.core.optimizer import UPDATE_RULES
+from tritonnotes.judge import references as R
+from tritonnotes.judge.tolerance import compare
 from tritonnotes.optim import launching
-from tritonnotes.runtime import pick_device
-from tritonnotes.tolerance import compare
+from tritonnotes.runtime.runner import pick_device
 
 DEVICE = pick_device()
 SHAPES = ((3, 5), (7,), (), (33, 31))
@@ -325,9 +325,9 @@ def test_everything_at_once_is_what_its_parts_do_one_after_another() -> None:
 
 @pytest.fixture
 def _own_registries() -> Iterator[None]:
-    before = dict(registry.UPDATE_RULES), dict(R.UPDATE_REFERENCES)
+    before = dict(UPDATE_RULES), dict(R.UPDATE_REFERENCES)
     yield
-    for live, kept in zip((registry.UPDATE_RULES, R.UPDATE_REFERENCES), before, strict=True):
+    for live, kept in zip((UPDATE_RULES, R.UPDATE_REFERENCES), before, strict=True):
         live.clear()
         live.update(kept)  # type: ignore[arg-type]
 

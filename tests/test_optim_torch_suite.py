@@ -17,8 +17,8 @@ from torch_judges import OptimizerErrorEnum, OptimizerInfo, optim_db
 
 from tritonnotes import optim
 from tritonnotes.codegen.optimizer.kinds import ALIGNED
-from tritonnotes.ir.errors import TritonNotesError
-from tritonnotes.runtime import pick_device
+from tritonnotes.ir.core.errors import TritonNotesError
+from tritonnotes.runtime.runner import pick_device
 
 DEVICE = pick_device()
 INFOS: dict[str, OptimizerInfo] = {info.name: info for info in optim_db if hasattr(optim, info.name)}

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 import tritonnotes as tn
-from tritonnotes import optim, optimizers
+from tritonnotes import optim
 from tritonnotes.datasets import load_digits
-from tritonnotes.ir.registry import Optimizer
-from tritonnotes.runtime import pick_device
-from tritonnotes.update_references import reference_step
+from tritonnotes.ir.core.optimizer import Optimizer
+from tritonnotes.judge.update_references import reference_step
+from tritonnotes.optim import optimizers
+from tritonnotes.runtime.runner import pick_device
 
 DEVICE = pick_device()
 EPOCHS, BATCH = 3, 128

@@ -13,9 +13,9 @@ from tritonnotes.codegen.canonicalize.materialize import materialize
 from tritonnotes.codegen.fusion.reduction_strategy import replicable_sums
 from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.plan.launches import FusionPlan
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.joint import joint_graph, loss_gradient_graph
-from tritonnotes.runtime import Runner
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.passes.joint import joint_graph, loss_gradient_graph
+from tritonnotes.runtime.runner import Runner
 
 BATCH = tn.Dim("batch")
 CPU = torch.device("cpu")

@@ -21,13 +21,13 @@ import tritonnotes as tn
 from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.report.explain import explain_plan
-from tritonnotes.ir.across_ranks import across_ranks
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.errors import DeclarationError, FeedError
-from tritonnotes.ir.evaluate import evaluate
-from tritonnotes.ir.joint import gathering_graph
-from tritonnotes.parallel import Reducer, _bucketed, _last_use, owners
-from tritonnotes.tolerance import compare
+from tritonnotes.distributed.parallel import Reducer, _bucketed, _last_use, owners
+from tritonnotes.ir.core.errors import DeclarationError, FeedError
+from tritonnotes.ir.core.evaluate import evaluate
+from tritonnotes.ir.passes.across_ranks import across_ranks
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import gathering_graph
+from tritonnotes.judge.tolerance import compare
 
 TESTS = Path(__file__).parent
 
@@ -243,7 +243,7 @@ def test_buckets_go_out_as_soon_as_the_last_launch_that_touches_them_is_made(mon
         sent.append(len(launched))
         return Sent()
 
-    monkeypatch.setattr("tritonnotes.parallel.dist.all_reduce", all_reduce)
+    monkeypatch.setattr("tritonnotes.distributed.parallel.dist.all_reduce", all_reduce)
     launch = reducer.around(lambda kernel, grid, *arguments, **options: launched.append(kernel.__name__))
     reducer.begin()
     for name in reducer._places:
@@ -288,7 +288,7 @@ def test_a_bucket_waits_for_launches_that_read_a_gradient_from_it(
         sent.append(bucket.mul_(2))
         return Done()
 
-    monkeypatch.setattr("tritonnotes.parallel.dist.all_reduce", doubled)
+    monkeypatch.setattr("tritonnotes.distributed.parallel.dist.all_reduce", doubled)
     options = tn.DataParallel(bucket_cap_mb=1e-4)
     step = tn.compile_step(reread(), optimizer=tn.sgd(lr=0.1), data_parallel=options, device="cpu")
     assert step.gathering is not None
@@ -334,7 +334,7 @@ def test_processes_that_differ_are_refused(one_rank: None, monkeypatch: pytest.M
         told.append(mine)
         found[:] = [told[0], mine]
 
-    monkeypatch.setattr("tritonnotes.parallel.dist.all_gather_object", gather)
+    monkeypatch.setattr("tritonnotes.distributed.parallel.dist.all_gather_object", gather)
     tn.compile_step(reread(), **usual)
     if not said:
         tn.compile_step(reread(), **{**usual, **other})

@@ -10,10 +10,10 @@ from compiled import DTYPES, assert_within_policy, draw, judge
 from numerics import agree, assert_same, formula_gradients, reference_gradients
 
 import tritonnotes as tn
-from tritonnotes.ir.errors import DeclarationError, DTypeError, FeedError, ShapeError
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.joint import gradient_graph
-from tritonnotes.ir.parts import add_rows, take_rows
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError, FeedError, ShapeError
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.passes.joint import gradient_graph
+from tritonnotes.ir.primitives import add_rows, take_rows
 
 BATCH = tn.Dim("batch")
 

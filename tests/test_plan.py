@@ -16,11 +16,11 @@ import tritonnotes as tn
 from tritonnotes.codegen.analysis.views import is_join, memory_of, needs_kernel
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.launches import FusionPlan, KernelPlan, verify_plan
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.errors import PlanError, VerificationError
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.joint import gradient_graph, joint_graph
-from tritonnotes.ir.rewrite import optimize
+from tritonnotes.ir.core.errors import PlanError, VerificationError
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import gradient_graph, joint_graph
 
 MODES = ("optimal", "greedy", "off")
 BATCH = tn.Dim("batch")

@@ -11,11 +11,11 @@ import torch
 from numerics import agree, assert_same, draw, formula_values, reference_values
 
 from tritonnotes.ir import Dim, Graph, Value
-from tritonnotes.ir import parts as R
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.errors import DeclarationError, DTypeError, ShapeError
-from tritonnotes.ir.joint import gradient_graph
-from tritonnotes.ir.registry import OPS, PRIMITIVES, lookup
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError, ShapeError
+from tritonnotes.ir.core.op import OPS, lookup
+from tritonnotes.ir.core.registry import PRIMITIVES
+from tritonnotes.ir.passes.joint import gradient_graph
 
 NAN, INF = math.nan, math.inf
 BATCH = Dim("batch")
@@ -196,20 +196,20 @@ OTHERS: dict[str, list[tuple[Build, dict[str, Any]]]] = {
         (lambda x: P.cast(x > 0, "float64") * x, {"x": ((3, 4), "float64")}),
     ],
     "narrow": [
-        (lambda x: R.narrow(x, 1, 1, 2), {"x": ((BATCH, 5), "float64")}),
-        (lambda x: R.narrow(x, 0, 3, 0), {"x": ((3, 2), "float64")}),
+        (lambda x: P.narrow(x, 1, 1, 2), {"x": ((BATCH, 5), "float64")}),
+        (lambda x: P.narrow(x, 0, 3, 0), {"x": ((3, 2), "float64")}),
     ],
     "cat": [
-        (lambda a, b: R.cat([a, b, a], 1), {"a": ((BATCH, 2), "float64"), "b": ((BATCH, 3), "float64")}),
-        (lambda a, b: R.cat([a, b]), {"a": ((0, 2), "float64"), "b": ((3, 2), "float64")}),
+        (lambda a, b: P.cat([a, b, a], 1), {"a": ((BATCH, 2), "float64"), "b": ((BATCH, 3), "float64")}),
+        (lambda a, b: P.cat([a, b]), {"a": ((0, 2), "float64"), "b": ((3, 2), "float64")}),
     ],
     "take_rows": [
-        (lambda t, i: R.take_rows(t, i), {"t": ((4, 3), "float64"), "i": ((BATCH, 2), "int64")}),
-        (lambda t, i: R.take_rows(t, i), {"t": ((4,), "float64"), "i": ((), "int64")}),
+        (lambda t, i: P.take_rows(t, i), {"t": ((4, 3), "float64"), "i": ((BATCH, 2), "int64")}),
+        (lambda t, i: P.take_rows(t, i), {"t": ((4,), "float64"), "i": ((), "int64")}),
     ],
     "add_rows": [
-        (lambda x, i: R.add_rows(x, i, 4), {"x": ((BATCH, 2, 3), "float64"), "i": ((BATCH, 2), "int64")}),
-        (lambda x, i: R.add_rows(x, i, 2), {"x": ((3,), "float64"), "i": ((3,), "int64")}),
+        (lambda x, i: P.add_rows(x, i, 4), {"x": ((BATCH, 2, 3), "float64"), "i": ((BATCH, 2), "int64")}),
+        (lambda x, i: P.add_rows(x, i, 2), {"x": ((3,), "float64"), "i": ((3,), "int64")}),
     ],
     "all_reduce": [(lambda x: P.all_reduce(x * 2), {"x": ((BATCH, 3), "float64")})],
     "iota": [(lambda x: P.index_along(x, 1) * x, {"x": ((3, BATCH, 2), "float64")})],

@@ -24,13 +24,13 @@ from tritonnotes.codegen.plan.launches import FusionPlan
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.report.explain import explain_plan
 from tritonnotes.codegen.target.compile import ARCHS
-from tritonnotes.executor import eager
 from tritonnotes.interpreter import executor
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.joint import joint_graph
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.passes.joint import joint_graph
 from tritonnotes.ir.primitives import matmul
-from tritonnotes.runtime import Runner
-from tritonnotes.state import initial_state
+from tritonnotes.judge.executor import eager
+from tritonnotes.runtime.runner import Runner
+from tritonnotes.tensors.initial import initial_state
 
 CPU = torch.device("cpu")
 BATCH = tn.Dim("batch")

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 import tritonnotes as tn
-from tritonnotes import progress
-from tritonnotes.ir.errors import DeclarationError
-from tritonnotes.progress import Progress, Report
+from tritonnotes.ir.core.errors import DeclarationError
+from tritonnotes.training import progress
+from tritonnotes.training.progress import Progress, Report
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def run(step: tn.TrainingStep, batches: int) -> list[dict[str, Any]]:
 
 
 def test_every_third_batch_is_reported_with_its_own_numbers(step: tn.TrainingStep) -> None:
-    step._batches, step._progress = 0, []
+    step._runner.batches, step._runner.progress = 0, []
     reports: list[Report] = []
     losses: list[dict[str, float]] = []
     every = step.on_progress(reports.append, every=3)
@@ -91,7 +91,7 @@ def test_names_that_are_no_numbers_are_refused(step: tn.TrainingStep) -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU to read from")
 def test_numbers_of_a_gpu_arrive(step: tn.TrainingStep) -> None:
-    step._batches, step._progress = 0, []
+    step._runner.batches, step._runner.progress = 0, []
     reports: list[Report] = []
     seen = step.on_progress(reports.append)
     outputs = run(step, 20)

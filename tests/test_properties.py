@@ -13,10 +13,10 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.rewrite import optimize
-from tritonnotes.runtime import Runner, pick_device
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.runtime.runner import Runner, pick_device
 
 DEVICE = pick_device()
 BATCH = tn.Dim("batch")
@@ -93,7 +93,7 @@ def test_training_gives_the_same_bits_whatever_ran_before() -> None:
             results.append({**step(**feeds), **step.model.state_dict(), **step.slots})
             other(**feeds)
         assert same_bits(*results) == [], f"step {i}"
-        steps[1]._runner._buffers.clear()
+        steps[1]._runner.updating._buffers.clear()
 
 
 def test_same_seed_compiles_to_the_same_model() -> None:

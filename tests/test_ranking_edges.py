@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 import tritonnotes as tn
 from tritonnotes.ir import Graph, Value
-from tritonnotes.ir.errors import DeclarationError, DTypeError, ShapeError
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError, ShapeError
 
 REDUCTIONS = ("mean", "sum", "none")
 Build = Callable[..., Value]

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 import tritonnotes as tn
-from tritonnotes.cli import _parser
-from tritonnotes.demo import digits
-from tritonnotes.ir.registry import OPS, PRIMITIVES
-from tritonnotes.show import STAGES
+from tritonnotes.cli.commands import _parser
+from tritonnotes.cli.demo import digits
+from tritonnotes.cli.show import STAGES
+from tritonnotes.ir.core.op import OPS
+from tritonnotes.ir.core.registry import PRIMITIVES
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -11,8 +11,8 @@ from report_ops import in_units, report
 from rich.console import Console
 from torch import Tensor
 
-from tritonnotes.ir.registry import OPS
-from tritonnotes.tolerance import compare
+from tritonnotes.ir.core.op import OPS
+from tritonnotes.judge.tolerance import compare
 
 
 def judged(result: float, eager: float, dtype: torch.dtype = torch.float32) -> Judged:

@@ -20,16 +20,16 @@ from numerics import (
 
 from tritonnotes.ir import Dim, Graph, Value
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.evaluate import evaluate
-from tritonnotes.ir.joint import gradient_graph, joint_graph
+from tritonnotes.ir.core.evaluate import evaluate
+from tritonnotes.ir.core.rewrite import key_of, optimize
 from tritonnotes.ir.ops.activations import relu, sigmoid
 from tritonnotes.ir.ops.linear import linear
 from tritonnotes.ir.ops.losses import cross_entropy
 from tritonnotes.ir.ops.metrics import accuracy
 from tritonnotes.ir.ops.normalization import layer_norm
-from tritonnotes.ir.rewrite import key_of, optimize
-from tritonnotes.ir.update_rules import adam
+from tritonnotes.ir.optim.update_rules import adam
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import gradient_graph, joint_graph
 
 BATCH = Dim("batch")
 

@@ -14,9 +14,9 @@ from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.target.compile import ARCHS
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import loss_gradient_graph
-from tritonnotes.runtime import Runner, pick_device
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.passes.joint import loss_gradient_graph
+from tritonnotes.runtime.runner import Runner, pick_device
 
 BATCH = tn.Dim("batch")
 CLASSES = 32_000
@@ -155,7 +155,7 @@ def test_sums_that_other_launches_finish_are_shared_by_few_programs() -> None:
 
 
 def graph_of_primitives(graph: Graph) -> Graph:
-    from tritonnotes.ir.decompose import decompose
-    from tritonnotes.ir.rewrite import optimize
+    from tritonnotes.ir.core.rewrite import optimize
+    from tritonnotes.ir.passes.decompose import decompose
 
     return optimize(decompose(graph))

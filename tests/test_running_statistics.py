@@ -13,15 +13,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import tritonnotes as tn
-from tritonnotes.executor import eager_updates
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.evaluation import evaluation_form
-from tritonnotes.ir.joint import joint_graph
-from tritonnotes.ir.loading import same_graph
-from tritonnotes.ir.rewrite import optimize
-from tritonnotes.ir.verify import verify
-from tritonnotes.runtime import pick_device
-from tritonnotes.tolerance import compare
+from tritonnotes.ir.core.compare import same_graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.core.verify import verify
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.evaluation import evaluation_form
+from tritonnotes.ir.passes.joint import joint_graph
+from tritonnotes.judge.executor import eager_updates
+from tritonnotes.judge.tolerance import compare
+from tritonnotes.runtime.runner import pick_device
 
 BATCH = tn.Dim("batch")
 DEVICE = pick_device()

@@ -5,14 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tritonnotes.ir import Dim, Graph, registry
+from tritonnotes.ir import Dim, Graph
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.errors import FeedError
+from tritonnotes.ir.core.errors import FeedError
+from tritonnotes.ir.core.op import OPS
 from tritonnotes.ir.ops.activations import relu
 from tritonnotes.ir.ops.linear import linear
 from tritonnotes.ir.ops.losses import cross_entropy
 from tritonnotes.ir.ops.regression import mse_loss
-from tritonnotes.samples import DEFAULT_RANGE, draw_feeds
+from tritonnotes.judge.samples import DEFAULT_RANGE, draw_feeds
 
 BATCH = Dim("batch")
 
@@ -89,7 +90,7 @@ def test_size_that_is_not_given_is_an_error() -> None:
 
 
 def test_domains_that_share_no_number_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry.OPS["relu"], "domain", {"x": (30, 40)})
+    monkeypatch.setattr(OPS["relu"], "domain", {"x": (30, 40)})
     graph = Graph("apart")
     P.tanh(x := graph.input("x", (3,)))  # (−20, 20)
     relu(x)

@@ -12,9 +12,9 @@ from test_autocast import ByHand, feeds, hold, mlp
 from torch import Tensor, nn
 
 import tritonnotes as tn
-from tritonnotes.ir.errors import DeclarationError
-from tritonnotes.runtime import pick_device
-from tritonnotes.tolerance import Comparison, compare
+from tritonnotes.ir.core.errors import DeclarationError
+from tritonnotes.judge.tolerance import Comparison, compare
+from tritonnotes.runtime.runner import pick_device
 
 DEVICE = pick_device()
 BATCH = tn.Dim("batch")

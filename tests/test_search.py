@@ -25,10 +25,10 @@ from tritonnotes.codegen.fusion.search import branch_and_bound as search
 from tritonnotes.codegen.fusion.search import select as choose
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.launches import FusionPlan, verify_plan
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import gradient_graph, joint_graph
-from tritonnotes.ir.rewrite import optimize
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import gradient_graph, joint_graph
 
 MOST_UNITS = 8
 MOST_PLANS = 2_000

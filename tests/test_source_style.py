@@ -17,13 +17,13 @@ from source_rules import KernelFacts, complaints
 import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.program import Program
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import cotangent_name, gradient_graph, joint_graph
-from tritonnotes.ir.registry import catalogue
-from tritonnotes.ir.rewrite import optimize
-from tritonnotes.ir.split import split_gradient
-from tritonnotes.ir.types import as_dtype
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.op import catalogue
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.core.types import as_dtype
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph, joint_graph
+from tritonnotes.ir.passes.split import split_gradient
 
 OPTIMIZERS = {"adam": tn.adam(weight_decay=0.1), "sgd": tn.sgd(), "momentum": tn.sgd(momentum=0.9, nesterov=True)}
 BATCH = tn.Dim("batch")

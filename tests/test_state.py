@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from tritonnotes.ir import Dim, Graph
-from tritonnotes.ir.errors import DeclarationError, DTypeError
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError
 from tritonnotes.ir.ops.linear import linear
 from tritonnotes.ir.ops.normalization import layer_norm
-from tritonnotes.state import initial_state
+from tritonnotes.tensors.initial import initial_state
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])

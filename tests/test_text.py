@@ -12,14 +12,15 @@ from random_graphs import random_graph
 
 from tritonnotes.ir import Graph
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.errors import FormatError
-from tritonnotes.ir.joint import joint_graph
-from tritonnotes.ir.loading import same_graph
-from tritonnotes.ir.registry import OPS, catalogue
-from tritonnotes.ir.text import parse_graph, print_graph
-from tritonnotes.ir.update_rules import adam, sgd_momentum
-from tritonnotes.ir.verify import verify
+from tritonnotes.ir.core.compare import same_graph
+from tritonnotes.ir.core.errors import FormatError
+from tritonnotes.ir.core.op import OPS, catalogue
+from tritonnotes.ir.core.printer import print_graph
+from tritonnotes.ir.core.verify import verify
+from tritonnotes.ir.optim.update_rules import adam, sgd_momentum
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import joint_graph
+from tritonnotes.ir.text.parser import parse_graph
 
 
 def test_the_text_says_a_thing_a_line() -> None:

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
-from tritonnotes.ir.errors import VerificationError
-from tritonnotes.tolerance import compare, ulp
+from tritonnotes.ir.core.errors import VerificationError
+from tritonnotes.judge.tolerance import compare, ulp
 
 NAN, INF = math.nan, math.inf
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]

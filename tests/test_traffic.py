@@ -19,15 +19,15 @@ from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.interpreter import executor
 from tritonnotes.interpreter.memory import Access, Memory
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import cotangent_name, gradient_graph, joint_graph, loss_gradient_graph
-from tritonnotes.ir.parts import take_rows
-from tritonnotes.ir.rewrite import optimize
-from tritonnotes.ir.split import split_gradient
-from tritonnotes.ir.types import element_count
-from tritonnotes.references import torch_dtype
-from tritonnotes.runtime import Runner
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.core.types import element_count
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph, joint_graph, loss_gradient_graph
+from tritonnotes.ir.passes.split import split_gradient
+from tritonnotes.ir.primitives import take_rows
+from tritonnotes.runtime.runner import Runner
+from tritonnotes.tensors.dtypes import torch_dtype
 
 PROGRAMS = 3
 TILE = 512

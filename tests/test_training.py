@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 import tritonnotes as tn
-from tritonnotes.ir.errors import DeclarationError, FeedError
-from tritonnotes.runtime import pick_device
-from tritonnotes.tolerance import Comparison, compare
+from tritonnotes.ir.core.errors import DeclarationError, FeedError
+from tritonnotes.judge.tolerance import Comparison, compare
+from tritonnotes.runtime.runner import pick_device
 
 DEVICE = pick_device()
 BATCHES = (33, 7, 1, 64, 0, 2, 33, 13, 5)
@@ -188,7 +188,12 @@ def test_other_batches_and_other_rates_compile_nothing(monkeypatch: pytest.Monke
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise AssertionError("something was compiled")
 
-    for place in ("runtime.load_source", "training.make_program", "model.make_program", "codegen.pipeline.make_plan"):
+    for place in (
+        "runtime.runner.load_source",
+        "training.step_programs.make_program",
+        "runtime.model.make_program",
+        "codegen.pipeline.make_plan",
+    ):
         monkeypatch.setattr(f"tritonnotes.{place}", refuse)
     weights = {n: t.clone() for n, t in step.model.state_dict().items()}
     for size in (8, 3, 64, 1):

@@ -11,13 +11,13 @@ from compiled import assert_within_policy, judge
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.executor import eager_updates, oracle, oracle_updates
-from tritonnotes.ir.errors import FormatError
-from tritonnotes.ir.evaluation import evaluation_form
-from tritonnotes.ir.loading import same_graph
-from tritonnotes.ir.verify import verify
-from tritonnotes.runtime import pick_device
-from tritonnotes.show import show
+from tritonnotes.cli.show import show
+from tritonnotes.ir.core.compare import same_graph
+from tritonnotes.ir.core.errors import FormatError
+from tritonnotes.ir.core.verify import verify
+from tritonnotes.ir.passes.evaluation import evaluation_form
+from tritonnotes.judge.executor import eager_updates, oracle, oracle_updates
+from tritonnotes.runtime.runner import pick_device
 
 BATCH = tn.Dim("batch")
 

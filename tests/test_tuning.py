@@ -11,20 +11,20 @@ import torch
 from compiled import digits
 
 import tritonnotes as tn
-from tritonnotes import training
 from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.support.sizes import Sizes
 from tritonnotes.codegen.target.cache import KernelCache
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.errors import DeclarationError
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import joint_graph
-from tritonnotes.ir.rewrite import optimize
-from tritonnotes.runtime import Runner
-from tritonnotes.tuning import candidates, tuned
+from tritonnotes.ir.core.errors import DeclarationError
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import joint_graph
+from tritonnotes.runtime.runner import Runner
+from tritonnotes.runtime.tuning import candidates, tuned
+from tritonnotes.training import step_programs
 
 CPU = torch.device("cpu")
 SIZES = Sizes(40)
@@ -129,14 +129,14 @@ def test_both_programs_of_accumulated_batches_are_tuned(cache: KernelCache, monk
     def by_this_clock(*given: Any, progress: bool) -> Program:
         return tuned(*given, timer=timer, cache=cache, progress=progress)
 
-    monkeypatch.setattr(training, "tuned", by_this_clock)
+    monkeypatch.setattr(step_programs, "tuned", by_this_clock)
     steps = [tn.compile_step(graph, optimizer=tn.sgd(lr=0.1), accumulate=2, device="cpu") for _ in range(2)]
     plain, step = steps
     before = step.gathering
     step.tune(batch=40, progress=False)
     assert step.gathering is not None and before is not None and step.gathering.source != before.source
-    assert step._gatherer is not None and step._gatherer.program is step.gathering
-    assert step._runner.program is step.program
+    assert step._runner.gathering is not None and step._runner.gathering.program is step.gathering
+    assert step._runner.updating.program is step.program
     generator = torch.Generator().manual_seed(0)
     for _ in range(4):
         fed = {"x": torch.randn(40, 12, generator=generator), "y": torch.randint(0, 5, (40,), generator=generator)}
@@ -176,7 +176,9 @@ def test_library_calls_take_the_place_of_products_where_they_are_faster(
     def timer(once: Callable[[], None]) -> float:
         once()
         return (
-            next(whole) if once.__module__ == "tritonnotes.tuning" and once.__qualname__.startswith("_whole") else 1.0
+            next(whole)
+            if once.__module__ == "tritonnotes.runtime.tuning" and once.__qualname__.startswith("_whole")
+            else 1.0
         )
 
     chosen = tuned(program, CPU, SIZES, timer=timer, cache=cache, progress=False)

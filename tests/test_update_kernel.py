@@ -15,7 +15,7 @@ import torch
 from optim_cases import OPTIONS, parameters
 
 import tritonnotes as tn
-from tritonnotes import optim, optimizers
+from tritonnotes import optim
 from tritonnotes.codegen.optimizer.count import device_settings
 from tritonnotes.codegen.optimizer.emit import kernel_sources, render_update
 from tritonnotes.codegen.optimizer.kinds import BLOCK, PLAIN, MultiTensorUpdate, make_multi_tensor_update
@@ -25,11 +25,11 @@ from tritonnotes.codegen.target.cache import KernelCache
 from tritonnotes.codegen.target.compile import CompiledReport
 from tritonnotes.codegen.target.load import load_source
 from tritonnotes.interpreter import launch, memory
-from tritonnotes.ir.errors import PlanError
-from tritonnotes.ir.registry import Optimizer
-from tritonnotes.ir.types import DType, bfloat16, float32, float64
-from tritonnotes.ir.update import Extras, Kind
-from tritonnotes.optim import launching
+from tritonnotes.ir.core.errors import PlanError
+from tritonnotes.ir.core.optimizer import Optimizer
+from tritonnotes.ir.core.types import DType, bfloat16, float32, float64
+from tritonnotes.ir.optim.update import Extras, Kind
+from tritonnotes.optim import launching, optimizers
 
 RULES: dict[str, Optimizer] = {
     "sgd": tn.sgd(),

@@ -12,17 +12,17 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes import optimizers
 from tritonnotes.ir import Graph
-from tritonnotes.ir.errors import DeclarationError
-from tritonnotes.ir.evaluate import evaluate
-from tritonnotes.ir.joint import joint_graph
+from tritonnotes.ir.core.errors import DeclarationError
+from tritonnotes.ir.core.evaluate import evaluate
+from tritonnotes.ir.core.optimizer import UPDATE_RULES, Optimizer
+from tritonnotes.ir.core.types import float64
 from tritonnotes.ir.ops.regression import mse_loss
-from tritonnotes.ir.registry import UPDATE_RULES, Optimizer
-from tritonnotes.ir.types import float64
-from tritonnotes.ir.update import next_numbers, update_graph
-from tritonnotes.state import initial_state
-from tritonnotes.update_references import reference_step
+from tritonnotes.ir.optim.update import next_numbers, update_graph
+from tritonnotes.ir.passes.joint import joint_graph
+from tritonnotes.judge.update_references import reference_step
+from tritonnotes.optim import optimizers
+from tritonnotes.tensors.initial import initial_state
 
 STEPS = 7
 Make = Callable[..., Optimizer]

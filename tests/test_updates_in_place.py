@@ -12,10 +12,10 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.codegen.fusion.constraints import MODES
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.rewrite import optimize
-from tritonnotes.runtime import Runner
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.runtime.runner import Runner
 
 LEFT: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Tensor, Tensor], Tensor]]] = {
     "not read": (lambda p, x: x + 1, lambda p, x: x + 1),

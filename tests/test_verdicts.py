@@ -13,10 +13,10 @@ from tritonnotes.codegen.plan.launches import FusionPlan
 from tritonnotes.codegen.plan.verdicts import Opposite, Verdict
 from tritonnotes.codegen.report import explain
 from tritonnotes.codegen.report.explain import explain_plan
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import joint_graph
-from tritonnotes.ir.rewrite import optimize
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import joint_graph
 from tritonnotes.testing import assert_fused
 
 BATCH = tn.Dim("batch")

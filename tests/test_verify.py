@@ -15,15 +15,15 @@ from random_graphs import random_graph
 from tritonnotes import cross_entropy, relu, sigmoid
 from tritonnotes.ir import Dim, Graph, Value
 from tritonnotes.ir import primitives as P
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.errors import VerificationError
-from tritonnotes.ir.graph import Region
-from tritonnotes.ir.joint import gradient_graph, joint_graph
-from tritonnotes.ir.registry import lookup
-from tritonnotes.ir.rewrite import copy_graph, optimize
-from tritonnotes.ir.types import float64, int64
-from tritonnotes.ir.update_rules import adam, sgd, sgd_momentum
-from tritonnotes.ir.verify import verify, verify_joint
+from tritonnotes.ir.core.errors import VerificationError
+from tritonnotes.ir.core.graph import Region
+from tritonnotes.ir.core.op import lookup
+from tritonnotes.ir.core.rewrite import copy_graph, optimize
+from tritonnotes.ir.core.types import float64, int64
+from tritonnotes.ir.core.verify import verify, verify_joint
+from tritonnotes.ir.optim.update_rules import adam, sgd, sgd_momentum
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import gradient_graph, joint_graph
 
 
 def small(level: str = "primitive") -> Graph:
@@ -218,7 +218,7 @@ BREAKAGES: dict[str, tuple[Callable[[Graph], object], str]] = {
 
 
 def lookup_host() -> object:
-    from tritonnotes.ir.types import host
+    from tritonnotes.ir.core.types import host
 
     return host
 

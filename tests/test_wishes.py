@@ -10,9 +10,9 @@ import tritonnotes as tn
 from tritonnotes.codegen.fusion.constraints import as_fusion
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.launches import FusionPlan, KernelPlan, verify_plan
-from tritonnotes.ir.errors import PlanError
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import joint_graph
+from tritonnotes.ir.core.errors import PlanError
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.passes.joint import joint_graph
 
 
 def step_plan(mode: str = "optimal", **options: list[object]) -> FusionPlan:

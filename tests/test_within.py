@@ -14,12 +14,12 @@ from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.target.compile import ARCHS
-from tritonnotes.executor import eager, oracle
-from tritonnotes.ir.errors import PlanError
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import joint_graph
-from tritonnotes.seeds import step_seed
-from tritonnotes.tolerance import compare
+from tritonnotes.ir.core.errors import PlanError
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.passes.joint import joint_graph
+from tritonnotes.judge.executor import eager, oracle
+from tritonnotes.judge.tolerance import compare
+from tritonnotes.tensors.seeds import step_seed
 
 Tensors = dict[str, torch.Tensor]
 
@@ -144,7 +144,7 @@ def test_explain_says_by_how_much_a_budget_is_missed() -> None:
 
 def test_a_step_of_two_programs_has_the_budget_for_each() -> None:
     free = tn.compile_step(gated(), optimizer=tn.adam(), accumulate=2)
-    budget = max(p.peak_bytes() for p in free._programs)
+    budget = max(p.peak_bytes() for p in free._programs.in_order)
     step = tn.compile_step(gated(), optimizer=tn.adam(), accumulate=2, memory_budget=budget)
     assert f"within the budget of {budget:,} bytes for each of them" in " ".join(step.explain().split())
     assert str(step.plan) == str(free.plan) and step.peak_bytes() > budget

@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 import tritonnotes as tn
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.types import bool_
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.core.types import bool_
 
 Sample = Any
 """A `SampleInput` of torch: input, args and kwargs of one call."""

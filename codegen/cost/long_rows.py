@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 
-from tritonnotes.ir.graph import Value
+from tritonnotes.ir.core.graph import Value
 
 from ..analysis.axes import LONG_ROW, ROW_BYTES, Space, known_product, row_bytes
 from ..analysis.idioms import RUNNING_MAXIMUM, RowValues, fits_beside_row, keeps_column_numbers, match

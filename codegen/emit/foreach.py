@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tritonnotes.ir.types import float64
+from tritonnotes.ir.core.types import float64
 
 from ..fusion.horizontal import ADDRESSES, ALIGNED
 from ..lower.foreach import BlockProgram, ForeachKernel

@@ -7,7 +7,7 @@ from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from tritonnotes.ir.types import Shape, element_count, float64, int32
+from tritonnotes.ir.core.types import Shape, element_count, float64, int32
 
 from ..fusion.last_block import GROUP
 from ..lower.index_math import ATOM, Indexing

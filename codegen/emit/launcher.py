@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tritonnotes.ir.types import Shape
+from tritonnotes.ir.core.types import Shape
 
 from ..analysis.matmul import INNER_BLOCK
 from ..cost.matmul import TILE_ELEMENTS, split_k_text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tritonnotes.ir.types import Shape
+from tritonnotes.ir.core.types import Shape
 
 from ..analysis.matmul import INNER_BLOCK, is_ragged
 from ..lower.index_math import Indexing

@@ -8,11 +8,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 
-from tritonnotes.ir.errors import PlanError
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.philox import is_seed
+from tritonnotes.ir.core.errors import PlanError
+from tritonnotes.ir.core.graph import Graph, Value, is_seed
+from tritonnotes.ir.core.types import Dim, Shape, Size, element_count
 from tritonnotes.ir.primitives import CHUNK_ROWS
-from tritonnotes.ir.types import Dim, Shape, Size, element_count
 from tritonnotes.ir.version import VERSION
 
 from ..analysis.units import destinations_of

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, wraps
 from typing import Any, TypeVar
 
-from tritonnotes.ir.errors import PlanError
-from tritonnotes.ir.graph import Value
+from tritonnotes.ir.core.errors import PlanError
+from tritonnotes.ir.core.graph import Value
 
 from ..analysis.axes import Space
 from ..analysis.units import Unit, Units, UnitSet, generating

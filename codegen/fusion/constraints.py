@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from tritonnotes.ir.errors import PlanError
+from tritonnotes.ir.core.errors import PlanError
 
 from ..analysis.units import Unit, Units, UnitSet
 from .legality import Legality, Refusal

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from dataclasses import dataclass
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import element_count
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import element_count
 
 from ..analysis.axes import Space
 from ..analysis.units import REPLICATED, Units, UnitSet

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import Shape, bool_, element_count
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import Shape, bool_, element_count
 
 from ..analysis.axes import Axes, known_product
 from ..analysis.matmul import summed

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import element_count
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import element_count
 
 from ..analysis.matmul import operands
 from ..analysis.units import OPERAND, PRODUCT, Unit, Units, UnitSet

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import DType, float32
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import DType, float32
 
 from ..analysis.axes import Space
 from ..analysis.units import PARTIAL, Unit, Units, UnitSet

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tritonnotes.ir.errors import PlanError
+from tritonnotes.ir.core.errors import PlanError
 
 from ..analysis.units import Unit, UnitSet
 from .legality import Facts, Legality, Refusal, Rule, one_writer

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from tritonnotes.ir.graph import Value
+from tritonnotes.ir.core.graph import Value
 
 from ..analysis.axes import MAX_ROW, MAX_WHOLE, known_product, reduced_axes
 from ..analysis.units import PARTIAL, REPLICATED, Units

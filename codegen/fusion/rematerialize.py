@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from tritonnotes.ir.graph import Value
+from tritonnotes.ir.core.graph import Value
 
 from ..analysis.units import PARTIAL, REPLICATED, Unit, UnitSet, is_elementwise
 from ..analysis.views import memory_of

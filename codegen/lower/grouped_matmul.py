@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tritonnotes.ir.types import element_count
+from tritonnotes.ir.core.types import element_count
 
 from ..analysis.matmul import tiles
 from ..cost.matmul import MOST_PROGRAMS

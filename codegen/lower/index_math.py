@@ -6,7 +6,7 @@ from collections import Counter
 from math import prod
 from typing import NamedTuple
 
-from tritonnotes.ir.types import Dim, Shape, Size, element_count
+from tritonnotes.ir.core.types import Dim, Shape, Size, element_count
 
 from ..support.sizes import static_size
 from ..support.text import factor, words_of

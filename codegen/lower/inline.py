@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable
 from dataclasses import replace
 
-from tritonnotes.ir.types import int32
+from tritonnotes.ir.core.types import int32
 
 from ..plan.launches import KernelPlan
 from ..support.names import Names

@@ -8,8 +8,8 @@ from math import prod
 from types import MappingProxyType
 from typing import Any
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import Dim, DType, Shape, bool_, float32, float64, host, int32, int64
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import Dim, DType, Shape, bool_, float32, float64, host, int32, int64
 
 from ..analysis.axes import Labels, Space
 from ..analysis.idioms import SOFTMAX, RowValues, largest_of, match, selected_of

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from tritonnotes.ir.errors import VerificationError
-from tritonnotes.ir.graph import Scope, Value
-from tritonnotes.ir.types import DType, Shape, float64, int32, int64
+from tritonnotes.ir.core.errors import VerificationError
+from tritonnotes.ir.core.graph import Scope, Value
+from tritonnotes.ir.core.types import DType, Shape, float64, int32, int64
 
 from ..analysis.axes import Axes
 from ..plan.launches import KernelPlan

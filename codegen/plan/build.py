@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.types import Dim, Shape
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.core.types import Dim, Shape
 
 from ..analysis.axes import LONG_ROW, Axes, Space, known_product
 from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, Unit, UnitSet

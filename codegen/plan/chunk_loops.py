@@ -1,5 +1,5 @@
-"""Launches that go over rows chunk by chunk: the results of one region (`ir/chunks.py`) are one launch of a plan, and
-its kernels a program of their own over the rows of a chunk.
+"""Launches that go over rows chunk by chunk: the results of one region (`ir/passes/chunks.py`) are one launch of a
+plan, and its kernels a program of their own over the rows of a chunk.
 
 Results that have rows are written row by row; sums over rows are kept where they are wanted, and each chunk adds to
 them, in float32 at least, always in the same order.
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from tritonnotes.ir.graph import Graph, Scope, Value
-from tritonnotes.ir.primitives import CHUNK_ROWS, region_of
-from tritonnotes.ir.rewrite import copy_graph
-from tritonnotes.ir.verify import verify
+from tritonnotes.ir.core.graph import Graph, Scope, Value
+from tritonnotes.ir.core.rewrite import copy_graph
+from tritonnotes.ir.core.verify import verify
+from tritonnotes.ir.primitives import CHUNK_ROWS
 
 from ..analysis.units import Unit
 from .launches import CHUNK_LOOP, Chunks, FusionPlan, KernelPlan, inner_names, memories_of_outputs
@@ -68,7 +68,7 @@ def _key(launch: KernelPlan) -> object:
 
 
 def _chunks(values: tuple[Value, ...], plan_region: PlanRegion, taken: set[str]) -> Chunks:
-    region = region_of(values[0].attrs["region"])
+    region = values[0].attrs["region"]
     step, slots = _adding(region, {v.attrs["which"] for v in values})
     verify(step)
     plan = plan_region(step, frozenset(taken))

@@ -9,10 +9,10 @@ from typing import Any
 
 import networkx
 
-from tritonnotes.ir.errors import VerificationError
-from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.core.errors import VerificationError
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.core.types import DType, Shape, Size, element_count
 from tritonnotes.ir.primitives import CHUNK_ROWS
-from tritonnotes.ir.types import DType, Shape, Size, element_count
 
 from ..analysis.axes import Space
 from ..analysis.matmul import summed, tiles

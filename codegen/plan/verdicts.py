@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
-from tritonnotes.ir.errors import PlanError
-from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.core.errors import PlanError
+from tritonnotes.ir.core.graph import Graph, Value
 
 from ..analysis.axes import Space
 from ..analysis.units import FINALIZE, PARTIAL, REPLICATED, Unit, is_elementwise

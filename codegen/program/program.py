@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from tritonnotes.ir.graph import Graph
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.types import Dim, Shape, element_count, show_shape
 from tritonnotes.ir.primitives import CHUNK_ROWS
-from tritonnotes.ir.types import Dim, Shape, element_count, show_shape
 
 from ..emit.kernel import KernelSource
 from ..emit.module import render_module

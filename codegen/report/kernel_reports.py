@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from tritonnotes.ir.types import element_count
+from tritonnotes.ir.core.types import element_count
 
 from ..cost.matmul import splits_of
 from ..cost.traffic import Traffic

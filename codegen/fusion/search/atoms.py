@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import networkx
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import element_count
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import element_count
 
 from ...analysis.units import PARTIAL, Unit, Units, UnitSet, is_elementwise
 from ...analysis.views import base_of, memory_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.core.graph import Graph, Value
 
 from ...analysis.units import FINALIZE, REPLICATED, Unit, Units, make_units
 from ..candidate import Candidate
