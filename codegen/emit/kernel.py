@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -165,18 +165,24 @@ class _Writer:
 
     def _row_loop_lines(self, known: list[Step]) -> list[str]:
         """A row that is too long to be held is walked along as often as its reductions depend on each other."""
-        before, passes = row_loops(self.kernel)
-        lines = self._step_lines([s for s in before if s not in known])
-        for each in passes:
-            lines += ["", *(line for s in each.reductions for line in self._running_start(s))]
-            body = [*self._step_lines(list(each.wide)), *(n for s in each.reductions for n in self._running_lines(s))]
-            written = self._store_lines(each.stores)
+        found = row_loops(self.kernel)
+        hoisted = {s.name for s in known}
+        lines = self._step_lines(self._named(found.before, hoisted))
+        stores = [s for s in self.kernel.steps if s.op == "store"]
+        for loop in found.loops:
+            reductions = self._named(loop.reductions)
+            lines += ["", *(line for s in reductions for line in self._running_start(s))]
+            body = [*self._step_lines(self._named(loop.wide)), *(n for s in reductions for n in self._running_lines(s))]
+            written = self._store_lines([s for s in stores if s.args[0] in loop.stored])
             body = [*self.index.column_lines(body + written), *body, *([""] if written else []), *written]
             lines.append(f"for start in range(0, {self.index.col_bound()}, BLOCK):")
             lines += [INDENT + line if line else "" for line in single_blanks(body)]
-            lines += ["", *self._step_lines([s for s in each.after if s.name not in self.running])]
-        narrow = [s for s in self.kernel.steps if s.op == "store" and not is_wide(s)]
-        return [*lines, "", *self._store_lines(narrow)]
+            lines += ["", *self._step_lines(self._named(loop.after, self.running))]
+        return [*lines, "", *self._store_lines([s for s in stores if not is_wide(s)])]
+
+    def _named(self, names: Iterable[str], but: Container[str] = ()) -> list[Step]:
+        """The steps of these names, without some."""
+        return [self.steps[name] for name in names if name not in but]
 
     def _running_start(self, step: Step) -> list[str]:
         """What a reduction along the row starts from."""

@@ -10,6 +10,7 @@ from typing import Any
 from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.core.types import Dim, DType, Shape, int64
 
+from ..analysis.idioms import RowValues
 from ..analysis.units import OPERAND, PARTIAL, Units
 from ..analysis.views import Place, base_of, memory_of, place_of
 from ..plan.launches import KernelPlan
@@ -39,6 +40,7 @@ class Builder:
         self.axes = units.axes
         self.plan = plan
         self.layout = layout
+        self.row = RowValues(units.axes, frozenset(layout.cols))
         self.destinations = destinations
         self.called = called
         self.part = part

@@ -47,8 +47,7 @@ def _place_of(builder: Builder, largest: Value) -> Value | None:
     """The place of a maximum in its row, where that is asked for too: both come of one reduction."""
     if not builder.layout.traversal.is_one_row:
         return None
-    wide = frozenset(builder.layout.cols)
-    found = [v for v in builder.plan.values if largest_of(builder.axes, wide, v) is largest]
+    found = [v for v in builder.plan.values if largest_of(builder.row, v) is largest]
     return found[-1] if found else None
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from tritonnotes.ir.core.graph import Value
 
-from ..analysis.idioms import selected_of
+from ..analysis.idioms import SOFTMAX, match, selected_of
 from ..analysis.views import base_of
 from .builder import Builder
 from .loads import resolve
@@ -17,11 +17,10 @@ from .tile_ir import ROW, TILE, Address, Step
 
 def exponentiate_again(builder: Builder, value: Value) -> bool:
     """eˣ / Σ eˣ as eˣ⁻ˡ, where l = ln Σ eˣ is known: the exponentials of the sum need not be kept for it."""
-    if value.op.name != "div":
+    found = match(SOFTMAX, value, builder.row)
+    if found is None:
         return False
-    exponential, total = map(base_of, value.inputs)
-    if exponential.op.name != "exp" or total.op.name != "sum" or base_of(total.inputs[0]) is not exponential:
-        return False
+    exponential, total = found["exponential"], found["total"]
     log = next((v for v in builder.steps if v.op.name == "log" and base_of(v.inputs[0]) is total), None)
     if log is None or exponential not in builder.computed:
         return False
@@ -35,13 +34,12 @@ def exponentiate_again(builder: Builder, value: Value) -> bool:
 def select(builder: Builder, value: Value) -> bool:
     """Where a maximum is that over a single column of a row in memory, load that element: alone, or less a number of
     the row."""
-    wide = frozenset(builder.layout.cols)
-    found = selected_of(builder.axes, wide, value)
+    found = selected_of(builder.row, value)
     if found is None:
         return False
     x, number = found
     less = None
-    if x in builder.computed and x.op.name == "sub" and not builder.axes.of(x.inputs[1]) & wide:
+    if x in builder.computed and x.op.name == "sub" and not builder.row.is_wide(x.inputs[1]):
         x, less = base_of(x.inputs[0]), x.inputs[1]
     load = resolve(builder, x) if x not in builder.computed else None
     if load is None or load.op != "load" or load.form != TILE:
@@ -49,7 +47,7 @@ def select(builder: Builder, value: Value) -> bool:
     if builder.axes.labels[x][-1:] != builder.layout.cols:
         return False
     address = load.attrs["address"]
-    rows = Address(tuple(d for d in address.dims if d[0] not in wide), address.extent)
+    rows = Address(tuple(d for d in address.dims if d[0] not in builder.row.wide), address.extent)
     attrs = MappingProxyType({**load.attrs, "address": rows})
     row = resolve(builder, number)
     step = Step("", "pick", (row.name,), ROW, load.dtype, attrs, scope=value.scope)

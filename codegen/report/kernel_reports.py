@@ -204,11 +204,10 @@ def _executed(kernel: Kernel) -> Iterator[Step]:
     if not kernel.layout.loops_cols:
         yield from kernel.steps
         return
-    _, passes = row_loops(kernel)
-    steps, online = {s.name: s for s in kernel.steps}, running_maximum(kernel)
-    for each in passes:
-        yield from (*each.wide, *each.reductions)
-        for exponential in (steps[r.args[0]] for r in each.reductions if r.name in online):
+    steps, beside = {s.name: s for s in kernel.steps}, running_maximum(kernel)
+    for loop in row_loops(kernel).loops:
+        yield from (steps[name] for name in (*loop.wide, *loop.reductions))
+        for exponential in (steps[steps[name].args[0]] for name in loop.reductions if name in beside):
             yield from (steps[exponential.args[0]], exponential)
     yield from (s for s in kernel.steps if not is_wide(s) and s.op not in ("sum", "max", "min"))
 
