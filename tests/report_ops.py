@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from compiled import DTYPES, Judged, draw, judge
+from op_graphs import OPS, QUICK_SHAPES, op_graph, shapes_for
 from rich.console import Console
 from rich.table import Table
-from test_kernels import OPS, QUICK_SHAPES, op_graph, shapes_for
 
 import tritonnotes as tn
 from tritonnotes.ir.passes.evaluation import evaluation_form

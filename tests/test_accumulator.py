@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from edges import BATCH, NAN
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scikit_learn_scores import AVERAGES, SCORES, ZERO_DIVISIONS, expected
 from sklearn import metrics as sk
-from test_metrics import AVERAGES, SCORES, ZERO_DIVISIONS, expected
-from test_op_edges import BATCH, NAN
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import tritonnotes as tn

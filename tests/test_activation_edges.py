@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import torch
+from edges import BATCH, INF, NAN, graph_of, same, unary
 from numerics import agree
-from test_op_edges import BATCH, INF, NAN, graph_of, same, unary
 
 import tritonnotes as tn
 from tritonnotes.ir import Value

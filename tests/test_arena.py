@@ -11,12 +11,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from compiled import digits
+from paths import ROOT
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -31,7 +31,7 @@ from tritonnotes.judge.eager_memory import LiveMemory, eager_peak_bytes
 from tritonnotes.judge.samples import draw_feeds
 from tritonnotes.runtime.runner import Runner
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(ROOT))
 
 from benchmarks.nets import residual_net
 

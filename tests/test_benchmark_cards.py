@@ -9,16 +9,15 @@ from __future__ import annotations
 import importlib.util
 import re
 import sys
-from pathlib import Path
 
 import pytest
-from test_goldens import hold
+from golden_files import hold
+from paths import ROOT
 
 from tritonnotes.codegen.report.accesses import UNEXPLAINED
 from tritonnotes.codegen.report.kernel_reports import KernelReport
 from tritonnotes.codegen.target.compile import ARCHS, triton_version
 
-ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "benchmarks" / "cards.md"
 
 

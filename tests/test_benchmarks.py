@@ -12,18 +12,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from paths import ROOT
 from torch import Tensor
 
-ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import __main__ as command  # noqa: E402
-from benchmarks import kernel_peers, kernels, optimizers, report, results, steps  # noqa: E402
-from benchmarks.families import FAMILIES, Candidate, cases  # noqa: E402
-from benchmarks.kernel_peers import Judge, Problem, make_subject  # noqa: E402
-from benchmarks.measure import Case, Row, Subject, measure  # noqa: E402
-from benchmarks.peers import GPU_ALONE, PEERS  # noqa: E402
-from benchmarks.timing import Call, HostClock  # noqa: E402
+from benchmarks import __main__ as command
+from benchmarks import kernel_peers, kernels, optimizers, report, results, steps
+from benchmarks.families import FAMILIES, Candidate, cases
+from benchmarks.kernel_peers import Judge, Problem, make_subject
+from benchmarks.measure import Case, Row, Subject, measure
+from benchmarks.peers import GPU_ALONE, PEERS
+from benchmarks.timing import Call, HostClock
 
 CPU = torch.device("cpu")
 NO_GPU = "seconds here are no timings of a GPU"

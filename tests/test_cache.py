@@ -17,13 +17,14 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from tritonnotes.codegen.target import cache as cache_module
 from tritonnotes.codegen.target.cache import CACHE_DIR_VARIABLE, STALE_SECONDS, KernelCache, key_of
 from tritonnotes.codegen.target.load import load_source
 from tritonnotes.ir.core.errors import CacheError
 
-PACKAGE = Path(__file__).resolve().parents[1] / "tritonnotes"
+PACKAGE = ROOT / "tritonnotes"
 KEY = key_of(source="def f(): pass", target="sm_90")
 
 # A child imports the cache under a bare package, so that it starts without torch.

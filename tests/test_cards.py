@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import triton
 from compiled import digits, gradient_programs
+from paths import JUDGES
 
 import tritonnotes as tn
 from tritonnotes.cli.commands import main
@@ -32,7 +33,7 @@ from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose
 
 BATCH = tn.Dim("batch")
-NVIDIA = Path(__file__).with_name("occupancy.txt")
+NVIDIA = JUDGES / "occupancy.txt"
 
 
 def cards_of(build, *shape, dtype: str = "float32", arch: int = 90, batch: int = 256) -> tuple[KernelReport, ...]:

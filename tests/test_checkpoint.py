@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from paths import SHARED
 from resumed_run import step_of, train
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -24,7 +25,7 @@ STEPS = 12
 
 
 def test_a_run_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path) -> None:
-    script = Path(__file__).parent / "resumed_run.py"
+    script = SHARED / "resumed_run.py"
     process = subprocess.Popen([sys.executable, script, tmp_path / "killed", str(STEPS), "0.05"])
     deadline = time.monotonic() + 120
     while not (tmp_path / "killed").exists() and time.monotonic() < deadline:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from tritonnotes.cli.commands import main
 from tritonnotes.cli.notes import find
@@ -17,7 +18,6 @@ from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.op import catalogue
 from tritonnotes.ir.core.optimizer import UPDATE_RULES
 
-ROOT = Path(__file__).resolve().parents[1]
 DIGITS = f"{ROOT}/examples/digits.py:graph"
 
 SMALL = """

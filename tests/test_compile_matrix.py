@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 from compiled import gradient_programs
-from test_kernels import OPS, op_graph
+from op_graphs import OPS, op_graph
 
 import tritonnotes as tn
 from tritonnotes.cli.demo import digits

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import gc
 import sys
-from pathlib import Path
 
 import pytest
+from paths import ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from benchmarks import compile_time  # noqa: E402
-from tritonnotes.codegen.support.collector import paused_collector  # noqa: E402
+from benchmarks import compile_time
+from tritonnotes.codegen.support.collector import paused_collector
 
 WARM = 0.3
 COLD = 3.0

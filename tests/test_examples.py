@@ -9,13 +9,14 @@ from types import ModuleType
 
 import pytest
 import torch
+from paths import ROOT
 from sklearn import metrics
 
 import tritonnotes as tn
 from tritonnotes.cli.demo import digits, run_demo
 from tritonnotes.datasets import Dataset, load_breast_cancer, load_mnist
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = ROOT / "examples"
 
 
 def example(name: str) -> ModuleType:

@@ -12,10 +12,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from tritonnotes.ir.version import VERSION
 
-ROOT = Path(__file__).resolve().parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 

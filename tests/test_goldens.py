@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import subprocess
 import sys
@@ -14,6 +13,8 @@ from pathlib import Path
 
 import pytest
 from compiled import digits
+from golden_files import hold
+from paths import GOLDENS, JUDGES, ROOT, SHARED
 from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
@@ -26,10 +27,6 @@ from tritonnotes.ir.core.types import bfloat16, float32
 from tritonnotes.ir.optim.update import Kind
 from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph, joint_graph
 from tritonnotes.ir.passes.split import split_gradient
-
-GOLDENS = Path(__file__).parent / "goldens"
-SHOWN = 60
-"""Lines of a difference that a failure shows."""
 
 BATCH = tn.Dim("batch")
 
@@ -121,19 +118,6 @@ def shown(program: Program | str) -> str:
     return f"{plan}\n\n{program.source}"
 
 
-def hold(path: Path, text: str, update: bool) -> None:
-    """The file holds the text, byte for byte; with `update` it is made to."""
-    if update:
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="\n")
-    before = path.read_bytes().decode("utf-8") if path.exists() else ""
-    if before != text:
-        diff = list(difflib.unified_diff(before.splitlines(), text.splitlines(), "golden", "now", lineterm=""))
-        more = [f"… and {len(diff) - SHOWN} lines more"] * (len(diff) > SHOWN)
-        said = f"{path.name} has changed; accept it with --update-goldens, then read the whole diff"
-        pytest.fail("\n".join([said, *diff[:SHOWN], *more]), pytrace=False)
-
-
 @pytest.fixture
 def update(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-goldens"))
@@ -170,8 +154,7 @@ def every_source() -> Iterator[str]:
 
 
 def test_same_bytes_whatever_the_hash_seed() -> None:
-    here = Path(__file__).parent
-    paths = os.pathsep.join([str(here), str(here.parent)])
+    paths = os.pathsep.join(map(str, dict.fromkeys([Path(__file__).parent, JUDGES, SHARED, ROOT])))
     script = "import sys, test_goldens; sys.stdout.buffer.write('\\0'.join(test_goldens.every_source()).encode())"
     runs = [
         subprocess.Popen(

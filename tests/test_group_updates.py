@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 from compiled import digits
-from test_source_style import wrong
-from test_traffic import assert_exact
+from counted_traffic import assert_exact
+from program_style import wrong
 from torch import Tensor
 
 import tritonnotes as tn

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import networkx
 import pytest
-from test_imports import ROOT, Import, all_imports, package_files, within
+from import_reader import Import, all_imports, package_files, within
+from paths import ROOT
 
 # Each line may import itself and the lines below it. Packages on one line do not import each other. A package stands
 # for its modules that no other line names.

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from compiled import assert_within_policy, draw, gradient_programs, judge
-from test_kernels import op_graph
+from op_graphs import op_graph
 from torch import Tensor
 
 import tritonnotes as tn

@@ -8,8 +8,10 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import edges
 import pytest
 import torch
+from edges import BATCH, INF, NAN, graph_of, random, same, upstream
 from numerics import (
     agree,
     assert_same,
@@ -18,7 +20,6 @@ from numerics import (
     reference_gradients,
     reference_values,
 )
-from test_op_edges import BATCH, INF, NAN, graph_of, same
 
 import tritonnotes as tn
 from tritonnotes.ir import Graph, Value
@@ -43,14 +44,6 @@ PAIRS: dict[str, Build] = {
     "soft_margin_loss": tn.soft_margin_loss,
     "zero_one_loss": tn.zero_one_loss,
 }
-
-
-def random(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
-
-
-def upstream(graph: Graph) -> dict[str, torch.Tensor]:
-    return {"y": random(*graph.outputs["y"].shape, seed=9)}  # type: ignore[arg-type]
 
 
 # -- every loss on a pair ----------------------------------------------------------------------------------------------
@@ -81,7 +74,7 @@ def test_unknown_reduction_raises(name: str) -> None:
 def test_other_shapes_warn_and_broadcast(name: str) -> None:
     with pytest.warns(UserWarning, match="broadcast, which is rarely meant") as caught:
         graph = graph_of(PAIRS[name], a=(BATCH, 3), b=(3,))
-    assert caught[0].filename == __file__.replace("test_loss_edges", "test_op_edges")  # where graph_of calls it
+    assert caught[0].filename == edges.__file__  # where graph_of calls it
     agree(graph, a=random(4, 3), b=random(3, seed=1))
 
 

@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 import torch
 from compiled import DTYPES, assert_within_policy, judge
+from edges import BATCH, INF, NAN, graph_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numerics import assert_same, formula_values, reference_values
+from scikit_learn_scores import AVERAGES, CLASSES, SCORES, ZERO_DIVISIONS, expected
 from sklearn import metrics as sk
-from test_op_edges import BATCH, INF, NAN, graph_of
 
 import tritonnotes as tn
 from tritonnotes.codegen.analysis.views import memory_of
@@ -30,47 +31,11 @@ from tritonnotes.ir.core.evaluate import evaluate
 from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.ir.passes.joint import joint_graph
 
-SCORES = ("precision", "recall", "f1", "specificity")
-AVERAGES = ("micro", "macro", "weighted", None)
-ZERO_DIVISIONS = (0.0, 1.0, NAN)
-CLASSES = 4
 SPECIAL = (0.0, -0.0, 1.0, -1.0, 2.0, NAN, INF, -INF)
 Rows = tuple[list[list[float]], list[int]]
 
 
 # -- what scikit-learn says --------------------------------------------------------------------------------------------
-
-
-def expected(
-    true: Sequence[int], predicted: Sequence[int], average: Any, zero_division: float, classes: int = CLASSES
-) -> dict[str, Any]:
-    """Every score by name; scikit-learn has three of them."""
-    labels = range(classes) if average != "binary" else None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of labels that do not occur
-        found = sk.precision_recall_fscore_support(
-            true, predicted, labels=labels, average=average, zero_division=zero_division
-        )
-        scores = dict(zip(SCORES, found, strict=False))
-        return scores | {"specificity": specificity(true, predicted, average, zero_division, classes)}
-
-
-def specificity(true: Sequence[int], predicted: Sequence[int], average: Any, zero_division: float, classes: int) -> Any:
-    """By hand, from the confusion matrix of each class against the rest."""
-    labels = [1] if average == "binary" else range(classes)
-    tables = sk.multilabel_confusion_matrix(true, predicted, labels=labels)
-    negatives = [(int(t[0, 0]), int(t[0, 0] + t[0, 1])) for t in tables]
-    if average == "micro":
-        negatives = [tuple(map(sum, zip(*negatives, strict=True)))]  # type: ignore[list-item]
-    each = [right / of if of else zero_division for right, of in negatives]
-    if average is None or average == "binary":
-        return each if average is None else each[0]
-    weights = [int(t[1].sum()) for t in tables] if average == "weighted" else [1] * len(each)
-    kept = [(e, w) for e, w in zip(each, weights, strict=True) if e == e]
-    if not kept:
-        return NAN
-    total = sum(w for _, w in kept)
-    return sum(e * w for e, w in kept) / total if total else sum(e for e, _ in kept) / len(kept)
 
 
 def argmax(row: Sequence[float]) -> int:

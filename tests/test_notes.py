@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from compiled import draw
+from paths import ROOT
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -25,7 +26,7 @@ from tritonnotes.ir.core.types import as_dtype
 from tritonnotes.judge.references import REFERENCES
 from tritonnotes.tensors.initial import initial_state
 
-PAGE = Path(__file__).resolve().parents[1] / "docs/ops.md"
+PAGE = ROOT / "docs/ops.md"
 NAMES = sorted(catalogue())
 OWN_FORMULA = Note("x + 3", "1", "One addition.", "None.", "This test.", "nowhere")
 

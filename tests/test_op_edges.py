@@ -9,12 +9,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from edges import BATCH, INF, NAN, graph_of, same, unary
 from numerics import agree, formula_values, reference_values
 
-from tritonnotes.ir import Dim, Graph, Value
+from tritonnotes.ir import Graph, Value
 from tritonnotes.ir import primitives as P
 from tritonnotes.ir.core.errors import DeclarationError, DTypeError, ShapeError
 from tritonnotes.ir.ops.activations import relu, sigmoid
@@ -25,34 +25,10 @@ from tritonnotes.ir.ops.normalization import layer_norm
 from tritonnotes.ir.ops.regression import mse_loss
 from tritonnotes.judge.executor import eager
 
-NAN, INF = math.nan, math.inf
-BATCH = Dim("batch")
-
 
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
-
-
-def graph_of(build: Callable[..., Value], **inputs: Any) -> Graph:
-    """One op on inputs given as shapes, or as (shape, dtype)."""
-    graph = Graph("edge")
-    values = []
-    for name, given in inputs.items():
-        shape, dtype = given if len(given) == 2 and isinstance(given[1], str) else (given, "float64")
-        values.append(graph.input(name, shape, dtype))
-    graph.output(y=build(*values))
-    return graph
-
-
-def unary(build: Callable[..., Value], *x: float) -> tuple[list[float], list[float]]:
-    graph = graph_of(build, x=(len(x),))
-    values, gradients = agree(graph, x=list(x))
-    return values["y"].tolist(), gradients["x"].tolist()
-
-
-def same(got: list[float], *want: float) -> bool:
-    return np.array_equal(np.array(got), np.array(want), equal_nan=True)
 
 
 # -- activations -------------------------------------------------------------------------------------------------------

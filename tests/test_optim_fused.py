@@ -7,12 +7,12 @@ import copy
 import inspect
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from optim_cases import OPTIONS, gradients, parameters
+from paths import ROOT
 from torch import Tensor
 
 import tritonnotes as tn
@@ -451,7 +451,7 @@ def test_what_is_no_rule_is_refused() -> None:
 
 @pytest.mark.usefixtures("_own_registries")
 def test_python_of_the_documentation_runs() -> None:
-    text = (Path(__file__).parents[1] / "docs" / "optimizers.md").read_text()
+    text = (ROOT / "docs" / "optimizers.md").read_text()
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.S))
     run: dict[str, Any] = {}
     exec(compile(code, "docs/optimizers.md", "exec"), run)

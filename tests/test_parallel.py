@@ -15,6 +15,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from parallel_run import BATCH, SHARDED, STEPS, SYNCED, SYNCED_LR, batch, compiled, graph, half, overflowing
+from paths import ROOT, SHARED
 from torch import Tensor
 
 import tritonnotes as tn
@@ -29,12 +30,10 @@ from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.ir.passes.joint import gathering_graph
 from tritonnotes.judge.tolerance import compare
 
-TESTS = Path(__file__).parent
-
 
 def torchrun(script: Path, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(script)]
-    environment = {**os.environ, "PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{SHARED}", "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [*command, *arguments], env=environment, capture_output=True, text=True, timeout=timeout, check=False
     )
@@ -43,7 +42,7 @@ def torchrun(script: Path, *arguments: str, timeout: float = 240) -> subprocess.
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     out = tmp_path_factory.mktemp("ranks")
-    done = torchrun(TESTS / "parallel_run.py", str(out))
+    done = torchrun(SHARED / "parallel_run.py", str(out))
     assert done.returncode == 0, done.stderr[-4000:]
     return [torch.load(out / f"rank{rank}.pt") for rank in range(2)]
 
@@ -440,7 +439,7 @@ def test_without_a_process_group_the_remedy_is_named() -> None:
 
 @pytest.mark.slow
 def test_the_example_trains_as_one_process_does() -> None:
-    done = torchrun(TESTS.parent / "examples" / "data_parallel.py", "1")
+    done = torchrun(ROOT / "examples" / "data_parallel.py", "1")
     assert done.returncode == 0, done.stderr[-4000:]
     assert "2 processes: loss" in done.stdout and "one process on the whole batches" in done.stdout
 

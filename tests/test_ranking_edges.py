@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 import torch
 from compiled import assert_within_policy, draw, judge
+from edges import BATCH, INF, NAN, graph_of, random, same, upstream
 from numerics import agree, formula_values
-from test_loss_edges import random, upstream
-from test_op_edges import BATCH, INF, NAN, graph_of, same
 from torch.nn import functional as F
 
 import tritonnotes as tn

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import shlex
-from pathlib import Path
 from typing import Any
 
 import torch
+from paths import ROOT
 
 import tritonnotes as tn
 from tritonnotes.cli.commands import _parser
@@ -16,7 +16,6 @@ from tritonnotes.cli.show import STAGES
 from tritonnotes.ir.core.op import OPS
 from tritonnotes.ir.core.registry import PRIMITIVES
 
-ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_autocast import ByHand, feeds, hold, mlp
+from autocast_by_hand import ByHand, feeds, hold, mlp
 from torch import Tensor, nn
 
 import tritonnotes as tn

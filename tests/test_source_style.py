@@ -7,10 +7,11 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import pytest
 from compiled import DTYPES, digits
+from op_graphs import op_graph
+from program_style import wrong
 from random_graphs import random_graph, seeded
 from source_rules import KernelFacts, complaints
 
@@ -20,31 +21,12 @@ from tritonnotes.codegen.program.program import Program
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.op import catalogue
 from tritonnotes.ir.core.rewrite import optimize
-from tritonnotes.ir.core.types import as_dtype
 from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph, joint_graph
 from tritonnotes.ir.passes.split import split_gradient
 
 OPTIMIZERS = {"adam": tn.adam(weight_decay=0.1), "sgd": tn.sgd(), "momentum": tn.sgd(momentum=0.9, nesterov=True)}
 BATCH = tn.Dim("batch")
-
-
-def authors_words(*graphs: Graph) -> frozenset[str]:
-    """What people named: leaves, op instances, sizes, and the local variables of formulas."""
-    words = set()
-    for graph in graphs:
-        for value in graph.values:
-            words |= {value.scope.name, value.scope.op, value.hint or ""}
-            words |= {size.name for size in value.shape if isinstance(size, tn.Dim)}
-            if value.is_leaf or graph.level == "declared":
-                words |= {value.name, value.name.rpartition(".")[2]}
-    return frozenset(words - {""})
-
-
-def wrong(program: Program) -> list[str]:
-    words = authors_words(program.declared, program.graph)
-    facts = {k.name: KernelFacts(k.signature, k.constexprs, words) for k in program.kernel_sources}
-    return complaints(program.source, facts, words)
 
 
 def programs_of(graph: Graph) -> list[Program]:
@@ -56,14 +38,6 @@ def programs_of(graph: Graph) -> list[Program]:
         split = split_gradient(gradient_graph(graph, wanted), list(graph.outputs), floats)
         made += [make_program(split.forward, declared=graph), make_program(split.backward, declared=graph)]
     return made
-
-
-def op_graph(name: str, shape: tuple[Any, ...], dtype: str) -> Graph:
-    graph = Graph("one_op")
-    sample = catalogue()[name].sample
-    assert sample is not None
-    graph.output(y=sample(graph, shape, as_dtype(dtype)))
-    return graph
 
 
 # -- what there is -----------------------------------------------------------------------------------------------------

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from paths import JUDGES
 from tally import Tally, lines, told
 
 pytest_plugins = "pytester"
@@ -37,7 +36,7 @@ def test_lines_count_by_judge_and_reason() -> None:
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["one process", "two"])
 def test_what_is_left_out_is_told_at_the_end_of_a_run(pytester: pytest.Pytester, workers: list[str]) -> None:
-    find_tally = f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+    find_tally = f"import sys; sys.path.insert(0, {str(JUDGES)!r})\n"
     pytester.makeconftest(f"{find_tally}from tally import pytest_terminal_summary")
     pytester.makepyfile("""
         import pytest

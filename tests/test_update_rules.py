@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from paths import ROOT
 from torch import Tensor
 
 import tritonnotes as tn
@@ -345,7 +345,7 @@ def test_step_with_numbers_beside_its_state_resumes_bit_for_bit() -> None:
 
 
 def test_documentation_says_of_every_rule_what_its_note_says() -> None:
-    said = (Path(__file__).parents[1] / "docs" / "optimizers.md").read_text()
+    said = (ROOT / "docs" / "optimizers.md").read_text()
     for name, rule in UPDATE_RULES.items():
         if not rule.custom:
             assert rule.note is not None
