@@ -266,7 +266,7 @@ OUT_OF_SCOPE: tuple[Rule, ...] = (
     Rule(
         ("dropout",),
         _is_random,
-        "what is dropped is drawn from another generator than torch's (tests/test_dropout.py)",
+        "what is dropped is drawn from another generator than torch's (tests/ir/ops/test_dropout.py)",
     ),
     Rule(
         ("eq", "ne", "lt", "le", "gt", "ge", "maximum", "minimum", "logical_and", "logical_or"),

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-TESTS = Path(__file__).resolve().parent
-ROOT = TESTS.parent
+SHARED = Path(__file__).resolve().parent
+TESTS = SHARED.parent
+JUDGES = TESTS / "judges"
 GOLDENS = TESTS / "goldens"
-JUDGES = TESTS
-SHARED = TESTS
+ROOT = TESTS.parent

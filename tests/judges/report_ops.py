@@ -1,4 +1,6 @@
-"""How far every op is from float64, beside eager PyTorch: `python tests/report_ops.py [--all] [OP ...]` prints a table.
+"""How far every op is from float64, beside eager PyTorch, as a table.
+
+usage: python tests/judges/report_ops.py [--all] [OP ...]
 
 For each op of the catalogue, outputs and gradients of the compiled kernels at the shapes of `test_kernels.py` (`--all`:
 those of its slow tests too), judged as there. An error is given in units of eager's own, which counts as at least half

@@ -280,7 +280,7 @@ def _clip(x: Value, low: Array | None = None, high: Array | None = None) -> Valu
 
 
 def _dropout(x: Value, ratio: Array | float | None = None, training: Array | None = None, seed: int = 0) -> Value:
-    _only(not _number(training), "what is dropped is drawn from another generator (tests/test_dropout.py)")
+    _only(not _number(training), "what is dropped is drawn from another generator (tests/ir/ops/test_dropout.py)")
     return tn.dropout(x, 0.5 if ratio is None else _number(ratio), training=False)
 
 

@@ -1,4 +1,4 @@
-"""What each of two processes does for tests/test_parallel.py, and one alone does: `torchrun parallel_run.py OUT`."""
+"""What each of two processes does for `test_parallel.py`, and one alone does: `torchrun parallel_run.py OUT`."""
 
 from __future__ import annotations
 

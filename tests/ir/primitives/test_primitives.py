@@ -259,7 +259,7 @@ def test_unfitting_shapes_are_errors_that_show_both() -> None:
 
 
 def test_every_primitive_is_covered_here() -> None:
-    # A region of rows means what is in it; tests/test_chunks.py holds it against eager PyTorch.
+    # A region of rows means what is in it; tests/ir/passes/test_chunks.py holds it against eager PyTorch.
     covered = {p.name for p in ELEMENTWISE} | {"sum", "max", "min", "chunked"} | OTHERS.keys() | LEAVES
     assert covered == PRIMITIVES.keys()
 
