@@ -13,11 +13,11 @@ import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tritonnotes as tn
-from tritonnotes.cards import gradient_programs
 from tritonnotes.codegen.report.kernel_reports import KernelReport, make_reports
 from tritonnotes.codegen.target.compile import ARCHS, triton_version
 from tritonnotes.codegen.target.gpus import H100
-from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.runtime.kernel_reports import gradient_programs
 
 DTYPES = ("float32", "bfloat16")
 
@@ -61,7 +61,7 @@ CASES: dict[str, tuple[str, Callable[[str], Graph], tuple[str, ...]]] = {
 HEAD = f"""# Cards of the benchmark's kernels
 
 Compiled ahead of time by Triton {triton_version()} for {", ".join(f"sm_{arch}" for arch in ARCHS)}; nothing was run.
-`pytest --update-goldens` writes this file, `tests/test_benchmark_cards.py` holds it, and
+`pytest --update-goldens` writes this file, `tests/project/test_benchmark_kernel_reports.py` holds it, and
 [docs/cards.md](../docs/cards.md) says what the figures mean.
 
 Where figures differ between architectures they stand in that order, with a slash between. Bytes are what one launch

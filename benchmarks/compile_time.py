@@ -91,8 +91,8 @@ def _maker(name: str) -> Callable[[], list[Program]]:
     from benchmarks.nets import residual_net
     from benchmarks.plans import GRAPHS
     from tritonnotes.codegen.pipeline import make_program
-    from tritonnotes.ir.graph import Graph
-    from tritonnotes.ir.joint import joint_graph
+    from tritonnotes.ir.core.graph import Graph
+    from tritonnotes.ir.passes.joint import joint_graph
 
     def written(graphs: list[Graph]) -> list[Program]:
         programs = [make_program(graph) for graph in graphs]

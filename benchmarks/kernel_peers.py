@@ -11,12 +11,13 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.ir.joint import cotangent_name, loss_gradient_graph
-from tritonnotes.runtime import Runner
-from tritonnotes.tolerance import compare
+from tritonnotes.ir.passes.joint import cotangent_name, loss_gradient_graph
+from tritonnotes.judge.tolerance import compare
+from tritonnotes.runtime.runner import Runner
 
-from .kernels import Family, declare
-from .measure import Subject
+from . import shapes
+from .kernels import DIRECTIONS, DTYPES, FAMILIES, Family, declare
+from .measure import Case, Subject
 from .peers import CAPTURED, EAGER, GPU_ALONE, LIGER, MODES, OURS, begin, compiled, liger_missing
 from .shapes import Shape
 from .timing import Call, captured
@@ -83,6 +84,23 @@ class Problem:
         with torch.set_grad_enabled(self.direction != "forward"):
             made = function(*given)
         return made if isinstance(made, tuple) else (made,)
+
+
+def cases(name: str, tiny: bool, dtypes: Sequence[str] = DTYPES, directions: Sequence[str] = DIRECTIONS) -> list[Case]:
+    """Every shape of a family, in every dtype and direction."""
+    family = FAMILIES[name]
+    return list(_cases(name, family, shapes.TINY[family.shapes] if tiny else family.shapes, dtypes, directions))
+
+
+def _cases(
+    name: str, family: Family, sizes: Sequence[Shape], dtypes: Sequence[str], directions: Sequence[str]
+) -> Iterator[Case]:
+    for shape in sizes:
+        for dtype in dtypes:
+            for direction in directions:
+                moved = family.bytes(shape, getattr(torch, dtype).itemsize, direction)
+                make = partial(make_subject, family, shape, dtype, direction)
+                yield Case(name, shapes.text(shape), dtype, direction, moved, make)
 
 
 def make_subject(family: Family, shape: Shape, dtype: str, direction: str, device: torch.device) -> Subject:
@@ -174,7 +192,7 @@ def _liger(family: Family) -> Callable[..., Any]:
 
 
 class Judge:
-    """Holds results to eager PyTorch and to float64, by the policy of `tritonnotes.tolerance`.
+    """Holds results to eager PyTorch and to float64, by the policy of `tritonnotes.judge.tolerance`.
 
     Large cases whose rows know nothing of each other are judged in chunks of rows: what lies by rows in three chunks,
     sums over rows as a whole.

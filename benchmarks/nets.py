@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tritonnotes as tn
-from tritonnotes.ir.graph import Graph
+from tritonnotes.ir.core.graph import Graph
 
 SIZES = (10, 30, 100, 300, 1000)
 

@@ -18,9 +18,9 @@ from torch.utils._pytree import tree_flatten
 
 import tritonnotes as tn
 from tritonnotes.codegen.optimizer.kinds import make_multi_tensor_update
-from tritonnotes.ir.registry import Optimizer
-from tritonnotes.ir.types import float32
-from tritonnotes.ir.update import Kind
+from tritonnotes.ir.core.optimizer import Optimizer
+from tritonnotes.ir.core.types import float32
+from tritonnotes.ir.optim.update import Kind
 
 ELEMENTS = 1000
 

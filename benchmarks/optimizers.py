@@ -30,7 +30,7 @@ from benchmarks.results import NO_GPU, Results, device_name, versions
 from benchmarks.shapes import PARAMETERS, TINY_PARAMETERS, Shape
 from benchmarks.timing import Call, captured, clock_of, copy_bandwidth
 from tritonnotes import optim
-from tritonnotes.tolerance import compare
+from tritonnotes.judge.tolerance import compare
 
 FAMILY = "optimizers"
 

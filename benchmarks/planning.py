@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "shared"))
 
 from random_graphs import random_graph, seeded
 
@@ -26,10 +26,10 @@ from benchmarks.nets import SIZES, residual_net
 from tritonnotes.codegen.fusion.cost import cost_of
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.fusion_plan import FusionPlan
-from tritonnotes.ir.decompose import decompose
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.joint import gradient_graph, joint_graph
-from tritonnotes.ir.rewrite import optimize
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import gradient_graph, joint_graph
 
 
 def timed(run: Callable[[], Any]) -> tuple[float, Any]:
@@ -53,7 +53,7 @@ def by_size(largest: int) -> None:
 
 
 def total(plan: FusionPlan) -> int:
-    return cost_of(plan.units, plan.legality, plan.partition).total
+    return cost_of(plan.candidate).total
 
 
 def against_greedy(count: int) -> None:

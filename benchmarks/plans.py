@@ -24,11 +24,11 @@ from tritonnotes.codegen.fusion.constraints import MODES
 from tritonnotes.codegen.optimizer.kinds import make_multi_tensor_update
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.fusion_plan import FusionPlan
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.joint import cotangent_name, gradient_graph, joint_graph, loss_gradient_graph
-from tritonnotes.ir.split import split_gradient
-from tritonnotes.ir.types import float32
-from tritonnotes.ir.update import Kind
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.core.types import float32
+from tritonnotes.ir.optim.update import Kind
+from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph, joint_graph, loss_gradient_graph
+from tritonnotes.ir.passes.split import split_gradient
 
 PROGRAMS = 132
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import tritonnotes as tn
-from tritonnotes.ir.graph import Graph
-from tritonnotes.tolerance import compare
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.judge.tolerance import compare
 
 from . import shapes
 from .measure import Case, Subject

@@ -7,8 +7,8 @@ are found, and precision the share of alarms that are right.
 from rich.console import Console
 
 import tritonnotes as tn
+from tritonnotes.cli.demo import DemoResult, run_demo
 from tritonnotes.datasets import load_breast_cancer
-from tritonnotes.demo import DemoResult, run_demo
 
 
 def graph() -> tn.Graph:

@@ -12,8 +12,8 @@ import torch
 import torch.distributed as dist
 
 import tritonnotes as tn
+from tritonnotes.cli.demo import digits
 from tritonnotes.datasets import load_digits
-from tritonnotes.demo import digits
 
 BATCH, LIMIT = 128, 1e-4
 

@@ -7,8 +7,8 @@ mean squared error of 1 is what the mean of all patients would give.
 from rich.console import Console
 
 import tritonnotes as tn
+from tritonnotes.cli.demo import DemoResult, run_demo
 from tritonnotes.datasets import load_diabetes
-from tritonnotes.demo import DemoResult, run_demo
 
 
 def graph() -> tn.Graph:

@@ -7,7 +7,7 @@ Run it with `python examples/digits.py`; it is what `tritonnotes demo` does. To 
 from rich.console import Console
 
 import tritonnotes as tn
-from tritonnotes.demo import run_demo
+from tritonnotes.cli.demo import run_demo
 
 
 def graph() -> tn.Graph:

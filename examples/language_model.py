@@ -14,8 +14,8 @@ import torch
 from rich.console import Console
 
 import tritonnotes as tn
+from tritonnotes.cli.demo import DemoResult, run_demo
 from tritonnotes.datasets import Dataset
-from tritonnotes.demo import DemoResult, run_demo
 
 CONTEXT, WIDTH, WORDS = 8, 32, 1000
 CHUNK = 64

@@ -7,8 +7,8 @@ back and forth between (patches, channels) and (channels, patches); no copy is w
 from rich.console import Console
 
 import tritonnotes as tn
+from tritonnotes.cli.demo import DemoResult, run_demo
 from tritonnotes.datasets import load_mnist
-from tritonnotes.demo import DemoResult, run_demo
 
 PATCHES, PIXELS, CHANNELS = 49, 16, 32
 

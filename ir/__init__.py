@@ -1,7 +1,16 @@
-"""What a model is: types, graph, ops, primitives, gradients, rewriting, verification and text form."""
+"""What a model is, in rooms; each imports only those before it.
 
-from . import ops, parts, primitives, update_rules
-from .graph import Graph, Value
-from .types import Dim
+- `core`: types, errors, graph, what an op and an optimizer are, rewriting, evaluation, printing, verification;
+- `primitives`: the closed set that every op is made of, each with its numpy meaning and its derivative;
+- `text`: graphs read from text and JSON;
+- `ops`: the ops, each with formula, hand-written gradient, domain and note;
+- `optim`: update rules, and updates in a graph;
+- `passes`: from graph to graph: primitives, gradients, the joint graph, evaluation, mixed precision, chunks of rows.
+"""
 
-__all__ = ["Dim", "Graph", "Value", "ops", "parts", "primitives", "update_rules"]
+from . import ops, primitives, text
+from .core.graph import Graph, Value
+from .core.types import Dim
+from .optim import update_rules
+
+__all__ = ["Dim", "Graph", "Value", "ops", "primitives", "text", "update_rules"]

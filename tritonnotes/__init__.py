@@ -1,15 +1,14 @@
 """Small models as graphs, differentiated, fused and written as Triton kernels that one can read."""
 
 from . import optim
-from .accumulator import MetricAccumulator
 from .check import Certificate, check
 from .compile import compile, compile_step
 from .custom import op, update_rule
-from .executor import eager, eager_updates
+from .distributed.parallel import DataParallel
 from .graph import Graph
-from .ir.autocast import autocast
-from .ir.errors import TritonNotesError
-from .ir.graph import Value
+from .ir.core.errors import TritonNotesError
+from .ir.core.graph import Value
+from .ir.core.types import Dim
 from .ir.ops.activations import relu, sigmoid
 from .ir.ops.batch_statistics import batch_norm, instance_norm
 from .ir.ops.binary import binary_cross_entropy, binary_cross_entropy_with_logits, focal_loss
@@ -50,12 +49,14 @@ from .ir.ops.scores import f1, precision, recall, specificity
 from .ir.ops.shapes import expand, flatten, permute, reshape, squeeze, transpose, unsqueeze
 from .ir.ops.softmax import log_softmax, softmax, softmin
 from .ir.ops.statistics import amax, amin, argmax, logsumexp, max, mean, min, std, sum, var, var_mean
-from .ir.parts import cat, narrow
+from .ir.passes.autocast import autocast
+from .ir.passes.scaling import GradScaler
 from .ir.primitives import (
     abs,
     add,
     broadcast_to,
     cast,
+    cat,
     cos,
     div,
     eq,
@@ -76,6 +77,7 @@ from .ir.primitives import (
     maximum,
     minimum,
     mul,
+    narrow,
     ne,
     neg,
     pow,
@@ -87,11 +89,9 @@ from .ir.primitives import (
     tanh,
     where,
 )
-from .ir.scaling import GradScaler
-from .ir.types import Dim
 from .ir.version import VERSION
-from .model import Model
-from .optimizers import (
+from .judge.executor import eager, eager_updates
+from .optim.optimizers import (
     adadelta,
     adagrad,
     adam,
@@ -107,8 +107,9 @@ from .optimizers import (
     rmsprop,
     sgd,
 )
-from .parallel import DataParallel
-from .training import TrainingStep
+from .runtime.model import Model
+from .training.accumulator import MetricAccumulator
+from .training.step import TrainingStep
 
 __version__ = VERSION
 

@@ -9,18 +9,18 @@ import torch
 from torch import Tensor
 
 from .codegen.pipeline import make_program
-from .executor import eager, eager_updates, oracle, oracle_updates
-from .ir.graph import Graph
-from .ir.registry import Optimizer
-from .ir.types import Dim, DType
-from .ir.update import update_graph
-from .model import Model
-from .references import torch_dtype
-from .runtime import Runner
-from .samples import draw_feeds
-from .state import initial_state
-from .tolerance import Comparison, compare
-from .update_references import reference_step
+from .ir.core.graph import Graph
+from .ir.core.optimizer import Optimizer
+from .ir.core.types import Dim, DType
+from .ir.optim.update import update_graph
+from .judge.executor import eager, eager_updates, oracle, oracle_updates
+from .judge.samples import draw_feeds
+from .judge.tolerance import Comparison, compare
+from .judge.update_references import reference_step
+from .runtime.model import Model
+from .runtime.runner import Runner
+from .tensors.dtypes import torch_dtype
+from .tensors.initial import initial_state
 
 
 @dataclass(frozen=True)

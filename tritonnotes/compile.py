@@ -8,13 +8,13 @@ from dataclasses import replace
 import torch
 
 from .codegen.fusion.constraints import as_fusion
-from .ir.chunks import LOGITS_BUDGET
-from .ir.graph import Graph
-from .ir.registry import Optimizer
-from .ir.scaling import GradScaler
-from .model import Model
-from .parallel import DataParallel
-from .training import TrainingStep
+from .distributed.parallel import DataParallel
+from .ir.core.graph import Graph
+from .ir.core.optimizer import Optimizer
+from .ir.passes.chunks import LOGITS_BUDGET
+from .ir.passes.scaling import GradScaler
+from .runtime.model import Model
+from .training.step import TrainingStep
 
 
 def compile(

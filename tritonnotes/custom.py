@@ -7,13 +7,15 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .ir.errors import DeclarationError
-from .ir.graph import Graph, Value
-from .ir.registry import Domain, Note, Op, UpdateRule
-from .ir.registry import op as _op
-from .ir.registry import update_rule as _update_rule
-from .ir.types import DType, Shape, check_name
-from .references import Reference, register_reference, register_update_reference
+from .ir.core.errors import DeclarationError
+from .ir.core.graph import Graph, Value
+from .ir.core.op import Op
+from .ir.core.op import op as _op
+from .ir.core.optimizer import UpdateRule
+from .ir.core.optimizer import update_rule as _update_rule
+from .ir.core.registry import Domain, Note
+from .ir.core.types import DType, Shape, check_name
+from .judge.references import Reference, register_reference, register_update_reference
 
 Range = tuple[float, float]
 Sample = Callable[[Graph, Shape, DType], Value]

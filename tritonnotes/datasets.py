@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .ir.errors import TritonNotesError
+from .ir.core.errors import TritonNotesError
 
 TEST_SHARE = 0.2
 

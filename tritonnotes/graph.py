@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .ir.graph import Graph as IRGraph
-from .state import initial_state
+from .ir.core.graph import Graph as IRGraph
+from .tensors.initial import initial_state
 
 
 class Graph(IRGraph):

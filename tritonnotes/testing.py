@@ -5,13 +5,13 @@ from __future__ import annotations
 from .codegen.pipeline import make_plan
 from .codegen.plan.fusion_plan import FusionPlan
 from .codegen.report.explain import explain_plan
-from .ir.decompose import decompose
-from .ir.graph import Graph
-from .ir.joint import joint_graph
-from .ir.registry import Optimizer
-from .ir.rewrite import optimize
-from .model import Model
-from .training import TrainingStep
+from .ir.core.graph import Graph
+from .ir.core.optimizer import Optimizer
+from .ir.core.rewrite import optimize
+from .ir.passes.decompose import decompose
+from .ir.passes.joint import joint_graph
+from .runtime.model import Model
+from .training.step import TrainingStep
 
 
 def assert_fused(

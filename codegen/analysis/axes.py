@@ -10,8 +10,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.types import Dim, Shape, Size
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.core.types import Dim, Shape, Size
 
 from .views import is_squeeze
 

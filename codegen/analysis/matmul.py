@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import Shape, Size
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import Shape, Size
 
 from ..support.sizes import known_size
 from .axes import Axes

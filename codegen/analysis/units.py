@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.core.graph import Graph, Value
 
 from .axes import Axes, is_row_reduction, label_axes
 from .views import Place, base_of, cone_of, is_free, is_host, is_join, memory_of, needs_kernel, source_of
@@ -47,6 +47,10 @@ class Unit:
 
     def __repr__(self) -> str:
         return f"{self.value.name}{':' + self.part if self.part else ''}"
+
+
+UnitSet = frozenset[Unit]
+"""Units that share a kernel, or that a user wants to share one."""
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import Shape, host
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import Shape, host
 
 APART = "apart"
 """The attribute of a reshape to the same shape, whose axes are not those of its argument: read from memory anew."""

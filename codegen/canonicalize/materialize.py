@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.rewrite import carry
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.core.rewrite import copy_value
 
 from ..analysis.axes import label_axes
 from ..analysis.views import APART, base_of, is_alias, is_free, is_host, is_view
@@ -33,7 +33,7 @@ def materialize(graph: Graph) -> Graph:
         if value.op.name == "cat":
             # Each part is written straight to its place, by the kernel that computes it.
             args = tuple(made.call("copy", a) for a in args)
-        new[value] = made_value = carry(made, value, args)
+        new[value] = made_value = copy_value(made, value, args)
         if is_view(made_value) and made_value.hint is not None:
             # What is computed bears the name that its author gave to a view of it.
             (shown,) = made_value.inputs
@@ -74,7 +74,7 @@ def _separate(graph: Graph) -> Graph:
                 made.scope = value.scope
                 arg = arg if _in_order(arg) else made.call("copy", arg)
                 args[i] = made.append("reshape", (arg,), {"shape": arg.shape, APART: True}, arg.shape, arg.dtype)
-            new[value] = carry(made, value, tuple(args))
+            new[value] = copy_value(made, value, tuple(args))
         made.outputs = {name: new[v] for name, v in graph.outputs.items()}
         made.updates = {name: new[v] for name, v in graph.updates.items()}
         graph = made

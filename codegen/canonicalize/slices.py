@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.rewrite import carry, drop_dead
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.core.rewrite import copy_value, drop_dead
 
 from ..analysis.views import is_alias, is_free, is_squeeze
 from ..support.names import identifier
@@ -56,7 +56,7 @@ def narrow_early(graph: Graph) -> Graph:
             if value.hint is not None and not found.is_leaf:
                 found.hint = value.hint
         else:
-            new[value] = carry(made, value, tuple(None if a is None else new[a] for a in value.args))
+            new[value] = copy_value(made, value, tuple(None if a is None else new[a] for a in value.args))
     made.outputs = {name: new[v] for name, v in graph.outputs.items()}
     made.updates = {name: new[v] for name, v in graph.updates.items()}
     return drop_dead(made)

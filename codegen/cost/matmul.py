@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import DType, Shape, element_count, float32
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import DType, Shape, element_count, float32
 
 from ..analysis.axes import Axes, Space, known_product
 from ..analysis.matmul import summed, tiles

@@ -11,8 +11,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import DType, Shape, Size, element_count, float32, float64
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import DType, Shape, Size, element_count, float32, float64
 
 from ..analysis.units import FINALIZE, PARTIAL, Unit, iterated_inputs
 from ..analysis.views import is_host, memory_of, place_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from tritonnotes.ir.types import float64
+from tritonnotes.ir.core.types import float64
 
 from ..fusion.horizontal import SEGMENTS
 from ..lower.foreach import BlockProgram, ForeachKernel

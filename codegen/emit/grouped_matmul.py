@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import accumulate
 
-from tritonnotes.ir.types import Dim
+from tritonnotes.ir.core.types import Dim
 
 from ..analysis.matmul import summed
 from ..cost.matmul import SHARE, split_k_text

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from tritonnotes.ir.errors import PlanError
-from tritonnotes.ir.graph import Value
+from tritonnotes.ir.core.errors import PlanError
+from tritonnotes.ir.core.graph import Value
 
 from ..lower.index_math import ATOM
 from ..support.names import Names, describe, identifier

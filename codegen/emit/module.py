@@ -8,11 +8,10 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterator, Mapping
 
-from tritonnotes.ir.errors import PlanError
-from tritonnotes.ir.graph import Graph, Value
-from tritonnotes.ir.philox import is_seed
+from tritonnotes.ir.core.errors import PlanError
+from tritonnotes.ir.core.graph import Graph, Value, is_seed
+from tritonnotes.ir.core.types import Dim, Shape, Size, element_count
 from tritonnotes.ir.primitives import CHUNK_ROWS
-from tritonnotes.ir.types import Dim, Shape, Size, element_count
 from tritonnotes.ir.version import VERSION
 
 from ..analysis.units import destinations_of
@@ -377,7 +376,7 @@ def _bound_arguments(layout: Layout) -> Iterator[str]:
     """What a tile program's launcher takes besides its arguments: the number of rows, and of programs."""
     if layout.rows and len(layout.row_shape) > 1 and any(isinstance(s, Dim) for s in layout.row_shape):
         yield _product_text(layout.row_shape)
-    if layout.shares_rows or layout.finalizes:
+    if layout.counts_programs:
         yield "programs"
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tritonnotes.ir.types import DType
+from tritonnotes.ir.core.types import DType
 
 from ..support.tables import Table
 from ..support.text import INDENT, call_lines, jit_function, wrapped

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
-from tritonnotes.ir.graph import Value
+from tritonnotes.ir.core.graph import Value
 
 from ..analysis.axes import ROW_BYTES, Axes, Labels, Space, known_product, reduced_axes, row_bytes
 from ..analysis.matmul import sides

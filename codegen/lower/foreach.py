@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import DType, element_count
-from tritonnotes.ir.update import G_NAME, P_NAME
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import DType, element_count
+from tritonnotes.ir.optim.update import G_NAME, P_NAME
 
 from ..fusion.horizontal import table_width
 from ..plan.fusion_plan import FusionPlan

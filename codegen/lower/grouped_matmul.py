@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tritonnotes.ir.types import element_count
+from tritonnotes.ir.core.types import element_count
 
 from ..analysis.matmul import tiles
 from ..cost.matmul import MOST_PROGRAMS
@@ -12,7 +12,7 @@ from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import GroupedMatmul
 from .inline import together
 from .kernel import lower_grouped_member
-from .tile_ir import Inside, Kernel, Parameter
+from .tile_ir import CalledKernel, Kernel, Parameter
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,7 +22,7 @@ class GroupedMatmulKernel:
 
     launch: GroupedMatmul
     parameters: tuple[Parameter, ...]
-    sides: tuple[Inside, ...]
+    sides: tuple[CalledKernel, ...]
 
     @property
     def name(self) -> str:

@@ -14,7 +14,7 @@ GeneratedKernel = Kernel | ForeachKernel | GroupedMatmulKernel
 have a `name`, a `kind`, and `arguments`: what the launch takes, by name."""
 
 
-def make_kernels(plan: FusionPlan) -> tuple[GeneratedKernel, ...]:
+def lower(plan: FusionPlan) -> tuple[GeneratedKernel, ...]:
     """The tile programs of every generated launch of a plan, verified."""
     return tuple(lower_launch(plan, launch) for launch in plan.kernels)
 

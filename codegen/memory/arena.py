@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tritonnotes.ir.errors import VerificationError
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import Dim
+from tritonnotes.ir.core.errors import VerificationError
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import Dim
 
 from ..analysis.units import destinations_of
 from ..analysis.views import memory_of

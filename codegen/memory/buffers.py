@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tritonnotes.ir.graph import Value
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import DType, Shape, element_count, float32, int32
 from tritonnotes.ir.primitives import CHUNK_ROWS
-from tritonnotes.ir.types import DType, Shape, element_count, float32, int32
 
 from ..analysis.matmul import summed
 from ..analysis.units import destinations_of

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from tritonnotes.ir.registry import UpdateRule
-from tritonnotes.ir.types import float32, float64
-from tritonnotes.ir.update import CLIP_COEFFICIENT, FOUND_INF, G_NAME, GRAD_SCALE, MASTER, P_NAME
+from tritonnotes.ir.core.optimizer import UpdateRule
+from tritonnotes.ir.core.types import float32, float64
+from tritonnotes.ir.optim.update import CLIP_COEFFICIENT, FOUND_INF, G_NAME, GRAD_SCALE, MASTER, P_NAME
 from tritonnotes.ir.version import VERSION
 
 from ..emit.host import HostText, cell_text, key_of, python_text, setting_of

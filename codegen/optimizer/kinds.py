@@ -11,11 +11,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from tritonnotes.ir.errors import PlanError
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.registry import Optimizer
-from tritonnotes.ir.types import Dim, DType, float32, host
-from tritonnotes.ir.update import (
+from tritonnotes.ir.core.errors import PlanError
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.optimizer import Optimizer
+from tritonnotes.ir.core.types import Dim, DType, float32, host
+from tritonnotes.ir.optim.update import (
     CLIP_COEFFICIENT,
     FOUND_INF,
     G_NAME,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tritonnotes.ir.types import DType, float64
+from tritonnotes.ir.core.types import DType, float64
 from tritonnotes.ir.version import VERSION
 
 from ..emit.kernel import KernelSource

@@ -2,43 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from tritonnotes.ir.graph import Graph
-from tritonnotes.ir.types import Dim, Shape
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.types import Dim, Shape
 
 from ..analysis.axes import LONG_ROW, Axes, Space, known_product
-from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, Unit, Units
+from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, Unit, UnitSet
 from ..cost.matmul import split_k_in, tile_in
-from ..fusion.legality import Legality
-from ..fusion.memory import MemoryPlan, memory_plan
-from ..fusion.partition import Partition
+from ..fusion.candidate import Candidate
 from ..support.names import RESERVED, identifier, uncounted
 from .launches import LIBRARY, KernelPlan, Launch, Piece, library_call, tile_launch
 
 
-def name_launches(
-    units: Units,
-    legality: Legality,
-    partition: Partition,
-    inside: Mapping[frozenset[Unit], frozenset[Unit]],
-    taken: frozenset[str],
-) -> tuple[Launch, ...]:
-    """The launches of a partition, in order; some kernels are carried out `inside` others."""
-    calls, plans = _pieces(units, partition, memory_plan(units, legality, partition), taken)
-    sums: dict[frozenset[Unit], list[KernelPlan]] = {}
-    for kernel, host in inside.items():
+def name_launches(found: Candidate, taken: frozenset[str] = frozenset()) -> tuple[Launch, ...]:
+    """The launches of a candidate, in order; the last programs of some carry other kernels out. None has a name that is
+    `taken`."""
+    calls, plans = _pieces(found, taken)
+    sums: dict[UnitSet, list[KernelPlan]] = {}
+    for kernel, host in found.finalized_by.items():
         sums.setdefault(host, []).append(plans[kernel])
-    found: list[Launch] = []
-    for kernel in partition.kernels:
+    launches: list[Launch] = []
+    for kernel in found.kernels:
         if kernel in calls:
-            found.append(library_call(calls[kernel]))
-        elif kernel not in inside:
+            launches.append(library_call(calls[kernel]))
+        elif kernel not in found.finalized_by:
             plan, last_block = plans[kernel], sums.get(kernel, [])
-            rows = _row_per_program(units.axes, plan, last_block)
-            found.append(tile_launch(replace(plan, row_per_program=rows), last_block))
-    return tuple(found)
+            rows = _row_per_program(found.units.axes, plan, last_block)
+            launches.append(tile_launch(replace(plan, row_per_program=rows), last_block))
+    return tuple(launches)
 
 
 def _row_per_program(axes: Axes, kernel: KernelPlan, last: list[KernelPlan]) -> Shape | None:
@@ -55,15 +48,14 @@ def _row_per_program(axes: Axes, kernel: KernelPlan, last: list[KernelPlan]) -> 
     return axes.shape(space.rows)
 
 
-def _pieces(
-    units: Units, partition: Partition, memory: MemoryPlan, taken: frozenset[str]
-) -> tuple[dict[frozenset[Unit], Piece], dict[frozenset[Unit], KernelPlan]]:
+def _pieces(found: Candidate, taken: frozenset[str]) -> tuple[dict[UnitSet, Piece], dict[UnitSet, KernelPlan]]:
     """What the library computes, and what generated kernels do, by the kernel of the partition."""
+    units, memory = found.units, found.memory
     names = dict.fromkeys(taken, 1)
     words = _words(units.graph)
-    calls: dict[frozenset[Unit], Piece] = {}
-    plans: dict[frozenset[Unit], KernelPlan] = {}
-    for kernel in partition.kernels:
+    calls: dict[UnitSet, Piece] = {}
+    plans: dict[UnitSet, KernelPlan] = {}
+    for kernel in found.kernels:
         members = tuple(sorted(kernel, key=lambda u: (u.value.index, u.part == FINALIZE)))
         name = _kernel_name(members)
         name = _unique(names, f"{name}_kernel" if name in words else name)
@@ -80,7 +72,7 @@ def _pieces(
             loads=loads,
             stores=stores,
             storage=memory.storage,
-            recomputed=partition.recomputed.get(kernel, ()),
+            recomputed=found.recomputed(kernel),
             partials=tuple(u.value for u in members if u.part == PARTIAL),
             finalizes=tuple(u.value for u in members if u.part == FINALIZE),
             space=space,

@@ -1,5 +1,5 @@
-"""Launches that go over rows chunk by chunk: the results of one region (`ir/chunks.py`) are one launch of a plan, and
-its kernels a program of their own over the rows of a chunk.
+"""Launches that go over rows chunk by chunk: the results of one region (`ir/passes/chunks.py`) are one launch of a
+plan, and its kernels a program of their own over the rows of a chunk.
 
 Results that have rows are written row by row; sums over rows are kept where they are wanted, and each chunk adds to
 them, in float32 at least, always in the same order.
@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from tritonnotes.ir.graph import Graph, Scope, Value
-from tritonnotes.ir.primitives import CHUNK_ROWS, region_of
-from tritonnotes.ir.rewrite import copy_graph
-from tritonnotes.ir.types import Size, element_count
-from tritonnotes.ir.verify import verify
+from tritonnotes.ir.core.graph import Graph, Scope, Value
+from tritonnotes.ir.core.rewrite import copy_graph
+from tritonnotes.ir.core.types import Size, element_count
+from tritonnotes.ir.core.verify import verify
+from tritonnotes.ir.primitives import CHUNK_ROWS
 
 from ..cost.traffic import Traffic, tensor_bytes
 from ..support.sizes import Sizes
@@ -92,7 +92,7 @@ def inner_names(loop: ChunkLoop) -> set[str]:
     return {k.name for k in loop.plan.launches}
 
 
-def join_chunks(launches: tuple[Launch, ...], plan_region: PlanRegion) -> tuple[Launch, ...]:
+def loop_over_chunks(launches: tuple[Launch, ...], plan_region: PlanRegion) -> tuple[Launch, ...]:
     """The launches of a plan with the results of each region as one: what it reads is there before the first."""
     made = list(launches)
     taken = {k.name for k in launches}
@@ -126,7 +126,7 @@ def _key(call: LibraryCall) -> object:
 
 def _chunk_loop(name: str, calls: list[LibraryCall], plan_region: PlanRegion, taken: set[str]) -> ChunkLoop:
     values = tuple(call.unit.value for call in calls)
-    region = region_of(values[0].attrs["region"])
+    region = values[0].attrs["region"]
     step, slots = _adding(region, {v.attrs["which"] for v in values})
     verify(step)
     plan = plan_region(step, frozenset(taken))

@@ -9,31 +9,53 @@ from typing import Any
 
 import networkx
 
-from tritonnotes.ir.errors import VerificationError
-from tritonnotes.ir.graph import Graph, Value
+from tritonnotes.ir.core.errors import VerificationError
+from tritonnotes.ir.core.graph import Graph, Value
 
 from ..analysis.units import FINALIZE, Units, destinations_of
 from ..analysis.views import is_join, memory_of
+from ..fusion.candidate import Candidate
 from ..fusion.legality import Legality
-from ..fusion.partition import Partition, waits
+from ..fusion.partition import Partition
 from ..support.sizes import NOMINAL, Sizes
 from .launches import Launch, Piece
 
 
 @dataclass(frozen=True, eq=False)
 class FusionPlan:
-    """How a graph of primitives becomes launches. `kernels` are the generated ones, `launches` all, in order."""
+    """How a graph of primitives becomes launches: the candidate that was chosen, and its kernels as they are launched.
+    `kernels` are the generated ones, `launches` all, in order."""
 
-    graph: Graph
+    candidate: Candidate
     launches: tuple[Launch, ...]
-    units: Units
-    legality: Legality
-    partition: Partition
-    fusion: str
-    joins: bool
-    """Whether last programs finish sums, and updates that nothing waits for share a launch."""
     judge: Callable[[FusionPlan], Iterable[Any]]
     """What says of each edge whether it is fused, and why: `verdicts`."""
+
+    @property
+    def graph(self) -> Graph:
+        return self.units.graph
+
+    @property
+    def units(self) -> Units:
+        return self.candidate.units
+
+    @property
+    def legality(self) -> Legality:
+        return self.candidate.legality
+
+    @property
+    def partition(self) -> Partition:
+        return self.candidate.partition
+
+    @property
+    def fusion(self) -> str:
+        """How the candidate was found."""
+        return self.candidate.how
+
+    @property
+    def joins(self) -> bool:
+        """Whether last programs finish sums, and updates that nothing waits for share a launch."""
+        return not self.candidate.options.is_off
 
     @property
     def kernels(self) -> tuple[Launch, ...]:
@@ -70,7 +92,7 @@ class FusionPlan:
         name = {frozenset(piece.units): k.name for k in self.launches for piece in k.pieces}
         for kernel in self.launches:
             result.add_node(kernel.name, kind=kernel.kind, ops=kernel.ops, bytes=kernel.bytes_moved())
-        for late, earlier in waits(self.legality, self.partition).items():
+        for late, earlier in self.candidate.waits.items():
             result.add_edges_from((name[early], name[late]) for early in earlier if name[early] != name[late])
         return result
 

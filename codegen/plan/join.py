@@ -5,69 +5,57 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from ..analysis.units import Unit, Units
+from ..analysis.units import UnitSet
+from ..fusion.candidate import Candidate
 from ..fusion.horizontal import GROUPED_MATMUL, Alike, foreach_groups, matmul_groups
-from ..fusion.legality import Legality
-from ..fusion.memory import memory_plan
-from ..fusion.partition import Partition
+from .chunk_loops import chunk_loops, inner_names
 from .launches import KernelPlan, Launch, TileLaunch, foreach_launch, grouped_matmul
 
-Join = Callable[[list[KernelPlan], set[str]], Launch]
+Join = Callable[[list[KernelPlan], frozenset[str]], Launch]
 """Makes one launch of several kernels, with a name that is not taken."""
 
 
 def join_foreach_updates(
-    units: Units,
-    legality: Legality,
-    partition: Partition,
-    launches: tuple[Launch, ...],
-    taken: frozenset[str] = frozenset(),
+    found: Candidate, launches: tuple[Launch, ...], taken: frozenset[str] = frozenset()
 ) -> tuple[Launch, ...]:
-    """The launches of a partition with updates joined, in an order in which they can run; `taken` are other names."""
-    if not units.graph.updates:
-        return launches
+    """The launches of a candidate with updates joined, in an order in which they can run; `taken` are other names."""
 
-    def join(members: list[KernelPlan], names: set[str], group: tuple[Alike, ...]) -> Launch:
+    def join(members: list[KernelPlan], names: frozenset[str], group: tuple[Alike, ...]) -> Launch:
         return foreach_launch(_foreach_name(members, names), members, group)
 
-    groups = foreach_groups(units, legality, partition, memory_plan(units, legality, partition))
+    groups = foreach_groups(found)
     kernels = (([k for alike in group for k in alike.kernels], partial(join, group=group)) for group in groups)
     return _joined(launches, kernels, taken)
 
 
 def group_weight_gradients(
-    units: Units,
-    legality: Legality,
-    partition: Partition,
-    launches: tuple[Launch, ...],
-    taken: frozenset[str] = frozenset(),
+    found: Candidate, launches: tuple[Launch, ...], taken: frozenset[str] = frozenset()
 ) -> tuple[Launch, ...]:
-    """The launches of a partition with products joined, in an order in which they can run; `taken` are other names."""
+    """The launches of a candidate with products joined, in an order in which they can run; `taken` are other names."""
 
-    def join(members: list[KernelPlan], names: set[str]) -> Launch:
+    def join(members: list[KernelPlan], names: frozenset[str]) -> Launch:
         return grouped_matmul(_grouped_name(members, names), members)
 
-    groups = matmul_groups(units, legality, partition, memory_plan(units, legality, partition))
-    return _joined(launches, ((group, join) for group in groups), taken)
+    return _joined(launches, ((group, join) for group in matmul_groups(found)), taken)
 
 
 def _joined(
-    launches: tuple[Launch, ...], groups: Iterable[tuple[Iterable[frozenset[Unit]], Join]], taken: frozenset[str]
+    launches: tuple[Launch, ...], groups: Iterable[tuple[Iterable[UnitSet], Join]], taken: frozenset[str]
 ) -> tuple[Launch, ...]:
     """The launches with the kernels of each group in one, which is made by the function beside them."""
     alone = {frozenset(k.kernel.units): k for k in launches if isinstance(k, TileLaunch) and not k.last_block}
-    made, names = list(launches), {*taken, *(k.name for k in launches)}
+    made, names = list(launches), taken.union((k.name for k in launches), *map(inner_names, chunk_loops(launches)))
     for kernels, join in groups:
         members = [alone[k] for k in kernels]
         joined = join([m.kernel for m in members], names)
-        names.add(joined.name)
+        names |= {joined.name}
         # What the last of them waits for has run by then, and nothing waits for the others.
         made[max(map(made.index, members))] = joined
         made = [k for k in made if k not in members]
     return tuple(made)
 
 
-def _foreach_name(members: Iterable[KernelPlan], taken: set[str]) -> str:
+def _foreach_name(members: Iterable[KernelPlan], taken: frozenset[str]) -> str:
     """After the rules: `update_adam`. What it calls for each block begins with the same word."""
     name = stem = "_".join(["update", *_rules(members)])
     count = 1
@@ -77,7 +65,7 @@ def _foreach_name(members: Iterable[KernelPlan], taken: set[str]) -> str:
     return name
 
 
-def _grouped_name(members: Iterable[KernelPlan], taken: set[str]) -> str:
+def _grouped_name(members: Iterable[KernelPlan], taken: frozenset[str]) -> str:
     """After the products, and the rules of the updates that follow from them: `products_adam`."""
     name = "_".join([GROUPED_MATMUL, *_rules(members)])
     while name in taken:

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
 
-from tritonnotes.ir.graph import Value
-from tritonnotes.ir.types import DType, Shape, element_count
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import DType, Shape, element_count
 
 from ..analysis.axes import Space
 from ..analysis.matmul import summed, tiles

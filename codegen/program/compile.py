@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
-from tritonnotes.ir.types import element_count
+from tritonnotes.ir.core.types import element_count
 
 from ..emit.kernel import KernelSource
 from ..support.sizes import NOMINAL_SIZES

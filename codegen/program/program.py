@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from tritonnotes.ir.graph import Graph
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.types import Dim, Shape, element_count, show_shape
 from tritonnotes.ir.primitives import CHUNK_ROWS
-from tritonnotes.ir.types import Dim, Shape, element_count, show_shape
 
 from ..emit.kernel import KernelSource
 from ..emit.module import render_module
@@ -18,7 +18,7 @@ from ..lower.tile_ir import Kernel
 from ..memory.arena import Arena, Memory, Uses, make_arena, uses_of
 from ..memory.buffers import Buffer
 from ..plan.chunk_loops import ChunkLoop, chunk_loops
-from ..plan.fusion_plan import FusionPlan
+from ..plan.fusion_plan import FusionPlan, memories_of_outputs
 from ..plan.launches import Launch
 from ..support.sizes import NOMINAL, Sizes
 from ..target.gpus import H100, PROGRAMS_PER_SM
@@ -30,21 +30,33 @@ H100_PROGRAMS = PROGRAMS_PER_SM * H100.multiprocessors
 class Program:
     """All that a runtime needs: the plan, the tile programs, the buffers and the source.
 
-    `outputs` maps output names to the buffer that holds each, and the shape to show it in. `declared` is the graph
-    that all this came from, for the header of the source; `fusion` is how it was to be planned. `regions` are the
-    programs of one chunk, by the name of the loop over chunks. With numbers `in_memory`, kernels read what the host
-    works out from a tensor, so that a CUDA graph of their launches stays right when it changes.
+    `declared` is the graph that all this came from, for the header of the source. `regions` are the programs of one
+    chunk, by the name of the loop over chunks. With numbers `in_memory`, kernels read what the host works out from a
+    tensor, so that a CUDA graph of their launches stays right when it changes.
     """
 
-    graph: Graph
-    declared: Graph
     plan: FusionPlan
     kernels: tuple[GeneratedKernel, ...]
     buffers: tuple[Buffer, ...]
-    outputs: Mapping[str, tuple[str, Shape]]
+    declared: Graph
     regions: Mapping[str, Program] = field(default_factory=dict)
-    fusion: Fusion = Fusion()
     in_memory: bool = False
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of primitives that is planned."""
+        return self.plan.graph
+
+    @property
+    def fusion(self) -> Fusion:
+        """What its user asked for."""
+        return self.plan.candidate.options
+
+    @cached_property
+    def outputs(self) -> Mapping[str, tuple[str, Shape]]:
+        """For each output the buffer that holds it, and the shape to show it in."""
+        memories = memories_of_outputs(self.plan)
+        return {name: (memory.name, self.graph.outputs[name].shape) for name, memory in memories.items()}
 
     @cached_property
     def _rendered(self) -> tuple[str, tuple[KernelSource, ...]]:
@@ -119,7 +131,7 @@ class Program:
         """How many programs share each sum over rows, `most` of them: no more than there are tiles of so many rows."""
         shared = [1]
         for kernel in self.kernels:
-            if isinstance(kernel, Kernel) and kernel.layout.shares_rows:
+            if isinstance(kernel, Kernel) and kernel.layout.traversal.is_persistent:
                 rows = element_count(kernel.layout.row_shape, self.sizes_in(kernel.name, sizes))
                 shared.append(-(-rows // rows_of(kernel)))
         return min(max(shared), most)

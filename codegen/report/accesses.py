@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import gcd, prod
 
-from tritonnotes.ir.types import Dim, Shape, element_count
+from tritonnotes.ir.core.types import Dim, Shape, element_count
 
 from ..emit.kernel import KernelSource
 from ..lower.index_math import Indexing

@@ -5,7 +5,7 @@ from __future__ import annotations
 import builtins
 import keyword
 
-from tritonnotes.ir.graph import Value
+from tritonnotes.ir.core.graph import Value
 
 RESERVED = frozenset(
     {"tl", "triton", "torch", "math", "float", "range", "launch", "grid", "run", "main", "t"}

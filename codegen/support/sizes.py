@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-from tritonnotes.ir.types import Dim, Shape
+from tritonnotes.ir.core.types import Dim, Shape
 
 NOMINAL = 256
 """The size that every `Dim` is taken to have while choices are made."""

@@ -29,7 +29,7 @@ from pathlib import Path
 import filelock
 import platformdirs
 
-from tritonnotes.ir.errors import CacheError
+from tritonnotes.ir.core.errors import CacheError
 
 CACHE_DIR_VARIABLE = "TRITONNOTES_CACHE_DIR"
 

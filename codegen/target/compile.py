@@ -23,7 +23,7 @@ from triton.compiler import ASTSource
 from triton.runtime import cache as runtime_cache
 from triton.runtime.jit import JITFunction
 
-from tritonnotes.ir.errors import KernelError
+from tritonnotes.ir.core.errors import KernelError
 
 from .sass import LOADS, STORES, Instruction, instructions, widths
 

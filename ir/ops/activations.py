@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .. import primitives as P
-from ..graph import Value
-from ..registry import Note, describe, op
+from ..core.graph import Value
+from ..core.op import describe, op
+from ..core.registry import Note
 from .declare import needs_number
 
 FAMILY = "activations"

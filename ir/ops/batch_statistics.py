@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from .. import primitives as P
-from ..errors import DeclarationError, DTypeError
-from ..graph import Value
-from ..registry import Note, op
-from ..types import DType
+from ..core.errors import DeclarationError, DTypeError
+from ..core.graph import Value
+from ..core.op import op
+from ..core.registry import Note
+from ..core.types import DType
 from .declare import DECLARE, Declare, Parameter, buffer_or, instance_name, parameter_or
 from .moments import (
     ABOUT_2,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .. import primitives as P
-from ..graph import Value
-from ..registry import Note, Op, op
+from ..core.graph import Value
+from ..core.op import Op, op
+from ..core.registry import Note
 from .activations import sigmoid
 from .gates import positive_part_and_tail
 from .reduction import check_same_shape, reduce_loss, spread

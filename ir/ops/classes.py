@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from .. import primitives as P
-from ..errors import DTypeError, ShapeError
-from ..graph import Value
-from ..types import Shape, show_shape
+from ..core.errors import DTypeError, ShapeError
+from ..core.graph import Value
+from ..core.types import Shape, show_shape
 
 
 def class_axis(logits: Value) -> int:

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import primitives as P
-from ..errors import DeclarationError
-from ..graph import Graph, Number, Value, plain_number
-from ..registry import Note, describe, op
-from ..types import float32
+from ..core.errors import DeclarationError
+from ..core.graph import Graph, Value
+from ..core.numbers import Number, plain_number
+from ..core.op import describe, op
+from ..core.registry import Note
+from ..core.types import float32
 
 FAMILY = "arithmetic"
 

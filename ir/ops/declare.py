@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from ..errors import DeclarationError, DTypeError, ShapeError
-from ..graph import Graph, Number, Value
-from ..registry import Op
-from ..types import DType, Shape, check_name, show_shape
+from ..core.errors import DeclarationError, DTypeError, ShapeError
+from ..core.graph import Graph, Value
+from ..core.numbers import Number
+from ..core.op import Op
+from ..core.types import DType, Shape, check_name, show_shape
 
 
 class Declare(Enum):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 
 from .. import primitives as P
-from ..errors import DeclarationError, ShapeError
-from ..graph import Value
-from ..registry import Note, op
+from ..core.errors import DeclarationError, ShapeError
+from ..core.graph import Value
+from ..core.op import op
+from ..core.registry import Note
 from .reduction import check_same_shape, reduce_loss, spread
 
 FAMILY = "losses"

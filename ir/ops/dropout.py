@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from .. import primitives as P
-from ..errors import DeclarationError
-from ..graph import Graph, Value
-from ..philox import uniform
-from ..registry import Note, op
-from ..types import int64
+from ..core.errors import DeclarationError
+from ..core.graph import Graph, Value
+from ..core.op import op
+from ..core.registry import Note
+from ..core.types import int64
+from ..primitives.philox import uniform
 from .declare import needs_float
 
 FAMILY = "layers"
@@ -64,8 +65,8 @@ def _(x: Value, p: float = 0.5, training: bool = True, *, name: str | None = Non
     """Each element of `x` zeroed with probability `p` and else divided by 1 − p, in the training form of the graph;
     `x` itself in the evaluation form, or wherever `training` is False.
 
-    Every instance draws from a stream of its own, every run anew (see `tritonnotes.seeds`); an element's fate hangs on
-    its place in `x`, and not on how many rows there are.
+    Every instance draws from a stream of its own, every run anew (see `tritonnotes.tensors.seeds`); an element's fate
+    hangs on its place in `x`, and not on how many rows there are.
     """
     if not isinstance(x, Value):
         raise DeclarationError(f"dropout: takes a Value of a graph, got {x!r}; start from g.input(...)")

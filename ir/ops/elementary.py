@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from .. import primitives as P
-from ..graph import Graph, Value
-from ..registry import Note, describe, op
+from ..core.graph import Graph, Value
+from ..core.op import describe, op
+from ..core.registry import Note
 
 FAMILY = "arithmetic"
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from .. import primitives as P
-from ..errors import DeclarationError, DTypeError, ShapeError
-from ..graph import Value
-from ..parts import add_rows, take_rows
-from ..registry import Note, op
-from ..types import float32, show_shape
+from ..core.errors import DeclarationError, DTypeError, ShapeError
+from ..core.graph import Value
+from ..core.op import op
+from ..core.registry import Note
+from ..core.types import float32, show_shape
+from ..primitives.rows import add_rows, take_rows
 from .declare import DECLARE, Declare, instance_name, parameter_or
 
 FAMILY = "layers"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 from .. import primitives as P
-from ..errors import ShapeError
-from ..graph import Value
-from ..parts import cat, narrow
-from ..registry import Note, Op, op
-from ..types import Dim, normalize_axes, show_shape
+from ..core.errors import ShapeError
+from ..core.graph import Value
+from ..core.op import Op, op
+from ..core.registry import Note
+from ..core.types import Dim, normalize_axes, show_shape
+from ..primitives.slices import cat, narrow
 from .activations import relu, sigmoid
 from .declare import needs_float, torch_order
 from .gates import gelu, silu

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 
 from .. import primitives as P
-from ..errors import DeclarationError
-from ..graph import Value
-from ..registry import Note, op
+from ..core.errors import DeclarationError
+from ..core.graph import Value
+from ..core.op import op
+from ..core.registry import Note
 from .activations import sigmoid
 from .declare import needs_float, torch_order
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from .. import primitives as P
-from ..errors import DeclarationError, ShapeError
-from ..graph import Value
-from ..registry import Note, op
-from ..types import show_shape
+from ..core.errors import DeclarationError, ShapeError
+from ..core.graph import Value
+from ..core.op import op
+from ..core.registry import Note
+from ..core.types import show_shape
 from .declare import DECLARE, Declare, instance_name, parameter_or
 
 FAMILY = "layers"

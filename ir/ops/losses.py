@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from .. import primitives as P
-from ..errors import DeclarationError
-from ..graph import Value
-from ..registry import Note, op
-from ..types import DType, float32
+from ..core.errors import DeclarationError
+from ..core.graph import Value
+from ..core.op import op
+from ..core.registry import Note
+from ..core.types import DType, float32
 from .classes import (
     along_classes,
     check_classes,

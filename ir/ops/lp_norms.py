@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from .. import primitives as P
-from ..errors import DeclarationError, DTypeError, ShapeError
-from ..graph import Graph, Value
-from ..registry import Note, op
-from ..types import DType, Shape, normalize_axes, show_shape
+from ..core.errors import DeclarationError, DTypeError, ShapeError
+from ..core.graph import Graph, Value
+from ..core.op import op
+from ..core.registry import Note
+from ..core.types import DType, Shape, normalize_axes, show_shape
 from .declare import needs_float
 from .moments import wide
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .. import primitives as P
-from ..graph import Value
-from ..registry import Note, op
+from ..core.graph import Value
+from ..core.op import op
+from ..core.registry import Note
 from .activations import relu, sigmoid
 from .gates import positive_part_and_tail
 from .reduction import reduce_loss, spread

@@ -6,9 +6,9 @@ import functools
 from collections.abc import Callable, Mapping
 
 from .. import primitives as P
-from ..errors import ShapeError
-from ..graph import Value
-from ..types import show_shape
+from ..core.errors import ShapeError
+from ..core.graph import Value
+from ..core.types import show_shape
 from . import activations, comparisons, elementary, shapes, softmax, statistics
 
 METHODS: Mapping[str, Callable[..., Value]] = {

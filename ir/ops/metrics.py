@@ -7,10 +7,11 @@ which says yes or no.
 from __future__ import annotations
 
 from .. import primitives as P
-from ..errors import DeclarationError, ShapeError
-from ..graph import Value
-from ..registry import Domain, Note, Op, op
-from ..types import show_shape
+from ..core.errors import DeclarationError, ShapeError
+from ..core.graph import Value
+from ..core.op import Op, op
+from ..core.registry import Domain, Note
+from ..core.types import show_shape
 from .classes import check_classes, class_axis, one_of_classes, target_shape
 
 MOST_CELLS = 1024

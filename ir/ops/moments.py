@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from .. import primitives as P
-from ..errors import ShapeError
-from ..graph import Value
-from ..types import DType, Shape, float32, show_shape
+from ..core.errors import ShapeError
+from ..core.graph import Value
+from ..core.types import DType, Shape, float32, show_shape
 
 ABOUT_2 = (-8.0, 12.0)
 """Where x is tested: a mean about 0 is a sum that cancels to nothing, which eager PyTorch takes in float64 on a CPU."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..errors import ShapeError
-from ..graph import Graph, Value
-from ..parts import cat, narrow
-from ..registry import Note, describe
-from ..types import Dim, normalize_axes, show_shape
+from ..core.errors import ShapeError
+from ..core.graph import Graph, Value
+from ..core.op import describe
+from ..core.registry import Note
+from ..core.types import Dim, normalize_axes, show_shape
+from ..primitives.slices import cat, narrow
 
 FAMILY = "tensors"
 

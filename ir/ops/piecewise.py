@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from .. import primitives as P
-from ..errors import DeclarationError, DTypeError, ShapeError
-from ..graph import Value
-from ..registry import Note, op
-from ..types import show_shape
+from ..core.errors import DeclarationError, DTypeError, ShapeError
+from ..core.graph import Value
+from ..core.op import op
+from ..core.registry import Note
+from ..core.types import show_shape
 from .declare import DECLARE, Parameter, instance_name, needs_float, needs_number, parameter_or, torch_order
 
 FAMILY = "activations"

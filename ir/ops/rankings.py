@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from .. import primitives as P
-from ..errors import DeclarationError, ShapeError
-from ..graph import Graph, Value
-from ..registry import Note, op
-from ..types import DType, Shape, show_shape
+from ..core.errors import DeclarationError, ShapeError
+from ..core.graph import Graph, Value
+from ..core.op import op
+from ..core.registry import Note
+from ..core.types import DType, Shape, show_shape
 from .classes import check_classes, class_axis, one_of_classes, weight_of_target
 from .declare import needs_float
 from .reduction import check_reduction, reduce_loss, spread

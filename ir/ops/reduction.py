@@ -5,10 +5,10 @@ from __future__ import annotations
 import warnings
 
 from .. import primitives as P
-from ..errors import DeclarationError, ShapeError
-from ..graph import Value
-from ..registry import Op
-from ..types import show_shape
+from ..core.errors import DeclarationError, ShapeError
+from ..core.graph import Value
+from ..core.op import Op
+from ..core.types import show_shape
 
 REDUCTIONS = ("mean", "sum", "none")
 

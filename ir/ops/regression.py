@@ -6,10 +6,11 @@ import inspect
 import math
 
 from .. import primitives as P
-from ..errors import DeclarationError, ShapeError
-from ..graph import Value
-from ..registry import Note, Op, op
-from ..types import show_shape
+from ..core.errors import DeclarationError, ShapeError
+from ..core.graph import Value
+from ..core.op import Op, op
+from ..core.registry import Note
+from ..core.types import broadcast, show_shape
 from .declare import needs_float, torch_order
 from .reduction import reduce_loss, spread, warn_of_broadcast
 
@@ -209,7 +210,7 @@ def _(d_y, y, input, target, var, *, full, eps, reduction):
     error = input - target
     clamped = P.maximum(var, eps)
     scaled = error / clamped
-    d_each = spread(d_y, P.broadcast_to(scaled, P.broadcast([input.shape, target.shape, var.shape], "var")), reduction)
+    d_each = spread(d_y, P.broadcast_to(scaled, broadcast([input.shape, target.shape, var.shape], "var")), reduction)
     d_error = d_each * scaled
     # As in torch, the clamp is invisible to the gradient: a variance below eps still learns to grow.
     return d_error, -d_error, d_each * (0.5 * (1 / clamped - scaled * scaled))

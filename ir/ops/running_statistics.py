@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .. import primitives as P
-from ..graph import Graph, Value
-from ..registry import Note, Op, op
-from ..types import DType, Shape
+from ..core.graph import Graph, Value
+from ..core.op import Op, op
+from ..core.registry import Note
+from ..core.types import DType, Shape
 from .moments import (
     ABOUT_2,
     channels,

@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 
 from .. import primitives as P
-from ..errors import DeclarationError
-from ..graph import Value
-from ..registry import Note, Op, op
+from ..core.errors import DeclarationError
+from ..core.graph import Value
+from ..core.op import Op, op
+from ..core.registry import Note
 from .classes import class_axis, target_shape
 from .metrics import FEEDS, check_targets, decide, is_binary
 

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import primitives as P
-from ..errors import DeclarationError, ShapeError
-from ..graph import Value
-from ..registry import Note, describe, op
-from ..types import Dim, Shape, Size, normalize_axes, show_shape
+from ..core.errors import DeclarationError, ShapeError
+from ..core.graph import Value
+from ..core.op import describe, op
+from ..core.registry import Note
+from ..core.types import Dim, Shape, Size, normalize_axes, show_shape
 
 FAMILY = "tensors"
 

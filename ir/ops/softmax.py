@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from .. import primitives as P
-from ..errors import DTypeError
-from ..graph import Value
-from ..registry import Note, Op, op
-from ..types import normalize_axes
+from ..core.errors import DTypeError
+from ..core.graph import Value
+from ..core.op import Op, op
+from ..core.registry import Note
+from ..core.types import normalize_axes
 
 FAMILY = "activations"
 

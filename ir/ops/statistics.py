@@ -7,10 +7,11 @@ import math
 from collections.abc import Callable, Sequence
 
 from .. import primitives as P
-from ..errors import DeclarationError, DTypeError, ShapeError
-from ..graph import Value
-from ..registry import Note, Op, describe, op
-from ..types import Dim, int64, normalize_axes, show_shape
+from ..core.errors import DeclarationError, DTypeError, ShapeError
+from ..core.graph import Value
+from ..core.op import Op, describe, op
+from ..core.registry import Note
+from ..core.types import Dim, int64, normalize_axes, show_shape
 
 FAMILY = "reductions"
 

@@ -22,7 +22,7 @@ import triton.runtime.interpreter as upstream
 from triton._C.libtriton import ir
 from triton.runtime.interpreter import TensorHandle
 
-from tritonnotes.ir.errors import KernelError
+from tritonnotes.ir.core.errors import KernelError
 
 from . import bfloat16
 from .fastpaths import Semantic

@@ -15,7 +15,7 @@ import triton.runtime.interpreter as upstream
 from triton.runtime.interpreter import TensorHandle
 from triton.runtime.jit import JITFunction, mangle_type
 
-from tritonnotes.ir.errors import KernelError
+from tritonnotes.ir.core.errors import KernelError
 
 from . import builder as build
 from .memory import Memory

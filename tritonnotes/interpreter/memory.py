@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from triton._C.libtriton import ir
 
-from tritonnotes.ir.errors import KernelError
+from tritonnotes.ir.core.errors import KernelError
 
 from .ownership import Ownership
 from .races import Access, Race, RaceDetector, Region, Selection

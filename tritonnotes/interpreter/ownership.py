@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 import torch
 
-from tritonnotes.ir.errors import KernelError
+from tritonnotes.ir.core.errors import KernelError
 
 from .races import Access, Selection
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from triton.runtime.jit import JITFunction
 
-from tritonnotes.ir.errors import KernelError
+from tritonnotes.ir.core.errors import KernelError
 
 # Free variables of the rewritten code. No identifier can hold these characters, so no name of a kernel can
 # collide.

@@ -12,11 +12,11 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from .. import optimizers
 from ..codegen.optimizer.emit import render_update
-from ..ir.errors import DeclarationError, FeedError, TritonNotesError
-from ..ir.registry import Optimizer
-from ..ir.update import CLIP_COEFFICIENT, FOUND_INF, GRAD_SCALE, Extras
+from ..ir.core.errors import DeclarationError, FeedError, TritonNotesError
+from ..ir.core.optimizer import Optimizer
+from ..ir.optim.update import CLIP_COEFFICIENT, FOUND_INF, GRAD_SCALE, Extras
+from . import optimizers
 from .counting import make_count_plan
 from .launching import formula_of
 from .norm import NormPlan, make_norm_plan, norm_key

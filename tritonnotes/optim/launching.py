@@ -18,9 +18,9 @@ from ..codegen.optimizer.norm import render_norm
 from ..codegen.target.cache import KernelCache
 from ..codegen.target.load import load_source
 from ..interpreter import launch as interpret
-from ..ir.registry import Optimizer
-from ..ir.types import DType
-from ..ir.update import Extras, Kind
+from ..ir.core.optimizer import Optimizer
+from ..ir.core.types import DType
+from ..ir.optim.update import Extras, Kind
 
 _interpreting = threading.RLock()
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..codegen.optimizer.norm import BLOCK, GRADIENTS, PARTIALS
-from ..ir.errors import FeedError
+from ..ir.core.errors import FeedError
 from .launching import load_norm, run
 from .tables import Blocks, block_table, dtype_of, is_aligned, upload
 

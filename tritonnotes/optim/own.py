@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
-from ..ir.errors import DeclarationError
-from ..ir.registry import Optimizer, UpdateRule
+from ..ir.core.errors import DeclarationError
+from ..ir.core.optimizer import Optimizer, UpdateRule
 from .base import FUSED_NAMES, UpdateOptimizer
 from .state import FusedOptions
 

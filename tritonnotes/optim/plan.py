@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ..codegen.optimizer.kinds import PARAMETERS, MultiTensorUpdate
-from ..ir.errors import FeedError
-from ..ir.registry import Optimizer
-from ..ir.update import G_NAME, MASTER, P_NAME, Extras, Kind
+from ..ir.core.errors import FeedError
+from ..ir.core.optimizer import Optimizer
+from ..ir.optim.update import G_NAME, MASTER, P_NAME, Extras, Kind
 from .launching import LoadedUpdate, load_update, run
 from .tables import Blocks, block_table, check_apart, dtype_of, has_layout, has_overlap, is_aligned, is_dense, upload
 

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ir.registry import Optimizer
-from ..ir.update import MASTER
+from ..ir.core.optimizer import Optimizer
+from ..ir.optim.update import MASTER
 
 EMA = "ema"
 LOW_PRECISION = (torch.float16, torch.bfloat16)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ..codegen.emit.multi_tensor import BLOCK
 from ..codegen.support.sizes import next_power_of_2
-from ..ir.errors import FeedError
-from ..ir.types import DTYPES, DType
+from ..ir.core.errors import FeedError
+from ..ir.core.types import DTYPES, DType
 
 LARGEST_CPU_BLOCK = 2**16
 """Under the interpreter a program costs the same whatever it does, so there are few and large ones."""

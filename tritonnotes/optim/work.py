@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ir.registry import Optimizer
-from ..ir.update import G_NAME, MASTER, P_NAME
+from ..ir.core.optimizer import Optimizer
+from ..ir.optim.update import G_NAME, MASTER, P_NAME
 from .counting import CountPlan
 from .launching import LoadedUpdate
 from .plan import LaunchPlan

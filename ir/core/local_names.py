@@ -1,0 +1,48 @@
+"""The names of a formula's local variables, read off its frame when it returns.
+
+They become the names of values, and so of the variables in generated kernels.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from .graph import Graph, Value
+
+_OWN_MODULES = frozenset(
+    f"{__name__.rpartition('.core.')[0]}.{module}"
+    for module in (
+        *(f"core.{name}" for name in ("apply", "graph", "op", "optimizer", "registry", "types")),
+        *(f"primitives.{name}" for name in ("chunked", "collectives", "contractions", "elementwise", "leaves")),
+        *(f"primitives.{name}" for name in ("derivative", "reductions", "shapes")),
+        "passes.gradients",
+    )
+)
+"""Their variables are nobody's names for anything."""
+
+
+@contextmanager
+def capture_names(graph: Graph, start: int) -> Iterator[None]:
+    """Name the values that `graph` gains from index `start` on after the variables of the functions that make them."""
+    before = sys.getprofile()
+
+    def on_return(frame: FrameType, event: str, arg: Any) -> None:
+        if event != "return" or frame.f_globals.get("__name__") in _OWN_MODULES:
+            return
+        code = frame.f_code
+        parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+        for name, value in frame.f_locals.items():
+            if name in parameters:  # an argument is the caller's value, to be named by the caller
+                continue
+            if isinstance(value, Value) and value.graph is graph and value.index >= start and value.hint is None:
+                value.hint = name
+
+    sys.setprofile(on_return)
+    try:
+        yield
+    finally:
+        sys.setprofile(before)

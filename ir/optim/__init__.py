@@ -1,0 +1,1 @@
+"""Updates of parameters: the rules, and what appends them to a graph."""

@@ -1,0 +1,93 @@
+"""A gradient graph cut in two: what the forward run computes and keeps, and what the backward run makes of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..core.graph import Graph, Value
+from ..core.rewrite import copy_graph, copy_value, optimize
+from ..core.types import float32
+
+SAVED = "saved."
+
+
+@dataclass(frozen=True)
+class Split:
+    """`forward` has the graph's outputs and, named `saved.…`, what `backward` takes as inputs beside the same leaves
+    and the cotangents. `saved` lists these names."""
+
+    forward: Graph
+    backward: Graph
+    saved: tuple[str, ...]
+
+
+def split_gradient(joint: Graph, outputs: list[str], cotangents: list[str]) -> Split:
+    """Cut `joint`, the result of `gradient_graph`: everything that depends on an input named in `cotangents` is
+    backward.
+
+    Kept are results of matrix products and of reductions, and statistics made of those alone (mean, rstd); all that is
+    elementwise between them is computed again in the backward run. A buffer that the forward run overwrites is kept as
+    it was.
+    """
+    late = {joint[name] for name in cotangents}
+    for value in joint.values:
+        if any(a in late for a in value.inputs):
+            late.add(value)
+    gradients = {name: v for name, v in joint.outputs.items() if name not in outputs}
+    overwritten = {joint[name] for name in joint.updates}
+    kept, recomputed = _frontier(joint, late, list(gradients.values()), overwritten)
+    forward, new = copy_graph(joint, values=[v for v in joint.values if v not in late])
+    forward.outputs = {name: new[joint.outputs[name]] for name in outputs}
+    names = []
+    backward = Graph(joint.name, level="primitive")
+    known: dict[Value, Value] = {}
+    for value in joint.values:
+        if value in kept:
+            name = f"{SAVED}{value.name}"
+            out = new[value]
+            # Statistics of 16-bit values are kept in float32, as they are inside one kernel.
+            if _is_statistic(value) and value.dtype.itemsize == 2:
+                forward.scope = out.scope
+                out = forward.call("cast", out, dtype=float32)
+            forward.outputs[name] = out
+            names.append(name)
+            fed = backward.append("input", (), {}, out.shape, out.dtype, name)
+            backward.scope = value.scope
+            known[value] = fed if fed.dtype is value.dtype else backward.call("cast", fed, dtype=value.dtype)
+            known[value].hint = value.hint
+        elif value not in overwritten and (value in late or value in recomputed or value.is_leaf):
+            known[value] = copy_value(backward, value, tuple(None if a is None else known[a] for a in value.args))
+    backward.outputs = {name: known[v] for name, v in gradients.items()}
+    return Split(optimize(forward), optimize(backward), tuple(names))
+
+
+def _frontier(
+    joint: Graph, late: set[Value], gradients: list[Value], overwritten: set[Value]
+) -> tuple[set[Value], set[Value]]:
+    """The values to keep, and those to compute again from them."""
+    kept: set[Value] = set()
+    recomputed: set[Value] = set()
+    todo = [a for v in late for a in v.inputs if a not in late] + [g for g in gradients if g not in late]
+    while todo:
+        value = todo.pop()
+        if (value.is_leaf and value not in overwritten) or value in kept or value in recomputed:
+            continue
+        if value in overwritten or value.op.kind in ("contraction", "reduction") or _is_statistic(value):
+            kept.add(value)
+        else:
+            recomputed.add(value)
+            todo += value.inputs
+    return kept, recomputed
+
+
+def _is_statistic(value: Value) -> bool:
+    """Whether a value is a reduction's result, or made elementwise of such results of its own shape."""
+    if value.op.kind == "reduction":
+        return True
+    if value.op.kind not in ("elementwise", "cast") and value.op.name != "reshape":
+        return False
+    return any(not a.is_leaf and _is_statistic(a) and _count(a) == _count(value) for a in value.inputs)
+
+
+def _count(value: Value) -> tuple[object, ...]:
+    return tuple(s for s in value.shape if s != 1)

@@ -1,0 +1,116 @@
+"""What a plan says of its edges, and what its opposites would cost."""
+
+from __future__ import annotations
+
+import pytest
+from compiled import digits
+from random_graphs import random_graph, seeded
+
+import tritonnotes as tn
+from tritonnotes.codegen.cost.traffic import LAUNCH_BYTES
+from tritonnotes.codegen.pipeline import make_plan
+from tritonnotes.codegen.plan.fusion_plan import FusionPlan
+from tritonnotes.codegen.plan.verdicts import Opposite, Verdict
+from tritonnotes.codegen.report import explain
+from tritonnotes.codegen.report.explain import explain_plan
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import joint_graph
+from tritonnotes.testing import assert_fused
+
+BATCH = tn.Dim("batch")
+MATRIX = 256 * 40 * 4
+
+
+def planned(graph: Graph, fusion: str = "optimal") -> FusionPlan:
+    return make_plan(optimize(decompose(graph)), fusion)
+
+
+def edge(plan: FusionPlan, source: str, target: str) -> Verdict:
+    (found,) = [v for v in plan.verdicts if (v.source, v.target) == (source, target)]
+    return found
+
+
+def chain() -> Graph:
+    graph = Graph("chain")
+    x = graph.input("x", (BATCH, 40))
+    first = tn.exp(x)
+    graph.output(y=tn.tanh(first))
+    return graph
+
+
+def test_parting_a_chain_costs_a_launch_and_the_value_written_and_read() -> None:
+    verdict = edge(planned(chain()), "first", "y")
+    assert verdict.fused and verdict.rule == "same kernel" and verdict.bytes == 2 * MATRIX
+    assert verdict.opposite == Opposite(1, 2 * MATRIX)
+
+
+def test_fusing_what_was_not_saves_what_parting_would_cost() -> None:
+    verdict = edge(planned(chain(), "off"), "first", "y")
+    assert not verdict.fused and verdict.rule == "choice" and verdict.bytes == 2 * MATRIX
+    assert verdict.opposite == Opposite(-1, -2 * MATRIX)
+
+
+def test_a_value_that_others_need_in_memory_saves_its_reading_alone() -> None:
+    graph = chain()
+    graph.output(first=graph["first"])
+    verdict = edge(planned(graph), "first", "y")
+    assert verdict.bytes == MATRIX and verdict.opposite == Opposite(1, MATRIX)
+
+
+def test_every_edge_has_a_verdict_with_a_reason_and_an_opposite() -> None:
+    plan = make_plan(joint_graph(digits(), "loss", tn.adam()))
+    edges = {(a.name, v.name) for v in plan.graph.values for a in v.inputs}
+    said = {(v.source, v.target) for v in plan.verdicts}
+    views = {v.name for v in plan.graph.values if v.op.kind in ("shape", "leaf") or v.dtype.name == "host"}
+    assert said <= edges and all(target in views for _, target in edges - said)
+    assert all(v.reason and v.rule for v in plan.verdicts)
+    for verdict in plan.verdicts:
+        impossible = verdict.rule in ("number", "leaf", "library", "product")
+        assert bool(verdict.opposite.reason) == impossible, str(verdict)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_opposite_beats_an_optimal_plan(seed: int) -> None:
+    plan = planned(random_graph(seeded(seed), 6)[0])
+    assert plan.fusion == "optimal"
+    for verdict in plan.verdicts:
+        opposite = verdict.opposite
+        if not opposite.reason:
+            # Fewer bytes may come of computing something again, at a price that is not bytes.
+            assert opposite.launches * LAUNCH_BYTES + opposite.bytes >= 0 or verdict.rule != "same kernel", str(verdict)
+
+
+def test_explanation_is_a_screenful_and_names_each_launch() -> None:
+    plan = make_plan(joint_graph(digits(), "loss", tn.adam()))
+    text = explain_plan(plan)
+    assert all(kernel.name in text for kernel in plan.launches)
+    assert f"{plan.bytes_moved():,} bytes" in text and plan.fusion in text
+    assert (
+        "product: " in text
+        and "Matrix products computed in" in text
+        and "Fusing these all the same would cost:" in text
+    )
+    assert len(text.splitlines()) <= 50
+
+
+def test_explanation_of_many_launches_lists_the_largest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain, "MOST_LAUNCHES", 5)
+    plan = make_plan(joint_graph(digits(), "loss", tn.adam()))
+    text = explain_plan(plan)
+    assert f"and {len(plan.launches) - 5} more" in text and "finish_loss_accuracy" not in text
+
+
+def test_assert_fused_holds_what_it_should() -> None:
+    assert_fused(chain(), kernels=1, launches=1, max_bytes=2 * MATRIX)
+    assert_fused(tn.compile(chain()), kernels=1)
+    assert_fused(planned(chain()), max_bytes=2 * 7 * 40 * 4, batch=7)
+    assert_fused(digits(), launches=18, loss="loss", optimizer=tn.adam())
+
+
+def test_assert_fused_tells_what_is_wrong_and_why() -> None:
+    with pytest.raises(AssertionError, match=r"(?s)81,920 bytes at batch 256, wanted at most 100.*What runs:.*first"):
+        assert_fused(chain(), max_bytes=100)
+    with pytest.raises(AssertionError, match=r"(?s)2 generated kernels, wanted at most 1.*choice: 1 edge"):
+        assert_fused(planned(chain(), "off"), kernels=1)

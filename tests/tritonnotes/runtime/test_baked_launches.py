@@ -1,0 +1,195 @@
+"""Launches that go round Triton's dispatch: compiled kernels get what Triton would hand them, without a GPU.
+
+Kernels are compiled for an H100 as on one; what stands in for the driver records each launch instead of making it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from compiled import digits, draw
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.runtime.driver import driver
+
+import tritonnotes as tn
+from tritonnotes.runtime import baked
+from tritonnotes.runtime.baked import BakedLaunch
+
+Call = tuple[Any, ...]
+
+
+class Recorder:
+    """A driver that knows one GPU and launches nothing: `calls` are what compiled kernels were called with."""
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self.utils = self
+        self.stream = 7
+
+    def launcher_cls(self, source: Any, metadata: Any) -> Callable[..., None]:
+        def run(x: int, y: int, z: int, stream: int, function: int, packed: Any, told: Any, *rest: Any) -> None:
+            _, _, *arguments = rest
+            self.calls.append((source.fn.__name__, (x, y, z), stream, function, packed, *arguments))
+
+        return run
+
+    def load_binary(self, name: str, kernel: bytes, shared: int, device: int) -> tuple[int, int, int, int, int]:
+        return 1, hash(kernel), 32, 0, 1024
+
+    def get_device_properties(self, device: int) -> dict[str, int]:
+        return {"max_shared_mem": 232448, "multiprocessor_count": 132}
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return self.stream
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", 90, 32)
+
+
+RECORDER = Recorder()
+"""One for all tests: compiled kernels keep the launcher that they got first."""
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    monkeypatch.setattr(driver, "_active", RECORDER)
+    RECORDER.calls.clear()
+    return RECORDER
+
+
+class Both:
+    """Each launch through Triton's dispatch, then baked: both must call the same compiled kernel with the same."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+        self.launch = BakedLaunch()
+        self.baked = self.launches = 0
+
+    def __call__(self, kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+        calls = self.recorder.calls
+        calls.clear()
+        kernel[grid](*arguments, enable_fp_fusion=True, **options)
+        before = len(self.launch._known)
+        self.launch(kernel, grid, *arguments, **options)
+        theirs, mine = calls
+        assert len(mine) == len(theirs)
+        assert all(a is b or a == b for a, b in zip(mine, theirs, strict=True) if not isinstance(a, torch.Tensor))
+        assert all(a is b for a, b in zip(mine, theirs, strict=True) if isinstance(a, torch.Tensor))
+        self.launches += 1
+        self.baked += len(self.launch._known) == before
+
+
+def run_all(step: tn.TrainingStep, launch: Any, batch: int, shift: int = 0, number: int = 1) -> None:
+    """The launches of one step, over memory that begins `shift` elements behind a multiple of 16 bytes."""
+    runner = step._runner.updating
+    feeds = draw(step.model.graph, number, batch=batch)
+    leaves = {**feeds, **step.model.state_dict(), **step.slots}
+    tensors = {n: shifted(t, shift) for n, t in {**leaves, **runner.temporaries({"batch": batch}, 3)}.items()}
+    tensors |= runner.outputs({"batch": batch})
+    runner.module.launch = launch
+    runner.module.run(tensors, batch=batch, **numbers_of(step, number), programs=3)
+
+
+def numbers_of(step: tn.TrainingStep, number: int) -> dict[str, float]:
+    wanted = [v.name.rpartition(".")[2] for v in step.program.graph.leaves("scalar")]
+    return {n: 2**40 + number if n == "seed" else 1e-3 * number for n in wanted}
+
+
+def shifted(tensor: torch.Tensor, elements: int) -> torch.Tensor:
+    held = torch.empty(tensor.numel() + elements + 16, dtype=tensor.dtype)
+    start = (-held.data_ptr() // tensor.element_size()) % 16 + elements
+    return held[start : start + tensor.numel()].view(tensor.shape)
+
+
+def test_compiled_kernels_get_what_tritons_dispatch_hands_them(recorder: Recorder) -> None:
+    """Sizes that are 1, a multiple of 16 and neither, aligned memory and not, numbers that change: the second time each
+    is baked, and the first time Triton chooses the kernel."""
+    step = tn.compile_step(digits(), optimizer=tn.adamw())
+    both = Both(recorder)
+    for batch, shift in [(64, 0), (33, 0), (1, 0), (64, 1), (64, 0)]:
+        first = both.baked
+        run_all(step, both, batch, shift, number=batch + shift)
+        again = both.baked
+        run_all(step, both, batch, shift, number=batch + shift + 1)
+        assert both.baked - again == len(step.plan.kernels) >= again - first
+    assert both.launch.reason is None
+
+
+@pytest.mark.parametrize("fault", ["alignment", "one"])
+def test_a_key_that_minds_too_little_is_noticed(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    step = tn.compile_step(digits(), optimizer=tn.adamw())
+
+    def coarse(kernel: Any, device: int, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        kept = [a for a in arguments if isinstance(a, torch.Tensor) == (fault == "one")]
+        return (id(kernel), *((a.dtype, a.data_ptr() % 16) if isinstance(a, torch.Tensor) else a for a in kept))
+
+    monkeypatch.setattr(baked, "_key", coarse)
+    both = Both(recorder)
+    run_all(step, both, 64)
+    with pytest.raises(AssertionError):
+        run_all(step, both, *((64, 1) if fault == "alignment" else (1, 0)))
+
+
+def test_who_watches_launches_has_all_of_them_by_tritons_dispatch(recorder: Recorder) -> None:
+    step = tn.compile_step(digits(), optimizer=tn.adamw())
+    launch = BakedLaunch()
+    run_all(step, launch, 64)
+    known = len(launch._known)
+    knobs.runtime.launch_enter_hook.add(print)
+    try:
+        run_all(step, launch, 33)
+    finally:
+        knobs.runtime.launch_enter_hook.remove(print)
+    assert len(launch._known) == known
+    run_all(step, launch, 33)
+    assert len(launch._known) > known
+
+
+def test_what_a_hook_of_tritons_cache_kept_from_being_compiled_is_not_kept(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = tn.compile_step(digits(), optimizer=tn.sgd(lr=1e-2))
+    launch = BakedLaunch()
+    with monkeypatch.context() as patch:
+        patch.setattr(knobs.runtime, "jit_cache_hook", lambda **_: True)
+        for _ in range(2):
+            run_all(step, launch, 48)
+    assert not recorder.calls and not launch._known
+    run_all(step, launch, 48)
+    assert len(recorder.calls) == len(step.plan.kernels)
+
+
+def test_another_triton_is_left_to_its_own_dispatch(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baked.triton, "__version__", "3.9.0")
+    launch = BakedLaunch()
+    assert launch.reason == "Triton 3.9.0 dispatches in its own way"
+    run_all(tn.compile_step(digits(), optimizer=tn.adamw()), launch, 64)
+    assert recorder.calls and not launch._known
+
+
+def test_baked_launches_take_less_time_on_the_host(recorder: Recorder) -> None:
+    step = tn.compile_step(digits(), optimizer=tn.adamw())
+    seconds = []
+    for launch in (step._runner.updating.module.launch, BakedLaunch()):
+        taken = []
+
+        def timed(*args: Any, launch: Any = launch, taken: list[float] = taken, **options: Any) -> None:
+            start = time.perf_counter()
+            launch(*args, **options)
+            taken.append(time.perf_counter() - start)
+
+        for _ in range(30):
+            run_all(step, timed, 64)
+        seconds.append(sorted(taken)[len(taken) // 2])
+    print(f"a launch on the host: {seconds[0] * 1e6:.1f} µs by Triton's dispatch, {seconds[1] * 1e6:.1f} µs baked")
+    assert seconds[1] < seconds[0]

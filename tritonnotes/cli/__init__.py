@@ -1,0 +1,1 @@
+"""The command line: its commands, and what they show. Run it as `tritonnotes`, or as `python -m tritonnotes.cli`."""

@@ -1,0 +1,206 @@
+"""`tritonnotes card`, `model.cards()` and `step.cards()`: kernel cards as text for people and as data for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import triton
+
+from ..codegen.pipeline import make_program
+from ..codegen.plan.chunk_loops import chunk_loops
+from ..codegen.program.compile import WIDEST
+from ..codegen.program.program import Program
+from ..codegen.report.kernel_reports import ASSUMPTIONS, KernelReport, make_reports
+from ..codegen.support.sizes import NOMINAL, Sizes
+from ..codegen.target.gpus import GPUS, Gpu
+from ..ir.core.errors import DeclarationError, KernelError
+from ..ir.core.graph import Graph
+from ..ir.core.types import Dim
+from ..ir.passes.joint import cotangent_name, gradient_graph
+from ..ir.passes.split import split_gradient
+
+
+@dataclass(frozen=True)
+class Reports:
+    """The cards of one program, of its generated kernels in launch order, for one GPU after another. `title` says which
+    program, `sizes` what its `Dim`s were, `library` how many launches are library calls, which have no card. Of a step
+    that is cut in two `parts` are the cards of each program, in the order in which they run, and the rest speaks of
+    both."""
+
+    title: str
+    sizes: Mapping[str, int]
+    library: int
+    reports: tuple[KernelReport, ...]
+    parts: tuple[Reports, ...] = ()
+
+    def __iter__(self) -> Iterator[KernelReport]:
+        return iter(self.reports)
+
+    def __len__(self) -> int:
+        return len(self.reports)
+
+    def __str__(self) -> str:
+        shown = [block for part in self.parts or (self,) for block in part._blocks()]
+        return "\n\n".join([*shown, "Predicted times assume:\n" + _bullets(ASSUMPTIONS)])
+
+    def _blocks(self) -> list[str]:
+        """A head, then each card."""
+        known = ", ".join(f"{name} = {size}" for name, size in self.sizes.items())
+        calls = f"; {self.library} library calls have no card" if self.library else ""
+        head = f"{self.title}: {_kernels(len({c.name for c in self.reports}))}{f', {known}' if known else ''}{calls}"
+        return [head, *map(_text, self.reports)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything, as JSON has it; `gpus` says where the figures of each GPU are from, `parts` names the kernels of
+        each program where there are two."""
+        gpus = {report.gpu.arch: report.gpu for report in self.reports}
+        parts = {part.title: list(dict.fromkeys(report.name for report in part)) for part in self.parts}
+        return {
+            "program": self.title,
+            "sizes": dict(self.sizes),
+            **({"parts": parts} if parts else {}),
+            "library_calls": self.library,
+            "gpus": {f"sm_{arch}": _gpu(gpu) for arch, gpu in gpus.items()},
+            "assumptions": list(ASSUMPTIONS),
+            "kernels": [_data(report) for report in self.reports],
+        }
+
+
+def program_reports(
+    program: Program, title: str, *, archs: Iterable[int] = (90,), batch: int = NOMINAL, sizes: Mapping[str, int] = {}
+) -> Reports:
+    """The cards of a program for each of the architectures (80, 90, 100), with `Dim`s of these `sizes`, and `batch` for
+    those that it does not name. Raises `KernelError` for another architecture, where Triton is told to interpret, and
+    where compilation fails; `DeclarationError` for a `Dim` that the graph does not have."""
+    if triton.knobs.runtime.interpret:
+        raise KernelError("Triton is told to interpret kernels, not to compile them; unset TRITON_INTERPRET")
+    for arch in (archs := tuple(archs)):
+        if arch not in GPUS:
+            raise KernelError(f"no card for sm_{arch}; there are {', '.join(f'sm_{known}' for known in GPUS)}")
+    dims = sorted({s.name for v in program.graph.values for s in v.shape if isinstance(s, Dim)})
+    strangers = sorted(set(sizes) - set(dims))
+    if strangers:
+        raise DeclarationError(f"{title} has no Dim {', '.join(strangers)}; it has {', '.join(dims) or 'none'}")
+    given = Sizes(batch, sizes)
+    made = {arch: make_reports(program, arch, given) for arch in archs}
+    loops = [loop.plan for loop in chunk_loops(program.plan.launches)]
+    library = sum(len(plan.library) for plan in (program.plan, *loops))
+    return Reports(title, {name: given[name] for name in dims}, library, tuple(c for a in archs for c in made[a]))
+
+
+def step_reports(
+    programs: Mapping[str, Program], title: str, *, arch: int, batch: int, sizes: Mapping[str, int]
+) -> Reports:
+    """The cards of a step's programs, in the order in which they run, by what each does. `Dim`s are those of the first;
+    raises as `program_cards` does."""
+    if len(programs) == 1:
+        (program,) = programs.values()
+        return program_reports(program, title, archs=(arch,), batch=batch, sizes=sizes)
+    parts: list[Reports] = []
+    for what, program in programs.items():
+        # The first has every `Dim`, and so refuses a name that is none.
+        known = {d.name for d in program.dims}
+        held = {n: s for n, s in sizes.items() if n in known} if parts else sizes
+        parts.append(program_reports(program, f"{title}, {what}", archs=(arch,), batch=batch, sizes=held))
+    library = sum(part.library for part in parts)
+    return Reports(title, parts[0].sizes, library, tuple(report for part in parts for report in part), tuple(parts))
+
+
+def gradient_programs(graph: Graph) -> tuple[Program, Program]:
+    """The forward and the backward program that autograd runs where every float parameter and input wants a gradient.
+    Raises `DeclarationError` where nothing does."""
+    wanted = [v.name for v in graph.leaves("input", "parameter") if v.dtype.is_float]
+    floats = [n for n, v in graph.outputs.items() if v.dtype.is_float]
+    if not wanted or not floats:
+        raise DeclarationError(f"graph {graph.name!r} has no gradient: no float output, or no float input or parameter")
+    split = split_gradient(gradient_graph(graph, wanted), list(graph.outputs), [cotangent_name(n) for n in floats])
+    return make_program(split.forward, declared=graph), make_program(split.backward, declared=graph)
+
+
+def _text(report: KernelReport) -> str:
+    tile = (
+        f"{report.rows} rows of {report.block}"
+        if report.rows
+        else f"{report.block} elements"
+        if report.block
+        else "one number"
+    )
+    spills = f"spills {report.spilled_bytes} bytes a thread" if report.spilled_bytes else "no spills"
+    moved, again = report.traffic.read + report.traffic.written, report.traffic.reread
+    sizes = [name for name in report.aligned if not name.endswith("_ptr")]
+    lines = [
+        f"{report.name}: {report.kind}, on {report.gpu.name} (sm_{report.gpu.arch})",
+        f"  tile       {tile}, {report.num_warps} warps, {report.programs:,} programs",
+        f"  registers  {report.registers} a thread, {spills}; {report.shared_bytes:,} bytes of shared memory",
+        f"  occupancy  {report.occupancy}",
+        *(f"  {'accesses' if not i else '':9}  {access}" for i, access in enumerate(report.accesses)),
+        f"  mix        {', '.join(f'{count} {kind}' for kind, count in report.mix.items())}",
+        f"  moves      {moved:,} bytes{f' and {again:,} again from the cache' if again else ''}; {report.operations:,} "
+        f"operations, {report.intensity:.2f} a byte",
+        f"  predicted  {report.seconds * 1e6:,.1f} µs, bound by {report.bound}",
+        f"  aligned    all pointers{''.join(f', {name}' for name in sizes)}: multiples of {WIDEST}",
+    ]
+    return "\n".join(lines)
+
+
+def _data(report: KernelReport) -> dict[str, Any]:
+    return {
+        "name": report.name,
+        "kind": report.kind,
+        "arch": report.gpu.arch,
+        "rows": report.rows,
+        "block": report.block,
+        "programs": report.programs,
+        "num_warps": report.num_warps,
+        "registers": report.registers,
+        "spilled_bytes": report.spilled_bytes,
+        "shared_bytes": report.shared_bytes,
+        "occupancy": {
+            "share": report.occupancy.share,
+            "programs": report.occupancy.programs,
+            "warps": report.occupancy.warps,
+            "limiter": report.occupancy.limiter,
+        },
+        "accesses": [
+            {
+                "argument": access.argument,
+                "kind": "store" if access.is_store else "load",
+                "widths": {str(bits): count for bits, count in access.widths.items()},
+                "why_narrow": access.reason or None,
+            }
+            for access in report.accesses
+        ],
+        "mix": dict(report.mix),
+        "bytes_read": report.traffic.read,
+        "bytes_written": report.traffic.written,
+        "bytes_read_again": report.traffic.reread,
+        "operations": report.operations,
+        "operations_per_byte": report.intensity,
+        "predicted_seconds": report.seconds,
+        "bound": report.bound,
+        "divisible_by_16": list(report.aligned),
+    }
+
+
+def _gpu(gpu: Gpu) -> dict[str, Any]:
+    return {
+        "name": gpu.name,
+        "multiprocessors": gpu.multiprocessors,
+        "bytes_per_second": gpu.bandwidth,
+        "instructions_per_second": gpu.instructions,
+        "warps": gpu.warps,
+        "programs": gpu.programs,
+        "registers": gpu.registers,
+        "shared_bytes": gpu.shared_bytes,
+        "sources": dict(gpu.sources),
+    }
+
+
+def _kernels(count: int) -> str:
+    return "1 kernel" if count == 1 else f"{count} kernels"
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"  - {line}" for line in lines)

@@ -1,0 +1,4 @@
+"""The training step: its programs, its state, how it runs, and what becomes of its outputs.
+
+`step` is the face; `step_programs`, `step_state` and `step_runner` are what it is made of.
+"""

@@ -1,0 +1,239 @@
+"""The training step: forward, gradients and the optimizer's update as one program."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..codegen.fusion.constraints import Fusion, as_fusion
+from ..codegen.plan.fusion_plan import FusionPlan
+from ..codegen.program.program import Program
+from ..codegen.support.sizes import NOMINAL, Sizes
+from ..distributed.parallel import DataParallel, Reducer
+from ..ir.core.errors import DeclarationError
+from ..ir.core.graph import Graph
+from ..ir.core.optimizer import Optimizer
+from ..ir.core.verify import verify
+from ..ir.passes.chunks import LOGITS_BUDGET, check_budget
+from ..ir.passes.scaling import GradScaler
+from ..runtime.capture import MOST_CAPTURED
+from ..runtime.kernel_reports import Reports
+from ..runtime.model import Model
+from .progress import Progress, Report
+from .step_programs import StepPrograms, compile_programs, step_graphs
+from .step_runner import StepRunner
+from .step_state import StepState
+
+
+def _of_state(name: str) -> Any:
+    """An attribute of a step that is its state's."""
+    return property(lambda step: getattr(step._state, name), lambda step, value: setattr(step._state, name, value))
+
+
+class TrainingStep:
+    """`step(x=..., y=...)` trains on one batch and returns the graph's outputs, as they were before the update.
+
+    `hyperparameters` may be changed between steps (`step.hyperparameters["lr"] = 1e-4`): nothing is compiled anew.
+    The graph runs in its training form, and its buffers are updated with the weights. `seed` decides what random ops
+    draw: something else at each step, and the same in a step of the same number. `model` holds both, in evaluation
+    form. `plan` and `source` speak of `program`, which is the whole step unless it is cut in two.
+
+    With `accumulate` above 1 so many batches share an update: the first ones gather their gradients (`gathering` is
+    that program), the last one adds its own and updates, which is `program`. `steps` counts updates, `gathered` batches
+    since the last one. With `data_parallel` every batch is gathered, and `program` is the update alone, so that `plan`
+    and `source` are: those of the rest are `gathering.plan` and `gathering.source`. `explain()` and `cards()` speak of
+    both.
+
+    With a `scaler` an overflow skips an update, which only the device knows: `steps` counts the skipped ones too, and
+    the slots `scaler.scale`, `scaler.growth_tracker` and `scaler.step` hold what torch.amp.GradScaler and the optimizer
+    would.
+    """
+
+    steps: int = _of_state("steps")
+    gathered: int = _of_state("gathered")
+    hyperparameters: dict[str, float | bool] = _of_state("hyperparameters")
+    numbers: dict[str, float] = _of_state("numbers")
+    seed: int = _of_state("seed")
+    slots: dict[str, Tensor] = _of_state("slots")
+
+    def __init__(
+        self,
+        graph: Graph,
+        loss: str,
+        optimizer: Optimizer,
+        *,
+        accumulate: int = 1,
+        scaler: GradScaler | None = None,
+        data_parallel: DataParallel | bool = False,
+        fusion: str | Fusion = "optimal",
+        logits_budget: int | None = LOGITS_BUDGET,
+        device: torch.device | str | None = None,
+        seed: int = 0,
+    ) -> None:
+        check_budget(logits_budget)
+        _check_options(optimizer, accumulate, scaler, data_parallel)
+        parallel = DataParallel() if data_parallel is True else data_parallel or None
+        verify(graph)
+        self.graph = graph
+        self.loss = loss
+        self.optimizer = optimizer
+        self.accumulate, self.scaler = accumulate, scaler
+        graphs = step_graphs(graph, loss, optimizer, accumulate=accumulate, scaler=scaler, parallel=parallel)
+        self._programs = compile_programs(graphs, loss, fusion, logits_budget)
+        self.model = Model(
+            graph, fusion=as_fusion(fusion).lenient(), logits_budget=logits_budget, device=device, seed=seed
+        )
+        self.device = self.model.device
+        reducer = None if parallel is None else _joined(parallel, self._programs, self.model, optimizer, scaler)
+        self._state = StepState(graphs, optimizer, self.model, accumulate=accumulate, seed=seed, reducer=reducer)
+        self._runner = StepRunner(self._programs, self._state, scaler)
+
+    def __call__(self, **feeds: Tensor) -> dict[str, Tensor]:
+        """One step. Raises `FeedError` for tensors that do not fit, before anything is changed."""
+        return self._runner.run(feeds)
+
+    @property
+    def program(self) -> Program:
+        """The program that ends in the update: the whole step, unless it is cut in two."""
+        return self._programs.update
+
+    @property
+    def gathering(self) -> Program | None:
+        """The program that gathers gradients before the update; None where the step is one program."""
+        return self._programs.gathering
+
+    @property
+    def plan(self) -> FusionPlan:
+        return self.program.plan
+
+    @property
+    def source(self) -> str:
+        return self.program.source
+
+    def explain(self) -> str:
+        """The fusion plan of the step and its reasons, and the memory that it needs beside eager PyTorch's. Where
+        gradients are gathered that is a program of its own, which comes first."""
+        return "\n\n".join([*self._programs.explain(), *self._state.explain_sharing()])
+
+    def peak_bytes(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
+        """Bytes that a step holds beside weights, optimizer state and inputs, known before it runs: its outputs, and
+        one arena for each of its programs, which keep it. `Dim`s not named in `sizes` are `batch`; unless `programs`
+        share each sum over rows, as many do as on an H100."""
+        return self._programs.peak_bytes(batch, programs=programs, **sizes)
+
+    def eager_peak_bytes(self, batch: int = NOMINAL, **sizes: int) -> int | None:
+        """The same of eager PyTorch, as `tritonnotes.judge.eager_memory` counts it; None where that needs a run."""
+        return self._programs.eager_peak_bytes(batch, **sizes)
+
+    def reports(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Reports:
+        """What each kernel of the step costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.cards` has it. Where
+        gradients are gathered the kernels of `gathering` come first, then those of `program`; `parts` has each."""
+        return self._programs.reports(arch, batch, sizes)
+
+    def tune(self, batch: int = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
+        """Time other tiles and warps on the GPU at a batch size, and take what is faster
+        (`tritonnotes.runtime.tuning`); `Dim`s not named in `sizes` are `batch`. Sums may be taken in another order
+        then. Raises `DeclarationError` without a GPU, and for a step of several processes, which must all run the same
+        plan."""
+        if self._programs.graphs.is_apart:
+            raise DeclarationError(
+                f"tune: {self.graph.name!r} is a step of several processes, which time apart and must run one plan; "
+                "leave it out, or tune a step compiled without data_parallel"
+            )
+        self._programs = self._programs.tuned(self.device, Sizes(batch, sizes), progress)
+        self._runner.use(self._programs)
+
+    def capture(self, most: int = MOST_CAPTURED) -> None:
+        """From now on, capture the whole step in a CUDA graph for each set of sizes, at its second step, and replay it;
+        at most `most` of them are kept. Numbers such as the learning rate may still change. Without a GPU, or where a
+        capture is refused, kernels are launched one by one, and `graph_reason` says why; so are those of a step that
+        gathers gradients over batches or processes."""
+        self._runner.capture(most)
+
+    @property
+    def graph_reason(self) -> str | None:
+        """Why steps are not replayed from a CUDA graph; None where they are."""
+        return self._runner.graph_reason
+
+    def on_progress(
+        self, callback: Callable[[Report], object], every: int = 1, names: Sequence[str] | None = None
+    ) -> Progress:
+        """Call `callback` with the outputs of shape () of every `every`-th batch, read without waiting for the device.
+
+        `names` picks some of them. A `Report` has `batch`, from 1, and `values`, floats by name. On a GPU reports come
+        once their copies are done, at a later batch; the `Progress` that is returned has `finish()`, which waits for
+        the last ones. Raises `DeclarationError` for names that are no outputs of shape ().
+        """
+        scalars = [n for n, v in self.graph.outputs.items() if not v.shape]
+        unknown = [n for n in names or () if n not in scalars]
+        if unknown:
+            raise DeclarationError(
+                f"on_progress: {unknown[0]!r} is no output of shape () of graph {self.graph.name!r}; it has {scalars}"
+            )
+        made = Progress(callback, every, names)
+        self._runner.progress.append(made)
+        return made
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a bit-for-bit resume needs: `model`, `slots` (optimizer state), `steps`, `gathered` (batches
+        since the last update), `numbers` (that the rule keeps beside its state), `seed` (of what is drawn) and
+        `hyperparameters`.
+        With `DataParallel(shard=True)` it is the whole of all processes, which must all call it."""
+        return self._state.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from `state_dict()`'s result. Everything is checked before anything is changed."""
+        self._state.load_state_dict(state)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write all of `state_dict()` to a safetensors file, whole or not at all. With `DataParallel(shard=True)` all
+        processes must call it, since each holds a part; each writes the whole to its `path`."""
+        self._state.save(path)
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """Continue bit for bit from what `save` wrote. Raises `FeedError` for what does not fit, before anything is
+        changed."""
+        self._state.load(path)
+
+
+def _check_options(optimizer: object, accumulate: object, scaler: object, data_parallel: object) -> None:
+    """Raise `DeclarationError` for what `compile_step` does not take."""
+    if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
+        raise DeclarationError(
+            f"compile_step: accumulate is {accumulate!r}; it counts the batches of an update, so an int ≥ 1"
+        )
+    if scaler is not None and not isinstance(scaler, GradScaler):
+        raise DeclarationError(
+            f"compile_step: scaler is {scaler!r}; pass a tn.GradScaler(), which runs on the device, or None"
+        )
+    if data_parallel and data_parallel is not True and not isinstance(data_parallel, DataParallel):
+        raise DeclarationError(
+            f"compile_step: data_parallel is {data_parallel!r}; pass True, or tn.DataParallel(group=…)"
+        )
+    if not isinstance(optimizer, Optimizer):
+        raise DeclarationError(
+            f"compile_step: optimizer is {optimizer!r}; pass an update rule with its numbers, as in tn.adam(lr=1e-3)"
+        )
+
+
+def _joined(
+    options: DataParallel, programs: StepPrograms, model: Model, optimizer: Optimizer, scaler: GradScaler | None
+) -> Reducer:
+    """Put the gradients' slots into flat buckets, and give all processes the weights of rank 0."""
+    gathering = programs.gathering
+    assert gathering is not None
+    slots = [v for v in gathering.graph.leaves("slot") if v.name in gathering.graph.updates]
+    settings = {
+        "other hyperparameters": {**optimizer.settings, **optimizer.numbers},
+        "another scaler": scaler,
+    }
+    # Programs differ where state is shared out.
+    update = str(programs.graphs.whole) if options.shard else programs.update.source
+    reducer = Reducer(options, gathering, slots, model.device, update=update, settings=settings)
+    with torch.no_grad():
+        reducer.broadcast(list(model.tensors().values()))
+    return reducer

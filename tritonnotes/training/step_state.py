@@ -1,0 +1,234 @@
+"""What a training step keeps from batch to batch, and its way to a file and back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..distributed.parallel import Reducer
+from ..ir.core.errors import DeclarationError, FeedError
+from ..ir.core.optimizer import Optimizer
+from ..ir.passes.joint import FIRST, WORLD_SIZE
+from ..runtime.model import Model
+from ..tensors.dtypes import torch_dtype
+from ..tensors.seeds import step_seed
+from . import checkpoint
+from .step_programs import StepGraphs
+
+TENSORS = ("model", "slots")
+"""The parts of a state that hold tensors by name."""
+
+NUMBERS = ("steps", "gathered", "numbers", "seed", "hyperparameters")
+"""The parts that the host knows."""
+
+
+class StepState:
+    """Weights and buffers (`model`), optimizer state (`slots`), and what the host counts and knows.
+
+    `steps` counts updates, `gathered` the batches since the last one, of `accumulate`. `numbers` are those that the
+    update rule keeps beside its slots. With a `reducer` processes share the step, and some slots may be held by others.
+    """
+
+    def __init__(
+        self,
+        graphs: StepGraphs,
+        optimizer: Optimizer,
+        model: Model,
+        *,
+        accumulate: int = 1,
+        seed: int = 0,
+        reducer: Reducer | None = None,
+    ) -> None:
+        self.optimizer, self.model, self.accumulate, self.reducer = optimizer, model, accumulate, reducer
+        self.steps = 0
+        self.gathered = 0
+        self.hyperparameters: dict[str, float | bool] = optimizer.settings
+        self.numbers = optimizer.numbers
+        self.seed = seed
+        self.slots: dict[str, Tensor] = {
+            s.name: torch.full(s.shape, s.attrs["init"], dtype=torch_dtype(s.dtype), device=model.device)  # type: ignore[arg-type]
+            for s in graphs.update.leaves("slot")
+        }
+        if reducer is not None:
+            self.slots |= reducer.tensors
+        self._fixed = {n: v for part in optimizer.parts for n, v in part.hyperparameters.items() if part.is_fixed(n)}
+        self._all_slots = graphs.whole.leaves("slot")
+        self._owners = graphs.owners
+        self._slot_owners = {f"{p}.{slot}": rank for p, rank in graphs.owners.items() for slot in optimizer.state}
+
+    # -- one batch -----------------------------------------------------------------------------------------------------
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the batch that comes is the last one before an update."""
+        return self.gathered == self.accumulate - 1
+
+    def host_numbers(self) -> dict[str, float]:
+        """Every number that the host knows: hyperparameters, the rule's own numbers, and the step that comes. Raises
+        `DeclarationError` for hyperparameters that are not what the step was compiled for."""
+        _check_numbers(self.optimizer, self.hyperparameters)
+        for name, value in self._fixed.items():
+            if self.hyperparameters[name] != value:
+                raise DeclarationError(
+                    f"{self.optimizer.rule.name}: {name} was {value!r} when the step was compiled, "
+                    "which switched its term off; compile the step anew to switch it on"
+                )
+        counted = {"step": self.steps + 1, FIRST: self.gathered == 0}
+        if self.reducer is not None:
+            counted[WORLD_SIZE] = self.reducer.world_size
+        return {n: float(v) for n, v in {**self.hyperparameters, **self.numbers, **counted}.items()}
+
+    def batch_seed(self) -> int:
+        """What random ops draw from in the batch that comes, on this process."""
+        rank = self.reducer.rank if self.reducer is not None else 0
+        return step_seed(self.seed + rank, self.steps * self.accumulate + self.gathered)
+
+    def advance(self, numbers: dict[str, float]) -> None:
+        """A batch is over, and left the update rule with these numbers."""
+        is_last = self.is_last
+        self.steps += is_last
+        self.gathered = 0 if is_last else self.gathered + 1
+        self.numbers = numbers
+
+    # -- slots that other processes hold -------------------------------------------------------------------------------
+
+    def explain_sharing(self) -> list[str]:
+        """What this process holds of optimizer state that is shared out; nothing where none is."""
+        if not self._owners:
+            return []
+        wanted = {n: t for n, t in self._slots_wanted().items() if n in self._slot_owners}
+        all_bytes = sum(t.nbytes for t in wanted.values())
+        own_bytes = sum(t.nbytes for n, t in wanted.items() if n in self.slots)
+        assert self.reducer is not None
+        updated = ", ".join(n for n, owner in self._owners.items() if owner == self.reducer.rank)
+        return [
+            f"Optimizer state: {own_bytes:,} of {all_bytes:,} bytes, shared out over {self.reducer.world_size} "
+            f"processes; this one updates {updated}."
+        ]
+
+    def _slots_wanted(self) -> dict[str, Tensor]:
+        """What the slots of a state look like: this process' own, and those that others hold, which have no memory."""
+        others = {s.name: s for s in self._all_slots if s.name not in self.slots}
+        made = {
+            n: torch.empty(s.shape, dtype=torch_dtype(s.dtype), device="meta")  # type: ignore[arg-type]
+            for n, s in others.items()
+        }
+        return {**self.slots, **made}
+
+    def _copied_slots(self) -> dict[str, Tensor]:
+        """A copy of the slots of all processes, where each sends those that it holds."""
+        held = {n: t.clone() for n, t in self.slots.items()}
+        for name, like in self._slots_wanted().items():
+            if name not in held:
+                held[name] = torch.empty(like.shape, dtype=like.dtype, device=self.model.device)
+        if self._slot_owners:
+            assert self.reducer is not None
+            self.reducer.share((held[name], rank) for name, rank in self._slot_owners.items())
+        return held
+
+    # -- to a dict or a file, and back ---------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `TrainingStep.state_dict`."""
+        return {
+            "model": {n: t.detach().clone() for n, t in self.model.state_dict().items()},
+            "slots": self._copied_slots(),
+            "steps": self.steps,
+            "gathered": self.gathered,
+            "numbers": dict(self.numbers),
+            "seed": self.seed,
+            "hyperparameters": dict(self.hyperparameters),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """As `TrainingStep.load_state_dict`."""
+        self._check(state)
+        self.model.load_state_dict(state["model"])
+        for name, slot in self.slots.items():
+            slot.copy_(state["slots"][name])
+        self.steps, self.gathered = state["steps"], state["gathered"]
+        self.numbers = dict(state["numbers"])
+        self.seed = state["seed"]
+        self.hyperparameters = dict(state["hyperparameters"])
+
+    def _check(self, state: Mapping[str, Any]) -> None:
+        """Raise `FeedError` unless this is a state of the same graph and optimizer."""
+        wanted = {*TENSORS, *NUMBERS}
+        if not isinstance(state, Mapping) or set(state) != wanted:
+            raise FeedError(
+                f"load_state_dict: holds {_keys(state)}, wanted {sorted(wanted)}; pass state_dict()'s result"
+            )
+        _check_tensors("model", self.model.state_dict(), state["model"])
+        _check_tensors("slots", self._slots_wanted(), state["slots"])
+        if type(state["steps"]) is not int or state["steps"] < 0:
+            raise FeedError(f"load_state_dict: steps is {state['steps']!r}; it counts steps, so an int ≥ 0")
+        if type(state["gathered"]) is not int or not 0 <= state["gathered"] < self.accumulate:
+            raise FeedError(
+                f"load_state_dict: gathered is {state['gathered']!r} of {self.accumulate} batches of an update; "
+                "compile the step with the accumulate= that the state was saved with"
+            )
+        if type(state["seed"]) is not int:
+            raise FeedError(f"load_state_dict: seed is {state['seed']!r}; pass the int that state_dict() gives")
+        try:
+            _check_numbers(self.optimizer, state["hyperparameters"])
+            _check_numbers(self.optimizer, state["numbers"], self.optimizer.numbers, "numbers")
+        except DeclarationError as error:
+            raise FeedError(f"load_state_dict: {error}") from None
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """As `TrainingStep.save`."""
+        state = self.state_dict()
+        checkpoint.save(path, _flat(state), {n: state[n] for n in NUMBERS})
+
+    def load(self, path: str | os.PathLike[str]) -> None:
+        """As `TrainingStep.load`."""
+        wanted = _flat({"model": self.model.state_dict(), "slots": self._slots_wanted()})
+        tensors, numbers = checkpoint.load(path, wanted)
+        if not isinstance(numbers, dict) or set(numbers) != set(NUMBERS):
+            raise FeedError(f"load {path}: its numbers are {_keys(numbers)}, wanted {sorted(NUMBERS)}")
+        self.load_state_dict({**_parted(tensors), **numbers})
+
+
+def _flat(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {f"{what}/{name}": tensor for what in TENSORS for name, tensor in state[what].items()}
+
+
+def _parted(tensors: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """What `_flat` made one of."""
+    return {what: {n[len(what) + 1 :]: t for n, t in tensors.items() if n.startswith(f"{what}/")} for what in TENSORS}
+
+
+def _check_numbers(
+    optimizer: Optimizer, given: Any, wanted: Mapping[str, object] | None = None, what: str = "hyperparameters"
+) -> None:
+    """Raise `DeclarationError` unless these are the optimizer's hyperparameters (or its own numbers), each a number."""
+    name = optimizer.rule.name
+    known = set(optimizer.settings if wanted is None else wanted)
+    if not isinstance(given, Mapping) or set(given) != known:
+        raise DeclarationError(f"{name}: {what} are {_keys(given)}; they must be {sorted(known)}")
+    for key, value in given.items():
+        if not isinstance(value, bool | int | float):
+            raise DeclarationError(f"{name}: {key} is {value!r}; each of its {what} is a number or a bool")
+
+
+def _check_tensors(what: str, have: Mapping[str, Tensor], given: Any) -> None:
+    if not isinstance(given, Mapping):
+        raise FeedError(f"load_state_dict: {what} is {type(given).__name__}; pass state_dict()'s result")
+    missing, unknown = sorted(set(have) - set(given)), sorted(set(given) - set(have))
+    if missing or unknown:
+        raise FeedError(
+            f"load_state_dict: {what} lacks {missing} and has unknown {unknown}; load the state of the same graph"
+        )
+    for name, tensor in have.items():
+        other = given[name]
+        if not isinstance(other, Tensor) or other.shape != tensor.shape or other.dtype != tensor.dtype:
+            got = f"{other.dtype}{list(other.shape)}" if isinstance(other, Tensor) else type(other).__name__
+            raise FeedError(f"load_state_dict: {what} {name!r} is {got}, wanted {tensor.dtype}{list(tensor.shape)}")
+
+
+def _keys(given: Any) -> object:
+    return sorted(map(str, given)) if isinstance(given, Mapping) else type(given).__name__
