@@ -30,7 +30,7 @@ PlanRegion = Callable[[Graph, frozenset[str]], FusionPlan]
 
 @dataclass(frozen=True, eq=False)
 class ChunkLoop(Launch):
-    """A launch that goes over `size` rows, so many `rows` at a time: `plan` is that of one chunk, and `results_of` what
+    """A launch that goes over `size` rows, so many `rows` at a time: `plan` is that of one chunk, and `replaces` what
     the partition has in its place.
 
     `inputs` are the leaves of a chunk with the values of the graph around that they are, `results` the names of its
@@ -38,7 +38,7 @@ class ChunkLoop(Launch):
     call multiplies on top of (`multiplied`).
     """
 
-    results_of: tuple[Piece, ...]
+    replaces: tuple[Piece, ...]
     plan: FusionPlan
     rows: int
     size: Size
@@ -51,11 +51,11 @@ class ChunkLoop(Launch):
 
     @property
     def stages(self) -> tuple[tuple[Piece, ...], ...]:
-        return (self.results_of,)
+        return (self.replaces,)
 
     @property
     def joins(self) -> tuple[str, ...]:
-        return tuple(piece.name for piece in self.results_of)
+        return tuple(piece.name for piece in self.replaces)
 
     def chunk_count(self, sizes: Mapping[str, int]) -> int:
         """How many chunks there are."""
