@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .families import FAMILIES, Candidate, cases
+from .families import FAMILIES, Wanted, cases
 from .kernels import DIRECTIONS, DTYPES
 from .measure import Outcome, measure
 from .peers import OURS, PEERS
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     if device.type != "cuda":
         print(f"{NO_GPU}.", file=sys.stderr)
-    choice = Candidate(asked.tiny, tuple(asked.dtypes), tuple(asked.directions))
+    choice = Wanted(asked.tiny, tuple(asked.dtypes), tuple(asked.directions))
     results, ok = run(asked.families or list(FAMILIES), choice, device, asked.rounds, asked.peers, asked.json)
     print("\n".join(tables(results)))
     return 0 if ok else 1
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(
     families: Sequence[str],
-    choice: Candidate,
+    choice: Wanted,
     device: torch.device,
     rounds: int,
     peers: Sequence[str],

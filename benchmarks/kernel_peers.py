@@ -15,8 +15,9 @@ from tritonnotes.ir.passes.joint import cotangent_name, loss_gradient_graph
 from tritonnotes.judge.tolerance import compare
 from tritonnotes.runtime.runner import Runner
 
-from .kernels import Family, declare
-from .measure import Subject
+from . import shapes
+from .kernels import DIRECTIONS, DTYPES, FAMILIES, Family, declare
+from .measure import Case, Subject
 from .peers import CAPTURED, EAGER, GPU_ALONE, LIGER, MODES, OURS, begin, compiled, liger_missing
 from .shapes import Shape
 from .timing import Call, captured
@@ -83,6 +84,23 @@ class Problem:
         with torch.set_grad_enabled(self.direction != "forward"):
             made = function(*given)
         return made if isinstance(made, tuple) else (made,)
+
+
+def cases(name: str, tiny: bool, dtypes: Sequence[str] = DTYPES, directions: Sequence[str] = DIRECTIONS) -> list[Case]:
+    """Every shape of a family, in every dtype and direction."""
+    family = FAMILIES[name]
+    return list(_cases(name, family, shapes.TINY[family.shapes] if tiny else family.shapes, dtypes, directions))
+
+
+def _cases(
+    name: str, family: Family, sizes: Sequence[Shape], dtypes: Sequence[str], directions: Sequence[str]
+) -> Iterator[Case]:
+    for shape in sizes:
+        for dtype in dtypes:
+            for direction in directions:
+                moved = family.bytes(shape, getattr(torch, dtype).itemsize, direction)
+                make = partial(make_subject, family, shape, dtype, direction)
+                yield Case(name, shapes.text(shape), dtype, direction, moved, make)
 
 
 def make_subject(family: Family, shape: Shape, dtype: str, direction: str, device: torch.device) -> Subject:

@@ -6,12 +6,10 @@ The torch function and the declaration are written apart, as everywhere: the fir
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -19,7 +17,6 @@ import tritonnotes as tn
 from tritonnotes.ir.core.graph import Graph, Value
 
 from . import shapes
-from .measure import Case
 from .shapes import Shape
 
 DTYPES = ("float32", "bfloat16")
@@ -158,25 +155,6 @@ FAMILIES: dict[str, Family] = {
         gradients=("x", "bias", "scale"),
     ),
 }
-
-
-def cases(name: str, tiny: bool, dtypes: Sequence[str] = DTYPES, directions: Sequence[str] = DIRECTIONS) -> list[Case]:
-    """Every shape of a family, in every dtype and direction."""
-    family = FAMILIES[name]
-    return list(_cases(name, family, shapes.TINY[family.shapes] if tiny else family.shapes, dtypes, directions))
-
-
-def _cases(
-    name: str, family: Family, sizes: Sequence[Shape], dtypes: Sequence[str], directions: Sequence[str]
-) -> Iterator[Case]:
-    from .kernel_peers import make_subject
-
-    for shape in sizes:
-        for dtype in dtypes:
-            for direction in directions:
-                moved = family.bytes(shape, getattr(torch, dtype).itemsize, direction)
-                make = partial(make_subject, family, shape, dtype, direction)
-                yield Case(name, shapes.text(shape), dtype, direction, moved, make)
 
 
 def declare(family: Family, shape: Shape, dtype: str) -> Graph:

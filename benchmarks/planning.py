@@ -53,7 +53,7 @@ def by_size(largest: int) -> None:
 
 
 def total(plan: FusionPlan) -> int:
-    return cost_of(plan.units, plan.legality, plan.partition).total
+    return cost_of(plan.candidate).total
 
 
 def against_greedy(count: int) -> None:

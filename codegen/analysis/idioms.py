@@ -1,82 +1,199 @@
-"""What a row's reductions ask of one column alone: the element at a number, and where the largest lies.
+"""Row idioms: formulas over whole rows that a kernel computes in another way than they say, as patterns in a table.
 
-Formulas say both over whole rows, as a maximum over one class or a minimum of column numbers. A kernel that holds one
-long row has no registers to spare for either: it loads the element, and takes the place together with the largest.
+Formulas ask for one column of a row as a maximum over one class, and for the place of the largest as a minimum of
+column numbers. A kernel that holds one long row has no registers to spare for either: it loads the element, and takes
+the place together with the largest. A sum of exponentials is taken beside the maximum of its row, so that one loop
+along the row gives both.
+
+Patterns are read of values, or of the steps of a tile program: `Nodes` says what their ops and arguments are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol, TypeVar
 
 from tritonnotes.ir.core.graph import Value
 
 from .axes import Axes
 from .views import base_of
 
-
-def is_numbers(axes: Axes, wide: frozenset[int], value: Value) -> bool:
-    """Whether a value is the column numbers."""
-    return value.op.name == "iota" and bool(axes.of(value) & wide)
+N = TypeVar("N")
 
 
-def is_column(axes: Axes, wide: frozenset[int], value: Value) -> bool:
-    """Whether a value says where a column's number is that of the row: column number = one number for each row."""
-    if value.op.name != "eq":
+class Kind(Enum):
+    """What is asked of an argument that a pattern does not look into."""
+
+    COLUMN_NUMBERS = "the numbers of all columns"
+    OF_ROW = "one number for each row"
+    CONSTANT = "a number"
+    MINUS_INFINITY = "−∞"
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """An argument of a kind, under a name."""
+
+    name: str
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class Call:
+    """An op on arguments that match, under a name if it has one. A string as an argument is a name for any node; one
+    name stands for one node throughout."""
+
+    op: str
+    args: tuple[Pattern, ...]
+    name: str = ""
+
+
+Pattern = Call | Leaf | str
+
+
+def _op(op: str, *args: Pattern, name: str = "") -> Call:
+    return Call(op, args, name)
+
+
+COLUMNS = Leaf("columns", Kind.COLUMN_NUMBERS)
+
+
+IS_COLUMN = _op("eq", COLUMNS, Leaf("number", Kind.OF_ROW))
+"""Where the number of a column is that of the row."""
+
+
+SELECTED = _op("max", _op("where", IS_COLUMN, "x", Leaf("otherwise", Kind.MINUS_INFINITY)))
+"""The element of x at a number: a maximum over a single column. Where no column has the number, it is −∞."""
+
+
+PLACE_OF_MAXIMUM = _op(
+    "min",
+    _op(
+        "where",
+        _op("logical_or", _op("eq", "x", _op("max", "x", name="largest")), _op("ne", "x", "x")),
+        COLUMNS,
+        Leaf("otherwise", Kind.CONSTANT),
+        name="candidates",
+    ),
+)
+"""The first column in which x is its maximum, or NaN."""
+
+
+RUNNING_MAXIMUM = _op("sum", _op("exp", _op("sub", "x", _op("max", "x", name="largest"))))
+"""A sum of eˣ⁻ᵐ, m the maximum of x over the same row: both are taken in one loop, the sum rescaled whenever the
+maximum grows (Milakov and Gimelshein, 2018)."""
+
+
+SOFTMAX = _op("div", _op("exp", "exponent", name="exponential"), _op("sum", "exponential", name="total"))
+"""eˣ / Σ eˣ, which is eˣ⁻ˡ where l = ln Σ eˣ is known."""
+
+
+BESIDE_ONE_ROW: tuple[Pattern, ...] = (_op("max", "x"), RUNNING_MAXIMUM, PLACE_OF_MAXIMUM)
+"""The reductions for which registers suffice beside one long row. More make ptxas spill."""
+
+
+WITHOUT_COLUMN_NUMBERS: tuple[tuple[Pattern, str], ...] = ((IS_COLUMN, ""), (PLACE_OF_MAXIMUM, "candidates"))
+"""Idioms for which no column numbers are kept beside a row, and the node that reads them: itself, or one by name."""
+
+
+# -- finding them --
+
+
+class Nodes(Protocol[N]):
+    """A graph in which patterns are looked for. A node is one object wherever it is read."""
+
+    def seen(self, node: N) -> N:
+        """The node behind views."""
+
+    def op(self, node: N) -> str: ...
+
+    def args(self, node: N) -> Sequence[N]: ...
+
+    def is_kind(self, node: N, kind: Kind) -> bool: ...
+
+
+def match(pattern: Pattern, node: N, nodes: Nodes[N]) -> Mapping[str, N] | None:
+    """The nodes that a pattern names, where a node matches it; None where it does not."""
+    found: dict[str, N] = {}
+    return found if _matches(pattern, node, nodes, found) else None
+
+
+def _matches(pattern: Pattern, node: N, nodes: Nodes[N], found: dict[str, N]) -> bool:
+    if isinstance(pattern, Leaf):
+        found[pattern.name] = node
+        return nodes.is_kind(node, pattern.kind)
+    node = nodes.seen(node)
+    if isinstance(pattern, str):
+        return found.setdefault(pattern, node) is node
+    args = nodes.args(node) if nodes.op(node) == pattern.op else ()
+    if len(args) != len(pattern.args):
         return False
-    numbers, number = value.inputs
-    return is_numbers(axes, wide, base_of(numbers)) and not axes.of(number) & wide
+    if pattern.name:
+        found[pattern.name] = node
+    return all(_matches(part, arg, nodes, found) for part, arg in zip(pattern.args, args, strict=True))
 
 
-def selected_of(axes: Axes, wide: frozenset[int], value: Value) -> tuple[Value, Value] | None:
-    """What is taken of each row, and the number of the column, where a maximum over a single column is that element.
-    Where no column has the number, that is −∞."""
-    if value.op.name != "max":
-        return None
-    chosen = base_of(value.inputs[0])
-    if chosen.op.name != "where":
-        return None
-    condition, x, other = map(base_of, chosen.inputs)
-    if not is_column(axes, wide, condition) or other.op.name != "constant" or other.attrs["value"] != -math.inf:
-        return None
-    return x, condition.inputs[1]
+@dataclass(frozen=True)
+class RowValues:
+    """Values as a kernel has them that goes along the axes of `wide` in each row."""
+
+    axes: Axes
+    wide: frozenset[int]
+
+    def seen(self, node: Value) -> Value:
+        return base_of(node)
+
+    def op(self, node: Value) -> str:
+        return node.op.name
+
+    def args(self, node: Value) -> Sequence[Value]:
+        return node.inputs
+
+    def is_kind(self, node: Value, kind: Kind) -> bool:
+        if kind is Kind.OF_ROW:
+            return not self.is_wide(node)
+        node = base_of(node)
+        if kind is Kind.COLUMN_NUMBERS:
+            return node.op.name == "iota" and self.is_wide(node)
+        return node.op.name == "constant" and (kind is Kind.CONSTANT or node.attrs["value"] == -math.inf)
+
+    def is_wide(self, value: Value) -> bool:
+        """Whether a value has a number for each column."""
+        return bool(self.axes.of(value) & self.wide)
+
+    def is_reduction(self, value: Value) -> bool:
+        """Whether a value takes one number of all columns."""
+        return value.op.kind == "reduction" and self.is_wide(value.inputs[0])
 
 
-def largest_of(axes: Axes, wide: frozenset[int], value: Value) -> Value | None:
-    """The maximum m of x, where a value is the first column in which x is m or NaN."""
-    if value.op.name != "min":
-        return None
-    chosen = base_of(value.inputs[0])
-    if chosen.op.name != "where":
-        return None
-    condition, numbers, other = map(base_of, chosen.inputs)
-    if condition.op.name != "logical_or" or not is_numbers(axes, wide, numbers) or other.op.name != "constant":
-        return None
-    same, nan = map(base_of, condition.inputs)
-    if same.op.name != "eq" or nan.op.name != "ne":
-        return None
-    x, largest = map(base_of, same.inputs)
-    if largest.op.name != "max" or {base_of(v) for v in (*nan.inputs, largest.inputs[0])} != {x}:
-        return None
-    return largest
+# -- what is asked of them --
 
 
-def holds_numbers(axes: Axes, wide: frozenset[int], values: Iterable[Value]) -> bool:
-    """Whether column numbers are kept beside a row: whether they are read by more than comparisons with one number of
-    each row, and searches for the place of the largest."""
+def selected_of(row: RowValues, value: Value) -> tuple[Value, Value] | None:
+    """What is taken of each row, and the number of the column, where a maximum over a single column is that element."""
+    found = match(SELECTED, value, row)
+    return None if found is None else (found["x"], found["number"])
+
+
+def largest_of(row: RowValues, value: Value) -> Value | None:
+    """The maximum of which a value is the place."""
+    found = match(PLACE_OF_MAXIMUM, value, row)
+    return None if found is None else found["largest"]
+
+
+def keeps_column_numbers(row: RowValues, values: Iterable[Value]) -> bool:
+    """Whether column numbers are kept beside a row: whether something reads them for which no idiom does without."""
     known = list(values)
-    free = {base_of(v.inputs[0]) for v in known if largest_of(axes, wide, v) is not None}
-    free |= {v for v in known if is_column(axes, wide, v)}
-    return any(is_numbers(axes, wide, base_of(a)) for v in known if v not in free for a in v.inputs)
+    free: set[Value] = set()
+    for pattern, reader in WITHOUT_COLUMN_NUMBERS:
+        matches = ((v, match(pattern, v, row)) for v in known)
+        free.update(found[reader] if reader else v for v, found in matches if found is not None)
+    return any(row.is_kind(arg, Kind.COLUMN_NUMBERS) for v in known if v not in free for arg in v.inputs)
 
 
-def running_maximum(total: Value) -> Value | None:
-    """The maximum m of x beside a sum of eˣ⁻ᵐ: both are taken on one walk, the sum rescaled when m grows."""
-    if total.op.name != "sum":
-        return None
-    exponential = base_of(total.inputs[0])
-    shifted = base_of(exponential.inputs[0]) if exponential.op.name == "exp" else exponential
-    if exponential.op.name != "exp" or shifted.op.name != "sub":
-        return None
-    x, largest = map(base_of, shifted.inputs)
-    return largest if largest.op.name == "max" and base_of(largest.inputs[0]) is x else None
+def fits_beside_row(row: RowValues, value: Value) -> bool:
+    """Whether registers suffice for a reduction beside one long row."""
+    return any(match(pattern, value, row) is not None for pattern in BESIDE_ONE_ROW)

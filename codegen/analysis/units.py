@@ -49,6 +49,10 @@ class Unit:
         return f"{self.value.name}{':' + self.part if self.part else ''}"
 
 
+UnitSet = frozenset[Unit]
+"""Units that share a kernel, or that a user wants to share one."""
+
+
 @dataclass(frozen=True)
 class Units:
     """All units of a graph in order, the dependencies between them, and the axes of the graph.

@@ -1,89 +1,70 @@
-"""Rows that registers do not hold: which kernels walk along them, and what they read again on each walk."""
+"""Which kernels go along their rows in loops, as registers do not hold them, and how often loops read each load."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 
 from tritonnotes.ir.core.graph import Value
 
-from ..analysis.axes import LONG_ROW, ROW_BYTES, Axes, known_product, row_bytes
-from ..analysis.idioms import holds_numbers, largest_of, running_maximum
+from ..analysis.axes import LONG_ROW, ROW_BYTES, Space, known_product, row_bytes
+from ..analysis.idioms import RUNNING_MAXIMUM, RowValues, fits_beside_row, keeps_column_numbers, match
+from ..analysis.row_loops import Row, schedule_row_loops
+from ..analysis.units import PARTIAL, REPLICATED, Unit, Units
 from ..analysis.views import base_of
 
 
-def is_looped(
-    axes: Axes, cols: Iterable[int], loads: Iterable[Value], values: Iterable[Value], partials: Iterable[Value]
-) -> bool:
-    """Whether a kernel that reduces rows over `cols` walks along them block by block. A sum over all rows that is taken
-    of whole rows keeps them on chip; the rules see to it that they fit."""
-    wide = frozenset(cols)
-    if any(axes.of(v.inputs[0]) & wide for v in partials):
+def loop_reads(
+    units: Units, computed: Sequence[Unit], space: Space, loads: Collection[Value], stores: Collection[Value]
+) -> Mapping[Value, int] | None:
+    """How many loops along the row read each load of a kernel that computes some units; None where it holds rows."""
+    if not space.reduces_rows:
+        return None
+    row = RowValues(units.axes, frozenset(space.cols))
+    values = sorted({u.value for u in computed}, key=lambda v: v.index)
+    partials = [u.value for u in computed if u.part == PARTIAL]
+    if not _is_looped(row, loads, values, partials):
+        return None
+    reads = _reads(row, values, stores)
+    if space.rows and max(reads.values(), default=1) > 1 and _fits_row_per_program(row, loads, values):
+        return None
+    for leaf in {s for u in computed if u.part == REPLICATED for s in units.sources(u)}:
+        if any(leaf in set(units.sources(u)) for u in computed if u.part != REPLICATED):
+            reads[leaf] = reads.get(leaf, 1) + 1
+    # What all rows share, such as a weight, is read once, and stays in the cache from then on.
+    rows = frozenset(space.rows)
+    return {v: reads.get(v, 1) for v in loads if not rows or units.axes.of(v) & rows}
+
+
+def _is_looped(row: RowValues, loads: Collection[Value], values: Sequence[Value], partials: Sequence[Value]) -> bool:
+    """Whether registers do not hold a row. A sum over all rows that is taken of whole rows keeps them on chip; the
+    rules see to it that they fit."""
+    if any(row.is_wide(v.inputs[0]) for v in partials):
         return False
-    held = [v for v in loads if axes.of(v) & wide]
+    held = [v for v in loads if row.is_wide(v)]
     # Numbers take 4 bytes at least, and the column numbers count where a value is made of them.
-    held += dict.fromkeys(a for v in values for a in v.inputs if a.op.name == "iota" and axes.of(a) & wide)
-    return row_bytes(axes, wide, sum(max(4, v.dtype.itemsize) for v in held)) > ROW_BYTES
+    held += dict.fromkeys(a for v in values for a in v.inputs if a.op.name == "iota" and row.is_wide(a))
+    return row_bytes(row.axes, row.wide, sum(max(4, v.dtype.itemsize) for v in held)) > ROW_BYTES
 
 
-def fits_row_per_program(axes: Axes, cols: Iterable[int], loads: Iterable[Value], values: Iterable[Value]) -> bool:
-    """Whether a program that would walk along its row can hold it after all, if it does little else: takes the maximum
-    and the sum of exponentials beside it, the place of the maximum and the element at a number. More reductions make
-    ptxas spill, and so does making 32 bits of 16."""
-    wide, known = frozenset(cols), list(values)
-    held = [v for v in loads if axes.of(v) & wide]
-    is_long = (known_product(axes, wide) or 0) > LONG_ROW
-    if not is_long or any(v.dtype.itemsize != 4 for v in held) or row_bytes(axes, wide, 4 * len(held)) > ROW_BYTES:
+def _fits_row_per_program(row: RowValues, loads: Collection[Value], values: Sequence[Value]) -> bool:
+    """Whether a program that would loop along its row can hold it after all, as it does little else. Making 32 bits of
+    16 makes ptxas spill."""
+    held = [v for v in loads if row.is_wide(v)]
+    is_long = (known_product(row.axes, row.wide) or 0) > LONG_ROW
+    if not is_long or any(v.dtype.itemsize != 4 for v in held):
         return False
-    taken = [v for v in known if v.op.kind == "reduction" and axes.of(v.inputs[0]) & wide]
-    return not holds_numbers(axes, wide, known) and all(
-        v.op.name == "max" or running_maximum(v) is not None or largest_of(axes, wide, v) is not None for v in taken
-    )
+    if row_bytes(row.axes, row.wide, 4 * len(held)) > ROW_BYTES or keeps_column_numbers(row, values):
+        return False
+    return all(fits_beside_row(row, v) for v in values if row.is_reduction(v))
 
 
-def loop_reads(axes: Axes, cols: Iterable[int], values: Iterable[Value], stores: Iterable[Value]) -> dict[Value, int]:
-    """How many walks along the row read each value that has a number for each column and is computed elsewhere.
-
-    `values` are computed here, in order, row by row. A walk takes all reductions whose arguments can be had by then,
-    and computes again what earlier walks computed.
-    """
-    wide = frozenset(cols)
-    computed = list(values)
-    inside = set(computed)
-    ready: dict[Value, int] = {}
-    taken: dict[Value, int] = {}
-    for value in computed:
-        replicated = max((ready.get(base_of(a), 0) for a in value.inputs), default=0)
-        if value.op.kind == "reduction" and axes.of(value.inputs[0]) & wide:
-            largest = running_maximum(value)
-            # A sum beside a running maximum is taken on the walk that takes that.
-            taken[value] = replicated = replicated if largest is None else taken.get(largest, replicated)
-            replicated += 1
-        ready[value] = replicated
-    wanted: dict[int, list[Value]] = {}
-    for value, walk in taken.items():
-        largest = running_maximum(value)
-        wanted.setdefault(walk, []).append((value if largest is None or largest not in taken else largest).inputs[0])
-    for value in stores:
-        if axes.of(value) & wide:
-            wanted.setdefault(ready[value], []).append(value)
-    reads: dict[Value, int] = {}
-    for roots in wanted.values():
-        for value in _read_for(roots, inside, axes, wide):
-            reads[value] = reads.get(value, 0) + 1
-    return reads
-
-
-def _read_for(roots: Iterable[Value], inside: set[Value], axes: Axes, wide: frozenset[int]) -> set[Value]:
-    found: set[Value] = set()
-    seen: set[Value] = set()
-    todo = [base_of(v) for v in roots]
-    while todo:
-        value = todo.pop()
-        if value in seen or not axes.of(value) & wide:
-            continue
-        seen.add(value)
-        if value in inside:
-            todo += map(base_of, value.inputs)
-        else:
-            found.add(value)
-    return found
+def _reads(row: RowValues, values: Sequence[Value], stores: Collection[Value]) -> Counter[Value]:
+    """How many loops read each value that has a number for each column and is computed elsewhere."""
+    args = {v: tuple(map(base_of, v.inputs)) for v in values}
+    reductions = {v for v in values if row.is_reduction(v)}
+    found = {v: match(RUNNING_MAXIMUM, v, row) for v in reductions}
+    beside = {v: names["largest"] for v, names in found.items() if names is not None and names["largest"] in reductions}
+    stored = [v for v in stores if row.is_wide(v)]
+    loops = schedule_row_loops(Row(args, row.is_wide, reductions, beside, stored)).loops
+    return Counter(v for loop in loops for v in loop.read)

@@ -1,65 +1,137 @@
-"""A candidate: a partition with the units and rules that it is one of."""
+"""A candidate: one way to cut the units of a graph into kernels, and what is known of it."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, wraps
+from typing import Any, TypeVar
 
+from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Value
 
-from ..analysis.units import Unit, Units, generating
+from ..analysis.axes import Space
+from ..analysis.units import Unit, Units, UnitSet, generating
 from ..analysis.views import memory_of
-from .cost import cost_of, scheduled_cost
-from .legality import Legality
-from .memory import loads_of, refusal_of
-from .partition import Partition
-from .search.atoms import Group
+from .constraints import Fusion
+from .legality import Legality, Refusal
+from .memory import Loads, MemoryPlan, loads_of_kernels, memory_plan, spaces_of_kernels, units_of
+from .partition import Partition, in_order, waits
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
-    """A partition with the units and rules that it is one of, the sets of units that were `wanted` together, and how it
-    was come by."""
+    """A partition, with all that passes need to judge and to change it. Passes take one and return one.
 
-    units: Units
+    `legality` has the units and the rules among them. `options` are what the user asks for; `wanted` are the sets of
+    units that must share a kernel for it. `how` says how the partition was found. `finalized_by` names, for each kernel
+    that the last program of another one carries out, that other kernel.
+
+    What is derived from these is computed when it is first asked for, and kept.
+    """
+
     legality: Legality
-    wanted: list[Group]
     partition: Partition
+    options: Fusion = Fusion()
+    wanted: tuple[UnitSet, ...] = ()
     how: str = "greedy"
+    finalized_by: Mapping[UnitSet, UnitSet] = field(default_factory=dict)
+    kept: dict[object, Any] = field(default_factory=dict, init=False, repr=False)
+    """What functions have found out about it, see `once`."""
+
+    @property
+    def units(self) -> Units:
+        return self.legality.units
+
+    @property
+    def kernels(self) -> tuple[UnitSet, ...]:
+        """The kernels of the partition, in an order in which they can run."""
+        return self.partition.kernels
+
+    # -- what is derived --
 
     @cached_property
-    def cost(self) -> int:
-        """In bytes; beyond measure where the partition is illegal, as a wish may make it."""
-        if refusal_of(self.legality, self.partition) is not None:
-            return sys.maxsize
-        return cost_of(self.units, self.legality, self.partition).total
+    def waits(self) -> Mapping[UnitSet, set[UnitSet]]:
+        """For each kernel those that run before it."""
+        return waits(self.legality, self.partition)
 
     @cached_property
-    def scheduled_cost(self) -> int:
-        """The cost once last programs finish what they can and updates are joined."""
-        if self.cost == sys.maxsize:
-            return self.cost
-        return scheduled_cost(self.units, self.legality, self.partition).total
+    def memory(self) -> MemoryPlan:
+        """What the kernels load and store. The candidate must be legal."""
+        return memory_plan(self.legality, self.partition, self._loads, self._spaces)
+
+    @cached_property
+    def refusal(self) -> Refusal | None:
+        """Why some kernel is none, as constraints may have it; None where all are legal."""
+        return next((s for s in self._spaces.values() if isinstance(s, Refusal)), None)
+
+    def raise_if_illegal(self) -> None:
+        """Raise `PlanError` with the rule that some kernel breaks."""
+        if self.refusal is not None:
+            raise PlanError(f"fuse: cannot be had, by the rule {self.refusal.rule!r}: {self.refusal.reason}")
+
+    def recomputed(self, kernel: UnitSet) -> tuple[Value, ...]:
+        """What a kernel computes again instead of loading it."""
+        return self.partition.recomputed.get(kernel, ())
+
+    def computed(self, kernel: UnitSet) -> list[Unit]:
+        """The units that a kernel computes, again or not."""
+        return units_of(self.units, kernel, self.partition)
+
+    def memories_read(self, kernel: UnitSet) -> frozenset[Value]:
+        """The memories that a kernel reads."""
+        return frozenset(map(memory_of, self._loads[kernel]))
+
+    @cached_property
+    def _loads(self) -> Loads:
+        return loads_of_kernels(self.legality, self.partition)
+
+    @cached_property
+    def _spaces(self) -> Mapping[UnitSet, Space | Refusal]:
+        return spaces_of_kernels(self.legality, self._loads)
+
+    def __str__(self) -> str:
+        place = {kernel: number for number, kernel in enumerate(self.kernels, 1)}
+        count = f"{len(self.kernels)} kernel{'' if len(self.kernels) == 1 else 's'}"
+        lines = [f"candidate for {self.units.graph.name}: {count}, {self.how}"]
+        for kernel, number in place.items():
+            line = f"  {number}. {', '.join(map(str, sorted(kernel, key=self.legality.place.__getitem__)))}"
+            if self.recomputed(kernel):
+                line += f"; again {', '.join(v.name for v in self.recomputed(kernel))}"
+            if kernel in self.finalized_by:
+                line += f"; by the last program of {place[self.finalized_by[kernel]]}"
+            lines.append(line)
+        return "\n".join(lines)
+
+    # -- what is changed --
+
+    def with_partition(self, partition: Partition) -> Candidate | None:
+        """The candidate with other kernels, put in an order in which they can run; None if they would wait for each
+        other."""
+        ordered = in_order(self.legality, partition)
+        return None if ordered is None else replace(self, partition=ordered, finalized_by={})
+
+    def with_parts(self, parts: Mapping[Value, str]) -> Candidate:
+        """The same kernels over units of which some are products, or operands of them."""
+        units, became = generating(self.units, parts)
+        legality = Legality(units, _pairs(self.legality, became), self.legality)
+        wanted = tuple(frozenset(became[u] for u in group) for group in self.wanted)
+        return replace(self, legality=legality, wanted=wanted, partition=renamed(self.partition, became))
 
 
-Kernel = frozenset[Unit]
+def once(find: Callable[[Candidate], T]) -> Callable[[Candidate], T]:
+    """The same function, which is asked only once of each candidate: the candidate keeps what it finds."""
 
+    @wraps(find)
+    def found(candidate: Candidate) -> T:
+        if find not in candidate.kept:
+            candidate.kept[find] = find(candidate)
+        result: T = candidate.kept[find]
+        return result
 
-def loaded_by(legality: Legality, partition: Partition, kernel: Kernel) -> frozenset[Value]:
-    """The memories that a kernel reads."""
-    return frozenset(memory_of(v) for v in loads_of(legality, kernel, partition.recomputed.get(kernel, ())))
-
-
-def with_parts(candidate: Candidate, parts: Mapping[Value, str]) -> Candidate:
-    """The same choice over units of which some are products, or operands of them."""
-    units, became = generating(candidate.units, parts)
-    legality = Legality(units, _pairs(candidate.legality, became), candidate.legality)
-    wanted = [frozenset(became[u] for u in group) for group in candidate.wanted]
-    return replace(
-        candidate, units=units, legality=legality, wanted=wanted, partition=renamed(candidate.partition, became)
-    )
+    return found
 
 
 def _pairs(legality: Legality, became: dict[Unit, Unit]) -> Iterator[tuple[Unit, Unit]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from tritonnotes.ir.core.errors import PlanError
 
-from ..analysis.units import Unit, Units
+from ..analysis.units import Unit, Units, UnitSet
 from .legality import Legality, Refusal
 
 MODES = ("optimal", "greedy", "off")
@@ -18,9 +18,6 @@ PHASES = ("forward", "backward", "update")
 
 
 Names = tuple[str, ...]
-
-
-Group = frozenset[Unit]
 
 
 @dataclass(frozen=True)
@@ -49,8 +46,13 @@ class Fusion:
         budget = self.memory_budget
         if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 0):
             raise PlanError(f"memory_budget is {budget!r}; it must be a number of bytes, such as 512 * 2**20, or None")
-        if budget is not None and self.mode == "off":
+        if budget is not None and self.is_off:
             raise PlanError("memory_budget: fusion='off' leaves nothing to change; use 'optimal' or 'greedy'")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether nothing is fused but what the user wants together."""
+        return self.mode == "off"
 
     def lenient(self) -> Fusion:
         """The same for a graph that is only part of what the names speak of."""
@@ -87,7 +89,7 @@ def forbidden(units: Units, fusion: Fusion) -> Iterator[tuple[Unit, Unit]]:
                 yield from ((one, other) for one in some for other in others if one.value is not other.value)
 
 
-def together(units: Units, legality: Legality, fusion: Fusion) -> list[Group]:
+def together(units: Units, legality: Legality, fusion: Fusion) -> tuple[UnitSet, ...]:
     """The sets of units that must share a kernel, each with all that lies between. Raises `PlanError` where one cannot
     be a kernel, naming the rule."""
     groups: list[set[Unit]] = []
@@ -99,7 +101,7 @@ def together(units: Units, legality: Legality, fusion: Fusion) -> list[Group]:
             if refusal is not None:
                 shown = ", ".join(names)
                 raise PlanError(f"fuse: {shown} cannot be fused, by the rule {refusal.rule!r}: {refusal.reason}")
-    return [frozenset(g) for g in groups]
+    return tuple(frozenset(g) for g in groups)
 
 
 def _wanted(units: Units, names: Names, fusion: Fusion) -> Iterator[set[Unit]]:
@@ -158,6 +160,6 @@ def _with_between(units: Units, some: set[Unit]) -> set[Unit]:
     return some | (reached(units.after) & reached(units.before))
 
 
-def _refusal(legality: Legality, group: Group) -> Refusal | None:
+def _refusal(legality: Legality, group: UnitSet) -> Refusal | None:
     found = legality.space(group, ())
     return found if isinstance(found, Refusal) else None

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.core.types import element_count
 
 from ..analysis.axes import Space
-from ..analysis.units import REPLICATED, Unit, Units
+from ..analysis.units import REPLICATED, Units, UnitSet
 from ..cost.traffic import (
     ENOUGH_PROGRAMS,
     LAUNCH_BYTES,
@@ -19,11 +20,10 @@ from ..cost.traffic import (
     rematerialize_bytes,
 )
 from ..support.sizes import NOMINAL_SIZES
-from .horizontal import Members, foreach_groups, matmul_groups, table_bytes
+from .candidate import Candidate, once
+from .horizontal import foreach_groups, matmul_groups, table_bytes
 from .last_block import finalize_in_last_block
-from .legality import Legality
-from .memory import MemoryPlan, memory_plan, units_of
-from .partition import Partition
+from .memory import MemoryPlan
 from .reduction_strategy import replicated_bytes
 
 
@@ -37,28 +37,30 @@ class Cost:
     bytes: int
 
 
-def cost_of(units: Units, legality: Legality, partition: Partition) -> Cost:
-    """The cost of a partition whose kernels are legal."""
-    memory = memory_plan(units, legality, partition)
-    moved = slowly = 0
-    for kernel in partition.kernels:
-        held = units_of(units, kernel, partition)
+BEYOND_MEASURE = Cost(sys.maxsize, 0, 0)
+"""The cost of what is illegal, as constraints may make it."""
+
+
+@once
+def cost_of(candidate: Candidate) -> Cost:
+    """The cost of a candidate, each kernel a launch."""
+    if candidate.refusal is not None:
+        return BEYOND_MEASURE
+    memory = candidate.memory
+    moved = slowly = recomputed = 0
+    for kernel in candidate.kernels:
+        held = candidate.computed(kernel)
         loads, stores, looped = memory.loads[kernel], memory.stores[kernel], memory.loop_reads[kernel] or {}
         here = launch_traffic(held, loads, stores, memory.storage, NOMINAL_SIZES, 0, looped).total
         moved += here
-        slowly += _slowness(units, memory, kernel, here)
-    recomputed = sum(rematerialize_bytes(v) for values in partition.recomputed.values() for v in values)
-    recomputed += sum(
-        replicated_bytes(u.value)
-        for k in partition.kernels
-        for u in units_of(units, k, partition)
-        if u.part == REPLICATED
-    )
-    launches = len(partition.kernels)
+        slowly += _slowness(candidate.units, memory, kernel, here)
+        recomputed += sum(map(rematerialize_bytes, candidate.recomputed(kernel)))
+        recomputed += sum(replicated_bytes(u.value) for u in held if u.part == REPLICATED)
+    launches = len(candidate.kernels)
     return Cost(launches * LAUNCH_BYTES + moved + slowly + recomputed, launches, moved)
 
 
-def _slowness(units: Units, memory: MemoryPlan, kernel: frozenset[Unit], moved: int) -> int:
+def _slowness(units: Units, memory: MemoryPlan, kernel: UnitSet, moved: int) -> int:
     """The price of holding whole rows, in bytes: rows may be too few for as many programs as their elements could feed,
     and a program with few rows uses little of each sector where neighbours in memory belong to other rows."""
     space = memory.spaces[kernel]
@@ -78,19 +80,20 @@ def _crosses(units: Units, value: Value, space: Space) -> bool:
     return bool(axes) and axes[-1] in space.rows and not set(axes).isdisjoint(space.cols)
 
 
-def scheduled_cost(units: Units, legality: Legality, partition: Partition) -> Cost:
-    """The cost of a partition whose kernels are legal, with updates joined and sums finished by last programs."""
-    partition, inside = finalize_in_last_block(units, legality, partition)
-    cost = cost_of(units, legality, partition)
-    memory = memory_plan(units, legality, partition)
-    launches: dict[Members, list[Members]] = {}
-    for kernel, host in inside.items():
+@once
+def scheduled_cost(candidate: Candidate) -> Cost:
+    """The cost of a candidate as it is launched: with updates joined and sums finished by last programs."""
+    if candidate.refusal is not None:
+        return BEYOND_MEASURE
+    candidate = finalize_in_last_block(candidate)
+    cost, memory = cost_of(candidate), candidate.memory
+    launches: dict[UnitSet, list[UnitSet]] = {}
+    for kernel, host in candidate.finalized_by.items():
         launches.setdefault(host, [host]).append(kernel)
     together = [(kernels, 0) for kernels in launches.values()]
-    if units.graph.updates:
-        for group in foreach_groups(units, legality, partition, memory):
-            together.append(([k for alike in group for k in alike.kernels], table_bytes(group)))
-    together += [(list(group), 0) for group in matmul_groups(units, legality, partition, memory)]
+    for foreach in foreach_groups(candidate):
+        together.append(([k for alike in foreach for k in alike.kernels], table_bytes(foreach)))
+    together += [(list(group), 0) for group in matmul_groups(candidate)]
     for kernels, table in together:
         # What is read again on a walk along a row is read again for the last program too.
         is_looped = memory.loop_reads[kernels[0]] is not None
@@ -100,7 +103,7 @@ def scheduled_cost(units: Units, legality: Legality, partition: Partition) -> Co
     return cost
 
 
-def _bytes(memory: MemoryPlan, kernels: list[Members]) -> int:
+def _bytes(memory: MemoryPlan, kernels: list[UnitSet]) -> int:
     """What one launch of these kernels moves."""
     units = [u for k in kernels for u in k]
     loads = dict.fromkeys(v for k in kernels for v in memory.loads[k])

@@ -11,13 +11,13 @@ from tritonnotes.ir.core.types import Shape, bool_, element_count
 
 from ..analysis.axes import Axes, known_product
 from ..analysis.matmul import summed
-from ..analysis.units import OPERAND, PRODUCT, Unit, Units, is_elementwise
+from ..analysis.units import OPERAND, PRODUCT, Units, UnitSet, is_elementwise
 from ..analysis.views import base_of, is_free, is_host, memory_of
 from ..cost.matmul import split_k_in
 from ..support.sizes import NOMINAL_SIZES, known_size
+from .candidate import Candidate, once
 from .legality import Legality
 from .memory import MemoryPlan
-from .partition import Partition, waits
 
 GROUPED_MATMUL = "products"
 
@@ -26,34 +26,39 @@ MAX_GROUPED = 8
 """The most products of one launch: the kernel has a branch for each."""
 
 
-def matmul_groups(
-    units: Units, legality: Legality, partition: Partition, memory: MemoryPlan
-) -> Iterator[tuple[Members, ...]]:
-    """The kernels of a partition that are joined, a tuple for each launch: one product each, summed over the same sizes
+@once
+def matmul_groups(found: Candidate) -> tuple[tuple[UnitSet, ...], ...]:
+    """The kernels of a candidate that are joined, a tuple for each launch: one product each, summed over the same sizes
     by as many programs."""
-    waited_for = set[Members]().union(*waits(legality, partition).values())
-    alike: dict[tuple[Shape, bool], list[Members]] = {}
-    for kernel in partition.kernels:
+    waited_for = _waited_for(found)
+    alike: dict[tuple[Shape, bool], list[UnitSet]] = {}
+    for kernel in found.kernels:
         products = [u.value for u in kernel if u.part == PRODUCT]
         if kernel in waited_for or len(products) != 1 or known_size(products[0].shape) is None:
             continue
         if all(is_elementwise(u) or u.part in (PRODUCT, OPERAND) for u in kernel):
-            is_shared = split_k_in(units, memory.spaces[kernel], kernel) > 0
+            is_shared = split_k_in(found.units, found.memory.spaces[kernel], kernel) > 0
             alike.setdefault((summed(products[0]), is_shared), []).append(kernel)
-    for kernels in alike.values():
-        groups: list[list[Members]] = []
-        for kernel in kernels:
-            apart = {other for unit in kernel for other in legality.apart.get(unit, ())}
-            free = (g for g in groups if len(g) < MAX_GROUPED and not any(apart & other for other in g))
-            found = next(free, None)
-            if found is None:
-                groups.append([kernel])
-            else:
-                found.append(kernel)
-        yield from (tuple(group) for group in groups if len(group) > 1)
+    return tuple(group for kernels in alike.values() for group in _grouped(found.legality, kernels))
 
 
-Members = frozenset[Unit]
+def _grouped(legality: Legality, kernels: list[UnitSet]) -> Iterator[tuple[UnitSet, ...]]:
+    """Products that are alike, in as few launches as the limit and the user's constraints allow."""
+    groups: list[list[UnitSet]] = []
+    for kernel in kernels:
+        apart = {other for unit in kernel for other in legality.apart.get(unit, ())}
+        free = (g for g in groups if len(g) < MAX_GROUPED and not any(apart & other for other in g))
+        group = next(free, None)
+        if group is None:
+            groups.append([kernel])
+        else:
+            group.append(kernel)
+    return (tuple(group) for group in groups if len(group) > 1)
+
+
+def _waited_for(found: Candidate) -> set[UnitSet]:
+    """The kernels that some other kernel waits for."""
+    return set[UnitSet]().union(*found.waits.values())
 
 
 FOREACH = "updates"
@@ -90,7 +95,7 @@ class Alike:
     """Kernels that do the same, each to `own` tensors: their memories, in one order for all kernels. `common` are
     memories of one number that all of them read."""
 
-    kernels: tuple[Members, ...]
+    kernels: tuple[UnitSet, ...]
     tensors: tuple[tuple[Value, ...], ...]
     common: tuple[Value, ...]
 
@@ -105,7 +110,7 @@ class Alike:
         return max((n for n in map(_elements, self.tensors) if n > 1), default=0)
 
     @property
-    def shown(self) -> Members:
+    def shown(self) -> UnitSet:
         """The kernel whose tile program stands for all: the first one that walks over something."""
         return next(k for k, tensors in zip(self.kernels, self.tensors, strict=True) if _elements(tensors) > 1)
 
@@ -124,29 +129,31 @@ def table_bytes(group: Iterable[Alike]) -> int:
     return CELL * sum(ADDRESSES + len(tensors) for alike in group for tensors in alike.rows)
 
 
-def foreach_groups(
-    units: Units, legality: Legality, partition: Partition, memory: MemoryPlan
-) -> tuple[tuple[Alike, ...], ...]:
-    """The kernels of a partition that are joined, a tuple for each launch."""
-    updated = {memory_of(new): units.graph[name] for name, new in units.graph.updates.items()}
-    waited_for = set[Members]().union(*waits(legality, partition).values())
-    found: dict[Form, list[_Update]] = {}
+@once
+def foreach_groups(found: Candidate) -> tuple[tuple[Alike, ...], ...]:
+    """The kernels of a candidate that are joined, a tuple for each launch."""
+    graph = found.units.graph
+    if not graph.updates:
+        return ()
+    updated = {memory_of(new): graph[name] for name, new in graph.updates.items()}
+    waited_for = _waited_for(found)
+    by_form: dict[Form, list[_Update]] = {}
     single = []
-    for kernel in partition.kernels:
-        update = _Update(units, memory, kernel, partition.recomputed.get(kernel, ()), updated)
+    for kernel in found.kernels:
+        update = _Update(found.units, found.memory, kernel, found.recomputed(kernel), updated)
         if kernel in waited_for or not _is_update(update):
             continue
         if update.axes:
-            found.setdefault(update.form(update.numbers), []).append(update)
+            by_form.setdefault(update.form(update.numbers), []).append(update)
         else:
             single.append(update)
-    shared = {form.common for form in found}
+    shared = {form.common for form in by_form}
     for update in single:
         # Of a tensor of one number every operand is one: which of them all updates share, only its like can tell.
-        form = next((f for f in map(update.form, shared) if f in found), None)
+        form = next((f for f in map(update.form, shared) if f in by_form), None)
         if form is not None:
-            found[form].append(update)
-    return tuple(_launches(legality, found))
+            by_form[form].append(update)
+    return tuple(_launches(found.legality, by_form))
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +162,7 @@ class _Update:
 
     units: Units
     memory: MemoryPlan
-    kernel: Members
+    kernel: UnitSet
     recomputed: tuple[Value, ...]
     updated: Mapping[Value, Value]
 
@@ -238,10 +245,10 @@ def _is_whole_or_number(axes: Axes, value: Value, order: tuple[int, ...]) -> boo
     return is_all and iterated in (order, ())
 
 
-def _launches(legality: Legality, found: Mapping[Form, list[_Update]]) -> Iterator[tuple[Alike, ...]]:
-    """Updates of several forms in as few launches as the limits, and wishes, allow."""
+def _launches(legality: Legality, by_form: Mapping[Form, list[_Update]]) -> Iterator[tuple[Alike, ...]]:
+    """Updates of several forms in as few launches as the limits and the user's constraints allow."""
     groups: list[dict[Form, list[_Update]]] = []
-    for form, updates in found.items():
+    for form, updates in by_form.items():
         for update in updates:
             for group in groups:
                 if (form in group or len(group) < MOST_FORMS) and _may_join(legality, group, update):

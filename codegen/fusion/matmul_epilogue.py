@@ -13,24 +13,23 @@ from tritonnotes.ir.core.graph import Value
 
 from ..analysis.axes import Space
 from ..analysis.matmul import is_generable
-from ..analysis.units import PARTIAL, PRODUCT, Unit
+from ..analysis.units import PARTIAL, PRODUCT, Unit, UnitSet
 from ..cost.matmul import generated_bytes, library_bytes, split_k_in, tile_in
 from ..cost.traffic import LAUNCH_BYTES, nominal_bytes
-from .candidate import Candidate, Kernel, loaded_by, renamed, with_parts
+from .candidate import Candidate, renamed
 from .horizontal import foreach_groups
-from .memory import memory_plan, refusal_of
-from .partition import Partition, in_order, waits
+from .partition import Partition
 
 MOST_PRODUCTS = 2
 """Products that one kernel computes: each keeps a tile in registers, and its operands in shared memory."""
 
 
 def fuse_matmul_epilogues(found: Candidate) -> Candidate:
-    """The choice with products computed by kernels that read them, where that pays."""
+    """The candidate with products computed by kernels that read them, where that pays."""
     candidates = [u.value for u in found.units.units if u.is_library and is_generable(found.units.axes, u.value)]
     if not candidates:
         return found
-    every = with_parts(found, dict.fromkeys(candidates, PRODUCT))
+    every = found.with_parts(dict.fromkeys(candidates, PRODUCT))
     kernels = _Kernels(every)
     fused = []
     for value in candidates:
@@ -42,33 +41,33 @@ def fuse_matmul_epilogues(found: Candidate) -> Candidate:
                 kernels.join(product, kernel)
                 fused.append(value)
                 break
-    partition = kernels.partition()
-    if partition is None:
+    joined = every.with_partition(kernels.partition())
+    if joined is None or joined.refusal is not None:
         return found
-    made = with_parts(found, dict.fromkeys(fused, PRODUCT))
+    made = found.with_parts(dict.fromkeys(fused, PRODUCT))
     back = {u: made.units.producer.get(u.value, u) for u in every.units.units if u.part == PRODUCT}
-    return replace(made, partition=renamed(partition, back))
+    return replace(made, partition=renamed(joined.partition, back))
 
 
 class _Kernels:
-    """The kernels of a choice, as products join them: what each reads and waits for."""
+    """The kernels of a candidate, as products join them: what each reads and waits for."""
 
     def __init__(self, candidate: Candidate) -> None:
         self.units, self.legality = candidate.units, candidate.legality
         self.recomputed = dict(candidate.partition.recomputed)
-        self.before = waits(candidate.legality, candidate.partition)
-        self.loads = {k: loaded_by(candidate.legality, candidate.partition, k) for k in candidate.partition.kernels}
+        self.before = dict(candidate.waits)
+        self.loads = {k: candidate.memories_read(k) for k in candidate.kernels}
         self.shared = _shared_launches(candidate)
-        self.loaders: dict[Value, dict[Kernel, None]] = {}
+        self.loaders: dict[Value, dict[UnitSet, None]] = {}
         for kernel, memories in self.loads.items():
             for memory in memories:
                 self.loaders.setdefault(memory, {})[kernel] = None
 
-    def readers(self, value: Value) -> list[Kernel]:
+    def readers(self, value: Value) -> list[UnitSet]:
         """The kernels that read a value from memory."""
         return list(self.loaders.get(value, ()))
 
-    def gain(self, product: Unit, kernel: Kernel) -> int:
+    def gain(self, product: Unit, kernel: UnitSet) -> int:
         """What computing a product in a kernel that reads it saves, in bytes; 0 where that kernel may not have it."""
         if sum(u.part == PRODUCT for u in kernel) >= MOST_PRODUCTS:
             return 0
@@ -82,13 +81,13 @@ class _Kernels:
         tile, split_k = tile_in(self.units, space, both), split_k_in(self.units, space, both)
         return saved + library_bytes(value) - generated_bytes(value, tile, frozenset(space.cols), axes, split_k)
 
-    def _is_read_elsewhere(self, value: Value, kernels: tuple[Kernel, ...]) -> bool:
+    def _is_read_elsewhere(self, value: Value, kernels: tuple[UnitSet, ...]) -> bool:
         return value in self.units.roots or any(k not in kernels for k in self.loaders.get(value, ()))
 
-    def may_join(self, product: Unit, kernel: Kernel) -> bool:
+    def may_join(self, product: Unit, kernel: UnitSet) -> bool:
         """Whether nothing has to run between a product and the kernel."""
         row_per_program = frozenset([product])
-        todo, seen = [k for k in self.before[kernel] if k != row_per_program], set[Kernel]()
+        todo, seen = [k for k in self.before[kernel] if k != row_per_program], set[UnitSet]()
         while todo:
             other = todo.pop()
             if other == row_per_program:
@@ -98,7 +97,7 @@ class _Kernels:
                 todo += self.before[other]
         return True
 
-    def join(self, product: Unit, kernel: Kernel) -> None:
+    def join(self, product: Unit, kernel: UnitSet) -> None:
         """Compute a product in a kernel."""
         row_per_program = frozenset([product])
         both = kernel | row_per_program
@@ -114,17 +113,12 @@ class _Kernels:
         for memory in self.loads[both]:
             self.loaders.setdefault(memory, {})[both] = None
 
-    def partition(self) -> Partition | None:
-        """The kernels in an order in which they can run; None if some are none."""
-        made = in_order(self.legality, Partition(tuple(self.loads), self.recomputed))
-        return None if made is None or refusal_of(self.legality, made) is not None else made
+    def partition(self) -> Partition:
+        """The kernels as they are now, in no order."""
+        return Partition(tuple(self.loads), self.recomputed)
 
 
-def _shared_launches(candidate: Candidate) -> dict[Kernel, int]:
+def _shared_launches(candidate: Candidate) -> dict[UnitSet, int]:
     """For each update that shares a launch, how many do: leaving saves the launch only if all leave."""
-    if not candidate.units.graph.updates:
-        return {}
-    memory = memory_plan(candidate.units, candidate.legality, candidate.partition)
-    groups = foreach_groups(candidate.units, candidate.legality, candidate.partition, memory)
-    kernels = ([k for alike in group for k in alike.kernels] for group in groups)
+    kernels = ([k for alike in group for k in alike.kernels] for group in foreach_groups(candidate))
     return {k: len(group) for group in kernels for k in group}

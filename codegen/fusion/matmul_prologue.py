@@ -1,27 +1,26 @@
 """Operands that kernels which multiply compute themselves, block by block as they need them, so that they never reach
 memory. A kernel that would only have prepared such operands, element by element, is done without.
 
-Done to a plan whose products have been placed (`absorb.py`). The operand's values are computed again for each tile
-beside the one that they belong to, which has its price.
+Done to a candidate whose products have been placed (`matmul_epilogue.py`). The operand's values are computed again for
+each tile beside the one that they belong to, which has its price.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.core.types import element_count
 
 from ..analysis.matmul import operands
-from ..analysis.units import OPERAND, PRODUCT, Unit, Units
+from ..analysis.units import OPERAND, PRODUCT, Unit, Units, UnitSet
 from ..analysis.views import base_of, memory_of, operand_cone
 from ..cost.matmul import tile_in
 from ..cost.traffic import nominal_bytes, rematerialize_bytes
 from ..support.sizes import NOMINAL_SIZES
-from .candidate import Candidate, Kernel, loaded_by, with_parts
-from .memory import memory_plan, refusal_of, units_of
-from .partition import Partition, in_order
+from .candidate import Candidate, once
+from .cost import scheduled_cost
+from .partition import Partition
 
 MOST_UNITS = 1_000
 """The largest graph, in primitives, that is looked through for such operands: each takes a look at all kernels."""
@@ -32,45 +31,45 @@ LEAST_SAVED = 0.02
 
 
 def fuse_matmul_prologues(found: Candidate) -> Candidate:
-    """The choice without kernels that only prepare operands, and without operands that others leave in memory beside
+    """The candidate without kernels that only prepare operands, and without operands that others leave in memory beside
     what they are made of, where that pays."""
     if len(found.units.units) > MOST_UNITS:
         return found
-    for values in [{u.value for u in k} for k in found.partition.kernels]:
+    for values in [{u.value for u in k} for k in found.kernels]:
         # Kernels change as they take operands over, but keep what they compute of whole tiles.
-        kernel = next((k for k in found.partition.kernels if any(u.value in values for u in _whole(k))), None)
+        kernel = next((k for k in found.kernels if any(u.value in values for u in _whole(k))), None)
         if kernel is None or not _is_worth_trying(found, kernel):
             continue
         other = operands_elsewhere(found, kernel)
-        if other is not None and other.scheduled_cost + _repeated(other) < found.scheduled_cost + _repeated(found):
+        if other is not None and _cost(other) < _cost(found):
             found = other
     return found
 
 
-def _is_worth_trying(candidate: Candidate, kernel: Kernel) -> bool:
+def _is_worth_trying(candidate: Candidate, kernel: UnitSet) -> bool:
     """Whether leaving the operands of a kernel to others may save a launch, or bytes that count."""
     if all(_is_plain(candidate, u) for u in kernel):
         return True
     saved = sum((1 + len(readers)) * nominal_bytes(v) for v, readers in _operands_of(candidate, kernel).items())
-    return saved > LEAST_SAVED * candidate.scheduled_cost
+    return saved > LEAST_SAVED * scheduled_cost(candidate).total
 
 
-def _whole(kernel: Kernel) -> Iterator[Unit]:
+def _whole(kernel: UnitSet) -> Iterator[Unit]:
     return (u for u in kernel if u.part != OPERAND)
 
 
-def operands_elsewhere(candidate: Candidate, kernel: Kernel) -> Candidate | None:
-    """The choice with the operands that a kernel computes left to those that multiply them, and the kernel without what
-    only they needed, or without a rest not there at all; None where there are no such operands."""
+def operands_elsewhere(candidate: Candidate, kernel: UnitSet) -> Candidate | None:
+    """The candidate with the operands that a kernel computes left to those that multiply them, and the kernel without
+    what only they needed, or without a rest not there at all; None where there are no such operands."""
     wanted = _operands_of(candidate, kernel)
     if not wanted:
         return None
     partition = candidate.partition
     gone = _only_for(candidate, kernel, set(wanted))
     moved = gone.intersection(u.value for u in kernel)
-    made = with_parts(candidate, dict.fromkeys(moved, OPERAND))
+    made = candidate.with_parts(dict.fromkeys(moved, OPERAND))
     held = _held(candidate, kernel, set(wanted))
-    needed: dict[Kernel, set[Value]] = {}
+    needed: dict[UnitSet, set[Value]] = {}
     for value, readers in wanted.items():
         for reader in readers:
             needed.setdefault(reader, set()).update(operand_cone(value, held))
@@ -90,41 +89,35 @@ def operands_elsewhere(candidate: Candidate, kernel: Kernel) -> Candidate | None
             kernels.append(new)
         if new and copies:
             recomputed[new] = tuple(sorted(copies, key=lambda v: v.index))
-    ordered = in_order(made.legality, Partition(tuple(kernels), recomputed))
-    if ordered is None or missing:
+    other = made.with_partition(Partition(tuple(kernels), recomputed))
+    if missing or other is None or other.refusal is not None:
         return None
-    if refusal_of(made.legality, ordered) is not None or not all(
-        _reads_memory(made, ordered, k) for k in ordered.kernels
-    ):
-        return None
-    return replace(made, partition=ordered)
+    return other if all(_reads_memory(other, k) for k in other.kernels) else None
 
 
-def made_for(candidate: Candidate, kernel: Kernel) -> set[Value]:
+def made_for(candidate: Candidate, kernel: UnitSet) -> set[Value]:
     """What a kernel computes for operands that it leaves to others, themselves included."""
     wanted = _operands_of(candidate, kernel)
     held = _held(candidate, kernel, set(wanted))
     return {v for operand in wanted for v in operand_cone(operand, held)}
 
 
-def _held(candidate: Candidate, kernel: Kernel, wanted: set[Value]) -> set[Value]:
+def _held(candidate: Candidate, kernel: UnitSet, wanted: set[Value]) -> set[Value]:
     """What of a kernel can be computed elsewhere, element by element, and is not in memory but for its `wanted` values
     alone."""
     in_memory = {v for v, _ in _loads(candidate, kernel)} - wanted
-    return {u.value for u in kernel if _is_plain(candidate, u)}.union(
-        candidate.partition.recomputed.get(kernel, ())
-    ) - in_memory
+    return {u.value for u in kernel if _is_plain(candidate, u)}.union(candidate.recomputed(kernel)) - in_memory
 
 
-def _operands_of(candidate: Candidate, kernel: Kernel) -> dict[Value, list[Kernel]]:
+def _operands_of(candidate: Candidate, kernel: UnitSet) -> dict[Value, list[UnitSet]]:
     """The values that a kernel computes, element by element, and leaves in memory only to be multiplied; and the
     kernels that do."""
     units, legality = candidate.units, candidate.legality
-    found: dict[Value, list[Kernel]] = {}
+    found: dict[Value, list[UnitSet]] = {}
     others: set[Value] = set()
     for value, reader in _loads(candidate, kernel):
         found.setdefault(value, []).append(reader)
-        members = units_of(units, reader, candidate.partition)
+        members = candidate.computed(reader)
         if not all(_is_operand(units, value, r) for r in legality.readers[value] if r in members):
             others.add(value)
     return {v: k for v, k in found.items() if v not in others and _is_plain(candidate, units.producer[v])}
@@ -138,12 +131,12 @@ def _is_plain(candidate: Candidate, unit: Unit) -> bool:
     )
 
 
-def _only_for(candidate: Candidate, kernel: Kernel, wanted: set[Value]) -> set[Value]:
+def _only_for(candidate: Candidate, kernel: UnitSet, wanted: set[Value]) -> set[Value]:
     """What a kernel computes, again or not, for `wanted` values alone; themselves included where it has no other use
     for them."""
-    copied = set(candidate.partition.recomputed.get(kernel, ()))
+    copied = set(candidate.recomputed(kernel))
     elsewhere = {v for v, _ in _loads(candidate, kernel)} - wanted
-    members = [*kernel, *(candidate.units.producer[v] for v in copied)]
+    members = candidate.computed(kernel)
     readers: dict[Value, set[Value]] = {}
     for member in members:
         for source in candidate.legality.sources[member]:
@@ -158,13 +151,11 @@ def _only_for(candidate: Candidate, kernel: Kernel, wanted: set[Value]) -> set[V
     return found
 
 
-def _reads_memory(candidate: Candidate, partition: Partition, kernel: Kernel) -> bool:
+def _reads_memory(candidate: Candidate, kernel: UnitSet) -> bool:
     """Whether all that operands of a kernel are made of lies in memory before it, and is not overwritten there: other
     programs read it too, copied values included."""
-    units, held = (
-        candidate.units,
-        {u.value for u in kernel if u.part != PRODUCT}.union(partition.recomputed.get(kernel, ())),
-    )
+    units = candidate.units
+    held = {u.value for u in kernel if u.part != PRODUCT}.union(candidate.recomputed(kernel))
     products = [u.value for u in kernel if u.part == PRODUCT]
     cone = {v for p in products for a in p.inputs for v in operand_cone(a, held)}
     sources = {memory_of(a) for v in cone for a in v.inputs if base_of(a) not in cone}
@@ -172,12 +163,12 @@ def _reads_memory(candidate: Candidate, partition: Partition, kernel: Kernel) ->
     return not any(m in written or units.producer.get(m) in kernel for m in sources)
 
 
-def _loads(candidate: Candidate, kernel: Kernel) -> Iterator[tuple[Value, Kernel]]:
+def _loads(candidate: Candidate, kernel: UnitSet) -> Iterator[tuple[Value, UnitSet]]:
     """What other kernels read from memory that this one leaves there, and which do."""
     values = {u.value for u in kernel}
-    for other in candidate.partition.kernels:
+    for other in candidate.kernels:
         if other != kernel:
-            for value in loaded_by(candidate.legality, candidate.partition, other) & values:
+            for value in candidate.memories_read(other) & values:
                 yield value, other
 
 
@@ -188,13 +179,13 @@ def _is_operand(units: Units, value: Value, reader: Unit) -> bool:
     return is_matrix and reader.part == PRODUCT and any(a is value for a in reader.value.inputs)
 
 
-def _repeated(candidate: Candidate) -> int:
-    """The price of computing operands again for each tile beside their own, in bytes."""
-    memory = memory_plan(candidate.units, candidate.legality, candidate.partition)
-    price = 0
-    for kernel in candidate.partition.kernels:
-        space = memory.spaces[kernel]
-        held = {u.value for u in kernel if u.part == OPERAND}.union(candidate.partition.recomputed.get(kernel, ()))
+@once
+def _cost(candidate: Candidate) -> int:
+    """The cost as launched, with the price of computing operands again for each tile beside their own, in bytes."""
+    price = scheduled_cost(candidate).total
+    for kernel in candidate.kernels:
+        space = candidate.memory.spaces[kernel]
+        held = {u.value for u in kernel if u.part == OPERAND}.union(candidate.recomputed(kernel))
         for product in (u.value for u in kernel if u.part == PRODUCT):
             rows, columns = tile_in(candidate.units, space, kernel)
             sizes = {True: columns, False: rows}

@@ -9,9 +9,9 @@ from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.core.types import DType, float32
 
 from ..analysis.axes import Space
-from ..analysis.units import PARTIAL, REPLICATED, Unit, Units
+from ..analysis.units import PARTIAL, Unit, Units, UnitSet
 from ..analysis.views import memory_of
-from ..cost.long_rows import fits_row_per_program, is_looped, loop_reads
+from ..cost.long_rows import loop_reads
 from .legality import Legality, Refusal
 from .partition import Partition
 
@@ -21,75 +21,50 @@ class MemoryPlan:
     """What each kernel of a partition reads (views looked through) and writes, how many walks along a long row read
     each of its loads (none where rows are held), and the dtype that each memory has."""
 
-    loads: Mapping[frozenset[Unit], tuple[Value, ...]]
-    stores: Mapping[frozenset[Unit], tuple[Value, ...]]
-    spaces: Mapping[frozenset[Unit], Space]
-    loop_reads: Mapping[frozenset[Unit], Mapping[Value, int] | None]
+    loads: Mapping[UnitSet, tuple[Value, ...]]
+    stores: Mapping[UnitSet, tuple[Value, ...]]
+    spaces: Mapping[UnitSet, Space]
+    loop_reads: Mapping[UnitSet, Mapping[Value, int] | None]
     storage: Mapping[Value, DType]
 
 
-def memory_plan(units: Units, legality: Legality, partition: Partition) -> MemoryPlan:
+Loads = Mapping[UnitSet, tuple[Value, ...]]
+"""For each kernel the values that it reads from memory."""
+
+
+def loads_of_kernels(legality: Legality, partition: Partition) -> Loads:
+    """What each kernel of a partition reads from memory."""
+    return {k: loads_of(legality, k, partition.recomputed.get(k, ())) for k in partition.kernels}
+
+
+def spaces_of_kernels(legality: Legality, loads: Loads) -> dict[UnitSet, Space | Refusal]:
+    """The space of each kernel, or why it is none."""
+    return {kernel: legality.space(kernel, stored) for kernel, stored in _stored(legality, loads).items()}
+
+
+def memory_plan(
+    legality: Legality, partition: Partition, loads: Loads, spaces: Mapping[UnitSet, Space | Refusal]
+) -> MemoryPlan:
     """Loads and stores of each kernel of a legal partition."""
-    loads, stored = _loaded_and_stored(legality, partition)
+    units = legality.units
     storage = {memory_of(v): memory_of(v).dtype for values in loads.values() for v in values}
-    stores: dict[frozenset[Unit], tuple[Value, ...]] = {}
-    spaces: dict[frozenset[Unit], Space] = {}
-    looped: dict[frozenset[Unit], Mapping[Value, int] | None] = {}
-    for kernel in partition.kernels:
-        space = legality.space(kernel, stored[kernel])
+    stores: dict[UnitSet, tuple[Value, ...]] = {}
+    legal: dict[UnitSet, Space] = {}
+    looped: dict[UnitSet, Mapping[Value, int] | None] = {}
+    for kernel, stored in _stored(legality, loads).items():
+        space = spaces[kernel]
         assert isinstance(space, Space), space
-        spaces[kernel] = space
-        stores[kernel] = tuple(sorted((u.value for u in stored[kernel]), key=lambda v: v.index))
-        storage.update((v, storage_dtype(units, legality, v, space)) for v in stores[kernel])
-        looped[kernel] = _loop_reads(units, kernel, partition, space, loads[kernel], stores[kernel])
-    return MemoryPlan(loads, stores, spaces, looped, storage)
+        legal[kernel] = space
+        stores[kernel] = tuple(sorted((u.value for u in stored), key=lambda v: v.index))
+        storage.update((v, _storage_dtype(legality, v, space)) for v in stores[kernel])
+        looped[kernel] = loop_reads(units, units_of(units, kernel, partition), space, loads[kernel], stores[kernel])
+    return MemoryPlan(loads, stores, legal, looped, storage)
 
 
-def _loop_reads(
-    units: Units,
-    kernel: frozenset[Unit],
-    partition: Partition,
-    space: Space,
-    loads: tuple[Value, ...],
-    stores: tuple[Value, ...],
-) -> Mapping[Value, int] | None:
-    if not space.reduces_rows:
-        return None
-    values = sorted({u.value for u in units_of(units, kernel, partition)}, key=lambda v: v.index)
-    partials = [u.value for u in kernel if u.part == PARTIAL]
-    if not is_looped(units.axes, space.cols, loads, values, partials):
-        return None
-    found = loop_reads(units.axes, space.cols, values, stores)
-    if (
-        space.rows
-        and max(found.values(), default=1) > 1
-        and fits_row_per_program(units.axes, space.cols, loads, values)
-    ):
-        return None
-    rows = frozenset(space.rows)
-    held = units_of(units, kernel, partition)
-    for leaf in {s for u in held if u.part == REPLICATED for s in units.sources(u)}:
-        if any(leaf in set(units.sources(u)) for u in held if u.part != REPLICATED):
-            found[leaf] = found.get(leaf, 1) + 1
-    # What all rows share, such as a weight, is read once, and stays in the cache from then on.
-    return {v: found.get(v, 1) for v in loads if not rows or units.axes.of(v) & rows}
-
-
-def refusal_of(legality: Legality, partition: Partition) -> Refusal | None:
-    """Why some kernel of a partition is none, or None."""
-    _, stored = _loaded_and_stored(legality, partition)
-    spaces = (legality.space(k, stored[k]) for k in partition.kernels)
-    return next((s for s in spaces if isinstance(s, Refusal)), None)
-
-
-def _loaded_and_stored(
-    legality: Legality, partition: Partition
-) -> tuple[dict[frozenset[Unit], tuple[Value, ...]], dict[frozenset[Unit], list[Unit]]]:
-    """What each kernel reads from memory, and the units whose results it writes: those that some kernel reads from
-    memory, or a user does."""
-    loads = {k: loads_of(legality, k, partition.recomputed.get(k, ())) for k in partition.kernels}
+def _stored(legality: Legality, loads: Loads) -> dict[UnitSet, list[Unit]]:
+    """The units whose results each kernel writes: those that some kernel reads from memory, or a user does."""
     wanted = {memory_of(v) for values in loads.values() for v in values} | legality.units.roots
-    return loads, {k: [u for u in k if u.part != PARTIAL and u.value in wanted] for k in partition.kernels}
+    return {k: [u for u in k if u.part != PARTIAL and u.value in wanted] for k in loads}
 
 
 def loads_of(legality: Legality, kernel: Collection[Unit], recomputed: Iterable[Value] = ()) -> tuple[Value, ...]:
@@ -104,13 +79,14 @@ def loads_of(legality: Legality, kernel: Collection[Unit], recomputed: Iterable[
     return tuple(found)
 
 
-def units_of(units: Units, kernel: frozenset[Unit], partition: Partition) -> list[Unit]:
+def units_of(units: Units, kernel: UnitSet, partition: Partition) -> list[Unit]:
     """The units that a kernel computes, again or not."""
     return [*kernel, *(units.producer[v] for v in partition.recomputed.get(kernel, ()))]
 
 
-def storage_dtype(units: Units, legality: Legality, value: Value, space: Space) -> DType:
+def _storage_dtype(legality: Legality, value: Value, space: Space) -> DType:
     """Statistics between kernels stay float32: only what users see, or a library call reads, is rounded to 16 bits."""
+    units = legality.units
     if value.op.kind == "contraction" or value.dtype.itemsize != 2:
         return value.dtype
     if value in units.roots or any(r.value.op.kind == "contraction" for r in legality.readers.get(value, ())):

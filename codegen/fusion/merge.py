@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from tritonnotes.ir.core.errors import PlanError
 
-from ..analysis.units import Unit, Units
+from ..analysis.units import Unit, UnitSet
 from .legality import Facts, Legality, Refusal, Rule, one_writer
 from .partition import CYCLE, Partition, topological_order
 
@@ -28,16 +28,16 @@ class Cluster:
 
 
 class Clusters:
-    """Every unit in a cluster of its own, or as in `kernels`; then `merge` makes one of two."""
+    """The units of each kernel as a cluster; then `merge` makes one of two."""
 
-    def __init__(self, units: Units, legality: Legality, kernels: Iterable[frozenset[Unit]] | None = None) -> None:
+    def __init__(self, legality: Legality, kernels: Iterable[UnitSet]) -> None:
         self.legality = legality
         self.of: dict[Unit, Cluster] = {}
-        for group in ([u] for u in units.units) if kernels is None else kernels:
+        for group in kernels:
             members = sorted(group, key=legality.place.__getitem__)
             cluster = Cluster(members, legality.facts_of(members), 0)
             self.of.update(dict.fromkeys(members, cluster))
-        for unit, needed in units.before.items():
+        for unit, needed in legality.units.before.items():
             here = self.of[unit]
             for other in (self.of[n] for n in needed):
                 if other is not here:

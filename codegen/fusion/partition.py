@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from tritonnotes.ir.core.graph import Value
 
-from ..analysis.units import Unit
+from ..analysis.units import UnitSet
 from .legality import Legality, Refusal
 
 CYCLE = Refusal("cycle", "what lies between would have to run in the middle of the kernel")
@@ -20,15 +20,15 @@ class Partition:
     """Which units share a kernel, kernels in an order in which they can run, and what each kernel computes `again`
     instead of loading it."""
 
-    kernels: tuple[frozenset[Unit], ...]
-    recomputed: Mapping[frozenset[Unit], tuple[Value, ...]] = field(default_factory=dict)
+    kernels: tuple[UnitSet, ...]
+    recomputed: Mapping[UnitSet, tuple[Value, ...]] = field(default_factory=dict)
 
 
-def waits(legality: Legality, partition: Partition) -> dict[frozenset[Unit], set[frozenset[Unit]]]:
+def waits(legality: Legality, partition: Partition) -> dict[UnitSet, set[UnitSet]]:
     """For each kernel those that run before it: they write what it reads, or read what it overwrites."""
     units = legality.units
     home = {u: k for k in partition.kernels for u in k}
-    before: dict[frozenset[Unit], set[frozenset[Unit]]] = {k: set() for k in partition.kernels}
+    before: dict[UnitSet, set[UnitSet]] = {k: set() for k in partition.kernels}
     for kernel in partition.kernels:
         recomputed = {units.producer[v] for v in partition.recomputed.get(kernel, ())}
         for unit in (*kernel, *recomputed):

@@ -3,7 +3,7 @@ replicated in every program."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from tritonnotes.ir.core.graph import Value
 
@@ -73,9 +73,9 @@ Strategies = Mapping[Value, bool]
 """For reductions whether they are row reductions; those that are missing are what is usual for their axes."""
 
 
-def other_strategies(units: Units) -> list[dict[Value, bool]]:
-    """For each set of axes that reductions run over, these reductions in the form that they do not have now, where both
-    make sense. Those that reduce most bytes come first."""
+def other_strategies(units: Units) -> list[Strategies]:
+    """For each set of axes that reductions run over, the strategy that these reductions do not have now,
+    where both make sense. Those that reduce most bytes come first."""
     rows = {u.value: not u.part for u in units.units if u.value.op.kind == "reduction" and u.part != REPLICATED}
     alike: dict[tuple[frozenset[int], bool], list[Value]] = {}
     for value, is_row in rows.items():
@@ -102,7 +102,7 @@ def may_be_row(units: Units, value: Value) -> bool:
     return length is not None and length <= (MAX_ROW if units.axes.of(value) else MAX_WHOLE)
 
 
-def combinations(alternatives: list[dict[Value, bool]]) -> Iterator[Strategies]:
+def combinations(alternatives: Sequence[Strategies]) -> Iterator[Strategies]:
     """Every combination of some choices, none of them first."""
     for chosen in range(1 << len(alternatives)):
         yield {v: f for i, candidate in enumerate(alternatives) if chosen >> i & 1 for v, f in candidate.items()}

@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from tritonnotes.ir.core.graph import Value
 
-from ..analysis.units import PARTIAL, REPLICATED, Unit, Units, is_elementwise
+from ..analysis.units import PARTIAL, REPLICATED, Unit, UnitSet, is_elementwise
 from ..analysis.views import memory_of
 from ..cost.traffic import nominal_bytes, rematerialize_bytes
-from .legality import AxisSet, Legality, Shape
+from .candidate import Candidate
+from .legality import AxisSet, Shape
 from .memory import loads_of
 from .partition import Partition
 
-Kernel = frozenset[Unit]
 
-
-def rematerialize(
-    units: Units, legality: Legality, partition: Partition, held: Collection[Unit] = frozenset()
-) -> Partition:
+def rematerialize(found: Candidate) -> Candidate:
     """The same kernels, each computing again what that makes cheaper. A value that then neither its own kernel needs
-    nor any other from memory moves to a kernel that computes it again, unless it is `held` where it is."""
-    state = _State(units, legality, partition)
-    for kernel in partition.kernels:
+    nor any other from memory moves to a kernel that computes it again, unless the user wants it where it is."""
+    units, state = found.units, _State(found)
+    for kernel in found.kernels:
         state.improve(kernel)
     for value in sorted(state.loaders, key=lambda v: v.index):
         state.improve_everywhere(value)
@@ -33,24 +30,25 @@ def rematerialize(
             for kernel in sorted(state.loaders.get(unit.value, ()), key=_first):
                 state.take(kernel, unit.value)
     recomputed = {k: tuple(sorted(values, key=lambda v: v.index)) for k, values in state.recomputed.items() if values}
-    return _settled(units, legality, replace(partition, recomputed=recomputed), held)
+    return replace(found, partition=_settled(found, recomputed))
 
 
 class _State:
     """What is computed again so far. `loaders` are the kernels that load each value from memory; `reduced` are row
     reductions and what is elementwise made of them."""
 
-    def __init__(self, units: Units, legality: Legality, partition: Partition) -> None:
-        self.units = units
-        self.legality = legality
+    def __init__(self, found: Candidate) -> None:
+        units = self.units = found.units
+        legality = self.legality = found.legality
+        partition = found.partition
         self.home = {u: k for k in partition.kernels for u in k}
         self.order = {k: i for i, k in enumerate(partition.kernels)}
-        self.recomputed: dict[Kernel, set[Value]] = {k: set() for k in partition.kernels}
+        self.recomputed: dict[UnitSet, set[Value]] = {k: set() for k in partition.kernels}
         self.libraries = {k for k in partition.kernels if any(u.is_library for u in k)}
-        self.axes: dict[Kernel, AxisSet] = {}
-        self.may_store: dict[Kernel, frozenset[AxisSet]] = {}
-        self.loads: dict[Kernel, set[Value]] = {}
-        self.loaders: dict[Value, set[Kernel]] = {}
+        self.axes: dict[UnitSet, AxisSet] = {}
+        self.may_store: dict[UnitSet, frozenset[AxisSet]] = {}
+        self.loads: dict[UnitSet, set[Value]] = {}
+        self.loaders: dict[Value, set[UnitSet]] = {}
         for kernel in partition.kernels:
             shape = legality.shape(facts := legality.facts_of(kernel))
             assert isinstance(shape, Shape), shape
@@ -65,7 +63,7 @@ class _State:
             if is_reduction or (is_elementwise(unit) and any(b in self.reduced for b in before)):
                 self.reduced.add(unit)
 
-    def improve(self, kernel: Kernel) -> None:
+    def improve(self, kernel: UnitSet) -> None:
         """Compute more again in one kernel, what saves most first, as long as something saves."""
         while True:
             trails = [
@@ -79,7 +77,7 @@ class _State:
                 return
             self._apply(best)
 
-    def take(self, kernel: Kernel, value: Value) -> None:
+    def take(self, kernel: UnitSet, value: Value) -> None:
         """Compute a value again in a kernel, whatever that moves."""
         self._apply({kernel: {value}})
 
@@ -90,7 +88,7 @@ class _State:
         if len(trial) > 1 and self._change(trial) < 0:
             self._apply(trial)
 
-    def _trail(self, kernel: Kernel, value: Value) -> set[Value] | None:
+    def _trail(self, kernel: UnitSet, value: Value) -> set[Value] | None:
         """The elementwise values behind `value`, itself included, that are not yet in the kernel; None if it cannot
         be computed again there."""
         recomputed: set[Value] = set()
@@ -112,7 +110,7 @@ class _State:
             todo += self.legality.sources[unit]
         return recomputed or None
 
-    def _is_cheaper_to_read(self, kernel: Kernel, unit: Unit, wanted: Value) -> bool:
+    def _is_cheaper_to_read(self, kernel: UnitSet, unit: Unit, wanted: Value) -> bool:
         """Whether what is behind a `wanted` value is no use computing: a row's mean or the like, which is small, and
         what lies in memory anyway where computing it would have the kernel load more than it does."""
         if unit in self.reduced and self.legality.axes_of[unit] != self.axes[kernel]:
@@ -125,7 +123,7 @@ class _State:
             if s not in self.recomputed[kernel] and self.units.producer.get(s) not in kernel
         )
 
-    def _may_load(self, kernel: Kernel, value: Value) -> bool:
+    def _may_load(self, kernel: UnitSet, value: Value) -> bool:
         """Whether a kernel may read what it has not read so far: it must be in memory, and not yet overwritten."""
         memory = memory_of(value)
         unit = self.units.producer.get(memory)
@@ -133,7 +131,7 @@ class _State:
             return self._is_read_in_time(kernel, memory, value)
         return memory in self.loaders or self.legality.axes_of[unit] in self.may_store[self.home[unit]]
 
-    def _is_read_in_time(self, kernel: Kernel, leaf: Value, value: Value) -> bool:
+    def _is_read_in_time(self, kernel: UnitSet, leaf: Value, value: Value) -> bool:
         """Whether a leaf, read as `value`, still has its old value when the kernel runs: what overwrites it runs later,
         or is the kernel itself, where each program reads no more of it than it overwrites."""
         new = self.units.graph.updates.get(leaf.name)
@@ -142,10 +140,10 @@ class _State:
             return value is leaf and self.legality.is_read_as_written(leaf)
         return writer is None or self.order[kernel] < self.order[self.home[writer]]
 
-    def _loads(self, kernel: Kernel, more: Iterable[Value]) -> set[Value]:
+    def _loads(self, kernel: UnitSet, more: Iterable[Value]) -> set[Value]:
         return {memory_of(v) for v in loads_of(self.legality, kernel, {*self.recomputed[kernel], *more})}
 
-    def _change(self, trial: Mapping[Kernel, set[Value]]) -> int:
+    def _change(self, trial: Mapping[UnitSet, set[Value]]) -> int:
         """What computing these values again would add to the cost."""
         change = sum(rematerialize_bytes(v) for values in trial.values() for v in values)
         gained: dict[Value, int] = {}
@@ -162,7 +160,7 @@ class _State:
                 change += (bool(had + count) - bool(had)) * nominal_bytes(memory)
         return change
 
-    def _apply(self, trial: Mapping[Kernel, set[Value]]) -> None:
+    def _apply(self, trial: Mapping[UnitSet, set[Value]]) -> None:
         for kernel, values in trial.items():
             before, after = self.loads[kernel], self._loads(kernel, values)
             self.recomputed[kernel] |= values
@@ -175,17 +173,20 @@ class _State:
                 self.loaders.setdefault(memory, set()).add(kernel)
 
 
-def _settled(units: Units, legality: Legality, partition: Partition, held: Collection[Unit]) -> Partition:
-    """Values that their own kernel has no use for any more move to the first kernel that computes them again."""
-    kernels = {k: set(k) for k in partition.kernels}
-    recomputed = {k: dict.fromkeys(partition.recomputed.get(k, ())) for k in partition.kernels}
+def _settled(found: Candidate, chosen: Mapping[UnitSet, tuple[Value, ...]]) -> Partition:
+    """The kernels with what each was chosen to compute again. Values that their own kernel has no use for any more move
+    to the first kernel that does."""
+    units, legality = found.units, found.legality
+    kernels = {k: set(k) for k in found.kernels}
+    recomputed = {k: dict.fromkeys(chosen.get(k, ())) for k in found.kernels}
+    held = frozenset[Unit]().union(*found.wanted)
     copies = {v for values in recomputed.values() for v in values if units.producer[v] not in held}
-    home = {u: k for k in partition.kernels for u in k}
+    home = {u: k for k in found.kernels for u in k}
 
-    def loads(kernel: Kernel) -> list[Value]:
+    def loads(kernel: UnitSet) -> list[Value]:
         return [memory_of(v) for v in loads_of(legality, kernels[kernel], recomputed[kernel])]
 
-    loaded = Counter(v for k in partition.kernels for v in loads(k)) if copies else Counter[Value]()
+    loaded = Counter(v for k in found.kernels for v in loads(k)) if copies else Counter[Value]()
     for value in sorted(copies, key=lambda v: -v.index):
         unit = units.producer[value]
         mine = home[unit]
@@ -194,7 +195,7 @@ def _settled(units: Units, legality: Legality, partition: Partition, held: Colle
         }
         if loaded[value] or value in units.roots or value in needed:
             continue
-        taker = next(k for k in partition.kernels if value in recomputed[k])
+        taker = next(k for k in found.kernels if value in recomputed[k])
         loaded.subtract(loads(mine))
         kernels[mine].discard(unit)
         loaded.update(loads(mine))
@@ -204,5 +205,5 @@ def _settled(units: Units, legality: Legality, partition: Partition, held: Colle
     return Partition(tuple(made.values()), {made[k]: tuple(recomputed[k]) for k in made if recomputed[k]})
 
 
-def _first(kernel: Kernel) -> tuple[int, bool]:
+def _first(kernel: UnitSet) -> tuple[int, bool]:
     return min((u.value.index, u.part != PARTIAL) for u in kernel)

@@ -10,12 +10,12 @@ from .kernel import lower_kernel
 from .tile_ir import Kernel
 
 
-def make_kernels(plan: FusionPlan) -> tuple[Kernel, ...]:
+def lower(plan: FusionPlan) -> tuple[Kernel, ...]:
     """The tile program of every generated kernel of a plan, verified."""
+    return tuple(_lowered(plan, kernel) for kernel in plan.kernels)
 
-    def lower(kernel: KernelPlan) -> Kernel:
-        if kernel.members:
-            return lower_grouped_matmul(plan, kernel) if kernel.kind == GROUPED_MATMUL else lower_foreach(plan, kernel)
-        return lower_kernel(plan, kernel)
 
-    return tuple(map(lower, plan.kernels))
+def _lowered(plan: FusionPlan, kernel: KernelPlan) -> Kernel:
+    if kernel.members:
+        return lower_grouped_matmul(plan, kernel) if kernel.kind == GROUPED_MATMUL else lower_foreach(plan, kernel)
+    return lower_kernel(plan, kernel)

@@ -10,34 +10,27 @@ from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.core.types import Dim, Shape
 
 from ..analysis.axes import LONG_ROW, Axes, Space, known_product
-from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, Unit, Units
+from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, Unit, UnitSet
 from ..cost.matmul import split_k_in, tile_in
-from ..fusion.legality import Legality
-from ..fusion.memory import MemoryPlan, memory_plan
-from ..fusion.partition import Partition
+from ..fusion.candidate import Candidate
 from ..support.names import RESERVED, identifier, uncounted
 from .launches import KernelPlan
 
 
-def name_launches(
-    units: Units,
-    legality: Legality,
-    partition: Partition,
-    inside: Mapping[frozenset[Unit], frozenset[Unit]],
-    taken: frozenset[str],
-) -> tuple[KernelPlan, ...]:
-    """The launches of a partition, in order; some kernels are carried out `inside` others."""
-    made = _kernels(units, partition, memory_plan(units, legality, partition), taken)
-    sums: dict[frozenset[Unit], list[KernelPlan]] = {}
-    for kernel, host in inside.items():
+def name_launches(found: Candidate, taken: frozenset[str] = frozenset()) -> tuple[KernelPlan, ...]:
+    """The launches of a candidate, in order; the last programs of some carry other kernels out. None has a name that is
+    `taken`."""
+    made = _kernels(found, taken)
+    sums: dict[UnitSet, list[KernelPlan]] = {}
+    for kernel, host in found.finalized_by.items():
         sums.setdefault(host, []).append(made[kernel])
-    found = []
+    launches = []
     for kernel, plan in made.items():
-        if kernel not in inside:
+        if kernel not in found.finalized_by:
             last = sums.get(kernel, [])
-            plan = replace(plan, row_per_program=_row_per_program(units.axes, plan, last))
-            found.append(_with_last_block(plan, last) if last else plan)
-    return tuple(found)
+            plan = replace(plan, row_per_program=_row_per_program(found.units.axes, plan, last))
+            launches.append(_with_last_block(plan, last) if last else plan)
+    return tuple(launches)
 
 
 def _row_per_program(axes: Axes, kernel: KernelPlan, last: list[KernelPlan]) -> Shape | None:
@@ -54,19 +47,18 @@ def _row_per_program(axes: Axes, kernel: KernelPlan, last: list[KernelPlan]) -> 
     return axes.shape(space.rows)
 
 
-def _kernels(
-    units: Units, partition: Partition, memory: MemoryPlan, taken: frozenset[str]
-) -> dict[frozenset[Unit], KernelPlan]:
+def _kernels(found: Candidate, taken: frozenset[str]) -> dict[UnitSet, KernelPlan]:
+    units, memory = found.units, found.memory
     names = dict.fromkeys(taken, 1)
     words = _words(units.graph)
     made = {}
-    for kernel in partition.kernels:
+    for kernel in found.kernels:
         members = sorted(kernel, key=lambda u: (u.value.index, u.part == FINALIZE))
         made[kernel] = KernelPlan(
             _unique(names, f"{name}_kernel" if (name := _kernel_name(members)) in words else name),
             _kind(members, memory.spaces[kernel]),
             tuple(members),
-            partition.recomputed.get(kernel, ()),
+            found.recomputed(kernel),
             memory.spaces[kernel],
             memory.loads[kernel],
             memory.stores[kernel],

@@ -22,7 +22,7 @@ PlanRegion = Callable[[Graph, frozenset[str]], FusionPlan]
 """Plans the graph of one chunk, without the names of launches that are taken."""
 
 
-def join_chunks(launches: tuple[KernelPlan, ...], plan_region: PlanRegion) -> tuple[KernelPlan, ...]:
+def loop_over_chunks(launches: tuple[KernelPlan, ...], plan_region: PlanRegion) -> tuple[KernelPlan, ...]:
     """The launches of a plan with the results of each region as one: what it reads is there before the first."""
     made = list(launches)
     taken = {k.name for k in launches}

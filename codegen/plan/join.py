@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
-from ..analysis.units import Units
+from ..fusion.candidate import Candidate
 from ..fusion.horizontal import FOREACH, GROUPED_MATMUL, foreach_groups, matmul_groups
-from ..fusion.legality import Legality
-from ..fusion.memory import memory_plan
-from ..fusion.partition import Partition
-from .launches import KernelPlan
+from .launches import KernelPlan, inner_names
 
 
 def join_foreach_updates(
-    units: Units,
-    legality: Legality,
-    partition: Partition,
-    launches: tuple[KernelPlan, ...],
-    taken: frozenset[str] = frozenset(),
+    found: Candidate, launches: tuple[KernelPlan, ...], taken: frozenset[str] = frozenset()
 ) -> tuple[KernelPlan, ...]:
-    """The launches of a partition with updates joined, in an order in which they can run; `taken` are other names."""
-    if not units.graph.updates:
-        return launches
+    """The launches of a candidate with updates joined, in an order in which they can run; `taken` are other names."""
     known = {frozenset(k.units): k for k in launches}
-    names = {*taken, *(k.name for k in launches)}
-    made = list(launches)
-    for group in foreach_groups(units, legality, partition, memory_plan(units, legality, partition)):
+    made, names = list(launches), {*taken, *_names(launches)}
+    for group in foreach_groups(found):
         members = [known[k] for alike in group for k in alike.kernels]
         all_units = tuple(u for k in members for u in k.units)
         computed = {u.value for u in all_units}
@@ -49,6 +39,14 @@ def join_foreach_updates(
     return tuple(made)
 
 
+def _names(launches: Iterable[KernelPlan]) -> Iterator[str]:
+    """What launches are called, and those that loops over chunks make."""
+    for launch in launches:
+        yield launch.name
+        if launch.chunks:
+            yield from inner_names(launch.chunks)
+
+
 def _group_name(members: Iterable[KernelPlan], taken: set[str]) -> str:
     """After the rules: `update_adam`. What it calls for each block begins with the same word."""
     scopes = (u.value.scope for k in members for u in k.units)
@@ -62,16 +60,12 @@ def _group_name(members: Iterable[KernelPlan], taken: set[str]) -> str:
 
 
 def group_weight_gradients(
-    units: Units,
-    legality: Legality,
-    partition: Partition,
-    launches: tuple[KernelPlan, ...],
-    taken: frozenset[str] = frozenset(),
+    found: Candidate, launches: tuple[KernelPlan, ...], taken: frozenset[str] = frozenset()
 ) -> tuple[KernelPlan, ...]:
-    """The launches of a partition with products joined, in an order in which they can run; `taken` are other names."""
+    """The launches of a candidate with products joined, in an order in which they can run; `taken` are other names."""
     known = {frozenset(k.units): k for k in launches}
-    made, names = list(launches), {*taken, *(k.name for k in launches)}
-    for group in matmul_groups(units, legality, partition, memory_plan(units, legality, partition)):
+    made, names = list(launches), {*taken, *_names(launches)}
+    for group in matmul_groups(found):
         members = [known[k] for k in group]
         rules = dict.fromkeys(u.value.scope.op for k in members for u in k.units if u.value.scope.phase == "update")
         name = "_".join([GROUPED_MATMUL, *(rule.removeprefix("custom.") for rule in rules)])

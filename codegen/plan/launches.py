@@ -20,10 +20,11 @@ from ..analysis.units import FINALIZE, PRODUCT, Unit, Units, destinations_of
 from ..analysis.views import is_join, memory_of
 from ..cost.matmul import splits_of
 from ..cost.traffic import Traffic, launch_traffic
+from ..fusion.candidate import Candidate
 from ..fusion.horizontal import Alike, table_bytes
 from ..fusion.last_block import GROUP
 from ..fusion.legality import Legality
-from ..fusion.partition import Partition, waits
+from ..fusion.partition import Partition
 from ..support.sizes import NOMINAL, Sizes
 
 
@@ -133,18 +134,39 @@ class KernelPlan:
 
 @dataclass(frozen=True, eq=False)
 class FusionPlan:
-    """How a graph of primitives becomes launches. `kernels` are the generated ones, `launches` all, in order."""
+    """How a graph of primitives becomes launches: the candidate that was chosen, and its kernels as they are launched.
+    `kernels` are the generated ones, `launches` all, in order."""
 
-    graph: Graph
+    candidate: Candidate
     launches: tuple[KernelPlan, ...]
-    units: Units
-    legality: Legality
-    partition: Partition
-    fusion: str
-    joins: bool
-    """Whether last programs finish sums, and updates that nothing waits for share a launch."""
     judge: Callable[[FusionPlan], Iterable[Any]]
     """What says of each edge whether it is fused, and why: `verdicts`."""
+
+    @property
+    def graph(self) -> Graph:
+        return self.units.graph
+
+    @property
+    def units(self) -> Units:
+        return self.candidate.units
+
+    @property
+    def legality(self) -> Legality:
+        return self.candidate.legality
+
+    @property
+    def partition(self) -> Partition:
+        return self.candidate.partition
+
+    @property
+    def fusion(self) -> str:
+        """How the candidate was found."""
+        return self.candidate.how
+
+    @property
+    def joins(self) -> bool:
+        """Whether last programs finish sums, and updates that nothing waits for share a launch."""
+        return not self.candidate.options.is_off
 
     @property
     def kernels(self) -> tuple[KernelPlan, ...]:
@@ -181,7 +203,7 @@ class FusionPlan:
         name = {frozenset(p.units): k.name for k in self.launches for p in k.members or k.parts or (k,)}
         for kernel in self.launches:
             result.add_node(kernel.name, kind=kernel.kind, ops=kernel.ops, bytes=kernel.bytes_moved())
-        for late, earlier in waits(self.legality, self.partition).items():
+        for late, earlier in self.candidate.waits.items():
             result.add_edges_from((name[early], name[late]) for early in earlier if name[early] != name[late])
         return result
 

@@ -16,11 +16,10 @@ from ..cost.traffic import nominal_bytes
 from ..fusion.candidate import Candidate
 from ..fusion.constraints import Fusion
 from ..fusion.cost import Cost, cost_of, scheduled_cost
-from ..fusion.legality import Legality, Refusal
-from ..fusion.memory import refusal_of
+from ..fusion.legality import Refusal
 from ..fusion.merge import Clusters
-from ..fusion.partition import Partition, in_order
-from ..fusion.search.select import first_candidate
+from ..fusion.partition import Partition
+from ..fusion.search.greedy import greedy
 from .launches import FusionPlan
 
 Replan = Callable[[Graph, Fusion], Candidate]
@@ -84,7 +83,7 @@ def verdicts(plan: FusionPlan, replan: Replan) -> Iterator[Verdict]:
     """One for each edge of the graph, in order."""
     judge = partial(Verdict, plan=plan, replan=replan)
     units = plan.units
-    clusters = Clusters(units, plan.legality, plan.partition.kernels)
+    clusters = Clusters(plan.legality, plan.partition.kernels)
     home = {u: k for k in plan.launches for u in k.units}
     loaders: dict[Value, int] = {}
     for kernel in plan.launches:
@@ -146,8 +145,7 @@ def _behind_replicated(plan: FusionPlan, judge: Callable[..., Verdict], unit: Un
 
 def _replicated_apart(plan: FusionPlan) -> Opposite:
     """Every sum taken once, by a greedy plan."""
-    found = first_candidate(plan.graph, {}, Fusion("greedy"))
-    return _compared(plan, _scheduled(plan, found.legality, found.partition))
+    return _compared(plan, _cost(plan, greedy(plan.graph, Fusion("greedy"))))
 
 
 def _apart(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Opposite:
@@ -232,17 +230,9 @@ def _changed(partition: Partition, parts: dict[frozenset[Unit], tuple[frozenset[
 
 
 def _cheapest(plan: FusionPlan, trials: list[Partition]) -> Opposite | None:
-    costs = [c for t in trials if (c := _cost(plan, t)) is not None]
+    made = [plan.candidate.with_partition(trial) for trial in trials]
+    costs = [_cost(plan, candidate) for candidate in made if candidate is not None and candidate.refusal is None]
     return _compared(plan, min(costs)) if costs else None
-
-
-def _cost(plan: FusionPlan, partition: Partition) -> Cost | None:
-    """What a changed partition costs, None if it is none."""
-    legality = plan.legality
-    ordered = in_order(legality, partition)
-    if ordered is None or refusal_of(legality, ordered) is not None:
-        return None
-    return _scheduled(plan, legality, ordered)
 
 
 def _planned_anew(plan: FusionPlan, replan: Replan, fusion: Fusion) -> Opposite:
@@ -250,15 +240,14 @@ def _planned_anew(plan: FusionPlan, replan: Replan, fusion: Fusion) -> Opposite:
         found = replan(plan.graph, fusion)
     except PlanError as error:
         return Opposite(reason=str(error))
-    return _compared(plan, _scheduled(plan, found.legality, found.partition))
+    return _compared(plan, _cost(plan, found))
 
 
 def _compared(plan: FusionPlan, other: Cost) -> Opposite:
-    mine = _scheduled(plan, plan.legality, plan.partition)
+    mine = _cost(plan, plan.candidate)
     return Opposite(other.launches - mine.launches, other.bytes - mine.bytes)
 
 
-def _scheduled(plan: FusionPlan, legality: Legality, partition: Partition) -> Cost:
-    """What a partition costs once last programs finish what they can and updates are joined, where the plan does."""
-    cost = scheduled_cost if plan.joins else cost_of
-    return cost(legality.units, legality, partition)
+def _cost(plan: FusionPlan, candidate: Candidate) -> Cost:
+    """What a candidate costs once last programs finish what they can and updates are joined, where the plan does."""
+    return scheduled_cost(candidate) if plan.joins else cost_of(candidate)

@@ -1,5 +1,5 @@
-"""Plans that hold less memory, for a user who states how much a run may hold: the plan that costs least is changed step
-by step, and each step kept that lowers what is held at the peak, until that is within the budget.
+"""Plans that hold less memory, for a user who states how much a run may hold: the candidate that costs least is changed
+step by step, and each step kept that lowers what is held at the peak, until that is within the budget.
 
 First launches run in an order in which memory is free again early, with weight gradients apart, so that each runs once
 it can. Then operands are computed again by those that multiply them, and updates that keep something waiting run apart:
@@ -14,12 +14,11 @@ from dataclasses import replace
 
 from tritonnotes.ir.core.graph import Value
 
-from ..analysis.units import PRODUCT, Unit
+from ..analysis.units import PRODUCT, Unit, UnitSet
 from ..cost.traffic import LAUNCH_BYTES
 from ..fusion.candidate import Candidate
 from ..fusion.matmul_prologue import MOST_UNITS, made_for, operands_elsewhere
-from ..fusion.memory import refusal_of
-from ..fusion.partition import Partition, in_order
+from ..fusion.partition import Partition
 from ..plan.launches import FusionPlan, KernelPlan
 from ..support.sizes import NOMINAL, Sizes
 from .program import Program
@@ -32,9 +31,9 @@ def fit_memory(
     schedule: Callable[[Candidate], FusionPlan],
     finish: Callable[[FusionPlan], Program],
 ) -> Program:
-    """The program of a choice, or one that holds less where that holds more than `budget` bytes beside its leaves, with
-    every `Dim` at its nominal size: the first that is within, or the least that was found. `schedule` plans a choice
-    with weight gradients apart, `finish` makes the program of a plan."""
+    """The program of a candidate, or one that holds less where that holds more beside its leaves than `budget` bytes,
+    with every `Dim` at its nominal size: the first that is within, or the least that was found. `schedule` plans a
+    candidate with weight gradients apart, `finish` makes the program of a plan."""
 
     def tight(candidate: Candidate) -> Program:
         return _in_order_of_memory(finish(schedule(candidate)), finish)
@@ -59,10 +58,10 @@ def _cost(plan: FusionPlan) -> int:
 
 
 def _spared(candidate: Candidate) -> Iterator[Candidate]:
-    """Choices that may hold less: with the operands of one kernel computed elsewhere, if need be with updates of what
-    they are made of in kernels of their own; or with the update apart that a weight gradient carries out, which then
-    need not wait until the weight is read."""
-    for kernel in candidate.partition.kernels:
+    """Candidates that may hold less: with the operands of one kernel computed elsewhere, if need be with updates of
+    what they are made of in kernels of their own; or with the update apart that a weight gradient carries out, which
+    then need not wait until the weight is read."""
+    for kernel in candidate.kernels:
         made = made_for(candidate, kernel)
         if made:
             units = [candidate.units.producer[v] for v in made]
@@ -80,12 +79,11 @@ def _spared(candidate: Candidate) -> Iterator[Candidate]:
 
 
 def _updates_apart(candidate: Candidate, read: set[str]) -> Candidate | None:
-    """The choice with the updates of some parameters in kernels of their own, where other kernels carry them out beside
-    something else."""
-    partition = candidate.partition
-    kernels: list[frozenset[Unit]] = []
-    recomputed = dict(partition.recomputed)
-    for old in partition.kernels:
+    """The candidate with the updates of some parameters in kernels of their own, where other kernels carry them out
+    beside something else."""
+    kernels: list[UnitSet] = []
+    recomputed = dict(candidate.partition.recomputed)
+    for old in candidate.kernels:
         copies = recomputed.pop(old, ())
         parts: dict[str, set[Unit]] = {}
         for unit in old:
@@ -95,13 +93,12 @@ def _updates_apart(candidate: Candidate, read: set[str]) -> Candidate | None:
             kernels.append(new := frozenset(some))
             if mine := _needed_copies(candidate, new, copies):
                 recomputed[new] = mine
-    made = in_order(candidate.legality, Partition(tuple(kernels), recomputed))
-    if made is None or len(kernels) == len(partition.kernels) or refusal_of(candidate.legality, made) is not None:
-        return None
-    return replace(candidate, partition=made)
+    made = candidate.with_partition(Partition(tuple(kernels), recomputed))
+    is_changed = len(kernels) > len(candidate.kernels)
+    return made if is_changed and made is not None and made.refusal is None else None
 
 
-def _needed_copies(candidate: Candidate, kernel: frozenset[Unit], copies: tuple[Value, ...]) -> tuple[Value, ...]:
+def _needed_copies(candidate: Candidate, kernel: UnitSet, copies: tuple[Value, ...]) -> tuple[Value, ...]:
     """Of the values that a larger kernel computed again those that this part of it needs."""
     producer, sources = candidate.units.producer, candidate.legality.sources
     recomputed, found = set(copies), set[Value]()

@@ -16,7 +16,7 @@ from ..fusion.constraints import Fusion
 from ..lower.tile_ir import Kernel
 from ..memory.arena import Arena, Memory, Uses, make_arena, uses_of
 from ..memory.buffers import Buffer
-from ..plan.launches import FusionPlan, KernelPlan
+from ..plan.launches import FusionPlan, KernelPlan, memories_of_outputs
 from ..support.sizes import NOMINAL, Sizes
 from ..target.gpus import H100, PROGRAMS_PER_SM
 
@@ -27,21 +27,33 @@ H100_PROGRAMS = PROGRAMS_PER_SM * H100.multiprocessors
 class Program:
     """All that a runtime needs: the plan, the tile programs, the buffers and the source.
 
-    `outputs` maps output names to the buffer that holds each, and the shape to show it in. `declared` is the graph
-    that all this came from, for the header of the source; `fusion` is how it was to be planned. `regions` are the
-    programs of one chunk, by the name of the loop over chunks. With numbers `in_memory`, kernels read what the host
-    works out from a tensor, so that a CUDA graph of their launches stays right when it changes.
+    `declared` is the graph that all this came from, for the header of the source. `regions` are the programs of one
+    chunk, by the name of the loop over chunks. With numbers `in_memory`, kernels read what the host works out from a
+    tensor, so that a CUDA graph of their launches stays right when it changes.
     """
 
-    graph: Graph
-    declared: Graph
     plan: FusionPlan
     kernels: tuple[Kernel, ...]
     buffers: tuple[Buffer, ...]
-    outputs: Mapping[str, tuple[str, Shape]]
+    declared: Graph
     regions: Mapping[str, Program] = field(default_factory=dict)
-    fusion: Fusion = Fusion()
     in_memory: bool = False
+
+    @property
+    def graph(self) -> Graph:
+        """The graph of primitives that is planned."""
+        return self.plan.graph
+
+    @property
+    def fusion(self) -> Fusion:
+        """What its user asked for."""
+        return self.plan.candidate.options
+
+    @cached_property
+    def outputs(self) -> Mapping[str, tuple[str, Shape]]:
+        """For each output the buffer that holds it, and the shape to show it in."""
+        memories = memories_of_outputs(self.plan)
+        return {name: (memory.name, self.graph.outputs[name].shape) for name, memory in memories.items()}
 
     @cached_property
     def _rendered(self) -> tuple[str, tuple[KernelSource, ...]]:
@@ -111,7 +123,7 @@ class Program:
         """How many programs share each sum over rows, `most` of them: no more than there are tiles of so many rows."""
         shared = [1]
         for kernel in self.kernels:
-            if kernel.layout.accumulates and not kernel.layout.row_per_program:
+            if kernel.layout.traversal.is_persistent:
                 rows = element_count(kernel.layout.row_shape, self.sizes_in(kernel.name, sizes))
                 shared.append(-(-rows // rows_of(kernel)))
         return min(max(shared), most)

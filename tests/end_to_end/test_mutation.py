@@ -282,10 +282,10 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
     "sign of 0 is 1": helper("sign", "(x):\n    return (x >= 0).to(x.dtype) - (x < 0).to(x.dtype)"),
     "power of magnitudes": helper("power", "(base, exponent):\n    return tl.exp(exponent * tl.log(tl.abs(base)))"),
     # types
-    "no cast after the load": method("codegen.lower.kernel.compute_dtype", lambda old: lambda dtype: dtype),
+    "no cast after the load": method("codegen.lower.loads.compute_dtype", lambda old: lambda dtype: dtype),
     "rounded once more before the store": text(r"\.to\(tl\.float16\)", ".to(tl.bfloat16).to(tl.float16)"),
     # addresses
-    "strides swapped": method("codegen.lower.kernel._behind", lambda old: lambda shape, axis: old(shape[::-1], axis)),
+    "strides swapped": method("codegen.lower.builder.behind", lambda old: lambda shape, axis: old(shape[::-1], axis)),
     "parts begin at 0": method("codegen.lower.index_math.Indexing.offset", lambda old: lambda self, address: old(
         self, replace(address, dims=tuple((a, b, 0) for a, b, _ in address.dims)))),
     "one element off": text(r"tl\.load\((\w+_ptr) \+ cell", r"tl.load(\1 + cell + 1"),

@@ -19,7 +19,7 @@ sys.path.insert(0, str(ROOT))
 
 from benchmarks import __main__ as command
 from benchmarks import kernel_peers, kernels, optimizers, report, results, steps
-from benchmarks.families import FAMILIES, Candidate, cases
+from benchmarks.families import FAMILIES, Wanted, cases
 from benchmarks.kernel_peers import Judge, Problem, make_subject
 from benchmarks.measure import Case, Row, Subject, measure
 from benchmarks.peers import GPU_ALONE, PEERS
@@ -71,7 +71,7 @@ def test_wrong_arguments_are_named(given: list[str], said: str, capsys: pytest.C
 
 
 def test_every_family_has_the_shapes_that_it_is_to_be_measured_at() -> None:
-    everything = {name: cases(name, Candidate()) for name in FAMILIES}
+    everything = {name: cases(name, Wanted()) for name in FAMILIES}
     count = {name: len(found) for name, found in everything.items()}
     rows = 15 * 2 * 3
     assert count == {
@@ -83,8 +83,8 @@ def test_every_family_has_the_shapes_that_it_is_to_be_measured_at() -> None:
         "optimizers": 9 * 6,
         "steps": 3,
     }
-    assert len(cases("softmax", Candidate(dtypes=("bfloat16",), directions=("both",)))) == 15
-    assert not cases("steps", Candidate(dtypes=("bfloat16",)))
+    assert len(cases("softmax", Wanted(dtypes=("bfloat16",), directions=("both",)))) == 15
+    assert not cases("steps", Wanted(dtypes=("bfloat16",)))
 
 
 # Bytes written down by hand, as multiples of the large tensor, for float32 at 4096×1024 (16.8 MB) and 4 KB vectors.

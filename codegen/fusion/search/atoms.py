@@ -12,14 +12,12 @@ import networkx
 from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.core.types import element_count
 
-from ...analysis.units import PARTIAL, Unit, Units, is_elementwise
+from ...analysis.units import PARTIAL, Unit, Units, UnitSet, is_elementwise
 from ...analysis.views import base_of, memory_of
 from ...cost.traffic import nominal_bytes, rematerialize_bytes
 from ...support.sizes import NOMINAL_SIZES
+from ..candidate import Candidate
 from ..legality import AxisSet, Facts, Legality
-from ..partition import Partition
-
-Group = frozenset[Unit]
 
 
 @dataclass(frozen=True)
@@ -71,18 +69,18 @@ class Atom:
         return sum(size for _, size in self.loads)
 
 
-def chains(units: Units, legality: Legality, together: Iterable[Group] = ()) -> list[Group]:
+def chains(start: Candidate) -> list[UnitSet]:
     """The finest groups that an optimum may be looked for in: a value with one reader, and that reader if it reads
-    nothing else and is no larger. Wherever the value is computed the reader can be too, with fewer bytes to store.
+    nothing else and is no larger. Wherever the value is computed the reader can be too, with fewer bytes to store. What
+    the user wants in one kernel is one group."""
+    units = start.units
+    pairs = [(unit, before) for unit in units.units if (before := _only_source(start.legality, unit)) is not None]
+    return _grouped(units, [*pairs, *(pair for group in start.wanted for pair in itertools.pairwise(group))])
 
-    `together` are units that a user wants in one kernel.
-    """
-    pairs = [(unit, before) for unit in units.units if (before := _only_source(units, legality, unit)) is not None]
-    return _grouped(units, [*pairs, *(pair for group in together for pair in itertools.pairwise(group))])
 
-
-def _only_source(units: Units, legality: Legality, unit: Unit) -> Unit | None:
+def _only_source(legality: Legality, unit: Unit) -> Unit | None:
     """What a unit is computed from, if from nothing else, and if nobody else reads that."""
+    units = legality.units
     sources = legality.sources[unit]
     if not is_elementwise(unit) or len(sources) != 1 or legality.facts[unit].written:
         return None
@@ -95,18 +93,19 @@ def _only_source(units: Units, legality: Legality, unit: Unit) -> Unit | None:
     return before if is_narrowing and is_only_reader and same_axes and unit not in legality.apart else None
 
 
-def blocks(units: Units, partition: Partition, together: Iterable[Group] = ()) -> list[Group]:
-    """Coarse groups, for graphs that are large: what a partition has in one kernel of one op and phase."""
+def blocks(start: Candidate) -> list[UnitSet]:
+    """Coarse groups, for graphs that are large: what a candidate has in one kernel of one op and phase, and what the
+    user wants in one."""
     alike: dict[Hashable, list[Unit]] = {}
-    for i, kernel in enumerate(partition.kernels):
+    for i, kernel in enumerate(start.kernels):
         for unit in sorted(kernel, key=lambda u: u.value.index):
             scope = unit.value.scope
             alike.setdefault((i, scope.name or unit.value.index, scope.phase), []).append(unit)
-    groups = [*alike.values(), *together]
-    return _grouped(units, [pair for group in groups for pair in itertools.pairwise(group)])
+    groups = [*alike.values(), *start.wanted]
+    return _grouped(start.units, [pair for group in groups for pair in itertools.pairwise(group)])
 
 
-def _grouped(units: Units, pairs: Iterable[tuple[Unit, Unit]]) -> list[Group]:
+def _grouped(units: Units, pairs: Iterable[tuple[Unit, Unit]]) -> list[UnitSet]:
     """Units such that pairs stay together, and no two groups wait for each other."""
     same = networkx.Graph()
     same.add_nodes_from(units.units)
@@ -122,9 +121,10 @@ def _grouped(units: Units, pairs: Iterable[tuple[Unit, Unit]]) -> list[Group]:
     return [frozenset(u for g in found for u in members[g]) for found in networkx.strongly_connected_components(waits)]
 
 
-def make_atoms(units: Units, legality: Legality, groups: list[Group]) -> list[Atom]:
+def make_atoms(legality: Legality, groups: list[UnitSet]) -> list[Atom]:
     """Atoms of groups that do not wait for each other in circles, readers before what they read."""
-    ordered = _readers_first(units, legality, groups)
+    units = legality.units
+    ordered = _readers_first(legality, groups)
     number = {u: i for i, group in enumerate(ordered) for u in group}
     memories: dict[Value, int] = {}
     readers: dict[Value, int] = {}
@@ -187,18 +187,18 @@ def make_atoms(units: Units, legality: Legality, groups: list[Group]) -> list[At
     return atoms
 
 
-def _readers_first(units: Units, legality: Legality, groups: list[Group]) -> list[Group]:
+def _readers_first(legality: Legality, groups: list[UnitSet]) -> list[UnitSet]:
     """Groups in an order in which each stands before all that it waits for; of several, the latest of the graph."""
     place = legality.place
     home = {u: group for group in groups for u in group}
     waits = networkx.DiGraph()
     waits.add_nodes_from(groups)
-    for unit, needed in units.before.items():
+    for unit, needed in legality.units.before.items():
         waits.add_edges_from((home[unit], home[n]) for n in needed if home[n] is not home[unit])
     return list(networkx.lexicographical_topological_sort(waits, key=lambda g: -max(place[u] for u in g)))
 
 
-def _reachability(units: Units, ordered: list[Group], number: dict[Unit, int]) -> tuple[list[int], list[int]]:
+def _reachability(units: Units, ordered: list[UnitSet], number: dict[Unit, int]) -> tuple[list[int], list[int]]:
     """For each atom those that depend on it, and those that it depends on."""
     direct = [_bits({number[o] for u in group for o in units.after[u]} - {i}) for i, group in enumerate(ordered)]
     reached = [0] * len(ordered)

@@ -7,11 +7,13 @@ is then known exactly, and the bytes counted so far never shrink again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from ...cost.traffic import LAUNCH_BYTES
-from ..legality import AxisSet, Facts, Legality, Rule
+from ..candidate import Candidate
+from ..cost import cost_of
+from ..legality import AxisSet, Facts, Rule
 from ..partition import Partition
 from .atoms import Atom
 
@@ -29,10 +31,10 @@ STARTS = 16
 
 @dataclass(frozen=True)
 class Found:
-    """What a search came to: a partition if one costs less than what was known, whether nothing is better, and how many
+    """What a search came to: a candidate if one costs less than what was known, whether nothing is better, and how many
     ways to place a value were tried."""
 
-    partition: Partition | None
+    candidate: Candidate | None
     is_proved: bool
     tried: int
 
@@ -75,12 +77,12 @@ class _Kernel:
 
 
 class Search:
-    """One search over `atoms`, readers before what they read. `evaluate` gives a partition's cost in bytes."""
+    """One search over `atoms` of a candidate's units, readers before what they read."""
 
-    def __init__(self, legality: Legality, atoms: Sequence[Atom], evaluate: Callable[[Partition], int]) -> None:
-        self.legality = legality
+    def __init__(self, start: Candidate, atoms: Sequence[Atom]) -> None:
+        self.start = start
+        self.legality = start.legality
         self.atoms = atoms
-        self.evaluate = evaluate
         self.to_come = self._columns_to_come()
         self.together = self._fitting()
         self.rest = self._floors()
@@ -89,10 +91,10 @@ class Search:
         self.legal: dict[int, Facts | None] = {0: None}
         self.tried = 0
         self.best = 0
-        self.found: Partition | None = None
+        self.found: Candidate | None = None
 
     def run(self, known: int, budget: int) -> Found:
-        """Look for a partition that costs less than `known`."""
+        """Look for a candidate that costs less than `known`."""
         self.best, self.tried, self.budget, self.is_complete = known, 0, budget, True
         self._place(0, 0)
         return Found(self.found, self.is_complete and self.tried < budget, self.tried)
@@ -134,10 +136,11 @@ class Search:
             shape = self.legality.shape(kernel.facts)
             if isinstance(shape, Rule) or not kernel.stored <= shape.may_store:
                 return
-        partition = self._partition()
-        cost = self.evaluate(partition)
-        if cost < self.best:
-            self.best, self.found = cost, partition
+        found = self.start.with_partition(self._partition())
+        # The search minds what two units say of each other; that a kernel is too large only the whole of it can say,
+        # and such a candidate costs beyond measure.
+        if found is not None and cost_of(found).total < self.best:
+            self.best, self.found = cost_of(found).total, found
 
     def _partition(self) -> Partition:
         made = []

@@ -1,20 +1,50 @@
-"""A first choice of kernels, in nearly linear time: merge what is adjacent, then what lies side by side."""
+"""A first candidate in nearly linear time: merge what is adjacent, then what lies side by side."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ...analysis.units import FINALIZE, REPLICATED, Unit, Units
-from ..legality import AxisSet
+from tritonnotes.ir.core.graph import Graph, Value
+
+from ...analysis.units import FINALIZE, REPLICATED, Unit, Units, make_units
+from ..candidate import Candidate
+from ..constraints import Fusion, forbidden, together
+from ..legality import AxisSet, Legality
 from ..merge import Cluster, Clusters
+from ..reduction_strategy import Strategies
+from ..rematerialize import rematerialize
 
 TRIED = 8
 """How many kernels over the same axes each further one is held against."""
 
 
-def fuse_greedily(units: Units, clusters: Clusters) -> None:
+def greedy(graph: Graph, options: Fusion) -> Candidate:
+    """The kernels of a graph, merged greedily. With fusion off only what must share a kernel does."""
+    return _merged(make_units(graph), options)
+
+
+def greedy_under(strategies: Strategies, replicated: frozenset[Value], known: Candidate) -> Candidate:
+    """The greedy candidate for the same graph and options, where reductions have other strategies and every program
+    computes the `replicated` ones for itself."""
+    units = make_units(known.units.graph, strategies, replicated, known.units.axes)
+    return _merged(units, known.options, known.legality)
+
+
+def _merged(units: Units, options: Fusion, known: Legality | None = None) -> Candidate:
+    legality = Legality(units, forbidden(units, options), known)
+    wanted = together(units, legality, options)
+    held = frozenset[Unit]().union(*wanted)
+    clusters = Clusters(legality, [*wanted, *(frozenset([u]) for u in units.units if u not in held)])
+    if options.is_off:
+        return Candidate(legality, clusters.partition(), options, wanted, "off")
+    _fuse_greedily(clusters)
+    return rematerialize(Candidate(legality, clusters.partition(), options, wanted))
+
+
+def _fuse_greedily(clusters: Clusters) -> None:
     """Merge each unit into the kernels that it reads from, phase by phase; then kernels that read the same values; then
     kernels that merely walk over the same axes, which saves a launch."""
+    units = clusters.legality.units
     # What each program takes for itself belongs to no kernel more than to others.
     fusible = [u for u in units.units if not u.is_library and u.part != REPLICATED]
     for same_phase in (True, False):

@@ -1,133 +1,132 @@
-"""Which partition a plan takes: none fused, a greedy one, or the best that a search finds."""
+"""Which candidate a plan takes: the cheapest of greedy ones, under several reduction strategies, and of a search."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from dataclasses import replace
 
-from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.core.graph import Value
 
-from ...analysis.units import make_units
 from ..candidate import Candidate
-from ..constraints import Fusion, forbidden, together
-from ..cost import cost_of
-from ..legality import Legality
-from ..memory import refusal_of
-from ..merge import Clusters
-from ..partition import Partition, in_order
-from ..reduction_strategy import Strategies, combinations, other_strategies
-from ..rematerialize import rematerialize
-from .atoms import Group, blocks, chains, make_atoms
-from .branch_and_bound import BUDGET, Found, Search
-from .greedy import fuse_greedily
+from ..cost import cost_of, scheduled_cost
+from ..reduction_strategy import Strategies, combinations, other_strategies, replicable_sums
+from .atoms import blocks, chains, make_atoms
+from .branch_and_bound import BUDGET, Search
+from .greedy import greedy_under
 
 MOST_CHAINS = 64
 """The largest graph, in chains of values, of which the optimum is looked for value by value."""
 
 
 MOST_BLOCKS = 96
-"""The largest graph, in blocks of a greedy plan, that is searched at all."""
+"""The largest graph, in blocks of a greedy candidate, that is searched at all."""
 
 
 MOST_UNITS = 1_000
-"""The largest graph, in primitives, of which more than a greedy plan is looked at."""
+"""The largest graph, in primitives, of which more than a greedy candidate is looked at."""
 
 
 MOST_CHOICES = 2
-"""Up to so many choices between two forms of reductions, all their combinations are searched."""
+"""Up to so many choices between two strategies of reductions, all their combinations are searched."""
 
 
 MOST_TRIES = 8
-"""Where there are more, or the graph is large, so many are tried one after the other in a greedy plan."""
+"""Where there are more, or the graph is large, so many are tried one after the other in a greedy candidate."""
 
 
 NOT_PROVED = "the best found, not proved optimal"
 
 
-def first_candidate(
-    graph: Graph,
-    strategies: Strategies,
-    fusion: Fusion,
-    replicated: frozenset[Value] = frozenset(),
-    known: Candidate | None = None,
-) -> Candidate:
-    """No fusion but what was wished for, or a greedy plan. What is `known` under other forms is not found out again."""
-    units = make_units(graph, strategies, replicated, None if known is None else known.units.axes)
-    legality = Legality(units, forbidden(units, fusion), None if known is None else known.legality)
-    wanted = together(units, legality, fusion)
-    held = {u for group in wanted for u in group}
-    clusters = Clusters(units, legality, [*wanted, *(frozenset([u]) for u in units.units if u not in held)])
-    if fusion.mode == "off":
-        return Candidate(units, legality, wanted, clusters.partition(), "off")
-    fuse_greedily(units, clusters)
-    return Candidate(units, legality, wanted, rematerialize(units, legality, clusters.partition(), held))
+TOO_LARGE = "greedy, as the graph is too large to search"
 
 
-def _other_candidate(
-    graph: Graph, strategies: Strategies, fusion: Fusion, replicated: frozenset[Value], known: Candidate
-) -> Candidate:
-    """A greedy plan under other forms. Where a last program finishes sums to one number, it may pay that each program
-    takes the `own` ones, though it did not before."""
-    found = first_candidate(graph, strategies, fusion, known.units.replicated, known)
-    if replicated == known.units.replicated:
-        return found
-    return cheaper(found, first_candidate(graph, strategies, fusion, replicated, known))
+# -- the passes --
 
 
 def cheaper(found: Candidate, other: Candidate) -> Candidate:
-    """Of two choices the one that costs less, the first if both cost the same."""
-    return other if other.cost < found.cost else found
+    """Of two candidates the one that costs less, the first if both cost the same."""
+    if other is found:
+        return found
+    return other if cost_of(other).total < cost_of(found).total else found
 
 
-def search_plans(graph: Graph, greedy: Candidate, fusion: Fusion, replicated: frozenset[Value]) -> Candidate:
-    """The best that searches find which start from greedy plans: over single values, under all forms of reductions,
-    where the graph is small enough; else over blocks of the greedy plan of the forms that serve it best."""
-    if len(greedy.units.units) > MOST_UNITS:
-        return replace(greedy, how="greedy, as the graph is too large to search")
-    alternatives = other_strategies(greedy.units)
-    fine = chains(greedy.units, greedy.legality, greedy.wanted)
-    if len(fine) <= MOST_CHAINS and len(alternatives) <= MOST_CHOICES:
-        others = [strategies for strategies in combinations(alternatives) if strategies]
-        starts = [greedy, *(_other_candidate(graph, strategies, fusion, replicated, greedy) for strategies in others)]
-        best, is_proved = min(starts, key=lambda start: start.cost), True
-        for start in starts:
-            groups = chains(start.units, start.legality, start.wanted)
-            found = _search(start, groups, best.cost, BUDGET // 2)
-            best = best if found.partition is None else replace(start, partition=found.partition)
-            is_proved &= found.is_proved
-        best = replace(best, how="optimal" if is_proved else NOT_PROVED)
-        return as_scheduled(best, [start for start in starts if start.units.replicated != greedy.units.replicated])
-    best = greedy
-    strategies: dict[Value, bool] = {}
-    for candidate in alternatives[:MOST_TRIES]:
-        other = _other_candidate(graph, {**strategies, **candidate}, fusion, replicated, greedy)
-        if other.cost < best.cost:
-            best, strategies = other, {**strategies, **candidate}
-    groups = blocks(best.units, best.partition, best.wanted)
+def replicate_reductions(found: Candidate) -> Candidate:
+    """The greedy candidate in which every program computes small sums to one number for itself; the one given if there
+    are none."""
+    replicated = replicable_sums(found.units)
+    return greedy_under({}, replicated, found) if replicated else found
+
+
+def reduction_strategies(found: Candidate) -> list[Strategies]:
+    """For each set of axes that reductions run over, the other strategy of these reductions, where both make sense."""
+    return other_strategies(found.units)
+
+
+def search(best: Candidate, strategies: Sequence[Strategies]) -> Candidate:
+    """The best candidate that a search finds from greedy ones: value by value under all combinations of `strategies`,
+    where the graph is small enough; else block by block under those that serve a greedy candidate best."""
+    if len(best.units.units) > MOST_UNITS:
+        return replace(best, how=TOO_LARGE)
+    if len(chains(best)) <= MOST_CHAINS and len(strategies) <= MOST_CHOICES:
+        starts = greedy_under_all(best, strategies)
+        # What replicating other sums is worth shows only in a candidate as it is launched.
+        others = [start for start in starts if start.units.replicated != best.units.replicated]
+        return cheapest_as_launched([search_values(starts), *others, best])
+    return cheapest_as_launched([search_blocks(choose_strategies(best, strategies)), best])
+
+
+# -- their steps --
+
+
+def greedy_under_all(best: Candidate, strategies: Sequence[Strategies]) -> list[Candidate]:
+    """The candidate, and greedy ones under every combination of other strategies."""
+    replicated = replicable_sums(best.units)
+    return [best, *(_greedy_under(some, replicated, best) for some in combinations(strategies) if some)]
+
+
+def choose_strategies(best: Candidate, strategies: Sequence[Strategies]) -> Candidate:
+    """The cheapest greedy candidate, each strategy tried on top of those that were cheaper."""
+    known, replicated = best, replicable_sums(best.units)
+    chosen: Strategies = {}
+    for strategy in strategies[:MOST_TRIES]:
+        other = _greedy_under({**chosen, **strategy}, replicated, known)
+        if cheaper(best, other) is other:
+            best, chosen = other, {**chosen, **strategy}
+    return best
+
+
+def _greedy_under(strategies: Strategies, replicated: frozenset[Value], known: Candidate) -> Candidate:
+    """A greedy candidate under other strategies. Where a last program finishes sums to one number, it may pay to
+    replicate them, though it did not before."""
+    found = greedy_under(strategies, known.units.replicated, known)
+    if replicated == known.units.replicated:
+        return found
+    return cheaper(found, greedy_under(strategies, replicated, known))
+
+
+def search_values(starts: Sequence[Candidate]) -> Candidate:
+    """The best partition of single values, or of chains of them that could not pay apart, under the strategies of each
+    start. It is optimal if no search ran out of its budget."""
+    best, is_proved = min(starts, key=lambda start: cost_of(start).total), True
+    for start in starts:
+        found = Search(start, make_atoms(start.legality, chains(start))).run(cost_of(best).total, BUDGET // 2)
+        best = found.candidate or best
+        is_proved &= found.is_proved
+    return replace(best, how="optimal" if is_proved else NOT_PROVED)
+
+
+def search_blocks(start: Candidate) -> Candidate:
+    """The best partition of blocks of a greedy candidate, where there are few enough."""
+    groups = blocks(start)
     if len(groups) > MOST_BLOCKS:
-        return replace(best, how="greedy, as the graph is too large to search")
-    found = _search(best, groups, best.cost, BUDGET)
-    return replace(best, partition=found.partition or best.partition, how=NOT_PROVED)
+        return replace(start, how=TOO_LARGE)
+    found = Search(start, make_atoms(start.legality, groups)).run(cost_of(start).total, BUDGET)
+    return replace(found.candidate or start, how=NOT_PROVED)
 
 
-def as_scheduled(found: Candidate, starts: list[Candidate]) -> Candidate:
-    """What a search found, or a greedy plan that it started from. The search does not know what last programs and
-    joined updates save, and for that plan it may be more."""
-    least = min([found, *starts], key=lambda start: start.scheduled_cost)
+def cheapest_as_launched(candidates: Sequence[Candidate]) -> Candidate:
+    """What a search found, which comes first, or a greedy candidate that it started from. The search does not know what
+    last programs and joined updates save, and for that one it may be more."""
+    found, *_ = candidates
+    least = min(candidates, key=lambda candidate: scheduled_cost(candidate).total)
     return found if least.partition is found.partition else replace(least, how=NOT_PROVED)
-
-
-def _search(start: Candidate, groups: list[Group], known: int, budget: int) -> Found:
-    """Look for a partition of some groups that costs less than what is known."""
-    units, legality = start.units, start.legality
-
-    def evaluate(partition: Partition) -> int:
-        ordered = in_order(legality, partition)
-        # The search minds what two units say of each other; that a kernel is too large only the whole of it can say.
-        if ordered is None or refusal_of(legality, ordered) is not None:
-            return sys.maxsize
-        return cost_of(units, legality, ordered).total
-
-    found = Search(legality, make_atoms(units, legality, groups), evaluate).run(known, budget)
-    ordered = in_order(legality, found.partition) if found.partition is not None else None
-    return Found(ordered, found.is_proved, found.tried)

@@ -13,12 +13,13 @@ from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
 from tritonnotes.codegen import pipeline
-from tritonnotes.codegen.analysis.units import PARTIAL, Unit, Units, is_elementwise, make_units
+from tritonnotes.codegen.analysis.units import PARTIAL, Unit, Units, UnitSet, is_elementwise, make_units
 from tritonnotes.codegen.canonicalize.materialize import materialize
 from tritonnotes.codegen.fusion import cost
+from tritonnotes.codegen.fusion.candidate import Candidate
 from tritonnotes.codegen.fusion.cost import cost_of, scheduled_cost
 from tritonnotes.codegen.fusion.legality import Legality, Rule
-from tritonnotes.codegen.fusion.partition import Partition, in_order
+from tritonnotes.codegen.fusion.partition import Partition
 from tritonnotes.codegen.fusion.reduction_strategy import combinations, other_strategies
 from tritonnotes.codegen.fusion.search import branch_and_bound as search
 from tritonnotes.codegen.fusion.search import select as choose
@@ -29,7 +30,6 @@ from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.ir.passes.joint import gradient_graph, joint_graph
 
-Kernel = frozenset[Unit]
 MOST_UNITS = 8
 MOST_PLANS = 2_000
 
@@ -44,12 +44,12 @@ def gradients(graph: Graph) -> Graph:
 
 
 def total(plan: FusionPlan) -> int:
-    return cost_of(plan.units, plan.legality, plan.partition).total
+    return cost_of(plan.candidate).total
 
 
 def as_scheduled(plan: FusionPlan) -> int:
     """The cost with what last programs and joined updates save."""
-    return scheduled_cost(plan.units, plan.legality, plan.partition).total
+    return scheduled_cost(plan.candidate).total
 
 
 # -- every plan there is --
@@ -72,7 +72,8 @@ class Enumeration:
     def __init__(self, units: Units) -> None:
         self.units = units
         self.legality = Legality(units)
-        self.known: dict[Kernel, list[Kernel]] = {}
+        self.unfused = Candidate(self.legality, Partition(tuple(frozenset([u]) for u in units.units)))
+        self.known: dict[UnitSet, list[UnitSet]] = {}
         self.partitions = [[frozenset(p) for p in parts] for parts in set_partitions(list(self.units.units))]
 
     def __len__(self) -> int:
@@ -80,16 +81,17 @@ class Enumeration:
 
     def best(self) -> int:
         """The least cost."""
-        return min(cost_of(self.units, self.legality, p).total for k in self.partitions for p in self.plans(k))
+        return min(cost_of(made).total for k in self.partitions for made in self.plans(k))
 
-    def plans(self, kernels: list[Kernel]) -> Iterator[Partition]:
+    def plans(self, kernels: list[UnitSet]) -> Iterator[Candidate]:
         for copies in itertools.product(*(self.copies(k) for k in kernels)):
             again = {k: tuple(u.value for u in c) for k, c in zip(kernels, copies, strict=True) if c}
-            partition = in_order(self.legality, Partition(tuple(kernels), again))
-            if partition is not None and all(self.may_write(k, partition) for k in kernels):
-                yield partition
+            made = self.unfused.with_partition(Partition(tuple(kernels), again))
+            if made is not None and all(self.may_write(k, made) for k in kernels):
+                assert made.refusal is None
+                yield made
 
-    def copies(self, kernel: Kernel) -> list[Kernel]:
+    def copies(self, kernel: UnitSet) -> list[UnitSet]:
         """What a kernel may compute again; nothing at all, not even an empty set, if it is no kernel."""
         if kernel not in self.known:
             others = [u for u in self.units.units if is_elementwise(u) and u not in kernel]
@@ -98,7 +100,7 @@ class Enumeration:
             self.known[kernel] = [c for c in map(frozenset, sets) if self.is_kernel(kernel, c)]
         return self.known[kernel]
 
-    def is_kernel(self, kernel: Kernel, copies: Kernel) -> bool:
+    def is_kernel(self, kernel: UnitSet, copies: UnitSet) -> bool:
         held = kernel | copies
         read = {s for u in held for s in self.units.sources(u)}
         if any(u.value not in read for u in copies) or (copies and any(u.is_library for u in kernel)):
@@ -107,11 +109,8 @@ class Enumeration:
         is_shaped = not isinstance(self.legality.shape(facts), Rule)
         return is_shaped and self.legality.conflict(held, facts, held.__contains__) is None
 
-    def may_write(self, kernel: Kernel, partition: Partition) -> bool:
-        loaded = {
-            s for k in partition.kernels for s in cost.loads_of(self.legality, k, partition.recomputed.get(k, ()))
-        }
-        wanted = {cost.memory_of(s) for s in loaded} | self.units.roots
+    def may_write(self, kernel: UnitSet, made: Candidate) -> bool:
+        wanted = self.units.roots.union(*map(made.memories_read, made.kernels))
         shape = self.legality.shape(self.legality.facts_of(kernel))
         assert not isinstance(shape, Rule)
         written = [u for u in kernel if u.part != PARTIAL and u.value in wanted]

@@ -101,9 +101,7 @@ def compiled(graph: Graph, optimizer: Optimizer, *, apart: bool = False) -> Trai
     """A training step, with updates joined or each in a kernel of its own."""
     with pytest.MonkeyPatch.context() as patch:
         if apart:
-            patch.setattr(
-                pipeline, "join_foreach_updates", lambda units, legality, partition, launches, taken: launches
-            )
+            patch.setattr(pipeline, "join_foreach_updates", lambda found, launches, taken: launches)
         return tn.compile_step(graph, loss="loss", optimizer=optimizer, fusion="greedy")
 
 
@@ -254,7 +252,7 @@ def test_an_update_that_something_waits_for_stays_where_it_is() -> None:
 def test_plan_says_what_is_joined_and_counts_it_once() -> None:
     plan = make_plan(joint_graph(digits(), "loss", RULES["adam"]))
     (update,) = joined(plan)
-    cost = scheduled_cost(plan.units, plan.legality, plan.partition)
+    cost = scheduled_cost(plan.candidate)
     assert (cost.launches, cost.bytes) == (len(plan.launches), plan.bytes_moved())
     assert "joins  fc1_weight_adam, fc2_weight_adam, fc3_weight_adam" in str(plan)
     assert re.search(r"update_adam +updates .* fc1.weight, fc2.weight, fc3.weight", text := explain_plan(plan))

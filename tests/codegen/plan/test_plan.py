@@ -263,7 +263,7 @@ def with_launches(plan: FusionPlan, launches: list[KernelPlan]) -> FusionPlan:
     partition = replace(
         plan.partition, kernels=tuple(frozenset(p.units) for k in launches for p in k.members or k.parts or (k,))
     )
-    return replace(plan, launches=tuple(launches), partition=partition)
+    return replace(plan, launches=tuple(launches), candidate=replace(plan.candidate, partition=partition))
 
 
 def swapped(plan: FusionPlan, a: int, b: int) -> FusionPlan:
