@@ -12,7 +12,7 @@ from tritonnotes.ir.core.types import Shape, element_count, float64, int32
 from ..fusion.last_block import GROUP
 from ..lower.index_math import ATOM, Indexing
 from ..lower.row_loops import is_wide, row_loops, running_maximum
-from ..lower.tile_ir import COL, IDENTITIES, ROW, SCALAR, TILE, Address, Inside, Kernel, Step, identity_of
+from ..lower.tile_ir import COL, IDENTITIES, ROW, SCALAR, TILE, Address, CalledKernel, Kernel, Step, identity_of
 from ..support.sizes import static_size
 from ..support.text import INDENT, call_lines, factor, single_blanks, words_of, wrapped
 from .launcher import Launcher
@@ -51,7 +51,7 @@ def render_kernel(kernel: Kernel) -> KernelSource:
 
 @dataclass(frozen=True)
 class Function:
-    """The text of a kernel inside another one's launch, what would launch it, and the helpers that it calls."""
+    """The text of a kernel that another one calls, what would launch it, and the helpers that it calls."""
 
     launcher: Launcher
     text: str
@@ -105,30 +105,28 @@ class _Writer:
         )
 
     def _function(self) -> tuple[Launcher, str]:
-        """The kernel as a function, below those that its last program calls."""
-        called = []
-        for part in (*self.kernel.replicated_sums, *self.kernel.operands, *self.kernel.last_block):
-            writer = _Writer(part.kernel)
-            text = writer._function()[1]
-            self.helpers |= writer.helpers
-            self.replicated_sums |= writer.replicated_sums
-            if part.kernel.layout.inside == "own":
-                self.replicated_sums[part.kernel.name] = text
-            else:
-                called.append(text)
-        setup, body, after = self._sections()
-        if self.layout.inside == "operand":
-            after = [f"return {self._text(self.kernel.steps[-1].name)[0]}"]
-        written = [INDENT + line if line else "" for line in single_blanks([*setup, *body, *after])]
+        """The kernel as a function, below those that it calls."""
+        for part in self.kernel.replicated_sums:
+            self.replicated_sums[part.kernel.name] = self._part(part)
+        called = [self._part(part) for part in (*self.kernel.operands, *self.kernel.last_block)]
+        written = _indented(single_blanks(self._body()))
         launcher = Launcher(self.kernel, self.index, words_of("\n".join(written)))
         lines = [self._decorator(), f"def {self.kernel.name}("]
         lines += [f"{INDENT}{a}," for a in self._arguments(launcher)]
         lines += ["):", f'{INDENT}"""{self._docstring()}"""', *written]
         return launcher, "\n\n".join([*called, "\n".join(lines) + "\n"])
 
+    def _part(self, part: CalledKernel) -> str:
+        """The text of a function that the kernel calls."""
+        writer = _Writer(part.kernel)
+        _, text = writer._function()
+        self.helpers |= writer.helpers
+        self.replicated_sums |= writer.replicated_sums
+        return text
+
     def _decorator(self) -> str:
         # A seed is a new number at each run: nothing may be compiled for its value.
-        seeds = [f'"{p.name}"' for p in self.kernel.parameters if p.is_exact and not self.layout.inside]
+        seeds = [f'"{p.name}"' for p in self.kernel.parameters if p.is_exact and self.layout.purpose.is_launched]
         return f"@triton.jit(do_not_specialize=[{', '.join(seeds)}])" if seeds else "@triton.jit"
 
     def _docstring(self) -> str:
@@ -137,51 +135,33 @@ class _Writer:
             scope = unit.value.scope
             ops.setdefault(_PHASES[scope.phase] + (scope.name or unit.value.name))
         recomputed = [v.scope.name or v.name for v in self.kernel.plan.recomputed if v.op.kind != "reduction"]
-        said = {
-            "": "{}.",
-            "side": "{}.",
-            "operand": "{}, of a block that is multiplied.",
-            "last": "Finishes {}.",
-            "own": "Of {}, which each program takes for itself.",
-        }
-        text = said[self.layout.inside].format(", ".join(ops))
+        text = self.layout.purpose.about.format(", ".join(ops))
         if recomputed:
             text += f" Computes {', '.join(dict.fromkeys(recomputed))} again: that moves fewer bytes than loading it."
         return wrapped(text)
 
-    def _sections(self) -> tuple[list[str], list[str], list[str]]:
-        layout = self.layout
+    def _body(self) -> list[str]:
+        """The lines of the function: what is loaded once, the tile or the loop over tiles, and what is left to do."""
+        layout, kernel = self.layout, self.kernel
         hoisted: list[Step] = []
         inner: list[Step] = []
-        for step in self.kernel.steps:
+        for step in kernel.steps:
             once = step.op in ("load", "argument", "own") and step.form in (COL, SCALAR)
             (hoisted if once else inner).append(step)
-        setup = self.index.lines(in_loop=False)
-        if layout.finalizes and not layout.loops_tiles:
-            setup += self._finalize_lines()
         if layout.loops_cols:
             hoisted = [s for s in hoisted if not is_wide(s)]
-        setup += self._step_lines(hoisted)
-        body = self._row_loop_lines(hoisted) if layout.loops_cols else self._step_lines(inner)
-        if layout.row_per_program:
-            return setup, body, ["", *self._partial_lines(), *self._last_block_lines()]
-        if layout.accumulates:
-            setup += ["", *self._accumulator_lines()]
-            tiles = f"tl.cdiv({self.index.row_bound()}, {self.index.row_block_name()})"
-            is_replicated = layout.inside == "own"
-            loop = [
-                f"for tile in range({tiles}):" if is_replicated else f"for tile in range(program, {tiles}, programs):"
-            ]
-            loop += [INDENT + line if line else "" for line in (*self.index.lines(in_loop=True), *body)]
-            if is_replicated:
-                return setup, loop, [f"return {step.name}" for step in self.kernel.steps if step.op == "carry"]
+        setup, finalized = self.index.lines(in_loop=False), self._finalize_lines() if layout.finalizes else []
+        before = self._step_lines(hoisted)
+        tile = self._row_loop_lines(hoisted) if layout.loops_cols else self._step_lines(inner)
+        after = [f"return {self._text(name)[0]}" for name in kernel.returned]
+        if (layout.accumulates or layout.traversal.is_one_row) and not kernel.returned:
             after = ["", *self._partial_lines(), *self._last_block_lines()]
-            return setup, loop, after
-        if layout.loops_tiles:
-            loop = [f"for tile in range(tl.cdiv({self.index.row_bound()}, {self.index.row_block_name()})):"]
-            inside = [*self.index.lines(in_loop=True), *self._finalize_lines(), *body]
-            return setup, loop + [INDENT + line if line else "" for line in inside], []
-        return setup, body, []
+        if not layout.loops_tiles:
+            return [*setup, *finalized, *before, *tile, *after]
+        start = ["", *self._accumulator_lines()] if layout.accumulates else []
+        loop = layout.traversal.loop.format(rows=self.index.row_bound(), block=self.index.row_block_name())
+        body = _indented([*self.index.lines(in_loop=True), *finalized, *tile])
+        return [*setup, *before, *start, loop, *body, *after]
 
     def _row_loop_lines(self, known: list[Step]) -> list[str]:
         """A row that is too long to be held is walked along as often as its reductions depend on each other."""
@@ -251,9 +231,7 @@ class _Writer:
         return text
 
     def _arguments(self, launcher: Launcher) -> list[str]:
-        listed = ["row", "col"] if self.layout.inside == "operand" else []
-        if self.layout.inside == "side":
-            listed = ["tile", "part", "parts"] if self.layout.split_k else ["tile"]
+        listed = [*self.layout.traversal.arguments]
         listed += [f"{p.name}: tl.int64" if p.is_exact else p.name for p in self.kernel.parameters]
         listed += launcher.bound_arguments()
         return listed + [f"{name}: tl.constexpr" for name in launcher.constexprs()]
@@ -280,7 +258,7 @@ class _Writer:
         for step in steps:
             if step.op in _ELSEWHERE or self._is_inlined(step):
                 continue
-            if step.op == "store" or (step.op == "carry" and self.layout.row_per_program):
+            if step.op == "store" or (step.op == "carry" and not self.layout.loops_tiles):
                 continue
             heading = self._heading(step)
             if heading and heading != shown:
@@ -320,7 +298,7 @@ class _Writer:
         return f"{step.name} = {self._expression(step)[0]}"
 
     def _tile_shape(self, form: str) -> str:
-        if self.layout.row_per_program and form == ROW:
+        if self.layout.traversal.is_one_row and form == ROW:
             return "[]"
         if self.layout.is_flat:
             return "[BLOCK]"
@@ -492,13 +470,11 @@ class _Writer:
             partial_row = "own_row"
         for step in accumulated:
             if step.form == SCALAR:
-                if self.layout.row_per_program:
-                    mask = self.index.shared_text(self.index.mask_of(ROW))
-                    text = self._text(step.args[0])[0]
-                    partial_cell = f"{step.attrs['pointer']} + {self.index.row_name()}"
-                    lines.append(f"tl.store({partial_cell}, {text}{f', mask={mask}' if mask else ''})")
-                    continue
-                lines.append(f"tl.store({step.attrs['pointer']} + program, {step.name})")
+                # Where no loop adds up, what a program leaves is what the sum is taken of.
+                text = step.name if self.layout.loops_tiles else self._text(step.args[0])[0]
+                mask = "" if self.layout.loops_tiles else self.index.shared_text(self.index.mask_of(ROW))
+                place = f"{step.attrs['pointer']} + {self.layout.traversal.place}"
+                lines.append(f"tl.store({place}, {text}{f', mask={mask}' if mask else ''})")
             else:
                 mask = self.index.shared_text(self.index.mask_of(COL))
                 # In the order of the sum's own axes, which the kernel's columns may have in another.
@@ -508,13 +484,12 @@ class _Writer:
                 )
         return lines
 
-    def _call(self, part: Inside, target: str = "") -> list[str]:
+    def _call(self, part: CalledKernel, target: str = "") -> list[str]:
         """The call of a function that another kernel became, and what its result is given to."""
         launcher = Launcher(part.kernel, Indexing(part.kernel), {"COLS"})
         numbers = [f"{name}={number}" for name, number in launcher.constexprs().items()]
-        bound = launcher.bound_arguments()
-        if self.layout.row_per_program:
-            bound = [self.index.row_bound() if name == "programs" else name for name in bound]
+        partials = self.layout.traversal.partials.format(rows=self.index.row_bound())
+        bound = [partials if name == "programs" else name for name in launcher.bound_arguments()]
         return call_lines(f"{target}{part.kernel.name}(", [*part.arguments, *bound, *numbers], ")")
 
     def _last_block_lines(self) -> list[str]:
@@ -525,10 +500,9 @@ class _Writer:
         calls = [line for last in self.kernel.last_block for line in self._call(last)]
         others = " * tl.num_programs(1)" if self.layout.tiles_cols else ""
         if not any(last.kernel.layout.rows for last in self.kernel.last_block):
-            count = "tl.num_programs(0)" if self.layout.row_per_program else "programs"
             lines = [
                 "# The last program to arrive finishes the sums.",
-                f"if arrives_last(arrivals_ptr, {count}{others}):",
+                f"if arrives_last(arrivals_ptr, {self.layout.traversal.programs}{others}):",
             ]
             return ["", *lines, *(INDENT + line for line in calls)]
         self.helpers.add("add_up_group")
@@ -555,7 +529,7 @@ class _Writer:
         """Add up what each program left, in the order of the programs; or what each group of them did."""
         steps = [s for s in self.kernel.steps if s.op == "combine"]
         has_rows = bool(self.layout.rows)
-        step = f" * {GROUP}" if self.layout.inside == "last" and has_rows else ""
+        step = f" * {GROUP}" if self.layout.purpose.adds_groups and has_rows else ""
         left = f"group of {GROUP}" if step else "program"
         shape = "[BLOCK]" if has_rows else "[]"
         lines = ["", f"# Sums over all rows: add up what each {left} left, always in the same order."]
@@ -608,6 +582,10 @@ _STATEMENTS = ("load", "store", "carry", "combine", "repeat", "argument", "take_
 
 
 _PHASES = {"forward": "", "backward": "gradient of ", "update": "update of "}
+
+
+def _indented(lines: list[str]) -> list[str]:
+    return [INDENT + line if line else "" for line in lines]
 
 
 def _tl(step: Step) -> str:

@@ -13,10 +13,6 @@ from ..lower.tile_ir import COL, TILE, Kernel, Parameter
 from ..support.sizes import static_size
 from ..support.text import INDENT, call_lines, factor, wrapped
 
-REPLICATED_BLOCK = 1024
-"""Elements that a program takes at once of a sum for itself."""
-
-
 TRITON_TYPES = {
     "float16": "fp16",
     "bfloat16": "bf16",
@@ -61,8 +57,7 @@ class Launcher:
         listed = []
         if self.layout.rows and self.index.row_bound() in ("rows", "elements"):
             listed.append(self.index.row_bound())
-        split_k = self.layout.accumulates and not self.layout.row_per_program
-        if self.layout.inside != "own" and (split_k or self.layout.finalizes):
+        if self.layout.counts_programs:
             listed.append("programs")
         return listed
 
@@ -70,21 +65,15 @@ class Launcher:
         """The compile-time arguments, with the tile that a GPU gets."""
         layout = self.layout
         made: dict[str, Any] = {}
+        if layout.traversal.is_given:
+            return made
         length = static_size(layout.col_shape)
         if layout.cols and length is not None and "COLS" in self.used:
             made["COLS"] = length
-        if layout.inside == "operand":
-            return {}
-        if layout.inside == "own":
-            return {"BLOCK": REPLICATED_BLOCK if layout.masks_rows else min(REPLICATED_BLOCK, layout.exact_rows)}
-        if layout.inside == "last":
-            return {"PROGRAMS": 32, **({"BLOCK": layout.last_block} if layout.rows else {})}
         if layout.finalizes:
             made["PROGRAMS"] = 32
-        if layout.rows and not layout.row_per_program:
-            made[self.index.row_block_name()] = 64 if layout.finalizes and not layout.cols else layout.row_block
-        if layout.finalizes and layout.rows and not layout.masks_rows:
-            made[self.index.row_block_name()] = min(64, layout.exact_rows)
+        if layout.rows and not layout.traversal.is_one_row:
+            made[self.index.row_block_name()] = layout.row_block
         if layout.cols:
             made["BLOCK"] = layout.block
         if self.kernel.products:
@@ -137,14 +126,8 @@ class Launcher:
 
     def _grid(self) -> str:
         layout = self.layout
-        if layout.row_per_program:
-            rows = f"max({self.index.row_bound()}, 1)" if layout.masks_rows else self.index.row_bound()
-        elif layout.accumulates:
-            rows = "programs"
-        elif layout.rows:
-            rows = f"triton.cdiv({self.index.row_bound()}, {self.index.row_block_name()})"
-        else:
-            rows = "1"
+        bounds = {"rows": self.index.row_bound(), "block": self.index.row_block_name()}
+        rows = layout.traversal.grid.format(**bounds) if layout.rows else "1"
         sizes = [rows]
         if layout.tiles_cols:
             length = static_size(layout.col_shape)
@@ -183,7 +166,7 @@ class Launcher:
                 f"{many} of {length:,} a program, too long for its registers: walked along {layout.block:,} columns "
                 "at a time. What is read again is meant to come from the cache."
             )
-        if layout.row_per_program:
+        if layout.traversal.is_one_row:
             reason = (
                 f"One row of {length:,} a program, held in the registers of {warps} warps from its load to the end."
             )

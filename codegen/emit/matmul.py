@@ -81,8 +81,7 @@ class ProductText:
         mask = self.index.shared_text(self.index.mask_of(TILE))
         masked, pointer = f", mask={mask}" if mask else "", step.attrs["pointer"]
         size = static_size(step.attrs["address"].extent)
-        tile = "tile_row * tl.num_programs(1) + tile_col" if self.layout.tiles_cols else "tile_row"
-        tile = "tile" if self.layout.inside == "side" else tile
+        tile = self.layout.traversal.tile
         return [
             "# Programs that share the sum of a tile leave their parts: the last of them adds these up, in one order.",
             f"tl.store({pointer} + part * {size} + {cell}, {step.name}{masked})",

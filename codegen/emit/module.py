@@ -251,7 +251,7 @@ class _Run:
         layout = kernel.layout
         if layout.rows and len(layout.row_shape) > 1 and any(isinstance(s, Dim) for s in layout.row_shape):
             arguments.append(_product_text(layout.row_shape))
-        if (layout.accumulates and not layout.row_per_program) or layout.finalizes:
+        if layout.counts_programs:
             arguments.append("programs")
         return call_lines(f"run_{plan.name}(", arguments, ")")
 

@@ -11,7 +11,7 @@ from ..cost.matmul import MOST_PROGRAMS
 from ..plan.launches import FusionPlan, KernelPlan
 from .inline import together
 from .kernel import lower_grouped_member
-from .tile_ir import Inside, Kernel
+from .tile_ir import CalledKernel, Kernel
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,7 +19,7 @@ class GroupedMatmulKernel(Kernel):
     """A kernel of several products side by side. `sides` are their tile programs, each on arguments of its own;
     `parameters` are those of all, `layout` is the first one's."""
 
-    sides: tuple[Inside, ...] = ()
+    sides: tuple[CalledKernel, ...] = ()
 
     @property
     def tiles(self) -> tuple[int, ...]:

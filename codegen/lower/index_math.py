@@ -6,7 +6,7 @@ from collections import Counter
 from math import prod
 from typing import NamedTuple
 
-from tritonnotes.ir.core.types import Dim, Shape, Size, element_count
+from tritonnotes.ir.core.types import Dim, Shape, Size
 
 from ..support.sizes import static_size
 from ..support.text import factor, words_of
@@ -32,7 +32,7 @@ class Indexing:
         self.kernel = kernel
         self.layout = kernel.layout
         self.steps = {s.name: s for s in kernel.steps}
-        self.of_maximum = running_maximum(kernel) if kernel.layout.row_per_program else {}
+        self.of_maximum = running_maximum(kernel) if "max" in kernel.layout.traversal.filled_for else {}
         self.size_names = {p.size[0]: p.name for p in kernel.parameters if p.role == "size"}
         self.is_wide = self._is_wide()
         self.shared: dict[str, str] = {}
@@ -42,35 +42,19 @@ class Indexing:
 
     def lines(self, in_loop: bool) -> list[str]:
         """The assignments of row, column, masks and shared offsets, outside or inside the loop over tiles."""
-        layout = self.layout
+        layout, traversal = self.layout, self.layout.traversal
         lines: list[str] = []
-        block = self.row_block_name()
         flat = layout.is_flat
         rows_here = bool(layout.rows) and in_loop == layout.loops_tiles
         if not in_loop:
-            if layout.accumulates and not layout.inside and not layout.row_per_program:
-                lines.append("program = tl.program_id(0)")
-            if layout.inside == "side" and layout.tiles_cols:
-                across = -(-element_count(layout.col_shape, {}) // layout.block)
-                lines += [f"tile_row = tile // {across}", f"tile_col = tile % {across}"]
-            elif layout.split_k and layout.inside != "side":
-                lines.append("tile_row = tl.program_id(0)")
-                lines += ["tile_col = tl.program_id(1)"] if layout.tiles_cols else []
-                lines += ["part = tl.program_id(2)", "parts = tl.num_programs(2)"]
+            lines += traversal.setup
             if layout.cols and self._has_named_cols():
                 lines.append(f"cols = {self.expanded(layout.col_shape)}")
-            if layout.cols and not layout.loops_cols and layout.inside != "operand":
-                which = "tile_col" if layout.split_k or layout.inside == "side" else "tl.program_id(1)"
-                start = f"{which} * BLOCK + " if layout.tiles_cols else ""
+            if layout.cols and not layout.loops_cols and not traversal.is_given:
+                start = f"{traversal.tile_col} * BLOCK + " if layout.tiles_cols else ""
                 lines.append(f"col = {start}tl.arange(0, BLOCK){'' if flat else '[None, :]'}")
-        if rows_here and layout.inside != "operand":
-            which = "tile" if layout.loops_tiles else self._tile_row()
-            if self.is_wide:
-                which = f"tl.cast({which}, tl.int64)"
-            is_first = layout.inside not in ("", "side") and not layout.loops_tiles
-            start = "" if is_first else f"{which} * {block} + "
-            lanes = f"{start}tl.arange(0, {block}){'' if flat else '[:, None]'}"
-            lines.append(f"{self.row_name()} = {which if layout.row_per_program else lanes}")
+        if rows_here and not traversal.is_given:
+            lines.append(f"{self.row_name()} = {self._row_lanes()}")
         for text, name in self.shared.items():
             if layout.loops_cols and self._uses_columns(text):
                 continue
@@ -78,11 +62,15 @@ class Indexing:
                 lines.append(f"{name} = {self._widened(text)}")
         return lines
 
-    def _tile_row(self) -> str:
-        """The number of the tile among those below each other."""
-        if self.layout.inside == "side":
-            return "tile_row" if self.layout.tiles_cols else "tile"
-        return "tile_row" if self.layout.split_k else "tl.program_id(0)"
+    def _row_lanes(self) -> str:
+        """The rows of the tile: one number, or one for each lane."""
+        block, tile = self.row_block_name(), self.layout.traversal.tile_row
+        if tile and self.is_wide:
+            tile = f"tl.cast({tile}, tl.int64)"
+        if self.layout.traversal.is_one_row:
+            return tile
+        start = f"{tile} * {block} + " if tile else ""
+        return f"{start}tl.arange(0, {block}){'' if self.layout.is_flat else '[:, None]'}"
 
     def _widened(self, text: str) -> str:
         """A product of sizes has 64 bits where it may pass 2**31, as the row numbers have that others begin with."""
@@ -115,7 +103,7 @@ class Indexing:
         size = static_size(self.layout.col_shape)
         if size is None:
             return self.product(self.layout.col_shape)
-        return str(size) if self.layout.inside == "operand" else "COLS"
+        return str(size) if self.layout.traversal.is_given else "COLS"
 
     def row_block_name(self) -> str:
         return "ROWS" if self.layout.cols else "BLOCK"
@@ -131,7 +119,7 @@ class Indexing:
         known = 1
         for size in sizes:
             known *= size if isinstance(size, int) else 1
-        length = static_size(self.layout.col_shape) if self.layout.inside != "operand" else None
+        length = static_size(self.layout.col_shape) if not self.layout.traversal.is_given else None
         factors = [self._size(s) for s in sizes if isinstance(s, Dim)]
         if known != 1:
             factors.append("COLS" if self.layout.cols and known == length else str(known))
@@ -163,9 +151,8 @@ class Indexing:
         arg = self.steps[step.args[0]] if step.args else None
         if arg is None or arg.form == SCALAR:
             return False
-        if self.layout.row_per_program and step.name in self.of_maximum:
-            arg = self.steps[self.of_maximum[step.name]]
-            return self.reads_identity(arg)
+        if step.name in self.of_maximum:
+            return self.reads_identity(self.steps[self.of_maximum[step.name]])
         return arg.op == "load" and step.attrs.get("reduction", step.op) == self.filled_for(arg)
 
     def filled_for(self, load: Step) -> str:
@@ -173,7 +160,7 @@ class Indexing:
         over = {
             s.attrs.get("reduction", s.op) for s in self.kernel.steps if load.name in s.args and "masked" in s.attrs
         }
-        return "max" if self.layout.row_per_program and "max" in over else "sum" if "sum" in over else ""
+        return next((op for op in self.layout.traversal.filled_for if op in over), "")
 
     def offset(self, address: Address) -> str:
         """Where the element for this lane lies, counted from the pointer; what is shared bears its name."""
@@ -293,7 +280,7 @@ class Indexing:
 
     def _addresses(self) -> list[Address]:
         """One address for each offset that is written: of a row alone all, as each begins with where that row does."""
-        if self.layout.row_per_program:
+        if not self.layout.traversal.names_offsets:
             return [a for s in self.kernel.steps if (a := s.attrs.get("address"))]
         return list({self._walked(a): a for s in self.kernel.steps if (a := s.attrs.get("address"))}.values())
 
@@ -366,7 +353,7 @@ class Indexing:
         elif both not in (row, col) and masks[both]:
             self.aliases[both] = " & ".join(self.shared.get(t, f"({t})") for t in (row, col))
         for text, count in offsets.items():
-            if count > 1 and not text.isidentifier() and text and not self.layout.row_per_program:
+            if count > 1 and not text.isidentifier() and text and self.layout.traversal.names_offsets:
                 self.shared[text] = _free("cell", taken)
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""One kernel out of several: sums that each program takes first, and those that the last one finishes."""
+"""One launch out of several kernels: one calls the others, and has the arguments of all, each once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tritonnotes.ir.core.types import int32
 
 from ..plan.launches import KernelPlan
 from ..support.names import Names
-from .tile_ir import Inside, Kernel, Parameter
+from .tile_ir import CalledKernel, Kernel, Parameter
 
 _BOTH_WAYS = {
     frozenset(["in", "out"]): "inout",
@@ -21,31 +21,31 @@ _BOTH_WAYS = {
 
 def with_replicated_sums(kernel: Kernel, replicated_sums: Iterable[Kernel]) -> Kernel:
     """The kernel, whose programs take sums for themselves first."""
-    parameters, inside = _together(kernel, replicated_sums)
-    return replace(kernel, parameters=_sorted(parameters), replicated_sums=inside)
+    parameters, called = _together(kernel, replicated_sums)
+    return replace(kernel, parameters=_sorted(parameters), replicated_sums=called)
 
 
 def with_operands(kernel: Kernel, operands: Iterable[Kernel]) -> Kernel:
     """The kernel, which computes operands of its products itself, block by block."""
-    parameters, inside = _together(kernel, operands)
-    return replace(kernel, parameters=_sorted(parameters), operands=inside)
+    parameters, called = _together(kernel, operands)
+    return replace(kernel, parameters=_sorted(parameters), operands=called)
 
 
 def with_last_block(kernel: Kernel, last_block: Iterable[Kernel], plan: KernelPlan) -> Kernel:
-    """The kernel of a launch that `plan` describes, whose last program carries out `lasts`."""
-    parameters, inside = _together(kernel, last_block)
+    """The kernel of a launch that `plan` describes, whose last program carries out `last_block`."""
+    parameters, called = _together(kernel, last_block)
     arrivals = Parameter("arrivals_ptr", "arrivals", None, int32)
-    return replace(kernel, plan=plan, parameters=_sorted([*parameters, arrivals]), last_block=inside)
+    return replace(kernel, plan=plan, parameters=_sorted([*parameters, arrivals]), last_block=called)
 
 
-def together(kernels: Iterable[Kernel]) -> tuple[tuple[Parameter, ...], tuple[Inside, ...]]:
+def together(kernels: Iterable[Kernel]) -> tuple[tuple[Parameter, ...], tuple[CalledKernel, ...]]:
     """The arguments of kernels side by side, each once, and these with the names that theirs have."""
-    parameters, inside = _merged({}, Names(), kernels)
-    return _sorted(parameters), inside
+    parameters, called = _merged({}, Names(), kernels)
+    return _sorted(parameters), called
 
 
-def _together(kernel: Kernel, others: Iterable[Kernel]) -> tuple[list[Parameter], tuple[Inside, ...]]:
-    """The arguments of a kernel and of others inside it, each once, and the others with the names that theirs have."""
+def _together(kernel: Kernel, others: Iterable[Kernel]) -> tuple[list[Parameter], tuple[CalledKernel, ...]]:
+    """The arguments of a kernel and of others that it calls, each once, and the others with the names of theirs."""
     names = Names()
     names.taken |= {p.name for p in kernel.parameters} | {s.name for s in kernel.steps}
     return _merged({_key(p): p for p in kernel.parameters}, names, others)
@@ -53,7 +53,7 @@ def _together(kernel: Kernel, others: Iterable[Kernel]) -> tuple[list[Parameter]
 
 def _merged(
     parameters: dict[Hashable, Parameter], names: Names, others: Iterable[Kernel]
-) -> tuple[list[Parameter], tuple[Inside, ...]]:
+) -> tuple[list[Parameter], tuple[CalledKernel, ...]]:
     made = []
     for other in others:
         for mine in other.parameters:
@@ -64,7 +64,7 @@ def _merged(
                 parameters[_key(mine)] = replace(mine, name=name)
             elif have.role != mine.role:
                 parameters[_key(mine)] = replace(have, role=_BOTH_WAYS[frozenset([have.role, mine.role])])
-        made.append(Inside(other, tuple(parameters[_key(p)].name for p in other.parameters)))
+        made.append(CalledKernel(other, tuple(parameters[_key(p)].name for p in other.parameters)))
     return list(parameters.values()), tuple(made)
 
 

@@ -18,17 +18,14 @@ from tritonnotes.ir.core.types import DType, Shape, float64, int32, int64
 
 from ..analysis.axes import Axes
 from ..plan.launches import KernelPlan
-from ..support.sizes import next_power_of_2, static_size
+from .purpose import LAUNCHED, Purpose
+from .traversal import TILE_PER_PROGRAM, Traversal
 
 TILE, ROW, COL, SCALAR = "tile", "row", "col", "scalar"
 
 
 ROLES = ("in", "inout", "partial in", "out", "partial out", "arrivals", "size", "scalar")
 """What arguments are to a kernel, in the order in which it takes them."""
-
-
-LAST_BLOCK = 128
-"""Numbers that one program finishes at once: with 32 partial sums of each, 32 elements for each thread of 4 warps."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +45,8 @@ class Layout:
     holds at once (0 without columns); `masks_cols` says whether it is no divisor of theirs. `tiles_cols` spreads
     columns over programs too; `loops_cols` walks along rows that are too long to be held. `exact_rows` is the largest
     power of two that divides the rows where their number is known (else 0), and `masks_rows` is false where tiles are
-    cut to divide them. `inside` is empty, or says what the kernel is inside another one: "last" finishes sums in the
-    last program, "own" is a sum that each program takes for itself: both walk over their rows tile by tile; a "side" is
-    one of several kernels in one launch, called for each of its tiles; "operand" is computed for the rows and columns
-    that it is called with. Up to `shares` programs share the sum of each tile of a matrix product (0: none do).
-    `alone`: each program takes one row, so that its lanes are one-dimensional, and leaves what sums have of it.
+    cut to divide them. Up to `split_k` programs share the sum of each tile of a matrix product (0: none do). `purpose`
+    says what the kernel is for in its launch, `traversal` how it goes over its tiles.
     """
 
     rows: tuple[int, ...]
@@ -68,28 +62,25 @@ class Layout:
     exact_rows: int
     masks_rows: bool
     tile: int
-    inside: str = ""
     split_k: int = 0
-    row_per_program: bool = False
+    purpose: Purpose = LAUNCHED
+    traversal: Traversal = TILE_PER_PROGRAM
     tuned: TunedTile | None = None
 
     @property
     def is_flat(self) -> bool:
         """Whether tiles are one-dimensional."""
-        return not self.rows or not self.cols or self.row_per_program
-
-    @property
-    def last_block(self) -> int:
-        """Numbers that the last program of a launch finishes at once, of at most 32 partial sums each."""
-        size = min(LAST_BLOCK, next_power_of_2(static_size(self.row_shape) or 1))
-        return size if self.masks_rows else min(size, self.exact_rows)
+        return not self.rows or not self.cols or self.traversal.is_one_row
 
     @property
     def loops_tiles(self) -> bool:
-        """Whether a program walks over several tiles."""
-        if self.inside == "last":
-            return bool(self.rows) and (static_size(self.row_shape) or 1) > self.last_block
-        return self.accumulates and not self.row_per_program
+        """Whether a program goes over several tiles."""
+        return bool(self.traversal.loop)
+
+    @property
+    def counts_programs(self) -> bool:
+        """Whether the number of programs is an argument: of those that share the rows, or shared them before."""
+        return self.traversal.is_persistent or self.finalizes
 
     @property
     def row_block(self) -> int:
@@ -157,18 +148,20 @@ class Step:
 
 @dataclass(frozen=True, eq=False)
 class Kernel:
-    """A tile program with its arguments: the stage between the plan and the source. `lasts` are those that its last
-    program carries out when it is done, `owns` sums that each program takes when it begins, `operands` what it computes
-    of each block that it multiplies: on arguments of its own."""
+    """A tile program with its arguments: the stage between the plan and the source. `last_block` are those that its
+    last program carries out when it is done, `replicated_sums` those that each program takes when it begins, `operands`
+    what it computes of each block that it multiplies: on arguments of its own. Its function returns the steps that are
+    named in `returned`."""
 
     plan: KernelPlan
     layout: Layout
     parameters: tuple[Parameter, ...]
     steps: tuple[Step, ...]
     axes: Axes
-    last_block: tuple[Inside, ...] = ()
-    replicated_sums: tuple[Inside, ...] = ()
-    operands: tuple[Inside, ...] = ()
+    last_block: tuple[CalledKernel, ...] = ()
+    replicated_sums: tuple[CalledKernel, ...] = ()
+    operands: tuple[CalledKernel, ...] = ()
+    returned: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -201,8 +194,8 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Inside:
-    """A kernel inside another one's launch, with the names that its arguments have there."""
+class CalledKernel:
+    """A kernel that another one calls, with the names that its arguments have there."""
 
     kernel: Kernel
     arguments: tuple[str, ...]

@@ -123,7 +123,7 @@ class Program:
         """How many programs share each sum over rows, `most` of them: no more than there are tiles of so many rows."""
         shared = [1]
         for kernel in self.kernels:
-            if kernel.layout.accumulates and not kernel.layout.row_per_program:
+            if kernel.layout.traversal.is_persistent:
                 rows = element_count(kernel.layout.row_shape, self.sizes_in(kernel.name, sizes))
                 shared.append(-(-rows // rows_of(kernel)))
         return min(max(shared), most)

@@ -129,7 +129,7 @@ def _report(
         name=report.name,
         kind=kernel.plan.kind,
         gpu=gpu,
-        rows=1 if kernel.layout.row_per_program else spelled.constexprs.get("ROWS", 0),
+        rows=1 if kernel.layout.traversal.is_one_row else spelled.constexprs.get("ROWS", 0),
         block=spelled.constexprs.get("BLOCK", 0),
         programs=programs,
         num_warps=report.num_warps,
@@ -154,7 +154,7 @@ def _filled(programs: int, gpu: Gpu) -> float:
 
 def _sharing(program: Program, gpu: Gpu, sizes: Mapping[str, int]) -> int:
     """How many programs share a sum over rows: no more than there are tiles, as the runtime has it."""
-    carrying = [k for k in program.kernels if k.layout.accumulates and not k.layout.row_per_program]
+    carrying = [k for k in program.kernels if k.layout.traversal.is_persistent]
     tiles = [_tiles(k, k.layout.row_block, program.sizes_in(k.name, sizes)) for k in carrying]
     return min(max(tiles, default=1), PROGRAMS_PER_SM * gpu.multiprocessors)
 
@@ -167,14 +167,9 @@ def _programs(kernel: Kernel, spelled: KernelSource, sizes: Mapping[str, int], s
     layout = kernel.layout
     if isinstance(kernel, GroupedMatmulKernel):
         return sum(kernel.tiles) * _parts(kernel.sides[0].kernel, kernel.split_k, sizes)
-    held = spelled.constexprs["ROWS" if layout.cols else "BLOCK"] if layout.rows and not layout.row_per_program else 1
-    over_rows = (
-        sharing
-        if layout.accumulates and not layout.row_per_program
-        else _tiles(kernel, held, sizes)
-        if layout.rows
-        else 1
-    )
+    has_tiles = layout.rows and not layout.traversal.is_one_row
+    held = spelled.constexprs["ROWS" if layout.cols else "BLOCK"] if has_tiles else 1
+    over_rows = sharing if layout.traversal.is_persistent else _tiles(kernel, held, sizes) if layout.rows else 1
     over_cols = -(-element_count(layout.col_shape, sizes) // layout.block) if layout.tiles_cols else 1
     return over_rows * over_cols * (_parts(kernel, layout.split_k, sizes) if layout.split_k else 1)
 

@@ -182,7 +182,7 @@ class Runner:
             if isinstance(planned, GroupedMatmulKernel):
                 interpret(kernel, grid, arguments, options, ownership=watch.ownership)
                 return
-            if layout.rows and not layout.row_per_program:
+            if layout.rows and not layout.traversal.is_one_row:
                 rows = self._cpu_rows(planned, sizes)
                 options["ROWS" if layout.cols else "BLOCK"] = rows
                 if not layout.accumulates:

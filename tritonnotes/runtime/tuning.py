@@ -123,7 +123,7 @@ def candidates(kernel: Kernel) -> list[TunedTile]:
     if isinstance(kernel, ForeachKernel | GroupedMatmulKernel) or layout.finalizes or not layout.rows:
         return []
     warps = Launcher(kernel, Indexing(kernel), set()).num_warps()
-    most_rows = 1 if layout.row_per_program else layout.row_block * 2 if layout.masks_rows else layout.exact_rows
+    most_rows = 1 if layout.traversal.is_one_row else layout.row_block * 2 if layout.masks_rows else layout.exact_rows
     # Programs that share sums count themselves tile by tile, and there is no room for more tiles.
     fewest = layout.row_block if layout.split_k else 1
     rows = [r for r in (layout.row_block, layout.row_block // 2, layout.row_block * 2) if fewest <= r <= most_rows]

@@ -1,0 +1,110 @@
+"""Reductions: along the rows of a tile, over all rows into partial sums, and of these into the result."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import int32
+
+from ..analysis.axes import Space
+from ..analysis.idioms import largest_of
+from ..analysis.units import PARTIAL, Unit
+from ..analysis.views import cone_of, needs_kernel
+from ..cost.traffic import compute_dtype
+from ..plan.launches import KernelPlan
+from ..support.names import uncounted
+from .arithmetic import dtype_of
+from .builder import Builder
+from .layout import cut_axes
+from .loads import resolve
+from .purpose import REPLICATED_SUM
+from .tile_ir import COL, ROW, SCALAR, TILE, Step, identity_of
+
+
+def reduce_rows(builder: Builder, value: Value) -> None:
+    """A reduction along each row of the tile, or of its only row."""
+    layout = builder.layout
+    wanted = TILE if layout.rows and layout.cols else COL
+    arg = builder.broadcast(resolve(builder, value.inputs[0]), wanted)
+    form = ROW if layout.rows else SCALAR
+    attrs = {"axis": "axis=0" if layout.is_flat else "axis=1, keep_dims=True"}
+    attrs |= builder.mask_attrs(value.op.name, arg, rows=False)
+    step = Step("", value.op.name, (arg.name,), form, dtype_of(value, [arg]), attrs)
+    place = _place_of(builder, value)
+    if place is None:
+        builder.assign(value, step)
+        return
+    attrs["place"] = builder.claim(place, "place")
+    made = builder.assign(value, step)
+    found = Step(attrs["place"], "place", (made.name,), ROW, int32, {}, True, place.scope)
+    builder.steps[place] = builder.add(found)
+
+
+def _place_of(builder: Builder, largest: Value) -> Value | None:
+    """The place of a maximum in its row, where that is asked for too: both come of one reduction."""
+    if not builder.layout.traversal.is_one_row:
+        return None
+    found = [v for v in builder.plan.values if largest_of(builder.row, v) is largest]
+    return found[-1] if found else None
+
+
+def accumulate(builder: Builder, value: Value) -> None:
+    """A sum over all rows, of which each program leaves its part."""
+    (source,) = value.inputs
+    layout = builder.layout
+    arg = resolve(builder, source)
+    have_cols = bool(builder.axes.of(source) & frozenset(layout.cols))
+    keeps_cols = bool(builder.axes.of(value))
+    arg = builder.broadcast(arg, (TILE if have_cols else ROW) if layout.cols else ROW)
+    if layout.is_flat:
+        axis = "axis=0"
+    elif keeps_cols:
+        axis = "axis=0, keep_dims=True"
+    else:
+        axis = "axis=None"
+    attrs: dict[str, Any] = {"axis": axis, "reduction": value.op.name, "both": have_cols and not keeps_cols}
+    # A sum of whole tiles must leave out what lies behind the columns too, where no row is missing.
+    over_cols_alone = attrs["both"] and not layout.masks_rows
+    attrs |= builder.mask_attrs(value.op.name, arg, rows=not over_cols_alone)
+    attrs["identity"] = identity_of(value.op.name, arg.dtype)
+    attrs["pointer"] = builder.partial(value, "partial out", arg.dtype).name
+    attrs["columns"] = keeps_cols
+    attrs["address"] = builder.address(value)
+    name = builder.claim(value, builder.described(value.op.name, [arg.name]))
+    form = COL if keeps_cols else SCALAR
+    builder.add(Step(name, "carry", (arg.name,), form, arg.dtype, MappingProxyType(attrs), True, value.scope))
+
+
+def finalize(builder: Builder, value: Value) -> None:
+    """A sum over all rows, of the parts that programs left."""
+    dtype = compute_dtype(value.dtype)
+    attrs = {
+        "reduction": value.op.name,
+        "pointer": builder.partial(value, "partial in", dtype).name,
+        "identity": identity_of(value.op.name, dtype),
+        "address": builder.address(value),
+    }
+    form = ROW if builder.layout.rows else SCALAR
+    step = Step(builder.name_of(value), "combine", (), form, dtype, MappingProxyType(attrs), True, value.scope)
+    builder.steps[value] = builder.add(step)
+
+
+def replicate(builder: Builder, value: Value) -> None:
+    """A sum that each program takes for itself: a kernel of one program that leaves no partial sums."""
+    members, leaves = cone_of(value)
+    units = (*(Unit(m) for m in members if needs_kernel(m)), Unit(value, PARTIAL))
+    rows = tuple(a for a in builder.axes.labels[value.inputs[0]] if a is not None)
+    space = Space(rows, (), accumulates=True)
+    storage = {leaf: leaf.dtype for leaf in leaves}
+    name = f"own_{uncounted(value)}"
+    plan = KernelPlan(name, "column", units, (), space, leaves, (), (value,), (), None, storage)
+    kernel = builder.part(plan, cut_axes(builder.axes, plan, REPLICATED_SUM))
+    step = next(s for s in kernel.steps if s.op == "carry")
+    parameters = tuple(p for p in kernel.parameters if p.role != "partial out")
+    builder.replicated_sums.append(replace(kernel, parameters=parameters, returned=(step.name,)))
+    attrs = MappingProxyType({"function": kernel.name})
+    made = Step(builder.name_of(value), "own", (), SCALAR, step.dtype, attrs, True, value.scope)
+    builder.steps[value] = builder.add(made)
