@@ -30,12 +30,13 @@ from ..analysis.views import (
 )
 from ..cost.traffic import compute_dtype
 from ..plan.launches import FusionPlan, KernelPlan
+from ..support.expressions import ZERO, number
+from ..support.facets import Axis, identity_of
 from ..support.names import Names, describe, identifier, uncounted
 from ..support.sizes import next_power_of_2, static_size
-from ..support.text import number_text
 from .index_math import Indexing
 from .inline import with_last_block, with_operands, with_replicated_sums
-from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Layout, Parameter, Step, identity_of, verify_kernel
+from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Layout, Parameter, Step, verify_kernel
 
 
 def lower_kernel(
@@ -124,7 +125,7 @@ class _Lowering:
         if self.layout.row_per_program:
             self.ordered = _needed(self.ordered)
         made = Kernel(self.kp, self.layout, tuple(self._ordered_parameters()), tuple(self.ordered), self.axes)
-        used = Indexing(made).words() | {s.name for s in self.ordered if s.op == "argument"}
+        used = Indexing(made).names() | {s.name for s in self.ordered if s.op == "argument"}
         kept = tuple(p for p in made.parameters if p.role != "size" or p.name in used)
         return with_operands(with_replicated_sums(replace(made, parameters=kept), self.replicated_sums), self.prologue)
 
@@ -256,7 +257,7 @@ class _Lowering:
                 arg = self._broadcast(arg, wanted)
                 args = [arg]
             form = ROW if self.layout.rows else SCALAR
-            attrs["axis"] = "axis=0" if self.layout.is_flat else "axis=1, keep_dims=True"
+            attrs["axis"] = Axis(0) if self.layout.is_flat else Axis(1, keeps=True)
             self._mask_reduction(attrs, value.op.name, arg, rows=False)
         dtype = self._dtype_of(value, args)
         if value.op.name == "cast":
@@ -360,11 +361,11 @@ class _Lowering:
         if arg.form != wanted:
             arg = self._broadcast(arg, wanted)
         if self.layout.is_flat:
-            axis = "axis=0"
+            axis = Axis(0)
         elif keeps_cols:
-            axis = "axis=0, keep_dims=True"
+            axis = Axis(0, keeps=True)
         else:
-            axis = "axis=None"
+            axis = Axis(None)
         attrs: dict[str, Any] = {"axis": axis, "reduction": value.op.name, "both": have_cols and not keeps_cols}
         # A sum of whole tiles must leave out what lies behind the columns too, where no row is missing.
         over_cols_alone = attrs["both"] and not self.layout.masks_rows
@@ -509,16 +510,16 @@ class _Lowering:
 
     def _number(self, value: Value) -> Step:
         dtype = value.dtype if value.dtype is not host else float32
-        text = number_text(value.attrs["value"])
-        attrs = MappingProxyType({"number": text})
-        name = f"number {text} {dtype}"
+        written = number(value.attrs["value"])
+        attrs = MappingProxyType({"number": written})
+        name = f"number {written} {dtype}"
         found = next((s for s in self.ordered if s.name == name), None)
         return found or self._add(Step(name, "number", (), SCALAR, compute_dtype(dtype), attrs, False))
 
     def _index(self, value: Value) -> Step:
         (axis,) = self.axes.of(value) or (None,)
         if axis is None:
-            return self._add(Step(self.names.claim("zero_index"), "number", (), SCALAR, int32, {"number": "0"}, False))
+            return self._add(Step(self.names.claim("zero_index"), "number", (), SCALAR, int32, {"number": ZERO}, False))
         form = ROW if axis in self.layout.rows else COL
         attrs = MappingProxyType({"of_axis": axis})
         name = f"index {axis}"
@@ -572,7 +573,7 @@ class _Lowering:
 
     def _host_text(self, value: Value) -> str:
         if value.op.name == "constant":
-            return number_text(value.attrs["value"])
+            return str(number(value.attrs["value"]))
         return identifier(value.hint or value.name.rpartition(".")[2])
 
     def _load(self, value: Value) -> Step:

@@ -14,7 +14,7 @@ from typing import Any
 
 from tritonnotes.ir.errors import VerificationError
 from tritonnotes.ir.graph import Scope, Value
-from tritonnotes.ir.types import DType, Shape, float64, int32, int64
+from tritonnotes.ir.types import DType, Shape, float64, int64
 
 from ..analysis.axes import Axes
 from ..plan.launches import KernelPlan
@@ -234,18 +234,3 @@ def verify_kernel(kernel: Kernel) -> None:
 
 def _shown(shape: Shape) -> str:
     return "·".join(map(str, shape)) or "1"
-
-
-IDENTITIES: Mapping[str, Mapping[str, str]] = {
-    "sum": {"float": "0.0", "int": "0"},
-    "max": {"float": 'float("-inf")', "int": "-9223372036854775808"},
-    "min": {"float": 'float("inf")', "int": "9223372036854775807"},
-}
-"""What a reduction takes for lanes outside the tensor."""
-
-
-def identity_of(op: str, dtype: DType) -> str:
-    """The identity of a reduction over a dtype, as Triton source."""
-    if dtype is int32 and op != "sum":
-        return {"max": "-2147483648", "min": "2147483647"}[op]
-    return IDENTITIES[op]["float" if dtype.is_float else "int"]
