@@ -14,10 +14,11 @@ from ..analysis.idioms import RowValues
 from ..analysis.units import OPERAND, PARTIAL, Units
 from ..analysis.views import Place, base_of, memory_of, place_of
 from ..plan.launches import KernelPlan
+from ..support.facets import identity_of
 from ..support.names import Names, describe, identifier, uncounted
 from .index_math import Indexing
 from .inline import with_operands, with_replicated_sums
-from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Layout, Parameter, Step, identity_of
+from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Layout, Parameter, Step
 
 
 class Builder:
@@ -63,7 +64,7 @@ class Builder:
         self._needed_sizes()
         parameters = sorted(self.parameters.values(), key=Parameter.place)
         made = Kernel(self.plan, self.layout, tuple(parameters), tuple(self.ordered), self.axes)
-        used = Indexing(made).words() | {s.name for s in self.ordered if s.op == "argument"}
+        used = Indexing(made).names() | {s.name for s in self.ordered if s.op == "argument"}
         kept = tuple(p for p in made.parameters if p.role != "size" or p.name in used)
         return with_operands(with_replicated_sums(replace(made, parameters=kept), self.replicated_sums), self.prologue)
 

@@ -9,8 +9,8 @@ from tritonnotes.ir.core.types import Dim, DType, float32, float64, host, int32,
 
 from ..analysis.views import is_drawn, is_view, memory_of
 from ..cost.traffic import compute_dtype
+from ..support.expressions import ZERO, number
 from ..support.names import describe, identifier, uncounted
-from ..support.text import number_text
 from .builder import Builder, behind
 from .tile_ir import COL, ROW, SCALAR, Address, Parameter, Step
 
@@ -35,9 +35,9 @@ def resolve(builder: Builder, value: Value) -> Step:
 
 def _number(builder: Builder, value: Value) -> Step:
     dtype = value.dtype if value.dtype is not host else float32
-    text = number_text(value.attrs["value"])
-    attrs = MappingProxyType({"number": text})
-    name = f"number {text} {dtype}"
+    written = number(value.attrs["value"])
+    attrs = MappingProxyType({"number": written})
+    name = f"number {written} {dtype}"
     found = next((s for s in builder.ordered if s.name == name), None)
     return found or builder.add(Step(name, "number", (), SCALAR, compute_dtype(dtype), attrs, False))
 
@@ -46,7 +46,7 @@ def _index(builder: Builder, value: Value) -> Step:
     (axis,) = builder.axes.of(value) or (None,)
     if axis is None:
         name = builder.names.claim("zero_index")
-        return builder.add(Step(name, "number", (), SCALAR, int32, {"number": "0"}, False))
+        return builder.add(Step(name, "number", (), SCALAR, int32, {"number": ZERO}, False))
     form = ROW if axis in builder.layout.rows else COL
     attrs = MappingProxyType({"of_axis": axis})
     name = f"index {axis}"
@@ -104,7 +104,7 @@ def _scalar_dtype(builder: Builder) -> DType:
 
 def _host_text(value: Value) -> str:
     if value.op.name == "constant":
-        return number_text(value.attrs["value"])
+        return str(number(value.attrs["value"]))
     return identifier(value.hint or value.name.rpartition(".")[2])
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from tritonnotes.ir.core.errors import VerificationError
 from tritonnotes.ir.core.graph import Scope, Value
-from tritonnotes.ir.core.types import DType, Shape, float64, int32, int64
+from tritonnotes.ir.core.types import DType, Shape, float64, int64
 
 from ..analysis.axes import Axes
 from ..plan.launches import KernelPlan
@@ -75,7 +75,7 @@ class Layout:
     @property
     def loops_tiles(self) -> bool:
         """Whether a program goes over several tiles."""
-        return bool(self.traversal.loop)
+        return self.traversal.over is not None
 
     @property
     def counts_programs(self) -> bool:
@@ -227,18 +227,3 @@ def verify_kernel(kernel: Kernel) -> None:
 
 def _shown(shape: Shape) -> str:
     return "·".join(map(str, shape)) or "1"
-
-
-IDENTITIES: Mapping[str, Mapping[str, str]] = {
-    "sum": {"float": "0.0", "int": "0"},
-    "max": {"float": 'float("-inf")', "int": "-9223372036854775808"},
-    "min": {"float": 'float("inf")', "int": "9223372036854775807"},
-}
-"""What a reduction takes for lanes outside the tensor."""
-
-
-def identity_of(op: str, dtype: DType) -> str:
-    """The identity of a reduction over a dtype, as Triton source."""
-    if dtype is int32 and op != "sum":
-        return {"max": "-2147483648", "min": "2147483647"}[op]
-    return IDENTITIES[op]["float" if dtype.is_float else "int"]
