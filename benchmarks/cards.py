@@ -61,7 +61,7 @@ CASES: dict[str, tuple[str, Callable[[str], Graph], tuple[str, ...]]] = {
 HEAD = f"""# Cards of the benchmark's kernels
 
 Compiled ahead of time by Triton {triton_version()} for {", ".join(f"sm_{arch}" for arch in ARCHS)}; nothing was run.
-`pytest --update-goldens` writes this file, `tests/test_benchmark_cards.py` holds it, and
+`pytest --update-goldens` writes this file, `tests/project/test_benchmark_kernel_reports.py` holds it, and
 [docs/cards.md](../docs/cards.md) says what the figures mean.
 
 Where figures differ between architectures they stand in that order, with a slash between. Bytes are what one launch

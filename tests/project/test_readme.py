@@ -1,0 +1,71 @@
+"""The documents: the README's snippets run, its kernel is a real one, and the grammar lists every primitive."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+import torch
+from paths import ROOT
+
+import tritonnotes as tn
+from tritonnotes.cli.commands import _parser
+from tritonnotes.cli.demo import digits
+from tritonnotes.cli.show import STAGES
+from tritonnotes.ir.core.op import OPS
+from tritonnotes.ir.core.registry import PRIMITIVES
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def test_the_python_of_the_readme_runs_and_learns() -> None:
+    torch.manual_seed(0)
+    shared: dict[str, Any] = {}
+    for number, block in enumerate(blocks("python"), 1):
+        exec(compile(block, f"README.md, block {number}", "exec"), shared)
+    assert float(shared["result"]["accuracy"]) > 0.9
+    assert "@triton.jit" in shared["source"]
+    assert shared["model"].get_parameter("fc1.weight").grad is not None
+    assert shared["mish"].name == "custom.mish"
+
+
+def test_the_kernel_shown_is_a_generated_one() -> None:
+    (kernel,) = blocks("py")
+    source = tn.compile_step(digits(), optimizer=tn.adam()).source
+    assert kernel in source, "the generated code has changed: put the new lines into README.md"
+
+
+def test_the_commands_shown_parse() -> None:
+    lines = [line.partition(" > ")[0] for block in blocks("sh") for line in block.splitlines()]
+    lines = [line for line in lines if line.startswith("tritonnotes ")]
+    lines += [c.replace("TARGET", "a.py:f") for c in re.findall(r"^\| `(tritonnotes [^`]*)`", README, re.MULTILINE)]
+    assert len(lines) >= 5
+    for line in lines:
+        _parser().parse_args(shlex.split(line)[1:])
+    for stage in STAGES:
+        assert f"--emit {stage}" in README
+
+
+def test_every_op_is_in_the_table_of_what_works() -> None:
+    (table,) = re.findall(r"## What works today\n(.*?)\n## ", README, re.DOTALL)
+    for name, op in OPS.items():
+        assert op.custom or f"`{name}`" in table, f"README.md does not say that {name} works"
+
+
+def test_the_grammar_lists_every_primitive_and_no_other() -> None:
+    grammar = (ROOT / "docs/grammar.md").read_text(encoding="utf-8")
+    cells = re.findall(r"^\| ((?:`\w+` ?)+)\|", grammar, re.MULTILINE)
+    listed = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
+    assert sorted(listed) == sorted(PRIMITIVES)
+
+
+def test_the_files_that_the_documents_name_exist() -> None:
+    for document in ("README.md", "ARCHITECTURE.md", "docs/grammar.md"):
+        text = (ROOT / document).read_text(encoding="utf-8")
+        for path in re.findall(r"`((?:ir|codegen|tritonnotes|tests|examples|docs)/[\w/]*(?:\.\w+)?)`", text):
+            assert path == "tritonnotes-demo/" or (ROOT / path).exists(), f"{document} names {path}"
