@@ -58,8 +58,8 @@ def _group_sums(writer: Writer) -> list[Statement]:
     finalized = {name for last in writer.kernel.last_block for name in last.arguments}
     groups: list[Statement] = []
     for step in writer.kernel.steps:
-        if step.op == "carry" and step.form != SCALAR and step.attrs["pointer"] in finalized:
-            columns = element_count(step.attrs["address"].extent, {})
+        if step.op == "carry" and step.extent != SCALAR and step.attrs["pointer"] in finalized:
+            columns = element_count(step.attrs["address"].shape, {})
             added = (Name(step.attrs["pointer"]), Name("first"), Name("members"))
             groups.append(CallFunction(call("add_up_group", *added, COLS=columns, GROUP=GROUP)))
     return groups

@@ -163,7 +163,7 @@ def _body(writer: Writer) -> list[Statement]:
 
 def _is_loaded_once(step: Step) -> bool:
     """Whether a step is the same for all tiles of a program."""
-    return step.op in ("load", "argument", "own") and step.form in (COL, SCALAR)
+    return step.op in ("load", "argument", "own") and step.extent in (COL, SCALAR)
 
 
 def _results(writer: Writer) -> list[Statement]:

@@ -95,7 +95,7 @@ class Launcher:
         if self.kernel.products:
             return 4 if self.layout.tile < TILE_ELEMENTS else 8
         if self.layout.loops_cols:
-            loads = sum(s.op == "load" and s.form in (TILE, COL) for s in self.kernel.steps)
+            loads = sum(s.op == "load" and s.extent in (TILE, COL) for s in self.kernel.steps)
             return 8 if loads > 2 or self._scattered() > 1 else 4
         warps = 4 if self.layout.block < 2048 else 8 if self.layout.block < 16384 else 16
         finishes = any(last.kernel.layout.rows for last in self.kernel.last_block)
@@ -113,7 +113,7 @@ class Launcher:
 
     def _scattered(self) -> int:
         """The loads of whole tiles whose neighbours along a row are not neighbours in memory."""
-        addresses = [s.attrs["address"] for s in self.kernel.steps if s.op == "load" and s.form == TILE]
+        addresses = [s.attrs["address"] for s in self.kernel.steps if s.op == "load" and s.extent == TILE]
         return sum(self.index.divides_columns(a) for a in addresses)
 
     def signature(self) -> dict[str, str]:

@@ -45,7 +45,7 @@ def _running_start(writer: Writer, step: Step) -> Statement:
     if step.name in writer.running:
         shape = writer.tile_shape(ROW) if writer.layout.rows else Display(())
         return Assign(step.name, call("tl.full", shape, identity, tl(step.dtype)))
-    return Assign(f"{step.name}_lanes", call("tl.full", writer.tile_shape(arg.form), identity, tl(arg.dtype)))
+    return Assign(f"{step.name}_lanes", call("tl.full", writer.tile_shape(arg.extent), identity, tl(arg.dtype)))
 
 
 def _running_statements(writer: Writer, step: Step) -> list[Statement]:

@@ -66,7 +66,7 @@ class ProductText:
     def _operand_call(self, step: Step, summed: Shape, inner: Expression) -> list[Statement]:
         """A block of an operand that the kernel computes itself."""
         (part,) = (p for p in self.kernel.operands if p.kernel.name == step.attrs["function"])
-        mine = self.index.row() if step.form == ROW else COLUMN
+        mine = self.index.row() if step.extent == ROW else COLUMN
         places = (inner, mine) if step.attrs["leading"] else (mine, inner)
         block: Expression = Name(step.name)
         if is_ragged(summed):
@@ -81,7 +81,7 @@ class ProductText:
         it does with the sum."""
         pointer, cell = Name(step.attrs["pointer"]), self.index.offset(step.attrs["address"])
         mask = self.index.mask(TILE)
-        size = number(element_count(step.attrs["address"].extent, {}))
+        size = number(element_count(step.attrs["address"].shape, {}))
         tile = self.layout.traversal.tile
         assert tile is not None, "a tile whose sum is shared has a number"
         part, parts, other = map(Name, ("part", "parts", "other"))
@@ -103,11 +103,13 @@ class ProductText:
 
     def _operand_lines(self, step: Step, summed: Shape, name: Name) -> list[Statement]:
         """A block of one side of a product, 0 behind its end."""
-        inner = name.subscript("None, :" if step.form == ROW else ":, None")
+        inner = name.subscript("None, :" if step.extent == ROW else ":, None")
         if "function" in step.attrs:
             return self._operand_call(step, summed, inner)
         place = product(inner, self.index.size_product(step.attrs["behind"]))
-        mask = both(self.index.mask(step.form), inner < self.index.size_product(summed) if is_ragged(summed) else None)
+        mask = both(
+            self.index.mask(step.extent), inner < self.index.size_product(summed) if is_ragged(summed) else None
+        )
         offset = self.index.offset(step.attrs["address"])
         loaded = load(total(Name(step.attrs["pointer"]), offset, place), mask=mask, other=number(0.0) if mask else None)
         return [Assign(step.name, loaded)]

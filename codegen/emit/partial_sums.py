@@ -18,7 +18,7 @@ def accumulator_statements(writer: Writer) -> list[Statement]:
     lines: list[Statement] = []
     for step in writer.kernel.steps:
         if step.op == "carry":
-            shape = Display(()) if step.form == SCALAR else writer.tile_shape(COL)
+            shape = Display(()) if step.extent == SCALAR else writer.tile_shape(COL)
             lines.append(Assign(step.name, call("tl.full", shape, step.attrs["identity"], tl(step.dtype))))
     return lines
 
@@ -29,14 +29,14 @@ def partial_statements(writer: Writer) -> list[Statement]:
     traversal, index = writer.layout.traversal, writer.index
     partial_row: Expression = traversal.place * index.col_bound()
     lines: list[Statement] = []
-    if len([s for s in accumulated if s.form != SCALAR]) > 1:
+    if len([s for s in accumulated if s.extent != SCALAR]) > 1:
         lines.append(Assign("own_row", partial_row))
         partial_row = Name("own_row")
     for step in accumulated:
         value: Expression = Name(step.name)
         mask = None
         place: Expression = traversal.place
-        if step.form != SCALAR:
+        if step.extent != SCALAR:
             # In the order of the sum's own axes, which the kernel's columns may have in another.
             place = total(partial_row, index.offset(step.attrs["address"]))
             mask = index.mask(COL)

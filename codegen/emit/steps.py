@@ -85,7 +85,7 @@ def _statement(writer: Writer, step: Step) -> Statement:
         (part,) = (p for p in writer.kernel.replicated_sums if p.kernel.name == step.attrs["function"])
         return function_call(writer, part, step.name)
     if step.op == "repeat":
-        tile = zeros(writer.tile_shape(step.form), tl(step.dtype))
+        tile = zeros(writer.tile_shape(step.extent), tl(step.dtype))
         return Assign(step.name, writer.value(step.args[0]) + tile)
     if "place" in step.attrs:
         taken = Call(Name("max_and_place"), (writer.reduced_value(step), Name("col")), step.attrs["axis"].keywords)
@@ -103,7 +103,7 @@ def store_statements(writer: Writer, steps: Sequence[Step]) -> list[Statement]:
             lines.append(Assign(rounded.name, value))
             values = [rounded if v == value else v for v in values]
     for step, value in zip(steps, values, strict=True):
-        lines.append(Evaluate(store(writer.address(step), value, mask=writer.index.mask(step.form))))
+        lines.append(Evaluate(store(writer.address(step), value, mask=writer.index.mask(step.extent))))
     return lines
 
 

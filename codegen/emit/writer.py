@@ -116,8 +116,8 @@ class Writer:
 
     def loaded(self, step: Step) -> Expression:
         """A load, with what a reduction over it takes in the lanes outside the tensor."""
-        mask = self.index.mask(step.form)
-        filled = self.index.filled_for(step) if mask and step.form != SCALAR else ""
+        mask = self.index.mask(step.extent)
+        filled = self.index.filled_for(step) if mask and step.extent != SCALAR else ""
         other = identity_of(filled, step.dtype) if filled else None
         return _as_computed(step, load(self.address(step), mask=mask, other=other))
 
@@ -125,12 +125,12 @@ class Writer:
         """A load of rows that another step names; a number outside the table addresses nothing and gives NaN."""
         chosen = self.value(step.args[0])
         address: Address = step.attrs["address"]
-        rows = self.index.product(address.extent[:1])
-        stride = self.index.product(address.extent[1:])
+        rows = self.index.product(address.shape[:1])
+        stride = self.index.product(address.shape[1:])
         is_narrow = self.steps[step.args[0]].dtype is int32 and self.index.is_wide
         row = chosen.method("to", tl(int64)) if is_narrow else chosen
         place = total(Name(step.attrs["pointer"]), product(row, stride), self.index.offset(address))
-        mask = both(chosen >= 0, chosen < rows, self.index.mask(step.form))
+        mask = both(chosen >= 0, chosen < rows, self.index.mask(step.extent))
         return _as_computed(step, load(place, mask=mask, other=number(nan if step.dtype.is_float else 0)))
 
     def _picked(self, step: Step) -> Expression:
@@ -152,14 +152,14 @@ class Writer:
         rounds = step.dtype is not source.dtype and step.dtype.is_float and source.op != "number"
         return value.method("to", tl(step.dtype)) if rounds else value
 
-    def tile_shape(self, form: str) -> Expression:
+    def tile_shape(self, extent: str) -> Expression:
         """The shape of a variable that has these of the tile's axes."""
-        if self.layout.traversal.is_one_row and form == ROW:
+        if self.layout.traversal.is_one_row and extent == ROW:
             return Display(())
         rows, block = Name("ROWS"), Name("BLOCK")
         if self.layout.is_flat:
             return Display((block,))
-        return Display({TILE: (rows, block), ROW: (rows, ONE), COL: (ONE, block)}[form])
+        return Display({TILE: (rows, block), ROW: (rows, ONE), COL: (ONE, block)}[extent])
 
 
 def _full(value: Expression, step: Step) -> Expression:

@@ -156,20 +156,20 @@ class Indexing:
         shape = self.layout.col_shape
         return len(_larger(shape)) > 1 and static_size(shape) is None
 
-    def mask_of(self, form: str) -> Expression | None:
-        """The condition that lanes of this form lie inside the tensor; None where all do."""
+    def mask_of(self, extent: str) -> Expression | None:
+        """The condition that lanes of this extent lie inside the tensor; None where all do."""
         layout = self.layout
         rows: Expression | None = None
         cols: Expression | None = None
-        if form in (TILE, ROW) and layout.rows and layout.masks_rows:
+        if extent in (TILE, ROW) and layout.rows and layout.masks_rows:
             rows = self.row() < self.row_bound()
-        if form in (TILE, COL) and layout.cols and layout.masks_cols:
+        if extent in (TILE, COL) and layout.cols and layout.masks_cols:
             cols = Name("col") < self.col_bound()
         return both(rows, cols)
 
-    def mask(self, form: str) -> Expression | None:
+    def mask(self, extent: str) -> Expression | None:
         """The condition by its name, where it has one."""
-        return self._mask_by_name(self.mask_of(form))
+        return self._mask_by_name(self.mask_of(extent))
 
     def mask_of_reduction(self, step: Step) -> Expression | None:
         """The lanes that a reduction takes, by their name."""
@@ -182,13 +182,13 @@ class Indexing:
         if step.op != "carry":
             return self.mask_of(COL)
         arg = self.steps[step.args[0]]
-        return self.mask_of(TILE) if step.attrs["both"] and arg.form == TILE else self.mask_of(ROW)
+        return self.mask_of(TILE) if step.attrs["both"] and arg.extent == TILE else self.mask_of(ROW)
 
     def reads_identity(self, step: Step) -> bool:
         """A sum straight over loaded values needs no second mask: the load fills the lanes outside with 0. Nor does a
         maximum of a row alone, which fills them with −∞, or a sum of eˣ⁻ᵐ, m the maximum: there e⁻ᵒᵒ is 0."""
         arg = self.steps[step.args[0]] if step.args else None
-        if arg is None or arg.form == SCALAR:
+        if arg is None or arg.extent == SCALAR:
             return False
         if step.name in self.of_maximum:
             return self.reads_identity(self.steps[self.of_maximum[step.name]])
@@ -256,13 +256,13 @@ class Indexing:
     def names(self) -> set[str]:
         """Every name that index arithmetic is made of."""
         found = [self.row_bound(), self.expanded(self.layout.col_shape), *self.shared]
-        found += [mask for form in (TILE, ROW, COL) if (mask := self.mask_of(form))]
+        found += [mask for extent in (TILE, ROW, COL) if (mask := self.mask_of(extent))]
         for step in self.kernel.steps:
             if step.op == "index":
                 found.append(self.index_along(step))
             elif "address" in step.attrs:
                 found.append(self.offset(step.attrs["address"]))
-                found += [self._size(s) for s in step.attrs["address"].extent if step.op == "take_rows"]
+                found += [self._size(s) for s in step.attrs["address"].shape if step.op == "take_rows"]
                 found += [self._size(s) for s in step.attrs.get("behind", ())]
             found += [self._size(s) for s in step.attrs.get("summed", ())]
         return set[str]().union(*map(names_in, found))
@@ -336,7 +336,7 @@ class Indexing:
             shapes += [run.behind, sizes[run.last + 1 :], *([sizes[run.first : run.last + 1]] if run.first else [])]
         for address in self._addresses():
             shapes += [(start, *behind) for _, behind, start in address.dims if start]
-        shapes += [s.attrs["address"].extent[1:] for s in self.kernel.steps if s.op == "take_rows"]
+        shapes += [s.attrs["address"].shape[1:] for s in self.kernel.steps if s.op == "take_rows"]
         return [found for found in map(self.product, shapes) if holds(found, "*")]
 
     def _quotients(self) -> list[Expression]:
@@ -364,8 +364,8 @@ class Indexing:
         for step in self.kernel.steps:
             if step.op in ("load", "store", "take_rows", "operand") or self._is_shared(step):
                 # What programs leave of a shared sum is stored, and loaded again.
-                masks[self.mask_of(step.form)] += self._is_shared(step)
-                masks[self.mask_of(step.form)] += 1
+                masks[self.mask_of(step.extent)] += self._is_shared(step)
+                masks[self.mask_of(step.extent)] += 1
             if step.attrs.get("masked") and not self.reads_identity(step):
                 masks[self.reduction_mask(step)] += 1
             if step.op == "carry" and step.attrs["columns"]:
@@ -403,7 +403,7 @@ class Indexing:
         for step in self.kernel.steps:
             address = step.attrs.get("address")
             if address is not None:
-                size = static_size(address.extent)
+                size = static_size(address.shape)
                 if size is None or size >= 2**31:
                     return True
         return False

@@ -47,11 +47,11 @@ def _index(builder: Builder, value: Value) -> Step:
     if axis is None:
         name = builder.names.claim("zero_index")
         return builder.add(Step(name, "number", (), SCALAR, int32, {"number": ZERO}, False))
-    form = ROW if axis in builder.layout.rows else COL
+    extent = ROW if axis in builder.layout.rows else COL
     attrs = MappingProxyType({"of_axis": axis})
     name = f"index {axis}"
     found = next((s for s in builder.ordered if s.name == name), None)
-    builder.steps[value] = found = found or builder.add(Step(name, "index", (), form, int32, attrs, False))
+    builder.steps[value] = found = found or builder.add(Step(name, "index", (), extent, int32, attrs, False))
     return found
 
 
@@ -69,8 +69,8 @@ def _draw(builder: Builder, value: Value) -> Step:
         "stream": drawn.attrs["stream"],
     }
     name = builder.names.claim(value.hint or "", identifier(value.name))
-    form = builder.form(builder.axes.of(value))
-    step = Step(name, "uniform", (), form, float32, MappingProxyType(attrs), value.hint is not None, value.scope)
+    extent = builder.extent_of(builder.axes.of(value))
+    step = Step(name, "uniform", (), extent, float32, MappingProxyType(attrs), value.hint is not None, value.scope)
     builder.steps[value] = builder.add(step)
     return step
 
@@ -122,9 +122,9 @@ def _load(builder: Builder, value: Value) -> Step:
     if value is not memory:
         part = value.hint if value.op.name == "narrow" and value.hint else ""
         name = builder.names.claim(part, f"{name}_{identifier(value.hint or 'view')}")
-    form = builder.form(builder.axes.of(value))
+    extent = builder.extent_of(builder.axes.of(value))
     attrs = MappingProxyType({"pointer": parameter.name, "address": builder.address(value), "storage": storage})
-    step = Step(name, "load", (), form, compute_dtype(storage), attrs, True)
+    step = Step(name, "load", (), extent, compute_dtype(storage), attrs, True)
     builder.steps[value] = builder.add(step)
     return step
 
@@ -139,8 +139,8 @@ def gather(builder: Builder, value: Value) -> None:
     dims = [(a, behind(table.shape, i), 0) for i, a in enumerate(labels, 1) if a is not None]
     attrs = {"pointer": parameter.name, "address": Address(tuple(dims), table.shape), "storage": storage}
     row = resolve(builder, index)
-    form = builder.form(builder.axes.of(value))
-    builder.assign(value, Step("", "take_rows", (row.name,), form, compute_dtype(storage), attrs))
+    extent = builder.extent_of(builder.axes.of(value))
+    builder.assign(value, Step("", "take_rows", (row.name,), extent, compute_dtype(storage), attrs))
 
 
 def store(builder: Builder, value: Value) -> None:
@@ -154,5 +154,5 @@ def store(builder: Builder, value: Value) -> None:
     # A leaf takes its new value in that value's order, whoever else walks over the leaf, or nobody.
     address = builder.address(value, joined[1] if joined else None)
     attrs = MappingProxyType({"pointer": parameter.name, "address": address, "storage": storage})
-    form = builder.form(builder.axes.of(value))
-    builder.add(Step(f"store {parameter.name}", "store", (step.name,), form, storage, attrs))
+    extent = builder.extent_of(builder.axes.of(value))
+    builder.add(Step(f"store {parameter.name}", "store", (step.name,), extent, storage, attrs))

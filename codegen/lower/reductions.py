@@ -30,10 +30,10 @@ def reduce_rows(builder: Builder, value: Value) -> None:
     layout = builder.layout
     wanted = TILE if layout.rows and layout.cols else COL
     arg = builder.broadcast(resolve(builder, value.inputs[0]), wanted)
-    form = ROW if layout.rows else SCALAR
+    extent = ROW if layout.rows else SCALAR
     attrs: dict[str, Any] = {"axis": Axis(0) if layout.is_flat else Axis(1, keeps=True)}
     attrs |= builder.mask_attrs(value.op.name, arg, rows=False)
-    step = Step("", value.op.name, (arg.name,), form, dtype_of(value, [arg]), attrs)
+    step = Step("", value.op.name, (arg.name,), extent, dtype_of(value, [arg]), attrs)
     place = _place_of(builder, value)
     if place is None:
         builder.assign(value, step)
@@ -75,8 +75,8 @@ def accumulate(builder: Builder, value: Value) -> None:
     attrs["columns"] = keeps_cols
     attrs["address"] = builder.address(value)
     name = builder.claim(value, builder.described(value.op.name, [arg.name]))
-    form = COL if keeps_cols else SCALAR
-    builder.add(Step(name, "carry", (arg.name,), form, arg.dtype, MappingProxyType(attrs), True, value.scope))
+    extent = COL if keeps_cols else SCALAR
+    builder.add(Step(name, "carry", (arg.name,), extent, arg.dtype, MappingProxyType(attrs), True, value.scope))
 
 
 def finalize(builder: Builder, value: Value) -> None:
@@ -88,8 +88,8 @@ def finalize(builder: Builder, value: Value) -> None:
         "identity": identity_of(value.op.name, dtype),
         "address": builder.address(value),
     }
-    form = ROW if builder.layout.rows else SCALAR
-    step = Step(builder.name_of(value), "combine", (), form, dtype, MappingProxyType(attrs), True, value.scope)
+    extent = ROW if builder.layout.rows else SCALAR
+    step = Step(builder.name_of(value), "combine", (), extent, dtype, MappingProxyType(attrs), True, value.scope)
     builder.steps[value] = builder.add(step)
 
 

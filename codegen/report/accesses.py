@@ -100,7 +100,7 @@ def accesses(
         if narrow:
             reason = _reason(_Lanes(kernel, step, spelled, sizes)) if step else _reason_inside(called)
         flat = not kernel.layout.cols and not kernel.layout.finalizes
-        whole = step is not None and (step.form == TILE or (step.form == ROW and flat))
+        whole = step is not None and (step.extent == TILE or (step.extent == ROW and flat))
         name = pointer.removesuffix("_ptr") or "what no line names"
         made.append(Access(name, is_store, dict(sorted(found[key].items())), reason, whole))
     return tuple(made)
@@ -173,16 +173,16 @@ class _Lanes:
     @cached_property
     def held(self) -> int:
         """Elements of the access that a program moves at once."""
-        constexprs, form = self.spelled.constexprs, self.step.form
+        constexprs, extent = self.spelled.constexprs, self.step.extent
         if self.step.op == "combine":
             return constexprs["PROGRAMS"] * (constexprs["BLOCK"] if self.kernel.layout.rows else 1)
-        rows = constexprs.get("ROWS", 1) if form in (TILE, ROW) else 1
-        return rows * (constexprs.get("BLOCK", 1) if form != ROW or not self.kernel.layout.cols else 1)
+        rows = constexprs.get("ROWS", 1) if extent in (TILE, ROW) else 1
+        return rows * (constexprs.get("BLOCK", 1) if extent != ROW or not self.kernel.layout.cols else 1)
 
     @cached_property
     def group(self) -> tuple[int, ...]:
         """The axes that neighbouring lanes walk along."""
-        return self.kernel.layout.cols if self.step.form in (TILE, COL) else self.kernel.layout.rows
+        return self.kernel.layout.cols if self.step.extent in (TILE, COL) else self.kernel.layout.rows
 
     @cached_property
     def behind(self) -> dict[int, Shape]:
@@ -225,11 +225,11 @@ class _Lanes:
 
 
 def _one_number(lanes: _Lanes) -> str:
-    return "one number" if lanes.step.form == SCALAR and lanes.step.op != "combine" else ""
+    return "one number" if lanes.step.extent == SCALAR and lanes.step.op != "combine" else ""
 
 
 def _row_number(lanes: _Lanes) -> str:
-    if lanes.step.form != ROW or not lanes.kernel.layout.cols:
+    if lanes.step.extent != ROW or not lanes.kernel.layout.cols:
         return ""
     rows = lanes.spelled.constexprs.get("ROWS", 1)
     return f"one number a row, {rows} rows a program" if rows > 1 else "one number a row, one row a program"
@@ -269,9 +269,9 @@ def _uneven_rows(lanes: _Lanes) -> str:
 def _uneven_ends(lanes: _Lanes) -> str:
     """A mask ends between multiples of 16 bytes."""
     layout = lanes.kernel.layout
-    if lanes.step.form in (TILE, COL) and layout.masks_cols:
+    if lanes.step.extent in (TILE, COL) and layout.masks_cols:
         return lanes.uneven("row length", layout.col_shape)
-    if lanes.step.form == ROW and layout.rows and layout.masks_rows:
+    if lanes.step.extent == ROW and layout.rows and layout.masks_rows:
         shape = layout.row_shape
         if all(isinstance(s, int) for s in shape) or len(shape) == 1:
             return lanes.uneven("length", shape)
@@ -294,7 +294,7 @@ def _uneven_partials(lanes: _Lanes) -> str:
     """Partial sums: one row of them for each program."""
     if lanes.step.op == "combine" and lanes.kernel.layout.rows:
         return lanes.uneven("row length", lanes.kernel.layout.row_shape)
-    if lanes.step.op == "carry" and lanes.step.form == COL:
+    if lanes.step.op == "carry" and lanes.step.extent == COL:
         return lanes.uneven("row length", lanes.kernel.layout.col_shape)
     return ""
 

@@ -187,14 +187,14 @@ def _operations(kernel: Kernel, sizes: Mapping[str, int], sharing: int) -> int:
     layout = kernel.layout
     rows, cols = element_count(layout.row_shape, sizes), element_count(layout.col_shape, sizes)
     elements = {TILE: rows * cols, ROW: rows, COL: cols, SCALAR: 1}
-    tiles = {s.name: s.form for s in kernel.steps}
+    tiles = {s.name: s.extent for s in kernel.steps}
 
     def cost(step: Step) -> int:
         # A sum takes as many additions as there are elements in what it is taken of.
         taken = [elements[tiles[a]] for a in step.args] if step.op in ("sum", "max", "min", "carry") else []
         if step.op == "product":
             return elements[TILE] * element_count(step.attrs["summed"], sizes)
-        count = elements[step.form] * sharing if step.op == "combine" else max([elements[step.form], *taken])
+        count = elements[step.extent] * sharing if step.op == "combine" else max([elements[step.extent], *taken])
         return INSTRUCTIONS.get(step.op, 1) * count
 
     return sum(map(cost, _executed(kernel)))
