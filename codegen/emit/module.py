@@ -120,7 +120,7 @@ class _Run:
         self.tensors = "t"
         self.added: frozenset[str] = frozenset()
         self.destinations = destinations_of(plan.units)
-        self.host = HostNumbers(python_number, lambda value: value, self.names, only_named=True)
+        self.host = HostNumbers(python_number, lambda value: value, self.names)
         self.on_device: dict[str, str] = {}
         self.dims = self._dims()
         self.names.taken.add(CHUNK_ROWS.name)
