@@ -8,30 +8,34 @@ from tritonnotes.ir.core.types import float64
 
 from ..fusion.horizontal import SEGMENTS
 from ..lower.foreach import BlockProgram, ForeachKernel
+from ..support.expressions import ZERO, Name
 from ..support.sizes import next_power_of_2
-from ..support.text import call_lines, function_text, jit_function, wrapped
-from .kernel import KernelSource, tile_lines
-from .launcher import TRITON_TYPES
-from .multi_tensor import BLOCK, WHEN_WIDE, BlockFunction, Pointer, branches, is_wide_line, searched_block
+from ..support.statements import BLANK, Assign
+from ..support.text import call_lines, python_function, wrapped
+from .kernel import FunctionText, KernelSource, jit_function, joined
+from .multi_tensor import BLOCK, WHEN_WIDE, BlockFunction, Pointer, access_width, branches, searched_block
+from .ops import helpers_called, load
+from .scalars_in_memory import declared, number_loads, types
+from .steps import tile_statements
 
 MOST_NAMED = 8
 """Updates that a block's docstring names."""
 
 
-def render_foreach(kernel: ForeachKernel) -> KernelSource:
-    """Spell a launch of many updates."""
-    functions = [_function(block) for block in kernel.blocks]
-    signature = {"segments_ptr": "*i64"}
-    for name, parameter in kernel.arguments:
-        signature[name] = ("*" if parameter.is_pointer else "") + TRITON_TYPES[parameter.dtype.name]
+def render_foreach(kernel: ForeachKernel, numbers_in_memory: bool = False) -> KernelSource:
+    """Spell a launch of many updates, which takes the host's numbers as arguments or reads them from memory."""
+    blocks = [_block(block) for block in kernel.blocks]
+    functions = (*(block.function for block in blocks), _kernel(kernel, blocks, numbers_in_memory))
+    signature = {"segments_ptr": "*i64"} | types(kernel.arguments, numbers_in_memory)
     return KernelSource(
         kernel.name,
-        "\n\n".join([*(function.text for function in functions), _kernel(kernel, functions)]),
+        joined(functions),
         _launcher(kernel),
-        frozenset({"address"}).union(*(function.helpers for function in functions)),
+        frozenset().union(*(helpers_called(function.statements.values()) for function in functions)),
         signature,
         {"SEGMENTS": _segments(kernel), "BLOCK": _tile(kernel)[0]},
         _tile(kernel)[1],
+        functions=functions,
         launcher_helpers=frozenset(["table_of"]),
     )
 
@@ -47,10 +51,9 @@ def _segments(kernel: ForeachKernel) -> int:
     return next_power_of_2(len(kernel.rows))
 
 
-def _function(block: BlockProgram) -> BlockFunction:
-    body, helpers = tile_lines(block.kernel)
+def _block(block: BlockProgram) -> BlockFunction:
     numbers = [
-        f"{p.name.removesuffix('_ptr')} = tl.load({p.name})"
+        Assign(p.name.removesuffix("_ptr"), load(Name(p.name)))
         for p in block.arguments
         if p.role == "scalar" and p.is_pointer
     ]
@@ -60,8 +63,7 @@ def _function(block: BlockProgram) -> BlockFunction:
         tuple(Pointer(p.name, place, p.dtype) for place, p in enumerate(block.pointers, SEGMENTS.addresses)),
         tuple(p.name for p in block.arguments),
         tuple(numbers),
-        ("", *body),
-        helpers,
+        (BLANK, *tile_statements(block.kernel)),
     )
 
 
@@ -71,25 +73,31 @@ def _tensors(block: BlockProgram) -> str:
     return ", ".join(names[:MOST_NAMED]) + rest
 
 
-def _kernel(kernel: ForeachKernel, functions: list[BlockFunction]) -> str:
-    names = {(p.value, p.dtype): name for name, p in kernel.arguments}
-    arguments = ["segments_ptr", *names.values(), "SEGMENTS: tl.constexpr", "BLOCK: tl.constexpr"]
+def _kernel(kernel: ForeachKernel, blocks: list[BlockFunction], numbers_in_memory: bool) -> FunctionText:
+    arguments = [
+        "segments_ptr",
+        *declared(kernel.arguments, numbers_in_memory),
+        "SEGMENTS: tl.constexpr",
+        "BLOCK: tl.constexpr",
+    ]
     about = (
         "Each program updates one block of one segment, which it finds by the sizes of all. A row of `segments` holds "
         f"its size, whether all addresses are multiples of 16, then the addresses of {_columns(kernel)}."
     )
     count = len(kernel.rows)
-    mask = "" if count == _segments(kernel) else f", mask=segment < {count}, other=0"
-    ends = accumulate(len(block.rows) for block in kernel.blocks)
+    mask = None if count == _segments(kernel) else Name("segment") < count
+    names = {(p.value, p.dtype): name for name, p in kernel.arguments}
     calls = [
         function.calls([names[p.value, p.dtype] for p in block.arguments])
-        for function, block in zip(functions, kernel.blocks, strict=True)
+        for function, block in zip(blocks, kernel.blocks, strict=True)
     ]
+    ends = accumulate(len(block.rows) for block in kernel.blocks)
     lines = [
-        *searched_block("segments_ptr", kernel.width, mask),
+        *number_loads(kernel.arguments, numbers_in_memory),
+        *searched_block("segments_ptr", kernel.width, mask, ZERO if mask else None),
         WHEN_WIDE,
-        is_wide_line(SEGMENTS),
-        *branches([f"own < {end}" for end in ends], calls),
+        access_width(SEGMENTS),
+        *branches([Name("own") < end for end in ends], calls),
     ]
     return jit_function(kernel.name, arguments, wrapped(about), lines)
 
@@ -114,4 +122,4 @@ def _launcher(kernel: ForeachKernel) -> str:
         "programs = sum(triton.cdiv(tensors[0].numel(), BLOCK) for tensors in segments)",
         *call_lines("launch(", passed, ")"),
     ]
-    return function_text(f"run_{kernel.name}", ["segments", *numbers, f"BLOCK={size}"], wrapped(about), lines)
+    return python_function(f"run_{kernel.name}", ["segments", *numbers, f"BLOCK={size}"], wrapped(about), lines)

@@ -11,19 +11,22 @@ from dataclasses import dataclass
 
 from tritonnotes.ir.core.types import DType
 
+from ..support.expressions import Expression, Name, call
+from ..support.statements import Assign, CallFunction, Comment, If, Line, Statement
 from ..support.tables import Table
-from ..support.text import INDENT, call_lines, jit_function, wrapped
-from .host import cell_text
+from ..support.text import wrapped
+from .host import cell
+from .kernel import FunctionText, jit_function
+from .ops import load, tl
 
 BLOCK = 1024
 """Elements of a program on a GPU: two 16-byte accesses a thread and tensor in float32, one in 16 bits."""
 
 
-INSIDE = "inside = tl.minimum(tl.load(row_ptr) - start, BLOCK).to(tl.int32)"
-"""The elements of a block that lie in its segment."""
+ROW = Name("row_ptr")
 
 
-WHEN_WIDE = "# Sixteen bytes an access where the addresses and the end of the block allow it."
+WHEN_WIDE = Comment("Sixteen bytes an access where the addresses and the end of the block allow it.")
 
 
 @dataclass(frozen=True)
@@ -37,79 +40,83 @@ class Pointer:
 
 @dataclass(frozen=True)
 class BlockFunction:
-    """A function of one block of a segment, with the helpers that its `body` calls. Between the row and the block it
-    takes `arguments`; `numbers` are lines that load numbers."""
+    """A function of one block of a segment. Between the row and the block it takes `arguments`; `numbers` are the
+    statements that load numbers."""
 
     name: str
     about: str
     pointers: tuple[Pointer, ...]
     arguments: tuple[str, ...]
-    numbers: tuple[str, ...]
-    body: tuple[str, ...]
-    helpers: frozenset[str] = frozenset()
+    numbers: tuple[Statement, ...]
+    body: tuple[Statement, ...]
 
     @property
-    def text(self) -> str:
+    def function(self) -> FunctionText:
         arguments = ["row_ptr", *self.arguments, "start", "inside", "BLOCK: tl.constexpr", "ALIGN: tl.constexpr"]
-        lines = [f"{p.name} = address(row_ptr + {p.place}, start, tl.{p.dtype}, ALIGN)" for p in self.pointers]
-        lanes = ["offset = tl.arange(0, BLOCK)", "mask = offset < inside // ALIGN * ALIGN"]
-        return jit_function(self.name, arguments, wrapped(self.about), [*lines, *self.numbers, *lanes, *self.body])
-
-    def calls(self, arguments: Sequence[str], result: str = "") -> list[str]:
-        """The two calls, given what a kernel has for the arguments; `result` is what it assigns them to."""
-        call = f"{result} = {self.name}(" if result else f"{self.name}("
-        given = ["row_ptr", *arguments, "start", "inside", "BLOCK"]
-        return [
-            "if is_wide:",
-            *(INDENT + line for line in call_lines(call, [*given, "ALIGN=16"], ")")),
-            "else:",
-            *(INDENT + line for line in call_lines(call, [*given, "ALIGN=1"], ")")),
+        tensors = [
+            Assign(p.name, call("address", ROW + p.place, Name("start"), tl(p.dtype), Name("ALIGN")))
+            for p in self.pointers
         ]
+        lanes = [Line("offset = tl.arange(0, BLOCK)"), Line("mask = offset < inside // ALIGN * ALIGN")]
+        return jit_function(self.name, arguments, wrapped(self.about), [*tensors, *self.numbers, *lanes, *self.body])
+
+    def calls(self, arguments: Sequence[str], result: str = "") -> tuple[Statement, ...]:
+        """The two calls, given what a kernel has for the arguments; `result` is what takes their result."""
+        given = [ROW, *map(Name, arguments), Name("start"), Name("inside"), Name("BLOCK")]
+        wide, narrow = (CallFunction(call(self.name, *given, ALIGN=align), result) for align in (16, 1))
+        return If(Name("is_wide"), (wide,)), If(None, (narrow,))
 
 
-def is_wide_line(table: Table) -> str:
+def elements_inside() -> Statement:
+    """The elements of a block that lie in its segment."""
+    count = call("tl.minimum", load(ROW) - Name("start"), Name("BLOCK"))
+    return Assign("inside", count.method("to", Name("tl.int32")))
+
+
+def access_width(table: Table) -> Statement:
     """Whether the accesses of a block may be 16 bytes wide."""
-    return f"is_wide = (tl.load({cell_text('row_ptr', table.place('aligned'))}) != 0) & (inside % 16 == 0)"
+    is_aligned = load(cell("row_ptr", table.place("aligned"))).differs(0)
+    return Assign("is_wide", is_aligned & (Name("inside") % 16).equals(0))
 
 
-def listed_block(pointer: str, width: int) -> list[str]:
+def listed_block(pointer: str, width: int) -> list[Statement]:
     """How a program finds its block in a list of all blocks, and the row in a table of this width."""
     return [
-        "program = tl.program_id(0)",
-        f"row_ptr = {pointer} + tl.load(blocks_ptr + 2 * program) * {width}",
-        "start = tl.load(blocks_ptr + 2 * program + 1).to(tl.int64) * BLOCK",
-        INSIDE,
+        Line("program = tl.program_id(0)"),
+        Line(f"row_ptr = {pointer} + tl.load(blocks_ptr + 2 * program) * {width}"),
+        Line("start = tl.load(blocks_ptr + 2 * program + 1).to(tl.int64) * BLOCK"),
+        elements_inside(),
     ]
 
 
-def searched_block(pointer: str, width: int, mask: str) -> list[str]:
-    """How a program finds its block by the sizes of all segments."""
+def searched_block(pointer: str, width: int, mask: Expression | None, other: Expression | None) -> list[Statement]:
+    """How a program finds its block by the sizes of all segments, in a table of this width."""
+    rows, segment = Name(pointer), Name("segment")
     return [
-        "program = tl.program_id(0)",
-        "segment = tl.arange(0, SEGMENTS)",
-        f"sizes = tl.load({pointer} + segment * {width}{mask})",
-        "ends = tl.cumsum(tl.cdiv(sizes, BLOCK), axis=0)",
-        "is_before = ends <= program",
-        "own = tl.sum(is_before.to(tl.int32))",
-        "start = (program - tl.max(tl.where(is_before, ends, 0))) * BLOCK",
-        f"row_ptr = {pointer} + own * {width}",
-        INSIDE,
+        Line("program = tl.program_id(0)"),
+        Line("segment = tl.arange(0, SEGMENTS)"),
+        Assign("sizes", load(rows + segment * width, mask=mask, other=other)),
+        Line("ends = tl.cumsum(tl.cdiv(sizes, BLOCK), axis=0)"),
+        Line("is_before = ends <= program"),
+        Line("own = tl.sum(is_before.to(tl.int32))"),
+        Line("start = (program - tl.max(tl.where(is_before, ends, 0))) * BLOCK"),
+        Assign("row_ptr", rows + Name("own") * width),
+        elements_inside(),
     ]
 
 
-def branches(conditions: Sequence[str], bodies: Sequence[Sequence[str]]) -> list[str]:
+def branches(conditions: Sequence[Expression], bodies: Sequence[tuple[Statement, ...]]) -> list[Statement]:
     """The bodies under their conditions, of which the last one holds where no other does."""
     if len(bodies) == 1:
         return list(bodies[0])
-    lines = []
-    for number, (condition, body) in enumerate(zip(conditions, bodies, strict=True)):
-        is_last = number == len(bodies) - 1
-        lines.append("else:" if is_last else f"{'elif' if number else 'if'} {condition}:")
-        lines += [INDENT + line for line in body]
-    return lines
+    last = len(bodies) - 1
+    return [
+        If(None if number == last else condition, body, "elif" if number else "if")
+        for number, (condition, body) in enumerate(zip(conditions, bodies, strict=True))
+    ]
 
 
-def by_kind(table: Table, bodies: Sequence[Sequence[str]]) -> list[str]:
+def by_kind(table: Table, bodies: Sequence[tuple[Statement, ...]]) -> list[Statement]:
     """The bodies, chosen by what a row says of its segment's kind."""
-    chosen = branches([f"kind == {number}" for number in range(len(bodies))], bodies)
-    return chosen if len(bodies) == 1 else [f"kind = tl.load({cell_text('row_ptr', table.place('kind'))})", *chosen]
+    chosen = branches([Name("kind").equals(number) for number in range(len(bodies))], bodies)
+    return chosen if len(bodies) == 1 else [Assign("kind", load(cell("row_ptr", table.place("kind")))), *chosen]

@@ -9,21 +9,16 @@ from tritonnotes.ir.core.types import float32, float64
 from tritonnotes.ir.optim.update import CLIP_COEFFICIENT, FOUND_INF, G_NAME, GRAD_SCALE, MASTER, P_NAME
 from tritonnotes.ir.version import VERSION
 
-from ..emit.host import HostText, cell_text, key_of, python_text, setting_of
-from ..emit.kernel import KernelSource, tile_lines
-from ..emit.multi_tensor import (
-    BLOCK,
-    WHEN_WIDE,
-    BlockFunction,
-    Pointer,
-    by_kind,
-    is_wide_line,
-    listed_block,
-)
-from ..emit.ops import HELPERS, helpers_in_order
+from ..emit.host import HostNumbers, cell, key_of, python_number, setting_of, setting_or_key, uses_math
+from ..emit.kernel import KernelSource, jit_function
+from ..emit.multi_tensor import BLOCK, WHEN_WIDE, BlockFunction, Pointer, access_width, by_kind, listed_block
+from ..emit.ops import HELPERS, helpers_called, helpers_in_order, load, store, tl
 from ..emit.prelude import LAUNCH
+from ..emit.steps import tile_statements
+from ..support.expressions import Expression, Name, number
 from ..support.names import Names
-from ..support.text import INDENT, call_lines, function_text, jit_function, wrapped
+from ..support.statements import BLANK, Assign, Evaluate, If, Statement
+from ..support.text import INDENT, call_lines, python_function, wrapped
 from .count import COUNTING_KERNEL, counting_kernel, counting_signature
 from .kinds import PARAMETERS, LoweredKind, MultiTensorUpdate, is_on_device
 
@@ -33,11 +28,13 @@ SCALARS = {GRAD_SCALE: float32, FOUND_INF: float32, CLIP_COEFFICIENT: float64}
 
 def render_update(update: MultiTensorUpdate) -> str:
     """The text of the module; it imports torch and triton alone."""
-    numbers = _number_row(update)
-    functions = [_function(update, lowered) for lowered in update.kinds]
+    row, numbers = _number_row(update)
+    blocks = [_block(update, lowered) for lowered in update.kinds]
+    functions = [block.function for block in blocks]
     counting = [counting_kernel(update)] if update.extras.counts else []
-    helpers = set[str]().union(*(f.helpers for f in functions), *(called for _, called in counting))
-    imports = ["import math", ""] if "math." in numbers else []
+    called = (helpers_called(function.statements.values()) - {"address"} for function in functions)
+    helpers = set[str]().union(*called, *(helpers for _, helpers in counting))
+    imports = ["import math", ""] if uses_math(numbers) else []
     parts = [
         "\n".join([*_header(update), "", *imports, "import torch", "import triton", "import triton.language as tl"])
         + "\n",
@@ -45,8 +42,8 @@ def render_update(update: MultiTensorUpdate) -> str:
         *(HELPERS[name] for name in helpers_in_order(helpers)),
         HELPERS["address"],
         *(function.text for function in functions),
-        _kernel(update, functions),
-        numbers,
+        _kernel(update, blocks),
+        row,
         _run(update),
         *(text for text, _ in counting),
         _main(update),
@@ -58,7 +55,7 @@ def kernel_sources(update: MultiTensorUpdate) -> tuple[KernelSource, ...]:
     """What compiling the kernels ahead of time needs."""
     signature = {"parameters_ptr": "*i64", "blocks_ptr": "*i32", "numbers_ptr": "*fp64"}
     signature |= {f"{n}_ptr": "*fp64" if SCALARS[n] is float64 else "*fp32" for n in update.scalars}
-    text = _kernel(update, [_function(update, lowered) for lowered in update.kinds])
+    text = _kernel(update, [_block(update, lowered) for lowered in update.kinds])
     made = [KernelSource(update.name, text, "", frozenset(), signature, {"BLOCK": BLOCK}, num_warps(update))]
     if update.extras.counts:
         text, helpers = counting_kernel(update)
@@ -89,17 +86,17 @@ def _said(rule: UpdateRule) -> str:
     return rule.note.formula if rule.note else next(iter((rule.formula.__doc__ or "").strip().splitlines()), "")
 
 
-def _function(update: MultiTensorUpdate, lowered: LoweredKind) -> BlockFunction:
+def _block(update: MultiTensorUpdate, lowered: LoweredKind) -> BlockFunction:
     """The rule on one block of a parameter of one kind."""
-    body, helpers = tile_lines(lowered.kernel)
     names = {p.value.name: p.name for p in lowered.kernel.parameters if p.is_pointer and p.value is not None}
+    stores = []
     if lowered.kind.has_master:
         (new,) = (s.args[0] for s in lowered.kernel.steps if s.op == "store" and s.attrs["pointer"] == names[MASTER])
         names[P_NAME] = f"{P_NAME}_ptr"
-        body.append(f"tl.store(p_ptr + offset, {new}.to(tl.{lowered.kind.parameter.name}), mask=mask)")
+        stores.append(_stored(P_NAME, Name(new).method("to", tl(lowered.kind.parameter))))
     if update.extras.zeroes:
         names[G_NAME] = f"{G_NAME}_ptr"
-        body.append("tl.store(g_ptr + offset, 0.0, mask=mask)")
+        stores.append(_stored(G_NAME, number(0.0)))
     pointers = [
         Pointer(names[name], place, lowered.dtype(name, update.optimizer.state))
         for place, name in enumerate(update.tensors, PARAMETERS.addresses)
@@ -111,22 +108,26 @@ def _function(update: MultiTensorUpdate, lowered: LoweredKind) -> BlockFunction:
         tuple(pointers),
         ("numbers_ptr", *_scalars(update, lowered)),
         tuple(_number_loads(update, lowered)),
-        ("", *body),
-        helpers,
+        (BLANK, *tile_statements(lowered.kernel), *stores),
     )
 
 
-def _number_loads(update: MultiTensorUpdate, lowered: LoweredKind) -> Iterator[str]:
+def _stored(tensor: str, value: Expression) -> Statement:
+    return Evaluate(store(Name(f"{tensor}_ptr") + Name("offset"), value, mask=Name("mask")))
+
+
+def _number_loads(update: MultiTensorUpdate, lowered: LoweredKind) -> Iterator[Statement]:
     """The numbers of a parameter: from its row of the table of numbers, or from where they lie by themselves."""
     columns = list(update.columns)
     for parameter in lowered.kernel.parameters:
         if parameter.role == "scalar" and parameter.value is not None:
             if is_on_device(parameter.value):
-                cell, stored = f"{setting_of(parameter.value)}_ptr", SCALARS[setting_of(parameter.value)]
+                setting = setting_of(parameter.value)
+                loaded, stored = load(Name(f"{setting}_ptr")), SCALARS[setting]
             else:
-                cell, stored = cell_text("numbers_ptr", columns.index(key_of(parameter.value))), float64
-            cast = "" if parameter.dtype is stored else f".to(tl.{parameter.dtype})"
-            yield f"{parameter.name.removesuffix('_ptr')} = tl.load({cell}){cast}"
+                loaded, stored = load(cell("numbers_ptr", columns.index(key_of(parameter.value)))), float64
+            value = loaded if parameter.dtype is stored else loaded.method("to", tl(parameter.dtype))
+            yield Assign(parameter.name.removesuffix("_ptr"), value)
 
 
 def _scalars(update: MultiTensorUpdate, lowered: LoweredKind) -> list[str]:
@@ -134,7 +135,7 @@ def _scalars(update: MultiTensorUpdate, lowered: LoweredKind) -> list[str]:
     return [f"{name}_ptr" for name in update.scalars if name in lowered.scalars]
 
 
-def _kernel(update: MultiTensorUpdate, functions: list[BlockFunction]) -> str:
+def _kernel(update: MultiTensorUpdate, blocks: list[BlockFunction]) -> str:
     scalars = [f"{name}_ptr" for name in update.scalars]
     arguments = ["parameters_ptr", "blocks_ptr", "numbers_ptr", *scalars, "BLOCK: tl.constexpr"]
     about = (
@@ -142,29 +143,29 @@ def _kernel(update: MultiTensorUpdate, functions: list[BlockFunction]) -> str:
         "its size, its row of `numbers`, whether all addresses are multiples of 16, its kind, then the addresses of "
         f"{', '.join(update.tensors)}."
     )
-    chosen = by_kind(PARAMETERS, [function.calls(function.arguments) for function in functions])
+    chosen = by_kind(PARAMETERS, [block.calls(block.arguments) for block in blocks])
     if update.extras.skips:
-        chosen = ["if tl.load(found_inf_ptr) == 0.0:", *(INDENT + line for line in chosen)]
-    row = cell_text("row_ptr", PARAMETERS.place("numbers"))
+        chosen = [If(load(Name(f"{FOUND_INF}_ptr")).equals(0.0), tuple(chosen))]
+    row = load(cell("row_ptr", PARAMETERS.place("numbers")))
     lines = [
         *listed_block("parameters_ptr", PARAMETERS.width(len(update.tensors))),
-        f"numbers_ptr += tl.load({row}) * {len(update.columns)}",
+        Assign("numbers_ptr", row * len(update.columns), "+="),
         WHEN_WIDE,
-        is_wide_line(PARAMETERS),
+        access_width(PARAMETERS),
         *chosen,
     ]
-    return jit_function(update.name, arguments, wrapped(about), lines)
+    return jit_function(update.name, arguments, wrapped(about), lines).text
 
 
-def _number_row(update: MultiTensorUpdate) -> str:
-    """The function that works out a row of the table of numbers on the host."""
+def _number_row(update: MultiTensorUpdate) -> tuple[str, list[Statement]]:
+    """The function that works out a row of the table of numbers on the host, and its assignments."""
     names = Names()
     arguments = {setting: names.claim(setting) for setting in update.settings}
-    text = HostText(python_text, arguments, names)
-    columns = [text.name(value) for _, value in update.columns.values()]
+    host = HostNumbers(python_number, setting_or_key, names, dict(arguments))
+    columns = [host.name(value) for _, value in update.columns.values()]
     about = f"A row of `numbers`, in float64: {', '.join(name for name, _ in update.columns.values())}."
-    lines = [*text.lines, *call_lines("return [", columns, "]")]
-    return function_text("number_row", list(arguments.values()), wrapped(about), lines)
+    lines = [*host.lines, *call_lines("return [", columns, "]")]
+    return python_function("number_row", list(arguments.values()), wrapped(about), lines), host.statements
 
 
 def _run(update: MultiTensorUpdate) -> str:
@@ -177,7 +178,7 @@ def _run(update: MultiTensorUpdate) -> str:
         f"elements a thread and tensor, which in float32 are {each // 4} accesses of 16 bytes."
     )
     lines = call_lines("launch(", passed, ")")
-    return function_text("run", [*arguments, f"BLOCK={BLOCK}"], wrapped(about), lines)
+    return python_function("run", [*arguments, f"BLOCK={BLOCK}"], wrapped(about), lines)
 
 
 def _main(update: MultiTensorUpdate) -> str:
@@ -207,4 +208,4 @@ def _main(update: MultiTensorUpdate) -> str:
         f'{INDENT}print(f"{{size}} numbers: mean {{each[0].double().mean().item():.6g}}")',
     ]
     about = "Update three made-up parameters, on a GPU or under the interpreter (TRITON_INTERPRET=1)."
-    return f'{function_text("main", [], about, lines)}\n\nif __name__ == "__main__":\n{INDENT}main()\n'
+    return f'{python_function("main", [], about, lines)}\n\nif __name__ == "__main__":\n{INDENT}main()\n'

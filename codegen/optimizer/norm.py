@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tritonnotes.ir.core.types import DType, float64
+from tritonnotes.ir.core.types import DType, float32, float64
 from tritonnotes.ir.version import VERSION
 
-from ..emit.kernel import KernelSource
-from ..emit.multi_tensor import BlockFunction, Pointer, by_kind, is_wide_line, listed_block
-from ..emit.ops import HELPERS
+from ..emit.kernel import KernelSource, jit_function
+from ..emit.multi_tensor import BlockFunction, Pointer, access_width, by_kind, listed_block
+from ..emit.ops import HELPERS, load, tl
 from ..emit.prelude import LAUNCH
+from ..support.expressions import Expression, Name, call, number
+from ..support.statements import BLANK, Assign, Line, Return
 from ..support.tables import Table
-from ..support.text import call_lines, function_text, jit_function
+from ..support.text import call_lines, python_function
 
 BLOCK = 2048
 
@@ -56,25 +58,24 @@ def render_norm(dtypes: Sequence[DType], unscales: bool) -> str:
         LAUNCH,
         HELPERS["address"],
     ]
-    functions = [_function(dtype, unscales) for dtype in dtypes]
-    return "\n\n".join([*parts, *(f.text for f in functions), _kernel(functions, unscales), _run(unscales)])
+    blocks = [_block(dtype, unscales) for dtype in dtypes]
+    return "\n\n".join([*parts, *(b.function.text for b in blocks), _kernel(blocks, unscales), _run(unscales)])
 
 
-def _function(dtype: DType, unscales: bool) -> BlockFunction:
+def _block(dtype: DType, unscales: bool) -> BlockFunction:
     """The sum of the squares of one block, in float64."""
-    wide = "float64" if dtype is float64 else "float32"
-    cast = "" if dtype.name == wide else f".to(tl.{wide})"
-    divided = " / tl.load(grad_scale_ptr)" if unscales else ""
+    wide = float64 if dtype is float64 else float32
+    g: Expression = load(Name("g_ptr") + Name("offset"), mask=Name("mask"), other=number(0.0))
+    g = g if dtype is wide else g.method("to", tl(wide))
+    g = g / load(Name("grad_scale_ptr")) if unscales else g
+    squares = call("tl.sum", Name("g") * Name("g")).method("to", tl(float64))
     return BlockFunction(
         f"squares_{dtype}",
         "The sum of the squares of one block of a gradient.",
         (Pointer("g_ptr", GRADIENTS.addresses, dtype),),
         ("grad_scale_ptr",) if unscales else (),
         (),
-        (
-            f"g = tl.load(g_ptr + offset, mask=mask, other=0.0){cast}{divided}",
-            "return tl.sum(g * g).to(tl.float64)",
-        ),
+        (Assign("g", g), Return(squares)),
     )
 
 
@@ -84,7 +85,7 @@ def norm_kernel_source(dtypes: Sequence[DType], unscales: bool) -> KernelSource:
     signature |= {"max_norm_ptr": "*fp64", "norm_ptr": "*fp32", "clip_coefficient_ptr": "*fp64"}
     signature |= {"grad_scale_ptr": "*fp32"} if unscales else {}
     constants = {"BLOCK": BLOCK, "PARTIALS": PARTIALS}
-    text = _kernel([_function(dtype, unscales) for dtype in dtypes], unscales)
+    text = _kernel([_block(dtype, unscales) for dtype in dtypes], unscales)
     return KernelSource("gradient_norm", text, "", frozenset(), signature, constants, NUM_WARPS)
 
 
@@ -93,15 +94,16 @@ def _arguments(unscales: bool) -> list[str]:
     return [*taken, "grad_scale"] if unscales else taken
 
 
-def _kernel(functions: Sequence[BlockFunction], unscales: bool) -> str:
+def _kernel(blocks: Sequence[BlockFunction], unscales: bool) -> str:
     arguments = [f"{name}_ptr" for name in _arguments(unscales)]
     lines = [
         *listed_block("gradients_ptr", GRADIENTS.width(1)),
-        is_wide_line(GRADIENTS),
-        *by_kind(GRADIENTS, [function.calls(function.arguments, "squares") for function in functions]),
-        *_FINISH.splitlines(),
+        access_width(GRADIENTS),
+        *by_kind(GRADIENTS, [block.calls(block.arguments, "squares") for block in blocks]),
+        *(Line(line) if line else BLANK for line in _FINISH.splitlines()),
     ]
-    return jit_function("gradient_norm", [*arguments, "BLOCK: tl.constexpr", "PARTIALS: tl.constexpr"], _ABOUT, lines)
+    constants = ["BLOCK: tl.constexpr", "PARTIALS: tl.constexpr"]
+    return jit_function("gradient_norm", [*arguments, *constants], _ABOUT, lines).text
 
 
 def _run(unscales: bool) -> str:
@@ -109,4 +111,4 @@ def _run(unscales: bool) -> str:
     passed = ["gradient_norm", "(len(blocks),)", *arguments, "BLOCK=BLOCK", "PARTIALS=PARTIALS"]
     about = "Launch once, a program for each row of `blocks`: `partial` holds as many, `arrived` 0."
     lines = call_lines("launch(", [*passed, f"num_warps={NUM_WARPS}"], ")")
-    return function_text("run", [*arguments, f"BLOCK={BLOCK}", f"PARTIALS={PARTIALS}"], about, lines)
+    return python_function("run", [*arguments, f"BLOCK={BLOCK}", f"PARTIALS={PARTIALS}"], about, lines)

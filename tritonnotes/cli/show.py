@@ -144,7 +144,7 @@ def _kernel(kernel: GeneratedKernel) -> dict[str, Any]:
         {"name": p.name, "role": p.role, "dtype": p.dtype.name} for program in programs for p in program.parameters
     ]
     steps = [
-        {"name": s.name, "op": s.op, "args": list(s.args), "form": s.form, "dtype": s.dtype.name}
+        {"name": s.name, "op": s.op, "args": list(s.args), "form": s.extent, "dtype": s.dtype.name}
         for program in programs
         for s in program.steps
     ]

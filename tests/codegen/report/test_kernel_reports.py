@@ -1,4 +1,4 @@
-"""Kernel cards: what is read from machine code, what follows from it by the hardware's rules, and what is said."""
+"""Kernel reports: what is read from machine code, what follows from it by the hardware's rules, and what is said."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ NVIDIA = JUDGES / "occupancy.txt"
 
 
 def cards_of(build, *shape, dtype: str = "float32", arch: int = 90, batch: int = 256) -> tuple[KernelReport, ...]:
-    """The cards of one op's forward run."""
+    """The reports of one op's forward run."""
     g = Graph("card")
     g.output(y=build(g.input("x", shape, dtype=dtype)))
     return make_reports(make_program(optimize(decompose(g))), arch, Sizes(batch))
