@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 from itertools import accumulate
+from math import prod
 
 from tritonnotes.ir.core.types import Dim
 
 from ..analysis.matmul import summed
-from ..cost.matmul import SHARE, split_k_text
+from ..cost.matmul import SHARE, split_k_expression
 from ..lower.grouped_matmul import GroupedMatmulKernel
-from ..support.sizes import known_size
+from ..support.expressions import Expression, Name, product
 from ..support.text import INDENT, call_lines, wrapped
-from .kernel import KernelSource, function_of
+from .kernel import KernelSource, functions_of, joined
 from .launcher import Launcher, scalar_type
 
 
 def render_grouped_matmul(kernel: GroupedMatmulKernel) -> KernelSource:
     """Spell a launch of several products."""
-    functions = [function_of(side.kernel) for side in kernel.sides]
-    launchers = [function.launcher for function in functions]
-    text = "\n\n".join([*(function.text for function in functions), _kernel(kernel, launchers)])
+    sides = [functions_of(side.kernel) for side in kernel.sides]
+    launchers = [side.launcher for side in sides]
+    functions = tuple(function for side in sides for function in side.functions)
     return KernelSource(
         kernel.name,
-        text,
+        f"{joined(functions)}\n\n{_kernel(kernel, launchers)}",
         _launcher(kernel, launchers),
-        frozenset().union(*(function.helpers for function in functions)),
+        frozenset().union(*(side.helpers for side in sides)),
         {p.name: scalar_type(p) for p in kernel.parameters},
         {"PRECISION": "ieee"},
         _warps(launchers),
         {p.name: p.size for p in kernel.parameters if p.role == "size"},
         _registers(launchers),
+        functions=functions,
     )
 
 
@@ -71,7 +73,7 @@ def _launcher(kernel: GroupedMatmulKernel, launchers: list[Launcher]) -> str:
     reason = f"{count} tiles of {len(kernel.sides)} products: each alone would leave more of a GPU idle."
     grid = f"({count},)"
     if kernel.split_k:
-        grid = f"({count}, {split_k_text(_summed(kernel), kernel.split_k)})"
+        grid = f"({count}, {split_k_expression(_summed(kernel), kernel.split_k)})"
         reason += f" Programs share sums of {2 * SHARE} and more."
     lines = [*call_lines(f"def run_{kernel.name}(", names, "):"), f'{INDENT}"""{wrapped(reason)}"""']
     lines.append(f"{INDENT}grid = {grid}")
@@ -82,11 +84,9 @@ def _launcher(kernel: GroupedMatmulKernel, launchers: list[Launcher]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _summed(kernel: GroupedMatmulKernel) -> str:
+def _summed(kernel: GroupedMatmulKernel) -> Expression:
     """How much the products sum over, by the names that the launcher has for sizes."""
-    (product,) = kernel.plan.members[0].products
-    shape = summed(product)
-    known = known_size(tuple(s for s in shape if isinstance(s, int)))
+    (multiplied,) = kernel.plan.members[0].products
+    shape = summed(multiplied)
     names = {p.size[0]: p.name for p in kernel.parameters if p.role == "size"}
-    factors = [names[s] for s in shape if isinstance(s, Dim)] + ([str(known)] if known != 1 else [])
-    return factors[0] if len(factors) == 1 else f"({' * '.join(factors)})"
+    return product(*(Name(names[s]) for s in shape if isinstance(s, Dim)), prod(s for s in shape if isinstance(s, int)))
