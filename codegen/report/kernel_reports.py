@@ -1,4 +1,5 @@
-"""Kernel reports: what a kernel is estimated to cost on a GPU you do not have, read from its machine code and from its plan.
+"""Kernel reports: what a kernel is estimated to cost on a GPU you do not have, read from its machine code and from its
+plan.
 
 Registers, spills, shared memory, instructions and the widths of accesses are the compiler's. Occupancy follows from
 them by the hardware's rules. Bytes are the plan's, operations the tile program's, and the predicted time is a roofline:
