@@ -92,7 +92,7 @@ def _with_last_block(kernel: KernelPlan, sums: list[KernelPlan]) -> KernelPlan:
 
 
 def _loop_reads_of_both(kernel: KernelPlan, sums: list[KernelPlan]) -> Mapping[Value, int] | None:
-    """How often a kernel that walks along rows reads each load, together with its last program."""
+    """How often a kernel that loops along rows reads each load, together with its last program."""
     if kernel.loop_reads is None:
         return None
     recomputed = Counter(v for part in sums for v in part.loads if v in kernel.loop_reads)
