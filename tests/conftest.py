@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-goldens",
         action="store_true",
-        help="rewrite docs/ops.md, benchmarks/cards.md and the files of tests/goldens",
+        help="rewrite docs/ops.md, benchmarks/kernel_reports.md and the files of tests/goldens",
     )
 
 

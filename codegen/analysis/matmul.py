@@ -26,12 +26,12 @@ multiplies float32 keeps so many of its rows and columns in registers."""
 @dataclass(frozen=True)
 class Operand:
     """One side of a product: `dims` are the axes of the tile that it has, each with the sizes behind it in memory,
-    `behind` the sizes behind the summed axes, `extent` the shape of the memory."""
+    `behind` the sizes behind the summed axes, `shape` that of the memory."""
 
     value: Value
     dims: tuple[tuple[int, Shape], ...]
     behind: Shape
-    extent: Shape
+    shape: Shape
 
 
 def is_generable(axes: Axes, value: Value) -> bool:

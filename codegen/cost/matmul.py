@@ -10,6 +10,7 @@ from tritonnotes.ir.core.types import DType, Shape, element_count, float32
 from ..analysis.axes import Axes, Space, known_product
 from ..analysis.matmul import summed, tiles
 from ..analysis.units import PARTIAL, PRODUCT, Unit, Units
+from ..support.expressions import Expression, call
 from ..support.sizes import NOMINAL_SIZES, known_size
 
 WHOLE_COLUMNS = 512
@@ -90,9 +91,9 @@ def splits_of(inner: int, most: int) -> int:
     return max(1, min(inner // SHARE, most))
 
 
-def split_k_text(inner: str, most: int) -> str:
-    """`shares_of` in Python, of a text for the elements."""
-    return f"max(1, min({inner} // {SHARE}, {most}))"
+def split_k_expression(inner: Expression, most: int) -> Expression:
+    """`splits_of` in generated Python."""
+    return call("max", 1, call("min", inner // SHARE, most))
 
 
 def library_bytes(value: Value) -> int:

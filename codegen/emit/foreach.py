@@ -6,10 +6,14 @@ from tritonnotes.ir.core.types import float64
 
 from ..fusion.horizontal import ADDRESSES, ALIGNED
 from ..lower.foreach import BlockProgram, ForeachKernel
+from ..support.expressions import ZERO, Name, call
 from ..support.sizes import next_power_of_2
+from ..support.statements import BLANK, Assign, CallFunction, Comment, If, Line, Statement
 from ..support.text import INDENT, call_lines, wrapped
-from .kernel import KernelSource, tile_lines
-from .launcher import TRITON_TYPES
+from .kernel import FunctionText, KernelSource, function_text, joined
+from .ops import helpers_called, load, tl
+from .scalars_in_memory import declared, number_loads, types
+from .steps import tile_statements
 
 BLOCK = 1024
 """Elements of a program on a GPU: two 16-byte accesses a thread and tensor in float32, one in 16 bits."""
@@ -19,20 +23,19 @@ MOST_NAMED = 8
 """Updates that a block's docstring names."""
 
 
-def render_foreach(kernel: ForeachKernel) -> KernelSource:
-    """Spell a launch of many updates."""
-    blocks = [_block(kernel, block) for block in kernel.blocks]
-    signature = {"segments_ptr": "*i64"}
-    for name, parameter in kernel.arguments:
-        signature[name] = ("*" if parameter.is_pointer else "") + TRITON_TYPES[parameter.dtype.name]
+def render_foreach(kernel: ForeachKernel, numbers_in_memory: bool = False) -> KernelSource:
+    """Spell a launch of many updates, which takes the host's numbers as arguments or reads them from memory."""
+    functions = (*(_block(block) for block in kernel.blocks), _kernel(kernel, numbers_in_memory))
+    signature = {"segments_ptr": "*i64"} | types(kernel.arguments, numbers_in_memory)
     return KernelSource(
         kernel.name,
-        "\n\n".join([*(text for text, _ in blocks), _kernel(kernel)]),
+        joined(functions),
         _launcher(kernel),
-        frozenset({"address"}).union(*(helpers for _, helpers in blocks)),
+        frozenset().union(*(helpers_called(function.statements.values()) for function in functions)),
         signature,
         {"SEGMENTS": _segments(kernel), "BLOCK": _tile(kernel)[0]},
         _tile(kernel)[1],
+        functions=functions,
     )
 
 
@@ -47,25 +50,24 @@ def _segments(kernel: ForeachKernel) -> int:
     return next_power_of_2(len(kernel.rows))
 
 
-def _block(kernel: ForeachKernel, block: BlockProgram) -> tuple[str, frozenset[str]]:
-    body, helpers = tile_lines(block.kernel)
-    lines = [
-        f"{p.name} = address(row_ptr + {place}, start, tl.{p.dtype}, ALIGN)"
+def _block(block: BlockProgram) -> FunctionText:
+    row, start = Name("row_ptr"), Name("start")
+    lines: list[Statement] = [
+        Assign(p.name, call("address", row + place, start, tl(p.dtype), Name("ALIGN")))
         for place, p in enumerate(block.pointers, ADDRESSES)
     ]
     for parameter in block.arguments:
         if parameter.role == "scalar" and parameter.is_pointer:
-            lines.append(f"{parameter.name.removesuffix('_ptr')} = tl.load({parameter.name})")
-    lines += ["offset = tl.arange(0, BLOCK)", "mask = offset < inside // ALIGN * ALIGN"]
+            lines.append(Assign(parameter.name.removesuffix("_ptr"), load(Name(parameter.name))))
+    lines += [Line("offset = tl.arange(0, BLOCK)"), Line("mask = offset < inside // ALIGN * ALIGN")]
     arguments = ["row_ptr", *(p.name for p in block.arguments), "start", "inside"]
     arguments += ["BLOCK: tl.constexpr", "ALIGN: tl.constexpr"]
-    text = [
+    header = [
         "@triton.jit",
         *call_lines(f"def {block.name}(", arguments, "):"),
         f'{INDENT}"""{wrapped(f"One block of {_tensors(block)}.")}"""',
-        *(INDENT + line if line else "" for line in (*lines, "", *body)),
     ]
-    return "\n".join(text) + "\n", helpers
+    return function_text(block.name, header, [*lines, BLANK, *tile_statements(block.kernel)])
 
 
 def _tensors(block: BlockProgram) -> str:
@@ -74,10 +76,10 @@ def _tensors(block: BlockProgram) -> str:
     return ", ".join(names[:MOST_NAMED]) + rest
 
 
-def _kernel(kernel: ForeachKernel) -> str:
+def _kernel(kernel: ForeachKernel, numbers_in_memory: bool) -> FunctionText:
     arguments = [
         "segments_ptr",
-        *(name for name, _ in kernel.arguments),
+        *declared(kernel.arguments, numbers_in_memory),
         "SEGMENTS: tl.constexpr",
         "BLOCK: tl.constexpr",
     ]
@@ -86,36 +88,39 @@ def _kernel(kernel: ForeachKernel) -> str:
         f"its size, whether all addresses are multiples of 16, then the addresses of {_columns(kernel)}."
     )
     count = len(kernel.rows)
-    mask = "" if count == _segments(kernel) else f", mask=segment < {count}, other=0"
-    lines = [
-        "program = tl.program_id(0)",
-        "segment = tl.arange(0, SEGMENTS)",
-        f"sizes = tl.load(segments_ptr + segment * {kernel.width}{mask})",
-        "ends = tl.cumsum(tl.cdiv(sizes, BLOCK), axis=0)",
-        "is_before = ends <= program",
-        "own = tl.sum(is_before.to(tl.int32))",
-        "start = (program - tl.max(tl.where(is_before, ends, 0))) * BLOCK",
-        f"row_ptr = segments_ptr + own * {kernel.width}",
-        "inside = tl.minimum(tl.load(row_ptr) - start, BLOCK).to(tl.int32)",
-        "# Sixteen bytes an access where the addresses and the end of the block allow it.",
-        f"is_wide = (tl.load(row_ptr + {ALIGNED}) != 0) & (inside % 16 == 0)",
+    segments, segment, row, own = map(Name, ("segments_ptr", "segment", "row_ptr", "own"))
+    mask = None if count == _segments(kernel) else segment < count
+    sizes = load(segments + segment * kernel.width, mask=mask, other=ZERO if mask else None)
+    size = call("tl.minimum", load(row) - Name("start"), Name("BLOCK")).method("to", Name("tl.int32"))
+    is_wide = load(row + ALIGNED).differs(0) & (Name("inside") % 16).equals(0)
+    lines: list[Statement] = [
+        *number_loads(kernel.arguments, numbers_in_memory),
+        Line("program = tl.program_id(0)"),
+        Line("segment = tl.arange(0, SEGMENTS)"),
+        Assign("sizes", sizes),
+        Line("ends = tl.cumsum(tl.cdiv(sizes, BLOCK), axis=0)"),
+        Line("is_before = ends <= program"),
+        Line("own = tl.sum(is_before.to(tl.int32))"),
+        Line("start = (program - tl.max(tl.where(is_before, ends, 0))) * BLOCK"),
+        Assign("row_ptr", segments + own * kernel.width),
+        Assign("inside", size),
+        Comment("Sixteen bytes an access where the addresses and the end of the block allow it."),
+        Assign("is_wide", is_wide),
     ]
-    end, chosen = 0, list[str]()
-    for number, block in enumerate(kernel.blocks):
-        end += len(block.rows)
+    end = 0
+    for block in kernel.blocks:
+        is_first, end = end == 0, end + len(block.rows)
         called = _calls(kernel, block)
-        if len(kernel.blocks) > 1:
-            word = "if" if number == 0 else "elif"
-            chosen.append("else:" if end == len(kernel.rows) else f"{word} own < {end}:")
-            called = [INDENT + line for line in called]
-        chosen += called
-    text = [
+        if len(kernel.blocks) == 1:
+            lines += called
+        else:
+            lines.append(If(own < end if end < count else None, called, "if" if is_first else "elif"))
+    header = [
         "@triton.jit",
         *call_lines(f"def {kernel.name}(", arguments, "):"),
         f'{INDENT}"""{wrapped(about)}"""',
-        *(INDENT + line for line in (*lines, *chosen)),
     ]
-    return "\n".join(text) + "\n"
+    return function_text(kernel.name, header, lines)
 
 
 def _columns(kernel: ForeachKernel) -> str:
@@ -123,16 +128,14 @@ def _columns(kernel: ForeachKernel) -> str:
     return " or ".join(dict.fromkeys(columns))
 
 
-def _calls(kernel: ForeachKernel, block: BlockProgram) -> list[str]:
+def _calls(kernel: ForeachKernel, block: BlockProgram) -> tuple[Statement, ...]:
     names = {(p.value, p.dtype): name for name, p in kernel.arguments}
     given = ["row_ptr", *(names[p.value, p.dtype] for p in block.arguments), "start", "inside", "BLOCK"]
-    call = f"{block.name}("
-    return [
-        "if is_wide:",
-        *(INDENT + line for line in call_lines(call, [*given, "ALIGN=16"], ")")),
-        "else:",
-        *(INDENT + line for line in call_lines(call, [*given, "ALIGN=1"], ")")),
-    ]
+
+    def called(align: int) -> tuple[Statement, ...]:
+        return (CallFunction(call(block.name, *map(Name, given), ALIGN=align)),)
+
+    return If(Name("is_wide"), called(16)), If(None, called(1))
 
 
 def _launcher(kernel: ForeachKernel) -> str:

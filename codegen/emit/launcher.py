@@ -7,21 +7,13 @@ from typing import Any
 from tritonnotes.ir.core.types import Shape
 
 from ..analysis.matmul import INNER_BLOCK
-from ..cost.matmul import TILE_ELEMENTS, split_k_text
+from ..cost.matmul import TILE_ELEMENTS, split_k_expression
 from ..lower.index_math import Indexing
-from ..lower.tile_ir import COL, TILE, Kernel, Parameter
+from ..lower.tile_ir import COL, TILE, Kernel
+from ..support.expressions import ONE, Name, call, number
 from ..support.sizes import static_size
-from ..support.text import INDENT, call_lines, factor, wrapped
-
-TRITON_TYPES = {
-    "float16": "fp16",
-    "bfloat16": "bf16",
-    "float32": "fp32",
-    "float64": "fp64",
-    "int32": "i32",
-    "int64": "i64",
-    "bool": "i1",
-}
+from ..support.text import INDENT, call_lines, wrapped
+from .scalars_in_memory import named, types
 
 
 class Launcher:
@@ -55,8 +47,9 @@ class Launcher:
     def bound_arguments(self) -> list[str]:
         """Runtime arguments beside the tile program's own: the number of rows, and of programs."""
         listed = []
-        if self.layout.rows and self.index.row_bound() in ("rows", "elements"):
-            listed.append(self.index.row_bound())
+        bound = self.index.row_bound()
+        if self.layout.rows and bound in (Name("rows"), Name("elements")):
+            listed.append(str(bound))
         if self.layout.counts_programs:
             listed.append("programs")
         return listed
@@ -93,7 +86,7 @@ class Launcher:
         if self.kernel.products:
             return 4 if self.layout.tile < TILE_ELEMENTS else 8
         if self.layout.loops_cols:
-            loads = sum(s.op == "load" and s.form in (TILE, COL) for s in self.kernel.steps)
+            loads = sum(s.op == "load" and s.extent in (TILE, COL) for s in self.kernel.steps)
             return 8 if loads > 2 or self._scattered() > 1 else 4
         warps = 4 if self.layout.block < 2048 else 8 if self.layout.block < 16384 else 16
         finishes = any(last.kernel.layout.rows for last in self.kernel.last_block)
@@ -111,13 +104,12 @@ class Launcher:
 
     def _scattered(self) -> int:
         """The loads of whole tiles whose neighbours along a row are not neighbours in memory."""
-        addresses = [s.attrs["address"] for s in self.kernel.steps if s.op == "load" and s.form == TILE]
+        addresses = [s.attrs["address"] for s in self.kernel.steps if s.op == "load" and s.extent == TILE]
         return sum(self.index.divides_columns(a) for a in addresses)
 
-    def signature(self) -> dict[str, str]:
+    def signature(self, numbers_in_memory: bool) -> dict[str, str]:
         """A Triton type for each runtime argument."""
-        made = {p.name: scalar_type(p) for p in self.kernel.parameters}
-        return made | dict.fromkeys(self.bound_arguments(), "i32")
+        return types(named(self.kernel), numbers_in_memory) | dict.fromkeys(self.bound_arguments(), "i32")
 
     def sizes(self) -> dict[str, Shape]:
         """The shapes whose elements the int arguments count. The number of programs is the runtime's choice."""
@@ -125,19 +117,21 @@ class Launcher:
         return made | {n: self.layout.row_shape for n in self.bound_arguments() if n != "programs"}
 
     def _grid(self) -> str:
-        layout = self.layout
-        bounds = {"rows": self.index.row_bound(), "block": self.index.row_block_name()}
-        rows = layout.traversal.grid.format(**bounds) if layout.rows else "1"
+        layout, bound = self.layout, self.index.row_bound()
+        tiles = call("triton.cdiv", bound, Name(self.index.row_block_name()))
+        grid = layout.traversal.grid
+        assert grid is not None, "what is launched has a grid"
+        rows = grid(bound, tiles) if layout.rows else ONE
         sizes = [rows]
         if layout.tiles_cols:
             length = static_size(layout.col_shape)
-            columns = length if length is not None else self.index.expanded(layout.col_shape)
-            sizes.append(f"triton.cdiv({columns}, {layout.block})")
+            columns = number(length) if length is not None else self.index.expanded(layout.col_shape)
+            sizes.append(call("triton.cdiv", columns, layout.block))
         if layout.split_k:
             (product,) = self.kernel.products
-            inner = factor(self.index.sizes_text(product.attrs["summed"]))
-            sizes += ["1"] * (2 - len(sizes)) + [split_k_text(inner, layout.split_k)]
-        return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
+            summed = self.index.size_product(product.attrs["summed"])
+            sizes += [ONE] * (2 - len(sizes)) + [split_k_expression(summed, layout.split_k)]
+        return f"({', '.join(map(str, sizes))}{',' if len(sizes) == 1 else ''})"
 
     def _reason(self) -> str:
         layout, constexprs = self.layout, self.constexprs()
@@ -184,13 +178,6 @@ class Launcher:
         if self.kernel.last_block:
             reason += " The last one to arrive does that, which saves a launch."
         return reason
-
-
-def scalar_type(parameter: Parameter) -> str:
-    """The Triton type of an argument."""
-    if parameter.is_pointer:
-        return "*" + TRITON_TYPES[parameter.dtype.name]
-    return "i32" if parameter.role == "size" else "i64" if parameter.is_exact else "fp32"
 
 
 _PASSED = {"PRECISION": "float32_precision()"}

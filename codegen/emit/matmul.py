@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from tritonnotes.ir.core.types import Shape
+from tritonnotes.ir.core.types import Shape, element_count
 
 from ..analysis.matmul import INNER_BLOCK, is_ragged
-from ..lower.index_math import Indexing
+from ..lower.index_math import COLUMN, Indexing
 from ..lower.tile_ir import ROW, TILE, Kernel, Step
-from ..support.sizes import known_size, static_size
-from ..support.text import INDENT, call_lines, factor
+from ..support.expressions import ZERO, Display, Expression, Name, both, call, number, product, total
+from ..support.sizes import known_size
+from ..support.statements import Assign, CallFunction, Comment, Evaluate, For, If, Statement
+from .ops import load, store, tl, zeros
 
 
 def summed_alike(products: Iterable[Step]) -> list[list[Step]]:
@@ -30,29 +32,28 @@ class ProductText:
         self.index = index
         self.steps = index.steps
 
-    def lines(self, products: Sequence[Step]) -> list[str]:
+    def lines(self, products: Sequence[Step]) -> list[Statement]:
         """Matrix products, summed block by block over the same sizes."""
         summed, inner = products[0].attrs["summed"], products[0].attrs["inner"]
-        size = self.index.sizes_text(summed) or "1"
+        size = self.index.size_product(summed)
         operands = [self.steps[name] for name in dict.fromkeys(name for step in products for name in step.args)]
-        loaded = [line for s in operands for line in self._operand_lines(s, summed, inner)]
-        length = known_size(summed)
+        loaded = [line for s in operands for line in self._operand_lines(s, summed, Name(inner))]
+        length, block = known_size(summed), Name("INNER")
+        lanes = call("tl.arange", 0, block)
         if length is not None and length <= INNER_BLOCK and not self.layout.split_k:
-            dots = [f"{s.name} = tl.dot({', '.join(s.args)}, input_precision=PRECISION)" for s in products]
-            return [f"{inner} = tl.arange(0, INNER)", *loaded, *dots]
-        start = "tl.cast(start, tl.int64)" if self._is_wide_sum(summed, operands) else "start"
-        first, behind = "0", size
-        lines = [f"{s.name} = tl.zeros([ROWS, BLOCK], tl.float32)" for s in products]
+            return [Assign(inner, lanes), *loaded, *(Assign(s.name, _dot(s)) for s in products)]
+        start: Expression = Name("start")
+        if self._is_wide_sum(summed, operands):
+            start = call("tl.cast", start, Name("tl.int64"))
+        first: Expression = ZERO
+        behind = size
+        lines: list[Statement] = [Assign(s.name, _no_sum()) for s in products]
         if self.layout.split_k:
-            lines += [f"length = tl.cdiv({size}, INNER * parts) * INNER", "first = part * length"]
-            first, behind = "first", f"tl.minimum(first + length, {size})"
-        return [
-            *lines,
-            f"for start in range({first}, {behind}, INNER):",
-            f"{INDENT}{inner} = {start} + tl.arange(0, INNER)",
-            *(INDENT + line for line in loaded),
-            *(f"{INDENT}{s.name} = tl.dot({', '.join(s.args)}, {s.name}, input_precision=PRECISION)" for s in products),
-        ]
+            share = call("tl.cdiv", size, block * Name("parts")) * block
+            lines += [Assign("length", share), Assign("first", Name("part") * Name("length"))]
+            first, behind = Name("first"), call("tl.minimum", Name("first") + Name("length"), size)
+        body = [Assign(inner, start + lanes), *loaded, *(Assign(s.name, _dot(s, Name(s.name))) for s in products)]
+        return [*lines, For("start", call("range", first, behind, block), tuple(body))]
 
     def _is_wide_sum(self, summed: Shape, operands: Sequence[Step]) -> bool:
         """Whether an offset along the summed axis may pass 2**31."""
@@ -62,47 +63,61 @@ class ProductText:
             return self.index.is_wide
         return length * max(stride for stride in strides if stride is not None) >= 2**31
 
-    def _operand_call(self, step: Step, summed: Shape, inner: str) -> list[str]:
+    def _operand_call(self, step: Step, summed: Shape, inner: Expression) -> list[Statement]:
         """A block of an operand that the kernel computes itself."""
         (part,) = (p for p in self.kernel.operands if p.kernel.name == step.attrs["function"])
-        mine = self.index.row_name() if step.form == ROW else "col"
-        places = [inner, mine] if step.attrs["leading"] else [mine, inner]
-        lines = call_lines(f"{step.name} = {part.kernel.name}(", [*places, *part.arguments], ")")
-        text = step.name
+        mine = self.index.row() if step.extent == ROW else COLUMN
+        places = (inner, mine) if step.attrs["leading"] else (mine, inner)
+        block: Expression = Name(step.name)
         if is_ragged(summed):
-            text = f"tl.where({inner} < {self.index.sizes_text(summed) or 1}, {text}, 0.0)"
+            block = call("tl.where", inner < self.index.size_product(summed), block, 0.0)
         if step.dtype.itemsize < 4:
-            text += f".to(tl.{step.dtype.name})"
-        return [*lines, f"{step.name} = {text}"] if text != step.name else lines
+            block = block.method("to", tl(step.dtype))
+        computed = CallFunction(call(part.kernel.name, *places, *map(Name, part.arguments)), step.name)
+        return [computed] if block == Name(step.name) else [computed, Assign(step.name, block)]
 
-    def shared_lines(self, step: Step) -> list[str]:
-        """Programs that share the sum of a tile leave what they have, and the last of them adds it up."""
-        cell = self.index.offset(step.attrs["address"])
-        mask = self.index.shared_text(self.index.mask_of(TILE))
-        masked, pointer = f", mask={mask}" if mask else "", step.attrs["pointer"]
-        size = static_size(step.attrs["address"].extent)
+    def shared_lines(self, step: Step, rest: Sequence[Statement]) -> list[Statement]:
+        """Programs that share the sum of a tile leave what they have, and the last of them adds it up; `rest` is what
+        it does with the sum."""
+        pointer, cell = Name(step.attrs["pointer"]), self.index.offset(step.attrs["address"])
+        mask = self.index.mask(TILE)
+        size = number(element_count(step.attrs["address"].shape, {}))
         tile = self.layout.traversal.tile
+        assert tile is not None, "a tile whose sum is shared has a number"
+        part, parts, other = map(Name, ("part", "parts", "other"))
+        added = load(total(pointer, other * size, cell), mask=mask)
         return [
-            "# Programs that share the sum of a tile leave their parts: the last of them adds these up, in one order.",
-            f"tl.store({pointer} + part * {size} + {cell}, {step.name}{masked})",
-            f"if arrives_last({step.attrs['arrivals']} + {tile}, parts):",
-            f"{INDENT}{step.name} = tl.zeros([ROWS, BLOCK], tl.float32)",
-            f"{INDENT}for other in range(parts):",
-            f"{INDENT * 2}{step.name} += tl.load({pointer} + other * {size} + {cell}{masked})",
+            Comment(
+                "Programs that share the sum of a tile leave their parts: the last of them adds these up, in one order."
+            ),
+            Evaluate(store(total(pointer, part * size, cell), Name(step.name), mask=mask)),
+            If(
+                call("arrives_last", total(Name(step.attrs["arrivals"]), tile), parts),
+                (
+                    Assign(step.name, _no_sum()),
+                    For("other", call("range", parts), (Assign(step.name, added, "+="),)),
+                    *rest,
+                ),
+            ),
         ]
 
-    def _operand_lines(self, step: Step, summed: Shape, name: str) -> list[str]:
+    def _operand_lines(self, step: Step, summed: Shape, name: Name) -> list[Statement]:
         """A block of one side of a product, 0 behind its end."""
-        inner = f"{name}[None, :]" if step.form == ROW else f"{name}[:, None]"
+        inner = name.subscript("None, :" if step.extent == ROW else ":, None")
         if "function" in step.attrs:
             return self._operand_call(step, summed, inner)
-        stride = self.index.sizes_text(step.attrs["behind"])
-        place = f"{inner} * {factor(stride)}" if stride else inner
+        place = product(inner, self.index.size_product(step.attrs["behind"]))
+        mask = both(
+            self.index.mask(step.extent), inner < self.index.size_product(summed) if is_ragged(summed) else None
+        )
         offset = self.index.offset(step.attrs["address"])
-        masks = [self.index.shared_text(self.index.mask_of(step.form))]
-        if is_ragged(summed):
-            masks.append(f"{inner} < {self.index.sizes_text(summed) or 1}")
-        masks = [m for m in masks if m]
-        mask = " & ".join(m if m.isidentifier() or len(masks) == 1 else f"({m})" for m in masks)
-        outside = f", mask={mask}, other=0.0" if mask else ""
-        return [f"{step.name} = tl.load({step.attrs['pointer']} + {offset} + {place}{outside})"]
+        loaded = load(total(Name(step.attrs["pointer"]), offset, place), mask=mask, other=number(0.0) if mask else None)
+        return [Assign(step.name, loaded)]
+
+
+def _dot(step: Step, *sum_so_far: Expression) -> Expression:
+    return call("tl.dot", *map(Name, step.args), *sum_so_far, input_precision=Name("PRECISION"))
+
+
+def _no_sum() -> Expression:
+    return zeros(Display((Name("ROWS"), Name("BLOCK"))), Name("tl.float32"))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Graph, Value, is_seed
 from tritonnotes.ir.core.types import Dim, Shape, Size, element_count
 from tritonnotes.ir.primitives import CHUNK_ROWS
@@ -16,7 +16,7 @@ from tritonnotes.ir.version import VERSION
 
 from ..analysis.units import destinations_of
 from ..analysis.views import is_host, memory_of
-from ..cost.matmul import split_k_text, splits_of
+from ..cost.matmul import split_k_expression, splits_of
 from ..fusion.last_block import GROUP
 from ..lower.foreach import ForeachKernel
 from ..lower.grouped_matmul import GroupedMatmulKernel
@@ -24,16 +24,17 @@ from ..lower.tile_ir import Kernel, Parameter
 from ..memory.arena import Arena, Life, place
 from ..memory.buffers import Buffer, arrivals_name, partial_name, scratch_name
 from ..plan.launches import Chunks, FusionPlan, KernelPlan
-from ..support.names import Names, describe, identifier, uncounted
+from ..support.expressions import Expression, Name, number, product
+from ..support.names import Names, identifier, uncounted
 from ..support.sizes import known_size
-from ..support.text import INDENT, call_lines, number_text
+from ..support.statements import Line
+from ..support.text import INDENT, call_lines
 from .foreach import render_foreach
 from .grouped_matmul import render_grouped_matmul
-from .host import HOST_SPELLINGS
+from .host import HostNumbers, python_number, uses_math
 from .kernel import KernelSource, render_kernel
 from .ops import HELPERS, helpers_in_order
 from .prelude import ALL_REDUCE, IN_ARENA, LAUNCH, PRECISION, TABLE_OF
-from .scalars_in_memory import numbers_in_memory
 
 
 def render_module(
@@ -48,13 +49,11 @@ def render_module(
     """The text of the module, and the sources of its kernels. `chunks` are the buffers of
     one chunk, by the name of the loop over chunks. With numbers `in_memory`, `run` takes a tensor of them, and
     `numbers_of` says what it must hold."""
-    sources = tuple(map(_rendered, kernels))
-    if in_memory:
-        sources = tuple(numbers_in_memory(k, s) for k, s in zip(kernels, sources, strict=True))
+    sources = tuple(_rendered(kernel, in_memory) for kernel in kernels)
     helpers = helpers_in_order(set().union(*(s.helpers for s in sources)) if sources else set())
     run = _Run(plan, {k.name: k for k in kernels}, buffers, chunks, in_memory)
     run_text = run.text()
-    imports = ["import math", ""] if "math." in run_text or arena.lives else []
+    imports = ["import math", ""] if uses_math(run.host.statements) or arena.lives else []
     parts = [
         "\n".join(
             [*_header(plan, declared), "", *imports, "import torch", "import triton", "import triton.language as tl"]
@@ -74,10 +73,12 @@ def render_module(
     return "\n\n".join(parts), sources
 
 
-def _rendered(kernel: Kernel) -> KernelSource:
+def _rendered(kernel: Kernel, numbers_in_memory: bool) -> KernelSource:
     if isinstance(kernel, ForeachKernel):
-        return render_foreach(kernel)
-    return render_grouped_matmul(kernel) if isinstance(kernel, GroupedMatmulKernel) else render_kernel(kernel)
+        return render_foreach(kernel, numbers_in_memory)
+    if isinstance(kernel, GroupedMatmulKernel):
+        return render_grouped_matmul(kernel, numbers_in_memory)
+    return render_kernel(kernel, numbers_in_memory)
 
 
 NUMBERS = "numbers"
@@ -119,8 +120,7 @@ class _Run:
         self.tensors = "t"
         self.added: frozenset[str] = frozenset()
         self.destinations = destinations_of(plan.units)
-        self.host_names: dict[Value, str] = {}
-        self.host_lines: list[str] = []
+        self.host = HostNumbers(python_number, lambda value: value, self.names)
         self.on_device: dict[str, str] = {}
         self.dims = self._dims()
         self.names.taken.add(CHUNK_ROWS.name)
@@ -130,7 +130,7 @@ class _Run:
         for dim in self.dims:
             self.names.claim(dim.name)
         for value in self.scalars:
-            self.host_names[value] = self.names.claim(value.name.rpartition(".")[2], identifier(value.name))
+            self.host.known[value] = self.names.claim(value.name.rpartition(".")[2], identifier(value.name))
         if in_memory:
             self.names.taken.add(NUMBERS)
 
@@ -138,13 +138,13 @@ class _Run:
         calls: list[str] = []
         calls += self._calls()
         # One Dim keeps its own name here: sizes are passed by name.
-        numbers = [NUMBERS] if self.in_memory else [self.host_names[v] for v in self.scalars]
+        numbers = [NUMBERS] if self.in_memory else self._scalar_names()
         arguments = ["t", "*", *(d.name for d in self.dims), *numbers, "programs=1"]
         lines = call_lines("def run(", arguments, "):")
         lines.append(
             f'{INDENT}"""Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""'
         )
-        lines += [INDENT + line for line in (*([] if self.in_memory else self.host_lines), *calls)]
+        lines += [INDENT + line for line in (*([] if self.in_memory else self.host.lines), *calls)]
         return "\n".join(lines) + "\n"
 
     def _calls(self) -> Iterator[str]:
@@ -156,7 +156,7 @@ class _Run:
 
     def _chunks(self, launch: KernelPlan, chunks: Chunks) -> Iterator[str]:
         """Zeros for the sums, and the loop over chunks: its launches find the rows of a chunk under their own names."""
-        size, rows = _size_text(chunks.size), CHUNK_ROWS.name
+        size, rows = _size(chunks.size), CHUNK_ROWS.name
         begin, chunk = self.names.claim("begin"), self.names.claim("chunk")
         part = f"[{begin} : {begin} + {rows}]"
         tensors = [(leaf, outer) for leaf, outer in chunks.inputs if not is_host(leaf)]
@@ -178,24 +178,25 @@ class _Run:
         made = _Run(chunks.plan, self.kernels, (), {}, self.in_memory)
         made.tensors, made.added = tensors, chunks.multiplied
         made.names, made.slots, made.device = self.names, self.slots, self.device
-        made.host_lines, made.on_device = self.host_lines, self.on_device
-        made.host_names = {leaf: self._host(outer) for leaf, outer in chunks.inputs if is_host(leaf)}
+        made.on_device = self.on_device
+        known = {leaf: self.host.name(outer) for leaf, outer in chunks.inputs if is_host(leaf)}
+        made.host = replace(self.host, known=known)
         return made
 
     def numbers(self) -> str:
         """The function that works out what kernels read from memory; after `text`, which says what that is."""
-        arguments = [*(d.name for d in self.dims), *(self.host_names[v] for v in self.scalars)]
+        arguments = [*(d.name for d in self.dims), *self._scalar_names()]
         lines = call_lines("def numbers_of(", ["*", *arguments] if arguments else [], "):")
         lines.append(f'{INDENT}"""What kernels read, in order: ints where they read 64 bits of one, else floats."""')
-        lines += [INDENT + line for line in (*self.host_lines, *call_lines("return [", list(self.slots), "]"))]
+        lines += [INDENT + line for line in (*self.host.lines, *call_lines("return [", list(self.slots), "]"))]
         return "\n".join(lines) + "\n"
 
     def _number(self, parameter: Parameter) -> str:
         """What a launch is given for a number that the host works out."""
         assert parameter.value is not None
         if not self.in_memory:
-            return self._on_device(parameter.value) if parameter.is_pointer else self._host(parameter.value)
-        slot = self.slots.setdefault(self._host(parameter.value), len(self.slots))
+            return self._on_device(parameter.value) if parameter.is_pointer else self.host.name(parameter.value)
+        slot = self.slots.setdefault(self.host.name(parameter.value), len(self.slots))
         return f"{NUMBERS}[{slot}]" + (".view(torch.int64)" if parameter.is_exact else "")
 
     def main(self, arena: Arena) -> str:
@@ -203,7 +204,9 @@ class _Run:
         tensors = [f"{INDENT}{_tensor(b.name)} = {_made_up(b)}" for b in self.buffers if b.role in ("leaf", "output")]
         if arena.lives:
             tensors.append(f"{INDENT}t |= {temporaries_call(arena)}")
-        numbers = (f"{self.host_names[v]}={0 if is_seed(v) else 0.5}" for v in self.scalars)
+        numbers = (
+            f"{name}={0 if is_seed(v) else 0.5}" for name, v in zip(self._scalar_names(), self.scalars, strict=True)
+        )
         given = [*(f"{d.name}={d.name}" for d in self.dims), *numbers]
         names = [f"{INDENT}{d.name} = {n}" for d, n in zip(self.dims, range(5, 5 + len(self.dims)), strict=True)]
         lines = [
@@ -250,7 +253,7 @@ class _Run:
                 arguments.append(self._tensor(partial_name(p.value)) if "partial" in p.role else self._memory(p.value))
         layout = kernel.layout
         if layout.rows and len(layout.row_shape) > 1 and any(isinstance(s, Dim) for s in layout.row_shape):
-            arguments.append(_product_text(layout.row_shape))
+            arguments.append(str(_product(layout.row_shape)))
         if layout.counts_programs:
             arguments.append("programs")
         return call_lines(f"run_{plan.name}(", arguments, ")")
@@ -272,11 +275,12 @@ class _Run:
     def _on_device(self, value: Value) -> str:
         """The variable that holds a host number as a tensor: a float argument would arrive as float32. A launch
         fills it, since copying it over would wait for the device."""
-        text = self._host(value)
+        text = self.host.name(value)
         if text not in self.on_device:
             stem = text if text.isidentifier() else uncounted(value)
             self.on_device[text] = name = self.names.claim(f"{stem}_on_device")
-            self.host_lines.append(f"{name} = torch.full((), {text}, dtype=torch.float64, device={self.device})")
+            filled = f"torch.full((), {text}, dtype=torch.float64, device={self.device})"
+            self.host.statements.append(Line(f"{name} = {filled}"))
         return self.on_device[text]
 
     def _library(self, plan: KernelPlan) -> list[str]:
@@ -288,18 +292,18 @@ class _Run:
         a, b = value.inputs
         if value.op.name == "add_rows":
             # torch's own gradient of an embedding: sorted by row, so always added in one order.
-            width = _product_text(value.shape[1:])
+            width = _product(value.shape[1:])
             added = [_flat(self._operand(a), a, f"-1, {width}"), f"{self._operand(b)}.reshape(-1)"]
             arguments = [*added, str(value.attrs["rows"]), "-1", "False"]
             lines = call_lines("torch.ops.aten.embedding_dense_backward(", arguments, ")")
             return [f"{_flat(out, value, f'-1, {width}')}.copy_(", *(INDENT + line for line in lines), ")"]
         if value.op.name == "matmul":
-            rows = _product_text(a.shape[:-1])
+            rows = _product(a.shape[:-1])
             left = _flat(self._operand(a), a, f"{rows}, {a.shape[-1]}")
             right = self._operand(b) + (".T" if value.attrs["transpose_b"] else "")
             target = _flat(out, value, f"{rows}, {value.shape[-1]}")
         else:
-            rows = _product_text(a.shape[:-1])
+            rows = _product(a.shape[:-1])
             left = _flat(self._operand(a), a, f"{rows}, {a.shape[-1]}") + ".T"
             right = _flat(self._operand(b), b, f"{rows}, {b.shape[-1]}")
             target = out
@@ -327,47 +331,9 @@ class _Run:
     def _tensor(self, name: str) -> str:
         return _tensor(name, self.tensors)
 
-    def _host(self, value: Value) -> str:
-        """The variable that holds a number which the host works out, its line written before first use."""
-        if value in self.host_names:
-            return self.host_names[value]
-        text, binds = self._host_expression(value)
-        if binds == 16 and "(" not in text:
-            return text
-        words = [self.host_names.get(a) or self._host_expression(a)[0] for a in value.inputs]
-        name = self.names.claim(value.hint or "", describe(value.op.name, words), uncounted(value))
-        self.host_names[value] = name
-        self.host_lines.append(f"{name} = {text}")
-        return name
-
-    def _host_expression(self, value: Value) -> tuple[str, int]:
-        if value in self.host_names:
-            return self.host_names[value], 16
-        if value.op.name == "constant":
-            text = number_text(value.attrs["value"])
-            return text, 13 if text.startswith("-") else 16
-        if value.op.name == "dim_size":
-            return value.attrs["dim"], 16
-        if value.op.name not in HOST_SPELLINGS or not all(is_host(a) for a in value.inputs):
-            raise PlanError(
-                f"{value.op.name} of {value.name!r} is worked out on the host, which has no {value.op.name}"
-            )
-        template, binds = HOST_SPELLINGS[value.op.name]
-        if value.hint and value.inputs:
-            # A number that its author named keeps its own line.
-            inner = [self._host_part(a) for a in value.inputs]
-        else:
-            inner = [self._host_expression(a) for a in value.inputs]
-        args = []
-        for i, (text, have) in enumerate(inner):
-            need = binds + (1 if i and binds < 14 else 0) + (1 if i == 0 and binds == 14 else 0)
-            args.append(f"({text})" if have < need and binds < 16 else text)
-        return template.format(*args), binds
-
-    def _host_part(self, value: Value) -> tuple[str, int]:
-        if value.hint and not value.is_leaf:
-            return self._host(value), 16
-        return self._host_expression(value)
+    def _scalar_names(self) -> list[str]:
+        """The variables of the numbers that `run` is given."""
+        return [self.host.known[value] for value in self.scalars]
 
 
 def _made_up(buffer: Buffer) -> str:
@@ -388,16 +354,16 @@ def _flat(text: str, value: Value, shape: str) -> str:
     return text if len(value.shape) == 2 else f"{text}.reshape({shape})"
 
 
-def _size_text(size: Size) -> str:
-    return size.name if isinstance(size, Dim) else str(size)
+def _size(size: Size) -> Expression:
+    return Name(size.name) if isinstance(size, Dim) else number(size)
 
 
 def _tuple_text(shape: Shape) -> str:
-    return "(" + "".join(f"{_size_text(s)}, " for s in shape).rstrip(" " if len(shape) == 1 else ", ") + ")"
+    return "(" + "".join(f"{_size(s)}, " for s in shape).rstrip(" " if len(shape) == 1 else ", ") + ")"
 
 
-def _product_text(shape: Shape) -> str:
-    return " * ".join(map(_size_text, shape)) or "1"
+def _product(shape: Shape) -> Expression:
+    return product(*map(_size, shape))
 
 
 def arena_parts(arena: Arena) -> list[str]:
@@ -429,7 +395,7 @@ def _temporaries(arena: Arena) -> str:
 
 
 def _shape_text(life: Life) -> str:
-    sizes = [str(size) for size in _names(life.buffer.shape)]
+    sizes = [str(_size(size)) for size in life.buffer.shape]
     if life.buffer.role == "partial":
         sizes.insert(0, "programs")
     elif life.buffer.role == "arrivals":
@@ -442,9 +408,4 @@ def _shape_text(life: Life) -> str:
 def _split_k_text(buffer: Buffer) -> str:
     if known_size(buffer.summed) is not None:
         return str(splits_of(element_count(buffer.summed, {}), buffer.most))
-    factors = _names(buffer.summed)
-    return split_k_text(factors[0] if len(factors) == 1 else f"({' * '.join(factors)})", buffer.most)
-
-
-def _names(shape: Shape) -> list[str]:
-    return [s.name if isinstance(s, Dim) else str(s) for s in shape]
+    return str(split_k_expression(_product(buffer.summed), buffer.most))

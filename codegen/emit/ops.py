@@ -1,92 +1,39 @@
-"""How each primitive is spelled in Triton: one table, and the helper functions that it names.
+"""What kernels call: loads and stores, and the helper functions in front of the kernels of a module.
 
 Helpers are written in plain `tl`, not libdevice, so that they run under the interpreter too, and keep the stable forms.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 
-from ..lower.index_math import ATOM
+from tritonnotes.ir.core.types import DType
 
-UNARY = 13
-
-
-@dataclass(frozen=True)
-class Spelling:
-    """`template` with `{0}`, `{1}`, … for the arguments; `binds` is Python's precedence of the result, `needs` that of
-    each argument; `helper` names the helper function that the template calls."""
-
-    template: str
-    binds: int = ATOM
-    needs: tuple[int, ...] = ()
-    helper: str = ""
+from ..support.expressions import Call, Expression, Name, call, walk
+from ..support.statements import Statement, every
 
 
-def _infix(sign: str, binds: int) -> Spelling:
-    return Spelling(f"{{0}} {sign} {{1}}", binds, (binds, binds + 1))
+def tl(dtype: DType) -> Name:
+    """A dtype in Triton."""
+    return Name(f"tl.{'int1' if dtype.name == 'bool' else dtype.name}")
 
 
-def _call(function: str, helper: str = "") -> Spelling:
-    return Spelling(f"{function}({{}})", helper=helper)
+def zeros(shape: Expression, dtype: Expression) -> Expression:
+    return call("tl.zeros", shape, dtype)
 
 
-SPELLINGS: Mapping[str, Spelling] = {
-    "neg": Spelling("-{0}", UNARY, (UNARY,)),
-    "abs": _call("tl.abs"),
-    "sign": _call("sign", "sign"),
-    "exp": _call("tl.exp"),
-    "expm1": _call("expm1", "expm1"),
-    "log": _call("tl.log"),
-    "log1p": _call("log1p", "log1p"),
-    "sqrt": _call("tl.sqrt"),
-    "rsqrt": _call("tl.rsqrt"),
-    "sin": _call("tl.sin"),
-    "cos": _call("tl.cos"),
-    "tanh": _call("tanh", "tanh"),
-    "erf": _call("tl.erf"),
-    "floor": _call("tl.floor"),
-    "add": _infix("+", 11),
-    "sub": _infix("-", 11),
-    "mul": _infix("*", 12),
-    "div": _infix("/", 12),
-    "pow": _call("power", "power"),
-    "maximum": Spelling("tl.maximum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)"),
-    "minimum": Spelling("tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)"),
-    "eq": Spelling("{0} == {1}", 6, (7, 7)),
-    "ne": Spelling("{0} != {1}", 6, (7, 7)),
-    "lt": Spelling("{0} < {1}", 6, (7, 7)),
-    "le": Spelling("{0} <= {1}", 6, (7, 7)),
-    "gt": Spelling("{0} > {1}", 6, (7, 7)),
-    "ge": Spelling("{0} >= {1}", 6, (7, 7)),
-    "logical_and": _infix("&", 9),
-    "logical_or": _infix("|", 7),
-    "logical_not": Spelling("{0} == 0", 6, (7,)),
-    "where": _call("tl.where"),
-    "uniform": Spelling("uniform({seed}, {place}, {stream})", helper="uniform"),
-    "copy": Spelling("{0}", ATOM, (ATOM,)),
-    "cast": Spelling("{0}.to(tl.{dtype})", ATOM, (ATOM,)),
-    "sum": Spelling("tl.sum({0}, {axis})"),
-    "max": Spelling("tl.max({0}, {axis})"),
-    "min": Spelling("tl.min({0}, {axis})"),
-}
-"""Every primitive that is computed in a kernel. Leaves, views and contractions need no spelling."""
+def load(place: Expression, *, mask: Expression | None = None, other: Expression | None = None) -> Expression:
+    """A load of the lanes under a mask, and what the others hold."""
+    return call("tl.load", place, **_given(mask=mask, other=other))
 
 
-NAN_SAFE: Mapping[str, Spelling] = {
-    "max": Spelling("max_or_nan({0}, {axis})", helper="max_or_nan"),
-    "min": Spelling("min_or_nan({0}, {axis})", helper="min_or_nan"),
-}
-"""Reductions of floats: tl.max and tl.min skip NaN, torch does not."""
+def store(place: Expression, value: Expression, *, mask: Expression | None = None) -> Expression:
+    """A store of the lanes under a mask."""
+    return call("tl.store", place, value, **_given(mask=mask))
 
 
-COMBINERS: Mapping[str, Spelling] = {
-    "sum": _infix("+", 11),
-    "max": SPELLINGS["maximum"],
-    "min": SPELLINGS["minimum"],
-}
-"""How a carried accumulator takes in one more tile."""
+def _given(**keywords: Expression | None) -> dict[str, Expression]:
+    return {name: value for name, value in keywords.items() if value is not None}
 
 
 HELPERS: Mapping[str, str] = {
@@ -220,7 +167,27 @@ def min_or_nan(x, axis: tl.constexpr, keep_dims: tl.constexpr = False):
 }
 
 
+HELPER_POINTERS: Mapping[str, str] = {
+    "arrives_last": "arrivals_ptr",
+    "add_up_group": "partial_ptr",
+    "address": "cell_ptr",
+}
+"""What helpers that touch memory load from, and store to."""
+
+
 HELPER_NEEDS: Mapping[str, tuple[str, ...]] = {"tanh": ("expm1",), "max_and_place": ("larger_first",)}
+
+
+def helpers_called(statements: Iterable[Statement]) -> frozenset[str]:
+    """The helpers that statements call."""
+    expressions = (e for s in every(statements) for e in s.expressions)
+    called = {
+        part.function.name
+        for e in expressions
+        for part in walk(e)
+        if isinstance(part, Call) and isinstance(part.function, Name)
+    }
+    return frozenset(called & HELPERS.keys())
 
 
 def helpers_in_order(names: set[str]) -> list[str]:

@@ -22,8 +22,8 @@ def compute(builder: Builder, value: Value) -> None:
     args = [resolve(builder, a) for a in value.inputs]
     dtype = dtype_of(value, args)
     attrs: dict[str, Any] = {"dtype": dtype} if value.op.name == "cast" else {}
-    form = _join(a.form for a in args)
-    builder.assign(value, Step("", value.op.name, tuple(a.name for a in args), form, dtype, attrs))
+    extent = _join(a.extent for a in args)
+    builder.assign(value, Step("", value.op.name, tuple(a.name for a in args), extent, dtype, attrs))
 
 
 def dtype_of(value: Value, args: Sequence[Step]) -> DType:
@@ -36,8 +36,8 @@ def dtype_of(value: Value, args: Sequence[Step]) -> DType:
     return int32 if strong and all(d is int32 for d in strong) else int64
 
 
-def _join(forms: Iterable[str]) -> str:
-    known = set(forms)
+def _join(extents: Iterable[str]) -> str:
+    known = set(extents)
     if TILE in known or {ROW, COL} <= known:
         return TILE
     return ROW if ROW in known else COL if COL in known else SCALAR

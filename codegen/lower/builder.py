@@ -14,10 +14,11 @@ from ..analysis.idioms import RowValues
 from ..analysis.units import OPERAND, PARTIAL, Units
 from ..analysis.views import Place, base_of, memory_of, place_of
 from ..plan.launches import KernelPlan
+from ..support.facets import identity_of
 from ..support.names import Names, describe, identifier, uncounted
 from .index_math import Indexing
 from .inline import with_operands, with_replicated_sums
-from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Layout, Parameter, Step, identity_of
+from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Layout, Parameter, Step
 
 
 class Builder:
@@ -63,7 +64,7 @@ class Builder:
         self._needed_sizes()
         parameters = sorted(self.parameters.values(), key=Parameter.place)
         made = Kernel(self.plan, self.layout, tuple(parameters), tuple(self.ordered), self.axes)
-        used = Indexing(made).words() | {s.name for s in self.ordered if s.op == "argument"}
+        used = Indexing(made).names() | {s.name for s in self.ordered if s.op == "argument"}
         kept = tuple(p for p in made.parameters if p.role != "size" or p.name in used)
         return with_operands(with_replicated_sums(replace(made, parameters=kept), self.replicated_sums), self.prologue)
 
@@ -130,14 +131,14 @@ class Builder:
         self.steps[value] = self.add(named)
         return named
 
-    def broadcast(self, step: Step, form: str) -> Step:
-        """A step repeated to the form that a reduction runs over, where it has another."""
-        if step.form == form:
+    def broadcast(self, step: Step, extent: str) -> Step:
+        """A step repeated to the extent that a reduction runs over, where it has another."""
+        if step.extent == extent:
             return step
         name = self.names.claim(f"{step.name}_repeated" if step.name.isidentifier() else "repeated")
-        return self.add(Step(name, "repeat", (step.name,), form, step.dtype, {}, True, step.scope))
+        return self.add(Step(name, "repeat", (step.name,), extent, step.dtype, {}, True, step.scope))
 
-    def form(self, axes: frozenset[int]) -> str:
+    def extent_of(self, axes: frozenset[int]) -> str:
         """Which of the tile's axes a step has that has these."""
         has_rows = bool(axes & frozenset(self.layout.rows))
         has_cols = bool(axes & frozenset(self.layout.cols))
@@ -193,7 +194,7 @@ class Builder:
         for step in self.ordered:
             address = step.attrs.get("address")
             if address is not None:
-                shapes.append(address.extent[0 if step.op in ("take_rows", "operand") else 1 :])
+                shapes.append(address.shape[0 if step.op in ("take_rows", "operand") else 1 :])
         for size in (s for shape in shapes for s in shape if isinstance(s, Dim)):
             self.size_parameter(size)
 

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from math import prod
 from typing import NamedTuple
 
 from tritonnotes.ir.core.types import Dim, Shape, Size
 
+from ..support.expressions import (
+    ONE,
+    ZERO,
+    Binary,
+    Expression,
+    Name,
+    both,
+    call,
+    chained,
+    holds,
+    leftmost,
+    names_in,
+    number,
+    product,
+    total,
+)
 from ..support.sizes import static_size
-from ..support.text import factor, words_of
+from ..support.statements import Assign, Statement, names_of
 from .row_loops import running_maximum
 from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Step
 
@@ -21,12 +38,13 @@ class Run(NamedTuple):
     first: int
     last: int
     group: tuple[int, ...]
-    number: str
+    number: Name
     behind: Shape
 
 
 class Indexing:
-    """The index arithmetic of one kernel, as text. What is written more than once gets a name of its own."""
+    """The index arithmetic of one kernel. What is written more than once gets a name of its own: `shared` are these
+    names, by what they stand for."""
 
     def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
@@ -35,86 +53,95 @@ class Indexing:
         self.of_maximum = running_maximum(kernel) if "max" in kernel.layout.traversal.filled_for else {}
         self.size_names = {p.size[0]: p.name for p in kernel.parameters if p.role == "size"}
         self.is_wide = self._is_wide()
-        self.shared: dict[str, str] = {}
-        self.aliases: dict[str, str] = {}
-        self.strides: set[str] = set()
-        self._split_index_text()
+        self.shared: dict[Expression, Name] = {}
+        self.aliases: dict[Expression, Expression] = {}
+        self.strides: set[Expression] = set()
+        self._name_what_repeats()
 
-    def lines(self, in_loop: bool) -> list[str]:
+    def lines(self, in_loop: bool) -> list[Statement]:
         """The assignments of row, column, masks and shared offsets, outside or inside the loop over tiles."""
         layout, traversal = self.layout, self.layout.traversal
-        lines: list[str] = []
-        flat = layout.is_flat
+        lines: list[Statement] = []
         rows_here = bool(layout.rows) and in_loop == layout.loops_tiles
         if not in_loop:
             lines += traversal.setup
             if layout.cols and self._has_named_cols():
-                lines.append(f"cols = {self.expanded(layout.col_shape)}")
+                lines.append(Assign("cols", self.expanded(layout.col_shape)))
             if layout.cols and not layout.loops_cols and not traversal.is_given:
-                start = f"{traversal.tile_col} * BLOCK + " if layout.tiles_cols else ""
-                lines.append(f"col = {start}tl.arange(0, BLOCK){'' if flat else '[None, :]'}")
+                start = traversal.tile_col * Name("BLOCK") if layout.tiles_cols else ZERO
+                lines.append(Assign("col", total(start, self._lanes("BLOCK", "None, :"))))
         if rows_here and not traversal.is_given:
-            lines.append(f"{self.row_name()} = {self._row_lanes()}")
-        for text, name in self.shared.items():
-            if layout.loops_cols and self._uses_columns(text):
+            lines.append(Assign(self.row_name(), self._row_lanes()))
+        for expression, name in self.shared.items():
+            if layout.loops_cols and self._uses_columns(expression):
                 continue
-            if self._uses_rows(text) == (in_loop if layout.loops_tiles else self._uses_rows(text)):
-                lines.append(f"{name} = {self._widened(text)}")
+            if self._uses_rows(expression) == (in_loop if layout.loops_tiles else self._uses_rows(expression)):
+                lines.append(Assign(name.name, self._widened(expression)))
         return lines
 
-    def _row_lanes(self) -> str:
+    def _lanes(self, block: str, axes: str) -> Expression:
+        """The numbers of a block's lanes, along one axis of a tile."""
+        lanes = call("tl.arange", 0, Name(block))
+        return lanes if self.layout.is_flat else lanes.subscript(axes)
+
+    def _row_lanes(self) -> Expression:
         """The rows of the tile: one number, or one for each lane."""
         block, tile = self.row_block_name(), self.layout.traversal.tile_row
-        if tile and self.is_wide:
-            tile = f"tl.cast({tile}, tl.int64)"
-        if self.layout.traversal.is_one_row:
-            return tile
-        start = f"{tile} * {block} + " if tile else ""
-        return f"{start}tl.arange(0, {block}){'' if self.layout.is_flat else '[:, None]'}"
+        if tile is None:
+            return self._lanes(block, ":, None")
+        if self.is_wide:
+            tile = call("tl.cast", tile, Name("tl.int64"))
+        is_one_row = self.layout.traversal.is_one_row
+        return tile if is_one_row else total(tile * Name(block), self._lanes(block, ":, None"))
 
-    def _widened(self, text: str) -> str:
+    def _widened(self, expression: Expression) -> Expression:
         """A product of sizes has 64 bits where it may pass 2**31, as the row numbers have that others begin with."""
-        first, _, rest = text.partition(" * ")
-        return f"tl.cast({first}, tl.int64) * {rest}" if text in self.strides and self.is_wide else text
+        if expression not in self.strides or not self.is_wide:
+            return expression
+        first, *rest = chained("*", expression)
+        return product(call("tl.cast", first, Name("tl.int64")), *rest)
 
-    def column_lines(self, body: list[str]) -> list[str]:
+    def column_lines(self, body: Sequence[Statement]) -> list[Statement]:
         """The assignments of column, masks and shared offsets in a walk along the row, of those that `body` uses."""
-        lines: list[str] = []
-        used = set().union(*map(words_of, body)) if body else set()
-        for text, name in reversed(self.shared.items()):
-            if name in used and self._uses_columns(text):
-                lines.insert(0, f"{name} = {text}")
-                used |= words_of(text)
-        return [f"col = start + tl.arange(0, BLOCK){'' if self.layout.is_flat else '[None, :]'}", *lines]
+        lines: list[Statement] = []
+        used = names_of(body)
+        for expression, name in reversed(self.shared.items()):
+            if name.name in used and self._uses_columns(expression):
+                lines.insert(0, Assign(name.name, expression))
+                used |= names_in(expression)
+        return [Assign("col", Name("start") + self._lanes("BLOCK", "None, :")), *lines]
 
     def row_name(self) -> str:
         return "row" if self.layout.cols else "offset"
 
-    def row_bound(self) -> str:
+    def row(self) -> Name:
+        return Name(self.row_name())
+
+    def row_bound(self) -> Expression:
         """The number of rows: a literal, the one `Dim` that they are, or an argument."""
         size = static_size(self.layout.row_shape)
         if size is not None:
-            return str(size)
+            return number(size)
         if len(self.layout.row_shape) == 1:
             return self._size(self.layout.row_shape[0])
-        return "rows" if self.layout.cols else "elements"
+        return Name("rows" if self.layout.cols else "elements")
 
-    def col_bound(self) -> str:
+    def col_bound(self) -> Expression:
         size = static_size(self.layout.col_shape)
         if size is None:
             return self.product(self.layout.col_shape)
-        return str(size) if self.layout.traversal.is_given else "COLS"
+        return number(size) if self.layout.traversal.is_given else Name("COLS")
 
     def row_block_name(self) -> str:
         return "ROWS" if self.layout.cols else "BLOCK"
 
-    def product(self, sizes: tuple[Size, ...]) -> str:
+    def product(self, sizes: tuple[Size, ...]) -> Expression:
         """The product of some sizes, where those of a whole row have a name."""
         if self._has_named_cols() and _larger(sizes) == _larger(self.layout.col_shape):
-            return "cols"
-        return self.shared_text(self.expanded(sizes))
+            return Name("cols")
+        return self.named(self.expanded(sizes))
 
-    def expanded(self, sizes: tuple[Size, ...]) -> str:
+    def expanded(self, sizes: tuple[Size, ...]) -> Expression:
         """The product of some sizes, written out."""
         known = 1
         for size in sizes:
@@ -122,34 +149,46 @@ class Indexing:
         length = static_size(self.layout.col_shape) if not self.layout.traversal.is_given else None
         factors = [self._size(s) for s in sizes if isinstance(s, Dim)]
         if known != 1:
-            factors.append("COLS" if self.layout.cols and known == length else str(known))
-        return " * ".join(factors) or "1"
+            factors.append(Name("COLS") if self.layout.cols and known == length else number(known))
+        return product(*factors)
 
     def _has_named_cols(self) -> bool:
         shape = self.layout.col_shape
         return len(_larger(shape)) > 1 and static_size(shape) is None
 
-    def mask_of(self, form: str) -> str:
-        """The condition that lanes of this form lie inside the tensor; empty where all do."""
+    def mask_of(self, extent: str) -> Expression | None:
+        """The condition that lanes of this extent lie inside the tensor; None where all do."""
         layout = self.layout
-        parts = []
-        if form in (TILE, ROW) and layout.rows and layout.masks_rows:
-            parts.append(f"{self.row_name()} < {self.row_bound()}")
-        if form in (TILE, COL) and layout.cols and layout.masks_cols:
-            parts.append(f"col < {self.col_bound()}")
-        return " & ".join(f"({p})" for p in parts) if len(parts) > 1 else "".join(parts)
+        rows: Expression | None = None
+        cols: Expression | None = None
+        if extent in (TILE, ROW) and layout.rows and layout.masks_rows:
+            rows = self.row() < self.row_bound()
+        if extent in (TILE, COL) and layout.cols and layout.masks_cols:
+            cols = Name("col") < self.col_bound()
+        return both(rows, cols)
 
-    def reduction_mask(self, step: Step) -> str:
+    def mask(self, extent: str) -> Expression | None:
+        """The condition by its name, where it has one."""
+        return self._mask_by_name(self.mask_of(extent))
+
+    def mask_of_reduction(self, step: Step) -> Expression | None:
+        """The lanes that a reduction takes, by their name."""
+        return self._mask_by_name(self.reduction_mask(step))
+
+    def _mask_by_name(self, mask: Expression | None) -> Expression | None:
+        return None if mask is None else self.named(mask)
+
+    def reduction_mask(self, step: Step) -> Expression | None:
         if step.op != "carry":
             return self.mask_of(COL)
         arg = self.steps[step.args[0]]
-        return self.mask_of(TILE) if step.attrs["both"] and arg.form == TILE else self.mask_of(ROW)
+        return self.mask_of(TILE) if step.attrs["both"] and arg.extent == TILE else self.mask_of(ROW)
 
     def reads_identity(self, step: Step) -> bool:
         """A sum straight over loaded values needs no second mask: the load fills the lanes outside with 0. Nor does a
         maximum of a row alone, which fills them with −∞, or a sum of eˣ⁻ᵐ, m the maximum: there e⁻ᵒᵒ is 0."""
         arg = self.steps[step.args[0]] if step.args else None
-        if arg is None or arg.form == SCALAR:
+        if arg is None or arg.extent == SCALAR:
             return False
         if step.name in self.of_maximum:
             return self.reads_identity(self.steps[self.of_maximum[step.name]])
@@ -162,32 +201,32 @@ class Indexing:
         }
         return next((op for op in self.layout.traversal.filled_for if op in over), "")
 
-    def offset(self, address: Address) -> str:
+    def offset(self, address: Address) -> Expression:
         """Where the element for this lane lies, counted from the pointer; what is shared bears its name."""
         first = [self.product((start, *behind)) for _, behind, start in address.dims if start]
-        return " + ".join(filter(None, (self.shared_text(self._walked(address)), *first)))
+        return total(self.named(self._walked(address)), *first)
 
-    def _walked(self, address: Address) -> str:
+    def _walked(self, address: Address) -> Expression:
         """The offset but for where the first element lies."""
-        return " + ".join(self.shared_text(self._products_of(run)[-1]) for run in self._runs(address))
+        return total(*(self.named(self._products_of(run)[-1]) for run in self._runs(address)))
 
     def divides_columns(self, address: Address) -> bool:
         """Whether some of an offset is a quotient or a remainder of the column."""
         last = len(self.layout.cols) - 1
-        return any(r.number == "col" and (r.first > 0 or r.last < last) for r in self._runs(address))
+        return any(r.number == COLUMN and (r.first > 0 or r.last < last) for r in self._runs(address))
 
-    def _products_of(self, run: Run) -> list[str]:
+    def _products_of(self, run: Run) -> list[Expression]:
         """A run's index, that times the first of the sizes behind it, and so on up to the whole term."""
-        first, *sizes = self.product(run.behind).split(" * ")
+        first, *sizes = chained("*", self.product(run.behind))
         index = self._run_index(run)
-        texts = [index, _times(index, first)]
+        found = [index, product(index, first)]
         for size in sizes:
-            texts.append(f"{self.shared_text(texts[-1])} * {size}")
-        return texts
+            found.append(self.named(found[-1]) * size)
+        return found
 
     def _runs(self, address: Address) -> list[Run]:
         found: list[Run] = []
-        for group, name in ((self.layout.rows, self.row_name()), (self.layout.cols, "col")):
+        for group, name in ((self.layout.rows, self.row()), (self.layout.cols, COLUMN)):
             runs: list[Run] = []
             before: Shape = ()
             for axis, behind, _ in address.dims:
@@ -203,67 +242,66 @@ class Indexing:
             found += runs
         return found
 
-    def index_text(self, step: Step) -> tuple[str, int]:
-        """The index along one axis, as text and Python's precedence of it."""
-        text = self._run_index(self._index_run(step))
-        return text, ATOM if text.isidentifier() else 12
+    def index_along(self, step: Step) -> Expression:
+        """The index along one axis."""
+        return self._run_index(self._index_run(step))
 
     def _index_run(self, step: Step) -> Run:
         axis = step.attrs["of_axis"]
-        group, name = (self.layout.rows, self.row_name()) if axis in self.layout.rows else (self.layout.cols, "col")
+        is_row = axis in self.layout.rows
+        group, name = (self.layout.rows, self.row()) if is_row else (self.layout.cols, COLUMN)
         at = group.index(axis)
         return Run(at, at, group, name, ())
 
-    def words(self) -> set[str]:
-        """Every identifier that index arithmetic is made of."""
-        texts = [self.row_bound(), self.expanded(self.layout.col_shape)]
-        texts += [self.mask_of(form) for form in (TILE, ROW, COL)] + list(self.shared)
+    def names(self) -> set[str]:
+        """Every name that index arithmetic is made of."""
+        found = [self.row_bound(), self.expanded(self.layout.col_shape), *self.shared]
+        found += [mask for extent in (TILE, ROW, COL) if (mask := self.mask_of(extent))]
         for step in self.kernel.steps:
             if step.op == "index":
-                texts.append(self.index_text(step)[0])
+                found.append(self.index_along(step))
             elif "address" in step.attrs:
-                texts.append(self.offset(step.attrs["address"]))
-                texts += [self._size(s) for s in step.attrs["address"].extent if step.op == "take_rows"]
-                texts += [self._size(s) for s in step.attrs.get("behind", ())]
-            texts += [self._size(s) for s in step.attrs.get("summed", ())]
-        return set().union(*map(words_of, texts))
+                found.append(self.offset(step.attrs["address"]))
+                found += [self._size(s) for s in step.attrs["address"].shape if step.op == "take_rows"]
+                found += [self._size(s) for s in step.attrs.get("behind", ())]
+            found += [self._size(s) for s in step.attrs.get("summed", ())]
+        return set[str]().union(*map(names_in, found))
 
-    def shared_text(self, text: str) -> str:
-        return self.aliases.get(text) or self.shared.get(text, text)
+    def named(self, expression: Expression) -> Expression:
+        """An expression by its name, where it has one."""
+        return self.aliases.get(expression, self.shared.get(expression, expression))
 
-    def _run_index(self, run: Run) -> str:
+    def _run_index(self, run: Run) -> Expression:
         """The running number over the axes of a run, out of that over its whole group."""
         shape = self.kernel.axes.shape(run.group)
         inner = self.product(shape[run.last + 1 :])
-        text = run.number if inner == "1" else self.shared_text(f"{run.number} // {factor(inner)}")
+        index = run.number if inner == ONE else self.named(run.number // inner)
         if run.first == 0:
-            return text
-        return self.shared_text(f"{text} % {factor(self.product(shape[run.first : run.last + 1]))}")
+            return index
+        return self.named(index % self.product(shape[run.first : run.last + 1]))
 
-    def sizes_text(self, sizes: tuple[Size, ...]) -> str:
+    def size_product(self, sizes: tuple[Size, ...]) -> Expression:
         """The product of sizes that are no rows and no columns of the tile."""
         known = prod(s for s in sizes if isinstance(s, int))
-        return " * ".join(
-            [*(self._size(s) for s in sizes if isinstance(s, Dim)), *([str(known)] if known != 1 else [])]
-        )
+        return product(*(self._size(s) for s in sizes if isinstance(s, Dim)), known)
 
-    def _size(self, size: Size) -> str:
-        return self.size_names[size] if isinstance(size, Dim) else str(size)
+    def _size(self, size: Size) -> Expression:
+        return Name(self.size_names[size]) if isinstance(size, Dim) else number(size)
 
-    def _uses_rows(self, text: str) -> bool:
-        return self._uses(self.row_name(), text)
+    def _uses_rows(self, expression: Expression) -> bool:
+        return self._uses(self.row_name(), expression)
 
-    def _uses_columns(self, text: str) -> bool:
-        return self._uses("col", text)
+    def _uses_columns(self, expression: Expression) -> bool:
+        return self._uses(COLUMN.name, expression)
 
-    def _uses(self, name: str, text: str) -> bool:
-        """Whether a text holds a name, or one that stands for a text which does."""
-        words = words_of(text)
-        return name in words or any(n in words and self._uses(name, t) for t, n in self.shared.items())
+    def _uses(self, name: str, expression: Expression) -> bool:
+        """Whether an expression holds a name, or one that stands for an expression which does."""
+        names = names_in(expression)
+        return name in names or any(n.name in names and self._uses(name, e) for e, n in self.shared.items())
 
     # -- what is written more than once --
 
-    def _split_parts(self, taken: set[str]) -> None:
+    def _name_parts(self, taken: set[str]) -> None:
         """Names for the products of sizes, quotients, remainders and terms that occur in more than one offset."""
         for written, name in (
             (self._products, "stride"),
@@ -272,11 +310,10 @@ class Indexing:
             (self._shared_starts, "{}_start"),
             (self._terms, "{}_start"),
         ):
-            for text, count in Counter(written()).items():
+            for expression, count in Counter(written()).items():
                 if count > 1:
-                    first = text.replace("(", "").split()[0]
-                    self.shared[text] = _free(name.format(first), taken)
-                    self.strides |= {text} if name == "stride" else set()
+                    self.shared[expression] = _free(name.format(leftmost(expression)), taken)
+                    self.strides |= {expression} if name == "stride" else set()
 
     def _addresses(self) -> list[Address]:
         """One address for each offset that is written: of a row alone all, as each begins with where that row does."""
@@ -292,43 +329,43 @@ class Indexing:
             found += [self._index_run(step)] * uses[step.name] if step.op == "index" else []
         return found
 
-    def _products(self) -> list[str]:
+    def _products(self) -> list[Expression]:
         shapes: list[tuple[Size, ...]] = []
         for run in self._written_runs():
             sizes = self.kernel.axes.shape(run.group)
             shapes += [run.behind, sizes[run.last + 1 :], *([sizes[run.first : run.last + 1]] if run.first else [])]
         for address in self._addresses():
             shapes += [(start, *behind) for _, behind, start in address.dims if start]
-        shapes += [s.attrs["address"].extent[1:] for s in self.kernel.steps if s.op == "take_rows"]
-        return [text for text in map(self.product, shapes) if " * " in text]
+        shapes += [s.attrs["address"].shape[1:] for s in self.kernel.steps if s.op == "take_rows"]
+        return [found for found in map(self.product, shapes) if holds(found, "*")]
 
-    def _quotients(self) -> list[str]:
-        texts = map(self._run_index, self._written_runs())
-        return [text.partition(" % ")[0] for text in texts if " // " in text]
+    def _quotients(self) -> list[Expression]:
+        indices = (index for index in map(self._run_index, self._written_runs()) if holds(index, "//"))
+        return [i.left if isinstance(i, Binary) and i.sign == "%" else i for i in indices]
 
-    def _remainders(self) -> list[str]:
-        return [text for text in map(self._run_index, self._written_runs()) if " % " in text]
+    def _remainders(self) -> list[Expression]:
+        return [index for index in map(self._run_index, self._written_runs()) if holds(index, "%")]
 
-    def _shared_starts(self) -> list[str]:
+    def _shared_starts(self) -> list[Expression]:
         """What different terms begin with: `row * height` of `row * height * 3`, if that is a term too."""
         terms = {p[-1]: p[1:] for a in self._addresses() for p in map(self._products_of, self._runs(a))}
-        return [text for products in terms.values() for text in products if " * " in text]
+        return [start for products in terms.values() for start in products if holds(start, "*")]
 
-    def _terms(self) -> list[str]:
+    def _terms(self) -> list[Expression]:
         terms = [self._products_of(run)[-1] for address in self._addresses() for run in self._runs(address)]
-        return [text for text in terms if " * " in text]
+        return [term for term in terms if holds(term, "*")]
 
-    def _split_index_text(self) -> None:
+    def _name_what_repeats(self) -> None:
         """Masks and offsets that are written more than once get a name."""
-        masks: Counter[str] = Counter()
-        offsets: Counter[str] = Counter()
+        masks: Counter[Expression | None] = Counter()
+        offsets: Counter[Expression] = Counter()
         taken = {p.name for p in self.kernel.parameters} | set(self.steps)
-        self._split_parts(taken)
+        self._name_parts(taken)
         for step in self.kernel.steps:
             if step.op in ("load", "store", "take_rows", "operand") or self._is_shared(step):
                 # What programs leave of a shared sum is stored, and loaded again.
-                masks[self.mask_of(step.form)] += self._is_shared(step)
-                masks[self.mask_of(step.form)] += 1
+                masks[self.mask_of(step.extent)] += self._is_shared(step)
+                masks[self.mask_of(step.extent)] += 1
             if step.attrs.get("masked") and not self.reads_identity(step):
                 masks[self.reduction_mask(step)] += 1
             if step.op == "carry" and step.attrs["columns"]:
@@ -338,23 +375,24 @@ class Indexing:
         if self.layout.finalizes:
             masks[self.mask_of(ROW)] += 1
         row, col = self.mask_of(ROW), self.mask_of(COL)
-        both = self.mask_of(TILE)
-        if row and col and both in masks:
+        tile = self.mask_of(TILE)
+        if row and col and tile in masks:
             masks[row] += 1
             masks[col] += 1
         simple = [(row, "in_rows" if self.layout.cols else "mask"), (col, "in_cols")]
-        for text, name in simple:
-            if text and masks[text] > 1:
-                self.shared[text] = _free(name, taken)
-        if both not in (row, col) and masks[both] > 1:
+        for mask, name in simple:
+            if mask and masks[mask] > 1:
+                self.shared[mask] = _free(name, taken)
+        if tile and tile not in (row, col) and masks[tile]:
             # The combined mask is defined once, in terms of its parts.
-            text = " & ".join(self.shared.get(t, f"({t})") for t in (row, col))
-            self.shared[text] = self.aliases[both] = _free("mask", taken)
-        elif both not in (row, col) and masks[both]:
-            self.aliases[both] = " & ".join(self.shared.get(t, f"({t})") for t in (row, col))
-        for text, count in offsets.items():
-            if count > 1 and not text.isidentifier() and text and self.layout.traversal.names_offsets:
-                self.shared[text] = _free("cell", taken)
+            parts = both(*(self._mask_by_name(mask) for mask in (row, col)))
+            assert parts is not None
+            self.aliases[tile] = parts
+            if masks[tile] > 1:
+                self.shared[parts] = self.aliases[tile] = _free("mask", taken)
+        for offset, count in offsets.items():
+            if count > 1 and offset != ZERO and not isinstance(offset, Name) and self.layout.traversal.names_offsets:
+                self.shared[offset] = _free("cell", taken)
 
     @staticmethod
     def _is_shared(step: Step) -> bool:
@@ -365,7 +403,7 @@ class Indexing:
         for step in self.kernel.steps:
             address = step.attrs.get("address")
             if address is not None:
-                size = static_size(address.extent)
+                size = static_size(address.shape)
                 if size is None or size >= 2**31:
                     return True
         return False
@@ -375,18 +413,12 @@ def _larger(shape: Shape) -> Shape:
     return tuple(size for size in shape if size != 1)
 
 
-def _times(text: str, stride: str) -> str:
-    if stride == "1":
-        return text
-    return f"{text} * {stride}" if text.isidentifier() else f"({text}) * {stride}"
-
-
-def _free(name: str, taken: set[str]) -> str:
+def _free(name: str, taken: set[str]) -> Name:
     made = name
     while made in taken:
         made += "_here"
     taken.add(made)
-    return made
+    return Name(made)
 
 
-ATOM = 16
+COLUMN = Name("col")

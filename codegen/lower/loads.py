@@ -9,8 +9,8 @@ from tritonnotes.ir.core.types import Dim, DType, float32, float64, host, int32,
 
 from ..analysis.views import is_drawn, is_view, memory_of
 from ..cost.traffic import compute_dtype
+from ..support.expressions import ZERO, number
 from ..support.names import describe, identifier, uncounted
-from ..support.text import number_text
 from .builder import Builder, behind
 from .tile_ir import COL, ROW, SCALAR, Address, Parameter, Step
 
@@ -35,9 +35,9 @@ def resolve(builder: Builder, value: Value) -> Step:
 
 def _number(builder: Builder, value: Value) -> Step:
     dtype = value.dtype if value.dtype is not host else float32
-    text = number_text(value.attrs["value"])
-    attrs = MappingProxyType({"number": text})
-    name = f"number {text} {dtype}"
+    written = number(value.attrs["value"])
+    attrs = MappingProxyType({"number": written})
+    name = f"number {written} {dtype}"
     found = next((s for s in builder.ordered if s.name == name), None)
     return found or builder.add(Step(name, "number", (), SCALAR, compute_dtype(dtype), attrs, False))
 
@@ -46,12 +46,12 @@ def _index(builder: Builder, value: Value) -> Step:
     (axis,) = builder.axes.of(value) or (None,)
     if axis is None:
         name = builder.names.claim("zero_index")
-        return builder.add(Step(name, "number", (), SCALAR, int32, {"number": "0"}, False))
-    form = ROW if axis in builder.layout.rows else COL
+        return builder.add(Step(name, "number", (), SCALAR, int32, {"number": ZERO}, False))
+    extent = ROW if axis in builder.layout.rows else COL
     attrs = MappingProxyType({"of_axis": axis})
     name = f"index {axis}"
     found = next((s for s in builder.ordered if s.name == name), None)
-    builder.steps[value] = found = found or builder.add(Step(name, "index", (), form, int32, attrs, False))
+    builder.steps[value] = found = found or builder.add(Step(name, "index", (), extent, int32, attrs, False))
     return found
 
 
@@ -69,8 +69,8 @@ def _draw(builder: Builder, value: Value) -> Step:
         "stream": drawn.attrs["stream"],
     }
     name = builder.names.claim(value.hint or "", identifier(value.name))
-    form = builder.form(builder.axes.of(value))
-    step = Step(name, "uniform", (), form, float32, MappingProxyType(attrs), value.hint is not None, value.scope)
+    extent = builder.extent_of(builder.axes.of(value))
+    step = Step(name, "uniform", (), extent, float32, MappingProxyType(attrs), value.hint is not None, value.scope)
     builder.steps[value] = builder.add(step)
     return step
 
@@ -104,7 +104,7 @@ def _scalar_dtype(builder: Builder) -> DType:
 
 def _host_text(value: Value) -> str:
     if value.op.name == "constant":
-        return number_text(value.attrs["value"])
+        return str(number(value.attrs["value"]))
     return identifier(value.hint or value.name.rpartition(".")[2])
 
 
@@ -122,9 +122,9 @@ def _load(builder: Builder, value: Value) -> Step:
     if value is not memory:
         part = value.hint if value.op.name == "narrow" and value.hint else ""
         name = builder.names.claim(part, f"{name}_{identifier(value.hint or 'view')}")
-    form = builder.form(builder.axes.of(value))
+    extent = builder.extent_of(builder.axes.of(value))
     attrs = MappingProxyType({"pointer": parameter.name, "address": builder.address(value), "storage": storage})
-    step = Step(name, "load", (), form, compute_dtype(storage), attrs, True)
+    step = Step(name, "load", (), extent, compute_dtype(storage), attrs, True)
     builder.steps[value] = builder.add(step)
     return step
 
@@ -139,8 +139,8 @@ def gather(builder: Builder, value: Value) -> None:
     dims = [(a, behind(table.shape, i), 0) for i, a in enumerate(labels, 1) if a is not None]
     attrs = {"pointer": parameter.name, "address": Address(tuple(dims), table.shape), "storage": storage}
     row = resolve(builder, index)
-    form = builder.form(builder.axes.of(value))
-    builder.assign(value, Step("", "take_rows", (row.name,), form, compute_dtype(storage), attrs))
+    extent = builder.extent_of(builder.axes.of(value))
+    builder.assign(value, Step("", "take_rows", (row.name,), extent, compute_dtype(storage), attrs))
 
 
 def store(builder: Builder, value: Value) -> None:
@@ -154,5 +154,5 @@ def store(builder: Builder, value: Value) -> None:
     # A leaf takes its new value in that value's order, whoever else walks over the leaf, or nobody.
     address = builder.address(value, joined[1] if joined else None)
     attrs = MappingProxyType({"pointer": parameter.name, "address": address, "storage": storage})
-    form = builder.form(builder.axes.of(value))
-    builder.add(Step(f"store {parameter.name}", "store", (step.name,), form, storage, attrs))
+    extent = builder.extent_of(builder.axes.of(value))
+    builder.add(Step(f"store {parameter.name}", "store", (step.name,), extent, storage, attrs))

@@ -33,7 +33,7 @@ def multiply(builder: Builder, value: Value) -> None:
     for size in summed(value):
         if isinstance(size, Dim):
             builder.size_parameter(size)
-    args.sort(key=lambda step: step.form != ROW)
+    args.sort(key=lambda step: step.extent != ROW)
     builder.assign(value, Step("", "product", tuple(a.name for a in args), TILE, float32, attrs))
 
 
@@ -50,17 +50,17 @@ def _operand(builder: Builder, operand: Operand, plainly: set[Value]) -> Step:
     memory = memory_of(operand.value)
     if memory in builder.computed:
         return _fuse_prologue(builder, operand)
-    address = Address(tuple((axis, behind, 0) for axis, behind in operand.dims), operand.extent)
+    address = Address(tuple((axis, behind, 0) for axis, behind in operand.dims), operand.shape)
     known = builder.operands.get((memory, address))
     if known is not None:
         return known
     parameter, storage = memory_parameter(builder, memory), builder.plan.storage[memory]
     attrs = {"pointer": parameter.name, "address": address, "storage": storage, "behind": operand.behind}
-    form = builder.form(frozenset(axis for axis, _ in operand.dims))
+    extent = builder.extent_of(frozenset(axis for axis, _ in operand.dims))
     name = builder.memory_names[memory]
     if memory in plainly or any(m is memory for m, _ in builder.operands):
-        name = builder.names.claim(f"{name}_{'rows' if form == ROW else 'columns'}")
-    step = builder.add(Step(name, "operand", (), form, storage, MappingProxyType(attrs), True))
+        name = builder.names.claim(f"{name}_{'rows' if extent == ROW else 'columns'}")
+    step = builder.add(Step(name, "operand", (), extent, storage, MappingProxyType(attrs), True))
     builder.operands[memory, address] = step
     return step
 
@@ -82,15 +82,15 @@ def _fuse_prologue(builder: Builder, operand: Operand) -> Step:
         space=Space(rows, cols), loads=tuple(loads), stores=(), partials=(), finalizes=(),
         loop_reads=None, split_k=0,
     )  # fmt: skip
-    form = builder.form(frozenset(axis for axis, _ in operand.dims))
-    mine = builder.layout.masks_rows if form == ROW else builder.layout.masks_cols
+    extent = builder.extent_of(frozenset(axis for axis, _ in operand.dims))
+    mine = builder.layout.masks_rows if extent == ROW else builder.layout.masks_cols
     along = is_ragged(summed_with(operand, builder.plan.products))
     masks_rows, masks_cols = (mine, along) if not operand.behind else (along, mine)
     layout = replace(cut_axes(builder.axes, plan, MATMUL_OPERAND), masks_rows=masks_rows, masks_cols=masks_cols)
     kernel = builder.part(plan, layout)
     builder.prologue.append(replace(kernel, returned=(kernel.steps[-1].name,)))
     attrs = MappingProxyType({"function": name, "leading": bool(operand.behind)})
-    return builder.add(Step(builder.name_of(value), "operand", (), form, value.dtype, attrs, True, value.scope))
+    return builder.add(Step(builder.name_of(value), "operand", (), extent, value.dtype, attrs, True, value.scope))
 
 
 def _ends(labels: Labels) -> tuple[Labels, Labels]:

@@ -15,13 +15,14 @@ from ..analysis.units import PARTIAL, Unit
 from ..analysis.views import cone_of, needs_kernel
 from ..cost.traffic import compute_dtype
 from ..plan.launches import KernelPlan
+from ..support.facets import Axis, identity_of
 from ..support.names import uncounted
 from .arithmetic import dtype_of
 from .builder import Builder
 from .layout import cut_axes
 from .loads import resolve
 from .purpose import REPLICATED_SUM
-from .tile_ir import COL, ROW, SCALAR, TILE, Step, identity_of
+from .tile_ir import COL, ROW, SCALAR, TILE, Step
 
 
 def reduce_rows(builder: Builder, value: Value) -> None:
@@ -29,10 +30,10 @@ def reduce_rows(builder: Builder, value: Value) -> None:
     layout = builder.layout
     wanted = TILE if layout.rows and layout.cols else COL
     arg = builder.broadcast(resolve(builder, value.inputs[0]), wanted)
-    form = ROW if layout.rows else SCALAR
-    attrs = {"axis": "axis=0" if layout.is_flat else "axis=1, keep_dims=True"}
+    extent = ROW if layout.rows else SCALAR
+    attrs: dict[str, Any] = {"axis": Axis(0) if layout.is_flat else Axis(1, keeps=True)}
     attrs |= builder.mask_attrs(value.op.name, arg, rows=False)
-    step = Step("", value.op.name, (arg.name,), form, dtype_of(value, [arg]), attrs)
+    step = Step("", value.op.name, (arg.name,), extent, dtype_of(value, [arg]), attrs)
     place = _place_of(builder, value)
     if place is None:
         builder.assign(value, step)
@@ -60,11 +61,11 @@ def accumulate(builder: Builder, value: Value) -> None:
     keeps_cols = bool(builder.axes.of(value))
     arg = builder.broadcast(arg, (TILE if have_cols else ROW) if layout.cols else ROW)
     if layout.is_flat:
-        axis = "axis=0"
+        axis = Axis(0)
     elif keeps_cols:
-        axis = "axis=0, keep_dims=True"
+        axis = Axis(0, keeps=True)
     else:
-        axis = "axis=None"
+        axis = Axis(None)
     attrs: dict[str, Any] = {"axis": axis, "reduction": value.op.name, "both": have_cols and not keeps_cols}
     # A sum of whole tiles must leave out what lies behind the columns too, where no row is missing.
     over_cols_alone = attrs["both"] and not layout.masks_rows
@@ -74,8 +75,8 @@ def accumulate(builder: Builder, value: Value) -> None:
     attrs["columns"] = keeps_cols
     attrs["address"] = builder.address(value)
     name = builder.claim(value, builder.described(value.op.name, [arg.name]))
-    form = COL if keeps_cols else SCALAR
-    builder.add(Step(name, "carry", (arg.name,), form, arg.dtype, MappingProxyType(attrs), True, value.scope))
+    extent = COL if keeps_cols else SCALAR
+    builder.add(Step(name, "carry", (arg.name,), extent, arg.dtype, MappingProxyType(attrs), True, value.scope))
 
 
 def finalize(builder: Builder, value: Value) -> None:
@@ -87,8 +88,8 @@ def finalize(builder: Builder, value: Value) -> None:
         "identity": identity_of(value.op.name, dtype),
         "address": builder.address(value),
     }
-    form = ROW if builder.layout.rows else SCALAR
-    step = Step(builder.name_of(value), "combine", (), form, dtype, MappingProxyType(attrs), True, value.scope)
+    extent = ROW if builder.layout.rows else SCALAR
+    step = Step(builder.name_of(value), "combine", (), extent, dtype, MappingProxyType(attrs), True, value.scope)
     builder.steps[value] = builder.add(step)
 
 

@@ -42,12 +42,12 @@ def select(builder: Builder, value: Value) -> bool:
     if x in builder.computed and x.op.name == "sub" and not builder.row.is_wide(x.inputs[1]):
         x, less = base_of(x.inputs[0]), x.inputs[1]
     load = resolve(builder, x) if x not in builder.computed else None
-    if load is None or load.op != "load" or load.form != TILE:
+    if load is None or load.op != "load" or load.extent != TILE:
         return False
     if builder.axes.labels[x][-1:] != builder.layout.cols:
         return False
     address = load.attrs["address"]
-    rows = Address(tuple(d for d in address.dims if d[0] not in builder.row.wide), address.extent)
+    rows = Address(tuple(d for d in address.dims if d[0] not in builder.row.wide), address.shape)
     attrs = MappingProxyType({**load.attrs, "address": rows})
     row = resolve(builder, number)
     step = Step("", "pick", (row.name,), ROW, load.dtype, attrs, scope=value.scope)

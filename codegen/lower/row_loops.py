@@ -14,7 +14,7 @@ REDUCTIONS = ("sum", "max", "min")
 
 def is_wide(step: Step) -> bool:
     """Whether a step has a number for each column."""
-    return step.form in (TILE, COL)
+    return step.extent in (TILE, COL)
 
 
 def running_maximum(kernel: Kernel) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 A kernel walks over tiles [ROWS, BLOCK]: rows are spread over programs, columns lie in one program where rows are
 reduced. With only rows or only columns the tile is one-dimensional. Steps are in single assignment form; a step's
-`form` says whether it is a whole tile, one number for each row, one for each column, or one number.
+`extent` says whether it is a whole tile, one number for each row, one for each column, or one number.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from tritonnotes.ir.core.errors import VerificationError
 from tritonnotes.ir.core.graph import Scope, Value
-from tritonnotes.ir.core.types import DType, Shape, float64, int32, int64
+from tritonnotes.ir.core.types import DType, Shape, float64, int64
 
 from ..analysis.axes import Axes
 from ..plan.launches import KernelPlan
@@ -75,7 +75,7 @@ class Layout:
     @property
     def loops_tiles(self) -> bool:
         """Whether a program goes over several tiles."""
-        return bool(self.traversal.loop)
+        return self.traversal.over is not None
 
     @property
     def counts_programs(self) -> bool:
@@ -94,10 +94,10 @@ class Layout:
 @dataclass(frozen=True)
 class Address:
     """How a lane finds its element: for each axis that it walks the axis, the sizes that lie behind it in memory (their
-    product is the stride) and the first index along it; `extent` is the shape of the memory."""
+    product is the stride) and the first index along it; `shape` is that of the memory."""
 
     dims: tuple[tuple[int, Shape, int], ...]
-    extent: Shape
+    shape: Shape
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Step:
     name: str
     op: str
     args: tuple[str, ...]
-    form: str
+    extent: str
     dtype: DType
     attrs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     is_named: bool = True
@@ -183,7 +183,7 @@ class Kernel:
             attrs = "".join(
                 f" {k}={v}" for k, v in step.attrs.items() if k in ("pointer", "identity", "number", "axis")
             )
-            lines.append(f"  {step.name}: {step.form} {step.dtype} = {step.op}({', '.join(step.args)}){attrs}")
+            lines.append(f"  {step.name}: {step.extent} {step.dtype} = {step.op}({', '.join(step.args)}){attrs}")
         for when, parts in (
             ("each program for itself", self.replicated_sums),
             ("for each block", self.operands),
@@ -227,18 +227,3 @@ def verify_kernel(kernel: Kernel) -> None:
 
 def _shown(shape: Shape) -> str:
     return "·".join(map(str, shape)) or "1"
-
-
-IDENTITIES: Mapping[str, Mapping[str, str]] = {
-    "sum": {"float": "0.0", "int": "0"},
-    "max": {"float": 'float("-inf")', "int": "-9223372036854775808"},
-    "min": {"float": 'float("inf")', "int": "9223372036854775807"},
-}
-"""What a reduction takes for lanes outside the tensor."""
-
-
-def identity_of(op: str, dtype: DType) -> str:
-    """The identity of a reduction over a dtype, as Triton source."""
-    if dtype is int32 and op != "sum":
-        return {"max": "-2147483648", "min": "2147483647"}[op]
-    return IDENTITIES[op]["float" if dtype.is_float else "int"]

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from ..support.expressions import Expression, Name, call
+from ..support.statements import Assign
+
+PROGRAM, PROGRAMS = Name("program"), Name("programs")
+
+
+def program_id(axis: int) -> Expression:
+    """The number of the running program along an axis of the grid."""
+    return call("tl.program_id", axis)
 
 
 @dataclass(frozen=True)
@@ -10,10 +21,10 @@ class Traversal:
     """One way to go over the tiles of a kernel.
 
     `arguments` are what the function takes to find its tile, `setup` the lines that it begins with. `tile_row` and
-    `tile_col` are the numbers of the tile among those below and beside each other; the former is empty where there is
-    only one. `tile` is its number among all, where programs that share its sum are counted. `loop` is the head of the
-    loop over tiles, where one program takes several; `grid` the number of programs along the rows, where the function
-    is launched. In both `{rows}` stands for the number of rows, `{block}` for that of a tile's.
+    `tile_col` are the numbers of the tile among those below and beside each other; the former is None where there is
+    only one. `tile` is its number among all, where programs that share its sum are counted. `over` gives the tiles of
+    one program, out of how many there are, where it takes several; `grid` the number of programs along the rows, out
+    of how many rows and tiles there are, where the function is launched.
 
     `is_given`: rows and columns are arguments themselves. `is_one_row`: the tile is one row, so its lanes are columns.
     `is_persistent`: a number of programs that is given at the launch shares all tiles.
@@ -22,41 +33,41 @@ class Traversal:
     `names_offsets`: an offset that is written more than once gets a name.
 
     Where sums over rows leave partial sums, `place` is the number of the one that a program leaves, `programs` how many
-    programs there are, and `partials` how many partial sums.
+    programs there are, and `partials` how many partial sums: as many as rows, if it is None.
     """
 
     arguments: tuple[str, ...] = ()
-    setup: tuple[str, ...] = ()
-    tile_row: str = ""
-    tile_col: str = "tl.program_id(1)"
-    tile: str = ""
-    loop: str = ""
-    grid: str = ""
+    setup: tuple[Assign, ...] = ()
+    tile_row: Expression | None = None
+    tile_col: Expression = program_id(1)
+    tile: Expression | None = None
+    over: Callable[[Expression], Expression] | None = None
+    grid: Callable[[Expression, Expression], Expression] | None = None
     is_given: bool = False
     is_one_row: bool = False
     is_persistent: bool = False
     filled_for: tuple[str, ...] = ("sum",)
     names_offsets: bool = True
-    place: str = "program"
-    programs: str = "programs"
-    partials: str = "programs"
+    place: Name = PROGRAM
+    programs: Expression = PROGRAMS
+    partials: Expression | None = PROGRAMS
 
 
-TILE_PER_PROGRAM = Traversal(tile_row="tl.program_id(0)", grid="triton.cdiv({rows}, {block})")
+TILE_PER_PROGRAM = Traversal(tile_row=program_id(0), grid=lambda rows, tiles: tiles)
 """Each program has one tile."""
 
 
 PERSISTENT = Traversal(
-    setup=("program = tl.program_id(0)",),
-    tile_row="tile",
-    loop="for tile in range(program, tl.cdiv({rows}, {block}), programs):",
-    grid="programs",
+    setup=(Assign("program", program_id(0)),),
+    tile_row=Name("tile"),
+    over=lambda tiles: call("range", PROGRAM, tiles, PROGRAMS),
+    grid=lambda rows, tiles: PROGRAMS,
     is_persistent=True,
 )
 """A fixed number of programs shares the tiles, so that few partial sums are left."""
 
 
-ALL_TILES = Traversal(tile_row="tile", loop="for tile in range(tl.cdiv({rows}, {block})):")
+ALL_TILES = Traversal(tile_row=Name("tile"), over=lambda tiles: call("range", tiles))
 """One program goes over all tiles."""
 
 
@@ -72,36 +83,39 @@ def row_per_program(may_be_empty: bool) -> Traversal:
     """Each program has one row, which it holds whole: lanes are its columns, and each offset begins with where it
     does. A launch of no rows has one program."""
     return Traversal(
-        tile_row="tl.program_id(0)",
-        grid="max({rows}, 1)" if may_be_empty else "{rows}",
+        tile_row=program_id(0),
+        grid=lambda rows, tiles: call("max", rows, 1) if may_be_empty else rows,
         is_one_row=True,
         filled_for=("max", "sum"),
         names_offsets=False,
-        place="row",
-        programs="tl.num_programs(0)",
-        partials="{rows}",
+        place=Name("row"),
+        programs=call("tl.num_programs", 0),
+        partials=None,
     )
 
 
 def split_k(tiles_cols: bool) -> Traversal:
     """Several programs share the sum of each tile of a matrix product."""
-    cols = ("tile_col = tl.program_id(1)",) if tiles_cols else ()
-    parts = ("part = tl.program_id(2)", "parts = tl.num_programs(2)")
+    row, col = Name("tile_row"), Name("tile_col")
+    cols = (Assign("tile_col", program_id(1)),) if tiles_cols else ()
+    parts = (Assign("part", program_id(2)), Assign("parts", call("tl.num_programs", 2)))
     return Traversal(
-        setup=("tile_row = tl.program_id(0)", *cols, *parts),
-        tile_row="tile_row",
-        tile_col="tile_col",
-        tile="tile_row * tl.num_programs(1) + tile_col" if tiles_cols else "tile_row",
-        grid="triton.cdiv({rows}, {block})",
+        setup=(Assign("tile_row", program_id(0)), *cols, *parts),
+        tile_row=row,
+        tile_col=col,
+        tile=row * call("tl.num_programs", 1) + col if tiles_cols else row,
+        grid=lambda rows, tiles: tiles,
     )
 
 
 def numbered_tile(across: int, splits_k: bool) -> Traversal:
     """The caller says which tile by one number, of tiles that lie `across` beside each other, or below (0)."""
+    tile = Name("tile")
+    setup = (Assign("tile_row", tile // across), Assign("tile_col", tile % across)) if across else ()
     return Traversal(
         arguments=("tile", "part", "parts") if splits_k else ("tile",),
-        setup=(f"tile_row = tile // {across}", f"tile_col = tile % {across}") if across else (),
-        tile_row="tile_row" if across else "tile",
-        tile_col="tile_col",
-        tile="tile",
+        setup=setup,
+        tile_row=Name("tile_row") if across else tile,
+        tile_col=Name("tile_col"),
+        tile=tile,
     )

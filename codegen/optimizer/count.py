@@ -5,7 +5,8 @@ It works out the numbers that else the host works out, in float64, a row for eac
 
 from __future__ import annotations
 
-from ..emit.host import HostText, TritonText, cell_text
+from ..emit.host import HostNumbers, cell, setting_or_key, triton_number
+from ..emit.ops import helpers_called
 from ..support.names import Names
 from ..support.text import INDENT, call_lines, wrapped
 from .kinds import MultiTensorUpdate
@@ -37,31 +38,27 @@ def counting_kernel(update: MultiTensorUpdate) -> tuple[str, frozenset[str]]:
     names = Names()
     counted = counted_numbers(update)
     known = {setting: names.claim(setting) for setting in dict.fromkeys((*counted, *update.settings))}
-    spell = TritonText()
-    text = HostText(spell, known, names)
+    host = HostNumbers(triton_number, setting_or_key, names, dict(known))
     loads, stores = [], []
     for i, name in enumerate(counted):
         pointer = f"{known[name]}_ptr"
         first = f"counts_ptr + {len(counted)} * parameter" if len(counted) > 1 else "counts_ptr + parameter"
-        cell = cell_text(first, i)
-        loads.append(f"{pointer} = tl.load({cell}, mask=mask).to(tl.pointer_type(tl.float32))")
+        loads.append(f"{pointer} = tl.load({cell(first, i)}, mask=mask).to(tl.pointer_type(tl.float32))")
         more = " + 1.0" if name == "step" else ""
         loads.append(f"{known[name]} = tl.load({pointer}, mask=mask).to(tl.float64){more}")
         # The rule's own numbers are assigned, so that they have names.
-        result = known[name] if name == "step" else text.name(update.columns[name][1])
+        result = known[name] if name == "step" else host.name(update.columns[name][1])
         stores.append(f"tl.store({pointer}, {result}.to(tl.float32), mask=mask)")
-    loads += [
-        f"{known[name]} = tl.load({cell_text('settings_ptr', i)})" for i, name in enumerate(device_settings(update))
-    ]
+    loads += [f"{known[name]} = tl.load({cell('settings_ptr', i)})" for i, name in enumerate(device_settings(update))]
     for column, (_, value) in enumerate(update.columns.values()):
-        stores.append(f"tl.store({cell_text('row_ptr', column)}, {text.name(value)}, mask=mask)")
+        stores.append(f"tl.store({cell('row_ptr', column)}, {host.name(value)}, mask=mask)")
     arguments = list(counting_signature(update))
     body = [
         "parameter = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)",
         "mask = parameter < parameters",
         f"row_ptr = numbers_ptr + {len(update.columns)} * parameter",
         *loads,
-        *text.lines,
+        *host.lines,
         *stores,
     ]
     if update.extras.skips:
@@ -83,4 +80,4 @@ def counting_kernel(update: MultiTensorUpdate) -> tuple[str, frozenset[str]]:
         f"{INDENT}grid = (triton.cdiv(parameters, BLOCK),)",
         f"{INDENT}launch({', '.join([COUNTING_KERNEL, 'grid', *given, 'BLOCK=BLOCK', 'num_warps=4'])})",
     ]
-    return "\n".join(lines) + "\n", frozenset(spell.helpers)
+    return "\n".join(lines) + "\n", helpers_called(host.statements)

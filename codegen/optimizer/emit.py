@@ -7,11 +7,14 @@ from tritonnotes.ir.core.types import float32, float64
 from tritonnotes.ir.optim.update import CLIP_COEFFICIENT, FOUND_INF, G_NAME, GRAD_SCALE, MASTER, P_NAME
 from tritonnotes.ir.version import VERSION
 
-from ..emit.host import HostText, cell_text, key_of, python_text, setting_of
-from ..emit.kernel import KernelSource, tile_lines
+from ..emit.host import HostNumbers, cell, key_of, python_number, setting_of, setting_or_key, uses_math
+from ..emit.kernel import KernelSource
 from ..emit.ops import HELPERS, helpers_in_order
 from ..emit.prelude import LAUNCH
+from ..emit.steps import tile_lines
+from ..support.expressions import Expression, Name
 from ..support.names import Names
+from ..support.statements import Statement
 from ..support.text import INDENT, call_lines, wrapped
 from .count import COUNTING_KERNEL, counting_kernel, counting_signature
 from .kinds import ADDRESSES, BLOCK, LoweredKind, MultiTensorUpdate, is_on_device
@@ -22,11 +25,11 @@ SCALARS = {GRAD_SCALE: float32, FOUND_INF: float32, CLIP_COEFFICIENT: float64}
 
 def render_update(update: MultiTensorUpdate) -> str:
     """The text of the module; it imports torch and triton alone."""
-    numbers = _number_row(update)
+    row, numbers = _number_row(update)
     blocks = [_on_one_block(update, lowered) for lowered in update.kinds]
     counting = [counting_kernel(update)] if update.extras.counts else []
     helpers = set[str]().union(*(called for _, called in (*blocks, *counting)))
-    imports = ["import math", ""] if "math." in numbers else []
+    imports = ["import math", ""] if uses_math(numbers) else []
     parts = [
         "\n".join([*_header(update), "", *imports, "import torch", "import triton", "import triton.language as tl"])
         + "\n",
@@ -35,7 +38,7 @@ def render_update(update: MultiTensorUpdate) -> str:
         HELPERS["address"],
         *(text for text, _ in blocks),
         _kernel(update),
-        numbers,
+        row,
         _run(update),
         *(text for text, _ in counting),
         _main(update),
@@ -95,12 +98,13 @@ def _on_one_block(update: MultiTensorUpdate, lowered: LoweredKind) -> tuple[str,
     columns = list(update.columns)
     for parameter in lowered.kernel.parameters:
         if parameter.role == "scalar" and parameter.value is not None:
+            number: Expression
             if is_on_device(parameter.value):
-                cell, stored = f"{setting_of(parameter.value)}_ptr", SCALARS[setting_of(parameter.value)]
+                number, stored = Name(f"{setting_of(parameter.value)}_ptr"), SCALARS[setting_of(parameter.value)]
             else:
-                cell, stored = cell_text("numbers_ptr", columns.index(key_of(parameter.value))), float64
+                number, stored = cell("numbers_ptr", columns.index(key_of(parameter.value))), float64
             cast = "" if parameter.dtype is stored else f".to(tl.{parameter.dtype})"
-            lines.append(f"{parameter.name.removesuffix('_ptr')} = tl.load({cell}){cast}")
+            lines.append(f"{parameter.name.removesuffix('_ptr')} = tl.load({number}){cast}")
     arguments = ["row_ptr", "numbers_ptr", *_scalars(update, lowered), "start", "inside"]
     arguments += ["BLOCK: tl.constexpr", "ALIGN: tl.constexpr"]
     lines += ["offset = tl.arange(0, BLOCK)", "mask = offset < inside // ALIGN * ALIGN"]
@@ -170,20 +174,20 @@ def _calls(update: MultiTensorUpdate, lowered: LoweredKind) -> list[str]:
     ]
 
 
-def _number_row(update: MultiTensorUpdate) -> str:
-    """The function that works out a row of the table of numbers on the host."""
+def _number_row(update: MultiTensorUpdate) -> tuple[str, list[Statement]]:
+    """The function that works out a row of the table of numbers on the host, and its assignments."""
     names = Names()
     arguments = {setting: names.claim(setting) for setting in update.settings}
-    text = HostText(python_text, arguments, names)
-    columns = [text.name(value) for _, value in update.columns.values()]
+    host = HostNumbers(python_number, setting_or_key, names, dict(arguments))
+    columns = [host.name(value) for _, value in update.columns.values()]
     about = f"A row of `numbers`, in float64: {', '.join(name for name, _ in update.columns.values())}."
     lines = [
         *call_lines("def number_row(", list(arguments.values()), "):"),
         f'{INDENT}"""{wrapped(about)}"""',
-        *(INDENT + line for line in text.lines),
+        *(INDENT + line for line in host.lines),
         *(INDENT + line for line in call_lines("return [", columns, "]")),
     ]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n", host.statements
 
 
 def _run(update: MultiTensorUpdate) -> str:

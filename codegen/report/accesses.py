@@ -1,8 +1,8 @@
 """How wide each access to global memory is, by the machine code, and why a narrow one is.
 
-An access is 128 bits wide at best: 16 bytes that one thread moves at once. The width comes from the instructions whose
-line of source names the pointer; the reason from how the tile program's lanes lie in memory. Neither knows of the
-other, so a narrow access for which no rule speaks is said to be unexplained.
+An access is 128 bits wide at best: 16 bytes that one thread moves at once. The width comes from the instructions of
+the lines that were generated for an access; the reason from how the tile program's lanes lie in memory. Neither knows
+of the other, so a narrow access for which no rule speaks is said to be unexplained.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ from math import gcd, prod
 from tritonnotes.ir.core.types import Dim, Shape, element_count
 
 from ..emit.kernel import KernelSource
+from ..emit.ops import HELPER_POINTERS, HELPERS, helpers_in_order
 from ..lower.index_math import Indexing
 from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
 from ..program.compile import WIDEST
+from ..support.expressions import ZERO, Call, Expression, Name, chained, leftmost, total, walk
+from ..support.statements import Statement
 from ..target.gpus import LANES
 from ..target.sass import LOADS, STORES, Instruction
 
@@ -34,9 +37,6 @@ _GENERATED = re.compile(r"\b[0-9a-f]{64}\.py$")
 compiles that once."""
 
 
-_FUNCTION = re.compile(r"def (\w+)\(")
-
-
 _INSIDE = (
     ("arrives_last", "one count of programs"),
     ("add_up_group", "partial sums, few for each thread of one program"),
@@ -45,9 +45,6 @@ _INSIDE = (
     ("own_", "taken by each program for itself, from the cache"),
 )
 """Why accesses are narrow in functions that a kernel calls, by the beginning of a function's name."""
-
-
-_CALL = re.compile(r"tl\.(load|store)\((\w+)")
 
 
 @dataclass(frozen=True)
@@ -77,20 +74,21 @@ def accesses(
 ) -> tuple[Access, ...]:
     """The accesses of a compiled kernel, in the order of its source. `source` is the whole generated file, `code` the
     machine code with lines, `sizes` those of the `Dim`s that it was compiled for."""
-    lines = source.splitlines()
+    lines = _lines(spelled, source)
     index = Indexing(kernel)
-    functions = _functions(lines)
     found: dict[tuple[bool, str, int, str], Counter[int]] = {}
     first: dict[tuple[bool, str, int, str], int] = {}
     for each in code:
         if each.name not in (*LOADS, *STORES):
             continue
         is_store = each.name in STORES
-        is_known = _GENERATED.search(each.file) and each.line <= len(lines)
-        line = lines[each.line - 1] if is_known else ""
-        pointer = _pointer(line, is_store)
-        called = functions[each.line - 1] if is_known and functions[each.line - 1] != kernel.name else ""
-        key = (is_store, pointer, -1 if called else _step(kernel, index, pointer, is_store, line), called)
+        function, statement = lines.get(each.line, _NOWHERE) if _GENERATED.search(each.file) else _NOWHERE
+        places = _places(statement, is_store)
+        names = set(places) if statement else {HELPER_POINTERS[function]} if function in HELPER_POINTERS else set()
+        pointer = names.pop() if len(names) == 1 else ""
+        called = function if function != kernel.name else ""
+        place = -1 if called else _step(kernel, index, pointer, is_store, places.get(pointer))
+        key = (is_store, pointer, place, called)
         found.setdefault(key, Counter())[each.bits] += 1
         first[key] = min(first.get(key, each.line), each.line)
     made = []
@@ -102,43 +100,56 @@ def accesses(
         if narrow:
             reason = _reason(_Lanes(kernel, step, spelled, sizes)) if step else _reason_inside(called)
         flat = not kernel.layout.cols and not kernel.layout.finalizes
-        whole = step is not None and (step.form == TILE or (step.form == ROW and flat))
+        whole = step is not None and (step.extent == TILE or (step.extent == ROW and flat))
         name = pointer.removesuffix("_ptr") or "what no line names"
         made.append(Access(name, is_store, dict(sorted(found[key].items())), reason, whole))
     return tuple(made)
 
 
-def _functions(lines: Sequence[str]) -> list[str]:
-    """The function that each line stands in."""
-    name, found = "", []
-    for line in lines:
-        begins = _FUNCTION.match(line)
-        name = begins[1] if begins else name
-        found.append(name)
+_NOWHERE: tuple[str, Statement | None] = "", None
+
+
+def _lines(spelled: KernelSource, source: str) -> dict[int, tuple[str, Statement | None]]:
+    """For the lines of a kernel's functions and helpers in a file the function that each stands in, and the statement
+    that it is of; None in a helper, which is no generated one."""
+    found: dict[int, tuple[str, Statement | None]] = {}
+    for name in helpers_in_order(set(spelled.helpers)):
+        first = _first_line(HELPERS[name], source)
+        found |= {first + i: (name, None) for i in range(HELPERS[name].count("\n"))}
+    for function in spelled.functions:
+        first = _first_line(function.text, source)
+        found |= {first + i: (function.name, statement) for i, statement in function.statements.items()}
     return found
+
+
+def _first_line(text: str, source: str) -> int:
+    """The number of the line, from 1 on, where a text begins in a file."""
+    return source.count("\n", 0, source.index(text)) + 1
 
 
 def _reason_inside(called: str) -> str:
     return next((why for beginning, why in _INSIDE if called.startswith(beginning)), UNEXPLAINED)
 
 
-def _pointer(line: str, is_store: bool) -> str:
-    """The pointer that a line loads from or stores to; '' where it names none, or more than one."""
-    wanted = "store" if is_store else "load"
-    names = {name for verb, name in _CALL.findall(line) if verb == wanted}
-    return names.pop() if len(names) == 1 else ""
+def _places(statement: Statement | None, is_store: bool) -> dict[str, Expression]:
+    """Where a statement loads from or stores to, by the pointer that this begins with."""
+    function = Name("tl.store" if is_store else "tl.load")
+    parts = (part for e in (statement.expressions if statement else ()) for part in walk(e))
+    places = (part.arguments[0] for part in parts if isinstance(part, Call) and part.function == function)
+    return {str(leftmost(place)): place for place in places}
 
 
-def _step(kernel: Kernel, index: Indexing, pointer: str, is_store: bool, line: str) -> int:
-    """The number of the step behind a line, -1 where none is. Of several with one pointer, as where parts of a tensor
-    are read, that whose offset stands there; the longest, as one may begin like another."""
-    texts = {
-        i: index.offset(s.attrs["address"]) if "address" in s.attrs else ""
+def _step(kernel: Kernel, index: Indexing, pointer: str, is_store: bool, place: Expression | None) -> int:
+    """The number of the step behind an access, -1 where none is. Of several with one pointer, as where parts of a
+    tensor are read, that whose offset the place begins with; the longest, as one may begin like another."""
+    terms = {
+        i: chained("+", total(Name(pointer), index.offset(s.attrs["address"]) if "address" in s.attrs else ZERO))
         for i, s in enumerate(kernel.steps)
         if s.attrs.get("pointer") == pointer and (s.op in ("store", "carry")) == is_store
     }
-    named = [i for i, text in texts.items() if f"{pointer} + {text}" in line]
-    return max(named or texts, key=lambda i: len(texts[i]), default=-1)
+    written = chained("+", place) if place else []
+    named = [i for i, known in terms.items() if written[: len(known)] == known]
+    return max(named or terms, key=lambda i: len(terms[i]), default=-1)
 
 
 @dataclass(frozen=True)
@@ -162,16 +173,16 @@ class _Lanes:
     @cached_property
     def held(self) -> int:
         """Elements of the access that a program moves at once."""
-        constexprs, form = self.spelled.constexprs, self.step.form
+        constexprs, extent = self.spelled.constexprs, self.step.extent
         if self.step.op == "combine":
             return constexprs["PROGRAMS"] * (constexprs["BLOCK"] if self.kernel.layout.rows else 1)
-        rows = constexprs.get("ROWS", 1) if form in (TILE, ROW) else 1
-        return rows * (constexprs.get("BLOCK", 1) if form != ROW or not self.kernel.layout.cols else 1)
+        rows = constexprs.get("ROWS", 1) if extent in (TILE, ROW) else 1
+        return rows * (constexprs.get("BLOCK", 1) if extent != ROW or not self.kernel.layout.cols else 1)
 
     @cached_property
     def group(self) -> tuple[int, ...]:
         """The axes that neighbouring lanes walk along."""
-        return self.kernel.layout.cols if self.step.form in (TILE, COL) else self.kernel.layout.rows
+        return self.kernel.layout.cols if self.step.extent in (TILE, COL) else self.kernel.layout.rows
 
     @cached_property
     def behind(self) -> dict[int, Shape]:
@@ -214,11 +225,11 @@ class _Lanes:
 
 
 def _one_number(lanes: _Lanes) -> str:
-    return "one number" if lanes.step.form == SCALAR and lanes.step.op != "combine" else ""
+    return "one number" if lanes.step.extent == SCALAR and lanes.step.op != "combine" else ""
 
 
 def _row_number(lanes: _Lanes) -> str:
-    if lanes.step.form != ROW or not lanes.kernel.layout.cols:
+    if lanes.step.extent != ROW or not lanes.kernel.layout.cols:
         return ""
     rows = lanes.spelled.constexprs.get("ROWS", 1)
     return f"one number a row, {rows} rows a program" if rows > 1 else "one number a row, one row a program"
@@ -258,9 +269,9 @@ def _uneven_rows(lanes: _Lanes) -> str:
 def _uneven_ends(lanes: _Lanes) -> str:
     """A mask ends between multiples of 16 bytes."""
     layout = lanes.kernel.layout
-    if lanes.step.form in (TILE, COL) and layout.masks_cols:
+    if lanes.step.extent in (TILE, COL) and layout.masks_cols:
         return lanes.uneven("row length", layout.col_shape)
-    if lanes.step.form == ROW and layout.rows and layout.masks_rows:
+    if lanes.step.extent == ROW and layout.rows and layout.masks_rows:
         shape = layout.row_shape
         if all(isinstance(s, int) for s in shape) or len(shape) == 1:
             return lanes.uneven("length", shape)
@@ -283,7 +294,7 @@ def _uneven_partials(lanes: _Lanes) -> str:
     """Partial sums: one row of them for each program."""
     if lanes.step.op == "combine" and lanes.kernel.layout.rows:
         return lanes.uneven("row length", lanes.kernel.layout.row_shape)
-    if lanes.step.op == "carry" and lanes.step.form == COL:
+    if lanes.step.op == "carry" and lanes.step.extent == COL:
         return lanes.uneven("row length", lanes.kernel.layout.col_shape)
     return ""
 

@@ -1,4 +1,5 @@
-"""Kernel cards: what a kernel costs on a GPU that need not be there, read from its machine code and from its plan.
+"""Kernel reports: what a kernel is estimated to cost on a GPU you do not have, read from its machine code and from its
+plan.
 
 Registers, spills, shared memory, instructions and the widths of accesses are the compiler's. Occupancy follows from
 them by the hardware's rules. Bytes are the plan's, operations the tile program's, and the predicted time is a roofline:
@@ -21,6 +22,7 @@ from ..lower.row_loops import is_wide, row_loops, running_maximum
 from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
 from ..program.compile import compile_program, divisible_by_16
 from ..program.program import Program
+from ..support.facets import FACETS
 from ..support.sizes import NOMINAL, NOMINAL_SIZES, Sizes
 from ..target.cache import KernelCache
 from ..target.compile import CompiledReport
@@ -38,11 +40,10 @@ LAUNCH_SECONDS = 1.3e-6
 
 INSTRUCTIONS: Mapping[str, int] = MappingProxyType(
     {
-        **dict.fromkeys(("load", "store", "take_rows", "number", "index", "argument", "repeat", "copy"), 0),
-        "exp": 5, "expm1": 48, "log": 25, "log1p": 41, "tanh": 22, "erf": 28, "sin": 82, "cos": 84, "div": 8,
-        "pow": 142, "sign": 3, "uniform": 60,
+        **dict.fromkeys(("load", "store", "take_rows", "number", "index", "argument", "repeat"), 0),
+        **{op: facets.instructions for op, facets in FACETS.items()},
     }
-)  # fmt: skip
+)
 """Instructions that a primitive takes for one element of float32; what is not here takes one."""
 
 
@@ -94,7 +95,7 @@ class KernelReport:
 def make_reports(
     program: Program, arch: int = 90, sizes: Mapping[str, int] = NOMINAL_SIZES, cache: KernelCache | None = None
 ) -> tuple[KernelReport, ...]:
-    """The cards of a program's generated kernels, in launch order, on the GPU that stands for sm_`arch` (80, 90 or
+    """The reports of a program's generated kernels, in launch order, on the GPU that stands for sm_`arch` (80, 90 or
     100), with `Dim`s of these `sizes`. Raises `KernelError` for another arch or where compilation fails."""
     compiled = compile_program(program, arch, cache, sizes)
     gpu = GPUS[arch]
@@ -187,14 +188,14 @@ def _operations(kernel: Kernel, sizes: Mapping[str, int], sharing: int) -> int:
     layout = kernel.layout
     rows, cols = element_count(layout.row_shape, sizes), element_count(layout.col_shape, sizes)
     elements = {TILE: rows * cols, ROW: rows, COL: cols, SCALAR: 1}
-    tiles = {s.name: s.form for s in kernel.steps}
+    tiles = {s.name: s.extent for s in kernel.steps}
 
     def cost(step: Step) -> int:
         # A sum takes as many additions as there are elements in what it is taken of.
         taken = [elements[tiles[a]] for a in step.args] if step.op in ("sum", "max", "min", "carry") else []
         if step.op == "product":
             return elements[TILE] * element_count(step.attrs["summed"], sizes)
-        count = elements[step.form] * sharing if step.op == "combine" else max([elements[step.form], *taken])
+        count = elements[step.extent] * sharing if step.op == "combine" else max([elements[step.extent], *taken])
         return INSTRUCTIONS.get(step.op, 1) * count
 
     return sum(map(cost, _executed(kernel)))

@@ -7,6 +7,8 @@ import keyword
 
 from tritonnotes.ir.core.graph import Value
 
+from .facets import FACETS
+
 RESERVED = frozenset(
     {"tl", "triton", "torch", "math", "float", "range", "launch", "grid", "run", "main", "t"}
     | {"row", "rows", "col", "cols", "mask", "cell", "offset", "elements"}
@@ -22,22 +24,6 @@ RESERVED = frozenset(
     | set(keyword.softkwlist)
     | set(dir(builtins))
 )
-
-
-WORDS = {
-    "add": "plus",
-    "sub": "minus",
-    "mul": "times",
-    "div": "over",
-    "eq": "is",
-    "ne": "is_not",
-    "lt": "below",
-    "le": "at_most",
-    "gt": "above",
-    "ge": "at_least",
-    "logical_and": "and",
-    "logical_or": "or",
-}
 
 
 def identifier(name: str) -> str:
@@ -93,8 +79,8 @@ def describe(op: str, args: list[str]) -> str:
         made = f"{shown[0]}_squared"
     elif len(shown) == 1:
         made = f"{op}_{shown[0]}"
-    elif op in WORDS:
-        made = f"{shown[0]}_{WORDS[op]}_{shown[1]}"
+    elif op in FACETS and FACETS[op].word:
+        made = f"{shown[0]}_{FACETS[op].word}_{shown[1]}"
     else:
         return ""
     return made if len(made) <= 40 else ""

@@ -1,8 +1,6 @@
-"""Pieces of source text: indentation, wrapped calls, numbers."""
+"""Pieces of source text: indentation, wrapped calls and prose."""
 
 from __future__ import annotations
-
-from typing import Any
 
 INDENT = "    "
 
@@ -23,8 +21,13 @@ def call_lines(start: str, arguments: list[str], end: str, width: int = 110) -> 
 
 def wrapped(text: str, width: int = 110) -> str:
     """A docstring broken into lines."""
+    return f"\n{INDENT}".join(wrapped_lines(text, width))
+
+
+def wrapped_lines(text: str, width: int = 110) -> list[str]:
+    """Prose in lines of at most so many characters."""
     if len(text) <= width:
-        return text
+        return [text]
     lines, line = [], ""
     for word in text.split():
         if line and len(line) + len(word) >= width:
@@ -32,37 +35,4 @@ def wrapped(text: str, width: int = 110) -> str:
             line = word
         else:
             line = f"{line} {word}".strip()
-    return f"\n{INDENT}".join([*lines, line])
-
-
-def number_text(number: Any) -> str:
-    """A number as Triton source: shortest exact form, infinities and NaN spelled out."""
-    if isinstance(number, bool):
-        return str(number)
-    if isinstance(number, int):
-        return str(number)
-    if number != number:
-        return 'float("nan")'
-    if number in (float("inf"), float("-inf")):
-        return f'float("{number}")'
-    mantissa, e, exponent = repr(float(number)).partition("e")
-    return f"{mantissa}{e}{int(exponent)}" if e else mantissa
-
-
-def factor(text: str) -> str:
-    """A product's factor, in parentheses where it needs them."""
-    return text if text.isidentifier() or text.isdigit() else f"({text})"
-
-
-def words_of(text: str) -> set[str]:
-    """Every identifier and number in a text."""
-    return set("".join(c if c.isidentifier() or c.isdigit() else " " for c in text).split())
-
-
-def single_blanks(lines: list[str]) -> list[str]:
-    """No blank line at the start, none after another, none after the head of a loop."""
-    kept: list[str] = []
-    for line in lines:
-        if line.strip() or (kept and kept[-1].strip() and not kept[-1].endswith(":")):
-            kept.append(line)
-    return kept
+    return [*lines, line]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from compiled import Tensors, draw, judge
 from hypothesis import HealthCheck, Phase, given, settings
@@ -158,7 +160,7 @@ def test_what_failed_once_holds(name: str) -> None:
 
 
 def test_a_planted_fault_is_found_and_cut_down_to_where_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tritonnotes.codegen.emit.ops import SPELLINGS, Spelling
+    from tritonnotes.codegen.support.facets import FACETS, calls
 
     graph = Graph("planted")
     x = graph.input("x", (Dim("batch"), 7))
@@ -166,7 +168,7 @@ def test_a_planted_fault_is_found_and_cut_down_to_where_it_lies(monkeypatch: pyt
     graph.output(result=tn.exp(spoiled) + graph.input("other", (7,)), beside=tn.tanh(x))
     sizes = {"batch": 5}
     assert complaints(graph, sizes) == []
-    monkeypatch.setitem(SPELLINGS, "sin", Spelling("tl.cos({0})"))  # type: ignore[index]
+    monkeypatch.setitem(FACETS, "sin", replace(FACETS["sin"], triton=calls("tl.cos")))  # type: ignore[index]
     found = complaints(graph, sizes)
     assert any(line.startswith("optimal: output result") for line in found)
     assert any(line.startswith("off: output result") for line in found)

@@ -20,8 +20,8 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.codegen.emit import ops as spelling
 from tritonnotes.codegen.emit.kernel import KernelSource, render_kernel
-from tritonnotes.codegen.emit.ops import Spelling
-from tritonnotes.codegen.lower import tile_ir
+from tritonnotes.codegen.support.expressions import call
+from tritonnotes.codegen.support.facets import FACETS, calls, infix
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.runtime.runner import Runner, pick_device
 
@@ -186,18 +186,19 @@ def first_complaint() -> str:
 # -- the slips ---------------------------------------------------------------------------------------------------------
 
 
-def spell(name: str, template: str, **more: Any) -> Callable[[Patch], None]:
+def spell(name: str, build: Callable[..., Any]) -> Callable[[Patch], None]:
     def apply(patch: Patch) -> None:
-        table: Any = spelling.SPELLINGS
-        patch.setitem(table, name, replace(table[name], template=template, **more))
+        table: Any = FACETS
+        patch.setitem(table, name, replace(table[name], triton=build))
 
     return apply
 
 
-def reduce_as(name: str, template: str) -> Callable[[Patch], None]:
+def reduce_as(name: str, function: str) -> Callable[[Patch], None]:
     def apply(patch: Patch) -> None:
-        table: Any = spelling.NAN_SAFE
-        patch.setitem(table, name, Spelling(template))
+        table: Any = FACETS
+        reduction = replace(table[name].reduction, of_floats=function)
+        patch.setitem(table, name, replace(table[name], reduction=reduction))
 
     return apply
 
@@ -210,10 +211,14 @@ def helper(name: str, body: str) -> Callable[[Patch], None]:
     return apply
 
 
-def identity(op: str, kind: str, number: str) -> Callable[[Patch], None]:
+def identity(name: str, number: float) -> Callable[[Patch], None]:
+    """Another number for the lanes outside, where floats are reduced."""
+
     def apply(patch: Patch) -> None:
-        table: Any = tile_ir.IDENTITIES
-        patch.setitem(table[op], kind, number)
+        table: Any = FACETS
+        usual = table[name].reduction.identity
+        reduction = replace(table[name].reduction, identity=lambda dtype: number if dtype.is_float else usual(dtype))
+        patch.setitem(table, name, replace(table[name], reduction=reduction))
 
     return apply
 
@@ -222,8 +227,8 @@ def text(pattern: str, to: str) -> Callable[[Patch], None]:
     """Another line in every kernel that has the line."""
 
     def apply(patch: Patch) -> None:
-        def render(kernel: Any) -> KernelSource:
-            source = render_kernel(kernel)
+        def render(kernel: Any, numbers_in_memory: bool) -> KernelSource:
+            source = render_kernel(kernel, numbers_in_memory)
             return replace(source, text=re.sub(pattern, to, source.text))
 
         patch.setattr("tritonnotes.codegen.emit.module.render_kernel", render)
@@ -248,17 +253,17 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
     "one row too few": text(r"(row|offset) < (\w+)", r"\1 < \2 - 1"),
     "one column too few": text(r"col < COLS", "col < COLS - 1"),
     "lanes outside reach reductions": method(
-        "codegen.emit.kernel._Writer._masked_text", lambda old: lambda self, step, arg, inner: inner),
+        "codegen.emit.writer.Writer.masked_value", lambda old: lambda self, step, arg, inner: inner),
     "lanes outside hold anything in a sum": method(
         "codegen.lower.index_math.Indexing.filled_for", lambda old: lambda self, load: ""),
     "last tile left out": text(r"tl\.cdiv\((\w+), (ROWS|BLOCK)\)", r"(\1 // \2)"),
     # identities and reductions
-    "0 for the identity of max": identity("max", "float", "0.0"),
-    "0 for the identity of min": identity("min", "float", "0.0"),
-    "1 for the identity of sum": identity("sum", "float", "1.0"),
-    "max that skips NaN": reduce_as("max", "tl.max({0}, {axis})"),
-    "min that skips NaN": reduce_as("min", "tl.min({0}, {axis})"),
-    "maximum that drops NaN": spell("maximum", "tl.maximum({0}, {1})"),
+    "0 for the identity of max": identity("max", 0.0),
+    "0 for the identity of min": identity("min", 0.0),
+    "1 for the identity of sum": identity("sum", 1.0),
+    "max that skips NaN": reduce_as("max", "tl.max"),
+    "min that skips NaN": reduce_as("min", "tl.min"),
+    "maximum that drops NaN": spell("maximum", calls("tl.maximum")),
     "the first partial sum alone": text(r"program < programs", "program < 1"),
     "last partial sum skipped": text(r"program < programs", "program < programs - 1"),
     "all partial sums in one place": text(r"_partial_ptr \+ program\b", "_partial_ptr + 0 * program"),
@@ -270,11 +275,11 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
     "divided by one too many": text(r"/ 33\.0", "/ 34.0"),
     "no root": text(r"tl\.rsqrt\(", "1.0 / ("),
     "a derivative with the wrong sign": text(r"(pdf|cdf \+ \w+) \* ", r"\1 * -"),
-    "arguments of a difference swapped": spell("sub", "{1} - {0}", needs=(12, 11)),
-    "branches swapped": spell("where", "tl.where({0}, {2}, {1})"),
-    "below for at most": spell("le", "{0} < {1}"),
-    "one comparison for the other": spell("eq", "{0} != {1}"),
-    "and for or": spell("logical_or", "{0} & {1}"),
+    "arguments of a difference swapped": spell("sub", lambda a, b: b - a),
+    "branches swapped": spell("where", lambda condition, a, b: call("tl.where", condition, b, a)),
+    "below for at most": spell("le", infix("<")),
+    "one comparison for the other": spell("eq", infix("!=")),
+    "and for or": spell("logical_or", infix("&")),
     # helpers
     "tanh by exponentials alone": helper("tanh", "(x):\n    return 1.0 - 2.0 / (tl.exp(2.0 * x) + 1.0)"),
     "expm1 by subtraction": helper("expm1", "(x):\n    return tl.exp(x) - 1.0"),
@@ -290,8 +295,8 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
         self, replace(address, dims=tuple((a, b, 0) for a, b, _ in address.dims)))),
     "one element off": text(r"tl\.load\((\w+_ptr) \+ cell", r"tl.load(\1 + cell + 1"),
     "quotient for remainder": text(r"(row|offset|col) % ", r"\1 // "),
-    "index from 1": method("codegen.lower.index_math.Indexing.index_text", lambda old: lambda self, step: (
-        f"{old(self, step)[0]} + 1", 11)),
+    "index from 1": method(
+        "codegen.lower.index_math.Indexing.index_along", lambda old: lambda self, step: old(self, step) + 1),
     "row numbers taken as they come": text(r"mask=\((\w+) >= 0\) & \(\1 < (\d+)\)", r"mask=(\1 > 0) & (\1 < \2)"),
     # the program
     "weight not transposed in the product": method(

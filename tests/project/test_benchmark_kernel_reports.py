@@ -1,7 +1,7 @@
-"""The benchmark's kernels, as they compile for three GPUs, are those of benchmarks/cards.md: a change shows as a diff.
+"""The benchmark's kernels, as they compile for three GPUs, are those of benchmarks/kernel_reports.md.
 
-`pytest --update-goldens` writes the file anew. Another version of Triton brings another ptxas, so with another than the
-one that the file names the table is not compared.
+A change shows as a diff. `pytest --update-goldens` writes the file anew. Another version of Triton brings another
+ptxas, so with another than the one that the file names the table is not compared.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from tritonnotes.codegen.report.accesses import UNEXPLAINED
 from tritonnotes.codegen.report.kernel_reports import KernelReport
 from tritonnotes.codegen.target.compile import ARCHS, triton_version
 
-TABLE = ROOT / "benchmarks" / "cards.md"
+TABLE = ROOT / "benchmarks" / "kernel_reports.md"
 
 
 @pytest.fixture(scope="module")
 def made() -> tuple[str, list[tuple[str, KernelReport]]]:
-    """The table as it is now, and every card with its case."""
-    spec = importlib.util.spec_from_file_location("benchmark_cards", ROOT / "benchmarks" / "cards.py")
+    """The table as it is now, and every report with its case."""
+    spec = importlib.util.spec_from_file_location("benchmark_kernel_reports", ROOT / "benchmarks" / "kernel_reports.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module

@@ -140,7 +140,8 @@ def _kernels(program: Program, name: str | None) -> Shown:
 def _kernel(kernel: Kernel) -> dict[str, Any]:
     parameters = [{"name": p.name, "role": p.role, "dtype": p.dtype.name} for p in kernel.parameters]
     steps = [
-        {"name": s.name, "op": s.op, "args": list(s.args), "form": s.form, "dtype": s.dtype.name} for s in kernel.steps
+        {"name": s.name, "op": s.op, "args": list(s.args), "form": s.extent, "dtype": s.dtype.name}
+        for s in kernel.steps
     ]
     return {"name": kernel.name, "kind": kernel.plan.kind, "parameters": parameters, "steps": steps}
 

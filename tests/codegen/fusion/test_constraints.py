@@ -1,4 +1,4 @@
-"""What users say about fusion: forced, forbidden, impossible."""
+"""Constraints of users on fusion: forced, forbidden, impossible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sums that the last program of a launch finishes: the same sums, whatever programs share them, and nothing races."""
+"""Reductions that the last block of a launch finalizes: the same sums however they are split, and no races."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows inside one program or columns shared by many: which form the plan gives a reduction."""
+"""Rows inside one program or columns shared by many: which strategy the plan gives a reduction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sums that every program takes for itself: one launch for loss, metrics and gradient, and the same results."""
+"""Reductions replicated in every program: one launch for loss, metrics and gradient, and the same results."""
 
 from __future__ import annotations
 

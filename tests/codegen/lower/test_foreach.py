@@ -1,4 +1,4 @@
-"""Updates that share a launch inside a training step: the same bits as kernels of their own, in fewer launches."""
+"""Foreach updates inside a training step: the same bits as kernels of their own, in fewer launches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of any length: held in registers, walked along, or split over programs; and memory past 2³¹ elements."""
+"""Rows of any length: held in registers, reduced in a loop, or split over programs; and memory past 2³¹ elements."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Long rows that a program takes alone: read once, held to the end, and the same numbers as eager's."""
+"""Long rows with a program each: read once, held to the end, and the same numbers as eager's."""
 
 from __future__ import annotations
 

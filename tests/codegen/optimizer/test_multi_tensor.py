@@ -20,15 +20,18 @@ from tritonnotes.codegen.optimizer.count import device_settings
 from tritonnotes.codegen.optimizer.emit import kernel_sources, render_update
 from tritonnotes.codegen.optimizer.kinds import BLOCK, PLAIN, MultiTensorUpdate, make_multi_tensor_update
 from tritonnotes.codegen.optimizer.norm import norm_kernel_source, render_norm
+from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.compile import compile_sources
 from tritonnotes.codegen.target.cache import KernelCache
 from tritonnotes.codegen.target.compile import CompiledReport
 from tritonnotes.codegen.target.load import load_source
 from tritonnotes.interpreter import launch, memory
+from tritonnotes.ir import primitives as P
 from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.optimizer import Optimizer
 from tritonnotes.ir.core.types import DType, bfloat16, float32, float64
 from tritonnotes.ir.optim.update import Extras, Kind
+from tritonnotes.ir.passes.joint import joint_graph
 from tritonnotes.optim import launching, optimizers
 
 RULES: dict[str, Optimizer] = {
@@ -197,6 +200,25 @@ def test_numbers_are_taken_in_float64() -> None:
     row = dict(zip(names, module.number_row(1e-3, 0.9, 0.999, 1e-8, 0.1, 3.0), strict=True))
     assert row["one_minus_beta2"] == 1 - 0.999
     assert row["step_size"] == 1e-3 / (1 - 0.9**3)
+
+
+def test_a_copied_sum_stays_together_where_it_is_multiplied() -> None:
+    """`copy(lr + 1) * 2` is 2·lr + 2: on the host for a group and for a graph's own updates, and on the device."""
+
+    @tn.update_rule(reference=lambda p, g, *, lr: (p - (lr + 1) * 2 * g,))
+    def twice(p, g, *, lr):
+        """Step by twice one more than the rate."""
+        return (p - P.copy(lr + 1) * 2 * g,)
+
+    source = render_update(make_multi_tensor_update(twice(lr=0.25), [kind(twice(lr=0.25))], Extras(counts=True)))
+    assert load_source(source, KernelCache()).number_row(0.25) == [2.5]
+    counting = source[source.index("def count_steps(") : source.index("def run_count_steps(")]
+    assert "(lr + 1.0) * 2.0" in counting
+    graph = tn.Graph("squares")
+    w = graph.parameter("w", (3,))
+    graph.output(loss=tn.mean(w * w))
+    step = make_program(joint_graph(graph, "loss", twice(lr=0.25)), declared=graph).source
+    assert "(lr + 1.0) * 2.0" in step and "lr + 1.0 * 2.0" not in step
 
 
 # -- source ------------------------------------------------------------------------------------------------------------

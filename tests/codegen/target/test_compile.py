@@ -1,4 +1,4 @@
-"""Ahead-of-time compilation: every architecture, what a card says, and what is refused."""
+"""Ahead-of-time compilation: every architecture, what a kernel report says, and what is refused."""
 
 from __future__ import annotations
 

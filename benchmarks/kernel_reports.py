@@ -1,10 +1,10 @@
 """The kernels of the benchmark, as they compile for an A100, an H100 and a B200: a table that a test holds.
 
-usage: python benchmarks/cards.py                  # every case
-       python benchmarks/cards.py softmax glu      # cases whose names begin so
+usage: python benchmarks/kernel_reports.py                  # every case
+       python benchmarks/kernel_reports.py softmax glu      # cases whose names begin so
 
-Forward and backward run, float32 and bfloat16. No GPU is needed; what the figures mean, docs/cards.md says.
-`pytest --update-goldens` writes benchmarks/cards.md anew.
+Forward and backward run, float32 and bfloat16. No GPU is needed; what the figures mean, docs/kernel_reports.md says.
+`pytest --update-goldens` writes benchmarks/kernel_reports.md anew.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ CASES: dict[str, tuple[str, Callable[[str], Graph], tuple[str, ...]]] = {
 }
 """Title, graph and dtypes of each: few enough that a test compiles them all in a minute."""
 
-HEAD = f"""# Cards of the benchmark's kernels
+HEAD = f"""# Kernel reports of the benchmark
 
 Compiled ahead of time by Triton {triton_version()} for {", ".join(f"sm_{arch}" for arch in ARCHS)}; nothing was run.
 `pytest --update-goldens` writes this file, `tests/project/test_benchmark_kernel_reports.py` holds it, and
-[docs/cards.md](../docs/cards.md) says what the figures mean.
+[docs/kernel_reports.md](../docs/kernel_reports.md) says what the figures mean.
 
 Where figures differ between architectures they stand in that order, with a slash between. Bytes are what one launch
 reads and writes, partial sums for an {H100.name} included. Widths are those of the narrowest instruction that moves an
@@ -73,12 +73,12 @@ COLUMNS = ("run", "kernel", "kind", "bytes", "warps", "registers", "spills", "oc
 
 
 def table(names: Iterable[str] = CASES, look: Callable[[str, KernelReport], None] = lambda case, report: None) -> str:
-    """The text of benchmarks/cards.md, of the cases named; `look` is shown every card."""
+    """The text of benchmarks/kernel_reports.md, of the cases named; `look` is shown every report."""
     parts = [HEAD.rstrip("\n")]
     for name in names:
         title, build, dtypes = CASES[name]
         for dtype in dtypes:
-            kernels = list(_cards(build(dtype)))
+            kernels = list(_reports_of(build(dtype)))
             for report in (report for _, reports in kernels for report in reports):
                 look(name, report)
             parts.append(_case(f"{title}, {dtype}", kernels))
@@ -86,10 +86,10 @@ def table(names: Iterable[str] = CASES, look: Callable[[str, KernelReport], None
 
 
 Kernels = Sequence[tuple[str, Sequence[KernelReport]]]
-"""For each kernel the run that it belongs to, and its cards in the order of `ARCHS`."""
+"""For each kernel the run that it belongs to, and its reports in the order of `ARCHS`."""
 
 
-def _cards(graph: Graph) -> Iterator[tuple[str, Sequence[KernelReport]]]:
+def _reports_of(graph: Graph) -> Iterator[tuple[str, Sequence[KernelReport]]]:
     for run, program in zip(("forward", "backward"), gradient_programs(graph), strict=True):
         for reports in zip(*(make_reports(program, arch) for arch in ARCHS), strict=True):
             yield run, reports

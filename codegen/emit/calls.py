@@ -1,0 +1,65 @@
+"""Calls of the functions that a kernel is made of besides its own, those of its last program among them."""
+
+from __future__ import annotations
+
+from tritonnotes.ir.core.types import element_count
+
+from ..fusion.last_block import GROUP
+from ..lower.index_math import Indexing
+from ..lower.tile_ir import SCALAR, CalledKernel
+from ..support.expressions import ONE, Call, Expression, Name, call, number, product
+from ..support.statements import BLANK, Assign, CallFunction, Comment, If, Statement
+from .launcher import Launcher
+from .writer import Writer
+
+
+def function_call(writer: Writer, part: CalledKernel, target: str = "") -> CallFunction:
+    """The call of a function that another kernel became, and what its result is given to."""
+    launcher = Launcher(part.kernel, Indexing(part.kernel), {"COLS"})
+    partials = writer.layout.traversal.partials or writer.index.row_bound()
+    bound = (partials if name == "programs" else Name(name) for name in launcher.bound_arguments())
+    arguments: tuple[Expression, ...] = (*map(Name, part.arguments), *bound)
+    keywords = tuple((name, number(size)) for name, size in launcher.constexprs().items())
+    return CallFunction(Call(Name(part.kernel.name), arguments, keywords), target)
+
+
+def last_block_statements(writer: Writer) -> list[Statement]:
+    """What is left to do once every program is done: the last one to arrive does it."""
+    kernel = writer.kernel
+    if not kernel.last_block:
+        return []
+    calls = tuple(function_call(writer, part) for part in kernel.last_block)
+    arrivals = Name("arrivals_ptr")
+    others = call("tl.num_programs", 1) if writer.layout.tiles_cols else ONE
+    if not any(last.kernel.layout.rows for last in kernel.last_block):
+        count = product(writer.layout.traversal.programs, others)
+        return [
+            BLANK,
+            Comment("The last program to arrive finishes the sums."),
+            If(call("arrives_last", arrivals, count), calls),
+        ]
+    group, first, members, programs = map(Name, ("group", "first", "members", "programs"))
+    is_last = call("arrives_last", arrivals, call("tl.cdiv", programs, GROUP))
+    return [
+        BLANK,
+        Comment(f"The last program of each {GROUP} adds their sums up, and the last of these finishes what is left."),
+        Assign("group", Name("program") // GROUP),
+        Assign("first", group * GROUP),
+        Assign("members", call("tl.minimum", GROUP, programs - first)),
+        If(
+            call("arrives_last", arrivals + 1 + group, product(members, others)),
+            (*_group_sums(writer), If(is_last, calls)),
+        ),
+    ]
+
+
+def _group_sums(writer: Writer) -> list[Statement]:
+    """The calls that add up what the programs of a group left."""
+    finalized = {name for last in writer.kernel.last_block for name in last.arguments}
+    groups: list[Statement] = []
+    for step in writer.kernel.steps:
+        if step.op == "carry" and step.extent != SCALAR and step.attrs["pointer"] in finalized:
+            columns = element_count(step.attrs["address"].shape, {})
+            added = (Name(step.attrs["pointer"]), Name("first"), Name("members"))
+            groups.append(CallFunction(call("add_up_group", *added, COLS=columns, GROUP=GROUP)))
+    return groups

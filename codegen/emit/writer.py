@@ -1,0 +1,176 @@
+"""The steps of a kernel as expressions: what stands in a variable of its own, and what is written inside its user."""
+
+from __future__ import annotations
+
+from collections import Counter
+from math import inf, nan
+
+from tritonnotes.ir.core.types import float64, int32, int64
+
+from ..lower.index_math import Indexing
+from ..lower.row_loops import running_maximum
+from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Step
+from ..support.expressions import ONE, Display, Expression, Name, both, call, number, product, total
+from ..support.facets import identity_of, reduced, triton
+from .ops import load, tl
+
+LONGEST_INLINE = 90
+
+
+class Writer:
+    """Writes the steps of one kernel as expressions."""
+
+    def __init__(self, kernel: Kernel) -> None:
+        self.kernel = kernel
+        self.layout = kernel.layout
+        self.steps = {s.name: s for s in kernel.steps}
+        self.uses = Counter(a for s in kernel.steps for a in s.args)
+        self.row_numbers = {a for s in kernel.steps if s.op == "take_rows" for a in s.args}
+        self.online = running_maximum(kernel) if kernel.layout.loops_cols else {}
+        self.running = {*self.online, *self.online.values()}
+        self.inlined: dict[str, bool] = {}
+        self.index = Indexing(kernel)
+
+    def value(self, name: str) -> Expression:
+        """What a step gives: its variable, or the expression that stands in its user."""
+        step = self.steps[name]
+        if step.op == "number":
+            return step.attrs["number"]
+        if step.op == "index":
+            return self.index.index_along(step)
+        return self.expression(step) if self.is_inlined(step) else Name(step.name)
+
+    def expression(self, step: Step) -> Expression:
+        """What computes a step."""
+        if step.op in ("sum", "max", "min"):
+            return self.reduction(step)
+        if step.op == "pick":
+            return self._picked(step)
+        args = [self.value(a) for a in step.args]
+        if step.op == "uniform":
+            place = self.index.offset(step.attrs["address"])
+            return triton("uniform", Name(step.attrs["seed"]), place, number(step.attrs["stream"]))
+        if step.op == "cast":
+            source = self.steps[step.args[0]]
+            if source.dtype is step.dtype:
+                return args[0]
+            return _full(args[0], step) if source.op == "number" else triton("cast", args[0], tl(step.dtype))
+        if step.op == "where" and step.dtype is float64 and all(self.steps[a].op == "number" for a in step.args[1:]):
+            # Of two mere numbers tl.where makes float32.
+            args[1] = _full(args[1], step)
+        if step.op == "pow" and self.steps[step.args[0]].op == "number":
+            # The helper asks its base for a dtype, which a mere number has not.
+            args[0] = _full(args[0], step)
+        return triton(step.op, *args)
+
+    # -- what is written inside its user --
+
+    def is_inlined(self, step: Step) -> bool:
+        """Whether a step has no variable."""
+        if step.name not in self.inlined:
+            self.inlined[step.name] = self._is_second_name(step) or self._fits_in_its_user(step)
+        return self.inlined[step.name]
+
+    def _fits_in_its_user(self, step: Step) -> bool:
+        if step.is_named or step.op in _STATEMENTS:
+            return False
+        if step.name in self.row_numbers or step.name in self.running:
+            return False
+        return self.uses[step.name] == 1 and len(str(self.expression(step))) <= LONGEST_INLINE
+
+    def _is_second_name(self, step: Step) -> bool:
+        """Whether a step only says again what another variable holds."""
+        if step.op not in ("copy", "cast"):
+            return False
+        source = self.steps[step.args[0]]
+        has_name = source.op not in ("number", "index") and not self.is_inlined(source)
+        return has_name and source.dtype is step.dtype
+
+    # -- reductions --
+
+    def reduction(self, step: Step) -> Expression:
+        """A reduction of the tile, or of the lanes that a loop along the row leaves."""
+        op = step.attrs.get("reduction", step.op)
+        arg = self.steps[step.args[0]]
+        is_looped = self.layout.loops_cols and step.op != "carry"
+        value = Name(f"{step.name}_lanes") if is_looped else self.reduced_value(step)
+        return reduced(op, value, step.attrs["axis"], arg.dtype)
+
+    def reduced_value(self, step: Step) -> Expression:
+        """What a reduction is taken of, with its identity in the lanes outside the tensor."""
+        value = self.value(step.args[0])
+        if step.attrs.get("masked") and not self.index.reads_identity(step):
+            value = self.masked_value(step, self.steps[step.args[0]], value)
+        return value
+
+    def masked_value(self, step: Step, arg: Step, value: Expression) -> Expression:
+        """The argument of a reduction with its identity in the lanes outside the tensor."""
+        mask, identity = self.index.mask_of_reduction(step), step.attrs["identity"]
+        assert mask is not None
+        if arg.op == "where" and self.is_inlined(arg) and self.value(arg.args[2]) == identity:
+            # A choice that has the identity on its other side takes the mask into its condition.
+            return call("tl.where", mask & self.value(arg.args[0]), self.value(arg.args[1]), identity)
+        return call("tl.where", mask, value, identity)
+
+    # -- memory --
+
+    def loaded(self, step: Step) -> Expression:
+        """A load, with what a reduction over it takes in the lanes outside the tensor."""
+        mask = self.index.mask(step.extent)
+        filled = self.index.filled_for(step) if mask and step.extent != SCALAR else ""
+        other = identity_of(filled, step.dtype) if filled else None
+        return _as_computed(step, load(self.address(step), mask=mask, other=other))
+
+    def gathered(self, step: Step) -> Expression:
+        """A load of rows that another step names; a number outside the table addresses nothing and gives NaN."""
+        chosen = self.value(step.args[0])
+        address: Address = step.attrs["address"]
+        rows = self.index.product(address.shape[:1])
+        stride = self.index.product(address.shape[1:])
+        is_narrow = self.steps[step.args[0]].dtype is int32 and self.index.is_wide
+        row = chosen.method("to", tl(int64)) if is_narrow else chosen
+        place = total(Name(step.attrs["pointer"]), product(row, stride), self.index.offset(address))
+        mask = both(chosen >= 0, chosen < rows, self.index.mask(step.extent))
+        return _as_computed(step, load(place, mask=mask, other=number(nan if step.dtype.is_float else 0)))
+
+    def _picked(self, step: Step) -> Expression:
+        """A load of the one element of a row that another step names; a number outside the row gives −∞."""
+        chosen = self.value(step.args[0])
+        mask = both(chosen >= 0, chosen < self.index.col_bound(), self.index.mask(ROW))
+        return _as_computed(step, load(total(self.address(step), chosen), mask=mask, other=number(-inf)))
+
+    def address(self, step: Step) -> Expression:
+        """Where each lane's element lies in memory."""
+        return total(Name(step.attrs["pointer"]), self.index.offset(step.attrs["address"]))
+
+    def stored(self, step: Step) -> Expression:
+        """What a store writes, in the dtype of its memory."""
+        source = self.steps[step.args[0]]
+        value = self.value(step.args[0])
+        while source.op == "copy" and self.is_inlined(source):
+            source = self.steps[source.args[0]]
+        rounds = step.dtype is not source.dtype and step.dtype.is_float and source.op != "number"
+        return value.method("to", tl(step.dtype)) if rounds else value
+
+    def tile_shape(self, extent: str) -> Expression:
+        """The shape of a variable that has these of the tile's axes."""
+        if self.layout.traversal.is_one_row and extent == ROW:
+            return Display(())
+        rows, block = Name("ROWS"), Name("BLOCK")
+        if self.layout.is_flat:
+            return Display((block,))
+        return Display({TILE: (rows, block), ROW: (rows, ONE), COL: (ONE, block)}[extent])
+
+
+def _full(value: Expression, step: Step) -> Expression:
+    """A number as a tensor of a step's dtype."""
+    return call("tl.full", Display(()), value, tl(step.dtype))
+
+
+def _as_computed(step: Step, loaded: Expression) -> Expression:
+    """A load in the dtype that the kernel computes in."""
+    return loaded if step.attrs["storage"] is step.dtype else loaded.method("to", tl(step.dtype))
+
+
+_STATEMENTS = ("load", "store", "carry", "combine", "repeat", "argument", "take_rows", "own", "operand", "product")
+"""Steps that have a line of their own, whoever uses them."""
