@@ -23,7 +23,7 @@ LAUNCH_BYTES = 4_000_000
 copies 3.0 TB/s · 1.3 µs ≈ 4 MB. So small graphs are planned for few launches, and large ones for few bytes."""
 
 
-RECOMPUTE_SHARE = 16
+REMATERIALIZE_SHARE = 16
 """A primitive computed again costs one byte for this many of its elements: an H100 does about 22 float32 operations in
 the time of one byte, fewer where a primitive is more than one of them."""
 
@@ -72,7 +72,7 @@ def nominal_bytes(value: Value) -> int:
 
 def rematerialize_bytes(value: Value) -> int:
     """The price of computing a value once more, in bytes, with every `Dim` at its nominal size."""
-    return element_count(value.shape, NOMINAL_SIZES) // RECOMPUTE_SHARE
+    return element_count(value.shape, NOMINAL_SIZES) // REMATERIALIZE_SHARE
 
 
 def elements_read(views: Iterable[Value], sizes: Mapping[str, int]) -> int:

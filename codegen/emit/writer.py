@@ -9,7 +9,7 @@ from tritonnotes.ir.core.types import float64, int32, int64
 
 from ..lower.index_math import Indexing
 from ..lower.row_loops import running_maximum
-from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Step
+from ..lower.tile.tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Step
 from ..support.expressions import ONE, Display, Expression, Name, both, call, number, product, total
 from ..support.facets import identity_of, reduced, triton
 from .ops import load, tl
@@ -45,7 +45,7 @@ class Writer:
         if step.op in ("sum", "max", "min"):
             return self.reduction(step)
         if step.op == "pick":
-            return self._picked(step)
+            return self._selected(step)
         args = [self.value(a) for a in step.args]
         if step.op == "uniform":
             place = self.index.offset(step.attrs["address"])
@@ -133,7 +133,7 @@ class Writer:
         mask = both(chosen >= 0, chosen < rows, self.index.mask(step.extent))
         return _as_computed(step, load(place, mask=mask, other=number(nan if step.dtype.is_float else 0)))
 
-    def _picked(self, step: Step) -> Expression:
+    def _selected(self, step: Step) -> Expression:
         """A load of the one element of a row that another step names; a number outside the row gives −∞."""
         chosen = self.value(step.args[0])
         mask = both(chosen >= 0, chosen < self.index.col_bound(), self.index.mask(ROW))

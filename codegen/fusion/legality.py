@@ -16,7 +16,7 @@ from ..cost.matmul import WHOLE_COLUMNS
 AxisSet = frozenset[int]
 
 
-CARRIED_TILES = 5
+ACCUMULATED_TILES = 5
 """Rows that the gradient of a norm keeps on chip: of x, d and the weight, and of two sums that it carries."""
 
 
@@ -141,7 +141,7 @@ def _is_long_row(facts: Facts, axes: Axes) -> bool:
     cols = facts.axes - _rows(facts)
     wide = [(gone, have) for gone, have in facts.sums if have & cols]
     holds_rows = facts.reductions or any(gone == have for gone, have in wide)
-    tiles = CARRIED_TILES if any(have - gone for gone, have in wide) else SUMMED_TILES
+    tiles = ACCUMULATED_TILES if any(have - gone for gone, have in wide) else SUMMED_TILES
     return bool(wide and holds_rows) and row_bytes(axes, cols, tiles * facts.itemsize) > ROW_BYTES
 
 

@@ -11,7 +11,7 @@ from tritonnotes.ir.core.types import DType, bool_, int32, int64
 from ..cost.traffic import compute_dtype
 from .builder import Builder
 from .loads import resolve
-from .tile_ir import COL, ROW, SCALAR, TILE, Step
+from .tile.tile_ir import COL, ROW, SCALAR, TILE, Step
 
 KEEPS_INT32 = ("where", "min", "max", "add", "sub", "mul", "maximum", "minimum", "copy")
 """What gives int32 of int32, as indices are in a kernel, where the graph has int64."""

@@ -28,7 +28,7 @@ from ..support.expressions import (
 from ..support.sizes import static_size
 from ..support.statements import Assign, Statement, names_of
 from .row_loops import running_maximum
-from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Step
+from .tile.tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Step
 
 
 class Run(NamedTuple):
@@ -204,9 +204,9 @@ class Indexing:
     def offset(self, address: Address) -> Expression:
         """Where the element for this lane lies, counted from the pointer; what is shared bears its name."""
         first = [self.product((start, *behind)) for _, behind, start in address.dims if start]
-        return total(self.named(self._walked(address)), *first)
+        return total(self.named(self._iterated(address)), *first)
 
-    def _walked(self, address: Address) -> Expression:
+    def _iterated(self, address: Address) -> Expression:
         """The offset but for where the first element lies."""
         return total(*(self.named(self._products_of(run)[-1]) for run in self._runs(address)))
 
@@ -319,7 +319,7 @@ class Indexing:
         """One address for each offset that is written: of a row alone all, as each begins with where that row does."""
         if not self.layout.traversal.names_offsets:
             return [a for s in self.kernel.steps if (a := s.attrs.get("address"))]
-        return list({self._walked(a): a for s in self.kernel.steps if (a := s.attrs.get("address"))}.values())
+        return list({self._iterated(a): a for s in self.kernel.steps if (a := s.attrs.get("address"))}.values())
 
     def _written_runs(self) -> list[Run]:
         """The runs of all offsets, and the axes whose index a formula asks for, as often as it does."""
@@ -371,7 +371,7 @@ class Indexing:
             if step.op == "carry" and step.attrs["columns"]:
                 masks[self.mask_of(COL)] += 1
             if "address" in step.attrs:
-                offsets[self._walked(step.attrs["address"])] += 1 + self._is_shared(step)
+                offsets[self._iterated(step.attrs["address"])] += 1 + self._is_shared(step)
         if self.layout.finalizes:
             masks[self.mask_of(ROW)] += 1
         row, col = self.mask_of(ROW), self.mask_of(COL)

@@ -16,10 +16,10 @@ from .inline import with_last_block
 from .layout import cut_axes
 from .loads import gather, store
 from .products import multiply
-from .purpose import GROUP_MEMBER, LAST_BLOCK, LAUNCHED, Purpose
 from .reductions import accumulate, finalize, reduce_rows, replicate
 from .row_idioms import IDIOMS, needed
-from .tile_ir import Kernel, Layout, verify_kernel
+from .tile.purpose import GROUP_MEMBER, LAST_BLOCK, LAUNCHED, Purpose
+from .tile.tile_ir import Kernel, Layout, verify_kernel
 
 Lowering = Callable[[Builder, Value], None]
 """Adds the steps that compute a value."""

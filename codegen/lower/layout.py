@@ -12,9 +12,9 @@ from ..analysis.axes import Axes
 from ..analysis.views import memory_of
 from ..plan.launches import KernelPlan
 from ..support.sizes import next_power_of_2, static_size
-from .purpose import GROUP_MEMBER, LAST_BLOCK, LAUNCHED, MATMUL_OPERAND, REPLICATED_SUM, Purpose
-from .tile_ir import Layout
-from .traversal import (
+from .tile.purpose import GROUP_MEMBER, LAST_BLOCK, LAUNCHED, MATMUL_OPERAND, REPLICATED_SUM, Purpose
+from .tile.tile_ir import Layout
+from .tile.traversal import (
     ALL_TILES,
     GIVEN_BLOCK,
     ONLY_TILE,

@@ -17,8 +17,8 @@ from ..support.names import uncounted
 from .builder import Builder
 from .layout import cut_axes
 from .loads import memory_parameter
-from .purpose import MATMUL_OPERAND
-from .tile_ir import ROW, TILE, Address, Parameter, Step
+from .tile.purpose import MATMUL_OPERAND
+from .tile.tile_ir import ROW, TILE, Address, Parameter, Step
 
 
 def multiply(builder: Builder, value: Value) -> None:

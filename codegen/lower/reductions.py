@@ -21,8 +21,8 @@ from .arithmetic import dtype_of
 from .builder import Builder
 from .layout import cut_axes
 from .loads import resolve
-from .purpose import REPLICATED_SUM
-from .tile_ir import COL, ROW, SCALAR, TILE, Step
+from .tile.purpose import REPLICATED_SUM
+from .tile.tile_ir import COL, ROW, SCALAR, TILE, Step
 
 
 def reduce_rows(builder: Builder, value: Value) -> None:

@@ -12,10 +12,10 @@ from ..analysis.idioms import SOFTMAX, match, selected_of
 from ..analysis.views import base_of
 from .builder import Builder
 from .loads import resolve
-from .tile_ir import ROW, TILE, Address, Step
+from .tile.tile_ir import ROW, TILE, Address, Step
 
 
-def exponentiate_again(builder: Builder, value: Value) -> bool:
+def exponentiate_anew(builder: Builder, value: Value) -> bool:
     """eˣ / Σ eˣ as eˣ⁻ˡ, where l = ln Σ eˣ is known: the exponentials of the sum need not be kept for it."""
     found = match(SOFTMAX, value, builder.row)
     if found is None:
@@ -60,7 +60,7 @@ def select(builder: Builder, value: Value) -> bool:
     return True
 
 
-IDIOMS = (select, exponentiate_again)
+IDIOMS = (select, exponentiate_anew)
 """Each computes a value otherwise, or says that it cannot."""
 
 

@@ -275,7 +275,7 @@ def library_call(piece: Piece) -> LibraryCall:
 
 
 @dataclass(frozen=True, eq=False)
-class _SideBySide(Launch):
+class _Joined(Launch):
     """A launch that carries out its `members` side by side."""
 
     members: tuple[KernelPlan, ...]
@@ -299,7 +299,7 @@ class _SideBySide(Launch):
 
 
 @dataclass(frozen=True, eq=False)
-class ForeachLaunch(_SideBySide):
+class ForeachLaunch(_Joined):
     """A launch of many updates, whose tensors lie in a table; `group` has them by what they do."""
 
     group: tuple[Alike, ...]
@@ -314,7 +314,7 @@ def foreach_launch(name: str, members: Iterable[KernelPlan], group: tuple[Alike,
 
 
 @dataclass(frozen=True, eq=False)
-class GroupedMatmul(_SideBySide):
+class GroupedMatmul(_Joined):
     """A launch whose members each compute a matrix product, and what follows from it."""
 
     def _traffic(self, sizes: Sizes, programs: int) -> Traffic:

@@ -21,7 +21,7 @@ from ..lower.foreach import ForeachKernel
 from ..lower.grouped_matmul import GroupedMatmulKernel
 from ..lower.lower import GeneratedKernel
 from ..lower.row_loops import is_wide, row_loops, running_maximum
-from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
+from ..lower.tile.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
 from ..program.compile import compile_program, divisible_by_16
 from ..program.program import Program
 from ..support.facets import FACETS
@@ -172,7 +172,7 @@ def _programs(kernel: GeneratedKernel, spelled: KernelSource, sizes: Mapping[str
         case ForeachKernel():
             return kernel.programs(spelled.constexprs["BLOCK"])
         case GroupedMatmulKernel():
-            return sum(kernel.tiles) * _parts(kernel.sides[0].kernel, kernel.split_k, sizes)
+            return sum(kernel.tiles) * _parts(kernel.members[0].kernel, kernel.split_k, sizes)
         case Kernel():
             return _tile_programs(kernel, spelled, sizes, sharing)
 
@@ -202,7 +202,7 @@ def _operations(kernel: GeneratedKernel, sizes: Mapping[str, int], sharing: int)
                 for tensors in block.rows
             )
         case GroupedMatmulKernel():
-            return sum(_operations(side.kernel, sizes, sharing) for side in kernel.sides)
+            return sum(_operations(member.kernel, sizes, sharing) for member in kernel.members)
         case Kernel():
             rows, cols = (element_count(s, sizes) for s in (kernel.layout.row_shape, kernel.layout.col_shape))
             return _arithmetic(kernel, rows, cols, sizes, sharing)

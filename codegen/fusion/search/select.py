@@ -71,8 +71,8 @@ def search(best: Candidate, strategies: Sequence[Strategies]) -> Candidate:
         starts = greedy_under_all(best, strategies)
         # What replicating other sums is worth shows only in a candidate as it is launched.
         others = [start for start in starts if start.units.replicated != best.units.replicated]
-        return cheapest_as_launched([search_values(starts), *others, best])
-    return cheapest_as_launched([search_blocks(choose_strategies(best, strategies)), best])
+        return cheapest_as_scheduled([search_values(starts), *others, best])
+    return cheapest_as_scheduled([search_blocks(select_strategies(best, strategies)), best])
 
 
 # -- their steps --
@@ -84,7 +84,7 @@ def greedy_under_all(best: Candidate, strategies: Sequence[Strategies]) -> list[
     return [best, *(_greedy_under(some, replicated, best) for some in combinations(strategies) if some)]
 
 
-def choose_strategies(best: Candidate, strategies: Sequence[Strategies]) -> Candidate:
+def select_strategies(best: Candidate, strategies: Sequence[Strategies]) -> Candidate:
     """The cheapest greedy candidate, each strategy tried on top of those that were cheaper."""
     known, replicated = best, replicable_sums(best.units)
     chosen: Strategies = {}
@@ -124,7 +124,7 @@ def search_blocks(start: Candidate) -> Candidate:
     return replace(found.candidate or start, how=NOT_PROVED)
 
 
-def cheapest_as_launched(candidates: Sequence[Candidate]) -> Candidate:
+def cheapest_as_scheduled(candidates: Sequence[Candidate]) -> Candidate:
     """What a search found, which comes first, or a greedy candidate that it started from. The search does not know what
     last programs and joined updates save, and for that one it may be more."""
     found, *_ = candidates

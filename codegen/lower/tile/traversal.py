@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..support.expressions import Expression, Name, call
-from ..support.statements import Assign
+from ...support.expressions import Expression, Name, call
+from ...support.statements import Assign
 
 PROGRAM, PROGRAMS = Name("program"), Name("programs")
 

@@ -16,8 +16,8 @@ from tritonnotes.ir.core.errors import VerificationError
 from tritonnotes.ir.core.graph import Scope, Value
 from tritonnotes.ir.core.types import DType, Shape, float64, int64
 
-from ..analysis.axes import Axes
-from ..plan.launches import KernelPlan
+from ...analysis.axes import Axes
+from ...plan.launches import KernelPlan
 from .purpose import LAUNCHED, Purpose
 from .traversal import TILE_PER_PROGRAM, Traversal
 
