@@ -97,7 +97,7 @@ def _kernel(kernel: ForeachKernel, blocks: list[BlockFunction], numbers_in_memor
         *searched_block("segments_ptr", kernel.width, mask, ZERO if mask else None),
         WHEN_WIDE,
         access_width(SEGMENTS),
-        *branches([Name("own") < end for end in ends], calls),
+        *branches([Name("index") < end for end in ends], calls),
     ]
     return jit_function(kernel.name, arguments, wrapped(about), lines)
 

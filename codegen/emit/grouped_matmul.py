@@ -49,7 +49,7 @@ def _kernel(kernel: GroupedMatmulKernel, launchers: list[Launcher], numbers_in_m
     names = ", ".join(kernel.launch.ops)
     header = ["@triton.jit", f"def {kernel.name}("]
     header += [f"{INDENT}{a}," for a in declared(kernel.arguments, numbers_in_memory)]
-    header += [f"{INDENT}PRECISION: tl.constexpr,", "):", f'{INDENT}"""{wrapped(f"Side by side: {names}.")}"""']
+    header += [f"{INDENT}PRECISION: tl.constexpr,", "):", f'{INDENT}"""{wrapped(f"Grouped matmul: {names}.")}"""']
     lines = [*number_loads(kernel.arguments, numbers_in_memory), Line("tile = tl.program_id(0)")]
     if kernel.split_k:
         lines += [Line("part = tl.program_id(1)"), Line("parts = tl.num_programs(1)")]
@@ -70,11 +70,11 @@ def _kernel(kernel: GroupedMatmulKernel, launchers: list[Launcher], numbers_in_m
 def _launcher(kernel: GroupedMatmulKernel, launchers: list[Launcher]) -> str:
     names = [p.name.removesuffix("_ptr") for p in kernel.parameters]
     count, warps = sum(kernel.tiles), _warps(launchers)
-    reason = f"{count} tiles of {len(kernel.members)} products: each alone would leave more of a GPU idle."
+    reason = f"{count} tiles of {len(kernel.members)} matmuls: each alone would leave more of a GPU idle."
     grid = f"({count},)"
     if kernel.split_k:
         grid = f"({count}, {split_k_expression(_summed(kernel), kernel.split_k)})"
-        reason += f" Programs share sums of {2 * SPLIT_K_LENGTH} and more."
+        reason += f" Sums of {2 * SPLIT_K_LENGTH} and more are split-K."
     passed = [*names, "PRECISION=float32_precision()", f"num_warps={warps}"]
     most = _registers(launchers)
     passed += [f"maxnreg={most}"] if most else []

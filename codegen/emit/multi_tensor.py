@@ -98,9 +98,9 @@ def searched_block(pointer: str, width: int, mask: Expression | None, other: Exp
         Assign("sizes", load(rows + segment * width, mask=mask, other=other)),
         Line("ends = tl.cumsum(tl.cdiv(sizes, BLOCK), axis=0)"),
         Line("is_before = ends <= program"),
-        Line("own = tl.sum(is_before.to(tl.int32))"),
+        Line("index = tl.sum(is_before.to(tl.int32))"),
         Line("start = (program - tl.max(tl.where(is_before, ends, 0))) * BLOCK"),
-        Assign("row_ptr", rows + Name("own") * width),
+        Assign("row_ptr", rows + Name("index") * width),
         elements_inside(),
     ]
 

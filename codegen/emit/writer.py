@@ -44,7 +44,7 @@ class Writer:
         """What computes a step."""
         if step.op in ("sum", "max", "min"):
             return self.reduction(step)
-        if step.op == "pick":
+        if step.op == "select":
             return self._selected(step)
         args = [self.value(a) for a in step.args]
         if step.op == "uniform":
@@ -92,7 +92,7 @@ class Writer:
         """A reduction of the tile, or of the lanes that a loop along the row leaves."""
         op = step.attrs.get("reduction", step.op)
         arg = self.steps[step.args[0]]
-        is_looped = self.layout.loops_cols and step.op != "carry"
+        is_looped = self.layout.loops_cols and step.op != "accumulate"
         value = Name(f"{step.name}_lanes") if is_looped else self.reduced_value(step)
         return reduced(op, value, step.attrs["axis"], arg.dtype)
 
@@ -172,5 +172,16 @@ def _as_computed(step: Step, loaded: Expression) -> Expression:
     return loaded if step.attrs["storage"] is step.dtype else loaded.method("to", tl(step.dtype))
 
 
-_STATEMENTS = ("load", "store", "carry", "combine", "repeat", "argument", "take_rows", "own", "operand", "product")
+_STATEMENTS = (
+    "load",
+    "store",
+    "accumulate",
+    "finalize",
+    "repeat",
+    "argument",
+    "take_rows",
+    "replicated",
+    "operand",
+    "product",
+)
 """Steps that have a line of their own, whoever uses them."""

@@ -20,7 +20,7 @@ from .candidate import Candidate, once
 from .legality import Legality
 from .memory import MemoryPlan
 
-GROUPED_MATMUL = "products"
+GROUPED_MATMUL = "grouped matmul"
 
 
 MAX_GROUPED = 8
@@ -62,7 +62,7 @@ def _waited_for(found: Candidate) -> set[UnitSet]:
     return set[UnitSet]().union(*found.waits.values())
 
 
-FOREACH = "updates"
+FOREACH = "foreach"
 
 
 MOST_SEGMENTS = 1024

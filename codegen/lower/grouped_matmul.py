@@ -49,7 +49,7 @@ class GroupedMatmulKernel:
         return min(fewest, max(1, MOST_PROGRAMS // sum(self.tiles)))
 
     def __str__(self) -> str:
-        lines = [f"kernel {self.name}: {self.kind}, side by side"]
+        lines = [f"kernel {self.name}: {self.kind}"]
         lines += [line for member in self.members for line in str(member.kernel).splitlines()]
         return "\n".join(lines)
 

@@ -179,7 +179,7 @@ class Indexing:
         return None if mask is None else self.named(mask)
 
     def reduction_mask(self, step: Step) -> Expression | None:
-        if step.op != "carry":
+        if step.op != "accumulate":
             return self.mask_of(COL)
         arg = self.steps[step.args[0]]
         return self.mask_of(TILE) if step.attrs["both"] and arg.extent == TILE else self.mask_of(ROW)
@@ -368,7 +368,7 @@ class Indexing:
                 masks[self.mask_of(step.extent)] += 1
             if step.attrs.get("masked") and not self.reads_identity(step):
                 masks[self.reduction_mask(step)] += 1
-            if step.op == "carry" and step.attrs["columns"]:
+            if step.op == "accumulate" and step.attrs["columns"]:
                 masks[self.mask_of(COL)] += 1
             if "address" in step.attrs:
                 offsets[self._iterated(step.attrs["address"])] += 1 + self._is_shared(step)

@@ -50,7 +50,7 @@ def select(builder: Builder, value: Value) -> bool:
     rows = Address(tuple(d for d in address.dims if d[0] not in builder.row.wide), address.shape)
     attrs = MappingProxyType({**load.attrs, "address": rows})
     row = resolve(builder, number)
-    step = Step("", "pick", (row.name,), ROW, load.dtype, attrs, scope=value.scope)
+    step = Step("", "select", (row.name,), ROW, load.dtype, attrs, scope=value.scope)
     if less is None:
         builder.assign(value, step)
         return True
@@ -68,6 +68,6 @@ def needed(steps: Sequence[Step]) -> list[Step]:
     """The steps that what leaves the kernel is made of."""
     found: set[str] = set()
     for step in reversed(steps):
-        if step.op in ("store", "carry") or step.name in found:
+        if step.op in ("store", "accumulate") or step.name in found:
             found |= {step.name, *step.args}
     return [s for s in steps if s.name in found]

@@ -85,9 +85,9 @@ def _pieces(found: Candidate, taken: frozenset[str]) -> tuple[dict[UnitSet, Piec
 
 def _kind(members: Sequence[Unit], space: Space) -> str:
     if space.finalizes:
-        return "finish"
+        return "finalize"
     if any(u.part == PRODUCT for u in members) and not (space.reduces_rows or space.accumulates):
-        return "product"
+        return "matmul"
     if space.reduces_rows:
         return "row and column" if space.accumulates else "row"
     return "column" if space.accumulates else "elementwise"
@@ -106,7 +106,7 @@ def _kernel_name(members: Sequence[Unit]) -> str:
         name += "_forward_backward" if "forward" in phases else "_backward"
     rules = {u.value.scope.op.removeprefix("custom.") for u in members if u.value.scope.phase == "update"}
     name += "".join(f"_{rule}" for rule in sorted(rules))
-    return f"finish_{name}" if any(u.part == FINALIZE for u in members) else name
+    return f"finalize_{name}" if any(u.part == FINALIZE for u in members) else name
 
 
 def _unique(taken: dict[str, int], name: str) -> str:

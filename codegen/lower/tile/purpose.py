@@ -28,11 +28,11 @@ GROUP_MEMBER = Purpose("{}.")
 """One of several kernels in one launch, called for each of its tiles."""
 
 
-LAST_BLOCK = Purpose("Finishes {}.", adds_groups=True)
+LAST_BLOCK = Purpose("Finalizes {}.", adds_groups=True)
 """Finishes sums, in the last program of a launch."""
 
 
-REPLICATED_SUM = Purpose("Of {}, which each program takes for itself.")
+REPLICATED_SUM = Purpose("A reduction of {} that is replicated: every program computes it.")
 """A sum that each program takes for itself."""
 
 
