@@ -42,7 +42,7 @@ ENOUGH_PROGRAMS = 66
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes of device memory that are read and written, each byte once, and those `read_again` on further walks along
+    """Bytes of device memory that are read and written, each byte once, and those `reread` in further loops along
     rows that are too long to be held, which are meant to come from the cache."""
 
     read: int = 0
@@ -52,6 +52,12 @@ class Traffic:
     @property
     def total(self) -> int:
         return self.read + self.written + self.reread
+
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(self.read + other.read, self.written + other.written, self.reread + other.reread)
+
+    def __mul__(self, times: int) -> Traffic:
+        return Traffic(self.read * times, self.written * times, self.reread * times)
 
 
 def tensor_bytes(shape: Shape, dtype: DType, sizes: Mapping[str, int]) -> int:
@@ -110,8 +116,8 @@ def launch_traffic(
     loop_reads: Mapping[Value, int],
 ) -> Traffic:
     """What one launch moves that computes `units`. `loads` are what it reads, views of one memory each for itself;
-    `storage` is the dtype that a memory has; `programs` share each sum over rows, one row of partial sums each; `walks`
-    along the row read a load so many times.
+    `storage` is the dtype that a memory has; `programs` share each sum over rows, one row of partial sums each;
+    `loop_reads` says how many loops along the row read a load.
 
     Of a table whose rows are taken by number at most as many rows are counted as are taken: the numbers decide which.
     """

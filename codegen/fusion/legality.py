@@ -249,8 +249,8 @@ class Legality:
     """Answers whether a set of units can be one kernel.
 
     `facts` holds those of each unit, `sources` what it reads, `axes_of` the axes of its result. `apart` are pairs of
-    units that a user forbade to share a kernel. `known` answers for the same axes under other forms of reductions: what
-    it has found out about facts holds here too.
+    units that a user forbade to share a kernel. `known` answers for the same axes under other reduction strategies:
+    what it has found out about facts holds here too.
     """
 
     def __init__(self, units: Units, apart: Iterable[tuple[Unit, Unit]] = (), known: Legality | None = None) -> None:

@@ -20,10 +20,10 @@ from ..fusion.legality import Refusal
 from ..fusion.merge import Clusters
 from ..fusion.partition import Partition
 from ..fusion.search.greedy import greedy
-from .launches import FusionPlan
+from .fusion_plan import FusionPlan
 
 Replan = Callable[[Graph, Fusion], Candidate]
-"""Partitions a graph anew under other wishes."""
+"""Partitions a graph anew under other constraints."""
 
 
 HARD_RULES = ("number", "leaf", "join", "library", "memory first", "product")
@@ -66,7 +66,7 @@ class Verdict:
     @cached_property
     def opposite(self) -> Opposite:
         """What forcing the opposite would cost, as far as a few kernels are changed for it; where that is not enough,
-        as a greedy plan made anew under that wish."""
+        as a greedy plan made anew under that constraint."""
         if self.rule == "own":
             return _replicated_apart(self.plan)
         if self.ends is None or (not self.fused and self.rule in HARD_RULES):

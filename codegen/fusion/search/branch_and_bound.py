@@ -1,8 +1,8 @@
 """The best partition of a small graph: branch and bound over the kernel that computes each value, and those that
 compute it again.
 
-Values are placed from the last to the first, so that whoever reads one has its kernels already: what its choice moves
-is then known exactly, and the bytes counted so far never shrink again.
+Values are placed from the last to the first, so that all readers of a value have their kernels already: the bytes that
+placing it moves are then known exactly, and the bytes counted so far never shrink again.
 """
 
 from __future__ import annotations

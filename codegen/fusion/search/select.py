@@ -26,8 +26,8 @@ MOST_UNITS = 1_000
 """The largest graph, in primitives, of which more than a greedy candidate is looked at."""
 
 
-MOST_CHOICES = 2
-"""Up to so many choices between two strategies of reductions, all their combinations are searched."""
+MOST_STRATEGIES = 2
+"""With up to so many other strategies of reductions, all their combinations are searched."""
 
 
 MOST_TRIES = 8
@@ -67,7 +67,7 @@ def search(best: Candidate, strategies: Sequence[Strategies]) -> Candidate:
     where the graph is small enough; else block by block under those that serve a greedy candidate best."""
     if len(best.units.units) > MOST_UNITS:
         return replace(best, how=TOO_LARGE)
-    if len(chains(best)) <= MOST_CHAINS and len(strategies) <= MOST_CHOICES:
+    if len(chains(best)) <= MOST_CHAINS and len(strategies) <= MOST_STRATEGIES:
         starts = greedy_under_all(best, strategies)
         # What replicating other sums is worth shows only in a candidate as it is launched.
         others = [start for start in starts if start.units.replicated != best.units.replicated]
