@@ -97,7 +97,7 @@ def _kernel_name(members: Sequence[Unit]) -> str:
     """From the op instances covered, the phases, and whether sums are finished: `fc1_ln1_relu`, `ln1_backward`."""
     if members[0].is_library:
         what = "all_reduce_" if members[0].is_collective else "matmul_"
-        return what + members[0].value.name.replace(".", "_")
+        return what + identifier(members[0].value.name)
     shown = [u.value for u in members if u.value.scope.phase != "update"] or [members[0].value]
     parts = list(dict.fromkeys(identifier(v.scope.name) or uncounted(v) for v in shown))
     name = "_".join(parts) if len(parts) <= 3 and sum(map(len, parts)) <= 40 else f"{parts[0]}_to_{parts[-1]}"

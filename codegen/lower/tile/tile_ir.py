@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from textwrap import indent
 from types import MappingProxyType
 from typing import Any
 
@@ -216,7 +217,7 @@ class Kernel:
             ("for each block", self.operands),
             ("in its last block", self.last_block),
         ):
-            lines += [f"  {when}: {part.kernel}".replace("\n", "\n  ") for part in parts]
+            lines += [indent(f"{when}: {part.kernel}", "  ") for part in parts]
         return "\n".join(lines)
 
 
