@@ -11,8 +11,8 @@ from ..support.sizes import next_power_of_2
 from ..support.statements import BLANK, Assign, CallFunction, Comment, If, Line, Statement
 from ..support.text import INDENT, call_lines, wrapped
 from .kernel import FunctionText, KernelSource, function_text, joined
-from .launcher import TRITON_TYPES
 from .ops import helpers_called, load, tl
+from .scalars_in_memory import declared, number_loads, types
 from .steps import tile_statements
 
 BLOCK = 1024
@@ -23,12 +23,10 @@ MOST_NAMED = 8
 """Updates that a block's docstring names."""
 
 
-def render_foreach(kernel: ForeachKernel) -> KernelSource:
-    """Spell a launch of many updates."""
-    functions = (*(_block(block) for block in kernel.blocks), _kernel(kernel))
-    signature = {"segments_ptr": "*i64"}
-    for name, parameter in kernel.arguments:
-        signature[name] = ("*" if parameter.is_pointer else "") + TRITON_TYPES[parameter.dtype.name]
+def render_foreach(kernel: ForeachKernel, numbers_in_memory: bool = False) -> KernelSource:
+    """Spell a launch of many updates, which takes the host's numbers as arguments or reads them from memory."""
+    functions = (*(_block(block) for block in kernel.blocks), _kernel(kernel, numbers_in_memory))
+    signature = {"segments_ptr": "*i64"} | types(kernel.arguments, numbers_in_memory)
     return KernelSource(
         kernel.name,
         joined(functions),
@@ -78,10 +76,10 @@ def _tensors(block: BlockProgram) -> str:
     return ", ".join(names[:MOST_NAMED]) + rest
 
 
-def _kernel(kernel: ForeachKernel) -> FunctionText:
+def _kernel(kernel: ForeachKernel, numbers_in_memory: bool) -> FunctionText:
     arguments = [
         "segments_ptr",
-        *(name for name, _ in kernel.arguments),
+        *declared(kernel.arguments, numbers_in_memory),
         "SEGMENTS: tl.constexpr",
         "BLOCK: tl.constexpr",
     ]
@@ -96,6 +94,7 @@ def _kernel(kernel: ForeachKernel) -> FunctionText:
     size = call("tl.minimum", load(row) - Name("start"), Name("BLOCK")).method("to", Name("tl.int32"))
     is_wide = load(row + ALIGNED).differs(0) & (Name("inside") % 16).equals(0)
     lines: list[Statement] = [
+        *number_loads(kernel.arguments, numbers_in_memory),
         Line("program = tl.program_id(0)"),
         Line("segment = tl.arange(0, SEGMENTS)"),
         Assign("sizes", sizes),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import accumulate
 from math import prod
 
 from tritonnotes.ir.core.types import Dim
@@ -10,23 +9,25 @@ from tritonnotes.ir.core.types import Dim
 from ..analysis.matmul import summed
 from ..cost.matmul import SHARE, split_k_expression
 from ..lower.grouped_matmul import GroupedMatmulKernel
-from ..support.expressions import Expression, Name, product
+from ..support.expressions import Expression, Name, call, product, total
+from ..support.statements import CallFunction, If, Line
 from ..support.text import INDENT, call_lines, wrapped
-from .kernel import KernelSource, functions_of, joined
-from .launcher import Launcher, scalar_type
+from .kernel import FunctionText, KernelSource, function_text, functions_of, joined
+from .launcher import Launcher
+from .scalars_in_memory import declared, named, number_loads, types
 
 
-def render_grouped_matmul(kernel: GroupedMatmulKernel) -> KernelSource:
-    """Spell a launch of several products."""
+def render_grouped_matmul(kernel: GroupedMatmulKernel, numbers_in_memory: bool = False) -> KernelSource:
+    """Spell a launch of several products, which takes the host's numbers as arguments or reads them from memory."""
     sides = [functions_of(side.kernel) for side in kernel.sides]
     launchers = [side.launcher for side in sides]
-    functions = tuple(function for side in sides for function in side.functions)
+    functions = (*(f for side in sides for f in side.functions), _kernel(kernel, launchers, numbers_in_memory))
     return KernelSource(
         kernel.name,
-        f"{joined(functions)}\n\n{_kernel(kernel, launchers)}",
+        joined(functions),
         _launcher(kernel, launchers),
         frozenset().union(*(side.helpers for side in sides)),
-        {p.name: scalar_type(p) for p in kernel.parameters},
+        types(named(kernel), numbers_in_memory),
         {"PRECISION": "ieee"},
         _warps(launchers),
         {p.name: p.size for p in kernel.parameters if p.role == "size"},
@@ -43,28 +44,26 @@ def _registers(launchers: list[Launcher]) -> int | None:
     return min((most for launcher in launchers if (most := launcher.most_registers())), default=None)
 
 
-def _kernel(kernel: GroupedMatmulKernel, launchers: list[Launcher]) -> str:
+def _kernel(kernel: GroupedMatmulKernel, launchers: list[Launcher], numbers_in_memory: bool) -> FunctionText:
     names = ", ".join(dict.fromkeys(op for member in kernel.plan.members for op in member.ops))
-    lines = ["@triton.jit", f"def {kernel.name}("]
-    lines += [f"{INDENT}{p.name}," for p in kernel.parameters]
-    lines += [f"{INDENT}PRECISION: tl.constexpr,", "):", f'{INDENT}"""{wrapped(f"Side by side: {names}.")}"""']
-    lines.append(f"{INDENT}tile = tl.program_id(0)")
+    header = ["@triton.jit", f"def {kernel.name}("]
+    header += [f"{INDENT}{a}," for a in declared(named(kernel), numbers_in_memory)]
+    header += [f"{INDENT}PRECISION: tl.constexpr,", "):", f'{INDENT}"""{wrapped(f"Side by side: {names}.")}"""']
+    lines = [*number_loads(named(kernel), numbers_in_memory), Line("tile = tl.program_id(0)")]
     if kernel.split_k:
-        lines += [f"{INDENT}part = tl.program_id(1)", f"{INDENT}parts = tl.num_programs(1)"]
-    ends = list(accumulate(kernel.tiles))
-    for i, (side, launcher) in enumerate(zip(kernel.sides, launchers, strict=True)):
-        first = ends[i - 1] if i else 0
-        mine = f"tile - {first}" if first else "tile"
-        arguments = [mine, *(["part", "parts"] if kernel.split_k else [])]
+        lines += [Line("part = tl.program_id(1)"), Line("parts = tl.num_programs(1)")]
+    tile, first = Name("tile"), 0
+    for side, launcher, count in zip(kernel.sides, launchers, kernel.tiles, strict=True):
+        arguments = [tile - first if first else tile, *map(Name, ["part", "parts"] if kernel.split_k else [])]
         for name in side.arguments:
             is_count = kernel.parameter(name).role == "arrivals"
-            arguments.append(f"{name} + {first}" if is_count and first else name)
-        passed = {**launcher.constexprs(), "PRECISION": "PRECISION"}
-        arguments += [f"{name}={value}" for name, value in passed.items()]
-        head = "else:" if i == len(ends) - 1 else f"{'elif' if i else 'if'} tile < {ends[i]}:"
-        lines.append(f"{INDENT}{head}")
-        lines += [INDENT * 2 + line for line in call_lines(f"{side.kernel.name}(", arguments, ")")]
-    return "\n".join(lines) + "\n"
+            arguments.append(total(Name(name), first if is_count else 0))
+        passed = {**launcher.constexprs(), "PRECISION": Name("PRECISION")}
+        called = (CallFunction(call(side.kernel.name, *arguments, **passed)),)
+        word, first = "elif" if first else "if", first + count
+        is_last = side is kernel.sides[-1]
+        lines.append(If(None if is_last else tile < first, called, word))
+    return function_text(kernel.name, header, lines)
 
 
 def _launcher(kernel: GroupedMatmulKernel, launchers: list[Launcher]) -> str:

@@ -24,7 +24,7 @@ class HostNumbers:
     """Writes assignments for host numbers, each under its author's name, before their first use.
 
     `known` are the variables that hold some of them, by what `key` calls a value. `statements` are the assignments so
-    far. With `only_named`, what has no name stands on one line with all that it is made of.
+    far.
     """
 
     spell: Spell
@@ -32,7 +32,6 @@ class HostNumbers:
     names: Names
     known: dict[Any, str] = field(default_factory=dict)
     statements: list[Statement] = field(default_factory=list)
-    only_named: bool = False
 
     def name(self, value: Value) -> str:
         """The variable that holds a number, or its literal."""
@@ -61,8 +60,7 @@ class HostNumbers:
             return Name(known)
         if value.is_leaf:
             raise PlanError(f"nobody gives the number {value.name!r}")
-        keeps_lines = value.hint or not self.only_named
-        return self.spell(value, [self._argument(a) if keeps_lines else self._expression(a) for a in value.inputs])
+        return self.spell(value, [self._argument(a) for a in value.inputs])
 
     def _argument(self, value: Value) -> Expression:
         return Name(self.name(value)) if value.hint and not value.is_leaf else self._expression(value)

@@ -18,6 +18,7 @@ from .launcher import Launcher
 from .looped_reductions import row_loop_statements
 from .ops import helpers_called
 from .partial_sums import accumulator_statements, finalize_statements, partial_statements
+from .scalars_in_memory import declared, named, number_loads
 from .steps import PHASES, statements
 from .writer import Writer
 
@@ -68,16 +69,16 @@ class KernelSource:
     functions: tuple[FunctionText, ...] = ()
 
 
-def render_kernel(kernel: Kernel) -> KernelSource:
-    """Spell a tile program."""
-    spelled = functions_of(kernel)
+def render_kernel(kernel: Kernel, numbers_in_memory: bool = False) -> KernelSource:
+    """Spell a tile program, which takes the host's numbers as arguments or reads them from memory."""
+    spelled = functions_of(kernel, numbers_in_memory)
     launcher, functions = spelled.launcher, spelled.functions
     return KernelSource(
         kernel.name,
         joined(f for f in functions if f.name not in spelled.replicated_sums),
         launcher.text(),
         spelled.helpers,
-        launcher.signature(),
+        launcher.signature(numbers_in_memory),
         launcher.constexprs(),
         launcher.num_warps(),
         launcher.sizes(),
@@ -98,8 +99,8 @@ class Functions:
     replicated_sums: Mapping[str, str] = field(default_factory=dict)
 
 
-def functions_of(kernel: Kernel) -> Functions:
-    """Spell the functions of a kernel."""
+def functions_of(kernel: Kernel, numbers_in_memory: bool = False) -> Functions:
+    """Spell the functions of a kernel. What it calls is given its numbers."""
     sums = [functions_of(part.kernel) for part in kernel.replicated_sums]
     called = [*sums, *(functions_of(part.kernel) for part in (*kernel.operands, *kernel.last_block))]
     replicated_sums = {name: text for part in called for name, text in part.replicated_sums.items()}
@@ -107,10 +108,10 @@ def functions_of(kernel: Kernel) -> Functions:
     writer = Writer(kernel)
     body = _body(writer)
     launcher = Launcher(kernel, writer.index, names_of(body))
-    header = [_decorator(kernel), f"def {kernel.name}("]
-    header += [f"{INDENT}{a}," for a in _arguments(kernel, launcher)]
+    header = [_decorator(kernel, numbers_in_memory), f"def {kernel.name}("]
+    header += [f"{INDENT}{a}," for a in _arguments(kernel, launcher, numbers_in_memory)]
     header += ["):", f'{INDENT}"""{_docstring(kernel)}"""']
-    mine = function_text(kernel.name, header, body)
+    mine = function_text(kernel.name, header, [*number_loads(named(kernel), numbers_in_memory), *body])
     return Functions(
         launcher,
         (*(function for part in called for function in part.functions), mine),
@@ -119,15 +120,16 @@ def functions_of(kernel: Kernel) -> Functions:
     )
 
 
-def _decorator(kernel: Kernel) -> str:
+def _decorator(kernel: Kernel, numbers_in_memory: bool) -> str:
     # A seed is a new number at each run: nothing may be compiled for its value.
-    seeds = [f'"{p.name}"' for p in kernel.parameters if p.is_exact and kernel.layout.purpose.is_launched]
+    takes_seeds = kernel.layout.purpose.is_launched and not numbers_in_memory
+    seeds = [f'"{p.name}"' for p in kernel.parameters if p.is_exact and takes_seeds]
     return f"@triton.jit(do_not_specialize=[{', '.join(seeds)}])" if seeds else "@triton.jit"
 
 
-def _arguments(kernel: Kernel, launcher: Launcher) -> list[str]:
+def _arguments(kernel: Kernel, launcher: Launcher, numbers_in_memory: bool) -> list[str]:
     listed = [*kernel.layout.traversal.arguments]
-    listed += [f"{p.name}: tl.int64" if p.is_exact else p.name for p in kernel.parameters]
+    listed += declared(named(kernel), numbers_in_memory)
     listed += launcher.bound_arguments()
     return listed + [f"{name}: tl.constexpr" for name in launcher.constexprs()]
 

@@ -9,20 +9,11 @@ from tritonnotes.ir.core.types import Shape
 from ..analysis.matmul import INNER_BLOCK
 from ..cost.matmul import TILE_ELEMENTS, split_k_expression
 from ..lower.index_math import Indexing
-from ..lower.tile_ir import COL, TILE, Kernel, Parameter
+from ..lower.tile_ir import COL, TILE, Kernel
 from ..support.expressions import ONE, Name, call, number
 from ..support.sizes import static_size
 from ..support.text import INDENT, call_lines, wrapped
-
-TRITON_TYPES = {
-    "float16": "fp16",
-    "bfloat16": "bf16",
-    "float32": "fp32",
-    "float64": "fp64",
-    "int32": "i32",
-    "int64": "i64",
-    "bool": "i1",
-}
+from .scalars_in_memory import named, types
 
 
 class Launcher:
@@ -116,10 +107,9 @@ class Launcher:
         addresses = [s.attrs["address"] for s in self.kernel.steps if s.op == "load" and s.extent == TILE]
         return sum(self.index.divides_columns(a) for a in addresses)
 
-    def signature(self) -> dict[str, str]:
+    def signature(self, numbers_in_memory: bool) -> dict[str, str]:
         """A Triton type for each runtime argument."""
-        made = {p.name: scalar_type(p) for p in self.kernel.parameters}
-        return made | dict.fromkeys(self.bound_arguments(), "i32")
+        return types(named(self.kernel), numbers_in_memory) | dict.fromkeys(self.bound_arguments(), "i32")
 
     def sizes(self) -> dict[str, Shape]:
         """The shapes whose elements the int arguments count. The number of programs is the runtime's choice."""
@@ -188,13 +178,6 @@ class Launcher:
         if self.kernel.last_block:
             reason += " The last one to arrive does that, which saves a launch."
         return reason
-
-
-def scalar_type(parameter: Parameter) -> str:
-    """The Triton type of an argument."""
-    if parameter.is_pointer:
-        return "*" + TRITON_TYPES[parameter.dtype.name]
-    return "i32" if parameter.role == "size" else "i64" if parameter.is_exact else "fp32"
 
 
 _PASSED = {"PRECISION": "float32_precision()"}

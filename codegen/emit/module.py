@@ -35,7 +35,6 @@ from .host import HostNumbers, python_number, uses_math
 from .kernel import KernelSource, render_kernel
 from .ops import HELPERS, helpers_in_order
 from .prelude import ALL_REDUCE, IN_ARENA, LAUNCH, PRECISION, TABLE_OF
-from .scalars_in_memory import numbers_in_memory
 
 
 def render_module(
@@ -50,9 +49,7 @@ def render_module(
     """The text of the module, and the sources of its kernels. `chunks` are the buffers of
     one chunk, by the name of the loop over chunks. With numbers `in_memory`, `run` takes a tensor of them, and
     `numbers_of` says what it must hold."""
-    sources = tuple(map(_rendered, kernels))
-    if in_memory:
-        sources = tuple(numbers_in_memory(k, s) for k, s in zip(kernels, sources, strict=True))
+    sources = tuple(_rendered(kernel, in_memory) for kernel in kernels)
     helpers = helpers_in_order(set().union(*(s.helpers for s in sources)) if sources else set())
     run = _Run(plan, {k.name: k for k in kernels}, buffers, chunks, in_memory)
     run_text = run.text()
@@ -76,10 +73,12 @@ def render_module(
     return "\n\n".join(parts), sources
 
 
-def _rendered(kernel: Kernel) -> KernelSource:
+def _rendered(kernel: Kernel, numbers_in_memory: bool) -> KernelSource:
     if isinstance(kernel, ForeachKernel):
-        return render_foreach(kernel)
-    return render_grouped_matmul(kernel) if isinstance(kernel, GroupedMatmulKernel) else render_kernel(kernel)
+        return render_foreach(kernel, numbers_in_memory)
+    if isinstance(kernel, GroupedMatmulKernel):
+        return render_grouped_matmul(kernel, numbers_in_memory)
+    return render_kernel(kernel, numbers_in_memory)
 
 
 NUMBERS = "numbers"
@@ -121,7 +120,7 @@ class _Run:
         self.tensors = "t"
         self.added: frozenset[str] = frozenset()
         self.destinations = destinations_of(plan.units)
-        self.host = HostNumbers(python_number, lambda value: value, self.names, only_named=True)
+        self.host = HostNumbers(python_number, lambda value: value, self.names)
         self.on_device: dict[str, str] = {}
         self.dims = self._dims()
         self.names.taken.add(CHUNK_ROWS.name)

@@ -1,54 +1,72 @@
-"""Kernels whose numbers lie in memory. A CUDA graph keeps the arguments of its launches, so that a learning rate among
-them could never change; what it launches reads them from a tensor instead, which is written before each replay."""
+"""How launched kernels take the numbers that the host works out: as arguments, or from memory.
+
+A CUDA graph keeps the arguments of its launches, so that a learning rate among them could never change. What it
+launches reads numbers from a tensor instead, which is written before each replay.
+"""
 
 from __future__ import annotations
 
-import ast
-import re
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 
-from ..lower.foreach import ForeachKernel
 from ..lower.tile_ir import Kernel, Parameter
-from ..support.text import INDENT, call_lines
-from .kernel import KernelSource
+from ..support.expressions import Name
+from ..support.statements import Assign, Statement
+from .ops import load
 
-SUFFIX = "_in_memory"
+TRITON_TYPES = {
+    "float16": "fp16",
+    "bfloat16": "bf16",
+    "float32": "fp32",
+    "float64": "fp64",
+    "int32": "i32",
+    "int64": "i64",
+    "bool": "i1",
+}
 
 
-def numbers_in_memory(kernel: Kernel, source: KernelSource) -> KernelSource:
-    """A kernel that reads numbers and calls the given one, which stays above it; the same where that takes none."""
-    numbers = {name: p for name, p in _scalars(kernel) if not p.is_pointer}
-    if not numbers:
-        return source
-    taken = [(a.arg, ast.unparse(a.annotation) if a.annotation else "") for a in _arguments(kernel.name, source.text)]
-    arguments = [f"{n}_ptr" if n in numbers else f"{n}: {kind}" if kind else n for n, kind in taken]
-    passed = [_read(name, numbers[name]) if name in numbers else name for name, _ in taken]
-    text = [
-        "@triton.jit",
-        *call_lines(f"def {kernel.name}{SUFFIX}(", arguments, "):"),
-        f'{INDENT}"""As {kernel.name}, with numbers from memory."""',
-        *(INDENT + line for line in call_lines(f"{kernel.name}(", passed, ")")),
+Named = tuple[str, Parameter]
+"""An argument of a launch, by the name that the kernel has for it."""
+
+
+def named(kernel: Kernel) -> list[Named]:
+    """The arguments of a tile program."""
+    return [(p.name, p) for p in kernel.parameters]
+
+
+def declared(arguments: Iterable[Named], in_memory: bool) -> list[str]:
+    """The arguments as a kernel's signature has them."""
+    return [
+        f"{name}_ptr" if in_memory and _is_number(p) else f"{name}: tl.int64" if p.is_exact else name
+        for name, p in arguments
     ]
-    launcher = re.sub(rf"\blaunch\((\s*){kernel.name}\b", rf"launch(\1{kernel.name}{SUFFIX}", source.launcher)
-    signature = {
-        (f"{n}_ptr" if n in numbers else n): ("*i64" if numbers[n].is_exact else "*fp64") if n in numbers else kind
-        for n, kind in source.signature.items()
-    }
-    whole = f"{source.text}\n\n" + "\n".join(text) + "\n"
-    return replace(source, name=f"{kernel.name}{SUFFIX}", text=whole, launcher=launcher, signature=signature)
 
 
-def _scalars(kernel: Kernel) -> Sequence[tuple[str, Parameter]]:
-    listed = kernel.arguments if isinstance(kernel, ForeachKernel) else [(p.name, p) for p in kernel.parameters]
-    return [(name, p) for name, p in listed if p.role == "scalar"]
+def types(arguments: Iterable[Named], in_memory: bool) -> dict[str, str]:
+    """A Triton type for each argument."""
+    made = {}
+    for name, parameter in arguments:
+        if in_memory and _is_number(parameter):
+            made[f"{name}_ptr"] = "*i64" if parameter.is_exact else "*fp64"
+        else:
+            made[name] = triton_type(parameter)
+    return made
 
 
-def _read(name: str, parameter: Parameter) -> str:
-    # The host works numbers out in float64; as an argument each would arrive rounded like this.
-    return f"tl.load({name}_ptr)" if parameter.is_exact else f"tl.load({name}_ptr).to(tl.float32)"
+def number_loads(arguments: Iterable[Named], in_memory: bool) -> list[Statement]:
+    """What a kernel does first for numbers in memory. The host works them out in float64; as an argument each would
+    arrive rounded like this."""
+    if not in_memory:
+        return []
+    loaded = ((name, p, load(Name(f"{name}_ptr"))) for name, p in arguments if _is_number(p))
+    return [Assign(name, value if p.is_exact else value.method("to", Name("tl.float32"))) for name, p, value in loaded]
 
 
-def _arguments(name: str, text: str) -> list[ast.arg]:
-    found = (n for n in ast.parse(text).body if isinstance(n, ast.FunctionDef) and n.name == name)
-    return next(found).args.args
+def _is_number(parameter: Parameter) -> bool:
+    return parameter.role == "scalar" and not parameter.is_pointer
+
+
+def triton_type(parameter: Parameter) -> str:
+    """The Triton type of an argument."""
+    if parameter.is_pointer:
+        return "*" + TRITON_TYPES[parameter.dtype.name]
+    return "i32" if parameter.role == "size" else "i64" if parameter.is_exact else "fp32"

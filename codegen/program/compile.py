@@ -80,7 +80,7 @@ def _compiled(
         )
         return _packed(report)
 
-    return _unpacked(cache.get_or_build("card", key, build))
+    return _unpacked(cache.get_or_build("report", key, build))
 
 
 def _packed(report: CompiledReport) -> bytes:

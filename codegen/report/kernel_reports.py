@@ -1,4 +1,5 @@
-"""Kernel cards: what a kernel costs on a GPU that need not be there, read from its machine code and from its plan.
+"""Kernel reports: what a kernel is estimated to cost on a GPU you do not have, read from its machine code and from its
+plan.
 
 Registers, spills, shared memory, instructions and the widths of accesses are the compiler's. Occupancy follows from
 them by the hardware's rules. Bytes are the plan's, operations the tile program's, and the predicted time is a roofline:
@@ -94,7 +95,7 @@ class KernelReport:
 def make_reports(
     program: Program, arch: int = 90, sizes: Mapping[str, int] = NOMINAL_SIZES, cache: KernelCache | None = None
 ) -> tuple[KernelReport, ...]:
-    """The cards of a program's generated kernels, in launch order, on the GPU that stands for sm_`arch` (80, 90 or
+    """The reports of a program's generated kernels, in launch order, on the GPU that stands for sm_`arch` (80, 90 or
     100), with `Dim`s of these `sizes`. Raises `KernelError` for another arch or where compilation fails."""
     compiled = compile_program(program, arch, cache, sizes)
     gpu = GPUS[arch]

@@ -227,8 +227,8 @@ def text(pattern: str, to: str) -> Callable[[Patch], None]:
     """Another line in every kernel that has the line."""
 
     def apply(patch: Patch) -> None:
-        def render(kernel: Any) -> KernelSource:
-            source = render_kernel(kernel)
+        def render(kernel: Any, numbers_in_memory: bool) -> KernelSource:
+            source = render_kernel(kernel, numbers_in_memory)
             return replace(source, text=re.sub(pattern, to, source.text))
 
         patch.setattr("tritonnotes.codegen.emit.module.render_kernel", render)

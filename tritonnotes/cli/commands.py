@@ -1,4 +1,4 @@
-"""The command line: `tritonnotes demo`, `show`, `card`, `check`, `explain`, `ops` and `note`.
+"""The command line: `tritonnotes demo`, `show`, `report`, `check`, `explain`, `ops` and `note`.
 
 Results go to stdout, and with --json nothing else does; remarks, progress and errors go to stderr. Exit codes: 0, 1 for
 a failure or a check that does not hold, 2 for a command that makes no sense, 130 and 141 when interrupted.
@@ -121,19 +121,19 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument("--kernel", metavar="NAME", help="one launch alone, from the plan on")
     shown.set_defaults(run=_show)
 
-    carded = commands.add_parser(
-        "card",
+    reported = commands.add_parser(
+        "report",
         help="say what each kernel costs on a GPU that need not be there",
-        description="Compile every generated kernel ahead of time and print its card: registers, spills, occupancy, "
+        description="Compile every generated kernel ahead of time and print its report: registers, spills, occupancy, "
         "the width of each access and why a narrow one is, instructions, bytes, and the time that a roofline predicts.",
     )
-    _add_target(carded)
-    carded.add_argument(
+    _add_target(reported)
+    reported.add_argument(
         "--arch", type=_arch, action="append", metavar="ARCH", help="sm_80, sm_90 or sm_100, several times for several"
     )
-    carded.add_argument("--gradient", action="store_true", help="the two runs of autograd instead of a training step")
-    carded.add_argument("--batch", type=_natural, metavar="N", help="the size of every Dim; default 256")
-    carded.set_defaults(run=_report)
+    reported.add_argument("--gradient", action="store_true", help="the two runs of autograd instead of a training step")
+    reported.add_argument("--batch", type=_natural, metavar="N", help="the size of every Dim; default 256")
+    reported.set_defaults(run=_report)
 
     checked = commands.add_parser("check", help="compare the kernels with eager PyTorch and with float64")
     _add_target(checked, step=False)
@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     noted.add_argument("--plot", metavar="FILE", help="draw function and derivative to FILE, a .png, .svg or .pdf")
     noted.set_defaults(run=_note)
 
-    for command in (demo, shown, carded, checked, explained, listed, noted):
+    for command in (demo, shown, reported, checked, explained, listed, noted):
         command.add_argument("--json", action="store_true", help="print JSON, and nothing else, to stdout")
     return parser
 

@@ -1,4 +1,5 @@
-"""`tritonnotes card`, `model.cards()` and `step.cards()`: kernel cards as text for people and as data for programs."""
+"""`tritonnotes report`, `model.reports()` and `step.reports()`: kernel reports as text for people and as data for
+programs."""
 
 from __future__ import annotations
 
@@ -23,10 +24,10 @@ from ..ir.passes.split import split_gradient
 
 @dataclass(frozen=True)
 class Reports:
-    """The cards of one program, of its generated kernels in launch order, for one GPU after another. `title` says which
-    program, `sizes` what its `Dim`s were, `library` how many launches are library calls, which have no card. Of a step
-    that is cut in two `parts` are the cards of each program, in the order in which they run, and the rest speaks of
-    both."""
+    """The reports of one program, of its generated kernels in launch order, for one GPU after another. `title` says
+    which program, `sizes` what its `Dim`s were, `library` how many launches are library calls, which have no report. Of
+    a step that is cut in two `parts` are the reports of each program, in the order in which they run, and the rest
+    speaks of both."""
 
     title: str
     sizes: Mapping[str, int]
@@ -45,9 +46,9 @@ class Reports:
         return "\n\n".join([*shown, "Predicted times assume:\n" + _bullets(ASSUMPTIONS)])
 
     def _blocks(self) -> list[str]:
-        """A head, then each card."""
+        """A head, then each report."""
         known = ", ".join(f"{name} = {size}" for name, size in self.sizes.items())
-        calls = f"; {self.library} library calls have no card" if self.library else ""
+        calls = f"; {self.library} library calls have no report" if self.library else ""
         head = f"{self.title}: {_kernels(len({c.name for c in self.reports}))}{f', {known}' if known else ''}{calls}"
         return [head, *map(_text, self.reports)]
 
@@ -70,14 +71,14 @@ class Reports:
 def program_reports(
     program: Program, title: str, *, archs: Iterable[int] = (90,), batch: int = NOMINAL, sizes: Mapping[str, int] = {}
 ) -> Reports:
-    """The cards of a program for each of the architectures (80, 90, 100), with `Dim`s of these `sizes`, and `batch` for
-    those that it does not name. Raises `KernelError` for another architecture, where Triton is told to interpret, and
-    where compilation fails; `DeclarationError` for a `Dim` that the graph does not have."""
+    """The reports of a program for each of the architectures (80, 90, 100), with `Dim`s of these `sizes`, and `batch`
+    for those that it does not name. Raises `KernelError` for another architecture, where Triton is told to interpret,
+    and where compilation fails; `DeclarationError` for a `Dim` that the graph does not have."""
     if triton.knobs.runtime.interpret:
         raise KernelError("Triton is told to interpret kernels, not to compile them; unset TRITON_INTERPRET")
     for arch in (archs := tuple(archs)):
         if arch not in GPUS:
-            raise KernelError(f"no card for sm_{arch}; there are {', '.join(f'sm_{known}' for known in GPUS)}")
+            raise KernelError(f"no report for sm_{arch}; there are {', '.join(f'sm_{known}' for known in GPUS)}")
     dims = sorted({s.name for v in program.graph.values for s in v.shape if isinstance(s, Dim)})
     strangers = sorted(set(sizes) - set(dims))
     if strangers:
@@ -92,8 +93,8 @@ def program_reports(
 def step_reports(
     programs: Mapping[str, Program], title: str, *, arch: int, batch: int, sizes: Mapping[str, int]
 ) -> Reports:
-    """The cards of a step's programs, in the order in which they run, by what each does. `Dim`s are those of the first;
-    raises as `program_cards` does."""
+    """The reports of a step's programs, in the order in which they run, by what each does. `Dim`s are those of the
+    first; raises as `program_reports` does."""
     if len(programs) == 1:
         (program,) = programs.values()
         return program_reports(program, title, archs=(arch,), batch=batch, sizes=sizes)

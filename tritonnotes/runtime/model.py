@@ -150,7 +150,7 @@ class Model(torch.nn.Module):
         )
 
     def gradient_reports(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Reports:
-        """As `cards`, of the backward run that autograd uses when all parameters want a gradient."""
+        """As `reports`, of the backward run that autograd uses when all parameters want a gradient."""
         backward = self.gradient_programs[1]
         return program_reports(backward, f"backward run of {self.graph.name}", archs=(arch,), batch=batch, sizes=sizes)
 

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..codegen.analysis.matmul import INNER_BLOCK, is_ragged
 from ..codegen.analysis.units import destinations_of
-from ..codegen.emit.scalars_in_memory import SUFFIX
 from ..codegen.lower.foreach import ForeachKernel
 from ..codegen.lower.grouped_matmul import GroupedMatmulKernel
 from ..codegen.lower.tile_ir import Kernel
@@ -167,7 +166,7 @@ class Runner:
         self, sizes: Mapping[str, int], programs: int, tensors: Mapping[str, Tensor], watch: _Watch
     ) -> Any:
         def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-            planned = self._kernels[kernel.__name__.removesuffix(SUFFIX)]
+            planned = self._kernels[kernel.__name__]
             watch.reach(planned.name)
             if isinstance(planned, ForeachKernel):
                 options["BLOCK"] = block = min(next_power_of_2(max(planned.sizes())), self.tile)

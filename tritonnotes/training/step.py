@@ -45,8 +45,8 @@ class TrainingStep:
     With `accumulate` above 1 so many batches share an update: the first ones gather their gradients (`gathering` is
     that program), the last one adds its own and updates, which is `program`. `steps` counts updates, `gathered` batches
     since the last one. With `data_parallel` every batch is gathered, and `program` is the update alone, so that `plan`
-    and `source` are: those of the rest are `gathering.plan` and `gathering.source`. `explain()` and `cards()` speak of
-    both.
+    and `source` are: those of the rest are `gathering.plan` and `gathering.source`. `explain()` and `reports()` speak
+    of both.
 
     With a `scaler` an overflow skips an update, which only the device knows: `steps` counts the skipped ones too, and
     the slots `scaler.scale`, `scaler.growth_tracker` and `scaler.step` hold what torch.amp.GradScaler and the optimizer
@@ -130,7 +130,7 @@ class TrainingStep:
         return self._programs.eager_peak_bytes(batch, **sizes)
 
     def reports(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Reports:
-        """What each kernel of the step costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.cards` has it. Where
+        """What each kernel of the step costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.reports` has it. Where
         gradients are gathered the kernels of `gathering` come first, then those of `program`; `parts` has each."""
         return self._programs.reports(arch, batch, sizes)
 

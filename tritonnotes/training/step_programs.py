@@ -133,7 +133,7 @@ class StepPrograms:
         return sum(outputs) - max(outputs)
 
     def reports(self, arch: int, batch: int, sizes: Mapping[str, int]) -> Reports:
-        """As `TrainingStep.cards`."""
+        """As `TrainingStep.reports`."""
         programs = dict(zip(self.phases, self.in_order, strict=True))
         title = f"training step of {self.graphs.declared.name}"
         return step_reports(programs, title, arch=arch, batch=batch, sizes=sizes)

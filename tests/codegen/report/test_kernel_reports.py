@@ -38,7 +38,7 @@ NVIDIA = JUDGES / "occupancy.txt"
 
 def cards_of(build, *shape, dtype: str = "float32", arch: int = 90, batch: int = 256) -> tuple[KernelReport, ...]:
     """The reports of one op's forward run."""
-    g = Graph("card")
+    g = Graph("report")
     g.output(y=build(g.input("x", shape, dtype=dtype)))
     return make_reports(make_program(optimize(decompose(g))), arch, Sizes(batch))
 
@@ -268,7 +268,7 @@ def test_a_step_that_is_cut_has_the_cards_of_both_programs() -> None:
 
 def test_cards_refuse_what_they_do_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     model = tn.compile(digits(), device="cpu")
-    with pytest.raises(tn.TritonNotesError, match="no card for sm_75; there are sm_80, sm_90, sm_100"):
+    with pytest.raises(tn.TritonNotesError, match="no report for sm_75; there are sm_80, sm_90, sm_100"):
         model.reports(arch=75)
     with pytest.raises(tn.TritonNotesError, match="has no Dim rows; it has batch"):
         model.reports(rows=3)
@@ -291,7 +291,7 @@ def graph():
 def test_the_command_prints_cards_of_both_runs_for_each_architecture(tmp_path: Path, capsys) -> None:
     (tmp_path / "model.py").write_text(ROW)
     target = f"{tmp_path}/model.py:graph"
-    assert main(["card", target, "--gradient", "--arch", "sm_80", "--arch", "100", "--batch", "32", "--json"]) == 0
+    assert main(["report", target, "--gradient", "--arch", "sm_80", "--arch", "100", "--batch", "32", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [p["program"] for p in found["programs"]] == ["forward run of norm", "backward run of norm"]
     forward = found["programs"][0]
@@ -299,11 +299,11 @@ def test_the_command_prints_cards_of_both_runs_for_each_architecture(tmp_path: P
     assert set(forward["gpus"]) == {"sm_80", "sm_100"}
     (read,) = [a for a in forward["kernels"][0]["accesses"] if a["argument"] == "x"]
     assert read["why_narrow"] == "row length 769 is not divisible by 4"
-    assert main(["card", target]) == 0
+    assert main(["report", target]) == 0
     text = capsys.readouterr().out
     assert "load of x: " in text and "(row length 769 is not divisible by 4)" in text and "H100" in text
 
 
 def test_the_command_refuses_another_architecture(capsys) -> None:
-    assert main(["card", "model.py:graph", "--arch", "sm_75"]) == 2
+    assert main(["report", "model.py:graph", "--arch", "sm_75"]) == 2
     assert "none of sm_80, sm_90, sm_100" in capsys.readouterr().err

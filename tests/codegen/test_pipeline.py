@@ -432,7 +432,7 @@ def test_a_plan_is_verified() -> None:
 def test_a_launch_is_lowered_to_a_tile_program() -> None:
     (kernel,) = lower(schedule(partition(softmax(), GREEDY)))
     assert_text(
-        "\n".join(f"{step.form} {step.name} = {step.op}({', '.join(step.args)})" for step in kernel.steps),
+        "\n".join(f"{step.extent} {step.name} = {step.op}({', '.join(step.args)})" for step in kernel.steps),
         """
         tile x = load()
         row largest = max(x)
