@@ -19,9 +19,9 @@ from ..support.facets import Axis, identity_of
 from ..support.names import uncounted
 from .arithmetic import dtype_of
 from .builder import Builder
+from .functions import REPLICATED_SUM
 from .layout import cut_axes
 from .loads import resolve
-from .purpose import REPLICATED_SUM
 from .tile_ir import COL, ROW, SCALAR, TILE, Step
 
 

@@ -18,8 +18,7 @@ from tritonnotes.ir.core.types import DType, Shape, float64, int64
 
 from ..analysis.axes import Axes
 from ..plan.launches import KernelPlan
-from .purpose import LAUNCHED, Purpose
-from .traversal import TILE_PER_PROGRAM, Traversal
+from .functions import LAUNCHED, TILE_PER_PROGRAM, Purpose, Traversal
 
 TILE, ROW, COL, SCALAR = "tile", "row", "col", "scalar"
 

@@ -8,24 +8,22 @@ import pytest
 from compiled import digits
 
 import tritonnotes as tn
-from tritonnotes.codegen.lower.grouped_matmul import GroupedMatmulKernel
-from tritonnotes.codegen.lower.purpose import (
+from tritonnotes.codegen.lower.functions import (
+    ALL_TILES,
+    GIVEN_BLOCK,
     GROUP_MEMBER,
     LAST_BLOCK,
     LAUNCHED,
     MATMUL_OPERAND,
-    REPLICATED_SUM,
-    Purpose,
-)
-from tritonnotes.codegen.lower.tile_ir import Kernel
-from tritonnotes.codegen.lower.traversal import (
-    ALL_TILES,
-    GIVEN_BLOCK,
     ONLY_TILE,
     PERSISTENT,
+    REPLICATED_SUM,
     TILE_PER_PROGRAM,
+    Purpose,
     Traversal,
 )
+from tritonnotes.codegen.lower.grouped_matmul import GroupedMatmulKernel
+from tritonnotes.codegen.lower.tile_ir import Kernel
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.passes.decompose import decompose
