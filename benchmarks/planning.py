@@ -25,7 +25,7 @@ import tritonnotes as tn
 from benchmarks.nets import SIZES, residual_net
 from tritonnotes.codegen.fusion.cost import cost_of
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan.launches import FusionPlan
+from tritonnotes.codegen.plan.fusion_plan import FusionPlan
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose

@@ -23,7 +23,7 @@ import tritonnotes as tn
 from tritonnotes.codegen.fusion.constraints import MODES
 from tritonnotes.codegen.optimizer.kinds import make_multi_tensor_update
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan.launches import FusionPlan
+from tritonnotes.codegen.plan.fusion_plan import FusionPlan
 from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.core.types import float32
 from tritonnotes.ir.optim.update import Kind

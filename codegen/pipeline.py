@@ -21,9 +21,9 @@ from .fusion.search.select import cheaper, reduction_strategies, replicate_reduc
 from .lower.lower import lower
 from .memory.buffers import allocate
 from .plan.build import name_launches
-from .plan.chunk_loops import loop_over_chunks
+from .plan.chunk_loops import chunk_loops, loop_over_chunks
+from .plan.fusion_plan import FusionPlan, verify_plan
 from .plan.join import group_weight_gradients, join_foreach_updates
-from .plan.launches import FusionPlan, verify_plan
 from .plan.verdicts import verdicts
 from .program.memory_budget import fit_memory
 from .program.program import Program
@@ -106,7 +106,7 @@ def plan_region(options: Fusion, region: Graph, taken: Names) -> FusionPlan:
 def finish(plan: FusionPlan, declared: Graph | None = None) -> Program:
     """A plan lowered to tile programs, with its buffers laid out. `declared` is the graph that it came from, if that is
     another one."""
-    regions = {loop.name: finish(loop.chunks.plan) for loop in plan.launches if loop.chunks}
+    regions = {loop.name: finish(loop.plan) for loop in chunk_loops(plan.launches)}
     kernels = lower(plan)
     buffers = allocate(plan, kernels, {name: region.buffers for name, region in regions.items()})
     inner = (kernel for region in regions.values() for kernel in region.kernels)

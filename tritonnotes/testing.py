@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .codegen.pipeline import make_plan
-from .codegen.plan.launches import FusionPlan
+from .codegen.plan.fusion_plan import FusionPlan
 from .codegen.report.explain import explain_plan
 from .ir.core.graph import Graph
 from .ir.core.optimizer import Optimizer

@@ -53,6 +53,12 @@ class Traffic:
     def total(self) -> int:
         return self.read + self.written + self.reread
 
+    def __add__(self, other: Traffic) -> Traffic:
+        return Traffic(self.read + other.read, self.written + other.written, self.reread + other.reread)
+
+    def __mul__(self, times: int) -> Traffic:
+        return Traffic(self.read * times, self.written * times, self.reread * times)
+
 
 def tensor_bytes(shape: Shape, dtype: DType, sizes: Mapping[str, int]) -> int:
     """Bytes of a contiguous tensor."""

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 from tritonnotes.ir.core.types import float64
 
-from ..fusion.horizontal import ADDRESSES, ALIGNED
+from ..fusion.horizontal import SEGMENTS
 from ..lower.foreach import BlockProgram, ForeachKernel
-from ..support.expressions import ZERO, Name, call
+from ..support.expressions import ZERO, Name
 from ..support.sizes import next_power_of_2
-from ..support.statements import BLANK, Assign, CallFunction, Comment, If, Line, Statement
-from ..support.text import INDENT, call_lines, wrapped
-from .kernel import FunctionText, KernelSource, function_text, joined
-from .ops import helpers_called, load, tl
+from ..support.statements import BLANK, Assign
+from ..support.text import call_lines, python_function, wrapped
+from .kernel import FunctionText, KernelSource, jit_function, joined
+from .multi_tensor import BLOCK, WHEN_WIDE, BlockFunction, Pointer, access_width, branches, searched_block
+from .ops import helpers_called, load
 from .scalars_in_memory import declared, number_loads, types
 from .steps import tile_statements
-
-BLOCK = 1024
-"""Elements of a program on a GPU: two 16-byte accesses a thread and tensor in float32, one in 16 bits."""
-
 
 MOST_NAMED = 8
 """Updates that a block's docstring names."""
@@ -25,7 +24,8 @@ MOST_NAMED = 8
 
 def render_foreach(kernel: ForeachKernel, numbers_in_memory: bool = False) -> KernelSource:
     """Spell a launch of many updates, which takes the host's numbers as arguments or reads them from memory."""
-    functions = (*(_block(block) for block in kernel.blocks), _kernel(kernel, numbers_in_memory))
+    blocks = [_block(block) for block in kernel.blocks]
+    functions = (*(block.function for block in blocks), _kernel(kernel, blocks, numbers_in_memory))
     signature = {"segments_ptr": "*i64"} | types(kernel.arguments, numbers_in_memory)
     return KernelSource(
         kernel.name,
@@ -36,6 +36,7 @@ def render_foreach(kernel: ForeachKernel, numbers_in_memory: bool = False) -> Ke
         {"SEGMENTS": _segments(kernel), "BLOCK": _tile(kernel)[0]},
         _tile(kernel)[1],
         functions=functions,
+        launcher_helpers=frozenset(["table_of"]),
     )
 
 
@@ -50,24 +51,20 @@ def _segments(kernel: ForeachKernel) -> int:
     return next_power_of_2(len(kernel.rows))
 
 
-def _block(block: BlockProgram) -> FunctionText:
-    row, start = Name("row_ptr"), Name("start")
-    lines: list[Statement] = [
-        Assign(p.name, call("address", row + place, start, tl(p.dtype), Name("ALIGN")))
-        for place, p in enumerate(block.pointers, ADDRESSES)
+def _block(block: BlockProgram) -> BlockFunction:
+    numbers = [
+        Assign(p.name.removesuffix("_ptr"), load(Name(p.name)))
+        for p in block.arguments
+        if p.role == "scalar" and p.is_pointer
     ]
-    for parameter in block.arguments:
-        if parameter.role == "scalar" and parameter.is_pointer:
-            lines.append(Assign(parameter.name.removesuffix("_ptr"), load(Name(parameter.name))))
-    lines += [Line("offset = tl.arange(0, BLOCK)"), Line("mask = offset < inside // ALIGN * ALIGN")]
-    arguments = ["row_ptr", *(p.name for p in block.arguments), "start", "inside"]
-    arguments += ["BLOCK: tl.constexpr", "ALIGN: tl.constexpr"]
-    header = [
-        "@triton.jit",
-        *call_lines(f"def {block.name}(", arguments, "):"),
-        f'{INDENT}"""{wrapped(f"One block of {_tensors(block)}.")}"""',
-    ]
-    return function_text(block.name, header, [*lines, BLANK, *tile_statements(block.kernel)])
+    return BlockFunction(
+        block.name,
+        f"One block of {_tensors(block)}.",
+        tuple(Pointer(p.name, place, p.dtype) for place, p in enumerate(block.pointers, SEGMENTS.addresses)),
+        tuple(p.name for p in block.arguments),
+        tuple(numbers),
+        (BLANK, *tile_statements(block.kernel)),
+    )
 
 
 def _tensors(block: BlockProgram) -> str:
@@ -76,7 +73,7 @@ def _tensors(block: BlockProgram) -> str:
     return ", ".join(names[:MOST_NAMED]) + rest
 
 
-def _kernel(kernel: ForeachKernel, numbers_in_memory: bool) -> FunctionText:
+def _kernel(kernel: ForeachKernel, blocks: list[BlockFunction], numbers_in_memory: bool) -> FunctionText:
     arguments = [
         "segments_ptr",
         *declared(kernel.arguments, numbers_in_memory),
@@ -88,54 +85,26 @@ def _kernel(kernel: ForeachKernel, numbers_in_memory: bool) -> FunctionText:
         f"its size, whether all addresses are multiples of 16, then the addresses of {_columns(kernel)}."
     )
     count = len(kernel.rows)
-    segments, segment, row, own = map(Name, ("segments_ptr", "segment", "row_ptr", "own"))
-    mask = None if count == _segments(kernel) else segment < count
-    sizes = load(segments + segment * kernel.width, mask=mask, other=ZERO if mask else None)
-    size = call("tl.minimum", load(row) - Name("start"), Name("BLOCK")).method("to", Name("tl.int32"))
-    is_wide = load(row + ALIGNED).differs(0) & (Name("inside") % 16).equals(0)
-    lines: list[Statement] = [
+    mask = None if count == _segments(kernel) else Name("segment") < count
+    names = {(p.value, p.dtype): name for name, p in kernel.arguments}
+    calls = [
+        function.calls([names[p.value, p.dtype] for p in block.arguments])
+        for function, block in zip(blocks, kernel.blocks, strict=True)
+    ]
+    ends = accumulate(len(block.rows) for block in kernel.blocks)
+    lines = [
         *number_loads(kernel.arguments, numbers_in_memory),
-        Line("program = tl.program_id(0)"),
-        Line("segment = tl.arange(0, SEGMENTS)"),
-        Assign("sizes", sizes),
-        Line("ends = tl.cumsum(tl.cdiv(sizes, BLOCK), axis=0)"),
-        Line("is_before = ends <= program"),
-        Line("own = tl.sum(is_before.to(tl.int32))"),
-        Line("start = (program - tl.max(tl.where(is_before, ends, 0))) * BLOCK"),
-        Assign("row_ptr", segments + own * kernel.width),
-        Assign("inside", size),
-        Comment("Sixteen bytes an access where the addresses and the end of the block allow it."),
-        Assign("is_wide", is_wide),
+        *searched_block("segments_ptr", kernel.width, mask, ZERO if mask else None),
+        WHEN_WIDE,
+        access_width(SEGMENTS),
+        *branches([Name("own") < end for end in ends], calls),
     ]
-    end = 0
-    for block in kernel.blocks:
-        is_first, end = end == 0, end + len(block.rows)
-        called = _calls(kernel, block)
-        if len(kernel.blocks) == 1:
-            lines += called
-        else:
-            lines.append(If(own < end if end < count else None, called, "if" if is_first else "elif"))
-    header = [
-        "@triton.jit",
-        *call_lines(f"def {kernel.name}(", arguments, "):"),
-        f'{INDENT}"""{wrapped(about)}"""',
-    ]
-    return function_text(kernel.name, header, lines)
+    return jit_function(kernel.name, arguments, wrapped(about), lines)
 
 
 def _columns(kernel: ForeachKernel) -> str:
     columns = [", ".join(p.name.removesuffix("_ptr") for p in block.pointers) for block in kernel.blocks]
     return " or ".join(dict.fromkeys(columns))
-
-
-def _calls(kernel: ForeachKernel, block: BlockProgram) -> tuple[Statement, ...]:
-    names = {(p.value, p.dtype): name for name, p in kernel.arguments}
-    given = ["row_ptr", *(names[p.value, p.dtype] for p in block.arguments), "start", "inside", "BLOCK"]
-
-    def called(align: int) -> tuple[Statement, ...]:
-        return (CallFunction(call(block.name, *map(Name, given), ALIGN=align)),)
-
-    return If(Name("is_wide"), called(16)), If(None, called(1))
 
 
 def _launcher(kernel: ForeachKernel) -> str:
@@ -150,9 +119,7 @@ def _launcher(kernel: ForeachKernel) -> str:
     passed = [kernel.name, "(programs,)", "table_of(segments)", *numbers, f"SEGMENTS={_segments(kernel)}"]
     passed += ["BLOCK=BLOCK", f"num_warps={warps}"]
     lines = [
-        *call_lines(f"def run_{kernel.name}(", ["segments", *numbers, f"BLOCK={size}"], "):"),
-        f'{INDENT}"""{wrapped(about)}"""',
-        f"{INDENT}programs = sum(triton.cdiv(tensors[0].numel(), BLOCK) for tensors in segments)",
-        *(INDENT + line for line in call_lines("launch(", passed, ")")),
+        "programs = sum(triton.cdiv(tensors[0].numel(), BLOCK) for tensors in segments)",
+        *call_lines("launch(", passed, ")"),
     ]
-    return "\n".join(lines) + "\n"
+    return python_function(f"run_{kernel.name}", ["segments", *numbers, f"BLOCK={size}"], wrapped(about), lines)

@@ -11,10 +11,10 @@ from ..cost.matmul import SHARE, split_k_expression
 from ..lower.grouped_matmul import GroupedMatmulKernel
 from ..support.expressions import Expression, Name, call, product, total
 from ..support.statements import CallFunction, If, Line
-from ..support.text import INDENT, call_lines, wrapped
+from ..support.text import INDENT, call_lines, python_function, wrapped
 from .kernel import FunctionText, KernelSource, function_text, functions_of, joined
 from .launcher import Launcher
-from .scalars_in_memory import declared, named, number_loads, types
+from .scalars_in_memory import declared, number_loads, types
 
 
 def render_grouped_matmul(kernel: GroupedMatmulKernel, numbers_in_memory: bool = False) -> KernelSource:
@@ -27,12 +27,13 @@ def render_grouped_matmul(kernel: GroupedMatmulKernel, numbers_in_memory: bool =
         joined(functions),
         _launcher(kernel, launchers),
         frozenset().union(*(side.helpers for side in sides)),
-        types(named(kernel), numbers_in_memory),
+        types(kernel.arguments, numbers_in_memory),
         {"PRECISION": "ieee"},
         _warps(launchers),
         {p.name: p.size for p in kernel.parameters if p.role == "size"},
         _registers(launchers),
         functions=functions,
+        launcher_helpers=frozenset(["float32_precision"]),
     )
 
 
@@ -45,19 +46,19 @@ def _registers(launchers: list[Launcher]) -> int | None:
 
 
 def _kernel(kernel: GroupedMatmulKernel, launchers: list[Launcher], numbers_in_memory: bool) -> FunctionText:
-    names = ", ".join(dict.fromkeys(op for member in kernel.plan.members for op in member.ops))
+    names = ", ".join(kernel.launch.ops)
     header = ["@triton.jit", f"def {kernel.name}("]
-    header += [f"{INDENT}{a}," for a in declared(named(kernel), numbers_in_memory)]
+    header += [f"{INDENT}{a}," for a in declared(kernel.arguments, numbers_in_memory)]
     header += [f"{INDENT}PRECISION: tl.constexpr,", "):", f'{INDENT}"""{wrapped(f"Side by side: {names}.")}"""']
-    lines = [*number_loads(named(kernel), numbers_in_memory), Line("tile = tl.program_id(0)")]
+    lines = [*number_loads(kernel.arguments, numbers_in_memory), Line("tile = tl.program_id(0)")]
     if kernel.split_k:
         lines += [Line("part = tl.program_id(1)"), Line("parts = tl.num_programs(1)")]
+    roles = {p.name: p.role for p in kernel.parameters}
     tile, first = Name("tile"), 0
     for side, launcher, count in zip(kernel.sides, launchers, kernel.tiles, strict=True):
         arguments = [tile - first if first else tile, *map(Name, ["part", "parts"] if kernel.split_k else [])]
         for name in side.arguments:
-            is_count = kernel.parameter(name).role == "arrivals"
-            arguments.append(total(Name(name), first if is_count else 0))
+            arguments.append(total(Name(name), first if roles[name] == "arrivals" else 0))
         passed = {**launcher.constexprs(), "PRECISION": Name("PRECISION")}
         called = (CallFunction(call(side.kernel.name, *arguments, **passed)),)
         word, first = "elif" if first else "if", first + count
@@ -74,18 +75,16 @@ def _launcher(kernel: GroupedMatmulKernel, launchers: list[Launcher]) -> str:
     if kernel.split_k:
         grid = f"({count}, {split_k_expression(_summed(kernel), kernel.split_k)})"
         reason += f" Programs share sums of {2 * SHARE} and more."
-    lines = [*call_lines(f"def run_{kernel.name}(", names, "):"), f'{INDENT}"""{wrapped(reason)}"""']
-    lines.append(f"{INDENT}grid = {grid}")
     passed = [*names, "PRECISION=float32_precision()", f"num_warps={warps}"]
     most = _registers(launchers)
     passed += [f"maxnreg={most}"] if most else []
-    lines += [INDENT + line for line in call_lines("launch(", [kernel.name, "grid", *passed], ")")]
-    return "\n".join(lines) + "\n"
+    lines = [f"grid = {grid}", *call_lines("launch(", [kernel.name, "grid", *passed], ")")]
+    return python_function(f"run_{kernel.name}", names, wrapped(reason), lines)
 
 
 def _summed(kernel: GroupedMatmulKernel) -> Expression:
     """How much the products sum over, by the names that the launcher has for sizes."""
-    (multiplied,) = kernel.plan.members[0].products
+    (multiplied,) = kernel.launch.members[0].products
     shape = summed(multiplied)
     names = {p.size[0]: p.name for p in kernel.parameters if p.role == "size"}
     return product(*(Name(names[s]) for s in shape if isinstance(s, Dim)), prod(s for s in shape if isinstance(s, int)))

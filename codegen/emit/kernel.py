@@ -12,13 +12,13 @@ from ..lower.row_loops import is_wide
 from ..lower.tile_ir import COL, SCALAR, Kernel, Step
 from ..support.expressions import Name, call
 from ..support.statements import BLANK, For, Return, Statement, names_of, written
-from ..support.text import INDENT, wrapped
+from ..support.text import INDENT, call_lines, wrapped
 from .calls import last_block_statements
 from .launcher import Launcher
 from .looped_reductions import row_loop_statements
 from .ops import helpers_called
 from .partial_sums import accumulator_statements, finalize_statements, partial_statements
-from .scalars_in_memory import declared, named, number_loads
+from .scalars_in_memory import declared, number_loads
 from .steps import PHASES, statements
 from .writer import Writer
 
@@ -41,6 +41,12 @@ def function_text(name: str, header: Sequence[str], body: Sequence[Statement]) -
     return FunctionText(name, text, {first + i: statement for i, (_, statement) in enumerate(lines)})
 
 
+def jit_function(name: str, arguments: list[str], about: str, body: Sequence[Statement]) -> FunctionText:
+    """A function that Triton compiles, with the docstring `about` and the statements of its body."""
+    header = ["@triton.jit", *call_lines(f"def {name}(", arguments, "):"), f'{INDENT}"""{about}"""']
+    return function_text(name, header, body)
+
+
 def joined(functions: Iterable[FunctionText]) -> str:
     """The text of functions, one below the other."""
     return "\n\n".join(function.text for function in functions)
@@ -51,9 +57,10 @@ class KernelSource:
     """The text of one kernel and its launcher, the helpers that it calls, and what compiling it ahead of time needs.
 
     `replicated_sums` are the functions of sums that each program takes for itself, by name: other kernels may call the
-    same. `functions` are these and those of `text`. `signature` gives a Triton type for each runtime argument,
-    `constexprs` the compile-time ones (with the GPU's tile), `maxnreg` how many registers a thread may have, where
-    ptxas is told. `sizes` are the shapes whose elements an int argument counts, for those that count some.
+    same. `functions` are these and those of `text`, `launcher_helpers` what the launcher calls. `signature` gives a
+    Triton type for each runtime argument, `constexprs` the compile-time ones (with the GPU's tile), `maxnreg` how many
+    registers a thread may have, where ptxas is told. `sizes` are the shapes whose elements an int argument counts, for
+    those that count some.
     """
 
     name: str
@@ -67,6 +74,7 @@ class KernelSource:
     maxnreg: int | None = None
     replicated_sums: Mapping[str, str] = field(default_factory=dict)
     functions: tuple[FunctionText, ...] = ()
+    launcher_helpers: frozenset[str] = frozenset()
 
 
 def render_kernel(kernel: Kernel, numbers_in_memory: bool = False) -> KernelSource:
@@ -85,6 +93,7 @@ def render_kernel(kernel: Kernel, numbers_in_memory: bool = False) -> KernelSour
         launcher.most_registers(),
         spelled.replicated_sums,
         functions,
+        frozenset(["float32_precision"] if kernel.products else []),
     )
 
 
@@ -111,7 +120,7 @@ def functions_of(kernel: Kernel, numbers_in_memory: bool = False) -> Functions:
     header = [_decorator(kernel, numbers_in_memory), f"def {kernel.name}("]
     header += [f"{INDENT}{a}," for a in _arguments(kernel, launcher, numbers_in_memory)]
     header += ["):", f'{INDENT}"""{_docstring(kernel)}"""']
-    mine = function_text(kernel.name, header, [*number_loads(named(kernel), numbers_in_memory), *body])
+    mine = function_text(kernel.name, header, [*number_loads(kernel.arguments, numbers_in_memory), *body])
     return Functions(
         launcher,
         (*(function for part in called for function in part.functions), mine),
@@ -129,17 +138,18 @@ def _decorator(kernel: Kernel, numbers_in_memory: bool) -> str:
 
 def _arguments(kernel: Kernel, launcher: Launcher, numbers_in_memory: bool) -> list[str]:
     listed = [*kernel.layout.traversal.arguments]
-    listed += declared(named(kernel), numbers_in_memory)
+    listed += declared(kernel.arguments, numbers_in_memory)
     listed += launcher.bound_arguments()
     return listed + [f"{name}: tl.constexpr" for name in launcher.constexprs()]
 
 
 def _docstring(kernel: Kernel) -> str:
     ops: dict[str, None] = {}
-    for unit in kernel.plan.units:
+    for unit in (u for piece in kernel.pieces for u in piece.units):
         scope = unit.value.scope
         ops.setdefault(PHASES[scope.phase] + (scope.name or unit.value.name))
-    recomputed = [v.scope.name or v.name for v in kernel.plan.recomputed if v.op.kind != "reduction"]
+    again = (v for piece in kernel.pieces for v in piece.recomputed if v.op.kind != "reduction")
+    recomputed = [v.scope.name or v.name for v in again]
     text = kernel.layout.purpose.about.format(", ".join(ops))
     if recomputed:
         text += f" Computes {', '.join(dict.fromkeys(recomputed))} again: that moves fewer bytes than loading it."

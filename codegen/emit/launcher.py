@@ -13,7 +13,7 @@ from ..lower.tile_ir import COL, TILE, Kernel
 from ..support.expressions import ONE, Name, call, number
 from ..support.sizes import static_size
 from ..support.text import INDENT, call_lines, wrapped
-from .scalars_in_memory import named, types
+from .scalars_in_memory import types
 
 
 class Launcher:
@@ -109,7 +109,7 @@ class Launcher:
 
     def signature(self, numbers_in_memory: bool) -> dict[str, str]:
         """A Triton type for each runtime argument."""
-        return types(named(self.kernel), numbers_in_memory) | dict.fromkeys(self.bound_arguments(), "i32")
+        return types(self.kernel.arguments, numbers_in_memory) | dict.fromkeys(self.bound_arguments(), "i32")
 
     def sizes(self) -> dict[str, Shape]:
         """The shapes whose elements the int arguments count. The number of programs is the runtime's choice."""

@@ -20,10 +20,13 @@ from ..cost.matmul import split_k_expression, splits_of
 from ..fusion.last_block import GROUP
 from ..lower.foreach import ForeachKernel
 from ..lower.grouped_matmul import GroupedMatmulKernel
-from ..lower.tile_ir import Kernel, Parameter
+from ..lower.lower import GeneratedKernel
+from ..lower.tile_ir import Kernel, Layout, Parameter
 from ..memory.arena import Arena, Life, place
-from ..memory.buffers import Buffer, arrivals_name, partial_name, scratch_name
-from ..plan.launches import Chunks, FusionPlan, KernelPlan
+from ..memory.buffers import Buffer, buffer_of, scratch_name
+from ..plan.chunk_loops import ChunkLoop
+from ..plan.fusion_plan import FusionPlan
+from ..plan.launches import LibraryCall
 from ..support.expressions import Expression, Name, number, product
 from ..support.names import Names, identifier, uncounted
 from ..support.sizes import known_size
@@ -34,12 +37,12 @@ from .grouped_matmul import render_grouped_matmul
 from .host import HostNumbers, python_number, uses_math
 from .kernel import KernelSource, render_kernel
 from .ops import HELPERS, helpers_in_order
-from .prelude import ALL_REDUCE, IN_ARENA, LAUNCH, PRECISION, TABLE_OF
+from .prelude import ALL_REDUCE, IN_ARENA, LAUNCH, LAUNCHER_HELPERS
 
 
 def render_module(
     plan: FusionPlan,
-    kernels: tuple[Kernel, ...],
+    kernels: tuple[GeneratedKernel, ...],
     declared: Graph,
     buffers: tuple[Buffer, ...],
     arena: Arena,
@@ -62,8 +65,7 @@ def render_module(
         LAUNCH,
         *([ALL_REDUCE] if any(u.is_collective for k in plan.launches for u in k.units) else []),
         *(HELPERS[name] for name in helpers),
-        *([PRECISION] if any(k.products or isinstance(k, GroupedMatmulKernel) for k in kernels) else []),
-        *([TABLE_OF] if any(isinstance(k, ForeachKernel) for k in kernels) else []),
+        *(text for name, text in LAUNCHER_HELPERS.items() if any(name in s.launcher_helpers for s in sources)),
     ]
     replicated_sums = {name: text for source in sources for name, text in source.replicated_sums.items()}
     parts += replicated_sums.values()
@@ -73,12 +75,14 @@ def render_module(
     return "\n\n".join(parts), sources
 
 
-def _rendered(kernel: Kernel, numbers_in_memory: bool) -> KernelSource:
-    if isinstance(kernel, ForeachKernel):
-        return render_foreach(kernel, numbers_in_memory)
-    if isinstance(kernel, GroupedMatmulKernel):
-        return render_grouped_matmul(kernel, numbers_in_memory)
-    return render_kernel(kernel, numbers_in_memory)
+def _rendered(kernel: GeneratedKernel, numbers_in_memory: bool) -> KernelSource:
+    match kernel:
+        case ForeachKernel():
+            return render_foreach(kernel, numbers_in_memory)
+        case GroupedMatmulKernel():
+            return render_grouped_matmul(kernel, numbers_in_memory)
+        case Kernel():
+            return render_kernel(kernel, numbers_in_memory)
 
 
 NUMBERS = "numbers"
@@ -105,7 +109,7 @@ class _Run:
     def __init__(
         self,
         plan: FusionPlan,
-        kernels: dict[str, Kernel],
+        kernels: dict[str, GeneratedKernel],
         buffers: tuple[Buffer, ...],
         chunk_buffers: Mapping[str, tuple[Buffer, ...]],
         in_memory: bool,
@@ -148,38 +152,41 @@ class _Run:
         return "\n".join(lines) + "\n"
 
     def _calls(self) -> Iterator[str]:
-        for kernel in self.plan.launches:
-            if kernel.chunks is not None:
-                yield from self._chunks(kernel, kernel.chunks)
-            else:
-                yield from self._library(kernel) if kernel.is_library else self._generated(kernel)
+        for launch in self.plan.launches:
+            match launch:
+                case ChunkLoop():
+                    yield from self._chunks(launch)
+                case LibraryCall():
+                    yield from self._library(launch)
+                case _:
+                    yield from self._generated(self.kernels[launch.name])
 
-    def _chunks(self, launch: KernelPlan, chunks: Chunks) -> Iterator[str]:
+    def _chunks(self, loop: ChunkLoop) -> Iterator[str]:
         """Zeros for the sums, and the loop over chunks: its launches find the rows of a chunk under their own names."""
-        size, rows = _size(chunks.size), CHUNK_ROWS.name
+        size, rows = _size(loop.size), CHUNK_ROWS.name
         begin, chunk = self.names.claim("begin"), self.names.claim("chunk")
         part = f"[{begin} : {begin} + {rows}]"
-        tensors = [(leaf, outer) for leaf, outer in chunks.inputs if not is_host(leaf)]
+        tensors = [(leaf, outer) for leaf, outer in loop.inputs if not is_host(leaf)]
         where = {leaf.name: self._operand(outer) + _if_rows(leaf.shape, part) for leaf, outer in tensors}
-        where |= {slot: self._memory(value) for slot, value in chunks.sums}
-        where |= {name: self._memory(value) + part for name, value in chunks.results}
-        for buffer in (b for b in self.chunk_buffers[launch.name] if b.role not in ("leaf", "output")):
-            where[buffer.name] = self._tensor(scratch_name(launch, buffer.name)) + _if_rows(buffer.shape, f"[:{rows}]")
-        yield from (f"{self._memory(value)}.zero_()" for _, value in chunks.sums)
-        yield f"for {begin} in range(0, {size}, {chunks.rows}):"
-        yield f"{INDENT}{rows} = min({chunks.rows}, {size} - {begin})"
+        where |= {slot: self._memory(value) for slot, value in loop.sums}
+        where |= {name: self._memory(value) + part for name, value in loop.results}
+        for buffer in (b for b in self.chunk_buffers[loop.name] if b.role not in ("leaf", "output")):
+            where[buffer.name] = self._tensor(scratch_name(loop, buffer.name)) + _if_rows(buffer.shape, f"[:{rows}]")
+        yield from (f"{self._memory(value)}.zero_()" for _, value in loop.sums)
+        yield f"for {begin} in range(0, {size}, {loop.rows}):"
+        yield f"{INDENT}{rows} = min({loop.rows}, {size} - {begin})"
         yield f"{INDENT}{chunk} = {{"
         yield from (f'{INDENT * 2}"{name}": {text},' for name, text in where.items())
         yield f"{INDENT}}}"
-        yield from (INDENT + line for line in self._inner(chunks, chunk)._calls())
+        yield from (INDENT + line for line in self._inner(loop, chunk)._calls())
 
-    def _inner(self, chunks: Chunks, tensors: str) -> _Run:
+    def _inner(self, loop: ChunkLoop, tensors: str) -> _Run:
         """Writes the launches of a chunk. Numbers of the host are those of the program around them."""
-        made = _Run(chunks.plan, self.kernels, (), {}, self.in_memory)
-        made.tensors, made.added = tensors, chunks.multiplied
+        made = _Run(loop.plan, self.kernels, (), {}, self.in_memory)
+        made.tensors, made.added = tensors, loop.multiplied
         made.names, made.slots, made.device = self.names, self.slots, self.device
         made.on_device = self.on_device
-        known = {leaf: self.host.name(outer) for leaf, outer in chunks.inputs if is_host(leaf)}
+        known = {leaf: self.host.name(outer) for leaf, outer in loop.inputs if is_host(leaf)}
         made.host = replace(self.host, known=known)
         return made
 
@@ -235,42 +242,36 @@ class _Run:
                     found.setdefault(size)
         return list(found)
 
-    def _generated(self, plan: KernelPlan) -> list[str]:
-        kernel = self.kernels[plan.name]
-        if isinstance(kernel, ForeachKernel):
-            return self._group(kernel)
-        arguments = []
-        for p in kernel.parameters:
-            if p.role == "size":
-                arguments.append(p.size[0].name if isinstance(p.size[0], Dim) else str(p.size[0]))
-            elif p.role == "scalar":
-                assert p.value is not None
-                arguments.append(self._number(p))
-            elif p.role == "arrivals":
-                arguments.append(self._tensor(arrivals_name(plan)))
-            else:
-                assert p.value is not None
-                arguments.append(self._tensor(partial_name(p.value)) if "partial" in p.role else self._memory(p.value))
-        layout = kernel.layout
-        if layout.rows and len(layout.row_shape) > 1 and any(isinstance(s, Dim) for s in layout.row_shape):
-            arguments.append(str(_product(layout.row_shape)))
-        if layout.counts_programs:
-            arguments.append("programs")
-        return call_lines(f"run_{plan.name}(", arguments, ")")
+    def _generated(self, kernel: GeneratedKernel) -> Iterator[str]:
+        """The call to a kernel's launcher."""
+        match kernel:
+            case ForeachKernel():
+                segments = self.names.claim(f"{kernel.name}_segments")
+                yield from self._segments(segments, kernel)
+                arguments = [segments, *self._arguments(kernel)]
+            case GroupedMatmulKernel():
+                arguments = self._arguments(kernel)
+            case Kernel():
+                arguments = [*self._arguments(kernel), *_bound_arguments(kernel.layout)]
+        yield from call_lines(f"run_{kernel.name}(", arguments, ")")
 
-    def _group(self, kernel: ForeachKernel) -> list[str]:
-        segments = self.names.claim(f"{kernel.name}_segments")
-        lines = [f"{segments} = ["]
+    def _arguments(self, kernel: GeneratedKernel) -> list[str]:
+        return [self._argument(kernel.name, p) for _, p in kernel.arguments]
+
+    def _argument(self, launch: str, parameter: Parameter) -> str:
+        """What a launch is given for an argument."""
+        if parameter.role == "size":
+            return str(_size(parameter.size[0]))
+        if parameter.role == "scalar":
+            return self._number(parameter)
+        return self._tensor(buffer_of(parameter, launch, self.destinations))
+
+    def _segments(self, name: str, kernel: ForeachKernel) -> Iterator[str]:
+        """The tensors that each update finds in its table."""
+        yield f"{name} = ["
         for tensors in kernel.rows:
-            lines += [INDENT + line for line in call_lines("[", [self._tensor(v.name) for v in tensors], "],")]
-        arguments = [segments]
-        for _, p in kernel.arguments:
-            assert p.value is not None
-            if p.role == "scalar":
-                arguments.append(self._number(p))
-            else:
-                arguments.append(self._memory(p.value))
-        return [*lines, "]", *call_lines(f"run_{kernel.name}(", arguments, ")")]
+            yield from (INDENT + line for line in call_lines("[", [self._tensor(v.name) for v in tensors], "],"))
+        yield "]"
 
     def _on_device(self, value: Value) -> str:
         """The variable that holds a host number as a tensor: a float argument would arrive as float32. A launch
@@ -283,9 +284,8 @@ class _Run:
             self.host.statements.append(Line(f"{name} = {filled}"))
         return self.on_device[text]
 
-    def _library(self, plan: KernelPlan) -> list[str]:
-        (unit,) = plan.units
-        value = unit.value
+    def _library(self, call: LibraryCall) -> list[str]:
+        unit, value = call.unit, call.unit.value
         out = self._memory(value)
         if unit.is_collective:
             return call_lines("all_reduce(", [self._operand(value.inputs[0]), out], ")")
@@ -334,6 +334,14 @@ class _Run:
     def _scalar_names(self) -> list[str]:
         """The variables of the numbers that `run` is given."""
         return [self.host.known[value] for value in self.scalars]
+
+
+def _bound_arguments(layout: Layout) -> Iterator[str]:
+    """What a tile program's launcher takes besides its arguments: the number of rows, and of programs."""
+    if layout.rows and len(layout.row_shape) > 1 and any(isinstance(s, Dim) for s in layout.row_shape):
+        yield str(_product(layout.row_shape))
+    if layout.counts_programs:
+        yield "programs"
 
 
 def _made_up(buffer: Buffer) -> str:

@@ -49,6 +49,10 @@ def table_of(segments):
 '''
 
 
+LAUNCHER_HELPERS = {"float32_precision": PRECISION, "table_of": TABLE_OF}
+"""What launchers call, by name, in the order in which a module defines it."""
+
+
 IN_ARENA = '''\
 def in_arena(lives, device):
     """Tensors in one arena for (shape, dtype, first launch, last launch) by name; all begin as zeros."""

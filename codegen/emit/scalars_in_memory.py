@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..lower.tile_ir import Kernel, Parameter
+from ..lower.tile_ir import Parameter
 from ..support.expressions import Name
 from ..support.statements import Assign, Statement
 from .ops import load
@@ -26,11 +26,6 @@ TRITON_TYPES = {
 
 Named = tuple[str, Parameter]
 """An argument of a launch, by the name that the kernel has for it."""
-
-
-def named(kernel: Kernel) -> list[Named]:
-    """The arguments of a tile program."""
-    return [(p.name, p) for p in kernel.parameters]
 
 
 def declared(arguments: Iterable[Named], in_memory: bool) -> list[str]:

@@ -15,6 +15,7 @@ from ..analysis.units import OPERAND, PRODUCT, Units, UnitSet, is_elementwise
 from ..analysis.views import base_of, is_free, is_host, memory_of
 from ..cost.matmul import split_k_in
 from ..support.sizes import NOMINAL_SIZES, known_size
+from ..support.tables import Table
 from .candidate import Candidate, once
 from .legality import Legality
 from .memory import MemoryPlan
@@ -72,12 +73,8 @@ MOST_FORMS = 4
 """The most different forms of update in one launch: the kernel has a branch for each."""
 
 
-SIZE, ALIGNED, ADDRESSES = range(3)
-"""Columns of the table: elements, whether all addresses are multiples of 16, and from there on the addresses."""
-
-
-CELL = 8
-"""Bytes of a cell of the table."""
+SEGMENTS = Table(("size", "aligned"))
+"""The table of the tensors of updates."""
 
 
 @dataclass(frozen=True)
@@ -121,12 +118,12 @@ def _elements(tensors: tuple[Value, ...]) -> int:
 
 def table_width(group: Iterable[Alike]) -> int:
     """Columns of the table of a launch."""
-    return ADDRESSES + max(len(tensors) for alike in group for tensors in alike.tensors)
+    return SEGMENTS.width(max(len(tensors) for alike in group for tensors in alike.tensors))
 
 
 def table_bytes(group: Iterable[Alike]) -> int:
     """Bytes of the table that a launch reads: of each row its own cells."""
-    return CELL * sum(ADDRESSES + len(tensors) for alike in group for tensors in alike.rows)
+    return sum(SEGMENTS.row_bytes(len(tensors)) for alike in group for tensors in alike.rows)
 
 
 @once

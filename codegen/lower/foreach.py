@@ -10,7 +10,8 @@ from tritonnotes.ir.core.types import DType, element_count
 from tritonnotes.ir.optim.update import G_NAME, P_NAME
 
 from ..fusion.horizontal import table_width
-from ..plan.launches import FusionPlan, KernelPlan
+from ..plan.fusion_plan import FusionPlan
+from ..plan.launches import ForeachLaunch
 from ..support.names import Names, identifier
 from .kernel import lower_kernel
 from .tile_ir import Kernel, Parameter, Step
@@ -39,11 +40,19 @@ class BlockProgram:
 
 
 @dataclass(frozen=True, eq=False)
-class ForeachKernel(Kernel):
-    """A kernel of many updates, whose tensors lie in a table. `blocks` are its programs by form; `parameters` and
-    `steps` are theirs, one after the other."""
+class ForeachKernel:
+    """A kernel of many updates, whose tensors lie in a table. `blocks` are its programs by form."""
 
-    blocks: tuple[BlockProgram, ...] = ()
+    launch: ForeachLaunch
+    blocks: tuple[BlockProgram, ...]
+
+    @property
+    def name(self) -> str:
+        return self.launch.name
+
+    @property
+    def kind(self) -> str:
+        return self.launch.kind
 
     @property
     def rows(self) -> tuple[tuple[Value, ...], ...]:
@@ -53,7 +62,7 @@ class ForeachKernel(Kernel):
     @property
     def width(self) -> int:
         """Columns of the table."""
-        return table_width(self.plan.group)
+        return table_width(self.launch.group)
 
     @property
     def arguments(self) -> tuple[tuple[str, Parameter], ...]:
@@ -77,7 +86,7 @@ class ForeachKernel(Kernel):
         return sum(-(-size // block) for size in self.sizes())
 
     def __str__(self) -> str:
-        lines = [f"kernel {self.name}: {self.plan.kind}, each block by itself"]
+        lines = [f"kernel {self.name}: {self.kind}, each block by itself"]
         for block in self.blocks:
             many = f"{len(block.rows)} update{'s' if len(block.rows) > 1 else ''}"
             first, *rest = str(block.kernel).splitlines()
@@ -85,28 +94,21 @@ class ForeachKernel(Kernel):
         return "\n".join(lines)
 
 
-def lower_foreach(plan: FusionPlan, kernel_plan: KernelPlan) -> ForeachKernel:
+def lower_foreach(plan: FusionPlan, launch: ForeachLaunch) -> ForeachKernel:
     """The tile programs of a launch of many updates, verified."""
-    members = {frozenset(m.units): m for m in kernel_plan.members}
+    members = {frozenset(m.units): m for m in launch.members}
     names = Names()
     blocks = []
-    for alike in kernel_plan.group:
+    for alike in launch.group:
         shown = alike.tensors[alike.kernels.index(alike.shown)]
         called = dict(zip(shown, _called(shown), strict=True))
         kernel = _masked(lower_kernel(plan, members[alike.shown], called))
         pointers = tuple(next(p for p in kernel.parameters if p.value is memory) for memory in shown)
-        name = f"{kernel_plan.name}_block"
-        if len(kernel_plan.group) > 1:
+        name = f"{launch.name}_block"
+        if len(launch.group) > 1:
             name = names.claim(f"{name}_{kernel.plan.storage[kernel.plan.stores[-1]].name}")
         blocks.append(BlockProgram(name, kernel, alike.rows, pointers))
-    return ForeachKernel(
-        kernel_plan,
-        blocks[0].kernel.layout,
-        tuple(p for block in blocks for p in block.kernel.parameters),
-        tuple(s for block in blocks for s in block.kernel.steps),
-        plan.units.axes,
-        blocks=tuple(blocks),
-    )
+    return ForeachKernel(launch, tuple(blocks))
 
 
 def _called(tensors: Sequence[Value]) -> Iterator[str]:

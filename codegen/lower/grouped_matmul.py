@@ -8,18 +8,34 @@ from tritonnotes.ir.core.types import element_count
 
 from ..analysis.matmul import tiles
 from ..cost.matmul import MOST_PROGRAMS
-from ..plan.launches import FusionPlan, KernelPlan
+from ..plan.fusion_plan import FusionPlan
+from ..plan.launches import GroupedMatmul
 from .inline import together
 from .kernel import lower_grouped_member
-from .tile_ir import CalledKernel, Kernel
+from .tile_ir import CalledKernel, Kernel, Parameter
 
 
 @dataclass(frozen=True, eq=False)
-class GroupedMatmulKernel(Kernel):
+class GroupedMatmulKernel:
     """A kernel of several products side by side. `sides` are their tile programs, each on arguments of its own;
-    `parameters` are those of all, `layout` is the first one's."""
+    `parameters` are those of all."""
 
-    sides: tuple[CalledKernel, ...] = ()
+    launch: GroupedMatmul
+    parameters: tuple[Parameter, ...]
+    sides: tuple[CalledKernel, ...]
+
+    @property
+    def name(self) -> str:
+        return self.launch.name
+
+    @property
+    def kind(self) -> str:
+        return self.launch.kind
+
+    @property
+    def arguments(self) -> tuple[tuple[str, Parameter], ...]:
+        """What the launch takes, by name."""
+        return tuple((p.name, p) for p in self.parameters)
 
     @property
     def tiles(self) -> tuple[int, ...]:
@@ -33,7 +49,7 @@ class GroupedMatmulKernel(Kernel):
         return min(fewest, max(1, MOST_PROGRAMS // sum(self.tiles)))
 
     def __str__(self) -> str:
-        lines = [f"kernel {self.name}: {self.plan.kind}, side by side"]
+        lines = [f"kernel {self.name}: {self.kind}, side by side"]
         lines += [line for side in self.sides for line in str(side.kernel).splitlines()]
         return "\n".join(lines)
 
@@ -44,8 +60,7 @@ def tiles_of(kernel: Kernel) -> int:
     return tiles(rows, columns, kernel.plan.tile)
 
 
-def lower_grouped_matmul(plan: FusionPlan, kernel_plan: KernelPlan) -> GroupedMatmulKernel:
+def lower_grouped_matmul(plan: FusionPlan, launch: GroupedMatmul) -> GroupedMatmulKernel:
     """The tile programs of a launch of several products, verified."""
-    members = [lower_grouped_member(plan, member) for member in kernel_plan.members]
-    parameters, sides = together(members)
-    return GroupedMatmulKernel(kernel_plan, members[0].layout, parameters, (), plan.units.axes, sides=sides)
+    members = [lower_grouped_member(plan, member) for member in launch.members]
+    return GroupedMatmulKernel(launch, *together(members))

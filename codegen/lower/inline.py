@@ -7,7 +7,6 @@ from dataclasses import replace
 
 from tritonnotes.ir.core.types import int32
 
-from ..plan.launches import KernelPlan
 from ..support.names import Names
 from .tile_ir import CalledKernel, Kernel, Parameter
 
@@ -31,11 +30,11 @@ def with_operands(kernel: Kernel, operands: Iterable[Kernel]) -> Kernel:
     return replace(kernel, parameters=_sorted(parameters), operands=called)
 
 
-def with_last_block(kernel: Kernel, last_block: Iterable[Kernel], plan: KernelPlan) -> Kernel:
-    """The kernel of a launch that `plan` describes, whose last program carries out `last_block`."""
+def with_last_block(kernel: Kernel, last_block: Iterable[Kernel]) -> Kernel:
+    """The kernel, whose last program carries out others."""
     parameters, called = _together(kernel, last_block)
     arrivals = Parameter("arrivals_ptr", "arrivals", None, int32)
-    return replace(kernel, plan=plan, parameters=_sorted([*parameters, arrivals]), last_block=called)
+    return replace(kernel, parameters=_sorted([*parameters, arrivals]), last_block=called)
 
 
 def together(kernels: Iterable[Kernel]) -> tuple[tuple[Parameter, ...], tuple[CalledKernel, ...]]:

@@ -8,7 +8,8 @@ from types import MappingProxyType
 from tritonnotes.ir.core.graph import Value
 
 from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, REPLICATED, Units, destinations_of
-from ..plan.launches import FusionPlan, KernelPlan
+from ..plan.fusion_plan import FusionPlan
+from ..plan.launches import KernelPlan, TileLaunch
 from .arithmetic import ROW_IDIOMS, compute, needed
 from .builder import Builder
 from .functions import GROUP_MEMBER, LAST_BLOCK, LAUNCHED, Purpose
@@ -27,10 +28,16 @@ def lower_kernel(
     plan: FusionPlan, kernel_plan: KernelPlan, called: Mapping[Value, str] = MappingProxyType({})
 ) -> Kernel:
     """The tile program of one kernel, verified. Its memories bear their own names, or what they are `called`."""
-    first, *sums = kernel_plan.parts or (kernel_plan,)
-    kernel = _lower(plan.units, first, LAUNCHED, called)
-    if sums:
-        kernel = with_last_block(kernel, [_lower(plan.units, part, LAST_BLOCK) for part in sums], kernel_plan)
+    kernel = _lower(plan.units, kernel_plan, LAUNCHED, called)
+    verify_kernel(kernel)
+    return kernel
+
+
+def lower_tile_launch(plan: FusionPlan, launch: TileLaunch) -> Kernel:
+    """The tile program of a launch with those that its last program carries out, verified."""
+    kernel = _lower(plan.units, launch.kernel, LAUNCHED)
+    if launch.last_block:
+        kernel = with_last_block(kernel, [_lower(plan.units, piece, LAST_BLOCK) for piece in launch.last_block])
     verify_kernel(kernel)
     return kernel
 

@@ -101,7 +101,9 @@ def replicate(builder: Builder, value: Value) -> None:
     space = Space(rows, (), accumulates=True)
     storage = {leaf: leaf.dtype for leaf in leaves}
     name = f"own_{uncounted(value)}"
-    plan = KernelPlan(name, "column", units, (), space, leaves, (), (value,), (), None, storage)
+    plan = KernelPlan(
+        name=name, kind="column", units=units, loads=leaves, stores=(), storage=storage, partials=(value,), space=space
+    )
     kernel = builder.part(plan, cut_axes(builder.axes, plan, REPLICATED_SUM))
     step = next(s for s in kernel.steps if s.op == "carry")
     parameters = tuple(p for p in kernel.parameters if p.role != "partial out")

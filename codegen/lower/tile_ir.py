@@ -115,6 +115,19 @@ class Parameter:
     def is_pointer(self) -> bool:
         return self.role not in ("size", "scalar") or self.dtype is float64 and self.role == "scalar"
 
+    @property
+    def is_memory(self) -> bool:
+        """Whether it is memory of a program, and no number."""
+        return self.role not in ("size", "scalar")
+
+    @property
+    def is_read(self) -> bool:
+        return self.role in ("in", "inout", "partial in", "arrivals")
+
+    @property
+    def is_written(self) -> bool:
+        return self.role in ("out", "inout", "partial out", "arrivals")
+
     def place(self) -> int:
         """Where it stands among others: memory read, memory written, partials, then sizes and numbers."""
         return ROLES.index(self.role)
@@ -167,6 +180,20 @@ class Kernel:
         return self.plan.name
 
     @property
+    def kind(self) -> str:
+        return self.plan.kind
+
+    @property
+    def pieces(self) -> tuple[KernelPlan, ...]:
+        """The kernels of the partition that it carries out, in order."""
+        return (self.plan, *(part.kernel.plan for part in self.last_block))
+
+    @property
+    def arguments(self) -> tuple[tuple[str, Parameter], ...]:
+        """What its launch takes, by name."""
+        return tuple((p.name, p) for p in self.parameters)
+
+    @property
     def products(self) -> tuple[Step, ...]:
         """The matrix products that it computes."""
         return tuple(s for s in self.steps if s.op == "product")
@@ -176,7 +203,7 @@ class Kernel:
 
     def __str__(self) -> str:
         shape = f"rows {_shown(self.layout.row_shape)} × columns {_shown(self.layout.col_shape)}"
-        lines = [f"kernel {self.name}: {self.plan.kind}, {shape}"]
+        lines = [f"kernel {self.name}: {self.kind}, {shape}"]
         lines.append("  arguments " + ", ".join(f"{p.name}: {p.role} {p.dtype}" for p in self.parameters))
         for step in self.steps:
             attrs = "".join(

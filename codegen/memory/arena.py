@@ -12,9 +12,11 @@ from tritonnotes.ir.core.types import Dim
 from ..analysis.units import destinations_of
 from ..analysis.views import memory_of
 from ..lower.foreach import ForeachKernel
-from ..lower.tile_ir import Kernel
-from ..plan.launches import Chunks, FusionPlan, KernelPlan
-from .buffers import Buffer, arrivals_name, outer_names, partial_name, scratch_name, scratch_names
+from ..lower.lower import GeneratedKernel
+from ..plan.chunk_loops import ChunkLoop
+from ..plan.fusion_plan import FusionPlan
+from ..plan.launches import LibraryCall
+from .buffers import Buffer, buffer_of, outer_names, scratch_name, scratch_names
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def place(spans: dict[str, tuple[int, int, int]], alignment: int = 256) -> tuple
     return offsets, max((offsets[name] + spans[name][0] for name in spans), default=0)
 
 
-def uses_of(plan: FusionPlan, kernels: Sequence[Kernel], regions: Mapping[str, Memory]) -> tuple[Uses, ...]:
+def uses_of(plan: FusionPlan, kernels: Sequence[GeneratedKernel], regions: Mapping[str, Memory]) -> tuple[Uses, ...]:
     """What each launch of a plan reads and writes, in order, leaves included. A loop over chunks is the zeros of its
     sums, and then the launches of a chunk: what goes in or comes out lives from the first to the last of them. The
     memory of a chunk is found in `regions`, by the name of its loop."""
@@ -135,52 +137,38 @@ def uses_of(plan: FusionPlan, kernels: Sequence[Kernel], regions: Mapping[str, M
     destinations = destinations_of(plan.units)
     made: list[Uses] = []
     for launch in plan.launches:
-        if launch.chunks is not None:
-            made += _uses_of_chunks(launch, launch.chunks, regions[launch.name], destinations)
-            continue
-        found: dict[bool, set[str]] = {True: set(), False: set()}
-        for name, reads, writes in _touched(launch, lowered.get(launch.name), destinations):
-            if reads:
-                found[False].add(name)
-            if writes:
-                found[True].add(name)
-        made.append(Uses(frozenset(found[False]), frozenset(found[True])))
+        match launch:
+            case ChunkLoop():
+                made += _uses_of_chunks(launch, regions[launch.name], destinations)
+            case LibraryCall():
+                made.append(_uses_of_call(launch, destinations))
+            case _:
+                made.append(_uses_of_kernel(lowered[launch.name], destinations))
     return tuple(made)
 
 
-def _uses_of_chunks(
-    launch: KernelPlan, chunks: Chunks, region: Memory, destinations: Mapping[Value, Value]
-) -> Iterator[Uses]:
-    names = outer_names(launch, scratch_names(region.buffers), destinations)
-    held = frozenset(n for inner, n in names.items() if n != scratch_name(launch, inner))
-    held |= {scratch_name(launch, b.name) for b in region.buffers if b.role == "arrivals"}
-    yield Uses(frozenset(), frozenset(names[slot] for slot, _ in chunks.sums), held)
+def _uses_of_chunks(loop: ChunkLoop, region: Memory, destinations: Mapping[Value, Value]) -> Iterator[Uses]:
+    names = outer_names(loop, scratch_names(region.buffers), destinations)
+    held = frozenset(n for inner, n in names.items() if n != scratch_name(loop, inner))
+    held |= {scratch_name(loop, b.name) for b in region.buffers if b.role == "arrivals"}
+    yield Uses(frozenset(), frozenset(names[slot] for slot, _ in loop.sums), held)
     for used in region.uses:
         reads, writes = (frozenset(names[n] for n in some) for some in (used.reads, used.writes))
         yield Uses(reads, writes, held)
 
 
-def _touched(
-    launch: KernelPlan, kernel: Kernel | None, destinations: Mapping[Value, Value]
-) -> Iterator[tuple[str, bool, bool]]:
-    """The buffers that a launch touches, and whether it reads and writes each."""
-    if kernel is None:
-        (unit,) = launch.units
-        yield destinations.get(unit.value, unit.value).name, False, True
-        for operand in unit.value.inputs:
-            memory = memory_of(operand)
-            yield destinations.get(memory, memory).name, True, False
-        return
+def _uses_of_call(call: LibraryCall, destinations: Mapping[Value, Value]) -> Uses:
+    value = call.unit.value
+    operands = map(memory_of, value.inputs)
+    reads = frozenset(destinations.get(memory, memory).name for memory in operands)
+    return Uses(reads, frozenset([destinations.get(value, value).name]))
+
+
+def _uses_of_kernel(kernel: GeneratedKernel, destinations: Mapping[Value, Value]) -> Uses:
+    memory = [p for _, p in kernel.arguments if p.is_memory]
+    reads = {buffer_of(p, kernel.name, destinations) for p in memory if p.is_read}
+    writes = {buffer_of(p, kernel.name, destinations) for p in memory if p.is_written}
     if isinstance(kernel, ForeachKernel):
-        for row in kernel.rows:
-            yield from ((memory.name, True, True) for memory in row)
-    parameters = [p for _, p in kernel.arguments] if isinstance(kernel, ForeachKernel) else kernel.parameters
-    for p in parameters:
-        if p.role == "arrivals":
-            yield arrivals_name(launch), True, True
-        elif p.role in ("size", "scalar"):
-            continue
-        elif p.value is not None:
-            memory = destinations.get(p.value, p.value)
-            name = partial_name(p.value) if "partial" in p.role else memory.name
-            yield name, p.role in ("in", "inout", "partial in"), p.role in ("out", "inout", "partial out")
+        updated = {tensor.name for tensors in kernel.rows for tensor in tensors}
+        reads, writes = reads | updated, writes | updated
+    return Uses(frozenset(reads), frozenset(writes))

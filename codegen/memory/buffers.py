@@ -15,10 +15,12 @@ from ..analysis.views import memory_of
 from ..cost.matmul import splits_of
 from ..cost.traffic import compute_dtype
 from ..fusion.last_block import GROUP
-from ..lower.foreach import ForeachKernel
 from ..lower.grouped_matmul import GroupedMatmulKernel, tiles_of
-from ..lower.tile_ir import Kernel
-from ..plan.launches import FusionPlan, KernelPlan, memories_of_outputs
+from ..lower.lower import GeneratedKernel
+from ..lower.tile_ir import Kernel, Parameter
+from ..plan.chunk_loops import ChunkLoop
+from ..plan.fusion_plan import FusionPlan, memories_of_outputs
+from ..plan.launches import TileLaunch
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,11 @@ class Buffer:
 
 
 def allocate(
-    plan: FusionPlan, kernels: Sequence[Kernel], regions: Mapping[str, tuple[Buffer, ...]]
+    plan: FusionPlan, kernels: Sequence[GeneratedKernel], regions: Mapping[str, tuple[Buffer, ...]]
 ) -> tuple[Buffer, ...]:
     """The buffers of a plan whose generated kernels are lowered. Those of a chunk are found in `regions`, by the name
     of its loop."""
-    lowered: dict[str, Kernel | ForeachKernel] = {k.name: k for k in kernels}
+    lowered = {k.name: k for k in kernels}
     destinations = destinations_of(plan.units)
     shown = set(memories_of_outputs(plan).values())
     buffers = [
@@ -58,21 +60,31 @@ def allocate(
     ]
     for joined in plan.units.joins:
         buffers.append(Buffer(joined.name, joined.shape, joined.dtype, "output" if joined in shown else "temporary"))
-    for kernel in plan.launches:
-        for value in kernel.stores:
+    for launch in plan.launches:
+        for value in launch.stores:
             if value not in destinations:
                 role = "output" if value in shown else "temporary"
-                buffers.append(Buffer(value.name, value.shape, kernel.storage[value], role))
-        for value in kernel.partials:
-            # Where each program takes one row alone, there are as many sums as rows, however many programs there are.
-            role = "partial" if kernel.row_per_program is None else "temporary"
-            shape = (*(kernel.row_per_program or ()), *value.shape)
-            buffers.append(Buffer(partial_name(value), shape, compute_dtype(value.dtype), role))
-        if kernel.parts:
-            buffers.append(Buffer(arrivals_name(kernel), (), int32, "arrivals"))
-        buffers += split_k_buffers(kernel, lowered[kernel.name]) if kernel.name in lowered else []
-        buffers += scratch_of(kernel, regions[kernel.name]) if kernel.chunks else []
+                buffers.append(Buffer(value.name, value.shape, launch.storage[value], role))
+        if isinstance(launch, TileLaunch):
+            buffers += partial_buffers(launch)
+        if isinstance(launch, ChunkLoop):
+            buffers += scratch_of(launch, regions[launch.name])
+        if launch.is_generated:
+            buffers += split_k_buffers(lowered[launch.name])
     return tuple(buffers)
+
+
+def partial_buffers(launch: TileLaunch) -> list[Buffer]:
+    """Where programs leave what they have of sums over rows, and count themselves for the last of them."""
+    # Where each program takes one row alone, there are as many sums as rows, however many programs there are.
+    rows = launch.kernel.row_per_program
+    role = "partial" if rows is None else "temporary"
+    made = [
+        Buffer(partial_name(v), (*(rows or ()), *v.shape), compute_dtype(v.dtype), role) for v in launch.kernel.partials
+    ]
+    if launch.last_block:
+        made.append(Buffer(arrivals_name(launch.name), (), int32, "arrivals"))
+    return made
 
 
 def scratch_names(buffers: Sequence[Buffer]) -> Iterator[str]:
@@ -80,37 +92,51 @@ def scratch_names(buffers: Sequence[Buffer]) -> Iterator[str]:
     return (b.name for b in buffers if b.role not in ("leaf", "output"))
 
 
-def scratch_of(launch: KernelPlan, buffers: Sequence[Buffer]) -> list[Buffer]:
+def scratch_of(loop: ChunkLoop, buffers: Sequence[Buffer]) -> list[Buffer]:
     """Of the buffers of a chunk those that its launches make for themselves: each chunk uses them anew."""
-    assert launch.chunks is not None
-    rows, scratch = launch.chunks.rows, set(scratch_names(buffers))
+    scratch = set(scratch_names(buffers))
 
     def in_chunk(shape: Shape) -> Shape:
-        return tuple(rows if s == CHUNK_ROWS else s for s in shape)
+        return tuple(loop.rows if s == CHUNK_ROWS else s for s in shape)
 
     return [
-        replace(b, name=scratch_name(launch, b.name), shape=in_chunk(b.shape), summed=in_chunk(b.summed))
+        replace(b, name=scratch_name(loop, b.name), shape=in_chunk(b.shape), summed=in_chunk(b.summed))
         for b in buffers
         if b.name in scratch
     ]
 
 
-def split_k_buffers(plan: KernelPlan, kernel: Kernel | ForeachKernel) -> list[Buffer]:
+def split_k_buffers(kernel: GeneratedKernel) -> list[Buffer]:
     """Where programs leave what they have of the sums of tiles that they share, and count themselves, tile by tile."""
-    split_k = kernel.split_k if isinstance(kernel, GroupedMatmulKernel) else kernel.layout.split_k
-    if isinstance(kernel, ForeachKernel) or not split_k:
+    match kernel:
+        case GroupedMatmulKernel():
+            split_k, count = kernel.split_k, sum(kernel.tiles)
+        case Kernel() if kernel.layout.split_k:
+            split_k, count = kernel.layout.split_k, tiles_of(kernel)
+        case _:
+            return []
+    if not split_k:
         return []
-    left = [p.value for p in kernel.parameters if p.role == "partial out" and p.value is not None]
-    count = sum(kernel.tiles) if isinstance(kernel, GroupedMatmulKernel) else tiles_of(kernel)
+    left = [p.value for _, p in kernel.arguments if p.role == "partial out" and p.value is not None]
     return [
         *(Buffer(partial_name(v), v.shape, float32, "shares", summed(v), split_k) for v in left),
-        Buffer(arrivals_name(plan), (count,), int32, "arrivals"),
+        Buffer(arrivals_name(kernel.name), (count,), int32, "arrivals"),
     ]
 
 
-def arrivals_name(kernel: KernelPlan) -> str:
+def buffer_of(parameter: Parameter, launch: str, destinations: Mapping[Value, Value]) -> str:
+    """The name of the buffer that a launch is given for an argument that is memory."""
+    if parameter.role == "arrivals":
+        return arrivals_name(launch)
+    assert parameter.value is not None
+    if "partial" in parameter.role:
+        return partial_name(parameter.value)
+    return destinations.get(parameter.value, parameter.value).name
+
+
+def arrivals_name(launch: str) -> str:
     """The name of the buffer in which the programs of a launch count themselves."""
-    return f"{kernel.name}:arrivals"
+    return f"{launch}:arrivals"
 
 
 def partial_name(value: Value) -> str:
@@ -118,21 +144,19 @@ def partial_name(value: Value) -> str:
     return f"{value.name}:partial"
 
 
-def outer_names(launch: KernelPlan, scratch: Iterable[str], destinations: Mapping[Value, Value]) -> dict[str, str]:
+def outer_names(loop: ChunkLoop, scratch: Iterable[str], destinations: Mapping[Value, Value]) -> dict[str, str]:
     """What the buffers of a chunk are called in the program around it: leaves and results what they are there,
     `scratch` after the launch."""
-    chunks = launch.chunks
-    assert chunks is not None
 
     def name_of(value: Value) -> str:
         memory = memory_of(value)
         return destinations.get(memory, memory).name
 
-    found = {name: scratch_name(launch, name) for name in scratch}
-    found |= {leaf.name: name_of(outer) for leaf, outer in chunks.inputs}
-    return found | {name: name_of(outer) for name, outer in (*chunks.results, *chunks.sums)}
+    found = {name: scratch_name(loop, name) for name in scratch}
+    found |= {leaf.name: name_of(outer) for leaf, outer in loop.inputs}
+    return found | {name: name_of(outer) for name, outer in (*loop.results, *loop.sums)}
 
 
-def scratch_name(launch: KernelPlan, name: str) -> str:
+def scratch_name(loop: ChunkLoop, name: str) -> str:
     """What a buffer of a chunk is called in the program around it."""
-    return f"{launch.name}:{name}"
+    return f"{loop.name}:{name}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ..emit.host import HostNumbers, cell, setting_or_key, triton_number
 from ..emit.ops import helpers_called
 from ..support.names import Names
-from ..support.text import INDENT, call_lines, wrapped
+from ..support.text import INDENT, call_lines, python_function, wrapped
 from .kinds import MultiTensorUpdate
 
 COUNTING_KERNEL = "count_steps"
@@ -68,16 +68,16 @@ def counting_kernel(update: MultiTensorUpdate) -> tuple[str, frozenset[str]]:
         f"its {' and '.join(counted)}."
     )
     given = [a.removesuffix("_ptr") for a in arguments]
-    lines = [
+    kernel = [
         "@triton.jit",
         *call_lines(f"def {COUNTING_KERNEL}(", [*arguments, "BLOCK: tl.constexpr"], "):"),
         f'{INDENT}"""{wrapped(about)}"""',
         *(INDENT + line for line in body),
-        "",
-        "",
-        *call_lines("def run_count_steps(", [*given, f"BLOCK={BLOCK}"], "):"),
-        f'{INDENT}"""Launch once, before the update: a lane for each parameter."""',
-        f"{INDENT}grid = (triton.cdiv(parameters, BLOCK),)",
-        f"{INDENT}launch({', '.join([COUNTING_KERNEL, 'grid', *given, 'BLOCK=BLOCK', 'num_warps=4'])})",
     ]
-    return "\n".join(lines) + "\n", helpers_called(host.statements)
+    launching = [
+        "grid = (triton.cdiv(parameters, BLOCK),)",
+        f"launch({', '.join([COUNTING_KERNEL, 'grid', *given, 'BLOCK=BLOCK', 'num_warps=4'])})",
+    ]
+    launched = "Launch once, before the update: a lane for each parameter."
+    launcher = python_function(f"run_{COUNTING_KERNEL}", [*given, f"BLOCK={BLOCK}"], launched, launching)
+    return "\n".join(kernel) + f"\n\n\n{launcher}", helpers_called(host.statements)

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from tritonnotes.ir.core.optimizer import UpdateRule
 from tritonnotes.ir.core.types import float32, float64
 from tritonnotes.ir.optim.update import CLIP_COEFFICIENT, FOUND_INF, G_NAME, GRAD_SCALE, MASTER, P_NAME
 from tritonnotes.ir.version import VERSION
 
 from ..emit.host import HostNumbers, cell, key_of, python_number, setting_of, setting_or_key, uses_math
-from ..emit.kernel import KernelSource
-from ..emit.ops import HELPERS, helpers_in_order
+from ..emit.kernel import KernelSource, jit_function
+from ..emit.multi_tensor import BLOCK, WHEN_WIDE, BlockFunction, Pointer, access_width, by_kind, listed_block
+from ..emit.ops import HELPERS, helpers_called, helpers_in_order, load, store, tl
 from ..emit.prelude import LAUNCH
-from ..emit.steps import tile_lines
-from ..support.expressions import Expression, Name
+from ..emit.steps import tile_statements
+from ..support.expressions import Expression, Name, number
 from ..support.names import Names
-from ..support.statements import Statement
-from ..support.text import INDENT, call_lines, wrapped
+from ..support.statements import BLANK, Assign, Evaluate, If, Statement
+from ..support.text import INDENT, call_lines, python_function, wrapped
 from .count import COUNTING_KERNEL, counting_kernel, counting_signature
-from .kinds import ADDRESSES, BLOCK, LoweredKind, MultiTensorUpdate, is_on_device
+from .kinds import PARAMETERS, LoweredKind, MultiTensorUpdate, is_on_device
 
 SCALARS = {GRAD_SCALE: float32, FOUND_INF: float32, CLIP_COEFFICIENT: float64}
 """The dtypes of the numbers that lie on the device; torch.amp keeps its own in float32."""
@@ -26,9 +29,11 @@ SCALARS = {GRAD_SCALE: float32, FOUND_INF: float32, CLIP_COEFFICIENT: float64}
 def render_update(update: MultiTensorUpdate) -> str:
     """The text of the module; it imports torch and triton alone."""
     row, numbers = _number_row(update)
-    blocks = [_on_one_block(update, lowered) for lowered in update.kinds]
+    blocks = [_block(update, lowered) for lowered in update.kinds]
+    functions = [block.function for block in blocks]
     counting = [counting_kernel(update)] if update.extras.counts else []
-    helpers = set[str]().union(*(called for _, called in (*blocks, *counting)))
+    called = (helpers_called(function.statements.values()) - {"address"} for function in functions)
+    helpers = set[str]().union(*called, *(helpers for _, helpers in counting))
     imports = ["import math", ""] if uses_math(numbers) else []
     parts = [
         "\n".join([*_header(update), "", *imports, "import torch", "import triton", "import triton.language as tl"])
@@ -36,8 +41,8 @@ def render_update(update: MultiTensorUpdate) -> str:
         LAUNCH,
         *(HELPERS[name] for name in helpers_in_order(helpers)),
         HELPERS["address"],
-        *(text for text, _ in blocks),
-        _kernel(update),
+        *(function.text for function in functions),
+        _kernel(update, blocks),
         row,
         _run(update),
         *(text for text, _ in counting),
@@ -50,7 +55,8 @@ def kernel_sources(update: MultiTensorUpdate) -> tuple[KernelSource, ...]:
     """What compiling the kernels ahead of time needs."""
     signature = {"parameters_ptr": "*i64", "blocks_ptr": "*i32", "numbers_ptr": "*fp64"}
     signature |= {f"{n}_ptr": "*fp64" if SCALARS[n] is float64 else "*fp32" for n in update.scalars}
-    made = [KernelSource(update.name, _kernel(update), "", frozenset(), signature, {"BLOCK": BLOCK}, num_warps(update))]
+    text = _kernel(update, [_block(update, lowered) for lowered in update.kinds])
+    made = [KernelSource(update.name, text, "", frozenset(), signature, {"BLOCK": BLOCK}, num_warps(update))]
     if update.extras.counts:
         text, helpers = counting_kernel(update)
         taken = counting_signature(update)
@@ -80,45 +86,48 @@ def _said(rule: UpdateRule) -> str:
     return rule.note.formula if rule.note else next(iter((rule.formula.__doc__ or "").strip().splitlines()), "")
 
 
-def _on_one_block(update: MultiTensorUpdate, lowered: LoweredKind) -> tuple[str, frozenset[str]]:
-    body, helpers = tile_lines(lowered.kernel)
-    pointers = {p.value.name: p.name for p in lowered.kernel.parameters if p.is_pointer and p.value is not None}
+def _block(update: MultiTensorUpdate, lowered: LoweredKind) -> BlockFunction:
+    """The rule on one block of a parameter of one kind."""
+    names = {p.value.name: p.name for p in lowered.kernel.parameters if p.is_pointer and p.value is not None}
+    stores = []
     if lowered.kind.has_master:
-        (new,) = (s.args[0] for s in lowered.kernel.steps if s.op == "store" and s.attrs["pointer"] == pointers[MASTER])
-        pointers[P_NAME] = f"{P_NAME}_ptr"
-        body.append(f"tl.store(p_ptr + offset, {new}.to(tl.{lowered.kind.parameter.name}), mask=mask)")
+        (new,) = (s.args[0] for s in lowered.kernel.steps if s.op == "store" and s.attrs["pointer"] == names[MASTER])
+        names[P_NAME] = f"{P_NAME}_ptr"
+        stores.append(_stored(P_NAME, Name(new).method("to", tl(lowered.kind.parameter))))
     if update.extras.zeroes:
-        pointers[G_NAME] = f"{G_NAME}_ptr"
-        body.append("tl.store(g_ptr + offset, 0.0, mask=mask)")
-    lines = []
-    for place, name in enumerate(update.tensors, ADDRESSES):
-        if name in pointers:
-            dtype = lowered.dtype(name, update.optimizer.state).name
-            lines.append(f"{pointers[name]} = address(row_ptr + {place}, start, tl.{dtype}, ALIGN)")
+        names[G_NAME] = f"{G_NAME}_ptr"
+        stores.append(_stored(G_NAME, number(0.0)))
+    pointers = [
+        Pointer(names[name], place, lowered.dtype(name, update.optimizer.state))
+        for place, name in enumerate(update.tensors, PARAMETERS.addresses)
+        if name in names
+    ]
+    return BlockFunction(
+        f"{update.name.removeprefix('update_')}_{lowered.kind.name}",
+        f"One block of a parameter: {lowered.kind}.",
+        tuple(pointers),
+        ("numbers_ptr", *_scalars(update, lowered)),
+        tuple(_number_loads(update, lowered)),
+        (BLANK, *tile_statements(lowered.kernel), *stores),
+    )
+
+
+def _stored(tensor: str, value: Expression) -> Statement:
+    return Evaluate(store(Name(f"{tensor}_ptr") + Name("offset"), value, mask=Name("mask")))
+
+
+def _number_loads(update: MultiTensorUpdate, lowered: LoweredKind) -> Iterator[Statement]:
+    """The numbers of a parameter: from its row of the table of numbers, or from where they lie by themselves."""
     columns = list(update.columns)
     for parameter in lowered.kernel.parameters:
         if parameter.role == "scalar" and parameter.value is not None:
-            number: Expression
             if is_on_device(parameter.value):
-                number, stored = Name(f"{setting_of(parameter.value)}_ptr"), SCALARS[setting_of(parameter.value)]
+                setting = setting_of(parameter.value)
+                loaded, stored = load(Name(f"{setting}_ptr")), SCALARS[setting]
             else:
-                number, stored = cell("numbers_ptr", columns.index(key_of(parameter.value))), float64
-            cast = "" if parameter.dtype is stored else f".to(tl.{parameter.dtype})"
-            lines.append(f"{parameter.name.removesuffix('_ptr')} = tl.load({number}){cast}")
-    arguments = ["row_ptr", "numbers_ptr", *_scalars(update, lowered), "start", "inside"]
-    arguments += ["BLOCK: tl.constexpr", "ALIGN: tl.constexpr"]
-    lines += ["offset = tl.arange(0, BLOCK)", "mask = offset < inside // ALIGN * ALIGN"]
-    text = [
-        "@triton.jit",
-        *call_lines(f"def {_function(update, lowered)}(", arguments, "):"),
-        f'{INDENT}"""One block of a parameter: {lowered.kind}."""',
-        *(INDENT + line if line else "" for line in (*lines, "", *body)),
-    ]
-    return "\n".join(text) + "\n", helpers
-
-
-def _function(update: MultiTensorUpdate, lowered: LoweredKind) -> str:
-    return f"{update.name.removeprefix('update_')}_{lowered.kind.name}"
+                loaded, stored = load(cell("numbers_ptr", columns.index(key_of(parameter.value)))), float64
+            value = loaded if parameter.dtype is stored else loaded.method("to", tl(parameter.dtype))
+            yield Assign(parameter.name.removesuffix("_ptr"), value)
 
 
 def _scalars(update: MultiTensorUpdate, lowered: LoweredKind) -> list[str]:
@@ -126,7 +135,7 @@ def _scalars(update: MultiTensorUpdate, lowered: LoweredKind) -> list[str]:
     return [f"{name}_ptr" for name in update.scalars if name in lowered.scalars]
 
 
-def _kernel(update: MultiTensorUpdate) -> str:
+def _kernel(update: MultiTensorUpdate, blocks: list[BlockFunction]) -> str:
     scalars = [f"{name}_ptr" for name in update.scalars]
     arguments = ["parameters_ptr", "blocks_ptr", "numbers_ptr", *scalars, "BLOCK: tl.constexpr"]
     about = (
@@ -134,44 +143,18 @@ def _kernel(update: MultiTensorUpdate) -> str:
         "its size, its row of `numbers`, whether all addresses are multiples of 16, its kind, then the addresses of "
         f"{', '.join(update.tensors)}."
     )
-    lines = [
-        "program = tl.program_id(0)",
-        f"row_ptr = parameters_ptr + tl.load(blocks_ptr + 2 * program) * {ADDRESSES + len(update.tensors)}",
-        "start = tl.load(blocks_ptr + 2 * program + 1).to(tl.int64) * BLOCK",
-        "inside = tl.minimum(tl.load(row_ptr) - start, BLOCK).to(tl.int32)",
-        f"numbers_ptr += tl.load(row_ptr + 1) * {len(update.columns)}",
-        "# Sixteen bytes an access where the addresses and the end of the block allow it.",
-        "is_wide = (tl.load(row_ptr + 2) != 0) & (inside % 16 == 0)",
-    ]
-    if len(update.kinds) == 1:
-        chosen = _calls(update, update.kinds[0])
-    else:
-        chosen = ["kind = tl.load(row_ptr + 3)"]
-        for number, lowered in enumerate(update.kinds):
-            word = "if" if number == 0 else "elif"
-            is_last = number == len(update.kinds) - 1
-            chosen.append("else:" if is_last else f"{word} kind == {number}:")
-            chosen += [INDENT + line for line in _calls(update, lowered)]
+    chosen = by_kind(PARAMETERS, [block.calls(block.arguments) for block in blocks])
     if update.extras.skips:
-        chosen = ["if tl.load(found_inf_ptr) == 0.0:", *(INDENT + line for line in chosen)]
-    text = [
-        "@triton.jit",
-        *call_lines(f"def {update.name}(", arguments, "):"),
-        f'{INDENT}"""{wrapped(about)}"""',
-        *(INDENT + line for line in (*lines, *chosen)),
+        chosen = [If(load(Name(f"{FOUND_INF}_ptr")).equals(0.0), tuple(chosen))]
+    row = load(cell("row_ptr", PARAMETERS.place("numbers")))
+    lines = [
+        *listed_block("parameters_ptr", PARAMETERS.width(len(update.tensors))),
+        Assign("numbers_ptr", row * len(update.columns), "+="),
+        WHEN_WIDE,
+        access_width(PARAMETERS),
+        *chosen,
     ]
-    return "\n".join(text) + "\n"
-
-
-def _calls(update: MultiTensorUpdate, lowered: LoweredKind) -> list[str]:
-    given = ["row_ptr", "numbers_ptr", *_scalars(update, lowered), "start", "inside", "BLOCK"]
-    call = f"{_function(update, lowered)}("
-    return [
-        "if is_wide:",
-        *(INDENT + line for line in call_lines(call, [*given, "ALIGN=16"], ")")),
-        "else:",
-        *(INDENT + line for line in call_lines(call, [*given, "ALIGN=1"], ")")),
-    ]
+    return jit_function(update.name, arguments, wrapped(about), lines).text
 
 
 def _number_row(update: MultiTensorUpdate) -> tuple[str, list[Statement]]:
@@ -181,13 +164,8 @@ def _number_row(update: MultiTensorUpdate) -> tuple[str, list[Statement]]:
     host = HostNumbers(python_number, setting_or_key, names, dict(arguments))
     columns = [host.name(value) for _, value in update.columns.values()]
     about = f"A row of `numbers`, in float64: {', '.join(name for name, _ in update.columns.values())}."
-    lines = [
-        *call_lines("def number_row(", list(arguments.values()), "):"),
-        f'{INDENT}"""{wrapped(about)}"""',
-        *(INDENT + line for line in host.lines),
-        *(INDENT + line for line in call_lines("return [", columns, "]")),
-    ]
-    return "\n".join(lines) + "\n", host.statements
+    lines = [*host.lines, *call_lines("return [", columns, "]")]
+    return python_function("number_row", list(arguments.values()), wrapped(about), lines), host.statements
 
 
 def _run(update: MultiTensorUpdate) -> str:
@@ -199,12 +177,8 @@ def _run(update: MultiTensorUpdate) -> str:
         f"Launch once, a program for each row of `blocks`. {BLOCK} elements a program: {warps} warps, {each} "
         f"elements a thread and tensor, which in float32 are {each // 4} accesses of 16 bytes."
     )
-    lines = [
-        *call_lines("def run(", [*arguments, f"BLOCK={BLOCK}"], "):"),
-        f'{INDENT}"""{wrapped(about)}"""',
-        *(INDENT + line for line in call_lines("launch(", passed, ")")),
-    ]
-    return "\n".join(lines) + "\n"
+    lines = call_lines("launch(", passed, ")")
+    return python_function("run", [*arguments, f"BLOCK={BLOCK}"], wrapped(about), lines)
 
 
 def _main(update: MultiTensorUpdate) -> str:
@@ -233,13 +207,5 @@ def _main(update: MultiTensorUpdate) -> str:
         "for size, each in zip(sizes, tensors):",
         f'{INDENT}print(f"{{size}} numbers: mean {{each[0].double().mean().item():.6g}}")',
     ]
-    text = [
-        "def main():",
-        f'{INDENT}"""Update three made-up parameters, on a GPU or under the interpreter (TRITON_INTERPRET=1)."""',
-        *(INDENT + line for line in lines),
-        "",
-        "",
-        'if __name__ == "__main__":',
-        f"{INDENT}main()",
-    ]
-    return "\n".join(text) + "\n"
+    about = "Update three made-up parameters, on a GPU or under the interpreter (TRITON_INTERPRET=1)."
+    return f'{python_function("main", [], about, lines)}\n\nif __name__ == "__main__":\n{INDENT}main()\n'

@@ -28,16 +28,13 @@ from tritonnotes.ir.optim.update import (
 )
 
 from ..emit.host import key_of, setting_of
+from ..lower.lower import tile_programs
 from ..lower.tile_ir import Kernel
 from ..pipeline import make_program
+from ..support.tables import Table
 
-BLOCK = 1024
-"""Elements of a program on a GPU: two 16-byte accesses a thread and tensor in float32, one in 16 bits."""
-
-
-SIZE, ROW, ALIGNED, KIND, ADDRESSES = range(5)
-"""Columns of the table of parameters: elements, row of the table of numbers, whether all addresses are multiples of 16,
-which of the kinds it is, and from there on the addresses."""
+PARAMETERS = Table(("size", "numbers", "aligned", "kind"))
+"""The table of the tensors of parameters. `numbers` is the parameter's row in the table of numbers."""
 
 
 PLAIN = Extras()
@@ -136,7 +133,7 @@ def _lowered(optimizer: Optimizer, kind: Kind, extras: Extras) -> LoweredKind:
             f"update rule {optimizer.rule.name}: its formula becomes several launches ({launches}); a rule that runs "
             "over many parameters in one launch may only be elementwise"
         )
-    (kernel,) = program.kernels
+    (kernel,) = (tile for made in program.kernels for tile in tile_programs(made))
     taken = {
         p.name.removesuffix("_ptr"): p.value for p in kernel.parameters if p.role == "scalar" and p.value is not None
     }

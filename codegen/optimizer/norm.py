@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from tritonnotes.ir.core.types import DType, float64
+from tritonnotes.ir.core.types import DType, float32, float64
 from tritonnotes.ir.version import VERSION
 
-from ..emit.kernel import KernelSource
-from ..emit.ops import HELPERS
+from ..emit.kernel import KernelSource, jit_function
+from ..emit.multi_tensor import BlockFunction, Pointer, access_width, by_kind, listed_block
+from ..emit.ops import HELPERS, load, tl
 from ..emit.prelude import LAUNCH
-from ..support.text import INDENT, call_lines
+from ..support.expressions import Expression, Name, call, number
+from ..support.statements import BLANK, Assign, Line, Return
+from ..support.tables import Table
+from ..support.text import call_lines, python_function
 
 BLOCK = 2048
 
@@ -21,20 +25,8 @@ PARTIALS = 1024
 NUM_WARPS = 4
 
 
-COLUMNS = 4
-"""Of the table of gradients: elements, whether the address is a multiple of 16, kind, address."""
-
-
-_ON_ONE_BLOCK = '''\
-@triton.jit
-def squares_{dtype}(row_ptr, {scale}start, inside, BLOCK: tl.constexpr, ALIGN: tl.constexpr):
-    """The sum of the squares of one block of a gradient."""
-    g_ptr = address(row_ptr + 3, start, tl.{dtype}, ALIGN)
-    offset = tl.arange(0, BLOCK)
-    mask = offset < inside // ALIGN * ALIGN
-    g = tl.load(g_ptr + offset, mask=mask, other=0.0){cast}{divided}
-    return tl.sum(g * g).to(tl.float64)
-'''
+GRADIENTS = Table(("size", "aligned", "kind"))
+"""The table of gradients: each row has one address."""
 
 
 _ABOUT = """The norm of all gradients together, and min(max_norm / (norm + 1e-6), 1). Each program takes one block
@@ -66,17 +58,25 @@ def render_norm(dtypes: Sequence[DType], unscales: bool) -> str:
         LAUNCH,
         HELPERS["address"],
     ]
-    for dtype in dtypes:
-        wide = "float64" if dtype is float64 else "float32"
-        parts.append(
-            _ON_ONE_BLOCK.format(
-                dtype=dtype,
-                scale="grad_scale_ptr, " if unscales else "",
-                cast="" if dtype.name == wide else f".to(tl.{wide})",
-                divided=" / tl.load(grad_scale_ptr)" if unscales else "",
-            )
-        )
-    return "\n\n".join([*parts, _kernel(dtypes, unscales), _run(unscales)])
+    blocks = [_block(dtype, unscales) for dtype in dtypes]
+    return "\n\n".join([*parts, *(b.function.text for b in blocks), _kernel(blocks, unscales), _run(unscales)])
+
+
+def _block(dtype: DType, unscales: bool) -> BlockFunction:
+    """The sum of the squares of one block, in float64."""
+    wide = float64 if dtype is float64 else float32
+    g: Expression = load(Name("g_ptr") + Name("offset"), mask=Name("mask"), other=number(0.0))
+    g = g if dtype is wide else g.method("to", tl(wide))
+    g = g / load(Name("grad_scale_ptr")) if unscales else g
+    squares = call("tl.sum", Name("g") * Name("g")).method("to", tl(float64))
+    return BlockFunction(
+        f"squares_{dtype}",
+        "The sum of the squares of one block of a gradient.",
+        (Pointer("g_ptr", GRADIENTS.addresses, dtype),),
+        ("grad_scale_ptr",) if unscales else (),
+        (),
+        (Assign("g", g), Return(squares)),
+    )
 
 
 def norm_kernel_source(dtypes: Sequence[DType], unscales: bool) -> KernelSource:
@@ -85,7 +85,8 @@ def norm_kernel_source(dtypes: Sequence[DType], unscales: bool) -> KernelSource:
     signature |= {"max_norm_ptr": "*fp64", "norm_ptr": "*fp32", "clip_coefficient_ptr": "*fp64"}
     signature |= {"grad_scale_ptr": "*fp32"} if unscales else {}
     constants = {"BLOCK": BLOCK, "PARTIALS": PARTIALS}
-    return KernelSource("gradient_norm", _kernel(dtypes, unscales), "", frozenset(), signature, constants, NUM_WARPS)
+    text = _kernel([_block(dtype, unscales) for dtype in dtypes], unscales)
+    return KernelSource("gradient_norm", text, "", frozenset(), signature, constants, NUM_WARPS)
 
 
 def _arguments(unscales: bool) -> list[str]:
@@ -93,45 +94,21 @@ def _arguments(unscales: bool) -> list[str]:
     return [*taken, "grad_scale"] if unscales else taken
 
 
-def _kernel(dtypes: Sequence[DType], unscales: bool) -> str:
-    lines = [
-        "program = tl.program_id(0)",
-        f"row_ptr = gradients_ptr + tl.load(blocks_ptr + 2 * program) * {COLUMNS}",
-        "start = tl.load(blocks_ptr + 2 * program + 1).to(tl.int64) * BLOCK",
-        "inside = tl.minimum(tl.load(row_ptr) - start, BLOCK).to(tl.int32)",
-        "is_wide = (tl.load(row_ptr + 1) != 0) & (inside % 16 == 0)",
-    ]
-    scale = "grad_scale_ptr, " if unscales else ""
-    if len(dtypes) > 1:
-        lines.append("kind = tl.load(row_ptr + 2)")
-    for number, dtype in enumerate(dtypes):
-        word = "" if len(dtypes) == 1 else "else:" if number == len(dtypes) - 1 else "elif" if number else "if"
-        head = [] if not word else [word if word == "else:" else f"{word} kind == {number}:"]
-        indent = INDENT if word else ""
-        call = f"squares = squares_{dtype}(row_ptr, {scale}start, inside, BLOCK,"
-        lines += [
-            *head,
-            f"{indent}if is_wide:",
-            f"{indent}{INDENT}{call} ALIGN=16)",
-            f"{indent}else:",
-            f"{indent}{INDENT}{call} ALIGN=1)",
-        ]
+def _kernel(blocks: Sequence[BlockFunction], unscales: bool) -> str:
     arguments = [f"{name}_ptr" for name in _arguments(unscales)]
-    text = [
-        "@triton.jit",
-        *call_lines("def gradient_norm(", [*arguments, "BLOCK: tl.constexpr", "PARTIALS: tl.constexpr"], "):"),
-        f'{INDENT}"""{_ABOUT}"""',
-        *(INDENT + line if line else "" for line in (*lines, *_FINISH.splitlines())),
+    lines = [
+        *listed_block("gradients_ptr", GRADIENTS.width(1)),
+        access_width(GRADIENTS),
+        *by_kind(GRADIENTS, [block.calls(block.arguments, "squares") for block in blocks]),
+        *(Line(line) if line else BLANK for line in _FINISH.splitlines()),
     ]
-    return "\n".join(text) + "\n"
+    constants = ["BLOCK: tl.constexpr", "PARTIALS: tl.constexpr"]
+    return jit_function("gradient_norm", [*arguments, *constants], _ABOUT, lines).text
 
 
 def _run(unscales: bool) -> str:
     arguments = _arguments(unscales)
     passed = ["gradient_norm", "(len(blocks),)", *arguments, "BLOCK=BLOCK", "PARTIALS=PARTIALS"]
-    lines = [
-        *call_lines("def run(", [*arguments, f"BLOCK={BLOCK}", f"PARTIALS={PARTIALS}"], "):"),
-        f'{INDENT}"""Launch once, a program for each row of `blocks`: `partial` holds as many, `arrived` 0."""',
-        *(INDENT + line for line in call_lines("launch(", [*passed, f"num_warps={NUM_WARPS}"], ")")),
-    ]
-    return "\n".join(lines) + "\n"
+    about = "Launch once, a program for each row of `blocks`: `partial` holds as many, `arrived` 0."
+    lines = call_lines("launch(", [*passed, f"num_warps={NUM_WARPS}"], ")")
+    return python_function("run", [*arguments, f"BLOCK={BLOCK}", f"PARTIALS={PARTIALS}"], about, lines)

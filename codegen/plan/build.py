@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 from dataclasses import replace
 
-from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.types import Dim, Shape
 
 from ..analysis.axes import LONG_ROW, Axes, Space, known_product
@@ -14,22 +13,24 @@ from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, Unit, UnitSet
 from ..cost.matmul import split_k_in, tile_in
 from ..fusion.candidate import Candidate
 from ..support.names import RESERVED, identifier, uncounted
-from .launches import KernelPlan
+from .launches import LIBRARY, KernelPlan, Launch, Piece, library_call, tile_launch
 
 
-def name_launches(found: Candidate, taken: frozenset[str] = frozenset()) -> tuple[KernelPlan, ...]:
+def name_launches(found: Candidate, taken: frozenset[str] = frozenset()) -> tuple[Launch, ...]:
     """The launches of a candidate, in order; the last programs of some carry other kernels out. None has a name that is
     `taken`."""
-    made = _kernels(found, taken)
+    calls, plans = _pieces(found, taken)
     sums: dict[UnitSet, list[KernelPlan]] = {}
     for kernel, host in found.finalized_by.items():
-        sums.setdefault(host, []).append(made[kernel])
-    launches = []
-    for kernel, plan in made.items():
-        if kernel not in found.finalized_by:
-            last = sums.get(kernel, [])
-            plan = replace(plan, row_per_program=_row_per_program(found.units.axes, plan, last))
-            launches.append(_with_last_block(plan, last) if last else plan)
+        sums.setdefault(host, []).append(plans[kernel])
+    launches: list[Launch] = []
+    for kernel in found.kernels:
+        if kernel in calls:
+            launches.append(library_call(calls[kernel]))
+        elif kernel not in found.finalized_by:
+            plan, last_block = plans[kernel], sums.get(kernel, [])
+            rows = _row_per_program(found.units.axes, plan, last_block)
+            launches.append(tile_launch(replace(plan, row_per_program=rows), last_block))
     return tuple(launches)
 
 
@@ -47,61 +48,42 @@ def _row_per_program(axes: Axes, kernel: KernelPlan, last: list[KernelPlan]) -> 
     return axes.shape(space.rows)
 
 
-def _kernels(found: Candidate, taken: frozenset[str]) -> dict[UnitSet, KernelPlan]:
+def _pieces(found: Candidate, taken: frozenset[str]) -> tuple[dict[UnitSet, Piece], dict[UnitSet, KernelPlan]]:
+    """What the library computes, and what generated kernels do, by the kernel of the partition."""
     units, memory = found.units, found.memory
     names = dict.fromkeys(taken, 1)
     words = _words(units.graph)
-    made = {}
+    calls: dict[UnitSet, Piece] = {}
+    plans: dict[UnitSet, KernelPlan] = {}
     for kernel in found.kernels:
-        members = sorted(kernel, key=lambda u: (u.value.index, u.part == FINALIZE))
-        made[kernel] = KernelPlan(
-            _unique(names, f"{name}_kernel" if (name := _kernel_name(members)) in words else name),
-            _kind(members, memory.spaces[kernel]),
-            tuple(members),
-            found.recomputed(kernel),
-            memory.spaces[kernel],
-            memory.loads[kernel],
-            memory.stores[kernel],
-            tuple(u.value for u in members if u.part == PARTIAL),
-            tuple(u.value for u in members if u.part == FINALIZE),
-            memory.loop_reads[kernel],
-            memory.storage,
-            tile=tile_in(units, memory.spaces[kernel], members),
-            split_k=split_k_in(units, memory.spaces[kernel], members),
+        members = tuple(sorted(kernel, key=lambda u: (u.value.index, u.part == FINALIZE)))
+        name = _kernel_name(members)
+        name = _unique(names, f"{name}_kernel" if name in words else name)
+        loads, stores, space = memory.loads[kernel], memory.stores[kernel], memory.spaces[kernel]
+        if members[0].is_library:
+            calls[kernel] = Piece(
+                name=name, kind=LIBRARY, units=members, loads=loads, stores=stores, storage=memory.storage
+            )
+            continue
+        plans[kernel] = KernelPlan(
+            name=name,
+            kind=_kind(members, space),
+            units=members,
+            loads=loads,
+            stores=stores,
+            storage=memory.storage,
+            recomputed=found.recomputed(kernel),
+            partials=tuple(u.value for u in members if u.part == PARTIAL),
+            finalizes=tuple(u.value for u in members if u.part == FINALIZE),
+            space=space,
+            loop_reads=memory.loop_reads[kernel],
+            tile=tile_in(units, space, members),
+            split_k=split_k_in(units, space, members),
         )
-    return made
+    return calls, plans
 
 
-def _with_last_block(kernel: KernelPlan, sums: list[KernelPlan]) -> KernelPlan:
-    """A kernel whose last program finishes sums too."""
-    parts = (kernel, *sums)
-
-    def all_of(what: Callable[[KernelPlan], tuple[Value, ...]]) -> tuple[Value, ...]:
-        return tuple(dict.fromkeys(v for part in parts for v in what(part)))
-
-    return replace(
-        kernel,
-        units=tuple(u for part in parts for u in part.units),
-        recomputed=all_of(lambda p: p.recomputed),
-        loads=all_of(lambda p: p.loads),
-        stores=all_of(lambda p: p.stores),
-        finalizes=all_of(lambda p: p.finalizes),
-        loop_reads=_loop_reads_of_both(kernel, sums),
-        parts=parts,
-    )
-
-
-def _loop_reads_of_both(kernel: KernelPlan, sums: list[KernelPlan]) -> Mapping[Value, int] | None:
-    """How often a kernel that walks along rows reads each load, together with its last program."""
-    if kernel.loop_reads is None:
-        return None
-    recomputed = Counter(v for part in sums for v in part.loads if v in kernel.loop_reads)
-    return {v: count + recomputed[v] for v, count in kernel.loop_reads.items()}
-
-
-def _kind(members: list[Unit], space: Space) -> str:
-    if members[0].is_library:
-        return "library"
+def _kind(members: Sequence[Unit], space: Space) -> str:
     if space.finalizes:
         return "finish"
     if any(u.part == PRODUCT for u in members) and not (space.reduces_rows or space.accumulates):
@@ -111,7 +93,7 @@ def _kind(members: list[Unit], space: Space) -> str:
     return "column" if space.accumulates else "elementwise"
 
 
-def _kernel_name(members: list[Unit]) -> str:
+def _kernel_name(members: Sequence[Unit]) -> str:
     """From the op instances covered, the phases, and whether sums are finished: `fc1_ln1_relu`, `ln1_backward`."""
     if members[0].is_library:
         what = "all_reduce_" if members[0].is_collective else "matmul_"

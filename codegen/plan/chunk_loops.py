@@ -7,42 +7,103 @@ them, in float32 at least, always in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from tritonnotes.ir.core.graph import Graph, Scope, Value
 from tritonnotes.ir.core.rewrite import copy_graph
+from tritonnotes.ir.core.types import Size, element_count
 from tritonnotes.ir.core.verify import verify
 from tritonnotes.ir.primitives import CHUNK_ROWS
 
-from ..analysis.units import Unit
-from .launches import CHUNK_LOOP, Chunks, FusionPlan, KernelPlan, inner_names, memories_of_outputs
+from ..cost.traffic import Traffic, tensor_bytes
+from ..support.sizes import Sizes
+from .fusion_plan import FusionPlan, memories_of_outputs
+from .launches import Launch, LibraryCall, Piece
+
+CHUNK_LOOP = "chunks"
+
 
 PlanRegion = Callable[[Graph, frozenset[str]], FusionPlan]
 """Plans the graph of one chunk, without the names of launches that are taken."""
 
 
-def loop_over_chunks(launches: tuple[KernelPlan, ...], plan_region: PlanRegion) -> tuple[KernelPlan, ...]:
+@dataclass(frozen=True, eq=False)
+class ChunkLoop(Launch):
+    """A launch that goes over `size` rows, so many `rows` at a time: `plan` is that of one chunk, and `replaces` what
+    the partition has in its place.
+
+    `inputs` are the leaves of a chunk with the values of the graph around that they are, `results` the names of its
+    buffers with those values that it leaves. The `sums` are what each chunk adds to: slots, or results that a library
+    call multiplies on top of (`multiplied`).
+    """
+
+    replaces: tuple[Piece, ...]
+    plan: FusionPlan
+    rows: int
+    size: Size
+    inputs: tuple[tuple[Value, Value], ...]
+    results: tuple[tuple[str, Value], ...]
+    sums: tuple[tuple[str, Value], ...]
+    multiplied: frozenset[str] = frozenset()
+
+    is_generated = False
+
+    @property
+    def stages(self) -> tuple[tuple[Piece, ...], ...]:
+        return (self.replaces,)
+
+    @property
+    def joins(self) -> tuple[str, ...]:
+        return tuple(piece.name for piece in self.replaces)
+
+    def chunk_count(self, sizes: Mapping[str, int]) -> int:
+        """How many chunks there are."""
+        return -(-element_count((self.size,), sizes) // self.rows)
+
+    def launch_count(self, sizes: Mapping[str, int]) -> int:
+        """All launches, those included that set sums to 0."""
+        return len(self.sums) + self.chunk_count(sizes) * len(self.plan.launches)
+
+    def describe(self) -> Iterator[str]:
+        yield from super().describe()
+        yield f"{self.rows:,} of {self.size} rows at a time: {', '.join(k.name for k in self.plan.launches)}"
+
+    def _traffic(self, sizes: Sizes, programs: int) -> Traffic:
+        """What all chunks move, and zeros for the sums."""
+        whole, rest = divmod(element_count((self.size,), sizes), self.rows)
+        moved = Traffic(written=sum(tensor_bytes(v.shape, v.dtype, sizes) for _, v in self.sums))
+        for times, rows in ((whole, self.rows), (1, rest)):
+            for launch in self.plan.launches if times and rows else ():
+                chunk = {**sizes, CHUNK_ROWS.name: rows}
+                moved += launch.traffic(sizes.default, programs=programs, **chunk) * times
+        # A product on top of a sum reads what it adds to.
+        added = [v for name, v in self.sums if name in self.multiplied]
+        return moved + Traffic(sum(tensor_bytes(v.shape, v.dtype, sizes) for v in added)) * self.chunk_count(sizes)
+
+
+def chunk_loops(launches: Iterable[Launch]) -> tuple[ChunkLoop, ...]:
+    """The loops over chunks of rows among some launches."""
+    return tuple(k for k in launches if isinstance(k, ChunkLoop))
+
+
+def inner_names(loop: ChunkLoop) -> set[str]:
+    """What the launches of a chunk are called."""
+    return {k.name for k in loop.plan.launches}
+
+
+def loop_over_chunks(launches: tuple[Launch, ...], plan_region: PlanRegion) -> tuple[Launch, ...]:
     """The launches of a plan with the results of each region as one: what it reads is there before the first."""
     made = list(launches)
     taken = {k.name for k in launches}
-    while parts := _same_region(made):
-        first = parts[0]
-        values = tuple(v for k in parts for v in (u.value for u in k.units))
+    while calls := _same_region(made):
+        first = calls[0]
         name = _free(f"chunks_{first.name.removeprefix('matmul_')}", taken)
         taken.add(name)
-        chunks = _chunks(values, plan_region, taken)
-        taken |= inner_names(chunks)
-        made[made.index(first)] = replace(
-            first,
-            name=name,
-            kind=CHUNK_LOOP,
-            units=tuple(u for k in parts for u in k.units),
-            stores=tuple(v for k in parts for v in k.stores),
-            members=tuple(parts),
-            chunks=chunks,
-        )
-        made = [k for k in made if k not in parts]
+        loop = _chunk_loop(name, calls, plan_region, taken)
+        taken |= inner_names(loop)
+        made[made.index(first)] = loop
+        made = [k for k in made if k not in calls]
     return tuple(made)
 
 
@@ -52,22 +113,19 @@ def _free(name: str, taken: set[str]) -> str:
     return name
 
 
-def _same_region(launches: list[KernelPlan]) -> list[KernelPlan]:
+def _same_region(launches: list[Launch]) -> list[LibraryCall]:
     """The results of the first region that is not joined yet."""
-    found = [k for k in launches if k.chunks is None and any(_is_chunked(u) for u in k.units)]
+    found = [k for k in launches if isinstance(k, LibraryCall) and k.unit.value.op.name == "chunked"]
     return [k for k in found if _key(k) == _key(found[0])]
 
 
-def _is_chunked(unit: Unit) -> bool:
-    return unit.value.op.name == "chunked"
-
-
-def _key(launch: KernelPlan) -> object:
-    value = launch.units[0].value
+def _key(call: LibraryCall) -> object:
+    value = call.unit.value
     return value.attrs["region"], tuple(map(id, value.inputs))
 
 
-def _chunks(values: tuple[Value, ...], plan_region: PlanRegion, taken: set[str]) -> Chunks:
+def _chunk_loop(name: str, calls: list[LibraryCall], plan_region: PlanRegion, taken: set[str]) -> ChunkLoop:
+    values = tuple(call.unit.value for call in calls)
     region = values[0].attrs["region"]
     step, slots = _adding(region, {v.attrs["which"] for v in values})
     verify(step)
@@ -78,7 +136,10 @@ def _chunks(values: tuple[Value, ...], plan_region: PlanRegion, taken: set[str])
     leaves = dict(zip((v.name for v in region.leaves("input", "scalar")), values[0].inputs, strict=True))
     size = next(outer.shape[0] for name, outer in leaves.items() if region[name].shape[:1] == (CHUNK_ROWS,))
     rest = [(v, _out(v)) for v in values if _out(v) not in slots]
-    return Chunks(
+    return ChunkLoop(
+        name,
+        CHUNK_LOOP,
+        tuple(call.piece for call in calls),
         plan,
         values[0].attrs["rows"],
         size,

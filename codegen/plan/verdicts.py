@@ -20,7 +20,7 @@ from ..fusion.legality import Refusal
 from ..fusion.merge import Clusters
 from ..fusion.partition import Partition
 from ..fusion.search.greedy import greedy
-from .launches import FusionPlan
+from .fusion_plan import FusionPlan
 
 Replan = Callable[[Graph, Fusion], Candidate]
 """Partitions a graph anew under other wishes."""

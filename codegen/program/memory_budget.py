@@ -19,7 +19,8 @@ from ..cost.traffic import LAUNCH_BYTES
 from ..fusion.candidate import Candidate
 from ..fusion.matmul_prologue import MOST_UNITS, made_for, operands_elsewhere
 from ..fusion.partition import Partition
-from ..plan.launches import FusionPlan, KernelPlan
+from ..plan.fusion_plan import FusionPlan
+from ..plan.launches import Launch
 from ..support.sizes import NOMINAL, Sizes
 from .program import Program
 
@@ -121,10 +122,10 @@ def _in_order_of_memory(program: Program, finish: Callable[[FusionPlan], Program
     shared = program.programs(bound)
     sizes = {life.buffer.name: life.buffer.bytes(bound, shared) for life in program.arena.lives}
     left = {n: {k for k, names in touched.items() if n in names} for n in sizes}
-    order: list[KernelPlan] = []
+    order: list[Launch] = []
     live: set[str] = set()
 
-    def held(launch: KernelPlan) -> tuple[int, int]:
+    def held(launch: Launch) -> tuple[int, int]:
         here = live | touched[launch] & sizes.keys()
         stays = [n for n in here if left[n] - {launch}]
         return sum(map(sizes.__getitem__, here)), sum(map(sizes.__getitem__, stays))
@@ -143,7 +144,7 @@ def _in_order_of_memory(program: Program, finish: Callable[[FusionPlan], Program
     return min(program, finish(replace(plan, launches=tuple(order))), key=Program.peak_bytes)
 
 
-def _touched(program: Program) -> dict[KernelPlan, frozenset[str]]:
+def _touched(program: Program) -> dict[Launch, frozenset[str]]:
     """The buffers that each launch uses, a loop over chunks those of all its launches."""
     launches = program.plan.launches
     starts = [program.places[k.name] for k in launches]

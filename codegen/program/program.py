@@ -13,10 +13,13 @@ from tritonnotes.ir.primitives import CHUNK_ROWS
 from ..emit.kernel import KernelSource
 from ..emit.module import render_module
 from ..fusion.constraints import Fusion
+from ..lower.lower import GeneratedKernel
 from ..lower.tile_ir import Kernel
 from ..memory.arena import Arena, Memory, Uses, make_arena, uses_of
 from ..memory.buffers import Buffer
-from ..plan.launches import FusionPlan, KernelPlan, memories_of_outputs
+from ..plan.chunk_loops import ChunkLoop, chunk_loops
+from ..plan.fusion_plan import FusionPlan, memories_of_outputs
+from ..plan.launches import Launch
 from ..support.sizes import NOMINAL, Sizes
 from ..target.gpus import H100, PROGRAMS_PER_SM
 
@@ -33,7 +36,7 @@ class Program:
     """
 
     plan: FusionPlan
-    kernels: tuple[Kernel, ...]
+    kernels: tuple[GeneratedKernel, ...]
     buffers: tuple[Buffer, ...]
     declared: Graph
     regions: Mapping[str, Program] = field(default_factory=dict)
@@ -90,23 +93,28 @@ class Program:
         the loop over chunks."""
         found: dict[str, int] = {}
         for launch in self.plan.launches:
-            inner = launch.chunks.plan.launches if launch.chunks else ()
+            inner = launch.plan.launches if isinstance(launch, ChunkLoop) else ()
             for name in (launch.name, *(k.name for k in inner)):
                 found[name] = len(found)
         return found
 
     @cached_property
-    def loops(self) -> Mapping[str, KernelPlan]:
+    def loops(self) -> Mapping[str, ChunkLoop]:
         """For each launch of a chunk the loop over chunks that makes it."""
-        loops = [k for k in self.plan.launches if k.chunks]
-        return {k.name: loop for loop in loops if loop.chunks for k in loop.chunks.plan.launches}
+        return {k.name: loop for loop in chunk_loops(self.plan.launches) for k in loop.plan.launches}
+
+    def launch_of(self, kernel: GeneratedKernel) -> Launch:
+        """The launch of a kernel, which may be one of a chunk."""
+        loop = self.loops.get(kernel.name)
+        launches = self.plan.launches if loop is None else loop.plan.launches
+        return next(k for k in launches if k.name == kernel.name)
 
     def sizes_in(self, launch: str, sizes: Mapping[str, int]) -> Mapping[str, int]:
         """The sizes of a launch by name: those of a run, and where it is made for each chunk the rows of one."""
         loop = self.loops.get(launch)
-        if loop is None or loop.chunks is None:
+        if loop is None:
             return sizes
-        rows = {CHUNK_ROWS.name: loop.chunks.rows}
+        rows = {CHUNK_ROWS.name: loop.rows}
         return Sizes(sizes.default, {**sizes, **rows}) if isinstance(sizes, Sizes) else {**sizes, **rows}
 
     @cached_property
@@ -123,7 +131,7 @@ class Program:
         """How many programs share each sum over rows, `most` of them: no more than there are tiles of so many rows."""
         shared = [1]
         for kernel in self.kernels:
-            if kernel.layout.traversal.is_persistent:
+            if isinstance(kernel, Kernel) and kernel.layout.traversal.is_persistent:
                 rows = element_count(kernel.layout.row_shape, self.sizes_in(kernel.name, sizes))
                 shared.append(-(-rows // rows_of(kernel)))
         return min(max(shared), most)

@@ -19,6 +19,7 @@ from tritonnotes.ir.core.types import Dim, Shape, element_count
 from ..emit.kernel import KernelSource
 from ..emit.ops import HELPER_POINTERS, HELPERS, helpers_in_order
 from ..lower.index_math import Indexing
+from ..lower.lower import GeneratedKernel
 from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
 from ..program.compile import WIDEST
 from ..support.expressions import ZERO, Call, Expression, Name, chained, leftmost, total, walk
@@ -70,12 +71,12 @@ class Access:
 
 
 def accesses(
-    kernel: Kernel, spelled: KernelSource, source: str, code: Iterable[Instruction], sizes: Mapping[str, int]
+    kernel: GeneratedKernel, spelled: KernelSource, source: str, code: Iterable[Instruction], sizes: Mapping[str, int]
 ) -> tuple[Access, ...]:
     """The accesses of a compiled kernel, in the order of its source. `source` is the whole generated file, `code` the
     machine code with lines, `sizes` those of the `Dim`s that it was compiled for."""
     lines = _lines(spelled, source)
-    index = Indexing(kernel)
+    tile = kernel if isinstance(kernel, Kernel) else None
     found: dict[tuple[bool, str, int, str], Counter[int]] = {}
     first: dict[tuple[bool, str, int, str], int] = {}
     for each in code:
@@ -87,19 +88,19 @@ def accesses(
         names = set(places) if statement else {HELPER_POINTERS[function]} if function in HELPER_POINTERS else set()
         pointer = names.pop() if len(names) == 1 else ""
         called = function if function != kernel.name else ""
-        place = -1 if called else _step(kernel, index, pointer, is_store, places.get(pointer))
+        place = -1 if called or tile is None else _step(tile, pointer, is_store, places.get(pointer))
         key = (is_store, pointer, place, called)
         found.setdefault(key, Counter())[each.bits] += 1
         first[key] = min(first.get(key, each.line), each.line)
     made = []
     for key in sorted(found, key=lambda k: (k[0], first[k])):
         is_store, pointer, place, called = key
-        step = kernel.steps[place] if place >= 0 else None
+        step = tile.steps[place] if tile and place >= 0 else None
         narrow = min(found[key]) < WIDE
         reason = ""
         if narrow:
-            reason = _reason(_Lanes(kernel, step, spelled, sizes)) if step else _reason_inside(called)
-        flat = not kernel.layout.cols and not kernel.layout.finalizes
+            reason = _reason(_Lanes(tile, step, spelled, sizes)) if tile and step else _reason_inside(called)
+        flat = tile is not None and not tile.layout.cols and not tile.layout.finalizes
         whole = step is not None and (step.extent == TILE or (step.extent == ROW and flat))
         name = pointer.removesuffix("_ptr") or "what no line names"
         made.append(Access(name, is_store, dict(sorted(found[key].items())), reason, whole))
@@ -139,9 +140,10 @@ def _places(statement: Statement | None, is_store: bool) -> dict[str, Expression
     return {str(leftmost(place)): place for place in places}
 
 
-def _step(kernel: Kernel, index: Indexing, pointer: str, is_store: bool, place: Expression | None) -> int:
+def _step(kernel: Kernel, pointer: str, is_store: bool, place: Expression | None) -> int:
     """The number of the step behind an access, -1 where none is. Of several with one pointer, as where parts of a
     tensor are read, that whose offset the place begins with; the longest, as one may begin like another."""
+    index = Indexing(kernel)
     terms = {
         i: chained("+", total(Name(pointer), index.offset(s.attrs["address"]) if "address" in s.attrs else ZERO))
         for i, s in enumerate(kernel.steps)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..pipeline import make_plan
-from ..plan.launches import FusionPlan, KernelPlan
+from ..plan.chunk_loops import chunk_loops
+from ..plan.fusion_plan import FusionPlan
+from ..plan.launches import ForeachLaunch, GroupedMatmul, Launch
 from ..plan.verdicts import HARD_RULES, Verdict
 from ..support.sizes import NOMINAL, Sizes
 
@@ -25,8 +27,7 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
     """The launches with their bytes, what fusion saves, why kernels end where they do, and what it would cost to part
     what is fused or to fuse what is apart."""
     unfused = make_plan(plan.graph, "off")
-    library = len(plan.library)
-    loops = len(plan.launches) - len(plan.kernels) - library
+    library, loops = len(plan.library), plan.loop_count
     before, moved = unfused.bytes_moved(batch), plan.bytes_moved(batch)
     placed = any(k.products for k in plan.launches)
     said = [v for v in plan.verdicts if v.rule not in UNSAID]
@@ -84,7 +85,7 @@ def explain_memory(
     return "\n".join(lines)
 
 
-def _launches(launches: Iterable[KernelPlan], batch: int) -> Iterator[str]:
+def _launches(launches: Iterable[Launch], batch: int) -> Iterator[str]:
     listed = {k: k.bytes_moved(batch) for k in launches}
     shown = sorted(listed, key=lambda k: -listed[k])[:MOST_LAUNCHES]
     width = max((len(k.name) for k in shown), default=0)
@@ -97,28 +98,31 @@ def _launches(launches: Iterable[KernelPlan], batch: int) -> Iterator[str]:
         yield f"    and {len(listed) - len(shown)} more, {rest:,} bytes"
 
 
-def _joined(launches: Iterable[KernelPlan]) -> Iterator[str]:
-    for kernel in launches:
-        if kernel.members and kernel.chunks is None:
-            count = len(kernel.members)
-            what = "products, with what follows from them" if kernel.kind == "products" else "updates"
-            yield f"    {kernel.name} carries out {count} {what}, for which nothing waits, in one launch."
+def _joined(launches: Iterable[Launch]) -> Iterator[str]:
+    for launch in launches:
+        match launch:
+            case ForeachLaunch(members=members):
+                what = f"{len(members)} updates"
+            case GroupedMatmul(members=members):
+                what = f"{len(members)} products, with what follows from them"
+            case _:
+                continue
+        yield f"    {launch.name} carries out {what}, for which nothing waits, in one launch."
 
 
 def _chunked(plan: FusionPlan, batch: int) -> Iterator[str]:
     sizes = Sizes(batch)
-    for kernel in plan.launches:
-        if kernel.chunks is not None:
-            inner = _few([k.name for k in kernel.chunks.plan.launches], most=8)
-            yield (
-                f"    {kernel.name} makes {kernel.chunks.launches(sizes):,} launches over "
-                f"{kernel.chunks.count(sizes):,} chunks of {kernel.chunks.rows:,} rows, each of them {inner}; "
-                f"{len(kernel.chunks.sums)} sums begin at 0 and are added to. That makes "
-                f"{plan.launch_count(batch):,} launches in all."
-            )
+    for loop in chunk_loops(plan.launches):
+        inner = _few([k.name for k in loop.plan.launches], most=8)
+        yield (
+            f"    {loop.name} makes {loop.launch_count(sizes):,} launches over "
+            f"{loop.chunk_count(sizes):,} chunks of {loop.rows:,} rows, each of them {inner}; "
+            f"{len(loop.sums)} sums begin at 0 and are added to. That makes "
+            f"{plan.launch_count(batch):,} launches in all."
+        )
 
 
-def _multiplied(launches: Iterable[KernelPlan]) -> Iterator[str]:
+def _multiplied(launches: Iterable[Launch]) -> Iterator[str]:
     found = [(k, v) for k in launches for v in k.products]
     if found:
         shown = _few([f"{value.name} in {kernel.name}" for kernel, value in found])

@@ -17,7 +17,9 @@ from tritonnotes.ir.core.types import element_count
 from ..cost.matmul import splits_of
 from ..cost.traffic import Traffic
 from ..emit.kernel import KernelSource
+from ..lower.foreach import ForeachKernel
 from ..lower.grouped_matmul import GroupedMatmulKernel
+from ..lower.lower import GeneratedKernel
 from ..lower.row_loops import is_wide, row_loops, running_maximum
 from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
 from ..program.compile import compile_program, divisible_by_16
@@ -108,7 +110,7 @@ def make_reports(
 
 def _report(
     program: Program,
-    kernel: Kernel,
+    kernel: GeneratedKernel,
     spelled: KernelSource,
     report: CompiledReport,
     gpu: Gpu,
@@ -118,19 +120,20 @@ def _report(
     # From sm_90 on what the hardware keeps is in the kernel's own count.
     shared = report.shared_bytes + (RESERVED_SHARED if report.arch < 90 else 0)
     programs = _programs(kernel, spelled, sizes, sharing)
-    traffic = kernel.plan.traffic(_default(sizes), programs=sharing, **sizes)
+    traffic = program.launch_of(kernel).traffic(_default(sizes), programs=sharing, **sizes)
     operations = _operations(kernel, sizes, sharing)
     times = {
         "memory": (traffic.read + traffic.written) / (gpu.bandwidth * COPY_SHARE * _filled(2 * programs, gpu)),
         "arithmetic": operations / (gpu.instructions * _filled(programs, gpu)),
         "launch": LAUNCH_SECONDS,
     }
+    is_one_row = isinstance(kernel, Kernel) and kernel.layout.traversal.is_one_row
     bound = max(times, key=lambda name: times[name])
     return KernelReport(
         name=report.name,
-        kind=kernel.plan.kind,
+        kind=kernel.kind,
         gpu=gpu,
-        rows=1 if kernel.layout.traversal.is_one_row else spelled.constexprs.get("ROWS", 0),
+        rows=1 if is_one_row else spelled.constexprs.get("ROWS", 0),
         block=spelled.constexprs.get("BLOCK", 0),
         programs=programs,
         num_warps=report.num_warps,
@@ -155,7 +158,7 @@ def _filled(programs: int, gpu: Gpu) -> float:
 
 def _sharing(program: Program, gpu: Gpu, sizes: Mapping[str, int]) -> int:
     """How many programs share a sum over rows: no more than there are tiles, as the runtime has it."""
-    carrying = [k for k in program.kernels if k.layout.traversal.is_persistent]
+    carrying = [k for k in program.kernels if isinstance(k, Kernel) and k.layout.traversal.is_persistent]
     tiles = [_tiles(k, k.layout.row_block, program.sizes_in(k.name, sizes)) for k in carrying]
     return min(max(tiles, default=1), PROGRAMS_PER_SM * gpu.multiprocessors)
 
@@ -164,10 +167,18 @@ def _tiles(kernel: Kernel, rows: int, sizes: Mapping[str, int]) -> int:
     return -(-element_count(kernel.layout.row_shape, sizes) // max(1, rows))
 
 
-def _programs(kernel: Kernel, spelled: KernelSource, sizes: Mapping[str, int], sharing: int) -> int:
+def _programs(kernel: GeneratedKernel, spelled: KernelSource, sizes: Mapping[str, int], sharing: int) -> int:
+    match kernel:
+        case ForeachKernel():
+            return kernel.programs(spelled.constexprs["BLOCK"])
+        case GroupedMatmulKernel():
+            return sum(kernel.tiles) * _parts(kernel.sides[0].kernel, kernel.split_k, sizes)
+        case Kernel():
+            return _tile_programs(kernel, spelled, sizes, sharing)
+
+
+def _tile_programs(kernel: Kernel, spelled: KernelSource, sizes: Mapping[str, int], sharing: int) -> int:
     layout = kernel.layout
-    if isinstance(kernel, GroupedMatmulKernel):
-        return sum(kernel.tiles) * _parts(kernel.sides[0].kernel, kernel.split_k, sizes)
     has_tiles = layout.rows and not layout.traversal.is_one_row
     held = spelled.constexprs["ROWS" if layout.cols else "BLOCK"] if has_tiles else 1
     over_rows = sharing if layout.traversal.is_persistent else _tiles(kernel, held, sizes) if layout.rows else 1
@@ -181,12 +192,24 @@ def _parts(kernel: Kernel, split_k: int, sizes: Mapping[str, int]) -> int:
     return splits_of(element_count(product.attrs["summed"], sizes), split_k)
 
 
-def _operations(kernel: Kernel, sizes: Mapping[str, int], sharing: int) -> int:
-    """Instructions of the tile program's arithmetic. What a walk along a long row computes again counts again."""
-    if isinstance(kernel, GroupedMatmulKernel):
-        return sum(_operations(side.kernel, sizes, sharing) for side in kernel.sides)
-    layout = kernel.layout
-    rows, cols = element_count(layout.row_shape, sizes), element_count(layout.col_shape, sizes)
+def _operations(kernel: GeneratedKernel, sizes: Mapping[str, int], sharing: int) -> int:
+    """Instructions of the arithmetic of one launch. What a loop along a long row computes again counts again."""
+    match kernel:
+        case ForeachKernel():
+            return sum(
+                _arithmetic(block.kernel, element_count(tensors[0].shape, sizes), 1, sizes, sharing)
+                for block in kernel.blocks
+                for tensors in block.rows
+            )
+        case GroupedMatmulKernel():
+            return sum(_operations(side.kernel, sizes, sharing) for side in kernel.sides)
+        case Kernel():
+            rows, cols = (element_count(s, sizes) for s in (kernel.layout.row_shape, kernel.layout.col_shape))
+            return _arithmetic(kernel, rows, cols, sizes, sharing)
+
+
+def _arithmetic(kernel: Kernel, rows: int, cols: int, sizes: Mapping[str, int], sharing: int) -> int:
+    """Instructions of a tile program over so many rows and columns."""
     elements = {TILE: rows * cols, ROW: rows, COL: cols, SCALAR: 1}
     tiles = {s.name: s.extent for s in kernel.steps}
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 INDENT = "    "
 
 
@@ -17,6 +19,16 @@ def call_lines(start: str, arguments: list[str], end: str, width: int = 110) -> 
             line = ""
         line += f"{argument}, "
     return [*lines, INDENT + line.rstrip(" "), end]
+
+
+def python_function(name: str, arguments: list[str], about: str, lines: Iterable[str]) -> str:
+    """A function that the host calls, with the docstring `about` and the lines of its body."""
+    text = [
+        *call_lines(f"def {name}(", arguments, "):"),
+        f'{INDENT}"""{about}"""',
+        *(INDENT + line for line in lines),
+    ]
+    return "\n".join(text) + "\n"
 
 
 def wrapped(text: str, width: int = 110) -> str:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from tritonnotes.codegen.cost.traffic import Traffic
+from tritonnotes.codegen.plan.launches import TileLaunch
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.interpreter import executor
 from tritonnotes.interpreter.memory import Access, Memory
@@ -97,7 +98,7 @@ def assert_exact(program: Program, **sizes: int) -> None:
     planned = {k.name: k.traffic(programs=programs, **sizes) for k in program.plan.launches}
     assert len(launches) == len(planned)
     found = {
-        k.name: seen.traffic(loop_reads=k.loop_reads is not None)
+        k.name: seen.traffic(loop_reads=isinstance(k, TileLaunch) and k.loop_reads is not None)
         for k, seen in zip(program.plan.launches, launches, strict=True)
     }
     wrong = {name: (planned[name], found[name]) for name in planned if planned[name] != found[name]}

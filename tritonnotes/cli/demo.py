@@ -23,7 +23,7 @@ from torch import Tensor
 import tritonnotes as tn
 
 from ..codegen.pipeline import make_plan
-from ..codegen.plan.launches import FusionPlan
+from ..codegen.plan.fusion_plan import FusionPlan
 from ..datasets import Dataset, MissingExtraError, load_digits
 from ..ir.core.optimizer import Optimizer
 from ..ir.passes.chunks import LOGITS_BUDGET

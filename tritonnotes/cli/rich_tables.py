@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..check import Certificate
-from ..codegen.plan.launches import FusionPlan
+from ..codegen.plan.fusion_plan import FusionPlan
 from .notes import Entry
 
 

@@ -10,9 +10,10 @@ from typing import Any
 import triton
 
 from ..codegen.emit.kernel import KernelSource
-from ..codegen.lower.tile_ir import Kernel
+from ..codegen.lower.lower import GeneratedKernel, tile_programs
 from ..codegen.pipeline import make_plan, make_program
-from ..codegen.plan.launches import FusionPlan, KernelPlan
+from ..codegen.plan.fusion_plan import FusionPlan
+from ..codegen.plan.launches import Launch
 from ..codegen.plan.verdicts import Verdict
 from ..codegen.program.compile import compile_program, divisible_by_16
 from ..codegen.program.program import Program
@@ -118,7 +119,7 @@ def _verdict(v: Verdict) -> dict[str, Any]:
     return {**ends, "fused": v.fused, "rule": v.rule, "reason": v.reason, "bytes": v.bytes}
 
 
-def _memory(launch: KernelPlan) -> dict[str, list[str]]:
+def _memory(launch: Launch) -> dict[str, list[str]]:
     return {
         "reads": [v.name for v in launch.loads] + [f"partials of {v.name}" for v in launch.finalizes],
         "covers": [u.value.name for u in launch.units],
@@ -127,9 +128,9 @@ def _memory(launch: KernelPlan) -> dict[str, list[str]]:
     }
 
 
-def _launch(launch: KernelPlan) -> dict[str, Any]:
+def _launch(launch: Launch) -> dict[str, Any]:
     said = {"name": launch.name, "kind": launch.kind, "ops": list(launch.ops), "bytes": launch.bytes_moved()}
-    return {**said, **_memory(launch), "joins": [m.name for m in launch.members]}
+    return {**said, **_memory(launch), "joins": list(launch.joins)}
 
 
 def _kernels(program: Program, name: str | None) -> Shown:
@@ -137,13 +138,17 @@ def _kernels(program: Program, name: str | None) -> Shown:
     return Shown("\n\n".join(map(str, chosen)), {"kernels": [_kernel(k) for k in chosen]})
 
 
-def _kernel(kernel: Kernel) -> dict[str, Any]:
-    parameters = [{"name": p.name, "role": p.role, "dtype": p.dtype.name} for p in kernel.parameters]
+def _kernel(kernel: GeneratedKernel) -> dict[str, Any]:
+    programs = tile_programs(kernel)
+    parameters = [
+        {"name": p.name, "role": p.role, "dtype": p.dtype.name} for program in programs for p in program.parameters
+    ]
     steps = [
         {"name": s.name, "op": s.op, "args": list(s.args), "form": s.extent, "dtype": s.dtype.name}
-        for s in kernel.steps
+        for program in programs
+        for s in program.steps
     ]
-    return {"name": kernel.name, "kind": kernel.plan.kind, "parameters": parameters, "steps": steps}
+    return {"name": kernel.name, "kind": kernel.kind, "parameters": parameters, "steps": steps}
 
 
 def _triton(program: Program, name: str | None) -> Shown:

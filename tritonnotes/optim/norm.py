@@ -9,7 +9,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ..codegen.optimizer.norm import BLOCK, PARTIALS
+from ..codegen.optimizer.norm import BLOCK, GRADIENTS, PARTIALS
 from ..ir.core.errors import FeedError
 from .launching import load_norm, run
 from .tables import Blocks, block_table, dtype_of, is_aligned, upload
@@ -57,7 +57,7 @@ def make_norm_plan(key: object, gradients: Sequence[Tensor], unscales: bool) -> 
     dtypes = [dtype_of(g, f"gradient {i}") for i, g in enumerate(gradients)]
     distinct = tuple(sorted(dict.fromkeys(dtypes), key=str))
     rows = [
-        [g.numel(), int(is_aligned([g])), distinct.index(dtype), g.data_ptr()]
+        GRADIENTS.row([g.data_ptr()], size=g.numel(), aligned=int(is_aligned([g])), kind=distinct.index(dtype))
         for g, dtype in zip(gradients, dtypes, strict=True)
     ]
     blocks = block_table([g.numel() for g in gradients], device, BLOCK)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..codegen.optimizer.kinds import MultiTensorUpdate
+from ..codegen.optimizer.kinds import PARAMETERS, MultiTensorUpdate
 from ..ir.core.errors import FeedError
 from ..ir.core.optimizer import Optimizer
 from ..ir.optim.update import G_NAME, MASTER, P_NAME, Extras, Kind
@@ -92,8 +92,9 @@ def make_plan(key: object, optimizer: Optimizer, extras: Extras, columns: Column
     table = []
     for tensors, kind, row in zip(members, kinds, rows, strict=True):
         addresses = [tensors[n].data_ptr() if n in tensors else 0 for n in loaded.update.tensors]
-        head = [tensors[P_NAME].numel(), row, int(is_aligned(list(tensors.values()))), distinct.index(kind)]
-        table.append(head + addresses)
+        aligned = int(is_aligned(list(tensors.values())))
+        numbers = {"size": tensors[P_NAME].numel(), "numbers": row, "aligned": aligned, "kind": distinct.index(kind)}
+        table.append(PARAMETERS.row(addresses, **numbers))
     device = members[0][P_NAME].device
     parameters = upload(torch.tensor(table, dtype=torch.int64), device)
     blocks = block_table([m[P_NAME].numel() for m in members], device)

@@ -10,6 +10,7 @@ from typing import Any
 import triton
 
 from ..codegen.pipeline import make_program
+from ..codegen.plan.chunk_loops import chunk_loops
 from ..codegen.program.compile import WIDEST
 from ..codegen.program.program import Program
 from ..codegen.report.kernel_reports import ASSUMPTIONS, KernelReport, make_reports
@@ -85,7 +86,7 @@ def program_reports(
         raise DeclarationError(f"{title} has no Dim {', '.join(strangers)}; it has {', '.join(dims) or 'none'}")
     given = Sizes(batch, sizes)
     made = {arch: make_reports(program, arch, given) for arch in archs}
-    loops = [k.chunks.plan for k in program.plan.launches if k.chunks]
+    loops = [loop.plan for loop in chunk_loops(program.plan.launches)]
     library = sum(len(plan.library) for plan in (program.plan, *loops))
     return Reports(title, {name: given[name] for name in dims}, library, tuple(c for a in archs for c in made[a]))
 

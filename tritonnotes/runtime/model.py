@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..codegen.fusion.constraints import Fusion, as_fusion
 from ..codegen.pipeline import make_program
-from ..codegen.plan.launches import FusionPlan
+from ..codegen.plan.fusion_plan import FusionPlan
 from ..codegen.program.program import Program
 from ..codegen.report.explain import explain_plan
 from ..codegen.support.sizes import NOMINAL, Sizes

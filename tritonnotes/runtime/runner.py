@@ -16,7 +16,7 @@ from ..codegen.lower.foreach import ForeachKernel
 from ..codegen.lower.grouped_matmul import GroupedMatmulKernel
 from ..codegen.lower.tile_ir import Kernel
 from ..codegen.memory.buffers import outer_names, scratch_names
-from ..codegen.plan.launches import KernelPlan
+from ..codegen.plan.chunk_loops import ChunkLoop, chunk_loops
 from ..codegen.program.program import Program
 from ..codegen.support.sizes import next_power_of_2
 from ..codegen.target.cache import KernelCache
@@ -175,12 +175,11 @@ class Runner:
                     kernel, (planned.programs(block),), arguments, options, tensors=reached, ownership=watch.ownership
                 )
                 return
-            layout = planned.layout
-            inner = self.program.sizes_in(planned.name, sizes)
             options.pop("num_warps", None)
             if isinstance(planned, GroupedMatmulKernel):
                 interpret(kernel, grid, arguments, options, ownership=watch.ownership)
                 return
+            layout, inner = planned.layout, self.program.sizes_in(planned.name, sizes)
             if layout.rows and not layout.traversal.is_one_row:
                 rows = self._cpu_rows(planned, sizes)
                 options["ROWS" if layout.cols else "BLOCK"] = rows
@@ -214,10 +213,9 @@ class _Watch:
         self._next = 0
         self._names = list(program.places)
         destinations = destinations_of(program.plan.units)
-        loops = [k for k in program.plan.launches if k.chunks]
         self._outer = {
             loop.name: outer_names(loop, scratch_names(program.regions[loop.name].buffers), destinations)
-            for loop in loops
+            for loop in chunk_loops(program.plan.launches)
         }
 
     def name_of(self, launch: str, buffer: str) -> str:
@@ -242,7 +240,7 @@ class _Watch:
         """The run is over."""
         self._pass(len(self._names))
 
-    def _last(self, loop: KernelPlan) -> int:
+    def _last(self, loop: ChunkLoop) -> int:
         """The place behind the last launch of a chunk."""
         return self.program.places[loop.name] + 1 + sum(k is loop for k in self.program.loops.values())
 

@@ -18,9 +18,8 @@ from rich.progress import track
 from torch import Tensor
 
 from ..codegen.emit.launcher import Launcher
-from ..codegen.lower.foreach import ForeachKernel
-from ..codegen.lower.grouped_matmul import GroupedMatmulKernel
 from ..codegen.lower.index_math import Indexing
+from ..codegen.lower.lower import GeneratedKernel
 from ..codegen.lower.tile_ir import Kernel, TunedTile
 from ..codegen.pipeline import make_program
 from ..codegen.program.program import Program
@@ -116,12 +115,12 @@ def _with_tiles(
     return _with(program, choices)
 
 
-def candidates(kernel: Kernel) -> list[TunedTile]:
+def candidates(kernel: GeneratedKernel) -> list[TunedTile]:
     """The rules' choice, then half and twice its rows and warps. None where a kernel only finishes sums, or carries out
     updates or products side by side: its tiles are few whatever they are."""
-    layout = kernel.layout
-    if isinstance(kernel, ForeachKernel | GroupedMatmulKernel) or layout.finalizes or not layout.rows:
+    if not isinstance(kernel, Kernel) or kernel.layout.finalizes or not kernel.layout.rows:
         return []
+    layout = kernel.layout
     warps = Launcher(kernel, Indexing(kernel), set()).num_warps()
     most_rows = 1 if layout.traversal.is_one_row else layout.row_block * 2 if layout.masks_rows else layout.exact_rows
     # Programs that share sums count themselves tile by tile, and there is no room for more tiles.
@@ -180,10 +179,12 @@ def _chosen(times: Mapping[TunedTile, float], where: str) -> tuple[int, int, str
 
 
 def _with(program: Program, choices: Mapping[str, TunedTile]) -> Program:
-    kernels = tuple(
-        replace(k, layout=replace(k.layout, tuned=choices[k.name])) if k.name in choices else k for k in program.kernels
-    )
-    return replace(program, kernels=kernels)
+    def tuned(kernel: GeneratedKernel) -> GeneratedKernel:
+        if kernel.name not in choices or not isinstance(kernel, Kernel):
+            return kernel
+        return replace(kernel, layout=replace(kernel.layout, tuned=choices[kernel.name]))
+
+    return replace(program, kernels=tuple(map(tuned, program.kernels)))
 
 
 def _made_up(program: Program, sizes: Mapping[str, int], device: torch.device) -> Iterator[tuple[str, Tensor]]:

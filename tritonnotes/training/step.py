@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..codegen.fusion.constraints import Fusion, as_fusion
-from ..codegen.plan.launches import FusionPlan
+from ..codegen.plan.fusion_plan import FusionPlan
 from ..codegen.program.program import Program
 from ..codegen.support.sizes import NOMINAL, Sizes
 from ..distributed.parallel import DataParallel, Reducer

@@ -20,7 +20,8 @@ from tritonnotes.codegen.emit.prelude import PRECISION
 from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.lower.grouped_matmul import GroupedMatmulKernel
 from tritonnotes.codegen.pipeline import make_plan, make_program
-from tritonnotes.codegen.plan.launches import FusionPlan
+from tritonnotes.codegen.plan.fusion_plan import FusionPlan
+from tritonnotes.codegen.plan.launches import GroupedMatmul, TileLaunch
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.report.explain import explain_plan
 from tritonnotes.codegen.target.compile import ARCHS
@@ -207,13 +208,14 @@ def test_long_sums_are_shared_and_short_ones_are_not() -> None:
         x = graph.input("x", (rows, 64))
         graph.output(loss=tn.mean(tn.square(tn.linear(x, 64, name="fc"))))
         plans[rows] = make_plan(joint_graph(graph, "loss", tn.adam()))
-    shares = {rows: max(k.split_k for k in plan.launches) for rows, plan in plans.items()}
+    kernels = {rows: [k for k in plan.launches if isinstance(k, TileLaunch)] for rows, plan in plans.items()}
+    shares = {rows: max(k.kernel.split_k for k in tiles) for rows, tiles in kernels.items()}
     assert shares == {100: 0, 4096: 4096 // products.SHARE}
 
 
 def test_weight_gradients_and_their_updates_share_a_launch() -> None:
     program = make_program(joint_graph(digits(), "loss", tn.adam()))
-    (launch,) = (k for k in program.plan.launches if k.members)
+    (launch,) = (k for k in program.plan.launches if isinstance(k, GroupedMatmul))
     assert launch.kind == "products" and [v.name for v in launch.products] == [
         "fc3.d_fc3_weight", "fc2.d_fc2_weight", "fc1.d_fc1_weight"
     ]  # fmt: skip

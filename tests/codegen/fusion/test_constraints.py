@@ -9,7 +9,8 @@ from compiled import digits
 import tritonnotes as tn
 from tritonnotes.codegen.fusion.constraints import as_fusion
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan.launches import FusionPlan, KernelPlan, verify_plan
+from tritonnotes.codegen.plan.fusion_plan import FusionPlan, verify_plan
+from tritonnotes.codegen.plan.launches import Launch
 from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.passes.joint import joint_graph
@@ -21,7 +22,7 @@ def step_plan(mode: str = "optimal", **options: list[object]) -> FusionPlan:
     return plan
 
 
-def kernel_of(plan: FusionPlan, value: str) -> KernelPlan:
+def kernel_of(plan: FusionPlan, value: str) -> Launch:
     return next(k for k in plan.launches for u in k.units if u.value.name == value)
 
 

@@ -146,7 +146,7 @@ def test_what_one_program_would_take_long_for_is_a_launch_of_its_own() -> None:
 
 def test_sums_that_are_needed_everywhere_are_finished_before_the_next_launch() -> None:
     launches = program_of(lambda x: x - tn.sum(x, 0, keepdim=True), (BATCH, 64)).plan.launches
-    assert [k.kind for k in launches] == ["column", "elementwise"] and launches[0].parts
+    assert [k.kind for k in launches] == ["column", "elementwise"] and len(launches[0].stages) == 2
 
 
 def test_a_largest_number_of_each_column_is_finished_apart_from_sums() -> None:
@@ -171,4 +171,4 @@ def test_a_user_may_forbid_it() -> None:
 def test_every_norm_and_bias_of_a_step_is_finished_where_it_is_summed() -> None:
     plan = make_plan(joint_graph(digits(), "loss", tn.adam()))
     assert not [k.name for k in plan.launches if k.kind == "finish"]
-    assert sum(len(k.parts) - 1 for k in plan.launches if k.parts) >= 4
+    assert sum(len(k.stages) - 1 for k in plan.launches) >= 4

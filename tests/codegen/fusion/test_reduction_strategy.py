@@ -12,7 +12,7 @@ from tritonnotes.codegen.analysis.units import make_units
 from tritonnotes.codegen.canonicalize.materialize import materialize
 from tritonnotes.codegen.fusion.reduction_strategy import other_strategies
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan.launches import FusionPlan
+from tritonnotes.codegen.plan.fusion_plan import FusionPlan
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose
@@ -42,7 +42,7 @@ def test_a_channel_that_one_program_can_hold_is_a_row() -> None:
 def test_a_few_long_channels_are_shared_by_many_programs() -> None:
     """Three programs would leave all but three multiprocessors idle."""
     launches = planned(standardized(32, 3, 88, 88)).launches
-    kinds = [[part.kind for part in k.parts or (k,)] for k in launches]
+    kinds = [[piece.kind for piece in k.pieces] for k in launches]
     assert kinds == [["column", "finish"], ["column", "finish"], ["elementwise"]]
 
 

@@ -12,7 +12,7 @@ from tritonnotes.codegen.analysis.units import make_units
 from tritonnotes.codegen.canonicalize.materialize import materialize
 from tritonnotes.codegen.fusion.reduction_strategy import replicable_sums
 from tritonnotes.codegen.pipeline import make_plan, make_program
-from tritonnotes.codegen.plan.launches import FusionPlan
+from tritonnotes.codegen.plan.fusion_plan import FusionPlan
 from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.passes.joint import joint_graph, loss_gradient_graph
 from tritonnotes.runtime.runner import Runner

@@ -24,7 +24,7 @@ from tritonnotes.codegen.fusion.reduction_strategy import combinations, other_st
 from tritonnotes.codegen.fusion.search import branch_and_bound as search
 from tritonnotes.codegen.fusion.search import select as choose
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan.launches import FusionPlan, verify_plan
+from tritonnotes.codegen.plan.fusion_plan import FusionPlan, verify_plan
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose

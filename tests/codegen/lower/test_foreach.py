@@ -21,13 +21,15 @@ import tritonnotes as tn
 from tritonnotes.codegen import pipeline
 from tritonnotes.codegen.fusion.constraints import as_fusion
 from tritonnotes.codegen.fusion.cost import scheduled_cost
-from tritonnotes.codegen.fusion.horizontal import ALIGNED, FOREACH
+from tritonnotes.codegen.fusion.horizontal import FOREACH, SEGMENTS
 from tritonnotes.codegen.lower.foreach import ForeachKernel
 from tritonnotes.codegen.pipeline import make_plan, make_program
-from tritonnotes.codegen.plan.launches import FusionPlan, KernelPlan, verify_plan
+from tritonnotes.codegen.plan.fusion_plan import FusionPlan, verify_plan
+from tritonnotes.codegen.plan.launches import Launch
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.report.explain import explain_plan
+from tritonnotes.codegen.report.kernel_reports import make_reports
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.optimizer import Optimizer
 from tritonnotes.ir.passes.joint import joint_graph
@@ -84,7 +86,7 @@ def weights(shapes: Sequence[tuple[int, int]], dtypes: Sequence[str] = ("float32
     return g
 
 
-def joined(plan: FusionPlan) -> list[KernelPlan]:
+def joined(plan: FusionPlan) -> list[Launch]:
     return [k for k in plan.launches if k.kind == FOREACH]
 
 
@@ -149,7 +151,7 @@ def test_a_parameter_without_elements_takes_no_row() -> None:
     graph = weights([(3, 5), (0, 5), (6, 2), (0, 4)])
     assert_same_bits(graph, RULES["adam"])
     (kernel,) = (k for k in compiled(graph, RULES["adam"]).program.kernels if isinstance(k, ForeachKernel))
-    assert kernel.sizes() == [15, 12] and len(kernel.plan.members) == 4
+    assert kernel.sizes() == [15, 12] and len(kernel.launch.members) == 4
 
 
 def test_blocks_cut_tensors_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,10 +201,10 @@ def test_tensors_that_are_not_aligned_are_updated_too() -> None:
     found = state_after(step, 2)
     # The interpreter has no use for the hint, so that it is right can only be read off the table.
     (table,) = tables.values()
-    assert table[:, ALIGNED].tolist() == [0, 0]
+    assert table[:, SEGMENTS.place("aligned")].tolist() == [0, 0]
     tables.clear()
     wanted = state_after(other, 2)
-    assert [t[:, ALIGNED].tolist() for t in tables.values()] == [[1, 1]]
+    assert [t[:, SEGMENTS.place("aligned")].tolist() for t in tables.values()] == [[1, 1]]
     assert all(torch.equal(found[name], wanted[name]) for name in wanted)
 
 
@@ -281,6 +283,13 @@ def test_tile_program_and_source_name_what_they_update(name: str) -> None:
     (kernel,) = (k for k in program.kernels if isinstance(k, ForeachKernel))
     assert f"{kernel.name}_block: 2 updates, of w0, w1" in str(kernel)
     assert '"""One block of w0, w1."""' in program.source
+
+
+def test_a_report_counts_the_blocks_and_the_arithmetic_of_all_updates() -> None:
+    graph = weights([(64, 64), (64, 32), (3, 5)], ["float32", "bfloat16"])
+    (report,) = (r for r in make_reports(step_of(graph, RULES["sgd"])) if r.kind == FOREACH)
+    elements = 64 * 64 + 64 * 32 + 3 * 5
+    assert report.programs == 4 + 2 + 1 and report.operations == 2 * elements, "p - lr * g"
 
 
 # -- what is generated -------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.codegen.cost.traffic import Traffic
 from tritonnotes.codegen.pipeline import make_program
+from tritonnotes.codegen.plan.launches import TileLaunch
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.target.compile import ARCHS
@@ -51,7 +52,8 @@ def drawn(rows: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor
 def test_loss_accuracy_and_gradient_read_a_row_once_and_spill_nothing(rows: int | tn.Dim) -> None:
     program = classifier(rows)
     (launch,) = program.plan.launches
-    assert launch.row_per_program == (rows,) and launch.loop_reads is None
+    assert isinstance(launch, TileLaunch)
+    assert launch.kernel.row_per_program == (rows,) and launch.loop_reads is None
     row = 4 * CLASSES
     assert launch.traffic(4096) == Traffic(4096 * (row + 8), 4096 * row + 8)
     for arch in ARCHS:
@@ -147,7 +149,8 @@ def test_sums_that_other_launches_finish_are_shared_by_few_programs() -> None:
     x, y = graph.input("x", (BATCH, CLASSES)), graph.input("y", (BATCH, 8))
     graph.output(y=y * tn.mean(tn.logsumexp(x, -1)))
     program = make_program(graph_of_primitives(graph))
-    assert all(k.row_per_program is None for k in program.plan.launches if k.partials and len(k.parts) < 2)
+    tiles = [k for k in program.plan.launches if isinstance(k, TileLaunch)]
+    assert all(k.kernel.row_per_program is None for k in tiles if k.partials and not k.last_block)
     logits, _ = drawn(3)
     feeds = {"x": logits, "y": torch.ones(3, 8, device=DEVICE)}
     (found,) = Runner(program, DEVICE).run(feeds, {"batch": 3}).values()

@@ -16,9 +16,10 @@ from optim_cases import OPTIONS, parameters
 
 import tritonnotes as tn
 from tritonnotes import optim
+from tritonnotes.codegen.emit.multi_tensor import BLOCK
 from tritonnotes.codegen.optimizer.count import device_settings
 from tritonnotes.codegen.optimizer.emit import kernel_sources, render_update
-from tritonnotes.codegen.optimizer.kinds import BLOCK, PLAIN, MultiTensorUpdate, make_multi_tensor_update
+from tritonnotes.codegen.optimizer.kinds import PLAIN, MultiTensorUpdate, make_multi_tensor_update
 from tritonnotes.codegen.optimizer.norm import norm_kernel_source, render_norm
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.compile import compile_sources

@@ -15,7 +15,8 @@ from random_graphs import random_graph, seeded
 import tritonnotes as tn
 from tritonnotes.codegen.analysis.views import is_join, memory_of, needs_kernel
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan.launches import FusionPlan, KernelPlan, verify_plan
+from tritonnotes.codegen.plan.fusion_plan import FusionPlan, verify_plan
+from tritonnotes.codegen.plan.launches import KernelPlan, Launch, TileLaunch
 from tritonnotes.ir.core.errors import PlanError, VerificationError
 from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.core.rewrite import optimize
@@ -132,7 +133,7 @@ def assert_every_edge_has_its_verdict(plan: FusionPlan) -> None:
     assert len(plan.verdicts) == len(edges)
     values = {v.name: v for v in plan.graph.values}
     # A sum over all rows is at home in two kernels: one takes it, one ends it.
-    homes: dict[Value, list[KernelPlan]] = {}
+    homes: dict[Value, list[Launch]] = {}
     for kernel in plan.launches:
         inside = (v for u in kernel.units for v in plan.units.inside(u))
         for value in dict.fromkeys((*(u.value for u in kernel.units), *inside)):
@@ -207,7 +208,7 @@ def test_kinds_name_the_case() -> None:
     }
     for kind, build in cases.items():
         (launch,) = plan_of(build, (BATCH, 33)).launches
-        kinds = [part.kind for part in launch.parts or (launch,)]
+        kinds = [piece.kind for piece in launch.pieces]
         assert kinds[0] == kind and kinds[1:] == (["finish"] if "column" in kind else []), f"{kind}: {kinds}"
 
 
@@ -245,24 +246,33 @@ def test_plan_prints_each_launch_with_what_it_reads_and_writes() -> None:
 
 
 def changed(plan: FusionPlan, index: int, **how: Any) -> FusionPlan:
-    """The plan with one launch altered."""
+    """The plan with one kernel altered."""
     launches = list(plan.launches)
-    old = launches[index]
-    launches[index] = replace(old, **how, parts=tuple(replace(p, **how) for p in old.parts[:1]) + old.parts[1:])
+    launches[index] = replace(tile_launch(plan, index), kernel=replace(kernel(plan, index), **how))
     return with_launches(plan, launches)
 
 
 def turned(plan: FusionPlan, index: int) -> FusionPlan:
-    """The plan with the parts of one launch the other way round."""
+    """The plan with what one last program does first."""
     launches = list(plan.launches)
-    launches[index] = replace(launches[index], parts=launches[index].parts[::-1])
+    old = tile_launch(plan, index)
+    first, *rest = [*old.last_block, old.kernel]
+    launches[index] = replace(old, kernel=first, last_block=tuple(rest))
     return with_launches(plan, launches)
 
 
-def with_launches(plan: FusionPlan, launches: list[KernelPlan]) -> FusionPlan:
-    partition = replace(
-        plan.partition, kernels=tuple(frozenset(p.units) for k in launches for p in k.members or k.parts or (k,))
-    )
+def tile_launch(plan: FusionPlan, index: int) -> TileLaunch:
+    found = plan.launches[index]
+    assert isinstance(found, TileLaunch)
+    return found
+
+
+def kernel(plan: FusionPlan, index: int) -> KernelPlan:
+    return tile_launch(plan, index).kernel
+
+
+def with_launches(plan: FusionPlan, launches: list[Launch]) -> FusionPlan:
+    partition = replace(plan.partition, kernels=tuple(frozenset(piece.units) for k in launches for piece in k.pieces))
     return replace(plan, launches=tuple(launches), candidate=replace(plan.candidate, partition=partition))
 
 
@@ -272,23 +282,23 @@ def swapped(plan: FusionPlan, a: int, b: int) -> FusionPlan:
     return with_launches(plan, launches)
 
 
-def first(plan: FusionPlan, has: Callable[[KernelPlan], object]) -> int:
+def first(plan: FusionPlan, has: Callable[[Launch], object]) -> int:
     return next(i for i, k in enumerate(plan.launches) if has(k))
 
 
 FAULTS: dict[str, tuple[Callable[[FusionPlan], FusionPlan], str]] = {
-    "a primitive in no kernel": (lambda p: changed(p, 1, units=p.launches[1].units[1:]), "in no kernel, or in two"),
+    "a primitive in no kernel": (lambda p: changed(p, 1, units=kernel(p, 1).units[1:]), "in no kernel, or in two"),
     "a launch left out": (lambda p: with_launches(p, [*p.launches[1:]]), "in no kernel, or in two"),
     "a primitive in two kernels": (
-        lambda p: changed(p, 3, units=(*p.launches[3].units, p.launches[1].units[0])),
+        lambda p: changed(p, 3, units=(*kernel(p, 3).units, kernel(p, 1).units[0])),
         "in no kernel, or in two",
     ),
     "a kernel twice": (lambda p: with_launches(p, [*p.launches, p.launches[1]]), "in no kernel, or in two"),
     "a kernel before what it reads": (lambda p: swapped(p, 0, 1), "runs before fc1_ln1_relu, which"),
-    "a store left out": (lambda p: changed(p, 1, stores=p.launches[1].stores[:-1]), "before it is written"),
+    "a store left out": (lambda p: changed(p, 1, stores=kernel(p, 1).stores[:-1]), "before it is written"),
     "partial sums left out": (lambda p: changed(p, first(p, lambda k: k.partials), partials=()), "too early"),
     "sums finished before they are taken": (
-        lambda p: turned(p, first(p, lambda k: k.parts)),
+        lambda p: turned(p, first(p, lambda k: len(k.stages) > 1)),
         "finish_.* finishes .* too early",
     ),
 }
@@ -309,10 +319,10 @@ def test_kernels_that_wait_for_each_other_are_noticed() -> None:
     x, w = graph.input("x", (4, 4)), graph.parameter("w", (4, 4))
     graph.output(y=tn.exp(tn.matmul(tn.tanh(x), w)))
     plan = make_plan(optimize(decompose(graph)), "off")
-    early, product, late = plan.launches
+    (early, late), product = (kernel(plan, 0), kernel(plan, 2)), plan.launches[1]
     both = replace(early, units=(*early.units, *late.units), loads=(*early.loads, *late.loads), stores=late.stores)
     with pytest.raises(VerificationError, match="runs before .*, which it waits for"):
-        verify_plan(with_launches(plan, [both, product]))
+        verify_plan(with_launches(plan, [replace(tile_launch(plan, 0), kernel=both), product]))
 
 
 def test_impossible_mode_names_those_there_are() -> None:

@@ -9,7 +9,7 @@ from random_graphs import random_graph, seeded
 import tritonnotes as tn
 from tritonnotes.codegen.cost.traffic import LAUNCH_BYTES
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan.launches import FusionPlan
+from tritonnotes.codegen.plan.fusion_plan import FusionPlan
 from tritonnotes.codegen.plan.verdicts import Opposite, Verdict
 from tritonnotes.codegen.report import explain
 from tritonnotes.codegen.report.explain import explain_plan

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 import tritonnotes as tn
 from tritonnotes.codegen.emit.ops import HELPERS
-from tritonnotes.codegen.plan.launches import FusionPlan
+from tritonnotes.codegen.plan.fusion_plan import FusionPlan
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.target.cache import KernelCache

@@ -24,7 +24,7 @@ import tritonnotes as tn
 from tritonnotes.codegen.analysis.views import memory_of
 from tritonnotes.codegen.fusion.legality import MAX_UNITS
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan.launches import FusionPlan
+from tritonnotes.codegen.plan.fusion_plan import FusionPlan
 from tritonnotes.ir import Graph, Value
 from tritonnotes.ir.core.errors import DeclarationError, DTypeError, ShapeError
 from tritonnotes.ir.core.evaluate import evaluate

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_plan, make_program
+from tritonnotes.codegen.plan.chunk_loops import chunk_loops
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.report.kernel_reports import make_reports
@@ -145,7 +146,7 @@ def test_losses_and_gradients_are_eagers_within_the_policy(name: str) -> None:
     graph = head(LOSSES[name])
     made, (chunking,) = chunked(graph, budget_for(16))
     assert chunking.rows == 16 and not chunking.reason, chunking
-    assert sum(k.chunks is not None for k in make_plan(made, "greedy").launches) == 1, "one loop for all results"
+    assert len(chunk_loops(make_plan(made, "greedy").launches)) == 1, "one loop for all results"
     # Searching for the best plan of a large region takes seconds, and is tested where one is small.
     assert_as_eager(graph, make_program(made, "optimal" if name == "cross entropy" else "greedy", graph), 50)
 
@@ -367,10 +368,9 @@ def test_bytes_and_launches_count_every_chunk() -> None:
     graph = head(LOSSES["cross entropy"])
     program = make_program(chunked(graph, budget_for(16))[0])
     (loop,) = {id(k): k for k in program.loops.values()}.values()
-    assert loop.chunks is not None
-    inner = loop.chunks.plan
-    assert loop.chunks.launches({}) == len(loop.chunks.sums) + 4 * len(inner.launches)
-    zeros = sum(4 * v.shape[0] * v.shape[1] for _, v in loop.chunks.sums)  # type: ignore[operator]
+    inner = loop.plan
+    assert loop.launch_count({}) == len(loop.sums) + 4 * len(inner.launches)
+    zeros = sum(4 * v.shape[0] * v.shape[1] for _, v in loop.sums)  # type: ignore[operator]
     added = 4 * 4 * CLASSES * WIDTH  # the product on top of the weight's gradient reads it, in each of 4 chunks
     moved = 3 * inner.bytes_moved(chunk_rows=16) + inner.bytes_moved(chunk_rows=2)
     assert loop.bytes_moved() == moved + zeros + added

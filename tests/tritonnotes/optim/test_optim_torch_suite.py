@@ -16,7 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_post_hook
 from torch_judges import OptimizerErrorEnum, OptimizerInfo, optim_db
 
 from tritonnotes import optim
-from tritonnotes.codegen.optimizer.kinds import ALIGNED
+from tritonnotes.codegen.optimizer.kinds import PARAMETERS
 from tritonnotes.ir.core.errors import TritonNotesError
 from tritonnotes.runtime.runner import pick_device
 
@@ -546,7 +546,7 @@ def test_only_parameters_that_start_at_multiples_of_sixteen_move_sixteen_bytes_a
     plan = optimizer._gathered[0].works[0].plan
     assert plan is not None
     aligned = [all(t.data_ptr() % 16 == 0 for t in (p, p.grad, optimizer.state[p]["momentum_buffer"])) for p in params]
-    assert plan.parameters[:, ALIGNED].bool().tolist() == aligned and not aligned[1]
+    assert plan.parameters[:, PARAMETERS.place("aligned")].bool().tolist() == aligned and not aligned[1]
 
 
 def test_dtype_without_kernels_is_named() -> None:

@@ -1,0 +1,145 @@
+"""The plan of a graph: its launches in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import networkx
+
+from tritonnotes.ir.core.errors import VerificationError
+from tritonnotes.ir.core.graph import Graph, Value
+
+from ..analysis.units import FINALIZE, Units, destinations_of
+from ..analysis.views import is_join, memory_of
+from ..fusion.candidate import Candidate
+from ..fusion.legality import Legality
+from ..fusion.partition import Partition
+from ..support.sizes import NOMINAL, Sizes
+from .launches import Launch, Piece
+
+
+@dataclass(frozen=True, eq=False)
+class FusionPlan:
+    """How a graph of primitives becomes launches: the candidate that was chosen, and its kernels as they are launched.
+    `kernels` are the generated ones, `launches` all, in order."""
+
+    candidate: Candidate
+    launches: tuple[Launch, ...]
+    judge: Callable[[FusionPlan], Iterable[Any]]
+    """What says of each edge whether it is fused, and why: `verdicts`."""
+
+    @property
+    def graph(self) -> Graph:
+        return self.units.graph
+
+    @property
+    def units(self) -> Units:
+        return self.candidate.units
+
+    @property
+    def legality(self) -> Legality:
+        return self.candidate.legality
+
+    @property
+    def partition(self) -> Partition:
+        return self.candidate.partition
+
+    @property
+    def fusion(self) -> str:
+        """How the candidate was found."""
+        return self.candidate.how
+
+    @property
+    def joins(self) -> bool:
+        """Whether last programs finish sums, and updates that nothing waits for share a launch."""
+        return not self.candidate.options.is_off
+
+    @property
+    def kernels(self) -> tuple[Launch, ...]:
+        return tuple(k for k in self.launches if k.is_generated)
+
+    @property
+    def library(self) -> tuple[Launch, ...]:
+        """The library calls."""
+        return tuple(k for k in self.launches if k.is_library)
+
+    @property
+    def loop_count(self) -> int:
+        """How many of the launches are loops over chunks of rows."""
+        return len(self.launches) - len(self.kernels) - len(self.library)
+
+    def launch_count(self, batch: int = NOMINAL, **sizes: int) -> int:
+        """All launches of one run, those of every chunk of rows included, and the zeros before them."""
+        bound = Sizes(batch, sizes)
+        return sum(k.launch_count(bound) for k in self.launches)
+
+    def bytes_moved(self, batch: int = NOMINAL, **sizes: int) -> int:
+        """Bytes of device memory that one run reads and writes."""
+        return sum(k.bytes_moved(batch, **sizes) for k in self.launches)
+
+    @cached_property
+    def verdicts(self) -> tuple[Any, ...]:
+        """One for each edge of the graph: fused or not, the rule, the reason, the bytes."""
+        return tuple(self.judge(self))
+
+    def to_networkx(self) -> networkx.DiGraph:
+        """Kernel names as nodes (attributes kind, ops, bytes), an edge where one runs before another: it writes what
+        that one reads, or reads what it overwrites."""
+        result = networkx.DiGraph(name=self.graph.name)
+        name = {frozenset(piece.units): k.name for k in self.launches for piece in k.pieces}
+        for kernel in self.launches:
+            result.add_node(kernel.name, kind=kernel.kind, ops=kernel.ops, bytes=kernel.bytes_moved())
+        for late, earlier in self.candidate.waits.items():
+            result.add_edges_from((name[early], name[late]) for early in earlier if name[early] != name[late])
+        return result
+
+    def __str__(self) -> str:
+        loops = f"{self.loop_count} loop{'' if self.loop_count == 1 else 's'} over chunks of rows, "
+        lines = [
+            f"plan of {self.graph.name}: {len(self.kernels)} kernels and {len(self.library)} library calls, "
+            f"{loops if self.loop_count else ''}"
+            f"{self.bytes_moved():,} bytes at batch 256, fusion {self.fusion}"
+        ]
+        for launch in self.launches:
+            lines.append(f"  {launch.name}: {launch.kind}, {launch.bytes_moved():,} bytes")
+            lines += [f"    {line}" for line in launch.describe()]
+        return "\n".join(lines)
+
+
+def verify_plan(plan: FusionPlan) -> None:
+    """Raise `VerificationError` unless every primitive is in a kernel and the kernels run in an order that feeds
+    each.
+    """
+    placed = [u for k in plan.launches for u in k.units]
+    if len(placed) != len(set(placed)) or set(placed) != set(plan.units.units):
+        raise VerificationError(f"plan of {plan.graph.name}: some primitive is in no kernel, or in two")
+    place = {k.name: i for i, k in enumerate(plan.launches)}
+    for early, late in plan.to_networkx().edges:
+        if place[early] > place[late]:
+            raise VerificationError(f"plan of {plan.graph.name}: {late} runs before {early}, which it waits for")
+    written: set[Value] = set()
+    for stage in (stage for k in plan.launches for stage in k.stages):
+        for piece in stage:
+            _verify_fed(plan, piece, written)
+        written |= {v for piece in stage for v in (*piece.stores, *piece.partials)}
+
+
+def _verify_fed(plan: FusionPlan, piece: Piece, written: set[Value]) -> None:
+    for value in piece.loads:
+        memory = memory_of(value)
+        parts = memory.inputs if is_join(memory) else (memory,)
+        if not memory.is_leaf and not written.issuperset(parts):
+            raise VerificationError(f"plan of {plan.graph.name}: {piece.name} reads {memory.name} before it is written")
+    for unit in piece.units:
+        if unit.part == FINALIZE and unit.value not in written:
+            raise VerificationError(f"plan of {plan.graph.name}: {piece.name} finishes {unit.value.name} too early")
+
+
+def memories_of_outputs(plan: FusionPlan) -> dict[str, Value]:
+    """The memory that each output of a plan's graph lies in, by the output's name."""
+    destinations = destinations_of(plan.units)
+    memories = {name: memory_of(value) for name, value in plan.graph.outputs.items()}
+    return {name: destinations.get(memory, memory) for name, memory in memories.items()}
