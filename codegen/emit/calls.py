@@ -6,7 +6,7 @@ from tritonnotes.ir.core.types import element_count
 
 from ..fusion.last_block import GROUP
 from ..lower.index_math import Indexing
-from ..lower.tile.tile_ir import SCALAR, CalledKernel
+from ..lower.tile_ir import SCALAR, CalledKernel
 from ..support.expressions import ONE, Call, Expression, Name, call, number, product
 from ..support.statements import BLANK, Assign, CallFunction, Comment, If, Statement
 from .launcher import Launcher

@@ -9,7 +9,7 @@ from typing import Any
 from tritonnotes.ir.core.types import Shape
 
 from ..lower.row_loops import is_wide
-from ..lower.tile.tile_ir import COL, SCALAR, Kernel, Step
+from ..lower.tile_ir import COL, SCALAR, Kernel, Step
 from ..support.expressions import Name, call
 from ..support.statements import BLANK, For, Return, Statement, names_of, written
 from ..support.text import INDENT, call_lines, wrapped

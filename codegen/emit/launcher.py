@@ -9,7 +9,7 @@ from tritonnotes.ir.core.types import Shape
 from ..analysis.matmul import INNER_BLOCK
 from ..cost.matmul import TILE_ELEMENTS, split_k_expression
 from ..lower.index_math import Indexing
-from ..lower.tile.tile_ir import COL, TILE, Kernel
+from ..lower.tile_ir import COL, TILE, Kernel
 from ..support.expressions import ONE, Name, call, number
 from ..support.sizes import static_size
 from ..support.text import INDENT, call_lines, wrapped

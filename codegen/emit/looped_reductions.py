@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 
 from ..lower.row_loops import is_wide, row_loops
-from ..lower.tile.tile_ir import ROW, Step
+from ..lower.tile_ir import ROW, Step
 from ..support.expressions import Display, Expression, Name, call
 from ..support.facets import combined, identity_of, reduced
 from ..support.statements import BLANK, Assign, For, Statement

@@ -8,7 +8,7 @@ from tritonnotes.ir.core.types import Shape, element_count
 
 from ..analysis.matmul import INNER_BLOCK, is_ragged
 from ..lower.index_math import COLUMN, Indexing
-from ..lower.tile.tile_ir import ROW, TILE, Kernel, Step
+from ..lower.tile_ir import ROW, TILE, Kernel, Step
 from ..support.expressions import ZERO, Display, Expression, Name, both, call, number, product, total
 from ..support.sizes import known_size
 from ..support.statements import Assign, CallFunction, Comment, Evaluate, For, If, Statement

@@ -21,7 +21,7 @@ from ..fusion.last_block import GROUP
 from ..lower.foreach import ForeachKernel
 from ..lower.grouped_matmul import GroupedMatmulKernel
 from ..lower.lower import GeneratedKernel
-from ..lower.tile.tile_ir import Kernel, Layout, Parameter
+from ..lower.tile_ir import Kernel, Layout, Parameter
 from ..memory.arena import Arena, Life, place
 from ..memory.buffers import Buffer, buffer_of, scratch_name
 from ..plan.chunk_loops import ChunkLoop

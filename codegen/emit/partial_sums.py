@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..fusion.last_block import GROUP
-from ..lower.tile.tile_ir import COL, ROW, SCALAR, Step
+from ..lower.tile_ir import COL, ROW, SCALAR, Step
 from ..support.expressions import Display, Expression, Name, both, call, number, product, total
 from ..support.facets import Axis, reduced
 from ..support.sizes import static_size

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ..lower.tile.tile_ir import Parameter
+from ..lower.tile_ir import Parameter
 from ..support.expressions import Name
 from ..support.statements import Assign, Statement
 from .ops import load

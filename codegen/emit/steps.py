@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from ..lower.tile.tile_ir import Kernel, Step
+from ..lower.tile_ir import Kernel, Step
 from ..support.expressions import Attribute, Call, Expression, Name, walk
 from ..support.facets import combined
 from ..support.statements import BLANK, Assign, Comment, Evaluate, Statement, written

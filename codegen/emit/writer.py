@@ -9,7 +9,7 @@ from tritonnotes.ir.core.types import float64, int32, int64
 
 from ..lower.index_math import Indexing
 from ..lower.row_loops import running_maximum
-from ..lower.tile.tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Step
+from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Step
 from ..support.expressions import ONE, Display, Expression, Name, both, call, number, product, total
 from ..support.facets import identity_of, reduced, triton
 from .ops import load, tl

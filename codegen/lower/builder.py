@@ -18,7 +18,7 @@ from ..support.facets import identity_of
 from ..support.names import Names, describe, identifier, uncounted
 from .index_math import Indexing
 from .inline import with_operands, with_replicated_sums
-from .tile.tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Layout, Parameter, Step
+from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Layout, Parameter, Step
 
 
 class Builder:

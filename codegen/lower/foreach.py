@@ -14,7 +14,7 @@ from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import ForeachLaunch
 from ..support.names import Names, identifier
 from .kernel import lower_kernel
-from .tile.tile_ir import Kernel, Parameter, Step
+from .tile_ir import Kernel, Parameter, Step
 
 
 @dataclass(frozen=True, eq=False)

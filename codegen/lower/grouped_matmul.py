@@ -12,7 +12,7 @@ from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import GroupedMatmul
 from .inline import together
 from .kernel import lower_grouped_member
-from .tile.tile_ir import CalledKernel, Kernel, Parameter
+from .tile_ir import CalledKernel, Kernel, Parameter
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,7 @@ from ..support.expressions import (
 from ..support.sizes import static_size
 from ..support.statements import Assign, Statement, names_of
 from .row_loops import running_maximum
-from .tile.tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Step
+from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Step
 
 
 class Run(NamedTuple):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from tritonnotes.ir.core.types import int32
 
 from ..support.names import Names
-from .tile.tile_ir import CalledKernel, Kernel, Parameter
+from .tile_ir import CalledKernel, Kernel, Parameter
 
 _BOTH_WAYS = {
     frozenset(["in", "out"]): "inout",

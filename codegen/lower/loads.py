@@ -12,7 +12,7 @@ from ..cost.traffic import compute_dtype
 from ..support.expressions import ZERO, number
 from ..support.names import describe, identifier, uncounted
 from .builder import Builder, behind
-from .tile.tile_ir import COL, ROW, SCALAR, Address, Parameter, Step
+from .tile_ir import COL, ROW, SCALAR, Address, Parameter, Step
 
 
 def resolve(builder: Builder, value: Value) -> Step:

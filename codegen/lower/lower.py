@@ -7,7 +7,7 @@ from ..plan.launches import ForeachLaunch, GroupedMatmul, Launch, TileLaunch
 from .foreach import ForeachKernel, lower_foreach
 from .grouped_matmul import GroupedMatmulKernel, lower_grouped_matmul
 from .kernel import lower_tile_launch
-from .tile.tile_ir import Kernel
+from .tile_ir import Kernel
 
 GeneratedKernel = Kernel | ForeachKernel | GroupedMatmulKernel
 """What a generated launch is lowered to: one tile program, one for each form of update, or one for each product. All

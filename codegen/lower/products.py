@@ -15,10 +15,10 @@ from ..analysis.units import OPERAND, Unit
 from ..analysis.views import base_of, is_free, is_host, memory_of, operand_cone
 from ..support.names import uncounted
 from .builder import Builder
+from .functions import MATMUL_OPERAND
 from .layout import cut_axes
 from .loads import memory_parameter
-from .tile.purpose import MATMUL_OPERAND
-from .tile.tile_ir import ROW, TILE, Address, Parameter, Step
+from .tile_ir import ROW, TILE, Address, Parameter, Step
 
 
 def multiply(builder: Builder, value: Value) -> None:

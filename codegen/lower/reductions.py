@@ -19,10 +19,10 @@ from ..support.facets import Axis, identity_of
 from ..support.names import uncounted
 from .arithmetic import dtype_of
 from .builder import Builder
+from .functions import REPLICATED_SUM
 from .layout import cut_axes
 from .loads import resolve
-from .tile.purpose import REPLICATED_SUM
-from .tile.tile_ir import COL, ROW, SCALAR, TILE, Step
+from .tile_ir import COL, ROW, SCALAR, TILE, Step
 
 
 def reduce_rows(builder: Builder, value: Value) -> None:

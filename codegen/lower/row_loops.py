@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..analysis.idioms import RUNNING_MAXIMUM, Kind, match
 from ..analysis.row_loops import Row, RowLoops, schedule_row_loops
-from .tile.tile_ir import COL, TILE, Kernel, Step
+from .tile_ir import COL, TILE, Kernel, Step
 
 REDUCTIONS = ("sum", "max", "min")
 

@@ -17,7 +17,7 @@ from ..cost.traffic import compute_dtype
 from ..fusion.last_block import GROUP
 from ..lower.grouped_matmul import GroupedMatmulKernel, tiles_of
 from ..lower.lower import GeneratedKernel
-from ..lower.tile.tile_ir import Kernel, Parameter
+from ..lower.tile_ir import Kernel, Parameter
 from ..plan.chunk_loops import ChunkLoop
 from ..plan.fusion_plan import FusionPlan, memories_of_outputs
 from ..plan.launches import TileLaunch

@@ -29,7 +29,7 @@ from tritonnotes.ir.optim.update import (
 
 from ..emit.host import key_of, setting_of
 from ..lower.lower import tile_programs
-from ..lower.tile.tile_ir import Kernel
+from ..lower.tile_ir import Kernel
 from ..pipeline import make_program
 from ..support.tables import Table
 

@@ -14,7 +14,7 @@ from ..emit.kernel import KernelSource
 from ..emit.module import render_module
 from ..fusion.constraints import Fusion
 from ..lower.lower import GeneratedKernel
-from ..lower.tile.tile_ir import Kernel
+from ..lower.tile_ir import Kernel
 from ..memory.arena import Arena, Memory, Uses, make_arena, uses_of
 from ..memory.buffers import Buffer
 from ..plan.chunk_loops import ChunkLoop, chunk_loops

@@ -20,7 +20,7 @@ from ..emit.kernel import KernelSource
 from ..emit.ops import HELPER_POINTERS, HELPERS, helpers_in_order
 from ..lower.index_math import Indexing
 from ..lower.lower import GeneratedKernel
-from ..lower.tile.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
+from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
 from ..program.compile import WIDEST
 from ..support.expressions import ZERO, Call, Expression, Name, chained, leftmost, total, walk
 from ..support.statements import Statement

@@ -21,7 +21,7 @@ from ..lower.foreach import ForeachKernel
 from ..lower.grouped_matmul import GroupedMatmulKernel
 from ..lower.lower import GeneratedKernel
 from ..lower.row_loops import is_wide, row_loops, running_maximum
-from ..lower.tile.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
+from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
 from ..program.compile import compile_program, divisible_by_16
 from ..program.program import Program
 from ..support.facets import FACETS

@@ -23,9 +23,10 @@ from tritonnotes.codegen.lower.lower import lower
 from tritonnotes.codegen.memory.buffers import allocate
 from tritonnotes.codegen.pipeline import finish, make_program, partition, plan_region, schedule
 from tritonnotes.codegen.plan.build import name_launches
-from tritonnotes.codegen.plan.chunk_loops import loop_over_chunks
+from tritonnotes.codegen.plan.chunk_loops import chunk_loops, loop_over_chunks
+from tritonnotes.codegen.plan.fusion_plan import verify_plan
 from tritonnotes.codegen.plan.join import group_weight_gradients, join_foreach_updates
-from tritonnotes.codegen.plan.launches import KernelPlan, verify_plan
+from tritonnotes.codegen.plan.launches import Launch
 from tritonnotes.ir.core.errors import PlanError, VerificationError
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.rewrite import optimize
@@ -69,7 +70,7 @@ def assert_text(found: object, expected: str) -> None:
     assert str(found).strip() == dedent(expected).strip()
 
 
-def assert_names(launches: tuple[KernelPlan, ...], expected: str) -> None:
+def assert_names(launches: tuple[Launch, ...], expected: str) -> None:
     assert_text("\n".join(launch.name for launch in launches), expected)
 
 
@@ -352,10 +353,10 @@ def test_the_results_of_a_region_are_one_loop_over_chunks() -> None:
         loss_kernel_2
         """,
     )
-    (loop,) = (launch for launch in after if launch.chunks)
-    assert loop.chunks is not None and loop.chunks.rows == 16
+    (loop,) = chunk_loops(after)
+    assert loop.rows == 16
     assert_names(
-        loop.chunks.plan.launches,
+        loop.plan.launches,
         """
         fc_loss_forward_backward
         matmul_fc_d_fc_weight_2

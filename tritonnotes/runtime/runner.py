@@ -14,7 +14,7 @@ from ..codegen.analysis.matmul import INNER_BLOCK, is_ragged
 from ..codegen.analysis.units import destinations_of
 from ..codegen.lower.foreach import ForeachKernel
 from ..codegen.lower.grouped_matmul import GroupedMatmulKernel
-from ..codegen.lower.tile.tile_ir import Kernel
+from ..codegen.lower.tile_ir import Kernel
 from ..codegen.memory.buffers import outer_names, scratch_names
 from ..codegen.plan.chunk_loops import ChunkLoop, chunk_loops
 from ..codegen.program.program import Program

@@ -20,7 +20,7 @@ from torch import Tensor
 from ..codegen.emit.launcher import Launcher
 from ..codegen.lower.index_math import Indexing
 from ..codegen.lower.lower import GeneratedKernel
-from ..codegen.lower.tile.tile_ir import Kernel, TunedTile
+from ..codegen.lower.tile_ir import Kernel, TunedTile
 from ..codegen.pipeline import make_program
 from ..codegen.program.program import Program
 from ..codegen.target.cache import KernelCache, key_of

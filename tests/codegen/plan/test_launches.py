@@ -10,7 +10,7 @@ from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.lower.foreach import ForeachKernel
 from tritonnotes.codegen.lower.grouped_matmul import GroupedMatmulKernel
 from tritonnotes.codegen.lower.lower import lower, tile_programs
-from tritonnotes.codegen.lower.tile.tile_ir import Kernel
+from tritonnotes.codegen.lower.tile_ir import Kernel
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.chunk_loops import ChunkLoop, chunk_loops
 from tritonnotes.codegen.plan.fusion_plan import FusionPlan

@@ -12,7 +12,7 @@ from compiled import digits
 
 import tritonnotes as tn
 from tritonnotes.codegen.fusion.constraints import Fusion
-from tritonnotes.codegen.lower.tile.tile_ir import Kernel
+from tritonnotes.codegen.lower.tile_ir import Kernel
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program

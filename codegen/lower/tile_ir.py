@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from textwrap import indent
 from types import MappingProxyType
 from typing import Any
 
@@ -17,10 +16,9 @@ from tritonnotes.ir.core.errors import VerificationError
 from tritonnotes.ir.core.graph import Scope, Value
 from tritonnotes.ir.core.types import DType, Shape, float64, int64
 
-from ...analysis.axes import Axes
-from ...plan.launches import KernelPlan
-from .purpose import LAUNCHED, Purpose
-from .traversal import TILE_PER_PROGRAM, Traversal
+from ..analysis.axes import Axes
+from ..plan.launches import KernelPlan
+from .functions import LAUNCHED, TILE_PER_PROGRAM, Purpose, Traversal
 
 TILE, ROW, COL, SCALAR = "tile", "row", "col", "scalar"
 
@@ -217,7 +215,7 @@ class Kernel:
             ("for each block", self.operands),
             ("in its last block", self.last_block),
         ):
-            lines += [indent(f"{when}: {part.kernel}", "  ") for part in parts]
+            lines += [f"  {when}: {part.kernel}".replace("\n", "\n  ") for part in parts]
         return "\n".join(lines)
 
 
