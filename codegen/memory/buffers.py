@@ -65,10 +65,11 @@ def allocate(
             if value not in destinations:
                 role = "output" if value in shown else "temporary"
                 buffers.append(Buffer(value.name, value.shape, launch.storage[value], role))
-        if isinstance(launch, TileLaunch):
-            buffers += partial_buffers(launch)
-        if isinstance(launch, ChunkLoop):
-            buffers += scratch_of(launch, regions[launch.name])
+        match launch:
+            case TileLaunch():
+                buffers += partial_buffers(launch)
+            case ChunkLoop():
+                buffers += scratch_of(launch, regions[launch.name])
         if launch.is_generated:
             buffers += split_k_buffers(lowered[launch.name])
     return tuple(buffers)

@@ -9,9 +9,9 @@ from tritonnotes.ir.core.types import float32, float64
 from tritonnotes.ir.optim.update import CLIP_COEFFICIENT, FOUND_INF, G_NAME, GRAD_SCALE, MASTER, P_NAME
 from tritonnotes.ir.version import VERSION
 
+from ..emit.foreach import BLOCK, WHEN_WIDE, BlockFunction, Pointer, access_width, by_kind, listed_block
 from ..emit.host import HostNumbers, cell, key_of, python_number, setting_of, setting_or_key, uses_math
 from ..emit.kernel import KernelSource, jit_function
-from ..emit.multi_tensor import BLOCK, WHEN_WIDE, BlockFunction, Pointer, access_width, by_kind, listed_block
 from ..emit.ops import HELPERS, helpers_called, helpers_in_order, load, store, tl
 from ..emit.prelude import GIVEN_LAUNCH, LAUNCH
 from ..emit.steps import tile_statements

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from tritonnotes.ir.core.types import DType, float32, float64
 from tritonnotes.ir.version import VERSION
 
+from ..emit.foreach import BlockFunction, Pointer, access_width, by_kind, listed_block
 from ..emit.kernel import KernelSource, jit_function
-from ..emit.multi_tensor import BlockFunction, Pointer, access_width, by_kind, listed_block
 from ..emit.ops import HELPERS, load, tl
 from ..emit.prelude import GIVEN_LAUNCH, LAUNCH
 from ..support.expressions import Expression, Name, call, number

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..codegen.emit.multi_tensor import BLOCK
+from ..codegen.emit.foreach import BLOCK
 from ..codegen.support.sizes import next_power_of_2
 from ..ir.core.errors import FeedError
 from ..ir.core.types import DTYPES, DType

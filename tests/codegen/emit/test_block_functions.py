@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from tritonnotes.codegen.emit.multi_tensor import (
+from tritonnotes.codegen.emit.foreach import (
     BlockFunction,
     Pointer,
     access_width,

@@ -16,7 +16,7 @@ from optim_cases import OPTIONS, parameters
 
 import tritonnotes as tn
 from tritonnotes import optim
-from tritonnotes.codegen.emit.multi_tensor import BLOCK
+from tritonnotes.codegen.emit.foreach import BLOCK
 from tritonnotes.codegen.optimizer.count import device_settings
 from tritonnotes.codegen.optimizer.emit import kernel_sources, render_update
 from tritonnotes.codegen.optimizer.kinds import PLAIN, MultiTensorUpdate, make_multi_tensor_update
