@@ -1,0 +1,12 @@
+"""Triton kernels as machine code for the CPU.
+
+`launch(kernel, grid, *args, **constexprs)` runs anybody's `triton.jit` kernel on CPU tensors; `compile` gives the code
+for arguments of given types. docs/native.md says what is covered.
+"""
+
+from __future__ import annotations
+
+from .errors import NativeError, UnsupportedError
+from .launch import NativeKernel, compile, launch
+
+__all__ = ["NativeError", "NativeKernel", "UnsupportedError", "compile", "launch"]
