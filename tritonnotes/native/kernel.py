@@ -18,7 +18,7 @@ from .nests import copy_tile, emit_nest
 from .parse import parse
 from .reduce import emit_histogram, emit_scan
 from .rewrite import fuse_multiply_add
-from .sanitize import Guard
+from .sanitize import RUNTIME, Guard
 from .schedule import Slot, schedule
 from .strips import ZERO
 from .threads import entry_points
@@ -63,7 +63,9 @@ def lower(ttir: Ttir, options: Options, symbol: str = "kernel", symbols: Symbols
     body = [text, entry_points(symbol, [llvm_type(elem) for elem in arguments], module.workspace)]
     if symbols is None:
         body.insert(0, own.text())
-    faults = tuple(f"{what} of {ttir.name}{ttir.source_line(line)}" for what, line in module.guard.accesses)
+    if options.sanitize:
+        body.append(RUNTIME)
+    faults = tuple(f"kernel {ttir.name}{ttir.source_line(line)}: {what}" for what, line in module.guard.accesses)
     return Lowered(ttir.name, symbol, "\n".join(body), arguments, module.workspace, faults)
 
 
@@ -92,6 +94,8 @@ class _Module:
         low.emit_block, low.emit_slots, low.callee = emit_block, emit_slots, self.callee
         if self.options.sanitize:
             low.checker = self.guard
+            if not is_helper:
+                self.guard.watch(function)
         for number, arg in enumerate(function.args):
             low.scalars[arg] = f"%arg{number}"
         targets = {block.label: control.homes(low, block.args) for block in function.blocks[1:]}
@@ -109,12 +113,15 @@ class _Module:
                 control.emit_jump(low, end, targets)
         self.workspace = max(self.workspace, low.workspace)
         given = [f"{llvm_type(arg.type.elem)} %arg{i}" for i, arg in enumerate(function.args)]
-        prologue = self.guard.prologue(function) if self.options.sanitize and not is_helper else []
-        epilogue = self.guard.epilogue() if self.options.sanitize else []
+        prologue, epilogue = ["  br label %start"], []
+        if self.options.sanitize:
+            epilogue = self.guard.epilogue(result)
+            if not is_helper:
+                prologue = self.guard.prologue(function)
         return "\n".join(
             [
                 f"define internal {result} {llvm_name}({', '.join([*given, *control.PROGRAM_ARGUMENTS])}) nounwind {{",
-                "entry:", *low.w.allocas, *prologue, "  br label %start", "start:", *low.w.lines, *epilogue, "}",
+                "entry:", *low.w.allocas, *prologue, "start:", *low.w.lines, *epilogue, "}",
             ]
         )  # fmt: skip
 

@@ -17,6 +17,7 @@ from .errors import NativeError
 from .front import TRITON_VERSION, Ttir, triton_ir
 from .kernel import lower
 from .lowering import Options
+from .sanitize import GuardBlock, span
 from .threads import DECLARATIONS, openmp
 
 POINTERS = {
@@ -229,6 +230,8 @@ def launch(
     sanitize: bool = False,
     enable_fp_fusion: bool = True,
     threads: int | None = None,
+    tensors: Sequence[Tensor] = (),
+    uninitialized: Sequence[Tensor] = (),
     **kwargs: Any,
 ) -> None:
     """Runs `kernel` once for each program of `grid` over CPU tensors, which are written in place.
@@ -237,7 +240,8 @@ def launch(
     float32), bools, None, and values for constexpr parameters; `grid` up to three sizes, or a function of the
     arguments. `num_warps` and the like are ignored. Programs are shared out over `threads` (torch.get_num_threads());
     the bits are the same for any number. With `sanitize`, accesses are checked, at some cost; a fault raises
-    NativeError and names the access.
+    NativeError and names the access. `tensors` are then those that the kernel reaches only through pointer tables, and
+    `uninitialized` those whose content means nothing before the kernel stores it.
     """
     face = _face(kernel)
     values = face.bind(args, kwargs)
@@ -257,15 +261,21 @@ def launch(
         kernel, signature, constexprs, enable_fp_fusion=enable_fp_fusion, sanitize=sanitize, aliased=overlap(given)
     )
     packed = made.struct.pack(*[v.data_ptr() if isinstance(v, Tensor) else v for v in given])
-    made.run((x, y, z), packed, torch.get_num_threads() if threads is None else threads)
+    threads = torch.get_num_threads() if threads is None else threads
+    if not sanitize:
+        made.run((x, y, z), packed, threads)
+        return
+    guard = GuardBlock([v for v in given if isinstance(v, Tensor)], tensors, uninitialized)
+    made.run((x, y, z), packed, threads, guard.address)
+    if guard.fault:
+        raise NativeError(made.faults[guard.fault - 1])
 
 
 def overlap(values: Sequence[Any]) -> bool:
     """Whether any two tensors share memory."""
-    spans = []
+    spans: list[tuple[int, int]] = []
     for value in values:
         if isinstance(value, Tensor) and value.numel():
-            last = sum((size - 1) * stride for size, stride in zip(value.shape, value.stride(), strict=True))
-            spans.append((value.data_ptr(), value.data_ptr() + (last + 1) * value.element_size()))
+            spans.append(span(value))
     spans.sort()
     return any(a[1] > b[0] for a, b in zip(spans, spans[1:], strict=False))

@@ -34,7 +34,8 @@ def narrow(w: Writer, elem: str, register: str, width: int) -> str:
     odd = w.emit(f"and {long} {w.emit(f'lshr {long} {bits}, {number(16)}')}, {number(1)}")
     rounded = w.emit(f"add {long} {w.emit(f'add {long} {bits}, {number(0x7FFF)}')}, {odd}")
     nan = w.emit(f"fcmp uno {single} {register}, {register}")
-    rounded = w.emit(f"select {llvm_type('i1', width)} {nan}, {long} {number(0x7FC00000)}, {long} {rounded}")
+    quiet = w.emit(f"or {long} {bits}, {number(0x400000)}")
+    rounded = w.emit(f"select {llvm_type('i1', width)} {nan}, {long} {quiet}, {long} {rounded}")
     return w.emit(f"trunc {long} {w.emit(f'lshr {long} {rounded}, {number(16)}')} to {short}")
 
 

@@ -92,7 +92,8 @@ def _power_of_2_times(s: _Single, y: str, shifted: str) -> str:
 
 
 def _exp_of_rest(s: _Single, r: str) -> str:
-    return s.fma(s.mul(r, r), s.poly(r, _EXP), s.add(r, s.number(1.0)))
+    # 1 comes last: what is rounded before is small beside it.
+    return s.add(s.fma(s.mul(r, r), s.poly(r, _EXP), r), s.number(1.0))
 
 
 def _clamped(s: _Single, x: str, low: float, high: float) -> str:
@@ -142,12 +143,15 @@ def log(s: _Single, x: str) -> str:
 
 
 def log2(s: _Single, x: str) -> str:
-    e, f, square, y = _log_parts(s, x)
-    y = s.add(f, s.fma(square, s.number(-0.5), y))
-    # log2(e) in two parts, as one alone would cost two ulp near 1.
-    high = 1.4423828125
+    e, f, square, tail = _log_parts(s, x)
+    # The sum and log2(e) in two parts each, the first of them so short that their product is exact.
+    half = s.mul(square, s.number(0.5))
+    first = s.unbits(s.i("and", s.bits(s.sub(f, half)), s.integer(-4096)))
+    second = s.add(s.sub(s.sub(f, first), half), tail)
+    high = 1.4428710938
     low = 1 / math.log(2) - high
-    return _log_edges(s, x, s.add(s.fma(y, s.number(high), e), s.mul(y, s.number(low))))
+    y = s.fma(second, s.number(high), s.mul(s.add(first, second), s.number(low)))
+    return _log_edges(s, x, s.add(s.fma(first, s.number(high), e), y))
 
 
 def erf(s: _Single, x: str) -> str:
