@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from . import control, memory
+from .collect import emit_histogram, emit_scan
 from .dot import emit_dot
 from .elementwise import compute, is_elementwise
 from .errors import REMEDY, Uncovered, UnsupportedError
@@ -16,7 +17,6 @@ from .front import Ttir
 from .lowering import Lowering, Options
 from .nests import copy_tile, emit_nest
 from .parse import parse
-from .reduce import emit_histogram, emit_scan
 from .rewrite import fuse_multiply_add
 from .sanitize import RUNTIME, Guard
 from .schedule import Slot, schedule

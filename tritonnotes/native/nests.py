@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from .buffers import Buffer
+from .collect import gather_from
 from .elementwise import is_elementwise
 from .errors import Uncovered
 from .lowering import Lowering
 from .memory import atomic, load, operands_over, store
-from .reduce import Reduction, gather_from
+from .reduce import CHAINS, RADIX, Across, Along, Reduction, needs_blocks
 from .schedule import Slot
 from .strips import WIDTH, ZERO, At, Lanes, Strip
 from .ttir import Op, Value
@@ -16,9 +17,6 @@ from .writer import Loop
 
 UNROLLED_OPERATIONS = 32
 """A nest with more operations than this is not written out several times."""
-
-CHAINS = 4
-"""Sums that a reduction along a strip keeps side by side: an addition takes about four cycles."""
 
 
 def strip_dim(low: Lowering, slot: Slot) -> int:
@@ -48,17 +46,17 @@ def keeps(low: Lowering, slot_of: dict[Op, Slot], slot: Slot, value: Value) -> b
 
 
 def emit_nest(low: Lowering, slot: Slot, slot_of: dict[Op, Slot]) -> None:
+    """The loops of a slot. Along the strips: blocks, where a long sum asks for them, and copies of the body, so that
+    the sums that are kept side by side stay in registers."""
     w, shape = low.w, slot.shape or ()
     dim = strip_dim(low, slot)
-    width = min(shape[dim], WIDTH)
-    strips = shape[dim] // width
-    reductions = {}
+    length = shape[dim]
+    width = min(length, WIDTH)
+    strips = length // width
+    reductions = _reductions(low, slot, dim, width, strips)
     for op in slot.ops:
-        if op.name == "tt.reduce":
-            reductions[op] = Reduction(low, op, dim, width, min(CHAINS, strips))
-            continue
         for result in op.results:
-            if result not in low.buffers and keeps(low, slot_of, slot, result):
+            if op not in reductions and result not in low.buffers and keeps(low, slot_of, slot, result):
                 low.buffers[result] = low.new_buffer(result.type)
     for reduction in reductions.values():
         reduction.begin()
@@ -67,28 +65,50 @@ def emit_nest(low: Lowering, slot: Slot, slot_of: dict[Op, Slot]) -> None:
         if d != dim and size > 1:
             loops.append(w.open_loop(size))
             index[d] = At("uniform", loops[-1].counter)
-    along = [reduction for reduction in reductions.values() if reduction.is_along]
-    for reduction in along:
+    for reduction in reductions.values():
         reduction.begin_row()
-    chains = min(CHAINS, strips) if along else 1
+    along = [reduction for reduction in reductions.values() if isinstance(reduction, Along)]
+    chains = along[0].chains if along else 1
     copies = chains if len(slot.ops) <= UNROLLED_OPERATIONS else 1
-    loop = w.open_loop(shape[dim], width * copies) if strips > copies else None
+    block = RADIX * chains * width if any(reduction.in_blocks for reduction in along) else length
+    blocks = w.open_loop(length, block) if block < length else None
+    for reduction in along:
+        reduction.begin_block()
+    loop = w.open_loop(block, width * copies) if block > width * copies else None
+    base = _sum(low, blocks.counter if blocks else "0", loop.counter if loop else "0")
     for copy in range(copies):
-        start = loop.counter if loop else "0"
-        if copy:
-            start = w.emit(f"add nuw nsw i64 {loop.counter}, {copy * width}") if loop else str(copy * width)
-        index[dim] = ZERO if shape[dim] == 1 else At("affine", start)
+        index[dim] = ZERO if length == 1 else At("affine", _sum(low, base, str(copy * width)))
         chain = _chain(low, loop, copy, copies, chains, width)
         _body(low, slot, Strip(tuple(index), width), reductions, chain)
     if loop:
         w.close_loop(loop)
-    row = tuple(at for d, at in enumerate(index) if d != dim)
     for reduction in along:
+        reduction.end_block()
+    if blocks:
+        w.close_loop(blocks)
+    row = tuple(at for d, at in enumerate(index) if d != dim)
+    for reduction in reductions.values():
         reduction.end_row(row)
-    for loop in reversed(loops):
-        w.close_loop(loop)
+    for opened in reversed(loops):
+        w.close_loop(opened)
     for reduction in reductions.values():
         reduction.end()
+
+
+def _reductions(low: Lowering, slot: Slot, dim: int, width: int, strips: int) -> dict[Op, Reduction]:
+    found = [op for op in slot.ops if op.name == "tt.reduce"]
+    along = [op for op in found if op.integer("axis") == dim]
+    in_blocks = any(needs_blocks(op, strips) for op in along)
+    return {
+        op: Along(low, op, width, min(CHAINS, strips), in_blocks) if op in along else Across(low, op, width)
+        for op in found
+    }
+
+
+def _sum(low: Lowering, a: str, b: str) -> str:
+    if "0" in (a, b):
+        return b if a == "0" else a
+    return low.w.emit(f"add nuw nsw i64 {a}, {b}")
 
 
 def _chain(low: Lowering, loop: Loop | None, copy: int, copies: int, chains: int, width: int) -> str:
