@@ -6,8 +6,12 @@ for arguments of given types; within `enabled()`, `kernel[grid](...)` runs so to
 
 from __future__ import annotations
 
+from .compiled import NativeKernel, compile
 from .errors import NativeError, UnsupportedError
 from .everywhere import enabled
-from .launch import NativeKernel, compile, launch
+from .launch import launch
+from .program import Bundle, Launch, Recorder
 
-__all__ = ["NativeError", "NativeKernel", "UnsupportedError", "compile", "enabled", "launch"]
+__all__ = [
+    "Bundle", "Launch", "NativeError", "NativeKernel", "Recorder", "UnsupportedError", "compile", "enabled", "launch",
+]  # fmt: skip

@@ -36,6 +36,15 @@ class Buffer:
         return math.prod(self.shape) + self.pad * rows
 
 
+PADDING = 16
+
+
+def padding(row: int) -> int:
+    """Elements to leave between the rows of an operand of a product: rows a power of two apart share the sets of a
+    cache."""
+    return PADDING if row >= 64 else 0
+
+
 def scaled_sum(w: Writer, index: Index, strides: tuple[int, ...], shape: tuple[int, ...], width: int) -> tuple[At, int]:
     """Σ index · stride: where lane 0 lies and the step from lane to lane, or a vector of all."""
     vectors = [

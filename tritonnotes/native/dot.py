@@ -6,7 +6,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from .buffers import Buffer
+from .buffers import Buffer, padding
 from .elementwise import convert
 from .errors import Uncovered
 from .lowering import Lowering
@@ -14,9 +14,6 @@ from .nests import copy_tile
 from .strips import WIDTH, Lanes
 from .ttir import SMALL_FLOATS, Op, Type, Value
 from .writer import Loop, llvm_type, memory_type
-
-PADDING = 16
-"""Elements between the rows of an operand: rows a power of two apart share the sets of a cache."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +34,6 @@ class _Plan:
     rows: int
     vectors: int
     width: int
-
-
-def padding(shape: tuple[int, ...]) -> int:
-    return PADDING if shape[-1] >= 64 else 0
 
 
 def emit_dot(low: Lowering, op: Op) -> None:
@@ -104,7 +97,7 @@ def _operand(low: Lowering, value: Value, elem: str, is_right: bool) -> _Operand
     """An operand in memory, in the type that is computed in. The rows of the right one are contiguous."""
     found = _in_memory(low, value)
     if found is None:
-        buffer = low.new_buffer(value.type, pad=padding(value.type.dims))
+        buffer = low.new_buffer(value.type, pad=padding(value.type.dims[-1]))
         copy_tile(low, value, buffer)
         found = _Operand(buffer, buffer.strides)
     if found.buffer.elem != elem:
@@ -135,7 +128,7 @@ def _converted(low: Lowering, source: Buffer, target: Buffer) -> None:
 def _transposed(low: Lowering, source: _Operand, shape: tuple[int, ...], elem: str) -> _Operand:
     """The same elements with rows contiguous, in blocks of 8 by 8 that are turned in registers."""
     w = low.w
-    target = low.new_buffer(Type(elem, shape), pad=padding(shape))
+    target = low.new_buffer(Type(elem, shape), pad=padding(shape[-1]))
     *batch, rows, cols = shape
     loops: list[Loop] = []
 

@@ -167,10 +167,12 @@ def _jit() -> Any:
 class Loaded:
     """Code in the process. It stays there as long as this object does."""
 
-    def __init__(self, code: bytes, exports: tuple[str, ...]) -> None:
+    def __init__(self, codes: tuple[bytes, ...], exports: tuple[str, ...]) -> None:
         llvm = _llvm()
         with _lock:
-            builder = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+            builder = llvm.JITLibraryBuilder().add_current_process()
+            for code in codes:
+                builder.add_object_img(code)
             for name, address in openmp().items():
                 builder.import_symbol(name, address)
             for name in exports:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .buffers import Buffer
+from .buffers import Buffer, padding
 from .collect import gather_from
 from .elementwise import is_elementwise
 from .errors import Uncovered
@@ -57,7 +57,7 @@ def emit_nest(low: Lowering, slot: Slot, slot_of: dict[Op, Slot]) -> None:
     for op in slot.ops:
         for result in op.results:
             if op not in reductions and result not in low.buffers and keeps(low, slot_of, slot, result):
-                low.buffers[result] = low.new_buffer(result.type)
+                low.buffers[result] = _buffer_for(low, result, dim)
     for reduction in reductions.values():
         reduction.begin()
     loops, index = [], [ZERO] * len(shape)
@@ -103,6 +103,15 @@ def _reductions(low: Lowering, slot: Slot, dim: int, width: int, strips: int) ->
         op: Along(low, op, width, min(CHAINS, strips), in_blocks) if op in along else Across(low, op, width)
         for op in found
     }
+
+
+def _buffer_for(low: Lowering, value: Value, dim: int) -> Buffer:
+    """A buffer for a value that is computed in strips along `dim`. An operand of products alone lies as it is computed:
+    the product turns it, if need be, faster than a strip is stored across rows."""
+    shape = value.type.dims
+    if len(shape) < 2 or any(user.name != "tt.dot" for user, _ in low.analysis.consumers(value)):
+        return low.new_buffer(value.type)
+    return low.new_buffer(value.type, dim, padding(shape[dim]))
 
 
 def _sum(low: Lowering, a: str, b: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-_NAMES = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+_NAMES = ("GOMP_parallel", "GOMP_barrier", "omp_get_thread_num", "omp_get_num_threads")
 
 
 @cache
@@ -34,6 +34,7 @@ def openmp() -> dict[str, int]:
 
 
 DECLARATIONS = """declare void @GOMP_parallel(ptr, ptr, i32, i32)
+declare void @GOMP_barrier()
 declare i32 @omp_get_thread_num()
 declare i32 @omp_get_num_threads()
 %Team = type { ptr, i64, i32, i32, i32, ptr, ptr }"""
