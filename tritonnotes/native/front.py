@@ -50,7 +50,7 @@ def triton_ir(kernel: JITFunction, signature: Mapping[str, str], constexprs: Map
         with _one_at_a_time:
             source = ASTSource(fn=kernel, signature=types, constexprs=dict(constexprs), attrs=None)
             backend = make_backend(target)
-            options = backend.parse_options({})
+            options = backend.parse_options({"enable_fp_fusion": True})
             context = ir.context()
             ir.load_dialects(context)
             backend.load_dialects(context)

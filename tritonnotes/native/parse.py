@@ -15,6 +15,7 @@ from .ttir import Block, Function, Op, Type, Value, parse_type
 _RESULT = re.compile(r"(%[\w$.-]+(?:, %[\w$.-]+)*)(?::(\d+))?\s*=\s*(.*)")
 _NAME = re.compile(r'"?([a-z_]+\.[\w.]+)"?\s*(.*)', re.S)
 _VALUE = re.compile(r"%[\w$.-]+(?:#\d+)?")
+_SYMBOL = re.compile(r'@("[^"]+"|[\w$.]+)')
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
 _ATTRIBUTE = re.compile(r"(\w+) = (array<[^>]*>|[^,}]+)")
 _LOOP = re.compile(r"(unsigned )?(%[\w$.-]+) = (\S+) to (\S+) step (\S+)\s*(.*)\{$")
@@ -93,9 +94,9 @@ class _Parser:
         return line
 
     def function(self, line: str) -> Function:
-        found = re.search(r"@([\w$.]+)", line)
+        found = _SYMBOL.search(line)
         assert found is not None, line
-        start, depth, end = line.index("("), 0, 0
+        start, depth, end = line.index("(", found.end()), 0, 0
         for end in range(start, len(line)):
             depth += (line[end] == "(") - (line[end] == ")")
             if depth == 0:
@@ -108,7 +109,7 @@ class _Parser:
             ops, closing = self.operations()
             blocks.append(Block(args, tuple(ops), label))
             if not closing.startswith("^"):
-                return Function(found.group(1), tuple(blocks))
+                return Function(found.group(1).strip('"'), tuple(blocks))
             label, args = self.block_head(closing)
 
     def arguments(self, text: str) -> tuple[Value, ...]:
@@ -253,10 +254,11 @@ class _Parser:
         return Op(kind, inits, (), {}, (), (before, after)), types
 
     def call(self, kind: str, rest: str, has_results: bool) -> tuple[Op, list[Type]]:
-        found = re.match(r"@([\w$.]+)\(([^)]*)\)", rest)
+        found = _SYMBOL.match(rest)
         assert found is not None, rest
+        passed = rest[found.end() + 1 : rest.index(")", found.end())]
         types = _types(split_top(rest, "->")[-1]) if has_results else []
-        return Op(kind, self.operands(found.group(2)), (), {"callee": found.group(1)}), types
+        return Op(kind, self.operands(passed), (), {"callee": found.group(1).strip('"')}), types
 
     def jump(self, kind: str, rest: str, has_results: bool) -> tuple[Op, list[Type]]:
         """`cf.br ^bb1(%x : f32)` and `cf.cond_br %c, ^bb1, ^bb2(%y : i32)`: successors with their arguments."""
