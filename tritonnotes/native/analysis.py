@@ -45,6 +45,8 @@ class Analysis(Uses):
     def __init__(self, function: Function, aliased: bool = False) -> None:
         super().__init__(function)
         self.aliased = aliased
+        self.arguments = frozenset(function.args)
+        self._roots: dict[Value, Value | None] = {}
 
     def is_inline(self, value: Value) -> bool:
         op = self.definition.get(value)
@@ -91,11 +93,35 @@ class Analysis(Uses):
 
     def root(self, pointer: Value) -> Value | None:
         """The scalar pointer that a pointer is an offset from: an argument, or one out of a table; None if unknown."""
+        if pointer not in self._roots:
+            self._roots[pointer] = self._root(pointer, frozenset())
+        return self._roots[pointer]
+
+    def _root(self, pointer: Value, assumed: frozenset[Value]) -> Value | None:
+        """`assumed` are loop-carried pointers that are followed already."""
         op = self.definition.get(pointer)
         while op is not None and (op.name in VIEWS or op.name in ("tt.addptr", "tt.bitcast")):
             pointer = op.operands[0]
             op = self.definition.get(pointer)
-        return pointer if pointer.type.elem == "ptr" and not pointer.type.is_tile else None
+        if op is not None:
+            if op.name == "scf.for":
+                return self._carried_root(op, op.results.index(pointer), assumed)
+            return pointer if op.name == "tt.int_to_ptr" and not pointer.type.is_tile else None
+        block = self.owner.get(pointer)
+        parent = self.parent[block] if block is not None else None
+        if block is None or parent is None:
+            return pointer if pointer in self.arguments else None
+        return self._carried_root(parent, block.args.index(pointer) - 1, assumed) if parent.name == "scf.for" else None
+
+    def _carried_root(self, loop: Op, number: int, assumed: frozenset[Value]) -> Value | None:
+        """The root of what a loop carries: that of what it starts with, if the loop only adds to it."""
+        body = loop.regions[0]
+        arg, end = body.args[number + 1], body.terminator
+        start = self._root(loop.operands[3 + number], assumed)
+        if arg in assumed or end is None:
+            return start
+        following = self._root(end.operands[number], assumed | {arg})
+        return start if following is start else None
 
     def may_meet(self, a: Value | None, b: Value | None) -> bool:
         """Whether accesses through these roots may touch the same memory. Arguments do not overlap unless `aliased`;

@@ -19,6 +19,7 @@ class Buffer:
     shape: tuple[int, ...]
     minor: int | None = None
     pad: int = 0
+    pointee: str = ""
 
     @property
     def strides(self) -> tuple[int, ...]:

@@ -1,12 +1,13 @@
 """A kernel's IR to LLVM IR: parsed, rewritten, scheduled, emitted, with the entry points that run it over a grid.
 
-text --parse--> functions --fuse_multiply_add--> functions --schedule--> slots --emit--> LLVM IR
+text --parse--> functions --rewrite--> functions --schedule--> slots --emit--> LLVM IR
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import reduce
 
 from . import control, memory
 from .collect import emit_histogram, emit_scan
@@ -17,7 +18,7 @@ from .front import Ttir
 from .lowering import Lowering, Options
 from .nests import copy_tile, emit_nest
 from .parse import parse
-from .rewrite import fuse_multiply_add
+from .rewrite import count_steps, fuse_multiply_add
 from .sanitize import RUNTIME, Guard
 from .schedule import Slot, schedule
 from .strips import ZERO
@@ -73,8 +74,9 @@ class _Module:
     """The functions of one kernel: itself, and the helpers that Triton left as calls."""
 
     def __init__(self, functions: Mapping[str, Function], symbols: Symbols, options: Options, symbol: str) -> None:
-        fused = {name: fuse_multiply_add(f) for name, f in functions.items()} if options.fused else dict(functions)
-        self.functions, self.symbols, self.options, self.symbol = fused, symbols, options, symbol
+        passes = [count_steps, *([fuse_multiply_add] if options.fused else [])]
+        made = {name: reduce(lambda f, rewrite: rewrite(f), passes, f) for name, f in functions.items()}
+        self.functions, self.symbols, self.options, self.symbol = made, symbols, options, symbol
         self.workspace = 0
         self.guard = Guard()
         self._helpers: dict[str, str] = {}

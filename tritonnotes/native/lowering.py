@@ -83,7 +83,7 @@ class Lowering:
             place = self.w.fresh("w")
             self.w.allocas.append(f"  {place} = getelementptr inbounds i8, ptr %workspace, i64 {self.workspace}")
             self.workspace += size
-        return Buffer(place, type_.elem, shape, minor, pad)
+        return Buffer(place, type_.elem, shape, minor, pad, type_.pointee)
 
     def zeros(self, elem: str, width: int) -> str:
         """The address of zeros, for a load that must not happen."""
@@ -108,7 +108,7 @@ class Lowering:
     def read(self, buffer: Buffer, index: Index, width: int) -> Lanes:
         pointer = self.pointer_into(buffer, index, width)
         kind: Kind = "uniform" if pointer.kind == "uniform" else "vector"
-        return Lanes(kind, self.load_lanes(pointer, width), buffer.elem)
+        return Lanes(kind, self.load_lanes(pointer, width), buffer.elem, 0, buffer.pointee)
 
     def write(self, buffer: Buffer, index: Index, value: Lanes, strip: Strip) -> None:
         pointer = self.pointer_into(buffer, index, strip.width)

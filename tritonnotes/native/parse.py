@@ -184,7 +184,7 @@ class _Parser:
             return Op(kind), []
         strings = _STRING.findall(rest)
         rest = _STRING.sub("@string", rest)
-        head, _, tail = f" {rest}".rpartition(" : ") if kind in _ENDS else _halves(rest)
+        head, tail = _halves(rest, kind in _ENDS)
         attrs: dict[str, Any] = {key: value.strip() for key, value in _ATTRIBUTE.findall(head)}
         if strings:
             attrs["strings"] = tuple(text[1:-1] for text in strings)
@@ -269,11 +269,13 @@ class _Parser:
         return Op(kind, condition + passed, (), attrs), []
 
 
-def _halves(rest: str) -> tuple[str, str, str]:
+def _halves(rest: str, is_end: bool) -> tuple[str, str]:
+    """What stands before the colon in front of the types, and what behind it. What ends a block has no brackets that
+    could hold another colon."""
     if rest.startswith(": "):
-        return "", "", rest[2:]
-    parts = split_top(rest, " : ")
-    return (parts[0], "", parts[1]) if len(parts) > 1 else (rest, "", "")
+        return "", rest[2:]
+    parts = rest.rsplit(" : ", 1) if is_end else split_top(rest, " : ")
+    return (parts[0], parts[1]) if len(parts) > 1 else (rest, "")
 
 
 def _results(kind: str, tail: str) -> list[Type]:

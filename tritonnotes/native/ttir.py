@@ -123,18 +123,20 @@ class Function:
 
 
 class Uses:
-    """Who defines and who uses each value of a function."""
+    """Who defines and who uses each value of a function, and where."""
 
     def __init__(self, function: Function) -> None:
         self.definition: dict[Value, Op] = {}
         self.users: dict[Value, list[Op]] = {}
         self.block: dict[Op, Block] = {}
         self.parent: dict[Block, Op | None] = {}
+        self.owner: dict[Value, Block] = {}
         for block in function.blocks:
             self._enter(block, None)
 
     def _enter(self, block: Block, parent: Op | None) -> None:
         self.parent[block] = parent
+        self.owner |= dict.fromkeys(block.args, block)
         for op in block.ops:
             self.block[op] = block
             for result in op.results:
