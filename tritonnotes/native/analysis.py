@@ -33,6 +33,9 @@ INLINE = (
 
 INLINE_IF_NO_FLOAT = frozenset({"arith.select", "tt.bitcast", "arith.bitcast"})
 
+DIVISIONS = frozenset({"arith.divsi", "arith.divui", "arith.remsi", "arith.remui"})
+"""Inline by a constant alone: any other division costs more than to keep its result."""
+
 BARRIERS = frozenset({"ttg.barrier", "gpu.barrier", "ttg.local_barrier", "tt.debug_barrier"})
 ATOMICS = frozenset({"tt.atomic_rmw", "tt.atomic_cas"})
 NOTHING = BARRIERS | {"tt.print", "tt.assert", "llvm.intr.assume"}
@@ -52,6 +55,8 @@ class Analysis(Uses):
         op = self.definition.get(value)
         if op is None or not value.type.is_tile:
             return False
+        if op.name in DIVISIONS:
+            return self.constant(op.operands[1]) is not None
         if op.name in INLINE_IF_NO_FLOAT:
             return not value.type.is_float and not any(o.type.is_float for o in op.operands)
         return op.name in INLINE

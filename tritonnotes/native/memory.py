@@ -8,7 +8,7 @@ from .small_floats import narrow, widen
 from .strips import Kind, Lanes, Strip
 from .ttir import BYTES, SMALL_FLOATS, Op
 from .values import evaluate
-from .writer import literal, llvm_type, memory_type, splat
+from .writer import literal, llvm_type, memory_type, numbers, splat
 
 _RMW = {
     "add": "add", "fadd": "fadd", "and": "and", "or": "or", "xor": "xor", "max": "max", "min": "min", "umax": "umax",
@@ -114,6 +114,33 @@ def _load_masked(low: Lowering, pointer: Lanes, truths: str, other: Lanes | None
 
 
 def _gather(low: Lowering, pointer: Lanes, truths: str, other: Lanes | None, strip: Strip) -> Lanes:
+    """Lanes from anywhere. Neighbours are common, as behind `offset % n`, and loaded as such: that takes one look."""
+    w, width, elem = low.w, strip.width, pointer.pointee
+    if width == 1 or pointer.kind != "vector" or BYTES[elem] < 4:
+        return _gather_lanes(low, pointer, truths, other, strip)
+    size, wide = BYTES[elem], llvm_type("i64", width)
+    addresses = w.emit(f"ptrtoint <{width} x ptr> {pointer.reg} to {wide}")
+    first = w.extract(pointer.reg, "ptr", width, 0)
+    begin = w.broadcast(w.extract(addresses, "i64", width, 0), "i64", width)
+    neighbours = w.emit(f"add {wide} {begin}, {numbers((size * lane for lane in range(width)), 'i64')}")
+    together, apart, end = w.fresh("together"), w.fresh("apart"), w.fresh("end")
+    if other is not None:
+        low.vector(other, strip)  # before the fork, so that both ways find it
+    w.fork(w.all(w.emit(f"icmp eq {wide} {addresses}, {neighbours}"), width), together, apart)
+    w.place(together)
+    row = _load_masked(low, Lanes("affine", first, "ptr", 1, elem), truths, other, strip)
+    last_together = w.label
+    w.jump(end)
+    w.place(apart)
+    lanes = _gather_lanes(low, pointer, truths, other, strip)
+    last_apart = w.label
+    w.jump(end)
+    w.place(end)
+    type_ = llvm_type(elem, width)
+    return Lanes("vector", w.emit(f"phi {type_} [{row.reg}, {last_together}], [{lanes.reg}, {last_apart}]"), elem)
+
+
+def _gather_lanes(low: Lowering, pointer: Lanes, truths: str, other: Lanes | None, strip: Strip) -> Lanes:
     w, width, elem = low.w, strip.width, pointer.pointee
     type_, rest = memory_type(elem, width), _other(low, elem, other, strip)
     name = f"@llvm.masked.gather.v{width}{_mangled(elem)}.v{width}p0"
