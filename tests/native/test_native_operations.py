@@ -449,3 +449,81 @@ def test_strided_memory(turned: bool) -> None:
     out = torch.zeros(32, 32)
     args = (x, out, 21, 30, *x.stride())
     assert run_both(strided_kernel, (1,), args, {"ROWS": 32, "COLS": 32}) == ""
+
+
+@triton.jit
+def descriptor_kernel(x_ptr, out_ptr, rows, cols, ROWS: tl.constexpr, COLS: tl.constexpr):
+    source = tl.make_tensor_descriptor(x_ptr, [rows, cols], [cols, 1], [ROWS, COLS])
+    target = tl.make_tensor_descriptor(out_ptr, [rows, cols], [cols, 1], [ROWS, COLS])
+    row, col = tl.program_id(0) * ROWS, tl.program_id(1) * COLS
+    target.store([row, col], source.load([row, col]) * 2.0)
+
+
+def test_tensor_descriptors_made_in_the_kernel() -> None:
+    x, out = drawn(torch.float32, 21, 36), torch.zeros(21, 36)
+    launch(descriptor_kernel, (3, 3), x, out, 21, 36, ROWS=8, COLS=16)
+    assert torch.equal(out, x * 2)
+
+
+@triton.jit
+def hints_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    tl.assume(n > 0)
+    at = tl.max_contiguous(tl.multiple_of(tl.arange(0, BLOCK), 8), 8)
+    tl.device_print("at", at)
+    tl.device_assert(n > 0, "n: positive")
+    x = tl.load(x_ptr + at, mask=at < n, other=0.0, eviction_policy="evict_last", cache_modifier=".cg", volatile=True)
+    tl.debug_barrier()
+    tl.store(out_ptr + at, tl.clamp(x, -1.0, 1.0), mask=at < n)
+    tl.store(out_ptr + n + at, tl.fdiv(x, 3.0), mask=at < n)
+    tl.store(out_ptr + 2 * n + at, tl.sqrt_rn(tl.abs(x)) + tl.div_rn(x, 7.0), mask=at < n)
+
+
+def test_hints_and_prints_change_nothing() -> None:
+    x, out = drawn(torch.float32, 41), torch.zeros(3 * 41)
+    launch(hints_kernel, (1,), x, out, 41, BLOCK=64)
+    expected = torch.cat([x.clamp(-1, 1), x / 3, x.abs().sqrt() + x / 7])
+    torch.testing.assert_close(out, expected, rtol=1e-6, atol=1e-6)
+
+
+@triton.jit
+def walking_kernel(x_ptr, y_ptr, out_ptr, n, COLS: tl.constexpr):
+    """Pointers that a loop carries: stepped, exchanged, and stepped by what is loaded."""
+    at = tl.arange(0, COLS)
+    a, b, irregular = x_ptr + at, y_ptr + at, x_ptr + at
+    offset = at
+    total = tl.zeros([COLS], tl.float32)
+    for i in range(n):
+        total += tl.load(a) * (i + 1) + tl.load(b) + tl.load(irregular) + offset
+        a, b = b, a
+        irregular += (at + i) % 2
+        offset += 3
+    left = n
+    walked = x_ptr + at
+    while left > 0:
+        total += tl.load(walked)
+        walked += 1
+        left -= 1
+    tl.store(out_ptr + at, total)
+
+
+@pytest.mark.parametrize("n", [0, 1, 4])
+def test_pointers_that_loops_carry(n: int) -> None:
+    x, y, out = drawn(torch.float32, 64), drawn(torch.float32, 64, seed=1), torch.zeros(32)
+    assert run_both(walking_kernel, (1,), (x, y, out, n), {"COLS": 32}) == ""
+
+
+@triton.jit
+def in_place_kernel(x_ptr, turns, BLOCK: tl.constexpr):
+    """Each turn reads what the last one stored, through a pointer that the loop carries."""
+    at = tl.arange(0, BLOCK)
+    pointer = x_ptr
+    for _ in range(turns):
+        x = tl.load(pointer + at)
+        shifted = tl.load(x_ptr + (at + 1) % BLOCK)
+        tl.store(pointer + at, x + shifted)
+        pointer += 0
+
+
+def test_stores_come_before_the_loads_that_follow_them() -> None:
+    x = drawn(torch.float32, 64)
+    assert run_both(in_place_kernel, (1,), (x, 5), {"BLOCK": 64}) == ""
