@@ -91,3 +91,22 @@ def test_a_grid_of_no_programs_runs_nothing_and_a_negative_one_is_refused() -> N
     assert (x == 1).all()
     with pytest.raises(NativeError, match="none negative"):
         launch(scaled_sum, (-1,), x, x, x, 3, 2.0, BLOCK=16)
+
+
+@triton.jit
+def scalars_kernel(out_ptr, whole, number, truth, nothing):
+    tl.store(out_ptr, number)
+    if truth:
+        tl.store(out_ptr + 1, 1.0)
+    if nothing is None:
+        tl.store(out_ptr + 2, 1.0)
+    tl.store(out_ptr + 3, (whole % 1000).to(tl.float32))
+
+
+@pytest.mark.parametrize("whole", [1, 5, -5, 2**31 + 5, 2**63 + 5])
+@pytest.mark.parametrize(("number", "expected"), [(0.1, 0.1), (1e300, float("inf")), (-1e300, float("-inf"))])
+def test_numbers_arrive_as_a_gpu_would_have_them(whole: int, number: float, expected: float) -> None:
+    out = torch.zeros(4)
+    launch(scalars_kernel, (1,), out, whole, number, whole > 0, None)
+    remainder = abs(whole) % 1000 * (1 if whole > 0 else -1)
+    assert out.tolist() == torch.tensor([expected, float(whole > 0), 1.0, remainder]).tolist()

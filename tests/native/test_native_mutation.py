@@ -112,6 +112,7 @@ def test_a_fault_in_the_lowering_is_noticed(plant: Callable[..., None], monkeypa
     expected = run()
     compiled = module("compiled")
     monkeypatch.setattr(compiled, "_kernels", {})
+    monkeypatch.setattr(module("arguments").face_of(norm_kernel), "specialized", {})
     monkeypatch.setattr(compiled, "kept_object", lambda key, build: build())
     plant(monkeypatch)
     out, small = run()

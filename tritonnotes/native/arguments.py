@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+import triton.language as tl
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
 from .errors import NativeError
 from .sanitize import span
+from .writer import round_to_float32
 
 POINTERS = {
     torch.float32: "*fp32", torch.float64: "*fp64", torch.float16: "*fp16", torch.bfloat16: "*bf16",
@@ -37,6 +39,8 @@ class Face:
         self.general = frozenset(p.name for p in kernel.params if p.do_not_specialize)
         self.annotated = {p.name: p.annotation_type for p in kernel.params if p.annotation_type}
         self.defaults = {p.name: p.default for p in kernel.params if p.has_default}
+        self.specialized: dict[Any, tuple[dict[str, str], dict[str, Any], dict[bool, Any]]] = {}
+        """For each kind of arguments: their types, the constants, and the machine code, by whether tensors overlap."""
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if len(args) > len(self.names):
@@ -97,6 +101,29 @@ def face_of(kernel: Any) -> Face:
     return found
 
 
+def described(value: Any) -> str | None:
+    """A constant as text that says everything about it; None for objects of which that is not known."""
+    if value is None or isinstance(value, (bool, int, float, str, tl.dtype)):
+        return f"{type(value).__name__} {value!r}"
+    return None
+
+
+def kinds(face: Face, values: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells arguments of one specialization from those of another. Constants go as text, since 0.0 and -0.0 are
+    equal and are not the same."""
+    found: list[Any] = []
+    for name, value in values.items():
+        if name in face.constexpr:
+            found.append(described(value) or value)
+        elif isinstance(value, Tensor):
+            found.append(value.dtype if value.is_cpu else value.device)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            found.append(value == 1 or (value < 2**63) + (-(2**31) <= value < 2**31) + 2 * (value >= -(2**63)))
+        else:
+            found.append(type(value))
+    return tuple(found)
+
+
 def split(face: Face, values: Mapping[str, Any]) -> tuple[dict[str, str], dict[str, Any], list[Any]]:
     """The types of what is passed at each launch, the values of what is compiled in, and what is passed, in order."""
     types = {name: face.type_of(name, value) for name, value in values.items()}
@@ -122,4 +149,13 @@ def overlap(values: Sequence[Any]) -> bool:
 
 
 def packable(values: Sequence[Any]) -> list[Any]:
-    return [value.data_ptr() if isinstance(value, Tensor) else value for value in values]
+    """Arguments as numbers that a block of arguments takes: addresses, integers as signed ones, floats as float32."""
+    found: list[Any] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value.data_ptr())
+        elif isinstance(value, float):
+            found.append(value if abs(value) < 3e38 else round_to_float32(value))
+        else:
+            found.append(value if value < 2**63 else value - 2**64)
+    return found

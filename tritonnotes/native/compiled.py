@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
-from .arguments import FORMATS, face_of
+from .arguments import FORMATS, Face, described, face_of, kinds, overlap, split
 from .engine import Loaded, Object, compile_object, kept_object, kept_text, object_key, this_machine
 from .errors import NativeError
 from .front import TRITON_VERSION, Ttir, triton_ir
@@ -101,9 +101,28 @@ def compile(
     return found
 
 
+def specialized(
+    face: Face, kernel: JITFunction, values: Mapping[str, Any], enable_fp_fusion: bool, sanitize: bool = False
+) -> tuple[NativeKernel, list[Any]]:
+    """The machine code of a kernel for these arguments, and which of them are passed to it, in order."""
+    key = (kinds(face, values), enable_fp_fusion, sanitize)
+    found = face.specialized.get(key)
+    if found is None:
+        signature, constexprs, _ = split(face, values)
+        found = face.specialized[key] = (signature, constexprs, {})
+    signature, constexprs, made = found
+    given = [values[name] for name in signature]
+    aliased = overlap(given)
+    if aliased not in made:
+        made[aliased] = compile(
+            kernel, signature, constexprs, enable_fp_fusion=enable_fp_fusion, sanitize=sanitize, aliased=aliased
+        )
+    return made[aliased], given
+
+
 def _hashable(values: Mapping[str, Any]) -> tuple[Any, ...]:
     # As text, since 0.0 and -0.0 are equal and are not the same.
-    return tuple((name, _described(value) or value) for name, value in values.items())
+    return tuple((name, described(value) or value) for name, value in values.items())
 
 
 def _compiled(
@@ -130,15 +149,8 @@ def kept_ir(kernel: JITFunction, signature: Mapping[str, str], constexprs: Mappi
         made = triton_ir(kernel, signature, constexprs)
         return _SEPARATOR.join((made.name, made.text, made.located))
 
-    constants = {name: _described(value) for name, value in constexprs.items()}
+    constants = {name: described(value) for name, value in constexprs.items()}
     if None in constants.values():
         return triton_ir(kernel, signature, constexprs)
     key = object_key(source=kernel.cache_key, signature=dict(signature), constants=constants, triton=TRITON_VERSION)
     return Ttir(*kept_text(TTIR_KIND, key, build).split(_SEPARATOR))
-
-
-def _described(value: Any) -> str | None:
-    """A constant as text that says everything about it; None for objects of which that is not known."""
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return f"{type(value).__name__} {value!r}"
-    return None

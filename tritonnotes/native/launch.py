@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
-from .arguments import face_of, grid_of, overlap, packable, split
-from .compiled import compile
+from .arguments import face_of, grid_of, packable
+from .compiled import specialized
 from .errors import NativeError
 from .sanitize import GuardBlock
 
@@ -40,10 +40,7 @@ def launch(
     sizes = grid_of(face.name, grid, values)
     if 0 in sizes:
         return
-    signature, constexprs, given = split(face, values)
-    made = compile(
-        kernel, signature, constexprs, enable_fp_fusion=enable_fp_fusion, sanitize=sanitize, aliased=overlap(given)
-    )
+    made, given = specialized(face, kernel, values, enable_fp_fusion, sanitize)
     packed = made.struct.pack(*packable(given))
     threads = torch.get_num_threads() if threads is None else threads
     if not sanitize:

@@ -21,8 +21,8 @@ import torch
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
-from .arguments import face_of, grid_of, overlap, packable, split
-from .compiled import NativeKernel, compile, workspace
+from .arguments import face_of, grid_of, packable, split
+from .compiled import NativeKernel, specialized, workspace
 from .engine import Loaded, Object, compile_object, kept_object, object_key
 from .threads import DECLARATIONS, openmp
 
@@ -71,11 +71,11 @@ class Bundle:
         self._at: list[int] = []
         size = 0
         for launch in self.launches:
-            signature, constexprs, given = split(face_of(launch.kernel), launch.values)
-            made = compile(launch.kernel, signature, constexprs, enable_fp_fusion=launch.fused, aliased=overlap(given))
+            face = face_of(launch.kernel)
+            made, given = specialized(face, launch.kernel, launch.values, launch.fused)
             self.kernels.append(made)
             self._held.append(given)
-            self._names.append(list(signature))
+            self._names.append(list(split(face, launch.values)[0]))
             self._at.append(size)
             size += GRID_BYTES + made.struct.size
         self._block = ctypes.create_string_buffer(max(size, 1))

@@ -261,5 +261,7 @@ def span(tensor: Tensor) -> tuple[int, int]:
     begin = tensor.data_ptr()
     if not tensor.numel():
         return begin, begin
+    if tensor.is_contiguous():
+        return begin, begin + tensor.numel() * tensor.element_size()
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return begin, begin + (last + 1) * tensor.element_size()
