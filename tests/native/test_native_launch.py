@@ -100,7 +100,7 @@ def scalars_kernel(out_ptr, whole, number, truth, nothing):
         tl.store(out_ptr + 1, 1.0)
     if nothing is None:
         tl.store(out_ptr + 2, 1.0)
-    tl.store(out_ptr + 3, (whole % 1000).to(tl.float32))
+    tl.store(out_ptr + 3, whole % 1000 + 0.0)
 
 
 @pytest.mark.parametrize("whole", [1, 5, -5, 2**31 + 5, 2**63 + 5])
