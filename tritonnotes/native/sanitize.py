@@ -179,20 +179,26 @@ class Guard:
         w.do(f"store i1 false, ptr {bad}")
         end = w.open_if(w.emit(f"icmp ne ptr %shadow{number}, null"))
         truths = splat("true", "i1", width) if mask is None else low.vector(mask, strip)
-        addresses = w.emit(f"ptrtoint <{width} x ptr> {low.vector(pointer, strip)} to <{width} x i64>")
-        offsets = w.emit(f"sub <{width} x i64> {addresses}, {w.broadcast(f'%low{number}', 'i64', width)}")
-        offsets = w.emit(f"sdiv exact <{width} x i64> {offsets}, {splat(str(size), 'i64', width)}")
-        places = w.emit(f"getelementptr i8, ptr %shadow{number}, <{width} x i64> {offsets}")
-        type_, vectors = f"<{width} x i8>", f"<{width} x ptr>"
-        ones = splat("1", "i8", width)
-        if stores:
-            name = f"@llvm.masked.scatter.v{width}i8.v{width}p0"
-            w.symbols.declare(name, "void", [type_, vectors, f"<{width} x i1>"])
-            w.do(f"call void {name}({type_} {ones}, {vectors} align 1 {places}, <{width} x i1> {truths})")
+        shift = size.bit_length() - 1
+        if pointer.is_contiguous:
+            form = "ptr"
+            offset = w.emit(f"sub i64 {w.emit(f'ptrtoint ptr {pointer.reg} to i64')}, %low{number}")
+            places = w.emit(f"getelementptr i8, ptr %shadow{number}, i64 {w.emit(f'ashr i64 {offset}, {shift}')}")
+            load, store = (f"@llvm.masked.{what}.v{width}i8.p0" for what in ("load", "store"))
         else:
-            name = f"@llvm.masked.gather.v{width}i8.v{width}p0"
-            w.symbols.declare(name, type_, [vectors, f"<{width} x i1>", type_])
-            marks = w.emit(f"call {type_} {name}({vectors} align 1 {places}, <{width} x i1> {truths}, {type_} {ones})")
+            form = f"<{width} x ptr>"
+            addresses = w.emit(f"ptrtoint {form} {low.vector(pointer, strip)} to <{width} x i64>")
+            offsets = w.emit(f"sub <{width} x i64> {addresses}, {w.broadcast(f'%low{number}', 'i64', width)}")
+            offsets = w.emit(f"ashr <{width} x i64> {offsets}, {splat(str(shift), 'i64', width)}")
+            places = w.emit(f"getelementptr i8, ptr %shadow{number}, <{width} x i64> {offsets}")
+            load, store = (f"@llvm.masked.{what}.v{width}i8.v{width}p0" for what in ("gather", "scatter"))
+        type_, ones = f"<{width} x i8>", splat("1", "i8", width)
+        if stores:
+            w.symbols.declare(store, "void", [type_, form, f"<{width} x i1>"])
+            w.do(f"call void {store}({type_} {ones}, {form} align 1 {places}, <{width} x i1> {truths})")
+        else:
+            w.symbols.declare(load, type_, [form, f"<{width} x i1>", type_])
+            marks = w.emit(f"call {type_} {load}({form} align 1 {places}, <{width} x i1> {truths}, {type_} {ones})")
             w.do(f"store i1 {w.any(w.emit(f'icmp ne {type_} {marks}, {ones}'), width)}, ptr {bad}")
         w.close_if(end)
         if not stores:
