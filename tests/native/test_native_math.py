@@ -89,3 +89,18 @@ def test_scalars_and_tiles_give_the_same_bits() -> None:
         launch(function_kernel, (1,), x, whole, 64, NAME=name, BLOCK=64)
         launch(function_kernel, (64,), x, single, 64, NAME=name, BLOCK=1)
         assert torch.equal(whole.view(torch.int32), single.view(torch.int32)), name
+
+
+@triton.jit
+def classes_kernel(x_ptr, y_ptr, n, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at, mask=at < n, other=0.0)
+    kind = libdevice.isnan(x).to(tl.int32) + 2 * libdevice.isinf(x).to(tl.int32)
+    tl.store(y_ptr + at, kind, mask=at < n)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_classes_of_floats(dtype: torch.dtype) -> None:
+    x, y = EDGES.to(dtype), torch.zeros(len(EDGES), dtype=torch.int32)
+    launch(classes_kernel, (1,), x, y, len(x), BLOCK=32)
+    assert torch.equal(y, x.isnan().int() + 2 * x.isinf().int())

@@ -129,7 +129,24 @@ def library(w: Writer, op: Op, elem: str, xs: list[str], width: int) -> str:
     return rule(w, op, elem, xs, width)
 
 
+def classify(mask: int) -> Rule:
+    """Whether a float is of the classes in `mask` (LLVM's is.fpclass), as an i32."""
+
+    def rule(w: Writer, op: Op, elem: str, xs: list[str], width: int) -> str:
+        type_, truth = llvm_type(elem, width), llvm_type("i1", width)
+        name = f"@llvm.is.fpclass.{f'v{width}' if width else ''}{elem}"
+        w.symbols.declare(name, truth, [type_, "i32"])
+        found = w.emit(f"call {truth} {name}({type_} {xs[0]}, i32 {mask})")
+        return w.emit(f"zext {truth} {found} to {llvm_type('i32', width)}")
+
+    return rule
+
+
+_NAN, _INFINITE, _FINITE = 0x3, 0x204, 0x1F8
+
 LIBDEVICE: dict[str, Rule] = {
+    **dict.fromkeys(("isnan", "isnand"), classify(_NAN)), **dict.fromkeys(("isinf", "isinfd"), classify(_INFINITE)),
+    **dict.fromkeys(("finite", "isfinited", "isfinite"), classify(_FINITE)),
     "rsqrt": rsqrt, "sqrt": intrinsic("sqrt"), "fabs": intrinsic("fabs"), "floor": intrinsic("floor"),
     "ceil": intrinsic("ceil"), "trunc": intrinsic("trunc"), "rint": intrinsic("rint"), "nearbyint": intrinsic("rint"),
     "round": intrinsic("round"), "fma": intrinsic("fma"), "fmax": intrinsic("maxnum"), "fmin": intrinsic("minnum"),
