@@ -6,11 +6,11 @@ for arguments of given types; within `enabled()`, `kernel[grid](...)` runs so to
 
 from __future__ import annotations
 
-from .compiled import NativeKernel, compile
 from .errors import NativeError, UnsupportedError
-from .everywhere import enabled
-from .launch import launch
-from .program import Bundle, Launch, Recorder
+from .run.compiled import NativeKernel, compile
+from .run.everywhere import enabled
+from .run.launch import launch
+from .run.program import Bundle, Launch, Recorder
 
 __all__ = [
     "Bundle", "Launch", "NativeError", "NativeKernel", "Recorder", "UnsupportedError", "compile", "enabled", "launch",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tritonnotes.ir.errors import KernelError
+from tritonnotes.ir.core.errors import KernelError
 
 REMEDY = "run it in the strict interpreter instead: tritonnotes.interpreter.launch, or strict=True"
 
