@@ -82,7 +82,7 @@ def partition(graph: Graph, options: Fusion) -> Candidate:
 
 
 def schedule(found: Candidate, taken: Names = frozenset(), *, group_matmuls: bool = True) -> FusionPlan:
-    """The launches of a candidate. Unless fusion is off, last programs finish sums, and updates share a launch, as
+    """The launches of a candidate. Unless fusion is off, last programs finalize sums, and updates share a launch, as
     weight gradients do where matmuls are grouped."""
     joins = not found.options.is_off
     if joins:

@@ -1,4 +1,4 @@
-"""Iteration axes: which dimensions of which values are walked together.
+"""Iteration axes: which dimensions of which values are iterated together.
 
 Every dimension larger than 1 gets a label; elementwise primitives give the dimensions that meet in them one label. What
 shares a kernel iterates over labels, so a row vector, a column vector and a matrix know how they lie to each other.
@@ -20,8 +20,8 @@ Labels = tuple[int | None, ...]
 
 
 MAX_ROW = 2**18
-"""The longest row, in elements, that one program reduces where rows are few: longer ones are split over programs. What
-registers do not hold a program walks along, block by block."""
+"""The longest row, in elements, that one program reduces where rows are few: longer ones are split over programs. A
+program loops along what registers do not hold, block by block."""
 
 
 FEW_ROWS = 128
@@ -152,7 +152,7 @@ def reduced_axes(axes: Axes, value: Value) -> frozenset[int]:
 def is_row_reduction(axes: Axes, value: Value) -> bool:
     """Whether one program reduces a whole row: its length is known, and if it is very long, rows are not few.
 
-    All other reductions are column reductions: carried over tiles of rows, finished by a second kernel.
+    All other reductions are column reductions: carried over tiles of rows, finalized by a second kernel.
     """
     (x,) = value.inputs
     gone = reduced_axes(axes, value)
@@ -190,9 +190,9 @@ def row_bytes(axes: Axes, columns: Iterable[int], width: int) -> float:
 
 @dataclass(frozen=True)
 class Space:
-    """What a kernel walks over. `rows` are spread over programs; `cols` lie in one program where rows are reduced.
+    """What a kernel iterates over. `rows` are spread over programs; `cols` lie in one program where rows are reduced.
 
-    `reduces_rows`: a row is reduced inside the tile. `carries`: sums over all rows leave the kernel as partials.
+    `reduces_rows`: a row is reduced inside the tile. `accumulates`: sums over all rows leave the kernel as partials.
     """
 
     rows: tuple[int, ...]

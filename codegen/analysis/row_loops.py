@@ -1,6 +1,6 @@
 """Rows that registers do not hold: the loops in which a kernel goes along them, and what each loop computes and reads.
 
-One scheduler for the cost model, which counts what the loops read again, and for tile programs, which carry them out.
+One scheduler for the cost model, which counts what the loops reread, and for tile programs, which carry them out.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ OPERAND = "operand"
 @dataclass(frozen=True, eq=False)
 class Unit:
     """One primitive to be computed. A column reduction is two units: `part` 'partial' leaves one row for each program,
-    'finalize' adds those rows up; or one, 'replicated', that each program takes for itself. A contraction is a library
+    'finalize' adds those rows up; or one, 'replicated', that every program computes. A contraction is a library
     call, a launch of its own, unless its part is 'product': then a generated kernel computes it, tile by tile. An
     'operand' is computed by kernels that multiply, of each block that they need, and reaches no memory."""
 
@@ -57,7 +57,7 @@ UnitSet = frozenset[Unit]
 class Units:
     """All units of a graph in order, the dependencies between them, and the axes of the graph.
 
-    `roots` are the values that must reach memory whoever reads them: outputs, updates and parts of what is joined.
+    `roots` are the values that must reach memory: outputs, updates and parts of what is joined.
     """
 
     graph: Graph
@@ -72,7 +72,7 @@ class Units:
 
     @property
     def replicated(self) -> frozenset[Value]:
-        """The sums that every program takes for itself."""
+        """The sums that every program computes."""
         return frozenset(u.value for u in self.units if u.part == REPLICATED)
 
     @property
@@ -81,7 +81,7 @@ class Units:
         return tuple(v for v in self.graph.values if is_join(v))
 
     def inside(self, unit: Unit) -> tuple[Value, ...]:
-        """What is computed only inside a sum that each program takes for itself."""
+        """What is computed only inside a replicated sum."""
         if unit.part != REPLICATED:
             return ()
         return tuple(m for m in cone_of(unit.value)[0] if needs_kernel(m) and m not in self.producer)
@@ -115,9 +115,9 @@ def make_units(
 ) -> Units:
     """Cut a graph of primitives into units, with data dependencies and, for updates in place, order dependencies.
 
-    `forms` says of some reductions whether they are row reductions; of others `is_row_reduction` does. Each program
-    takes those in `own` for itself, with all that only they need. `axes` are those of the graph, where they are known
-    already.
+    `strategies` says of some reductions whether they are row reductions; of others `is_row_reduction` does. Every
+    program computes the `replicated` sums, with all that only they need. `axes` are those of the graph, where they are
+    known already.
     """
     axes = label_axes(graph) if axes is None else axes
     units: list[Unit] = []
@@ -153,7 +153,7 @@ def make_units(
         else:
             producer[value] = first
     for name, new in graph.updates.items():
-        # The old value is overwritten in place, so whoever reads it comes first.
+        # The old value is overwritten in place, so its readers come first.
         writer = producer.get(memory_of(new))
         if writer is not None:
             before[writer] += [r for r in readers.get(graph[name], []) if r is not writer]
@@ -228,7 +228,7 @@ def consumers(units: Units) -> dict[Value, list[Unit]]:
 
 
 def iterated_inputs(value: Value) -> tuple[Value, ...]:
-    """The arguments whose axes a kernel walks: of a gather not the table, whose rows are named by the index."""
+    """The arguments whose axes a kernel iterates: of a gather not the table, whose rows are named by the index."""
     return value.inputs[1:] if value.op.kind == "gather" else value.inputs
 
 

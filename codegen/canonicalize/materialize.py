@@ -35,7 +35,7 @@ def materialize(graph: Graph) -> Graph:
             args = tuple(made.call("copy", a) for a in args)
         new[value] = made_value = copy_value(made, value, args)
         if is_view(made_value) and made_value.hint is not None:
-            # What is computed bears the name that its author gave to a view of it.
+            # What is computed has the name that its author gave to a view of it.
             (shown,) = made_value.inputs
             if shown.hint is None and not shown.is_leaf and not is_view(shown):
                 shown.hint = made_value.hint

@@ -72,7 +72,7 @@ def _made_of_numbers(graph: Graph) -> set[Value]:
 
 
 def _is_free_view(x: Value) -> bool:
-    """Whether a part of a view costs no more than the view: all views do, whoever else reads them."""
+    """Whether a part of a view costs no more than the view: all views do, even if others read them."""
     return x.op.name in ("transpose", "broadcast_to") or (x.op.name == "reshape" and is_squeeze(x))
 
 

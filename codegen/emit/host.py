@@ -94,7 +94,7 @@ def cell(pointer: str, place: int) -> Expression:
 
 
 def setting_of(leaf: Value) -> str:
-    """What a host number is called by whoever gives it: `adam.lr` is `lr`."""
+    """What a host number is called by the caller: `adam.lr` is `lr`."""
     return leaf.name.rpartition(".")[2]
 
 

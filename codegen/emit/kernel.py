@@ -56,7 +56,7 @@ def joined(functions: Iterable[FunctionText]) -> str:
 class KernelSource:
     """The text of one kernel and its launcher, the helpers that it calls, and what compiling it ahead of time needs.
 
-    `replicated_sums` are the functions of sums that each program takes for itself, by name: other kernels may call the
+    `replicated_sums` are the functions of sums that every program computes, by name: other kernels may call the
     same. `functions` are these and those of `text`, `launcher_helpers` what the launcher calls. `signature` gives a
     Triton type for each runtime argument, `constexprs` the compile-time ones (with the GPU's tile), `maxnreg` how many
     registers a thread may have, where ptxas is told. `sizes` are the shapes whose elements an int argument counts, for
@@ -100,7 +100,7 @@ def render_kernel(kernel: Kernel, numbers_in_memory: bool = False) -> KernelSour
 @dataclass(frozen=True)
 class Functions:
     """The function of a kernel below those that it calls, what launches it, and the helpers that all of them call.
-    `replicated_sums` are the texts of those that each program takes for itself."""
+    `replicated_sums` are the texts of those that every program computes."""
 
     launcher: Launcher
     functions: tuple[FunctionText, ...]

@@ -76,10 +76,10 @@ class Launcher:
         return made
 
     def num_warps(self) -> int:
-        """Warps of a program: 4, 8 from rows of 2048 on, 16 from 16384. A walk along three operands or more at once
+        """Warps of a program: 4, 8 from rows of 2048 on, 16 from 16384. A loop along three operands or more at once
         takes 8, so that ptxas, which is after more programs at a time, does not spill; so does a program that reads two
         operands or more along rows by a quotient or remainder: their elements have addresses of their own, which take
-        registers too; and one that carries sums of many columns and may finish them."""
+        registers too; and one that accumulates sums of many columns and may finalize them."""
         if self.layout.tuned is not None:
             return self.layout.tuned.num_warps
         if not self.layout.cols:
@@ -90,8 +90,8 @@ class Launcher:
             loads = sum(s.op == "load" and s.extent in (TILE, COL) for s in self.kernel.steps)
             return 8 if loads > 2 or self._scattered() > 1 else 4
         warps = 4 if self.layout.block < 2048 else 8 if self.layout.block < 16384 else 16
-        finishes = any(last.kernel.layout.rows for last in self.kernel.last_block)
-        return 2 * warps if warps == 4 and (finishes or self._scattered() > 1) else warps
+        finalizes = any(last.kernel.layout.rows for last in self.kernel.last_block)
+        return 2 * warps if warps == 4 and (finalizes or self._scattered() > 1) else warps
 
     def most_registers(self) -> int | None:
         """Registers that a thread may have, where that must be said. What a last program does is little and rare, but

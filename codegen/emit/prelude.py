@@ -15,7 +15,7 @@ def launch(kernel, grid, *arguments, **options):
 
 ALL_REDUCE = '''\
 def all_reduce(x, total):
-    """Add up what processes have. Whoever runs several puts torch.distributed here; one alone has all there is."""
+    """Add up what processes have. With several, torch.distributed takes its place; one process has the whole sum."""
     total.copy_(x)
 '''
 

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from ..lower.tile_ir import Kernel, Step
 from ..support.expressions import Attribute, Call, Expression, Name, walk
 from ..support.facets import combined
-from ..support.statements import BLANK, Assign, Comment, Evaluate, Statement, written
+from ..support.statements import BLANK, Assign, Comment, Evaluate, Statement
 from ..support.text import wrapped_lines
 from .calls import function_call
 from .matmul import ProductText, summed_alike
-from .ops import helpers_called, load, store, tl, zeros
+from .ops import load, store, tl, zeros
 from .writer import Writer
 
 PHASES = {"forward": "", "backward": "gradient of ", "update": "update of "}
@@ -21,14 +21,8 @@ PHASES = {"forward": "", "backward": "gradient of ", "update": "update of "}
 
 def tile_statements(kernel: Kernel) -> list[Statement]:
     """What a one-dimensional kernel does with the lanes `offset` under `mask`. Where these lie, and what the host's
-    numbers are, is left to whoever writes the statements before."""
+    numbers are, is left to the caller."""
     return statements(Writer(kernel), [s for s in kernel.steps if s.op != "argument"])
-
-
-def tile_lines(kernel: Kernel) -> tuple[list[str], frozenset[str]]:
-    """The lines of `tile_statements`, and the helpers that they call."""
-    found = tile_statements(kernel)
-    return [line for line, _ in written(found)], helpers_called(found)
 
 
 def statements(writer: Writer, steps: Sequence[Step]) -> list[Statement]:

@@ -184,4 +184,4 @@ _STATEMENTS = (
     "operand",
     "product",
 )
-"""Steps that have a line of their own, whoever uses them."""
+"""Steps that have a line of their own."""

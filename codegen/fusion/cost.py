@@ -1,4 +1,4 @@
-"""What a partition costs: bytes, launches, recomputation and idle programs; and what it costs as it is launched."""
+"""What a partition costs: bytes, launches, rematerialization and idle programs; and what it costs as it is launched."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _crosses(units: Units, value: Value, space: Space) -> bool:
 
 @once
 def scheduled_cost(candidate: Candidate) -> Cost:
-    """The cost of a candidate as it is launched: with updates joined and sums finished by last programs."""
+    """The cost of a candidate as it is launched: with updates joined and sums finalized by last programs."""
     if candidate.refusal is not None:
         return BEYOND_MEASURE
     candidate = finalize_in_last_block(candidate)

@@ -103,12 +103,12 @@ class Alike:
 
     @property
     def largest(self) -> int:
-        """Elements of the largest tensor; 0 where none has more than one, so that a kernel has nothing to walk over."""
+        """Elements of the largest tensor; 0 where none has more than one: then there is nothing to iterate over."""
         return max((n for n in map(_elements, self.tensors) if n > 1), default=0)
 
     @property
     def shown(self) -> UnitSet:
-        """The kernel whose tile program stands for all: the first one that walks over something."""
+        """The kernel whose tile program stands for all: the first one that iterates over something."""
         return next(k for k, tensors in zip(self.kernels, self.tensors, strict=True) if _elements(tensors) > 1)
 
 

@@ -1,4 +1,4 @@
-"""Sums over all rows, finished in the launch that takes them: by its last program to arrive, for what others left."""
+"""Sums over all rows, finalized in the launch that takes them: by its last program to arrive, for what others left."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .candidate import Candidate, once
 from .partition import Partition
 
 MAX_FINALIZED = 8_192
-"""The most numbers that one program finishes; more are spread over the programs of a launch of their own."""
+"""The most numbers that one program finalizes; more are spread over the programs of a launch of their own."""
 
 
 GROUP = 16
@@ -23,7 +23,7 @@ some 256 programs both then read 16 rows, where one alone would read 256: no lon
 
 @once
 def finalize_in_last_block(found: Candidate) -> Candidate:
-    """The candidate with kernels that finish sums cut so that last programs can carry the pieces out. `finalized_by`
+    """The candidate with kernels that finalize sums cut so that last programs can run the pieces. `finalized_by`
     has, for each piece that one does, the kernel whose last program it is: that kernel takes all these sums, and is the
     last of all that they wait for.
     """
@@ -59,7 +59,7 @@ def _can_finalize(found: Candidate, sums: UnitSet, host: UnitSet) -> bool:
     finalized = {u.value for u in sums if u.part == FINALIZE}
     if not finalized:
         return False
-    # Groups of programs add up; of the largest or smallest only single numbers are finished here.
+    # Groups of programs add up; of the largest or smallest only single numbers are finalized here.
     if any(v.op.name != "sum" and axes.of(v) for v in finalized):
         return False
     numbers = known_product(axes, set().union(*(axes.of(v) for v in finalized)))
@@ -68,7 +68,7 @@ def _can_finalize(found: Candidate, sums: UnitSet, host: UnitSet) -> bool:
 
 
 def _pieces(found: Candidate, kernel: UnitSet) -> Iterator[UnitSet]:
-    """The units that depend on each other, or finish what one kernel takes."""
+    """The units that depend on each other, or finalize what one kernel takes."""
     home = {u.value: k for k in found.kernels for u in k if u.part == PARTIAL}
     bound = networkx.Graph()
     bound.add_nodes_from(kernel)

@@ -1,4 +1,4 @@
-"""Which units may share a kernel: the rules, as a table, and the space that a kernel walks over."""
+"""Which units may share a kernel: the rules, as a table, and the space that a kernel iterates over."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AxisSet = frozenset[int]
 
 
 ACCUMULATED_TILES = 5
-"""Rows that the gradient of a norm keeps on chip: of x, d and the weight, and of two sums that it carries."""
+"""Rows that the gradient of a norm keeps on chip: of x, d and the weight, and of two sums that it accumulates."""
 
 
 SUMMED_TILES = 3
@@ -44,9 +44,9 @@ class Refusal:
 class Facts:
     """What the rules need to know of a set of units. Facts of two sets add up, and many sets have the same.
 
-    `axes` are all that a kernel would walk over. `sums` are (axes summed over, axes of what is summed) of each partial
-    sum, `reductions` (columns, axes of what is reduced) of each row reduction, `combines` the axes of each finished
-    sum, `products` (axes of its rows, axes of its columns) of each matrix product that a generated kernel computes.
+    `axes` are all that a kernel would iterate over. `sums` are (axes summed over, axes of what is summed) of each
+    partial sum, `reductions` (columns, axes of what is reduced) of each row reduction, `finalizes` the axes of each
+    finalized sum, `products` (axes of its rows, axes of its columns) of each matrix product that a generated kernel computes.
     `whole` are memories that must be complete before the kernel starts. `written` are leaves that are updated in
     place, `read` such leaves with the order in which they are read. `itemsize` is that of the widest number computed.
     """
@@ -136,7 +136,7 @@ def _is_bad_sum(gone: AxisSet, have: AxisSet, rows: AxisSet, cols: AxisSet) -> b
 def _is_long_row(facts: Facts, axes: Axes) -> bool:
     """Whether a sum over all rows, taken of whole rows or beside them, outgrows the registers together with them.
 
-    A sum over single numbers of each row can wait until a walk along the row is over; one over columns cannot.
+    A sum over single numbers of each row can wait until a loop along the row is over; one over columns cannot.
     """
     cols = facts.axes - _rows(facts)
     wide = [(gone, have) for gone, have in facts.sums if have & cols]
@@ -305,7 +305,7 @@ class Legality:
         return value in self.units.roots or any(not holds(r) for r in self.readers.get(value, ()))
 
     def space(self, members: frozenset[Unit], stored: Iterable[Unit] | None = None) -> Space | Refusal:
-        """The space that one kernel for `members` walks over, or why there is none."""
+        """The space that one kernel for `members` iterates over, or why there is none."""
         if stored is None:
             stored = [u for u in members if self.is_stored(u, members.__contains__)]
         key = (members, frozenset(stored))
@@ -397,7 +397,7 @@ class Legality:
         if unit.part == REPLICATED:
             return Facts()
         if unit.part == OPERAND:
-            # What it reads is read by other programs as well, whoever's tile it lies in.
+            # What it reads is read by other programs as well, in whichever tile it lies.
             read = frozenset(map(memory_of, self.sources[unit]))
             return Facts(whole=read, read=frozenset((m, _WHOLE) for m in read if m in self._written_as))
         touched = self._touched([unit])

@@ -86,11 +86,11 @@ class _Kernels:
 
     def may_join(self, product: Unit, kernel: UnitSet) -> bool:
         """Whether nothing has to run between a product and the kernel."""
-        row_per_program = frozenset([product])
-        todo, seen = [k for k in self.before[kernel] if k != row_per_program], set[UnitSet]()
+        alone = frozenset([product])
+        todo, seen = [k for k in self.before[kernel] if k != alone], set[UnitSet]()
         while todo:
             other = todo.pop()
-            if other == row_per_program:
+            if other == alone:
                 return False
             if other not in seen:
                 seen.add(other)
@@ -99,14 +99,14 @@ class _Kernels:
 
     def join(self, product: Unit, kernel: UnitSet) -> None:
         """Compute a product in a kernel."""
-        row_per_program = frozenset([product])
-        both = kernel | row_per_program
-        gone = {row_per_program, kernel}
+        alone = frozenset([product])
+        both = kernel | alone
+        gone = {alone, kernel}
         self.before = {k: {both if b in gone else b for b in some} for k, some in self.before.items()}
-        self.before[both] = (self.before.pop(row_per_program) | self.before.pop(kernel)) - {both}
+        self.before[both] = (self.before.pop(alone) | self.before.pop(kernel)) - {both}
         if kernel in self.recomputed:
             self.recomputed[both] = self.recomputed.pop(kernel)
-        self.loads[both] = (self.loads.pop(row_per_program) | self.loads.pop(kernel)) - {product.value}
+        self.loads[both] = (self.loads.pop(alone) | self.loads.pop(kernel)) - {product.value}
         for readers in self.loaders.values():
             for old in gone:
                 readers.pop(old, None)

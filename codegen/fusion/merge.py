@@ -68,7 +68,7 @@ class Clusters:
     def merge(self, one: Cluster, other: Cluster) -> bool:
         """Make one cluster of two if that is legal."""
         if isinstance(self.legality.shape(self.legality.add(one.facts, other.facts)), Rule):
-            return False  # without telling why
+            return False  # the reason is worked out by why_not
         facts = self._legal(one, other)
         if isinstance(facts, Refusal):
             return False

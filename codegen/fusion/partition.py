@@ -17,7 +17,7 @@ CYCLE = Refusal("cycle", "what lies between would have to run in the middle of t
 
 @dataclass(frozen=True)
 class Partition:
-    """Which units share a kernel, kernels in an order in which they can run, and what each kernel computes `again`
+    """Which units share a kernel, kernels in an order in which they can run, and what each kernel has `recomputed`,
     instead of loading it."""
 
     kernels: tuple[UnitSet, ...]
@@ -36,7 +36,7 @@ def waits(legality: Legality, partition: Partition) -> dict[UnitSet, set[UnitSet
                 if other not in recomputed or legality.overwrites(unit, other):
                     before[kernel].add(home[other])
         for unit in recomputed:
-            # Whoever overwrites a leaf comes after all that read it, also those that do so once more.
+            # A unit that overwrites a leaf comes after all that read it, also those that do so once more.
             for other in units.after[unit]:
                 if legality.overwrites(other, unit):
                     before[home[other]].add(kernel)

@@ -1,4 +1,4 @@
-"""How each reduction is carried out: along rows inside one program, down columns by programs that share it, or
+"""How each reduction runs: along rows inside one program, down columns by programs that share it, or
 replicated in every program."""
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def _is_small(units: Units, total: Value) -> bool:
         return False  # a program that comes late would read what others left
     if any(m.op.kind not in ("elementwise", "cast") and not is_view(m) for m in members):
         return False
-    looped = units.axes.of(total.inputs[0])
-    return len(looped) == 1 and all(units.axes.of(leaf) == looped for leaf in leaves)
+    axes = units.axes.of(total.inputs[0])
+    return len(axes) == 1 and all(units.axes.of(leaf) == axes for leaf in leaves)
 
 
 def _is_needed_everywhere(units: Units, value: Value) -> bool:
@@ -105,4 +105,4 @@ def may_be_row(units: Units, value: Value) -> bool:
 def combinations(alternatives: Sequence[Strategies]) -> Iterator[Strategies]:
     """Every combination of alternatives, beginning with none of them."""
     for chosen in range(1 << len(alternatives)):
-        yield {v: f for i, candidate in enumerate(alternatives) if chosen >> i & 1 for v, f in candidate.items()}
+        yield {v: f for i, some in enumerate(alternatives) if chosen >> i & 1 for v, f in some.items()}

@@ -24,7 +24,7 @@ from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Layout, Parameter,
 class Builder:
     """Collects the steps of one kernel.
 
-    `destinations` say where a value is stored that belongs to other memory; memories bear their own names, or what they
+    `destinations` say where a value is stored that belongs to other memory; memories have their own names, or what they
     are `called`. `part` makes the tile program of another kernel that this one calls, from its plan and layout.
     """
 
@@ -180,7 +180,7 @@ class Builder:
         place = place or place_of(value)
         labels = self.axes.labels[value]
         dims = [(axis, behind(place.shape, i), place.starts[i]) for i, axis in enumerate(labels) if axis is not None]
-        # An axis of which one element is left is not walked, but counts from where that element lies.
+        # An axis of which one element is left is not iterated, but counts from where that element lies.
         fixed = [
             (-1, behind(place.shape, i), place.starts[i])
             for i, axis in enumerate(labels)

@@ -86,7 +86,7 @@ class ForeachKernel:
         return sum(-(-size // block) for size in self.sizes())
 
     def __str__(self) -> str:
-        lines = [f"kernel {self.name}: {self.kind}, each block by itself"]
+        lines = [f"kernel {self.name}: {self.kind}, block by block"]
         for block in self.blocks:
             many = f"{len(block.rows)} update{'s' if len(block.rows) > 1 else ''}"
             first, *rest = str(block.kernel).splitlines()

@@ -33,11 +33,11 @@ GROUP_MEMBER = Purpose("{}.")
 
 
 LAST_BLOCK = Purpose("Finalizes {}.", adds_groups=True)
-"""Finishes sums, in the last program of a launch."""
+"""Finalizes sums, in the last program of a launch."""
 
 
 REPLICATED_SUM = Purpose("A reduction of {} that is replicated: every program computes it.")
-"""A sum that each program takes for itself."""
+"""A replicated sum: every program computes it."""
 
 
 MATMUL_OPERAND = Purpose("{}, of a block that is multiplied.", cuts_axes=False)

@@ -17,7 +17,7 @@ from .tile_ir import CalledKernel, Kernel, Parameter
 
 @dataclass(frozen=True, eq=False)
 class GroupedMatmulKernel:
-    """A kernel of several products side by side. `members` are their tile programs, each on arguments of its own;
+    """A kernel of several products in one launch. `members` are their tile programs, each on arguments of its own;
     `parameters` are those of all."""
 
     launch: GroupedMatmul

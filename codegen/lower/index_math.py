@@ -32,7 +32,7 @@ from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Step
 
 
 class Run(NamedTuple):
-    """The axes from `first` to `last` of a group that lie one behind the other in memory too, so are walked as one.
+    """The axes from `first` to `last` of a group that lie one behind the other in memory too, so are iterated as one.
     `number` counts the elements of the whole group; `behind` are the sizes behind the run in memory."""
 
     first: int
@@ -106,7 +106,7 @@ class Indexing:
         return product(call("tl.cast", first, Name("tl.int64")), *rest)
 
     def column_lines(self, body: Sequence[Statement]) -> list[Statement]:
-        """The assignments of column, masks and shared offsets in a walk along the row, of those that `body` uses."""
+        """The assignments of column, masks and shared offsets in a loop along the row, of those that `body` uses."""
         lines: list[Statement] = []
         used = names_of(body)
         for expression, name in reversed(self.shared.items()):
@@ -186,7 +186,7 @@ class Indexing:
 
     def reads_identity(self, step: Step) -> bool:
         """A sum straight over loaded values needs no second mask: the load fills the lanes outside with 0. Nor does a
-        maximum of a row alone, which fills them with −∞, or a sum of eˣ⁻ᵐ, m the maximum: there e⁻ᵒᵒ is 0."""
+        maximum of a row alone, which fills them with −∞, or a sum of eˣ⁻ᵐ, m the maximum: there e^−∞ is 0."""
         arg = self.steps[step.args[0]] if step.args else None
         if arg is None or arg.extent == SCALAR:
             return False
@@ -202,7 +202,7 @@ class Indexing:
         return next((op for op in self.layout.traversal.filled_for if op in over), "")
 
     def offset(self, address: Address) -> Expression:
-        """Where the element for this lane lies, counted from the pointer; what is shared bears its name."""
+        """Where the element for this lane lies, counted from the pointer; what is shared has its name."""
         first = [self.product((start, *behind)) for _, behind, start in address.dims if start]
         return total(self.named(self._iterated(address)), *first)
 

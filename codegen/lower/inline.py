@@ -31,14 +31,14 @@ def with_operands(kernel: Kernel, operands: Iterable[Kernel]) -> Kernel:
 
 
 def with_last_block(kernel: Kernel, last_block: Iterable[Kernel]) -> Kernel:
-    """The kernel, whose last program carries out others."""
+    """The kernel, whose last program runs others."""
     parameters, called = _together(kernel, last_block)
     arrivals = Parameter("arrivals_ptr", "arrivals", None, int32)
     return replace(kernel, parameters=_sorted([*parameters, arrivals]), last_block=called)
 
 
 def together(kernels: Iterable[Kernel]) -> tuple[tuple[Parameter, ...], tuple[CalledKernel, ...]]:
-    """The arguments of kernels side by side, each once, and these with the names that theirs have."""
+    """The arguments of several kernels, each once, and these with the names that theirs have."""
     parameters, called = _merged({}, Names(), kernels)
     return _sorted(parameters), called
 

@@ -27,14 +27,14 @@ Lowering = Callable[[Builder, Value], None]
 def lower_kernel(
     plan: FusionPlan, kernel_plan: KernelPlan, called: Mapping[Value, str] = MappingProxyType({})
 ) -> Kernel:
-    """The tile program of one kernel, verified. Its memories bear their own names, or what they are `called`."""
+    """The tile program of one kernel, verified. Its memories have their own names, or what they are `called`."""
     kernel = _lower(plan.units, kernel_plan, LAUNCHED, called)
     verify_kernel(kernel)
     return kernel
 
 
 def lower_tile_launch(plan: FusionPlan, launch: TileLaunch) -> Kernel:
-    """The tile program of a launch with those that its last program carries out, verified."""
+    """The tile program of a launch with those that its last program runs, verified."""
     kernel = _lower(plan.units, launch.kernel, LAUNCHED)
     if launch.last_block:
         kernel = with_last_block(kernel, [_lower(plan.units, piece, LAST_BLOCK) for piece in launch.last_block])

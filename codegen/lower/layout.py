@@ -40,15 +40,15 @@ many make ptxas spill a register of cross entropy on sm_80 and sm_100."""
 
 
 FINALIZED = 64
-"""Sums that a program finishes at once: few, so that they are spread over programs."""
+"""Sums that a program finalizes at once: few, so that they are spread over programs."""
 
 
 FINALIZED_IN_LAST_BLOCK = 128
-"""Sums that the last program finishes at once: with 32 partial sums of each, 32 elements for each thread of 4 warps."""
+"""Sums that the last program finalizes at once: with 32 partial sums of each, 32 elements a thread of 4 warps."""
 
 
 REPLICATED_BLOCK = 1024
-"""Elements that a program takes at once of a sum for itself."""
+"""Elements that a program takes at once of a replicated sum."""
 
 
 def cut_axes(axes: Axes, plan: KernelPlan, purpose: Purpose) -> Layout:
@@ -71,7 +71,7 @@ def cut_axes(axes: Axes, plan: KernelPlan, purpose: Purpose) -> Layout:
     wanted = max(1, tile // block) if cols else min(128, next_power_of_2(total))
     masks_rows = bool(rows) and (not exact or exact < wanted)
     if plan.row_per_program is not None:
-        # A launch of no rows has one program all the same, where sums are to be finished.
+        # A launch of no rows has one program all the same, where sums are to be finalized.
         masks_rows = space.accumulates and not total
     layout = Layout(
         rows,
@@ -94,7 +94,7 @@ def cut_axes(axes: Axes, plan: KernelPlan, purpose: Purpose) -> Layout:
 
 
 def _cut(axes: Axes, plan: KernelPlan, given: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where to cut an elementwise kernel into rows and columns so that most operands are walked without
+    """Where to cut an elementwise kernel into rows and columns so that most operands are iterated without
     division.
     """
     operands = [tuple(a for a in axes.labels[v] if a is not None) for v in (*plan.loads, *plan.stores)]
@@ -144,7 +144,7 @@ def _tile(plan: KernelPlan, rows: int | None, block: int) -> int:
 
 
 def _last_tile(plan: KernelPlan, rows: int | None, block: int) -> int:
-    """Sums that the last program finishes at once."""
+    """Sums that the last program finalizes at once."""
     return min(FINALIZED_IN_LAST_BLOCK, next_power_of_2(rows or 1))
 
 

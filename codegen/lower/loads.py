@@ -151,7 +151,7 @@ def store(builder: Builder, value: Value) -> None:
     name = builder.memory_names[memory]
     parameter = builder.parameter(("memory", memory), f"{name}_ptr", "out", memory, storage)
     joined = builder.units.joined.get(value)
-    # A leaf takes its new value in that value's order, whoever else walks over the leaf, or nobody.
+    # A leaf takes its new value in that value's order, even if no other kernel iterates over the leaf.
     address = builder.address(value, joined[1] if joined else None)
     attrs = MappingProxyType({"pointer": parameter.name, "address": address, "storage": storage})
     extent = builder.extent_of(builder.axes.of(value))

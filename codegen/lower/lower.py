@@ -10,7 +10,7 @@ from .kernel import lower_tile_launch
 from .tile_ir import Kernel
 
 GeneratedKernel = Kernel | ForeachKernel | GroupedMatmulKernel
-"""What a generated launch is lowered to: one tile program, one for each form of update, or one for each product. All
+"""What a generated launch is lowered to: one tile program, one for each variant of update, or one for each product. All
 have a `name`, a `kind`, and `arguments`: what the launch takes, by name."""
 
 

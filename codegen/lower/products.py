@@ -39,7 +39,7 @@ def multiply(builder: Builder, value: Value) -> None:
 
 def _split_attrs(builder: Builder, value: Value) -> dict[str, Any]:
     """Where programs that share the sum leave their parts, and count themselves."""
-    name = builder.names.claim(f"{value.hint or uncounted(value)}_shares")
+    name = builder.names.claim(f"{value.hint or uncounted(value)}_split_k")
     pointer = builder.parameter(("partial", value), f"{name}_ptr", "partial out", value, float32).name
     builder.parameters["arrivals", value] = Parameter("arrivals_ptr", "arrivals", None, int32)
     return {"pointer": pointer, "arrivals": "arrivals_ptr", "address": builder.address(value)}

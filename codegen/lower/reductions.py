@@ -94,7 +94,7 @@ def finalize(builder: Builder, value: Value) -> None:
 
 
 def replicate(builder: Builder, value: Value) -> None:
-    """A sum that each program takes for itself: a kernel of one program that leaves no partial sums."""
+    """A replicated sum, as a kernel that every program runs over all rows and that leaves no partial sums."""
     members, leaves = cone_of(value)
     units = (*(Unit(m) for m in members if needs_kernel(m)), Unit(value, PARTIAL))
     rows = tuple(a for a in builder.axes.labels[value.inputs[0]] if a is not None)

@@ -1,6 +1,6 @@
 """Tile programs: what one generated kernel does, step by step, before it is spelled in Triton.
 
-A kernel walks over tiles [ROWS, BLOCK]: rows are spread over programs, columns lie in one program where rows are
+A kernel iterates over tiles [ROWS, BLOCK]: rows are spread over programs, columns lie in one program where rows are
 reduced. With only rows or only columns the tile is one-dimensional. Steps are in single assignment form; a step's
 `extent` says whether it is a whole tile, one number for each row, one for each column, or one number.
 """
@@ -42,7 +42,7 @@ class Layout:
 
     `tile` is the number of elements that a program holds at once on a GPU. `block` is the number of columns a program
     holds at once (0 without columns); `masks_cols` says whether it is no divisor of theirs. `tiles_cols` spreads
-    columns over programs too; `loops_cols` walks along rows that are too long to be held. `exact_rows` is the largest
+    columns over programs too; `loops_cols` loops along rows that are too long to be held. `exact_rows` is the largest
     power of two that divides the rows where their number is known (else 0), and `masks_rows` is false where tiles are
     cut to divide them. Up to `split_k` programs share the sum of each tile of a matrix product (0: none do). `purpose`
     says what the kernel is for in its launch, `traversal` how it goes over its tiles.
@@ -92,7 +92,7 @@ class Layout:
 
 @dataclass(frozen=True)
 class Address:
-    """How a lane finds its element: for each axis that it walks the axis, the sizes that lie behind it in memory (their
+    """How a lane finds its element: for each axis that it iterates, the axis, the sizes behind it in memory (their
     product is the stride) and the first index along it; `shape` is that of the memory."""
 
     dims: tuple[tuple[int, Shape, int], ...]
@@ -161,7 +161,7 @@ class Step:
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A tile program with its arguments: the stage between the plan and the source. `last_block` are those that its
-    last program carries out when it is done, `replicated_sums` those that each program takes when it begins, `operands`
+    last program runs when it is done, `replicated_sums` those that each program takes when it begins, `operands`
     what it computes of each block that it multiplies: on arguments of its own. Its function returns the steps that are
     named in `returned`."""
 
@@ -185,7 +185,7 @@ class Kernel:
 
     @property
     def pieces(self) -> tuple[KernelPlan, ...]:
-        """The kernels of the partition that it carries out, in order."""
+        """The kernels of the partition that it runs, in order."""
         return (self.plan, *(part.kernel.plan for part in self.last_block))
 
     @property

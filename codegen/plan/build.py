@@ -17,7 +17,7 @@ from .launches import LIBRARY, KernelPlan, Launch, Piece, library_call, tile_lau
 
 
 def name_launches(found: Candidate, taken: frozenset[str] = frozenset()) -> tuple[Launch, ...]:
-    """The launches of a candidate, in order; the last programs of some carry other kernels out. None has a name that is
+    """The launches of a candidate, in order; the last programs of some run other kernels. None has a name that is
     `taken`."""
     calls, plans = _pieces(found, taken)
     sums: dict[UnitSet, list[KernelPlan]] = {}
@@ -36,7 +36,7 @@ def name_launches(found: Candidate, taken: frozenset[str] = frozenset()) -> tupl
 
 def _row_per_program(axes: Axes, kernel: KernelPlan, last: list[KernelPlan]) -> Shape | None:
     """The shape of the rows where each program takes one alone. Other kernels know how many programs there are, so its
-    sums are none, or its last program finishes them."""
+    sums are none, or its last program finalizes them."""
     space = kernel.space
     if not space.reduces_rows or not space.rows or space.finalizes or kernel.loop_reads is not None:
         return None
@@ -94,7 +94,7 @@ def _kind(members: Sequence[Unit], space: Space) -> str:
 
 
 def _kernel_name(members: Sequence[Unit]) -> str:
-    """From the op instances covered, the phases, and whether sums are finished: `fc1_ln1_relu`, `ln1_backward`."""
+    """From the op instances covered, the phases, and whether sums are finalized: `fc1_ln1_relu`, `ln1_backward`."""
     if members[0].is_library:
         what = "all_reduce_" if members[0].is_collective else "matmul_"
         return what + identifier(members[0].value.name)

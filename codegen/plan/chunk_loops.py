@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from tritonnotes.ir.core.compare import attr_key
 from tritonnotes.ir.core.graph import Graph, Scope, Value
 from tritonnotes.ir.core.rewrite import copy_graph
 from tritonnotes.ir.core.types import Size, element_count
@@ -121,7 +122,7 @@ def _same_region(launches: list[Launch]) -> list[LibraryCall]:
 
 def _key(call: LibraryCall) -> object:
     value = call.unit.value
-    return value.attrs["region"], tuple(map(id, value.inputs))
+    return attr_key(value.attrs["region"]), tuple(map(id, value.inputs))
 
 
 def _chunk_loop(name: str, calls: list[LibraryCall], plan_region: PlanRegion, taken: set[str]) -> ChunkLoop:

@@ -54,7 +54,7 @@ class FusionPlan:
 
     @property
     def joins(self) -> bool:
-        """Whether last programs finish sums, and updates that nothing waits for share a launch."""
+        """Whether last programs finalize sums, and updates that nothing waits for share a launch."""
         return not self.candidate.options.is_off
 
     @property

@@ -74,6 +74,6 @@ def _grouped_name(members: Iterable[KernelPlan], taken: frozenset[str]) -> str:
 
 
 def _rules(members: Iterable[KernelPlan]) -> dict[str, None]:
-    """The update rules that some kernels carry out, each once."""
+    """The update rules that some kernels run, each once."""
     scopes = (u.value.scope for k in members for u in k.units)
     return dict.fromkeys(s.op.removeprefix("custom.") for s in scopes if s.phase == "update" and s.op)

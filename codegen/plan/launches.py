@@ -1,4 +1,4 @@
-"""The launches of a plan, one class for each way in which a launch carries out kernels of the partition.
+"""The launches of a plan, one class for each way in which a launch runs kernels of the partition.
 
 A loop over chunks of rows is a launch too (`chunk_loops.py`): it holds a plan of its own.
 """
@@ -29,7 +29,7 @@ LIBRARY = "library"
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Piece:
-    """What one kernel of the partition computes, reads and writes; a launch carries out one or more.
+    """What one kernel of the partition computes, reads and writes; a launch runs one or more.
 
     `loads` and `stores` are whole values in memory, `storage` is the dtype that each memory has. `partials` are sums
     that leave the kernel as one row for each program, `finalizes` those that it adds up.
@@ -50,7 +50,7 @@ class Piece:
 class KernelPlan(Piece):
     """A kernel of the partition that becomes a tile program.
 
-    `kind` is 'product', 'elementwise', 'row', 'column', 'row and column' or 'finalize'. `loop_reads` says how often a
+    `kind` is 'matmul', 'elementwise', 'row', 'column', 'row and column' or 'finalize'. `loop_reads` says how often a
     kernel that loops along long rows reads each load; it is None where rows are held.
 
     `row_per_program` is the shape of the rows where they are so long that each program takes one, and leaves its sums.
@@ -100,11 +100,11 @@ class Launch(ABC):
     @property
     @abstractmethod
     def stages(self) -> tuple[tuple[Piece, ...], ...]:
-        """The kernels of the partition that it carries out: stage after stage, those of one stage in any order."""
+        """The kernels of the partition that it runs: stage after stage, those of one stage in any order."""
 
     @property
     def pieces(self) -> tuple[Piece, ...]:
-        """The kernels of the partition that it carries out."""
+        """The kernels of the partition that it runs."""
         return tuple(piece for stage in self.stages for piece in stage)
 
     @property
@@ -201,7 +201,7 @@ class Launch(ABC):
 
 @dataclass(frozen=True, eq=False)
 class TileLaunch(Launch):
-    """The launch of one tile program. Its last program to arrive carries out the kernels of `last_block`, which finish
+    """The launch of one tile program. Its last program to arrive runs the kernels of `last_block`, which finalize
     sums."""
 
     kernel: KernelPlan
@@ -222,7 +222,7 @@ class TileLaunch(Launch):
 
     @property
     def finalizes_columns(self) -> bool:
-        """Whether the last program finishes sums of more than one number, which groups of programs add up first."""
+        """Whether the last program finalizes sums of more than one number, which groups of programs add up first."""
         return any(piece.space.rows for piece in self.last_block)
 
     def describe(self) -> Iterator[str]:
@@ -245,7 +245,7 @@ class TileLaunch(Launch):
 
 
 def tile_launch(kernel: KernelPlan, last_block: Iterable[KernelPlan] = ()) -> TileLaunch:
-    """The launch of a kernel whose last program carries out others."""
+    """The launch of a kernel whose last program runs others."""
     return TileLaunch(kernel.name, kernel.kind, kernel, tuple(last_block))
 
 
@@ -276,7 +276,7 @@ def library_call(piece: Piece) -> LibraryCall:
 
 @dataclass(frozen=True, eq=False)
 class _Joined(Launch):
-    """A launch that carries out its `members` side by side."""
+    """A launch that runs its `members` independently."""
 
     members: tuple[KernelPlan, ...]
 

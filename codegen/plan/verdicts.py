@@ -120,13 +120,13 @@ def verdicts(plan: FusionPlan, replan: Replan) -> Iterator[Verdict]:
                 else:
                     why = clusters.why_not(clusters.of[producer], clusters.of[unit])
                     if producer.part == FINALIZE and why is not None:
-                        why = Refusal("column", f"{memory.name} is whole only once every program is done")
+                        why = Refusal("finalize", f"{memory.name} is whole only once every program is done")
                     why = why or Refusal("not selected", "legal, but other fusions save more")
                     yield judge(*ends, False, why.rule, why.reason, moved, pair)
 
 
 def _behind_replicated(plan: FusionPlan, judge: Callable[..., Verdict], unit: Unit) -> Iterator[Verdict]:
-    """The edges behind a sum that each program takes for itself."""
+    """The edges behind a replicated sum."""
     for value in (*plan.units.inside(unit), unit.value):
         for arg in dict.fromkeys(value.inputs):
             memory = memory_of(arg)
@@ -151,7 +151,7 @@ def _replicated_apart(plan: FusionPlan) -> Opposite:
 
 
 def _apart(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Opposite:
-    """A fused pair in two kernels: its kernel cut before the reader, or behind the producer; or no recomputation."""
+    """A fused pair in two kernels: its kernel cut before the reader, or behind the producer; or not recomputed."""
     partition = plan.partition
     kernel = next(k for k in partition.kernels if reader in k)
     recomputed = partition.recomputed.get(kernel, ())

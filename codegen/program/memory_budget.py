@@ -60,7 +60,7 @@ def _cost(plan: FusionPlan) -> int:
 
 def _spared(candidate: Candidate) -> Iterator[Candidate]:
     """Candidates that may hold less: with the operands of one kernel computed elsewhere, if need be with updates of
-    what they are made of in kernels of their own; or with the update apart that a weight gradient carries out, which
+    what they are made of in kernels of their own; or with the update apart that a weight gradient runs, which
     then need not wait until the weight is read."""
     for kernel in candidate.kernels:
         made = made_for(candidate, kernel)
@@ -80,7 +80,7 @@ def _spared(candidate: Candidate) -> Iterator[Candidate]:
 
 
 def _updates_apart(candidate: Candidate, read: set[str]) -> Candidate | None:
-    """The candidate with the updates of some parameters in kernels of their own, where other kernels carry them out
+    """The candidate with the updates of some parameters in kernels of their own, where other kernels run them
     beside something else."""
     kernels: list[UnitSet] = []
     recomputed = dict(candidate.partition.recomputed)

@@ -43,7 +43,7 @@ _INSIDE = (
     ("add_up_group", "partial sums, few for each thread of one program"),
     ("finalize_", "partial sums, few for each thread of one program"),
     ("tile_", "an operand of a product, computed block by block"),
-    ("own_", "taken by each program for itself, from the cache"),
+    ("replicated_", "replicated: every program reads it, from the cache"),
 )
 """Why accesses are narrow in functions that a kernel calls, by the beginning of a function's name."""
 
@@ -183,12 +183,12 @@ class _Lanes:
 
     @cached_property
     def group(self) -> tuple[int, ...]:
-        """The axes that neighbouring lanes walk along."""
+        """The axes that neighbouring lanes loop along."""
         return self.kernel.layout.cols if self.step.extent in (TILE, COL) else self.kernel.layout.rows
 
     @cached_property
     def behind(self) -> dict[int, Shape]:
-        """For each axis that the access walks along, the sizes that lie behind it in memory."""
+        """For each axis that the access loops along, the sizes that lie behind it in memory."""
         address = self.step.attrs.get("address")
         return {axis: behind for axis, behind, _ in address.dims if axis >= 0} if address else {}
 

@@ -61,7 +61,7 @@ class Names:
         return self._take(f"{stem}_no_{count}")
 
     def _take(self, name: str) -> str:
-        # The pointer that the value is loaded from bears its name too.
+        # The pointer that the value is loaded from has its name too.
         self.taken |= {name, f"{name}_ptr"}
         return name
 

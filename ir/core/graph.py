@@ -154,7 +154,7 @@ class Value:
         raise DeclarationError(f"{self.name} cannot be iterated: a Value stands for a whole tensor")
 
     if TYPE_CHECKING:
-        # Bound by basic_indexing.py.
+        # Bound by primitives/indexing.py.
         def __getitem__(self, key: Any) -> Value: ...
 
         # Bound by ops/methods.py: the functions of the same names, with the value as their first argument.
@@ -275,6 +275,8 @@ class Graph:
     ) -> Value:
         """Append a value whose shape and dtype are known. Passes use it; users call ops. A primitive may be named."""
         if isinstance(op, str):
+            if op not in PRIMITIVES:
+                raise DeclarationError(f"there is no primitive {op!r}; there are {', '.join(sorted(PRIMITIVES))}")
             op = PRIMITIVES[op]
         if name is not None and name in self._by_name:
             raise DeclarationError(f"the name {name!r} is taken in graph {self.name!r}; choose another")
@@ -365,7 +367,7 @@ class Graph:
         def call(self, op: Operator | str, /, *args: Any, name: str | None = None, **attrs: Any) -> Value:
             """Apply an op to Values and numbers; a number takes the dtype of the Values it meets."""
 
-        # Bound by printer.py, text.py and json_form.py.
+        # Bound by core/printer.py, text/parser.py and text/json_form.py.
         def __str__(self) -> str: ...
 
         @classmethod

@@ -19,7 +19,7 @@ class Op(Operator):
     Calling it on Values adds it to their graph. Attributes: `formula(*args, **attrs)`, `derive` (the hand-written
     gradient `(d_y, y, *args, **attrs) -> cotangents`, or None), `front` (the declaring function, where that differs
     from the formula), `refusal` (says what is wrong with shapes that the formula would take, or None), `domain`,
-    `note`, `sample(graph, shape) -> Value`.
+    `note`, `sample(graph, shape, dtype) -> Value`.
     """
 
     kind = "op"

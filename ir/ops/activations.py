@@ -1,4 +1,4 @@
-"""Activations."""
+"""relu, sigmoid and tanh. Other activations are in `piecewise.py`, `gates.py`, `gated.py` and `softmax.py`."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ describe(
         formula="a / b",
         derivative="1/b for a, −a/b² for b",
         strengths="Normalizes by a learned or measured scale.",
-        weaknesses="Grows without bound as b nears 0; dearer than a product.",
+        weaknesses="Grows without bound as b nears 0; more expensive than a product.",
         use="Ratios and averages; add a small ε to b where it can reach 0.",
         source="torch.div",
     ),

@@ -156,7 +156,7 @@ _unary(
     "2/√π · ∫₀ˣ e^(−t²) dt",
     "2/√π · e^(−x²)",
     "The normal distribution's own step.",
-    "Flat beyond ±3; dearer than tanh.",
+    "Flat beyond ±3; more expensive than tanh.",
     "Gaussian probabilities and gelu.",
 )
 _binary(

@@ -91,7 +91,7 @@ def _(d_y, y, x, *, dim):
         formula="a · Φ(a) · b, a and b the halves of x along dim, Φ the normal distribution function",
         derivative="b · (Φ(a) + a · φ(a)) for a; a · Φ(a) for b",
         strengths=_STRENGTHS,
-        weaknesses=f"{_WEAKNESSES} Dearer than swiglu.",
+        weaknesses=f"{_WEAKNESSES} More expensive than swiglu.",
         use="Feed-forward layers of T5 and its kin.",
         source="Shazeer, 2020; gelu of the first half times the second",
     ),

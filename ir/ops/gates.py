@@ -21,7 +21,7 @@ FAMILY = "activations"
         formula="x · Φ(x), Φ the normal distribution function; 'tanh' approximates it",
         derivative="Φ(x) + x · φ(x)",
         strengths="Smooth, and keeps a gradient just below zero; what most transformers are trained with.",
-        weaknesses="Dearer than relu; not monotonic; NaN at −∞.",
+        weaknesses="More expensive than relu; not monotonic; NaN at −∞.",
         use="Transformers; approximate='tanh' only to match weights trained with it.",
         source="torch.nn.functional.gelu; Hendrycks and Gimpel, 2016",
     ),

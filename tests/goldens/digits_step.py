@@ -965,7 +965,7 @@ def fc3_backward_adam(
     fc3_weight_exp_avg_ptr,
     fc3_weight_exp_avg_sq_ptr,
     fc3_weight_ptr,
-    d_fc3_weight_shares_ptr,
+    d_fc3_weight_split_k_ptr,
     arrivals_ptr,
     batch,
     one_minus_beta1,
@@ -999,11 +999,11 @@ def fc3_backward_adam(
         d_fc3_weight = tl.dot(d_fc3, h, d_fc3_weight, input_precision=PRECISION)
 
     # Split-K: the programs of a tile store partial sums, and the last to arrive adds them up, in one order.
-    tl.store(d_fc3_weight_shares_ptr + part * 1280 + cell, d_fc3_weight, mask=in_rows)
+    tl.store(d_fc3_weight_split_k_ptr + part * 1280 + cell, d_fc3_weight, mask=in_rows)
     if arrives_last(arrivals_ptr + tile, parts):
         d_fc3_weight = tl.zeros([ROWS, BLOCK], tl.float32)
         for other in range(parts):
-            d_fc3_weight += tl.load(d_fc3_weight_shares_ptr + other * 1280 + cell, mask=in_rows)
+            d_fc3_weight += tl.load(d_fc3_weight_split_k_ptr + other * 1280 + cell, mask=in_rows)
         fc3_weight_exp_avg = tl.load(fc3_weight_exp_avg_ptr + cell, mask=in_rows)
         fc3_weight_exp_avg_sq = tl.load(fc3_weight_exp_avg_sq_ptr + cell, mask=in_rows)
         fc3_weight = tl.load(fc3_weight_ptr + cell, mask=in_rows)
@@ -1030,7 +1030,7 @@ def fc2_backward_adam(
     fc2_weight_exp_avg_ptr,
     fc2_weight_exp_avg_sq_ptr,
     fc2_weight_ptr,
-    d_fc2_weight_shares_ptr,
+    d_fc2_weight_split_k_ptr,
     arrivals_ptr,
     batch,
     one_minus_beta1,
@@ -1063,11 +1063,11 @@ def fc2_backward_adam(
         d_fc2_weight = tl.dot(d_x, relu, d_fc2_weight, input_precision=PRECISION)
 
     # Split-K: the programs of a tile store partial sums, and the last to arrive adds them up, in one order.
-    tl.store(d_fc2_weight_shares_ptr + part * 16384 + cell, d_fc2_weight)
+    tl.store(d_fc2_weight_split_k_ptr + part * 16384 + cell, d_fc2_weight)
     if arrives_last(arrivals_ptr + tile, parts):
         d_fc2_weight = tl.zeros([ROWS, BLOCK], tl.float32)
         for other in range(parts):
-            d_fc2_weight += tl.load(d_fc2_weight_shares_ptr + other * 16384 + cell)
+            d_fc2_weight += tl.load(d_fc2_weight_split_k_ptr + other * 16384 + cell)
         fc2_weight_exp_avg = tl.load(fc2_weight_exp_avg_ptr + cell)
         fc2_weight_exp_avg_sq = tl.load(fc2_weight_exp_avg_sq_ptr + cell)
         fc2_weight = tl.load(fc2_weight_ptr + cell)
@@ -1094,7 +1094,7 @@ def fc1_backward_adam(
     fc1_weight_exp_avg_ptr,
     fc1_weight_exp_avg_sq_ptr,
     fc1_weight_ptr,
-    d_fc1_weight_shares_ptr,
+    d_fc1_weight_split_k_ptr,
     arrivals_ptr,
     batch,
     one_minus_beta1,
@@ -1127,11 +1127,11 @@ def fc1_backward_adam(
         d_fc1_weight = tl.dot(d_x, x, d_fc1_weight, input_precision=PRECISION)
 
     # Split-K: the programs of a tile store partial sums, and the last to arrive adds them up, in one order.
-    tl.store(d_fc1_weight_shares_ptr + part * 8192 + cell, d_fc1_weight)
+    tl.store(d_fc1_weight_split_k_ptr + part * 8192 + cell, d_fc1_weight)
     if arrives_last(arrivals_ptr + tile, parts):
         d_fc1_weight = tl.zeros([ROWS, BLOCK], tl.float32)
         for other in range(parts):
-            d_fc1_weight += tl.load(d_fc1_weight_shares_ptr + other * 8192 + cell)
+            d_fc1_weight += tl.load(d_fc1_weight_split_k_ptr + other * 8192 + cell)
         fc1_weight_exp_avg = tl.load(fc1_weight_exp_avg_ptr + cell)
         fc1_weight_exp_avg_sq = tl.load(fc1_weight_exp_avg_sq_ptr + cell)
         fc1_weight = tl.load(fc1_weight_ptr + cell)
@@ -1165,9 +1165,9 @@ def grouped_matmul_adam(
     fc1_weight_exp_avg_ptr,
     fc1_weight_exp_avg_sq_ptr,
     fc1_weight_ptr,
-    d_fc3_weight_shares_ptr,
-    d_fc2_weight_shares_ptr,
-    d_fc1_weight_shares_ptr,
+    d_fc3_weight_split_k_ptr,
+    d_fc2_weight_split_k_ptr,
+    d_fc1_weight_split_k_ptr,
     arrivals_total_ptr,
     batch,
     one_minus_beta1,
@@ -1185,20 +1185,20 @@ def grouped_matmul_adam(
     if tile < 4:
         fc3_backward_adam(
             tile, part, parts, d_fc3_ptr, h_ptr, fc3_weight_exp_avg_ptr, fc3_weight_exp_avg_sq_ptr, fc3_weight_ptr,
-            d_fc3_weight_shares_ptr, arrivals_total_ptr, batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
+            d_fc3_weight_split_k_ptr, arrivals_total_ptr, batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
             root_correction, eps, COLS=128, ROWS=32, BLOCK=32, INNER=16, PRECISION=PRECISION,
         )
     elif tile < 20:
         fc2_backward_adam(
             tile - 4, part, parts, d_x_ptr, relu_ptr, fc2_weight_exp_avg_ptr, fc2_weight_exp_avg_sq_ptr,
-            fc2_weight_ptr, d_fc2_weight_shares_ptr, arrivals_total_ptr + 4, batch, one_minus_beta1, beta2,
+            fc2_weight_ptr, d_fc2_weight_split_k_ptr, arrivals_total_ptr + 4, batch, one_minus_beta1, beta2,
             one_minus_beta2, step_size, root_correction, eps, COLS=128, ROWS=32, BLOCK=32, INNER=16,
             PRECISION=PRECISION,
         )
     else:
         fc1_backward_adam(
             tile - 20, part, parts, d_x_total_ptr, x_ptr, fc1_weight_exp_avg_ptr, fc1_weight_exp_avg_sq_ptr,
-            fc1_weight_ptr, d_fc1_weight_shares_ptr, arrivals_total_ptr + 20, batch, one_minus_beta1, beta2,
+            fc1_weight_ptr, d_fc1_weight_split_k_ptr, arrivals_total_ptr + 20, batch, one_minus_beta1, beta2,
             one_minus_beta2, step_size, root_correction, eps, COLS=64, ROWS=32, BLOCK=32, INNER=16,
             PRECISION=PRECISION,
         )
@@ -1207,7 +1207,7 @@ def grouped_matmul_adam(
 def run_grouped_matmul_adam(
     d_fc3, h, d_x, relu, d_x_total, x, fc3_weight_exp_avg, fc3_weight_exp_avg_sq, fc3_weight,
     fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, fc1_weight_exp_avg, fc1_weight_exp_avg_sq,
-    fc1_weight, d_fc3_weight_shares, d_fc2_weight_shares, d_fc1_weight_shares, arrivals_total, batch,
+    fc1_weight, d_fc3_weight_split_k, d_fc2_weight_split_k, d_fc1_weight_split_k, arrivals_total, batch,
     one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, launch=launch,
 ):
     """28 tiles of 3 matmuls: each alone would leave more of a GPU idle. Sums of 256 and more are split-K."""
@@ -1215,7 +1215,7 @@ def run_grouped_matmul_adam(
     launch(
         grouped_matmul_adam, grid, d_fc3, h, d_x, relu, d_x_total, x, fc3_weight_exp_avg, fc3_weight_exp_avg_sq,
         fc3_weight, fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, fc1_weight_exp_avg,
-        fc1_weight_exp_avg_sq, fc1_weight, d_fc3_weight_shares, d_fc2_weight_shares, d_fc1_weight_shares,
+        fc1_weight_exp_avg_sq, fc1_weight, d_fc3_weight_split_k, d_fc2_weight_split_k, d_fc1_weight_split_k,
         arrivals_total, batch, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps,
         PRECISION=float32_precision(), num_warps=8,
     )

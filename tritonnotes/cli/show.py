@@ -104,7 +104,7 @@ def _plan(program: Program, name: str | None) -> Shown:
     if name is not None:
         launch = _pick(name, {k.name: k for k in plan.launches})
         lines = [f"{launch.name}: {launch.kind}, {launch.bytes_moved():,} bytes at batch 256"]
-        lines += [f"  {word:7} {', '.join(data) or 'nothing'}" for word, data in _memory(launch).items()]
+        lines += [f"  {word:10} {', '.join(data) or 'nothing'}" for word, data in _memory(launch).items()]
         return Shown("\n".join(lines), _launch(launch))
     return Shown(str(plan), {**_plan_data(plan), "verdicts": [_verdict(v) for v in plan.verdicts]})
 
@@ -123,7 +123,7 @@ def _memory(launch: Launch) -> dict[str, list[str]]:
     return {
         "reads": [v.name for v in launch.loads] + [f"partials of {v.name}" for v in launch.finalizes],
         "covers": [u.value.name for u in launch.units],
-        "again": [v.name for v in launch.recomputed],
+        "recomputes": [v.name for v in launch.recomputed],
         "writes": [v.name for v in launch.stores] + [f"partials of {v.name}" for v in launch.partials],
     }
 

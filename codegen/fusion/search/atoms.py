@@ -23,7 +23,7 @@ from ..legality import AxisSet, Facts, Legality
 @dataclass(frozen=True)
 class Out:
     """A value that others read: its `size` in bytes, its axes, the atoms that read it (bits), and whether it must reach
-    memory whoever reads it."""
+    memory, whichever kernel reads it."""
 
     size: int
     axes: AxisSet

@@ -1,4 +1,4 @@
-"""A first candidate in nearly linear time: merge what is adjacent, then what lies side by side."""
+"""A first candidate in nearly linear time: merge what is adjacent, then what is independent."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def _fuse_greedily(clusters: Clusters) -> None:
     """Merge each unit into the kernels that it reads from, phase by phase; then kernels that read the same values; then
     kernels that merely go over the same axes, which saves a launch."""
     units = clusters.legality.units
-    # What each program takes for itself belongs to no kernel more than to others.
+    # What every program computes belongs to no kernel more than to others.
     fusible = [u for u in units.units if not u.is_library and u.part != REPLICATED]
     for same_phase in (True, False):
         for unit in fusible:

@@ -51,7 +51,7 @@ def cheaper(found: Candidate, other: Candidate) -> Candidate:
 
 
 def replicate_reductions(found: Candidate) -> Candidate:
-    """The greedy candidate in which every program computes small sums to one number for itself; the one given if there
+    """The greedy candidate in which every program computes small sums to one number; the one given if there
     are none."""
     replicated = replicable_sums(found.units)
     return greedy_under({}, replicated, found) if replicated else found
@@ -96,7 +96,7 @@ def select_strategies(best: Candidate, strategies: Sequence[Strategies]) -> Cand
 
 
 def _greedy_under(strategies: Strategies, replicated: frozenset[Value], known: Candidate) -> Candidate:
-    """A greedy candidate under other strategies. Where a last program finishes sums to one number, it may pay to
+    """A greedy candidate under other strategies. Where a last program finalizes sums to one number, it may pay to
     replicate them, though it did not before."""
     found = greedy_under(strategies, known.units.replicated, known)
     if replicated == known.units.replicated:

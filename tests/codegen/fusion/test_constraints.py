@@ -68,7 +68,7 @@ def test_values_are_forced_together_with_what_lies_between() -> None:
 @pytest.mark.parametrize("options, said", [
     ({"fuse": [("fc1.product", "fc1")]}, "'library'.*library call"),
     ({"fuse": [("ln1.rstd", "ln1.d_x")]}, "'library'"),
-    ({"fuse": [("loss.count", "loss.d_row")]}, "'combine'.*nothing is reduced there"),
+    ({"fuse": [("loss.count", "loss.d_row")]}, "'finalize'.*nothing is reduced there"),
     ({"fuse": [("ln1", "relu")], "forbid": [("ln1", "relu")]}, "'forbidden'.*forbidden to fuse"),
     ({"fuse": [("ln1", "norm3")]}, "no op and no value 'norm3'.*ops are .*ln1"),
     ({"forbid": ["nothing"]}, "no op and no value 'nothing'"),

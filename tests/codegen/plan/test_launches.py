@@ -1,4 +1,4 @@
-"""The kinds of launches: each carries out kernels of the partition, and says for itself what that takes."""
+"""The kinds of launches: each runs kernels of the partition, and says what that takes."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from compiled import digits
 
 import tritonnotes as tn
 from tritonnotes.codegen.fusion.constraints import Fusion
+from tritonnotes.codegen.fusion.horizontal import FOREACH, GROUPED_MATMUL
 from tritonnotes.codegen.lower.foreach import ForeachKernel
 from tritonnotes.codegen.lower.grouped_matmul import GroupedMatmulKernel
 from tritonnotes.codegen.lower.lower import lower, tile_programs
 from tritonnotes.codegen.lower.tile_ir import Kernel
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan.chunk_loops import ChunkLoop, chunk_loops
+from tritonnotes.codegen.plan.chunk_loops import CHUNK_LOOP, ChunkLoop, chunk_loops
 from tritonnotes.codegen.plan.fusion_plan import FusionPlan
 from tritonnotes.codegen.plan.launches import ForeachLaunch, GroupedMatmul, LibraryCall, TileLaunch
 from tritonnotes.ir.core.graph import Graph
@@ -21,7 +22,7 @@ from tritonnotes.ir.passes.joint import joint_graph, loss_gradient_graph
 
 
 def grouped() -> FusionPlan:
-    """Products in generated kernels, weight gradients side by side, sums finished by last programs."""
+    """Products in generated kernels, grouped weight gradients, sums finalized in the last block."""
     return make_plan(joint_graph(digits(), "loss", tn.adam()))
 
 
@@ -40,12 +41,12 @@ def looped() -> FusionPlan:
 
 
 PLANS = {"grouped": grouped, "called": called, "looped": looped}
-CLASSES = {"products": GroupedMatmul, "updates": ForeachLaunch, "library": LibraryCall, "chunks": ChunkLoop}
+CLASSES = {GROUPED_MATMUL: GroupedMatmul, FOREACH: ForeachLaunch, "library": LibraryCall, CHUNK_LOOP: ChunkLoop}
 """The classes of launches by kind; all others are tile programs of their own."""
 
 
 @pytest.mark.parametrize("name", PLANS)
-def test_launches_carry_out_each_kernel_of_the_partition_once(name: str) -> None:
+def test_launches_run_each_kernel_of_the_partition_once(name: str) -> None:
     plan = PLANS[name]()
     pieces = [frozenset(piece.units) for launch in plan.launches for piece in launch.pieces]
     assert len(pieces) == len(set(pieces)) and set(pieces) == set(plan.partition.kernels)
@@ -64,9 +65,9 @@ def test_every_class_occurs() -> None:
 
 
 def test_launches_of_several_kernels_name_them() -> None:
-    (side_by_side,) = (k for k in grouped().launches if isinstance(k, GroupedMatmul))
+    (matmuls,) = (k for k in grouped().launches if isinstance(k, GroupedMatmul))
     (updates,) = (k for k in called().launches if isinstance(k, ForeachLaunch))
-    assert side_by_side.joins == ("fc3_backward_adam", "fc2_backward_adam", "fc1_backward_adam")
+    assert matmuls.joins == ("fc3_backward_adam", "fc2_backward_adam", "fc1_backward_adam")
     assert len(updates.joins) == len(updates.members) == sum(len(alike.kernels) for alike in updates.group)
     assert all(not k.joins for k in grouped().launches if isinstance(k, TileLaunch))
 

@@ -262,7 +262,7 @@ def test_a_step_trains_as_one_with_whole_logits(how: str) -> None:
         tn.compile_step(head(LOSSES["cross entropy"], BATCH, "float64"), logits_budget=b, **options)
         for b in (None, budget_for(16, 8))
     )
-    assert "chunks" in str([k.kind for p in parts._programs.in_order for k in p.plan.launches])
+    assert "chunk loop" in str([k.kind for p in parts._programs.in_order for k in p.plan.launches])
     for turn, rows in enumerate((50, 50, 20, 7)):
         leaves = drawn(whole.graph, rows, turn)
         feeds = {v.name: leaves[v.name] for v in whole.graph.inputs}

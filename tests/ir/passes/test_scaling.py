@@ -247,7 +247,7 @@ def test_running_statistics_move_in_a_skipped_step_as_torchs_do() -> None:
 def test_updates_share_a_launch_though_they_may_be_skipped() -> None:
     step = tn.compile_step(tn.autocast(mlp(), "float16"), optimizer=tn.adam(), scaler=tn.GradScaler())
     last = step.plan.launches[-1]
-    assert last.kind == "updates"
+    assert last.kind == "foreach"
     weights = {v.name for v in step.graph.parameters if len(v.shape) == 2}
     assert weights <= {leaf for block in step.program.kernels[-1].blocks for leaf in block.updated}  # type: ignore[attr-defined]
 

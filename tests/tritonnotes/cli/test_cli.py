@@ -148,7 +148,7 @@ def test_a_graph_that_cannot_be_trained_shows_its_forward_run(small: str, capsys
 
 def test_module_targets_and_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", "tritonnotes.cli.demo:digits"]) == 0
-    assert "Apart, so that" in capsys.readouterr().out
+    assert "Not fused (the value goes through memory):" in capsys.readouterr().out
 
 
 def test_explain_as_json_tells_every_edge_and_its_opposite(small: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,15 +53,15 @@ def without_mask(function: Callable[..., Any], keep_other: bool) -> Callable[...
 
 
 def plant_load_mask(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(module("nests"), "load", without_mask(module("memory").load, keep_other=True))
+    patch.setattr(module("lower.nests"), "load", without_mask(module("lower.memory").load, keep_other=True))
 
 
 def plant_store_mask(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(module("nests"), "store", without_mask(module("memory").store, keep_other=False))
+    patch.setattr(module("lower.nests"), "store", without_mask(module("lower.memory").store, keep_other=False))
 
 
 def plant_tail(patch: pytest.MonkeyPatch) -> None:
-    values = module("values")
+    values = module("lower.values")
     compare = values._AFFINE["arith.cmpi"]
 
     def shifted(low: Lowering, op: Any, xs: list[Lanes], strip: Any) -> Any:
@@ -72,7 +72,7 @@ def plant_tail(patch: pytest.MonkeyPatch) -> None:
 
 
 def plant_broadcast(patch: pytest.MonkeyPatch) -> None:
-    values = module("values")
+    values = module("lower.values")
     source_index = values.source_index
 
     def wrong(w: Any, op: Any, index: Any, width: int) -> Any:
@@ -84,20 +84,20 @@ def plant_broadcast(patch: pytest.MonkeyPatch) -> None:
 
 def plant_truncation(patch: pytest.MonkeyPatch) -> None:
     def cut(w: Any, elem: str, register: str, width: int) -> str:
-        types = [module("writer").llvm_type(t, width) for t in ("f32", "i32", "i16")]
+        types = [module("llvm.writer").llvm_type(t, width) for t in ("f32", "i32", "i16")]
         bits = w.emit(f"bitcast {types[0]} {register} to {types[1]}")
-        high = w.emit(f"lshr {types[1]} {bits}, {module('writer').splat('16', 'i32', width)}")
+        high = w.emit(f"lshr {types[1]} {bits}, {module('llvm.writer').splat('16', 'i32', width)}")
         return str(w.emit(f"trunc {types[1]} {high} to {types[2]}"))
 
-    patch.setattr(module("elementwise"), "narrow", cut)
+    patch.setattr(module("llvm.elementwise"), "narrow", cut)
 
 
 def plant_sum_identity(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(module("combine")._FLOAT_IDENTITY, "arith.addf", 1.0)
+    patch.setitem(module("lower.combine")._FLOAT_IDENTITY, "arith.addf", 1.0)
 
 
 def plant_short_product(patch: pytest.MonkeyPatch) -> None:
-    dot = module("dot")
+    dot = module("lower.dot")
     plan = dot._Plan
     patch.setattr(dot, "_Plan", lambda m, n, k, *rest: plan(m, n, k // 2, *rest))
 
@@ -110,9 +110,9 @@ def plant_short_product(patch: pytest.MonkeyPatch) -> None:
 )  # fmt: skip
 def test_a_fault_in_the_lowering_is_noticed(plant: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     expected = run()
-    compiled = module("compiled")
+    compiled = module("run.compiled")
     monkeypatch.setattr(compiled, "_kernels", {})
-    monkeypatch.setattr(module("arguments").face_of(norm_kernel), "specialized", {})
+    monkeypatch.setattr(module("run.arguments").face_of(norm_kernel), "specialized", {})
     monkeypatch.setattr(compiled, "kept_object", lambda key, build: build())
     plant(monkeypatch)
     out, small = run()

@@ -1,7 +1,7 @@
 """exp, log, erf, tanh and their like over scalars and vectors.
 
-float32: inline polynomials, about 1 ulp from the exact value (tests/native/test_math.py measures them). Everything else
-calls libm lane by lane. Sources: Cephes (expf, logf, tanhf) and Juffa's erff.
+float32: inline polynomials, about 1 ulp from the exact value (tests/tritonnotes/native/test_native_math.py measures
+them). Everything else calls libm lane by lane. Sources: Cephes (expf, logf, tanhf) and Juffa's erff.
 """
 
 from __future__ import annotations
