@@ -14,10 +14,10 @@ from .views import Place, base_of, cone_of, is_free, is_host, is_join, memory_of
 PARTIAL = "partial"
 
 
-FINALIZE = "combine"
+FINALIZE = "finalize"
 
 
-REPLICATED = "own"
+REPLICATED = "replicated"
 
 
 PRODUCT = "product"
@@ -29,9 +29,9 @@ OPERAND = "operand"
 @dataclass(frozen=True, eq=False)
 class Unit:
     """One primitive to be computed. A column reduction is two units: `part` 'partial' leaves one row for each program,
-    'combine' adds those rows up; or one, 'own', that each program takes for itself. A contraction is a library call, a
-    launch of its own, unless its part is 'product': then a generated kernel computes it, tile by tile. An 'operand' is
-    computed by kernels that multiply, of each block that they need, and reaches no memory."""
+    'finalize' adds those rows up; or one, 'replicated', that each program takes for itself. A contraction is a library
+    call, a launch of its own, unless its part is 'product': then a generated kernel computes it, tile by tile. An
+    'operand' is computed by kernels that multiply, of each block that they need, and reaches no memory."""
 
     value: Value
     part: str = ""

@@ -51,7 +51,7 @@ LIBRARY_TILE, LIBRARY_INNER = 64 * 64, 256
 where it is longer than so many elements for each."""
 
 
-SHARE = 128
+SPLIT_K_LENGTH = 128
 """Elements along the summed axis from which on they are shared by several programs, so many for each."""
 
 
@@ -79,21 +79,21 @@ def max_split_k(value: Value, tile: tuple[int, int], cols: frozenset[int], axes:
     inner = known_size(summed(value))
     columns = known_size(axes.shape(tuple(cols)))
     size = known_size(value.shape)
-    if size is None or columns is None or (inner is not None and inner < 2 * SHARE):
+    if size is None or columns is None or (inner is not None and inner < 2 * SPLIT_K_LENGTH):
         return 0
     most = MOST_PROGRAMS // tiles(size // max(1, columns), columns, tile)
-    most = most if inner is None else min(most, inner // SHARE)
+    most = most if inner is None else min(most, inner // SPLIT_K_LENGTH)
     return most if most > 1 else 0
 
 
 def splits_of(inner: int, most: int) -> int:
     """How many programs share a sum over so many elements, `most` of them."""
-    return max(1, min(inner // SHARE, most))
+    return max(1, min(inner // SPLIT_K_LENGTH, most))
 
 
 def split_k_expression(inner: Expression, most: int) -> Expression:
     """`splits_of` in generated Python."""
-    return call("max", 1, call("min", inner // SHARE, most))
+    return call("max", 1, call("min", inner // SPLIT_K_LENGTH, most))
 
 
 def library_bytes(value: Value) -> int:

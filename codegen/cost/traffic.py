@@ -23,7 +23,7 @@ LAUNCH_BYTES = 4_000_000
 copies 3.0 TB/s · 1.3 µs ≈ 4 MB. So small graphs are planned for few launches, and large ones for few bytes."""
 
 
-RECOMPUTE_SHARE = 16
+REMATERIALIZE_SHARE = 16
 """A primitive computed again costs one byte for this many of its elements: an H100 does about 22 float32 operations in
 the time of one byte, fewer where a primitive is more than one of them."""
 
@@ -42,7 +42,7 @@ ENOUGH_PROGRAMS = 66
 
 @dataclass(frozen=True)
 class Traffic:
-    """Bytes of device memory that are read and written, each byte once, and those `read_again` on further walks along
+    """Bytes of device memory that are read and written, each byte once, and those `reread` in further loops along
     rows that are too long to be held, which are meant to come from the cache."""
 
     read: int = 0
@@ -72,7 +72,7 @@ def nominal_bytes(value: Value) -> int:
 
 def rematerialize_bytes(value: Value) -> int:
     """The price of computing a value once more, in bytes, with every `Dim` at its nominal size."""
-    return element_count(value.shape, NOMINAL_SIZES) // RECOMPUTE_SHARE
+    return element_count(value.shape, NOMINAL_SIZES) // REMATERIALIZE_SHARE
 
 
 def elements_read(views: Iterable[Value], sizes: Mapping[str, int]) -> int:
@@ -116,8 +116,8 @@ def launch_traffic(
     loop_reads: Mapping[Value, int],
 ) -> Traffic:
     """What one launch moves that computes `units`. `loads` are what it reads, views of one memory each for itself;
-    `storage` is the dtype that a memory has; `programs` share each sum over rows, one row of partial sums each; `walks`
-    along the row read a load so many times.
+    `storage` is the dtype that a memory has; `programs` share each sum over rows, one row of partial sums each;
+    `loop_reads` says how many loops along the row read a load.
 
     Of a table whose rows are taken by number at most as many rows are counted as are taken: the numbers decide which.
     """

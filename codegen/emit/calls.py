@@ -35,14 +35,14 @@ def last_block_statements(writer: Writer) -> list[Statement]:
         count = product(writer.layout.traversal.programs, others)
         return [
             BLANK,
-            Comment("The last program to arrive finishes the sums."),
+            Comment("The last program to arrive finalizes the sums."),
             If(call("arrives_last", arrivals, count), calls),
         ]
     group, first, members, programs = map(Name, ("group", "first", "members", "programs"))
     is_last = call("arrives_last", arrivals, call("tl.cdiv", programs, GROUP))
     return [
         BLANK,
-        Comment(f"The last program of each {GROUP} adds their sums up, and the last of these finishes what is left."),
+        Comment(f"The last program of each {GROUP} adds their sums up, and the last of these finalizes what is left."),
         Assign("group", Name("program") // GROUP),
         Assign("first", group * GROUP),
         Assign("members", call("tl.minimum", GROUP, programs - first)),
@@ -58,7 +58,7 @@ def _group_sums(writer: Writer) -> list[Statement]:
     finalized = {name for last in writer.kernel.last_block for name in last.arguments}
     groups: list[Statement] = []
     for step in writer.kernel.steps:
-        if step.op == "carry" and step.extent != SCALAR and step.attrs["pointer"] in finalized:
+        if step.op == "accumulate" and step.extent != SCALAR and step.attrs["pointer"] in finalized:
             columns = element_count(step.attrs["address"].shape, {})
             added = (Name(step.attrs["pointer"]), Name("first"), Name("members"))
             groups.append(CallFunction(call("add_up_group", *added, COLS=columns, GROUP=GROUP)))

@@ -109,9 +109,9 @@ def searched_block(pointer: str, width: int, mask: Expression | None, other: Exp
         Assign("sizes", load(rows + segment * width, mask=mask, other=other)),
         Line("ends = tl.cumsum(tl.cdiv(sizes, BLOCK), axis=0)"),
         Line("is_before = ends <= program"),
-        Line("own = tl.sum(is_before.to(tl.int32))"),
+        Line("index = tl.sum(is_before.to(tl.int32))"),
         Line("start = (program - tl.max(tl.where(is_before, ends, 0))) * BLOCK"),
-        Assign("row_ptr", rows + Name("own") * width),
+        Assign("row_ptr", rows + Name("index") * width),
         elements_inside(),
     ]
 
@@ -211,7 +211,7 @@ def _kernel(kernel: ForeachKernel, blocks: list[BlockFunction], numbers_in_memor
         *searched_block("segments_ptr", kernel.width, mask, ZERO if mask else None),
         WHEN_WIDE,
         access_width(SEGMENTS),
-        *branches([Name("own") < end for end in ends], calls),
+        *branches([Name("index") < end for end in ends], calls),
     ]
     return jit_function(kernel.name, arguments, wrapped(about), lines)
 

@@ -7,7 +7,7 @@ from math import prod
 from tritonnotes.ir.core.types import Dim
 
 from ..analysis.matmul import summed
-from ..cost.matmul import SHARE, split_k_expression
+from ..cost.matmul import SPLIT_K_LENGTH, split_k_expression
 from ..lower.grouped_matmul import GroupedMatmulKernel
 from ..support.expressions import Expression, Name, call, product, total
 from ..support.statements import CallFunction, If, Line
@@ -19,14 +19,14 @@ from .scalars_in_memory import declared, number_loads, types
 
 def render_grouped_matmul(kernel: GroupedMatmulKernel, numbers_in_memory: bool = False) -> KernelSource:
     """Spell a launch of several products, which takes the host's numbers as arguments or reads them from memory."""
-    sides = [functions_of(side.kernel) for side in kernel.sides]
-    launchers = [side.launcher for side in sides]
-    functions = (*(f for side in sides for f in side.functions), _kernel(kernel, launchers, numbers_in_memory))
+    members = [functions_of(member.kernel) for member in kernel.members]
+    launchers = [member.launcher for member in members]
+    functions = (*(f for member in members for f in member.functions), _kernel(kernel, launchers, numbers_in_memory))
     return KernelSource(
         kernel.name,
         joined(functions),
         _launcher(kernel, launchers),
-        frozenset().union(*(side.helpers for side in sides)),
+        frozenset().union(*(member.helpers for member in members)),
         types(kernel.arguments, numbers_in_memory),
         {"PRECISION": "ieee"},
         _warps(launchers),
@@ -49,20 +49,20 @@ def _kernel(kernel: GroupedMatmulKernel, launchers: list[Launcher], numbers_in_m
     names = ", ".join(kernel.launch.ops)
     header = ["@triton.jit", f"def {kernel.name}("]
     header += [f"{INDENT}{a}," for a in declared(kernel.arguments, numbers_in_memory)]
-    header += [f"{INDENT}PRECISION: tl.constexpr,", "):", f'{INDENT}"""{wrapped(f"Side by side: {names}.")}"""']
+    header += [f"{INDENT}PRECISION: tl.constexpr,", "):", f'{INDENT}"""{wrapped(f"Grouped matmul: {names}.")}"""']
     lines = [*number_loads(kernel.arguments, numbers_in_memory), Line("tile = tl.program_id(0)")]
     if kernel.split_k:
         lines += [Line("part = tl.program_id(1)"), Line("parts = tl.num_programs(1)")]
     roles = {p.name: p.role for p in kernel.parameters}
     tile, first = Name("tile"), 0
-    for side, launcher, count in zip(kernel.sides, launchers, kernel.tiles, strict=True):
+    for member, launcher, count in zip(kernel.members, launchers, kernel.tiles, strict=True):
         arguments = [tile - first if first else tile, *map(Name, ["part", "parts"] if kernel.split_k else [])]
-        for name in side.arguments:
+        for name in member.arguments:
             arguments.append(total(Name(name), first if roles[name] == "arrivals" else 0))
         passed = {**launcher.constexprs(), "PRECISION": Name("PRECISION")}
-        called = (CallFunction(call(side.kernel.name, *arguments, **passed)),)
+        called = (CallFunction(call(member.kernel.name, *arguments, **passed)),)
         word, first = "elif" if first else "if", first + count
-        is_last = side is kernel.sides[-1]
+        is_last = member is kernel.members[-1]
         lines.append(If(None if is_last else tile < first, called, word))
     return function_text(kernel.name, header, lines)
 
@@ -70,11 +70,11 @@ def _kernel(kernel: GroupedMatmulKernel, launchers: list[Launcher], numbers_in_m
 def _launcher(kernel: GroupedMatmulKernel, launchers: list[Launcher]) -> str:
     names = [p.name.removesuffix("_ptr") for p in kernel.parameters]
     count, warps = sum(kernel.tiles), _warps(launchers)
-    reason = f"{count} tiles of {len(kernel.sides)} products: each alone would leave more of a GPU idle."
+    reason = f"{count} tiles of {len(kernel.members)} matmuls: each alone would leave more of a GPU idle."
     grid = f"({count},)"
     if kernel.split_k:
         grid = f"({count}, {split_k_expression(_summed(kernel), kernel.split_k)})"
-        reason += f" Programs share sums of {2 * SHARE} and more."
+        reason += f" Sums of {2 * SPLIT_K_LENGTH} and more are split-K."
     passed = [*names, "PRECISION=float32_precision()", f"num_warps={warps}"]
     most = _registers(launchers)
     passed += [f"maxnreg={most}"] if most else []

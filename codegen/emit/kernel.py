@@ -152,7 +152,7 @@ def _docstring(kernel: Kernel) -> str:
     recomputed = [v.scope.name or v.name for v in again]
     text = kernel.layout.purpose.about.format(", ".join(ops))
     if recomputed:
-        text += f" Computes {', '.join(dict.fromkeys(recomputed))} again: that moves fewer bytes than loading it."
+        text += f" Recomputes {', '.join(dict.fromkeys(recomputed))}: that moves fewer bytes than loading it."
     return wrapped(text)
 
 
@@ -175,7 +175,7 @@ def _body(writer: Writer) -> list[Statement]:
 
 def _is_loaded_once(step: Step) -> bool:
     """Whether a step is the same for all tiles of a program."""
-    return step.op in ("load", "argument", "own") and step.extent in (COL, SCALAR)
+    return step.op in ("load", "argument", "replicated") and step.extent in (COL, SCALAR)
 
 
 def _results(writer: Writer) -> list[Statement]:

@@ -140,9 +140,9 @@ class Launcher:
             return layout.tuned.reason
         if layout.finalizes:
             return (
-                "Finishes sums: few numbers, so small tiles spread them over programs."
+                "Finalizes sums: few numbers, so small tiles spread them over programs."
                 if layout.rows
-                else "Finishes sums to single numbers: one program."
+                else "Finalizes sums to single numbers: one program."
             )
         if not layout.rows and not layout.loops_cols:
             return (
@@ -157,14 +157,14 @@ class Launcher:
         if layout.loops_cols:
             many = f"{constexprs['ROWS']} rows" if constexprs["ROWS"] > 1 else "One row"
             return (
-                f"{many} of {length:,} a program, too long for its registers: walked along {layout.block:,} columns "
-                "at a time. What is read again is meant to come from the cache."
+                f"{many} of {length:,} a program, too long for its registers: looped over {layout.block:,} columns "
+                "at a time. What is reread is expected to come from the cache."
             )
         if layout.traversal.is_one_row:
             reason = (
                 f"One row of {length:,} a program, held in the registers of {warps} warps from its load to the end."
             )
-            return f"{reason} The last program to arrive finishes the sums." if self.kernel.last_block else reason
+            return f"{reason} The last program to arrive finalizes the sums." if self.kernel.last_block else reason
         what = (
             f"rows of {length}"
             if length is not None and not layout.tiles_cols
@@ -174,9 +174,9 @@ class Launcher:
             f"{constexprs['ROWS']} {what} a program: {layout.tile:,} elements keep {warps} warps busy without spilling."
         )
         if layout.accumulates:
-            reason += " A fixed number of programs walks over all rows, so few partial sums are left to add up."
+            reason += " A fixed number of programs loops over all rows, so few partial sums are left to add up."
         if self.kernel.last_block:
-            reason += " The last one to arrive does that, which saves a launch."
+            reason += " The last one to arrive finalizes them, which saves a launch."
         return reason
 
 

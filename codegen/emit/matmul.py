@@ -88,7 +88,7 @@ class ProductText:
         added = load(total(pointer, other * size, cell), mask=mask)
         return [
             Comment(
-                "Programs that share the sum of a tile leave their parts: the last of them adds these up, in one order."
+                "Split-K: the programs of a tile store partial sums, and the last to arrive adds them up, in one order."
             ),
             Evaluate(store(total(pointer, part * size, cell), Name(step.name), mask=mask)),
             If(

@@ -391,7 +391,7 @@ def _temporaries(arena: Arena) -> str:
     arguments = arguments if arguments[-1] != "*" else arguments[:-1]
     lines = [
         *call_lines("def temporaries(", arguments, "):"),
-        f'{INDENT}"""The tensors that live inside a run, in one arena: memory is used again after the last launch that',
+        f'{INDENT}"""The tensors that live inside a run, in one arena: memory is reused after the last launch that',
         f'{INDENT}needs it. Of each the shape, the dtype, and the first and last launch."""',
         f"{INDENT}lives = {{",
     ]
@@ -408,7 +408,7 @@ def _shape_text(life: Life) -> str:
         sizes.insert(0, "programs")
     elif life.buffer.role == "arrivals":
         sizes.insert(0, f"1 + triton.cdiv(programs, {GROUP})")
-    elif life.buffer.role == "shares":
+    elif life.buffer.role == "split-K":
         sizes.insert(0, _split_k_text(life.buffer))
     return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 

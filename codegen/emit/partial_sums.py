@@ -17,7 +17,7 @@ def accumulator_statements(writer: Writer) -> list[Statement]:
     """What sums start from, before the loop over tiles."""
     lines: list[Statement] = []
     for step in writer.kernel.steps:
-        if step.op == "carry":
+        if step.op == "accumulate":
             shape = Display(()) if step.extent == SCALAR else writer.tile_shape(COL)
             lines.append(Assign(step.name, call("tl.full", shape, step.attrs["identity"], tl(step.dtype))))
     return lines
@@ -25,13 +25,13 @@ def accumulator_statements(writer: Writer) -> list[Statement]:
 
 def partial_statements(writer: Writer) -> list[Statement]:
     """What a program leaves of each sum."""
-    accumulated = [s for s in writer.kernel.steps if s.op == "carry"]
+    accumulated = [s for s in writer.kernel.steps if s.op == "accumulate"]
     traversal, index = writer.layout.traversal, writer.index
     partial_row: Expression = traversal.place * index.col_bound()
     lines: list[Statement] = []
     if len([s for s in accumulated if s.extent != SCALAR]) > 1:
-        lines.append(Assign("own_row", partial_row))
-        partial_row = Name("own_row")
+        lines.append(Assign("partial_row", partial_row))
+        partial_row = Name("partial_row")
     for step in accumulated:
         value: Expression = Name(step.name)
         mask = None
@@ -49,7 +49,7 @@ def partial_statements(writer: Writer) -> list[Statement]:
 
 def finalize_statements(writer: Writer) -> list[Statement]:
     """Add up what each program left, in the order of the programs; or what each group of them did."""
-    steps = [s for s in writer.kernel.steps if s.op == "combine"]
+    steps = [s for s in writer.kernel.steps if s.op == "finalize"]
     has_rows = bool(writer.layout.rows)
     apart = GROUP if writer.layout.purpose.adds_groups and has_rows else 1
     left = f"group of {GROUP}" if apart > 1 else "program"
@@ -90,8 +90,8 @@ def _places(writer: Writer, steps: list[Step]) -> tuple[list[Statement], dict[st
     cells = {s.name: writer.index.offset(s.attrs["address"]).subscript("None, :") for s in steps}
     lines: list[Statement] = []
     if len(set(cells.values())) > 1:
-        lines.append(Assign("own_row", partial_row))
-        partial_row = Name("own_row")
+        lines.append(Assign("partial_row", partial_row))
+        partial_row = Name("partial_row")
     shared = cells[steps[0].name]
-    lines.append(Assign("own_cell", partial_row + shared))
-    return lines, {n: Name("own_cell") if cell == shared else partial_row + cell for n, cell in cells.items()}
+    lines.append(Assign("partial_cell", partial_row + shared))
+    return lines, {n: Name("partial_cell") if cell == shared else partial_row + cell for n, cell in cells.items()}

@@ -54,7 +54,7 @@ def statements(writer: Writer, steps: Sequence[Step]) -> list[Statement]:
     for step in steps:
         if step.op in _ELSEWHERE or writer.is_inlined(step):
             continue
-        if step.op == "carry" and not writer.layout.loops_tiles:
+        if step.op == "accumulate" and not writer.layout.loops_tiles:
             continue  # the partial sum is what it is taken of
         heading = _heading(step)
         if heading and heading != shown:
@@ -77,11 +77,11 @@ def _heading(step: Step) -> tuple[Comment, ...]:
 
 
 def _statement(writer: Writer, step: Step) -> Statement:
-    if step.op == "carry":
+    if step.op == "accumulate":
         return taken_in(step.attrs["reduction"], step.name, writer.reduction(step))
     if step.op == "take_rows":
         return Assign(step.name, writer.gathered(step))
-    if step.op == "own":
+    if step.op == "replicated":
         (part,) = (p for p in writer.kernel.replicated_sums if p.kernel.name == step.attrs["function"])
         return function_call(writer, part, step.name)
     if step.op == "repeat":
@@ -118,5 +118,5 @@ def taken_in(op: str, name: str, value: Expression) -> Statement:
     return Assign(name, combined(op, Name(name), value))
 
 
-_ELSEWHERE = ("load", "argument", "number", "index", "combine", "operand", "product", "place", "store")
+_ELSEWHERE = ("load", "argument", "number", "index", "finalize", "operand", "product", "place", "store")
 """Steps that are no statements among others: written before or after them, or inside."""

@@ -44,8 +44,8 @@ class Writer:
         """What computes a step."""
         if step.op in ("sum", "max", "min"):
             return self.reduction(step)
-        if step.op == "pick":
-            return self._picked(step)
+        if step.op == "select":
+            return self._selected(step)
         args = [self.value(a) for a in step.args]
         if step.op == "uniform":
             place = self.index.offset(step.attrs["address"])
@@ -92,7 +92,7 @@ class Writer:
         """A reduction of the tile, or of the lanes that a loop along the row leaves."""
         op = step.attrs.get("reduction", step.op)
         arg = self.steps[step.args[0]]
-        is_looped = self.layout.loops_cols and step.op != "carry"
+        is_looped = self.layout.loops_cols and step.op != "accumulate"
         value = Name(f"{step.name}_lanes") if is_looped else self.reduced_value(step)
         return reduced(op, value, step.attrs["axis"], arg.dtype)
 
@@ -133,7 +133,7 @@ class Writer:
         mask = both(chosen >= 0, chosen < rows, self.index.mask(step.extent))
         return _as_computed(step, load(place, mask=mask, other=number(nan if step.dtype.is_float else 0)))
 
-    def _picked(self, step: Step) -> Expression:
+    def _selected(self, step: Step) -> Expression:
         """A load of the one element of a row that another step names; a number outside the row gives −∞."""
         chosen = self.value(step.args[0])
         mask = both(chosen >= 0, chosen < self.index.col_bound(), self.index.mask(ROW))
@@ -172,5 +172,16 @@ def _as_computed(step: Step, loaded: Expression) -> Expression:
     return loaded if step.attrs["storage"] is step.dtype else loaded.method("to", tl(step.dtype))
 
 
-_STATEMENTS = ("load", "store", "carry", "combine", "repeat", "argument", "take_rows", "own", "operand", "product")
+_STATEMENTS = (
+    "load",
+    "store",
+    "accumulate",
+    "finalize",
+    "repeat",
+    "argument",
+    "take_rows",
+    "replicated",
+    "operand",
+    "product",
+)
 """Steps that have a line of their own, whoever uses them."""

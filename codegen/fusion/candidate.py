@@ -99,9 +99,9 @@ class Candidate:
         for kernel, number in place.items():
             line = f"  {number}. {', '.join(map(str, sorted(kernel, key=self.legality.place.__getitem__)))}"
             if self.recomputed(kernel):
-                line += f"; again {', '.join(v.name for v in self.recomputed(kernel))}"
+                line += f"; recomputes {', '.join(v.name for v in self.recomputed(kernel))}"
             if kernel in self.finalized_by:
-                line += f"; by the last program of {place[self.finalized_by[kernel]]}"
+                line += f"; in the last block of {place[self.finalized_by[kernel]]}"
             lines.append(line)
         return "\n".join(lines)
 

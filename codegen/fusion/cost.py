@@ -95,7 +95,7 @@ def scheduled_cost(candidate: Candidate) -> Cost:
         together.append(([k for alike in foreach for k in alike.kernels], table_bytes(foreach)))
     together += [(list(group), 0) for group in matmul_groups(candidate)]
     for kernels, table in together:
-        # What is read again on a walk along a row is read again for the last program too.
+        # What loops along a row read again is read again for the last program too.
         is_looped = memory.loop_reads[kernels[0]] is not None
         apart = sum(_bytes(memory, [k]) for k in kernels)
         gained, more = len(kernels) - 1, 0 if is_looped else _bytes(memory, kernels) + table - apart

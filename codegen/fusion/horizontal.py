@@ -20,7 +20,7 @@ from .candidate import Candidate, once
 from .legality import Legality
 from .memory import MemoryPlan
 
-GROUPED_MATMUL = "products"
+GROUPED_MATMUL = "grouped matmul"
 
 
 MAX_GROUPED = 8
@@ -62,15 +62,15 @@ def _waited_for(found: Candidate) -> set[UnitSet]:
     return set[UnitSet]().union(*found.waits.values())
 
 
-FOREACH = "updates"
+FOREACH = "foreach"
 
 
 MOST_SEGMENTS = 1024
 """The most updates of one launch: each program looks its own up among the sizes of all."""
 
 
-MOST_FORMS = 4
-"""The most different forms of update in one launch: the kernel has a branch for each."""
+MAX_VARIANTS = 4
+"""The most different variants of update in one launch: the kernel has a branch for each."""
 
 
 SEGMENTS = Table(("size", "aligned"))
@@ -78,7 +78,7 @@ SEGMENTS = Table(("size", "aligned"))
 
 
 @dataclass(frozen=True)
-class Form:
+class Variant:
     """What a kernel does, equal for kernels that do the same to different tensors: its `steps`, with each tensor of its
     own by its place among them, and what is `left` where. `common` are memories of one number that all of them read."""
 
@@ -134,23 +134,23 @@ def foreach_groups(found: Candidate) -> tuple[tuple[Alike, ...], ...]:
         return ()
     updated = {memory_of(new): graph[name] for name, new in graph.updates.items()}
     waited_for = _waited_for(found)
-    by_form: dict[Form, list[_Update]] = {}
+    by_variant: dict[Variant, list[_Update]] = {}
     single = []
     for kernel in found.kernels:
         update = _Update(found.units, found.memory, kernel, found.recomputed(kernel), updated)
         if kernel in waited_for or not _is_update(update):
             continue
         if update.axes:
-            by_form.setdefault(update.form(update.numbers), []).append(update)
+            by_variant.setdefault(update.variant(update.numbers), []).append(update)
         else:
             single.append(update)
-    shared = {form.common for form in by_form}
+    shared = {variant.common for variant in by_variant}
     for update in single:
         # Of a tensor of one number every operand is one: which of them all updates share, only its like can tell.
-        form = next((f for f in map(update.form, shared) if f in by_form), None)
-        if form is not None:
-            by_form[form].append(update)
-    return tuple(_launches(found.legality, by_form))
+        variant = next((f for f in map(update.variant, shared) if f in by_variant), None)
+        if variant is not None:
+            by_variant[variant].append(update)
+    return tuple(_launches(found.legality, by_variant))
 
 
 @dataclass(frozen=True, eq=False)
@@ -178,7 +178,7 @@ class _Update:
         """What it computes, again or not."""
         return frozenset((*(u.value for u in self.kernel), *self.recomputed))
 
-    def form(self, common: frozenset[Value]) -> Form:
+    def variant(self, common: frozenset[Value]) -> Variant:
         """What it does, where `common` are no tensors of its own."""
         return self._read_off(common)[0]
 
@@ -186,7 +186,7 @@ class _Update:
         """The memories that it alone reads or writes, in the order of their first use."""
         return self._read_off(common)[1]
 
-    def _read_off(self, common: frozenset[Value]) -> tuple[Form, tuple[Value, ...]]:
+    def _read_off(self, common: frozenset[Value]) -> tuple[Variant, tuple[Value, ...]]:
         tensors: dict[Value, int] = {}
         steps: list[object] = []
         computed: dict[Value, int] = {}
@@ -212,7 +212,7 @@ class _Update:
             for v in self.memory.stores[self.kernel]
             for leaf in [self.updated[v]]
         ]
-        return Form(common, tuple(steps), tuple(left)), tuple(tensors)
+        return Variant(common, tuple(steps), tuple(left)), tuple(tensors)
 
 
 def _is_update(update: _Update) -> bool:
@@ -242,32 +242,32 @@ def _is_whole_or_number(axes: Axes, value: Value, order: tuple[int, ...]) -> boo
     return is_all and iterated in (order, ())
 
 
-def _launches(legality: Legality, by_form: Mapping[Form, list[_Update]]) -> Iterator[tuple[Alike, ...]]:
-    """Updates of several forms in as few launches as the limits and the user's constraints allow."""
-    groups: list[dict[Form, list[_Update]]] = []
-    for form, updates in by_form.items():
+def _launches(legality: Legality, by_variant: Mapping[Variant, list[_Update]]) -> Iterator[tuple[Alike, ...]]:
+    """Updates of several variants in as few launches as the limits and the user's constraints allow."""
+    groups: list[dict[Variant, list[_Update]]] = []
+    for variant, updates in by_variant.items():
         for update in updates:
             for group in groups:
-                if (form in group or len(group) < MOST_FORMS) and _may_join(legality, group, update):
-                    group.setdefault(form, []).append(update)
+                if (variant in group or len(group) < MAX_VARIANTS) and _may_join(legality, group, update):
+                    group.setdefault(variant, []).append(update)
                     break
             else:
-                groups.append({form: [update]})
+                groups.append({variant: [update]})
     for group in groups:
-        alike = [_alike(form, updates) for form, updates in group.items()]
+        alike = [_alike(variant, updates) for variant, updates in group.items()]
         made = tuple(some for some in alike if some.largest)
         if sum(len(some.kernels) for some in made) > 1:
             yield made
 
 
-def _alike(form: Form, updates: list[_Update]) -> Alike:
+def _alike(variant: Variant, updates: list[_Update]) -> Alike:
     loads = updates[0].memory.loads[updates[0].kernel]
-    common = dict.fromkeys(m for m in map(memory_of, loads) if m in form.common)
-    tensors = tuple(u.tensors(form.common) for u in updates)
+    common = dict.fromkeys(m for m in map(memory_of, loads) if m in variant.common)
+    tensors = tuple(u.tensors(variant.common) for u in updates)
     return Alike(tuple(u.kernel for u in updates), tensors, tuple(common))
 
 
-def _may_join(legality: Legality, group: Mapping[Form, list[_Update]], update: _Update) -> bool:
+def _may_join(legality: Legality, group: Mapping[Variant, list[_Update]], update: _Update) -> bool:
     """Whether there is room for one more, and no user forbids it."""
     apart = {other for unit in update.kernel for other in legality.apart.get(unit, ())}
     members = [u for some in group.values() for u in some]

@@ -16,7 +16,7 @@ from ..cost.matmul import WHOLE_COLUMNS
 AxisSet = frozenset[int]
 
 
-CARRIED_TILES = 5
+ACCUMULATED_TILES = 5
 """Rows that the gradient of a norm keeps on chip: of x, d and the weight, and of two sums that it carries."""
 
 
@@ -141,7 +141,7 @@ def _is_long_row(facts: Facts, axes: Axes) -> bool:
     cols = facts.axes - _rows(facts)
     wide = [(gone, have) for gone, have in facts.sums if have & cols]
     holds_rows = facts.reductions or any(gone == have for gone, have in wide)
-    tiles = CARRIED_TILES if any(have - gone for gone, have in wide) else SUMMED_TILES
+    tiles = ACCUMULATED_TILES if any(have - gone for gone, have in wide) else SUMMED_TILES
     return bool(wide and holds_rows) and row_bytes(axes, cols, tiles * facts.itemsize) > ROW_BYTES
 
 
@@ -174,7 +174,7 @@ def _name_of_bad_sum(legality: Legality, members: Iterable[Unit]) -> str:
     for unit in units:
         for gone, have in legality.facts[unit].sums:
             if _is_bad_sum(gone, have, rows, facts.axes - rows):
-                return f"{unit.value.name} is no sum over all rows that the kernel would walk over"
+                return f"{unit.value.name} is not a sum over all rows that the kernel would iterate over"
     raise AssertionError("no sum breaks the rule")
 
 
@@ -197,37 +197,37 @@ RULES = (
     ),
     Rule("axis twice", lambda facts, axes: bool(facts.twice), _name_of_twice),
     Rule(
-        "combine",
+        "finalize",
         lambda facts, axes: bool(facts.finalizes and (facts.sums or facts.reductions)),
         _said("partials are added up after the programs that write them, so nothing is reduced there"),
     ),
     Rule(
-        "combine",
+        "finalize",
         lambda facts, axes: any(have != facts.axes for have in facts.finalizes),
-        _said("each finished sum is computed once, so all values there have its shape"),
+        _said("each finalized sum is computed once, so all values in its kernel have its shape"),
     ),
     Rule(
-        "two rows",
+        "different reduction axes",
         lambda facts, axes: (
             len({cols for cols, _ in facts.reductions}) > 1 or any(not have >= cols for cols, have in facts.reductions)
         ),
         _said("its row reductions run over different axes"),
     ),
-    Rule("two columns", lambda facts, axes: _bad_sums(facts), _name_of_bad_sum),
+    Rule("different columns", lambda facts, axes: _bad_sums(facts), _name_of_bad_sum),
     Rule(
-        "product",
+        "matmul",
         lambda facts, axes: bool(facts.products and facts.finalizes) or _is_no_tile(facts),
-        _said("a matrix product is computed tile by tile, and the kernel walks over other tiles"),
+        _said("a matmul is computed tile by tile, and the kernel iterates over other tiles"),
     ),
     Rule(
-        "product",
+        "matmul",
         _is_wide_product,
         _said("whole rows are needed there, which are wider than a tile of a matrix product can be"),
     ),
     Rule(
         "long row",
         _is_long_row,
-        _said("a sum over all rows is carried beside whole rows, and both together outgrow the registers"),
+        _said("a sum over all rows is accumulated beside whole rows, and both together exceed the registers"),
     ),
 )
 """What a set of units must not be, whatever the rest of the plan is. Once broken, a rule stays broken for larger sets,
@@ -249,8 +249,8 @@ class Legality:
     """Answers whether a set of units can be one kernel.
 
     `facts` holds those of each unit, `sources` what it reads, `axes_of` the axes of its result. `apart` are pairs of
-    units that a user forbade to share a kernel. `known` answers for the same axes under other forms of reductions: what
-    it has found out about facts holds here too.
+    units that a user forbade to share a kernel. `known` answers for the same axes under other reduction strategies:
+    what it has found out about facts holds here too.
     """
 
     def __init__(self, units: Units, apart: Iterable[tuple[Unit, Unit]] = (), known: Legality | None = None) -> None:
@@ -360,7 +360,7 @@ class Legality:
     def _memory_first(memory: Value, members: Iterable[Unit]) -> Refusal:
         if any(u.part in (PRODUCT, OPERAND) and memory in set(map(memory_of, u.value.inputs)) for u in members):
             reason = f"{memory.name} is multiplied there, many programs read each of its rows"
-            return Refusal("product", f"{reason}, so it must be whole in memory before")
+            return Refusal("matmul", f"{reason}, so it must be whole in memory before")
         what = "joined of parts" if is_join(memory) else "read in another order than it is computed in"
         return Refusal("memory first", f"{memory.name} is {what}, so it must be whole in memory before")
 

@@ -18,8 +18,8 @@ from .partition import Partition
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """What each kernel of a partition reads (views looked through) and writes, how many walks along a long row read
-    each of its loads (none where rows are held), and the dtype that each memory has."""
+    """What each kernel of a partition reads (views looked through) and writes, how many loops along a long row read
+    each of its loads (None where rows are held), and the dtype that each memory has."""
 
     loads: Mapping[UnitSet, tuple[Value, ...]]
     stores: Mapping[UnitSet, tuple[Value, ...]]

@@ -16,7 +16,7 @@ MOST_MEMBERS = 8
 """The most primitives behind such a sum."""
 
 
-OWN_SHARE = 72
+REPLICATED_PRICE = 72
 """Reading an input in every program costs as much as moving it so often: each of the 132 multiprocessors of an H100
 reads it from the cache, which gives 5.5 TB/s where memory gives 3.0. One program alone takes about as long, as it draws
 a 66th of what memory gives. Where each program takes one long row alone, there are more of them, and each
@@ -24,7 +24,7 @@ reads it again: from the cache, which the price leaves out as the count of bytes
 
 
 def replicable_sums(units: Units) -> frozenset[Value]:
-    """The sums to a single number which every program may take for itself, and which are needed for more numbers."""
+    """The sums to a single number that every program may compute for itself, and that more than one number needs."""
     found = set()
     for unit in units.units:
         is_number = unit.value.op.kind == "reduction" and unit.part != PARTIAL and not units.axes.of(unit.value)
@@ -35,7 +35,7 @@ def replicable_sums(units: Units) -> frozenset[Value]:
 
 def replicated_bytes(value: Value) -> int:
     """The price of taking such a sum in one kernel, in bytes."""
-    return OWN_SHARE * sum(nominal_bytes(leaf) for leaf in cone_of(value)[1])
+    return REPLICATED_PRICE * sum(nominal_bytes(leaf) for leaf in cone_of(value)[1])
 
 
 def _is_small(units: Units, total: Value) -> bool:
@@ -103,6 +103,6 @@ def may_be_row(units: Units, value: Value) -> bool:
 
 
 def combinations(alternatives: Sequence[Strategies]) -> Iterator[Strategies]:
-    """Every combination of some choices, none of them first."""
+    """Every combination of alternatives, beginning with none of them."""
     for chosen in range(1 << len(alternatives)):
         yield {v: f for i, candidate in enumerate(alternatives) if chosen >> i & 1 for v, f in candidate.items()}

@@ -1,17 +1,21 @@
-"""Elementwise primitives, and the dtypes that kernels compute in."""
+"""Elementwise primitives, the dtypes that kernels compute in, and what a program does otherwise that holds a row."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.core.types import DType, bool_, int32, int64
 
+from ..analysis.idioms import SOFTMAX, match, selected_of
+from ..analysis.views import base_of
 from ..cost.traffic import compute_dtype
 from .builder import Builder
 from .loads import resolve
-from .tile_ir import COL, ROW, SCALAR, TILE, Step
+from .tile_ir import COL, ROW, SCALAR, TILE, Address, Step
 
 KEEPS_INT32 = ("where", "min", "max", "add", "sub", "mul", "maximum", "minimum", "copy")
 """What gives int32 of int32, as indices are in a kernel, where the graph has int64."""
@@ -41,3 +45,62 @@ def _join(extents: Iterable[str]) -> str:
     if TILE in known or {ROW, COL} <= known:
         return TILE
     return ROW if ROW in known else COL if COL in known else SCALAR
+
+
+def exponentiate_again(builder: Builder, value: Value) -> bool:
+    """eˣ / Σ eˣ as eˣ⁻ˡ, where l = ln Σ eˣ is known: the exponentials of the sum need not be kept for it."""
+    found = match(SOFTMAX, value, builder.row)
+    if found is None:
+        return False
+    exponential, total = found["exponential"], found["total"]
+    log = next((v for v in builder.steps if v.op.name == "log" and base_of(v.inputs[0]) is total), None)
+    if log is None or exponential not in builder.computed:
+        return False
+    args = resolve(builder, exponential.inputs[0]).name, builder.steps[log].name
+    name = builder.names.claim(f"{args[0]}_less_{args[1]}")
+    less = builder.add(Step(name, "sub", args, TILE, builder.steps[exponential].dtype, {}, False, value.scope))
+    builder.assign(value, Step("", "exp", (less.name,), TILE, less.dtype))
+    return True
+
+
+def select(builder: Builder, value: Value) -> bool:
+    """Where a maximum is that over a single column of a row in memory, load that element: alone, or less a number of
+    the row."""
+    found = selected_of(builder.row, value)
+    if found is None:
+        return False
+    x, number = found
+    less = None
+    if x in builder.computed and x.op.name == "sub" and not builder.row.is_wide(x.inputs[1]):
+        x, less = base_of(x.inputs[0]), x.inputs[1]
+    load = resolve(builder, x) if x not in builder.computed else None
+    if load is None or load.op != "load" or load.extent != TILE:
+        return False
+    if builder.axes.labels[x][-1:] != builder.layout.cols:
+        return False
+    address = load.attrs["address"]
+    rows = Address(tuple(d for d in address.dims if d[0] not in builder.row.wide), address.shape)
+    attrs = MappingProxyType({**load.attrs, "address": rows})
+    row = resolve(builder, number)
+    step = Step("", "select", (row.name,), ROW, load.dtype, attrs, scope=value.scope)
+    if less is None:
+        builder.assign(value, step)
+        return True
+    name = builder.names.claim(f"{load.name}_at_{row.name}")
+    selected = builder.add(replace(step, name=name, is_named=False))
+    builder.assign(value, Step("", "sub", (selected.name, resolve(builder, less).name), ROW, load.dtype))
+    return True
+
+
+ROW_IDIOMS = (select, exponentiate_again)
+"""What a program does otherwise that holds one whole row: it loads what it selects, and keeps no exponentials. Each
+computes a value, or says that it cannot."""
+
+
+def needed(steps: Sequence[Step]) -> list[Step]:
+    """The steps that what leaves the kernel is made of."""
+    found: set[str] = set()
+    for step in reversed(steps):
+        if step.op in ("store", "accumulate") or step.name in found:
+            found |= {step.name, *step.args}
+    return [s for s in steps if s.name in found]

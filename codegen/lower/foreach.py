@@ -68,7 +68,7 @@ class ForeachKernel:
     def arguments(self) -> tuple[tuple[str, Parameter], ...]:
         """What the launch takes besides the table, each once, by the names that it gives them."""
         names = Names()
-        names.taken |= {"program", "segment", "sizes", "ends", "is_before", "own", "row", "is_wide"}
+        names.taken |= {"program", "segment", "sizes", "ends", "is_before", "index", "row", "is_wide"}
         found: dict[tuple[Value | None, DType], tuple[str, Parameter]] = {}
         for parameter in (p for block in self.blocks for p in block.arguments):
             if (parameter.value, parameter.dtype) not in found:

@@ -17,12 +17,12 @@ from .tile_ir import CalledKernel, Kernel, Parameter
 
 @dataclass(frozen=True, eq=False)
 class GroupedMatmulKernel:
-    """A kernel of several products side by side. `sides` are their tile programs, each on arguments of its own;
+    """A kernel of several products side by side. `members` are their tile programs, each on arguments of its own;
     `parameters` are those of all."""
 
     launch: GroupedMatmul
     parameters: tuple[Parameter, ...]
-    sides: tuple[CalledKernel, ...]
+    members: tuple[CalledKernel, ...]
 
     @property
     def name(self) -> str:
@@ -40,17 +40,17 @@ class GroupedMatmulKernel:
     @property
     def tiles(self) -> tuple[int, ...]:
         """How many tiles each has."""
-        return tuple(tiles_of(side.kernel) for side in self.sides)
+        return tuple(tiles_of(member.kernel) for member in self.members)
 
     @property
     def split_k(self) -> int:
         """How many programs may share the sum of each tile; 0 where none do."""
-        fewest = min(side.kernel.layout.split_k for side in self.sides)
+        fewest = min(member.kernel.layout.split_k for member in self.members)
         return min(fewest, max(1, MOST_PROGRAMS // sum(self.tiles)))
 
     def __str__(self) -> str:
-        lines = [f"kernel {self.name}: {self.kind}, side by side"]
-        lines += [line for side in self.sides for line in str(side.kernel).splitlines()]
+        lines = [f"kernel {self.name}: {self.kind}"]
+        lines += [line for member in self.members for line in str(member.kernel).splitlines()]
         return "\n".join(lines)
 
 

@@ -56,6 +56,10 @@ class Indexing:
         self.shared: dict[Expression, Name] = {}
         self.aliases: dict[Expression, Expression] = {}
         self.strides: set[Expression] = set()
+        self.has_named_cols = len(_larger(self.layout.col_shape)) > 1 and static_size(self.layout.col_shape) is None
+        self._expanded: dict[tuple[Size, ...], Expression] = {}
+        self._runs_of: dict[Address, list[Run]] = {}
+        self._offsets: dict[Address, Expression] = {}
         self._name_what_repeats()
 
     def lines(self, in_loop: bool) -> list[Statement]:
@@ -65,7 +69,7 @@ class Indexing:
         rows_here = bool(layout.rows) and in_loop == layout.loops_tiles
         if not in_loop:
             lines += traversal.setup
-            if layout.cols and self._has_named_cols():
+            if layout.cols and self.has_named_cols:
                 lines.append(Assign("cols", self.expanded(layout.col_shape)))
             if layout.cols and not layout.loops_cols and not traversal.is_given:
                 start = traversal.tile_col * Name("BLOCK") if layout.tiles_cols else ZERO
@@ -137,24 +141,20 @@ class Indexing:
 
     def product(self, sizes: tuple[Size, ...]) -> Expression:
         """The product of some sizes, where those of a whole row have a name."""
-        if self._has_named_cols() and _larger(sizes) == _larger(self.layout.col_shape):
+        if self.has_named_cols and _larger(sizes) == _larger(self.layout.col_shape):
             return Name("cols")
         return self.named(self.expanded(sizes))
 
     def expanded(self, sizes: tuple[Size, ...]) -> Expression:
         """The product of some sizes, written out."""
-        known = 1
-        for size in sizes:
-            known *= size if isinstance(size, int) else 1
-        length = static_size(self.layout.col_shape) if not self.layout.traversal.is_given else None
-        factors = [self._size(s) for s in sizes if isinstance(s, Dim)]
-        if known != 1:
-            factors.append(Name("COLS") if self.layout.cols and known == length else number(known))
-        return product(*factors)
-
-    def _has_named_cols(self) -> bool:
-        shape = self.layout.col_shape
-        return len(_larger(shape)) > 1 and static_size(shape) is None
+        if sizes not in self._expanded:
+            known = prod(s for s in sizes if isinstance(s, int))
+            length = static_size(self.layout.col_shape) if not self.layout.traversal.is_given else None
+            factors = [self._size(s) for s in sizes if isinstance(s, Dim)]
+            if known != 1:
+                factors.append(Name("COLS") if self.layout.cols and known == length else number(known))
+            self._expanded[sizes] = product(*factors)
+        return self._expanded[sizes]
 
     def mask_of(self, extent: str) -> Expression | None:
         """The condition that lanes of this extent lie inside the tensor; None where all do."""
@@ -179,7 +179,7 @@ class Indexing:
         return None if mask is None else self.named(mask)
 
     def reduction_mask(self, step: Step) -> Expression | None:
-        if step.op != "carry":
+        if step.op != "accumulate":
             return self.mask_of(COL)
         arg = self.steps[step.args[0]]
         return self.mask_of(TILE) if step.attrs["both"] and arg.extent == TILE else self.mask_of(ROW)
@@ -204,11 +204,14 @@ class Indexing:
     def offset(self, address: Address) -> Expression:
         """Where the element for this lane lies, counted from the pointer; what is shared bears its name."""
         first = [self.product((start, *behind)) for _, behind, start in address.dims if start]
-        return total(self.named(self._walked(address)), *first)
+        return total(self.named(self._iterated(address)), *first)
 
-    def _walked(self, address: Address) -> Expression:
+    def _iterated(self, address: Address) -> Expression:
         """The offset but for where the first element lies."""
-        return total(*(self.named(self._products_of(run)[-1]) for run in self._runs(address)))
+        if address not in self._offsets:
+            terms = (self.named(self._products_of(run)[-1]) for run in self._runs(address))
+            self._offsets[address] = total(*terms)
+        return self._offsets[address]
 
     def divides_columns(self, address: Address) -> bool:
         """Whether some of an offset is a quotient or a remainder of the column."""
@@ -225,6 +228,11 @@ class Indexing:
         return found
 
     def _runs(self, address: Address) -> list[Run]:
+        if address not in self._runs_of:
+            self._runs_of[address] = self._found_runs(address)
+        return self._runs_of[address]
+
+    def _found_runs(self, address: Address) -> list[Run]:
         found: list[Run] = []
         for group, name in ((self.layout.rows, self.row()), (self.layout.cols, COLUMN)):
             runs: list[Run] = []
@@ -312,14 +320,18 @@ class Indexing:
         ):
             for expression, count in Counter(written()).items():
                 if count > 1:
-                    self.shared[expression] = _free(name.format(leftmost(expression)), taken)
+                    self._share(expression, _free(name.format(leftmost(expression)), taken))
                     self.strides |= {expression} if name == "stride" else set()
+
+    def _share(self, expression: Expression, name: Name) -> None:
+        self.shared[expression] = name
+        self._offsets.clear()
 
     def _addresses(self) -> list[Address]:
         """One address for each offset that is written: of a row alone all, as each begins with where that row does."""
         if not self.layout.traversal.names_offsets:
             return [a for s in self.kernel.steps if (a := s.attrs.get("address"))]
-        return list({self._walked(a): a for s in self.kernel.steps if (a := s.attrs.get("address"))}.values())
+        return list({self._iterated(a): a for s in self.kernel.steps if (a := s.attrs.get("address"))}.values())
 
     def _written_runs(self) -> list[Run]:
         """The runs of all offsets, and the axes whose index a formula asks for, as often as it does."""
@@ -368,10 +380,10 @@ class Indexing:
                 masks[self.mask_of(step.extent)] += 1
             if step.attrs.get("masked") and not self.reads_identity(step):
                 masks[self.reduction_mask(step)] += 1
-            if step.op == "carry" and step.attrs["columns"]:
+            if step.op == "accumulate" and step.attrs["columns"]:
                 masks[self.mask_of(COL)] += 1
             if "address" in step.attrs:
-                offsets[self._walked(step.attrs["address"])] += 1 + self._is_shared(step)
+                offsets[self._iterated(step.attrs["address"])] += 1 + self._is_shared(step)
         if self.layout.finalizes:
             masks[self.mask_of(ROW)] += 1
         row, col = self.mask_of(ROW), self.mask_of(COL)
@@ -380,19 +392,20 @@ class Indexing:
             masks[row] += 1
             masks[col] += 1
         simple = [(row, "in_rows" if self.layout.cols else "mask"), (col, "in_cols")]
-        for mask, name in simple:
+        for mask, called in simple:
             if mask and masks[mask] > 1:
-                self.shared[mask] = _free(name, taken)
+                self._share(mask, _free(called, taken))
         if tile and tile not in (row, col) and masks[tile]:
             # The combined mask is defined once, in terms of its parts.
             parts = both(*(self._mask_by_name(mask) for mask in (row, col)))
             assert parts is not None
             self.aliases[tile] = parts
             if masks[tile] > 1:
-                self.shared[parts] = self.aliases[tile] = _free("mask", taken)
+                self.aliases[tile] = name = _free("mask", taken)
+                self._share(parts, name)
         for offset, count in offsets.items():
             if count > 1 and offset != ZERO and not isinstance(offset, Name) and self.layout.traversal.names_offsets:
-                self.shared[offset] = _free("cell", taken)
+                self._share(offset, _free("cell", taken))
 
     @staticmethod
     def _is_shared(step: Step) -> bool:

@@ -10,15 +10,14 @@ from tritonnotes.ir.core.graph import Value
 from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, REPLICATED, Units, destinations_of
 from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import KernelPlan, TileLaunch
-from .arithmetic import compute
+from .arithmetic import ROW_IDIOMS, compute, needed
 from .builder import Builder
+from .functions import GROUP_MEMBER, LAST_BLOCK, LAUNCHED, Purpose
 from .inline import with_last_block
 from .layout import cut_axes
 from .loads import gather, store
 from .products import multiply
-from .purpose import GROUP_MEMBER, LAST_BLOCK, LAUNCHED, Purpose
 from .reductions import accumulate, finalize, reduce_rows, replicate
-from .row_idioms import IDIOMS, needed
 from .tile_ir import Kernel, Layout, verify_kernel
 
 Lowering = Callable[[Builder, Value], None]
@@ -68,7 +67,7 @@ def _tile_program(
 
     builder = Builder(units, plan, layout, destinations, called, part)
     parts = {u.value: u.part for u in plan.units}
-    idioms = IDIOMS if layout.traversal.is_one_row else ()
+    idioms = ROW_IDIOMS if layout.traversal.is_one_row else ()
     for value in builder.values:
         of_part = _OF_PARTS.get(parts.get(value) or (REPLICATED if value in units.replicated else ""))
         if of_part is not None:

@@ -12,19 +12,24 @@ from ..analysis.axes import Axes
 from ..analysis.views import memory_of
 from ..plan.launches import KernelPlan
 from ..support.sizes import next_power_of_2, static_size
-from .purpose import GROUP_MEMBER, LAST_BLOCK, LAUNCHED, MATMUL_OPERAND, REPLICATED_SUM, Purpose
-from .tile_ir import Layout
-from .traversal import (
+from .functions import (
     ALL_TILES,
     GIVEN_BLOCK,
+    GROUP_MEMBER,
+    LAST_BLOCK,
+    LAUNCHED,
+    MATMUL_OPERAND,
     ONLY_TILE,
     PERSISTENT,
+    REPLICATED_SUM,
     TILE_PER_PROGRAM,
+    Purpose,
     Traversal,
     numbered_tile,
     row_per_program,
     split_k,
 )
+from .tile_ir import Layout
 
 MAX_BLOCK = 1024
 

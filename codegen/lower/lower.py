@@ -37,6 +37,6 @@ def tile_programs(kernel: GeneratedKernel) -> tuple[Kernel, ...]:
         case ForeachKernel():
             return tuple(block.kernel for block in kernel.blocks)
         case GroupedMatmulKernel():
-            return tuple(side.kernel for side in kernel.sides)
+            return tuple(member.kernel for member in kernel.members)
         case Kernel():
             return (kernel,)

@@ -15,9 +15,9 @@ from ..analysis.units import OPERAND, Unit
 from ..analysis.views import base_of, is_free, is_host, memory_of, operand_cone
 from ..support.names import uncounted
 from .builder import Builder
+from .functions import MATMUL_OPERAND
 from .layout import cut_axes
 from .loads import memory_parameter
-from .purpose import MATMUL_OPERAND
 from .tile_ir import ROW, TILE, Address, Parameter, Step
 
 

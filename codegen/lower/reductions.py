@@ -19,9 +19,9 @@ from ..support.facets import Axis, identity_of
 from ..support.names import uncounted
 from .arithmetic import dtype_of
 from .builder import Builder
+from .functions import REPLICATED_SUM
 from .layout import cut_axes
 from .loads import resolve
-from .purpose import REPLICATED_SUM
 from .tile_ir import COL, ROW, SCALAR, TILE, Step
 
 
@@ -76,7 +76,7 @@ def accumulate(builder: Builder, value: Value) -> None:
     attrs["address"] = builder.address(value)
     name = builder.claim(value, builder.described(value.op.name, [arg.name]))
     extent = COL if keeps_cols else SCALAR
-    builder.add(Step(name, "carry", (arg.name,), extent, arg.dtype, MappingProxyType(attrs), True, value.scope))
+    builder.add(Step(name, "accumulate", (arg.name,), extent, arg.dtype, MappingProxyType(attrs), True, value.scope))
 
 
 def finalize(builder: Builder, value: Value) -> None:
@@ -89,7 +89,7 @@ def finalize(builder: Builder, value: Value) -> None:
         "address": builder.address(value),
     }
     extent = ROW if builder.layout.rows else SCALAR
-    step = Step(builder.name_of(value), "combine", (), extent, dtype, MappingProxyType(attrs), True, value.scope)
+    step = Step(builder.name_of(value), "finalize", (), extent, dtype, MappingProxyType(attrs), True, value.scope)
     builder.steps[value] = builder.add(step)
 
 
@@ -100,14 +100,14 @@ def replicate(builder: Builder, value: Value) -> None:
     rows = tuple(a for a in builder.axes.labels[value.inputs[0]] if a is not None)
     space = Space(rows, (), accumulates=True)
     storage = {leaf: leaf.dtype for leaf in leaves}
-    name = f"own_{uncounted(value)}"
+    name = f"replicated_{uncounted(value)}"
     plan = KernelPlan(
         name=name, kind="column", units=units, loads=leaves, stores=(), storage=storage, partials=(value,), space=space
     )
     kernel = builder.part(plan, cut_axes(builder.axes, plan, REPLICATED_SUM))
-    step = next(s for s in kernel.steps if s.op == "carry")
+    step = next(s for s in kernel.steps if s.op == "accumulate")
     parameters = tuple(p for p in kernel.parameters if p.role != "partial out")
     builder.replicated_sums.append(replace(kernel, parameters=parameters, returned=(step.name,)))
     attrs = MappingProxyType({"function": kernel.name})
-    made = Step(builder.name_of(value), "own", (), SCALAR, step.dtype, attrs, True, value.scope)
+    made = Step(builder.name_of(value), "replicated", (), SCALAR, step.dtype, attrs, True, value.scope)
     builder.steps[value] = builder.add(made)

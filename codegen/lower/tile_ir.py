@@ -18,8 +18,7 @@ from tritonnotes.ir.core.types import DType, Shape, float64, int64
 
 from ..analysis.axes import Axes
 from ..plan.launches import KernelPlan
-from .purpose import LAUNCHED, Purpose
-from .traversal import TILE_PER_PROGRAM, Traversal
+from .functions import LAUNCHED, TILE_PER_PROGRAM, Purpose, Traversal
 
 TILE, ROW, COL, SCALAR = "tile", "row", "col", "scalar"
 
@@ -141,9 +140,9 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Step:
-    """One assignment. `op` is 'load', 'number', 'index', 'argument', 'carry', 'combine', 'store', 'operand', 'product',
-    or a primitive. Steps that touch memory have the attribute `address`. An 'operand' is one side of a 'product', had
-    block by block along the axis that is summed over.
+    """One assignment. `op` is 'load', 'number', 'index', 'argument', 'accumulate', 'finalize', 'store', 'operand',
+    'product', or a primitive. Steps that touch memory have the attribute `address`. An 'operand' is one side of a
+    'product', had block by block along the axis that is summed over.
 
     `args` are the names of earlier steps. A step that nobody named (`is_named` false) may be written inside its only
     user. `dtype` is what the kernel computes in, so never float16 or bfloat16.
@@ -212,9 +211,9 @@ class Kernel:
             )
             lines.append(f"  {step.name}: {step.extent} {step.dtype} = {step.op}({', '.join(step.args)}){attrs}")
         for when, parts in (
-            ("each program for itself", self.replicated_sums),
+            ("replicated in each program", self.replicated_sums),
             ("for each block", self.operands),
-            ("its last program", self.last_block),
+            ("in its last block", self.last_block),
         ):
             lines += [f"  {when}: {part.kernel}".replace("\n", "\n  ") for part in parts]
         return "\n".join(lines)

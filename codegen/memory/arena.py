@@ -85,7 +85,7 @@ def make_arena(buffers: Sequence[Buffer], uses: Sequence[Uses]) -> Arena:
             touched.setdefault(name, []).append(launch)
     lives = []
     for buffer in buffers:
-        if buffer.role in ("temporary", "partial", "shares"):
+        if buffer.role in ("temporary", "partial", "split-K"):
             launches = touched.get(buffer.name, [0])
             lives.append(Life(buffer, launches[0], launches[-1]))
         elif buffer.role == "arrivals":

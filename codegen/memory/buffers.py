@@ -26,7 +26,7 @@ from ..plan.launches import TileLaunch
 @dataclass(frozen=True)
 class Buffer:
     """Memory of a program. `role` is 'leaf' (fed or held by the model), 'output' (made anew by each run), 'temporary',
-    'partial' (one row for each program of a kernel, in front of `shape`), 'shares' (one `shape` for each program that
+    'partial' (one row for each program of a kernel, in front of `shape`), 'split-K' (one `shape` for each program that
     shares the sums of a product over `summed` sizes, `most` of them), or 'arrivals' (a count of programs, and one for
     each group of them, that are 0 between launches)."""
 
@@ -41,7 +41,7 @@ class Buffer:
         """What it takes where `programs` share each sum over rows."""
         rows = {
             "partial": programs,
-            "shares": splits_of(element_count(self.summed, sizes), self.most),
+            "split-K": splits_of(element_count(self.summed, sizes), self.most),
             "arrivals": 1 + -(-programs // GROUP),
         }.get(self.role, 1)
         return rows * element_count(self.shape, sizes) * self.dtype.itemsize
@@ -120,7 +120,7 @@ def split_k_buffers(kernel: GeneratedKernel) -> list[Buffer]:
         return []
     left = [p.value for _, p in kernel.arguments if p.role == "partial out" and p.value is not None]
     return [
-        *(Buffer(partial_name(v), v.shape, float32, "shares", summed(v), split_k) for v in left),
+        *(Buffer(partial_name(v), v.shape, float32, "split-K", summed(v), split_k) for v in left),
         Buffer(arrivals_name(kernel.name), (count,), int32, "arrivals"),
     ]
 

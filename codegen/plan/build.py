@@ -85,9 +85,9 @@ def _pieces(found: Candidate, taken: frozenset[str]) -> tuple[dict[UnitSet, Piec
 
 def _kind(members: Sequence[Unit], space: Space) -> str:
     if space.finalizes:
-        return "finish"
+        return "finalize"
     if any(u.part == PRODUCT for u in members) and not (space.reduces_rows or space.accumulates):
-        return "product"
+        return "matmul"
     if space.reduces_rows:
         return "row and column" if space.accumulates else "row"
     return "column" if space.accumulates else "elementwise"
@@ -97,7 +97,7 @@ def _kernel_name(members: Sequence[Unit]) -> str:
     """From the op instances covered, the phases, and whether sums are finished: `fc1_ln1_relu`, `ln1_backward`."""
     if members[0].is_library:
         what = "all_reduce_" if members[0].is_collective else "matmul_"
-        return what + members[0].value.name.replace(".", "_")
+        return what + identifier(members[0].value.name)
     shown = [u.value for u in members if u.value.scope.phase != "update"] or [members[0].value]
     parts = list(dict.fromkeys(identifier(v.scope.name) or uncounted(v) for v in shown))
     name = "_".join(parts) if len(parts) <= 3 and sum(map(len, parts)) <= 40 else f"{parts[0]}_to_{parts[-1]}"
@@ -106,7 +106,7 @@ def _kernel_name(members: Sequence[Unit]) -> str:
         name += "_forward_backward" if "forward" in phases else "_backward"
     rules = {u.value.scope.op.removeprefix("custom.") for u in members if u.value.scope.phase == "update"}
     name += "".join(f"_{rule}" for rule in sorted(rules))
-    return f"finish_{name}" if any(u.part == FINALIZE for u in members) else name
+    return f"finalize_{name}" if any(u.part == FINALIZE for u in members) else name
 
 
 def _unique(taken: dict[str, int], name: str) -> str:

@@ -21,7 +21,7 @@ from ..support.sizes import Sizes
 from .fusion_plan import FusionPlan, memories_of_outputs
 from .launches import Launch, LibraryCall, Piece
 
-CHUNK_LOOP = "chunks"
+CHUNK_LOOP = "chunk loop"
 
 
 PlanRegion = Callable[[Graph, frozenset[str]], FusionPlan]

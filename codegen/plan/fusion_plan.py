@@ -135,7 +135,7 @@ def _verify_fed(plan: FusionPlan, piece: Piece, written: set[Value]) -> None:
             raise VerificationError(f"plan of {plan.graph.name}: {piece.name} reads {memory.name} before it is written")
     for unit in piece.units:
         if unit.part == FINALIZE and unit.value not in written:
-            raise VerificationError(f"plan of {plan.graph.name}: {piece.name} finishes {unit.value.name} too early")
+            raise VerificationError(f"plan of {plan.graph.name}: {piece.name} finalizes {unit.value.name} too early")
 
 
 def memories_of_outputs(plan: FusionPlan) -> dict[str, Value]:

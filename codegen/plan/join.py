@@ -7,7 +7,7 @@ from functools import partial
 
 from ..analysis.units import UnitSet
 from ..fusion.candidate import Candidate
-from ..fusion.horizontal import GROUPED_MATMUL, Alike, foreach_groups, matmul_groups
+from ..fusion.horizontal import Alike, foreach_groups, matmul_groups
 from .chunk_loops import chunk_loops, inner_names
 from .launches import KernelPlan, Launch, TileLaunch, foreach_launch, grouped_matmul
 
@@ -66,8 +66,8 @@ def _foreach_name(members: Iterable[KernelPlan], taken: frozenset[str]) -> str:
 
 
 def _grouped_name(members: Iterable[KernelPlan], taken: frozenset[str]) -> str:
-    """After the products, and the rules of the updates that follow from them: `products_adam`."""
-    name = "_".join([GROUPED_MATMUL, *_rules(members)])
+    """After the rules of the updates that follow from the matmuls: `grouped_matmul_adam`."""
+    name = "_".join(["grouped_matmul", *_rules(members)])
     while name in taken:
         name += "_more"
     return name

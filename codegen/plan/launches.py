@@ -50,7 +50,7 @@ class Piece:
 class KernelPlan(Piece):
     """A kernel of the partition that becomes a tile program.
 
-    `kind` is 'product', 'elementwise', 'row', 'column', 'row and column' or 'finish'. `loop_reads` says how often a
+    `kind` is 'product', 'elementwise', 'row', 'column', 'row and column' or 'finalize'. `loop_reads` says how often a
     kernel that loops along long rows reads each load; it is None where rows are held.
 
     `row_per_program` is the shape of the rows where they are so long that each program takes one, and leaves its sums.
@@ -185,7 +185,7 @@ class Launch(ABC):
         if self.products:
             yield f"multiplies {names_of(self.products)}"
         if self.recomputed:
-            yield f"again  {names_of(self.recomputed)}"
+            yield f"recomputes {names_of(self.recomputed)}"
         yield f"writes {names_of(self.stores)}{_and_sums(self.partials)}"
 
     def _traffic(self, sizes: Sizes, programs: int) -> Traffic:
@@ -229,7 +229,7 @@ class TileLaunch(Launch):
         yield from super().describe()
         if self.last_block:
             finalized = dict.fromkeys(v for piece in self.last_block for v in piece.finalizes)
-            yield f"its last program finishes {names_of(finalized)}"
+            yield f"last block finalizes {names_of(finalized)}"
 
     def _traffic(self, sizes: Sizes, programs: int) -> Traffic:
         if self.kernel.row_per_program is not None and programs:
@@ -275,7 +275,7 @@ def library_call(piece: Piece) -> LibraryCall:
 
 
 @dataclass(frozen=True, eq=False)
-class _SideBySide(Launch):
+class _Joined(Launch):
     """A launch that carries out its `members` side by side."""
 
     members: tuple[KernelPlan, ...]
@@ -299,7 +299,7 @@ class _SideBySide(Launch):
 
 
 @dataclass(frozen=True, eq=False)
-class ForeachLaunch(_SideBySide):
+class ForeachLaunch(_Joined):
     """A launch of many updates, whose tensors lie in a table; `group` has them by what they do."""
 
     group: tuple[Alike, ...]
@@ -314,7 +314,7 @@ def foreach_launch(name: str, members: Iterable[KernelPlan], group: tuple[Alike,
 
 
 @dataclass(frozen=True, eq=False)
-class GroupedMatmul(_SideBySide):
+class GroupedMatmul(_Joined):
     """A launch whose members each compute a matrix product, and what follows from it."""
 
     def _traffic(self, sizes: Sizes, programs: int) -> Traffic:

@@ -23,10 +23,10 @@ from ..fusion.search.greedy import greedy
 from .fusion_plan import FusionPlan
 
 Replan = Callable[[Graph, Fusion], Candidate]
-"""Partitions a graph anew under other wishes."""
+"""Partitions a graph anew under other constraints."""
 
 
-HARD_RULES = ("number", "leaf", "join", "library", "memory first", "product")
+HARD_RULES = ("number", "leaf", "join", "library", "memory first", "matmul")
 """Rules that no other plan could get round, as they speak of the two values alone."""
 
 
@@ -66,8 +66,8 @@ class Verdict:
     @cached_property
     def opposite(self) -> Opposite:
         """What forcing the opposite would cost, as far as a few kernels are changed for it; where that is not enough,
-        as a greedy plan made anew under that wish."""
-        if self.rule == "own":
+        as a greedy plan made anew under that constraint."""
+        if self.rule == "replicated":
             return _replicated_apart(self.plan)
         if self.ends is None or (not self.fused and self.rule in HARD_RULES):
             return Opposite(reason=self.reason)
@@ -75,7 +75,7 @@ class Verdict:
         return change(self.plan, self.replan, *self.ends)
 
     def __str__(self) -> str:
-        word = "fused" if self.fused else "apart"
+        word = "fused" if self.fused else "not fused"
         return f"{self.source} → {self.target}: {word}, {self.rule}: {self.reason} ({self.bytes:,} bytes)"
 
 
@@ -115,13 +115,13 @@ def verdicts(plan: FusionPlan, replan: Replan) -> Iterator[Verdict]:
                 if home[producer] is here and not is_alias(arg):
                     yield judge(*ends, True, "same kernel", f"both in {here.name}", saved, pair)
                 elif memory in set(here.recomputed):
-                    reason = f"computed again in {here.name}, which costs less than loading it"
+                    reason = f"recomputed in {here.name}, which costs less than loading it"
                     yield judge(*ends, True, "recomputed", reason, saved, pair)
                 else:
                     why = clusters.why_not(clusters.of[producer], clusters.of[unit])
                     if producer.part == FINALIZE and why is not None:
                         why = Refusal("column", f"{memory.name} is whole only once every program is done")
-                    why = why or Refusal("choice", "legal, but other fusions are worth more")
+                    why = why or Refusal("not selected", "legal, but other fusions save more")
                     yield judge(*ends, False, why.rule, why.reason, moved, pair)
 
 
@@ -136,8 +136,10 @@ def _behind_replicated(plan: FusionPlan, judge: Callable[..., Verdict], unit: Un
                 reason = f"{memory.op.name} {memory.name} lies in memory"
                 yield judge(arg.name, value.name, False, "leaf", reason, nominal_bytes(arg))
             else:
-                reason = f"each program takes {unit.value.name} for itself, so that none waits for the others"
-                yield judge(arg.name, value.name, True, "own", reason, nominal_bytes(arg))
+                reason = (
+                    f"{unit.value.name} is replicated: every program computes it, so that none waits for the others"
+                )
+                yield judge(arg.name, value.name, True, "replicated", reason, nominal_bytes(arg))
 
 
 # -- the opposite --

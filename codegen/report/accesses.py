@@ -41,7 +41,7 @@ compiles that once."""
 _INSIDE = (
     ("arrives_last", "one count of programs"),
     ("add_up_group", "partial sums, few for each thread of one program"),
-    ("finish_", "partial sums, few for each thread of one program"),
+    ("finalize_", "partial sums, few for each thread of one program"),
     ("tile_", "an operand of a product, computed block by block"),
     ("own_", "taken by each program for itself, from the cache"),
 )
@@ -147,7 +147,7 @@ def _step(kernel: Kernel, pointer: str, is_store: bool, place: Expression | None
     terms = {
         i: chained("+", total(Name(pointer), index.offset(s.attrs["address"]) if "address" in s.attrs else ZERO))
         for i, s in enumerate(kernel.steps)
-        if s.attrs.get("pointer") == pointer and (s.op in ("store", "carry")) == is_store
+        if s.attrs.get("pointer") == pointer and (s.op in ("store", "accumulate")) == is_store
     }
     written = chained("+", place) if place else []
     named = [i for i, known in terms.items() if written[: len(known)] == known]
@@ -176,7 +176,7 @@ class _Lanes:
     def held(self) -> int:
         """Elements of the access that a program moves at once."""
         constexprs, extent = self.spelled.constexprs, self.step.extent
-        if self.step.op == "combine":
+        if self.step.op == "finalize":
             return constexprs["PROGRAMS"] * (constexprs["BLOCK"] if self.kernel.layout.rows else 1)
         rows = constexprs.get("ROWS", 1) if extent in (TILE, ROW) else 1
         return rows * (constexprs.get("BLOCK", 1) if extent != ROW or not self.kernel.layout.cols else 1)
@@ -227,7 +227,7 @@ class _Lanes:
 
 
 def _one_number(lanes: _Lanes) -> str:
-    return "one number" if lanes.step.extent == SCALAR and lanes.step.op != "combine" else ""
+    return "one number" if lanes.step.extent == SCALAR and lanes.step.op != "finalize" else ""
 
 
 def _row_number(lanes: _Lanes) -> str:
@@ -294,9 +294,9 @@ def _uneven_start(lanes: _Lanes) -> str:
 
 def _uneven_partials(lanes: _Lanes) -> str:
     """Partial sums: one row of them for each program."""
-    if lanes.step.op == "combine" and lanes.kernel.layout.rows:
+    if lanes.step.op == "finalize" and lanes.kernel.layout.rows:
         return lanes.uneven("row length", lanes.kernel.layout.row_shape)
-    if lanes.step.op == "carry" and lanes.step.extent == COL:
+    if lanes.step.op == "accumulate" and lanes.step.extent == COL:
         return lanes.uneven("row length", lanes.kernel.layout.col_shape)
     return ""
 

@@ -38,7 +38,7 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
             f"{f', {loops} over chunks of rows' if loops else ''}), "
             f"{moved:,} bytes read and written at batch {batch}.",
             f"Without fusion: {len(unfused.launches)} launches, {before:,} bytes; fusion saves {before - moved:,}.",
-            f"The plan is {plan.fusion}{'; its matrix products were placed afterwards' if placed else ''}.",
+            f"The plan is {plan.fusion}{'; its matmuls were placed afterwards' if placed else ''}.",
             "",
             "What runs:",
             *_launches(plan.launches, batch),
@@ -46,10 +46,10 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
             *_chunked(plan, batch),
             *_multiplied(plan.launches),
             "",
-            "Apart, so that a value is written to memory and read back:",
+            "Not fused (the value goes through memory):",
             *(_reasons(apart) or ["    nothing"]),
-            *_opposites("Fusing these all the same would cost:", [v for v in apart if v.rule not in HARD_RULES]),
-            *_opposites("Parting these, which are fused, would cost:", [v for v in said if v.fused]),
+            *_opposites("Fusing these anyway would cost:", [v for v in apart if v.rule not in HARD_RULES]),
+            *_opposites("Splitting these would cost:", [v for v in said if v.fused]),
         ]
     )
 
@@ -68,7 +68,7 @@ def explain_memory(
     what `eager` holds at its peak, and by how much a program is `over` its `budget`."""
     lines = [
         f"Memory beside weights, optimizer state and inputs at batch {batch}: {peak:,} bytes, the outputs and "
-        f"{arenas}; {apart:,} if no memory were used again."
+        f"{arenas}; {apart:,} if no memory were reused."
     ]
     if eager is not None:
         lines.append(
@@ -90,7 +90,7 @@ def _launches(launches: Iterable[Launch], batch: int) -> Iterator[str]:
     shown = sorted(listed, key=lambda k: -listed[k])[:MOST_LAUNCHES]
     width = max((len(k.name) for k in shown), default=0)
     for kernel in (k for k in listed if k in set(shown)):
-        recomputed = f"; again {_few([v.name for v in kernel.recomputed])}" if kernel.recomputed else ""
+        recomputed = f"; recomputes {_few([v.name for v in kernel.recomputed])}" if kernel.recomputed else ""
         moved = f"{listed[kernel]:>13,}"
         yield f"    {kernel.name:<{width}}  {kernel.kind:<14} {moved}  {_few(kernel.ops)}{recomputed}"
     if len(shown) < len(listed):
@@ -104,10 +104,10 @@ def _joined(launches: Iterable[Launch]) -> Iterator[str]:
             case ForeachLaunch(members=members):
                 what = f"{len(members)} updates"
             case GroupedMatmul(members=members):
-                what = f"{len(members)} products, with what follows from them"
+                what = f"{len(members)} matmuls with their epilogues"
             case _:
                 continue
-        yield f"    {launch.name} carries out {what}, for which nothing waits, in one launch."
+        yield f"    {launch.name} runs {what} in one launch: no other launch waits for them."
 
 
 def _chunked(plan: FusionPlan, batch: int) -> Iterator[str]:
@@ -126,7 +126,7 @@ def _multiplied(launches: Iterable[Launch]) -> Iterator[str]:
     found = [(k, v) for k in launches for v in k.products]
     if found:
         shown = _few([f"{value.name} in {kernel.name}" for kernel, value in found])
-        yield f"    Matrix products computed in the tiles of kernels: {shown}."
+        yield f"    Matmuls computed inside kernels: {shown}."
 
 
 def _reasons(apart: list[Verdict]) -> list[str]:

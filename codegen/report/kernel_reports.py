@@ -51,7 +51,7 @@ INSTRUCTIONS: Mapping[str, int] = MappingProxyType(
 
 ASSUMPTIONS = (
     f"memory: each byte once, at {COPY_SHARE:.0%} of the rated bandwidth, which half as many programs as there are "
-    "multiprocessors draw; what is read again comes from the cache for nothing",
+    "multiprocessors draw; what is reread comes from the cache for free",
     "arithmetic: float32 instructions, one for each element and primitive, more for functions, none at the same time "
     "as another of its lane; addresses and masks cost nothing",
     f"a launch takes {LAUNCH_SECONDS * 1e6:.1f} µs at least; the largest of the three is the time, as a bound",
@@ -172,7 +172,7 @@ def _programs(kernel: GeneratedKernel, spelled: KernelSource, sizes: Mapping[str
         case ForeachKernel():
             return kernel.programs(spelled.constexprs["BLOCK"])
         case GroupedMatmulKernel():
-            return sum(kernel.tiles) * _parts(kernel.sides[0].kernel, kernel.split_k, sizes)
+            return sum(kernel.tiles) * _parts(kernel.members[0].kernel, kernel.split_k, sizes)
         case Kernel():
             return _tile_programs(kernel, spelled, sizes, sharing)
 
@@ -202,7 +202,7 @@ def _operations(kernel: GeneratedKernel, sizes: Mapping[str, int], sharing: int)
                 for tensors in block.rows
             )
         case GroupedMatmulKernel():
-            return sum(_operations(side.kernel, sizes, sharing) for side in kernel.sides)
+            return sum(_operations(member.kernel, sizes, sharing) for member in kernel.members)
         case Kernel():
             rows, cols = (element_count(s, sizes) for s in (kernel.layout.row_shape, kernel.layout.col_shape))
             return _arithmetic(kernel, rows, cols, sizes, sharing)
@@ -215,10 +215,10 @@ def _arithmetic(kernel: Kernel, rows: int, cols: int, sizes: Mapping[str, int], 
 
     def cost(step: Step) -> int:
         # A sum takes as many additions as there are elements in what it is taken of.
-        taken = [elements[tiles[a]] for a in step.args] if step.op in ("sum", "max", "min", "carry") else []
+        taken = [elements[tiles[a]] for a in step.args] if step.op in ("sum", "max", "min", "accumulate") else []
         if step.op == "product":
             return elements[TILE] * element_count(step.attrs["summed"], sizes)
-        count = elements[step.extent] * sharing if step.op == "combine" else max([elements[step.extent], *taken])
+        count = elements[step.extent] * sharing if step.op == "finalize" else max([elements[step.extent], *taken])
         return INSTRUCTIONS.get(step.op, 1) * count
 
     return sum(map(cost, _executed(kernel)))

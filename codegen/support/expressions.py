@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
 from math import isfinite
 
 COMPARISON, UNARY, POWER, ATOM = 6, 13, 14, 16
@@ -27,12 +26,8 @@ class Expression:
     def parts(self) -> tuple[Expression, ...]:
         return ()
 
-    @cached_property
-    def _text(self) -> str:
-        return _source(self)
-
     def __str__(self) -> str:
-        return self._text
+        return _source(self)
 
     def __neg__(self) -> Expression:
         return Unary("-", self)
@@ -241,9 +236,11 @@ def chained(sign: str, expression: Expression) -> list[Expression]:
 
 def walk(expression: Expression) -> Iterator[Expression]:
     """An expression and all that it is made of, from left to right."""
-    yield expression
-    for part in expression.parts:
-        yield from walk(part)
+    left = [expression]
+    while left:
+        part = left.pop()
+        yield part
+        left += reversed(part.parts)
 
 
 def names_in(expression: Expression) -> set[str]:

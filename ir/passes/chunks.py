@@ -50,7 +50,7 @@ class Chunking:
             return f"{full}: not chunked, as {self.reason}."
         return (
             f"{full}: computed {self.rows:,} rows at a time, in {-(-count // self.rows):,} chunks of "
-            f"{self.rows * self.row_bytes:,} bytes; the whole never exists."
+            f"{self.rows * self.row_bytes:,} bytes; the full logits are never materialized."
         )
 
 

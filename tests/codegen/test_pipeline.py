@@ -237,7 +237,7 @@ def test_an_illegal_candidate_costs_beyond_measure_and_is_refused() -> None:
     )
     assert illegal is not None and illegal.refusal is not None
     assert scheduled_cost(illegal) == cost_of(illegal) > cost_of(found)
-    with pytest.raises(PlanError, match="by the rule 'combine': partials are added up after"):
+    with pytest.raises(PlanError, match="by the rule 'finalize': partials are added up after"):
         illegal.raise_if_illegal()
     found.raise_if_illegal()
 

@@ -13,24 +13,24 @@
 #     reads  h, fc3.weight, fc3.bias, y, fc3.bias.exp_avg, fc3.bias.exp_avg_sq, partials of loss.total, partials of accuracy.right, partials of fc3.d_fc3_bias
 #     covers fc3.product, fc3, loss.row_max, loss.shifted, loss.exp, loss.sum_exp, loss.is_target, loss.counted, loss.where, loss.target_logit, loss.log, loss.nll, loss.losses, loss.total, loss.count, accuracy.eq, accuracy.ne, accuracy.logical_or, accuracy.where, accuracy.predicted, accuracy.is_right, accuracy.logical_and, accuracy.cast, accuracy.right, loss.div, loss.d_row, loss.softmax, loss.one_hot, loss.sub, fc3.d_fc3, fc3.d_fc3_bias, loss.total, loss, accuracy.right, accuracy, fc3.d_fc3_bias, fc3.bias.sub, fc3.bias.mul, fc3.bias.mean, fc3.bias.mul_1, fc3.bias.mul_2, fc3.bias.mul_3, fc3.bias.mean_square, fc3.bias.mul_4, fc3.bias.sqrt, fc3.bias.div, fc3.bias.denominator, fc3.bias.div_1, fc3.bias.updated
 #     multiplies fc3.product
-#     again  loss.count
+#     recomputes loss.count
 #     writes fc3, fc3.d_fc3, loss, accuracy, fc3.bias.mean, fc3.bias.mean_square, fc3.bias.updated, partials of loss.total, partials of accuracy.right, partials of fc3.d_fc3_bias
-#     its last program finishes loss.total, accuracy.right, fc3.d_fc3_bias
+#     last block finalizes loss.total, accuracy.right, fc3.d_fc3_bias
 #   h_to_fc2_backward: row and column, 419,840 bytes
 #     reads  fc2.product, fc2.bias, ln2.mean, ln2.rstd, ln2.weight, ln2.bias, fc3.d_fc3, fc3.weight, fc2.bias.exp_avg, fc2.bias.exp_avg_sq, ln2.weight.exp_avg, ln2.weight.exp_avg_sq, ln2.bias.exp_avg, ln2.bias.exp_avg_sq, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias
 #     covers h.d_h, tanh.mul, tanh.sub, ln2.d_ln2, ln2.d_normalized, ln2.sum_3, ln2.mean_d_normalized, ln2.mul_1, ln2.sum_4, ln2.projection, ln2.sub_1, ln2.mul_2, ln2.sub_2, ln2.d_x, ln2.d_weight, ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias, ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias, fc2.bias.sub, fc2.bias.mul, fc2.bias.mean, fc2.bias.mul_1, fc2.bias.mul_2, fc2.bias.mul_3, fc2.bias.mean_square, fc2.bias.mul_4, fc2.bias.sqrt, fc2.bias.div, fc2.bias.denominator, fc2.bias.div_1, fc2.bias.updated, ln2.weight.sub, ln2.weight.mul, ln2.weight.mean, ln2.weight.mul_1, ln2.weight.mul_2, ln2.weight.mul_3, ln2.weight.mean_square, ln2.weight.mul_4, ln2.weight.sqrt, ln2.weight.div, ln2.weight.denominator, ln2.weight.div_1, ln2.weight.updated, ln2.bias.sub, ln2.bias.mul, ln2.bias.mean, ln2.bias.mul_1, ln2.bias.mul_2, ln2.bias.mul_3, ln2.bias.mean_square, ln2.bias.mul_4, ln2.bias.sqrt, ln2.bias.div, ln2.bias.denominator, ln2.bias.div_1, ln2.bias.updated
 #     multiplies h.d_h
-#     again  fc2, ln2.centered, ln2.normalized, ln2.scaled, ln2, tanh
+#     recomputes fc2, ln2.centered, ln2.normalized, ln2.scaled, ln2, tanh
 #     writes h.d_h, ln2.d_x, fc2.bias.mean, fc2.bias.mean_square, fc2.bias.updated, ln2.weight.mean, ln2.weight.mean_square, ln2.weight.updated, ln2.bias.mean, ln2.bias.mean_square, ln2.bias.updated, partials of ln2.d_ln2_weight, partials of ln2.d_ln2_bias, partials of fc2.d_fc2_bias
-#     its last program finishes ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias
+#     last block finalizes ln2.d_ln2_weight, ln2.d_ln2_bias, fc2.d_fc2_bias
 #   fc2_to_fc1_backward: row and column, 601,088 bytes
 #     reads  fc1.product, fc1.bias, ln1.mean, ln1.rstd, ln1.weight, ln1.bias, ln2.d_x, fc2.weight, h.d_h, fc1.bias.exp_avg, fc1.bias.exp_avg_sq, ln1.weight.exp_avg, ln1.weight.exp_avg_sq, ln1.bias.exp_avg, ln1.bias.exp_avg_sq, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
 #     covers fc2.matmul, relu.d_relu, relu.le, ln1.d_ln1, ln1.d_normalized, ln1.sum_3, ln1.mean_d_normalized, ln1.mul_1, ln1.sum_4, ln1.projection, ln1.sub_1, ln1.mul_2, ln1.sub_2, ln1.d_x, ln1.d_weight, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias, ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias, fc1.bias.sub, fc1.bias.mul, fc1.bias.mean, fc1.bias.mul_1, fc1.bias.mul_2, fc1.bias.mul_3, fc1.bias.mean_square, fc1.bias.mul_4, fc1.bias.sqrt, fc1.bias.div, fc1.bias.denominator, fc1.bias.div_1, fc1.bias.updated, ln1.weight.sub, ln1.weight.mul, ln1.weight.mean, ln1.weight.mul_1, ln1.weight.mul_2, ln1.weight.mul_3, ln1.weight.mean_square, ln1.weight.mul_4, ln1.weight.sqrt, ln1.weight.div, ln1.weight.denominator, ln1.weight.div_1, ln1.weight.updated, ln1.bias.sub, ln1.bias.mul, ln1.bias.mean, ln1.bias.mul_1, ln1.bias.mul_2, ln1.bias.mul_3, ln1.bias.mean_square, ln1.bias.mul_4, ln1.bias.sqrt, ln1.bias.div, ln1.bias.denominator, ln1.bias.div_1, ln1.bias.updated
 #     multiplies fc2.matmul
-#     again  fc1, ln1.centered, ln1.normalized, ln1.scaled, ln1
+#     recomputes fc1, ln1.centered, ln1.normalized, ln1.scaled, ln1
 #     writes ln1.d_x, fc1.bias.mean, fc1.bias.mean_square, fc1.bias.updated, ln1.weight.mean, ln1.weight.mean_square, ln1.weight.updated, ln1.bias.mean, ln1.bias.mean_square, ln1.bias.updated, partials of ln1.d_ln1_weight, partials of ln1.d_ln1_bias, partials of fc1.d_fc1_bias
-#     its last program finishes ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias
-#   products_adam: products, 1,220,608 bytes
+#     last block finalizes ln1.d_ln1_weight, ln1.d_ln1_bias, fc1.d_fc1_bias
+#   grouped_matmul_adam: grouped matmul, 1,220,608 bytes
 #     joins  fc3_backward_adam, fc2_backward_adam, fc1_backward_adam
 #     reads  fc3.d_fc3, h, fc3.weight.exp_avg, fc3.weight.exp_avg_sq, fc3.weight, ln2.d_x, relu, fc2.weight.exp_avg, fc2.weight.exp_avg_sq, fc2.weight, ln1.d_x, x, fc1.weight.exp_avg, fc1.weight.exp_avg_sq, fc1.weight
 #     covers fc3.d_fc3_weight, fc3.weight.sub, fc3.weight.mul, fc3.weight.mean, fc3.weight.mul_1, fc3.weight.mul_2, fc3.weight.mul_3, fc3.weight.mean_square, fc3.weight.mul_4, fc3.weight.sqrt, fc3.weight.div, fc3.weight.denominator, fc3.weight.div_1, fc3.weight.updated, fc2.d_fc2_weight, fc2.weight.sub, fc2.weight.mul, fc2.weight.mean, fc2.weight.mul_1, fc2.weight.mul_2, fc2.weight.mul_3, fc2.weight.mean_square, fc2.weight.mul_4, fc2.weight.sqrt, fc2.weight.div, fc2.weight.denominator, fc2.weight.div_1, fc2.weight.updated, fc1.d_fc1_weight, fc1.weight.sub_1, fc1.weight.mul, fc1.weight.mean, fc1.weight.mul_1, fc1.weight.mul_2, fc1.weight.mul_3, fc1.weight.mean_square, fc1.weight.mul_4, fc1.weight.sqrt, fc1.weight.div, fc1.weight.denominator, fc1.weight.div_1, fc1.weight.updated
@@ -51,7 +51,7 @@
 #     h, tanh, ln2, fc2, fc2.bias, ln2.weight, ln2.bias
 # fc2_to_fc1_backward: row and column, 601,088 bytes
 #     fc2, relu, ln1, fc1, fc1.bias, ln1.weight, ln1.bias
-# products_adam: products, 1,220,608 bytes
+# grouped_matmul_adam: grouped matmul, 1,220,608 bytes
 #     fc3, fc3.weight, fc2, fc2.weight, fc1, fc1.weight
 #
 # graph digits declared
@@ -158,12 +158,12 @@ def float32_precision():
 
 
 @triton.jit
-def own_loss_count(
+def replicated_loss_count(
     y_ptr,
     batch,
     BLOCK: tl.constexpr,
 ):
-    """Of loss, which each program takes for itself."""
+    """A reduction of loss that is replicated: every program computes it."""
     count = tl.full([], 0.0, tl.float32)
     for tile in range(tl.cdiv(batch, BLOCK)):
         offset = tl.cast(tile, tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -315,7 +315,7 @@ def run_fc2_to_h(relu, fc2_weight, fc2_bias, ln2_weight, ln2_bias, product, mean
 
 
 @triton.jit
-def finish_loss_accuracy(
+def finalize_loss_accuracy(
     y_ptr,
     total_partial_ptr,
     right_partial_ptr,
@@ -325,7 +325,7 @@ def finish_loss_accuracy(
     programs,
     PROGRAMS: tl.constexpr,
 ):
-    """Finishes loss, accuracy."""
+    """Finalizes loss, accuracy."""
     # Sums over all rows: add up what each program left, always in the same order.
     total = tl.full([], 0.0, tl.float32)
     right = tl.full([], 0.0, tl.float32)
@@ -337,7 +337,7 @@ def finish_loss_accuracy(
 
     # loss, cross_entropy: log Σ exp(logits) − logits[target], averaged over the targets that are not
     # ignore_index
-    count = own_loss_count(y_ptr, batch, BLOCK=1024)
+    count = replicated_loss_count(y_ptr, batch, BLOCK=1024)
 
     # loss, cross_entropy: log Σ exp(logits) − logits[target], averaged over the targets that are not
     # ignore_index
@@ -351,7 +351,7 @@ def finish_loss_accuracy(
 
 
 @triton.jit
-def finish_fc3_backward_adam(
+def finalize_fc3_backward_adam(
     fc3_bias_exp_avg_ptr,
     fc3_bias_exp_avg_sq_ptr,
     fc3_bias_ptr,
@@ -366,7 +366,7 @@ def finish_fc3_backward_adam(
     PROGRAMS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Finishes gradient of fc3, update of fc3.bias."""
+    """Finalizes gradient of fc3, update of fc3.bias."""
     offset = tl.arange(0, BLOCK)
     mask = offset < 10
 
@@ -374,8 +374,8 @@ def finish_fc3_backward_adam(
     d_fc3_bias = tl.full([BLOCK], 0.0, tl.float32)
     for first in range(0, programs, PROGRAMS * 16):
         program = first + tl.arange(0, PROGRAMS)[:, None] * 16
-        own_cell = program * 10 + offset[None, :]
-        d_fc3_bias += tl.sum(tl.load(d_fc3_bias_partial_ptr + own_cell, mask=(program < programs) & mask[None, :], other=0.0), axis=0)
+        partial_cell = program * 10 + offset[None, :]
+        d_fc3_bias += tl.sum(tl.load(d_fc3_bias_partial_ptr + partial_cell, mask=(program < programs) & mask[None, :], other=0.0), axis=0)
 
     fc3_bias_exp_avg = tl.load(fc3_bias_exp_avg_ptr + offset, mask=mask)
     fc3_bias_exp_avg_sq = tl.load(fc3_bias_exp_avg_sq_ptr + offset, mask=mask)
@@ -431,7 +431,7 @@ def fc3_loss_accuracy_forward_backward(
 
     # loss, cross_entropy: log Σ exp(logits) − logits[target], averaged over the targets that are not
     # ignore_index
-    count = own_loss_count(y_ptr, batch, BLOCK=1024)
+    count = replicated_loss_count(y_ptr, batch, BLOCK=1024)
 
     total = tl.full([], 0.0, tl.float32)
     right = tl.full([], 0.0, tl.float32)
@@ -489,17 +489,17 @@ def fc3_loss_accuracy_forward_backward(
     tl.store(right_partial_ptr + program, right)
     tl.store(d_fc3_bias_partial_ptr + program * COLS + col, d_fc3_bias, mask=in_cols)
 
-    # The last program of each 16 adds their sums up, and the last of these finishes what is left.
+    # The last program of each 16 adds their sums up, and the last of these finalizes what is left.
     group = program // 16
     first = group * 16
     members = tl.minimum(16, programs - first)
     if arrives_last(arrivals_ptr + 1 + group, members):
         add_up_group(d_fc3_bias_partial_ptr, first, members, COLS=10, GROUP=16)
         if arrives_last(arrivals_ptr, tl.cdiv(programs, 16)):
-            finish_loss_accuracy(
+            finalize_loss_accuracy(
                 y_ptr, total_partial_ptr, right_partial_ptr, loss_ptr, accuracy_ptr, batch, programs, PROGRAMS=32,
             )
-            finish_fc3_backward_adam(
+            finalize_fc3_backward_adam(
                 fc3_bias_exp_avg_ptr, fc3_bias_exp_avg_sq_ptr, fc3_bias_ptr, d_fc3_bias_partial_ptr, one_minus_beta1,
                 beta2, one_minus_beta2, step_size, root_correction, eps, programs, PROGRAMS=32, BLOCK=16,
             )
@@ -510,8 +510,9 @@ def run_fc3_loss_accuracy_forward_backward(
     total_partial, right_partial, d_fc3_bias_partial, arrivals, batch, one_minus_beta1, beta2,
     one_minus_beta2, step_size, root_correction, eps, programs, ROWS=32,
 ):
-    """32 rows of 10 a program: 512 elements keep 4 warps busy without spilling. A fixed number of programs walks
-    over all rows, so few partial sums are left to add up. The last one to arrive does that, which saves a launch."""
+    """32 rows of 10 a program: 512 elements keep 4 warps busy without spilling. A fixed number of programs loops
+    over all rows, so few partial sums are left to add up. The last one to arrive finalizes them, which saves a
+    launch."""
     grid = (programs,)
     launch(
         fc3_loss_accuracy_forward_backward, grid, h, fc3_weight, y, fc3_bias, fc3_bias_exp_avg,
@@ -522,7 +523,7 @@ def run_fc3_loss_accuracy_forward_backward(
 
 
 @triton.jit
-def finish_ln2_fc2_backward_adam(
+def finalize_ln2_fc2_backward_adam(
     fc2_bias_exp_avg_ptr,
     fc2_bias_exp_avg_sq_ptr,
     fc2_bias_ptr,
@@ -545,7 +546,7 @@ def finish_ln2_fc2_backward_adam(
     PROGRAMS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Finishes gradient of ln2, gradient of fc2, update of fc2.bias, update of ln2.weight, update of ln2.bias."""
+    """Finalizes gradient of ln2, gradient of fc2, update of fc2.bias, update of ln2.weight, update of ln2.bias."""
     offset = tl.arange(0, BLOCK)
 
     # Sums over all rows: add up what each group of 16 left, always in the same order.
@@ -554,11 +555,11 @@ def finish_ln2_fc2_backward_adam(
     d_fc2_bias = tl.full([BLOCK], 0.0, tl.float32)
     for first in range(0, programs, PROGRAMS * 16):
         program = first + tl.arange(0, PROGRAMS)[:, None] * 16
-        own_cell = program * 128 + offset[None, :]
+        partial_cell = program * 128 + offset[None, :]
         in_programs = program < programs
-        d_ln2_weight += tl.sum(tl.load(d_ln2_weight_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
-        d_ln2_bias += tl.sum(tl.load(d_ln2_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
-        d_fc2_bias += tl.sum(tl.load(d_fc2_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
+        d_ln2_weight += tl.sum(tl.load(d_ln2_weight_partial_ptr + partial_cell, mask=in_programs, other=0.0), axis=0)
+        d_ln2_bias += tl.sum(tl.load(d_ln2_bias_partial_ptr + partial_cell, mask=in_programs, other=0.0), axis=0)
+        d_fc2_bias += tl.sum(tl.load(d_fc2_bias_partial_ptr + partial_cell, mask=in_programs, other=0.0), axis=0)
 
     fc2_bias_exp_avg = tl.load(fc2_bias_exp_avg_ptr + offset)
     fc2_bias_exp_avg_sq = tl.load(fc2_bias_exp_avg_sq_ptr + offset)
@@ -639,7 +640,7 @@ def h_to_fc2_backward(
     PRECISION: tl.constexpr,
 ):
     """gradient of h, gradient of tanh, gradient of ln2, gradient of fc2, update of fc2.bias, update of ln2.weight,
-    update of ln2.bias. Computes fc2, ln2, tanh again: that moves fewer bytes than loading it."""
+    update of ln2.bias. Recomputes fc2, ln2, tanh: that moves fewer bytes than loading it."""
     program = tl.program_id(0)
     col = tl.arange(0, BLOCK)[None, :]
     fc2_bias = tl.load(fc2_bias_ptr + col)
@@ -693,12 +694,12 @@ def h_to_fc2_backward(
         tl.store(d_h_ptr + cell, d_h, mask=in_rows)
         tl.store(d_x_ptr + cell, d_x, mask=in_rows)
 
-    own_row = program * COLS
-    tl.store(d_ln2_weight_partial_ptr + own_row + col, d_ln2_weight)
-    tl.store(d_ln2_bias_partial_ptr + own_row + col, d_ln2_bias)
-    tl.store(d_fc2_bias_partial_ptr + own_row + col, d_fc2_bias)
+    partial_row = program * COLS
+    tl.store(d_ln2_weight_partial_ptr + partial_row + col, d_ln2_weight)
+    tl.store(d_ln2_bias_partial_ptr + partial_row + col, d_ln2_bias)
+    tl.store(d_fc2_bias_partial_ptr + partial_row + col, d_fc2_bias)
 
-    # The last program of each 16 adds their sums up, and the last of these finishes what is left.
+    # The last program of each 16 adds their sums up, and the last of these finalizes what is left.
     group = program // 16
     first = group * 16
     members = tl.minimum(16, programs - first)
@@ -707,7 +708,7 @@ def h_to_fc2_backward(
         add_up_group(d_ln2_bias_partial_ptr, first, members, COLS=128, GROUP=16)
         add_up_group(d_fc2_bias_partial_ptr, first, members, COLS=128, GROUP=16)
         if arrives_last(arrivals_ptr, tl.cdiv(programs, 16)):
-            finish_ln2_fc2_backward_adam(
+            finalize_ln2_fc2_backward_adam(
                 fc2_bias_exp_avg_ptr, fc2_bias_exp_avg_sq_ptr, fc2_bias_ptr, ln2_weight_exp_avg_ptr,
                 ln2_weight_exp_avg_sq_ptr, ln2_weight_ptr, ln2_bias_exp_avg_ptr, ln2_bias_exp_avg_sq_ptr, ln2_bias_ptr,
                 d_ln2_weight_partial_ptr, d_ln2_bias_partial_ptr, d_fc2_bias_partial_ptr, one_minus_beta1, beta2,
@@ -721,8 +722,9 @@ def run_h_to_fc2_backward(
     d_h, d_x, d_ln2_weight_partial, d_ln2_bias_partial, d_fc2_bias_partial, arrivals, batch, one_minus_beta1,
     beta2, one_minus_beta2, step_size, root_correction, eps, programs, ROWS=8,
 ):
-    """8 rows of 128 a program: 1,024 elements keep 8 warps busy without spilling. A fixed number of programs walks
-    over all rows, so few partial sums are left to add up. The last one to arrive does that, which saves a launch."""
+    """8 rows of 128 a program: 1,024 elements keep 8 warps busy without spilling. A fixed number of programs loops
+    over all rows, so few partial sums are left to add up. The last one to arrive finalizes them, which saves a
+    launch."""
     grid = (programs,)
     launch(
         h_to_fc2_backward, grid, product, mean, rstd, d_fc3, fc3_weight, fc2_bias, ln2_weight, ln2_bias,
@@ -734,7 +736,7 @@ def run_h_to_fc2_backward(
 
 
 @triton.jit
-def finish_ln1_fc1_backward_adam(
+def finalize_ln1_fc1_backward_adam(
     fc1_bias_exp_avg_ptr,
     fc1_bias_exp_avg_sq_ptr,
     fc1_bias_ptr,
@@ -757,7 +759,7 @@ def finish_ln1_fc1_backward_adam(
     PROGRAMS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """Finishes gradient of ln1, gradient of fc1, update of fc1.bias, update of ln1.weight, update of ln1.bias."""
+    """Finalizes gradient of ln1, gradient of fc1, update of fc1.bias, update of ln1.weight, update of ln1.bias."""
     offset = tl.arange(0, BLOCK)
 
     # Sums over all rows: add up what each group of 16 left, always in the same order.
@@ -766,11 +768,11 @@ def finish_ln1_fc1_backward_adam(
     d_fc1_bias = tl.full([BLOCK], 0.0, tl.float32)
     for first in range(0, programs, PROGRAMS * 16):
         program = first + tl.arange(0, PROGRAMS)[:, None] * 16
-        own_cell = program * 128 + offset[None, :]
+        partial_cell = program * 128 + offset[None, :]
         in_programs = program < programs
-        d_ln1_weight += tl.sum(tl.load(d_ln1_weight_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
-        d_ln1_bias += tl.sum(tl.load(d_ln1_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
-        d_fc1_bias += tl.sum(tl.load(d_fc1_bias_partial_ptr + own_cell, mask=in_programs, other=0.0), axis=0)
+        d_ln1_weight += tl.sum(tl.load(d_ln1_weight_partial_ptr + partial_cell, mask=in_programs, other=0.0), axis=0)
+        d_ln1_bias += tl.sum(tl.load(d_ln1_bias_partial_ptr + partial_cell, mask=in_programs, other=0.0), axis=0)
+        d_fc1_bias += tl.sum(tl.load(d_fc1_bias_partial_ptr + partial_cell, mask=in_programs, other=0.0), axis=0)
 
     fc1_bias_exp_avg = tl.load(fc1_bias_exp_avg_ptr + offset)
     fc1_bias_exp_avg_sq = tl.load(fc1_bias_exp_avg_sq_ptr + offset)
@@ -851,7 +853,7 @@ def fc2_to_fc1_backward(
     PRECISION: tl.constexpr,
 ):
     """gradient of fc2, gradient of relu, gradient of ln1, gradient of fc1, update of fc1.bias, update of ln1.weight,
-    update of ln1.bias. Computes fc1, ln1 again: that moves fewer bytes than loading it."""
+    update of ln1.bias. Recomputes fc1, ln1: that moves fewer bytes than loading it."""
     program = tl.program_id(0)
     col = tl.arange(0, BLOCK)[None, :]
     fc1_bias = tl.load(fc1_bias_ptr + col)
@@ -908,12 +910,12 @@ def fc2_to_fc1_backward(
 
         tl.store(ln1_d_x_ptr + cell, ln1_d_x, mask=in_rows)
 
-    own_row = program * COLS
-    tl.store(d_ln1_weight_partial_ptr + own_row + col, d_ln1_weight)
-    tl.store(d_ln1_bias_partial_ptr + own_row + col, d_ln1_bias)
-    tl.store(d_fc1_bias_partial_ptr + own_row + col, d_fc1_bias)
+    partial_row = program * COLS
+    tl.store(d_ln1_weight_partial_ptr + partial_row + col, d_ln1_weight)
+    tl.store(d_ln1_bias_partial_ptr + partial_row + col, d_ln1_bias)
+    tl.store(d_fc1_bias_partial_ptr + partial_row + col, d_fc1_bias)
 
-    # The last program of each 16 adds their sums up, and the last of these finishes what is left.
+    # The last program of each 16 adds their sums up, and the last of these finalizes what is left.
     group = program // 16
     first = group * 16
     members = tl.minimum(16, programs - first)
@@ -922,7 +924,7 @@ def fc2_to_fc1_backward(
         add_up_group(d_ln1_bias_partial_ptr, first, members, COLS=128, GROUP=16)
         add_up_group(d_fc1_bias_partial_ptr, first, members, COLS=128, GROUP=16)
         if arrives_last(arrivals_ptr, tl.cdiv(programs, 16)):
-            finish_ln1_fc1_backward_adam(
+            finalize_ln1_fc1_backward_adam(
                 fc1_bias_exp_avg_ptr, fc1_bias_exp_avg_sq_ptr, fc1_bias_ptr, ln1_weight_exp_avg_ptr,
                 ln1_weight_exp_avg_sq_ptr, ln1_weight_ptr, ln1_bias_exp_avg_ptr, ln1_bias_exp_avg_sq_ptr, ln1_bias_ptr,
                 d_ln1_weight_partial_ptr, d_ln1_bias_partial_ptr, d_fc1_bias_partial_ptr, one_minus_beta1, beta2,
@@ -936,8 +938,9 @@ def run_fc2_to_fc1_backward(
     ln1_d_x, d_ln1_weight_partial, d_ln1_bias_partial, d_fc1_bias_partial, arrivals, batch, one_minus_beta1,
     beta2, one_minus_beta2, step_size, root_correction, eps, programs, ROWS=8,
 ):
-    """8 rows of 128 a program: 1,024 elements keep 8 warps busy without spilling. A fixed number of programs walks
-    over all rows, so few partial sums are left to add up. The last one to arrive does that, which saves a launch."""
+    """8 rows of 128 a program: 1,024 elements keep 8 warps busy without spilling. A fixed number of programs loops
+    over all rows, so few partial sums are left to add up. The last one to arrive finalizes them, which saves a
+    launch."""
     grid = (programs,)
     launch(
         fc2_to_fc1_backward, grid, product, mean, rstd, d_x, fc2_weight, d_h, fc1_bias, ln1_weight, ln1_bias,
@@ -991,7 +994,7 @@ def fc3_backward_adam(
         h = tl.load(h_ptr + col + inner[:, None] * 128, mask=inner[:, None] < batch, other=0.0)
         d_fc3_weight = tl.dot(d_fc3, h, d_fc3_weight, input_precision=PRECISION)
 
-    # Programs that share the sum of a tile leave their parts: the last of them adds these up, in one order.
+    # Split-K: the programs of a tile store partial sums, and the last to arrive adds them up, in one order.
     tl.store(d_fc3_weight_shares_ptr + part * 1280 + cell, d_fc3_weight, mask=in_rows)
     if arrives_last(arrivals_ptr + tile, parts):
         d_fc3_weight = tl.zeros([ROWS, BLOCK], tl.float32)
@@ -1055,7 +1058,7 @@ def fc2_backward_adam(
         relu = tl.load(relu_ptr + col + inner[:, None] * 128, mask=inner[:, None] < batch, other=0.0)
         d_fc2_weight = tl.dot(d_x, relu, d_fc2_weight, input_precision=PRECISION)
 
-    # Programs that share the sum of a tile leave their parts: the last of them adds these up, in one order.
+    # Split-K: the programs of a tile store partial sums, and the last to arrive adds them up, in one order.
     tl.store(d_fc2_weight_shares_ptr + part * 16384 + cell, d_fc2_weight)
     if arrives_last(arrivals_ptr + tile, parts):
         d_fc2_weight = tl.zeros([ROWS, BLOCK], tl.float32)
@@ -1119,7 +1122,7 @@ def fc1_backward_adam(
         x = tl.load(x_ptr + col + inner[:, None] * 64, mask=inner[:, None] < batch, other=0.0)
         d_fc1_weight = tl.dot(d_x, x, d_fc1_weight, input_precision=PRECISION)
 
-    # Programs that share the sum of a tile leave their parts: the last of them adds these up, in one order.
+    # Split-K: the programs of a tile store partial sums, and the last to arrive adds them up, in one order.
     tl.store(d_fc1_weight_shares_ptr + part * 8192 + cell, d_fc1_weight)
     if arrives_last(arrivals_ptr + tile, parts):
         d_fc1_weight = tl.zeros([ROWS, BLOCK], tl.float32)
@@ -1142,7 +1145,7 @@ def fc1_backward_adam(
 
 
 @triton.jit
-def products_adam(
+def grouped_matmul_adam(
     d_fc3_ptr,
     h_ptr,
     d_x_ptr,
@@ -1171,7 +1174,7 @@ def products_adam(
     eps,
     PRECISION: tl.constexpr,
 ):
-    """Side by side: fc3, fc3.weight, fc2, fc2.weight, fc1, fc1.weight."""
+    """Grouped matmul: fc3, fc3.weight, fc2, fc2.weight, fc1, fc1.weight."""
     tile = tl.program_id(0)
     part = tl.program_id(1)
     parts = tl.num_programs(1)
@@ -1197,16 +1200,16 @@ def products_adam(
         )
 
 
-def run_products_adam(
+def run_grouped_matmul_adam(
     d_fc3, h, d_x, relu, d_x_total, x, fc3_weight_exp_avg, fc3_weight_exp_avg_sq, fc3_weight,
     fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, fc1_weight_exp_avg, fc1_weight_exp_avg_sq,
     fc1_weight, d_fc3_weight_shares, d_fc2_weight_shares, d_fc1_weight_shares, arrivals_total, batch,
     one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps,
 ):
-    """28 tiles of 3 products: each alone would leave more of a GPU idle. Programs share sums of 256 and more."""
+    """28 tiles of 3 matmuls: each alone would leave more of a GPU idle. Sums of 256 and more are split-K."""
     grid = (28, max(1, min(batch // 128, 9)))
     launch(
-        products_adam, grid, d_fc3, h, d_x, relu, d_x_total, x, fc3_weight_exp_avg, fc3_weight_exp_avg_sq,
+        grouped_matmul_adam, grid, d_fc3, h, d_x, relu, d_x_total, x, fc3_weight_exp_avg, fc3_weight_exp_avg_sq,
         fc3_weight, fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, fc1_weight_exp_avg,
         fc1_weight_exp_avg_sq, fc1_weight, d_fc3_weight_shares, d_fc2_weight_shares, d_fc1_weight_shares,
         arrivals_total, batch, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps,
@@ -1242,7 +1245,7 @@ def in_arena(lives, device):
 
 
 def temporaries(device, *, batch, programs=1):
-    """The tensors that live inside a run, in one arena: memory is used again after the last launch that
+    """The tensors that live inside a run, in one arena: memory is reused after the last launch that
     needs it. Of each the shape, the dtype, and the first and last launch."""
     lives = {
         "fc1.product": ((batch, 128), torch.float32, 0, 4),
@@ -1272,7 +1275,7 @@ def temporaries(device, *, batch, programs=1):
         "fc3.d_fc3_weight:partial": ((max(1, min(batch // 128, 9)), 10, 128), torch.float32, 5, 5),
         "fc2.d_fc2_weight:partial": ((max(1, min(batch // 128, 9)), 128, 128), torch.float32, 5, 5),
         "fc1.d_fc1_weight:partial": ((max(1, min(batch // 128, 9)), 128, 64), torch.float32, 5, 5),
-        "products_adam:arrivals": ((1 + triton.cdiv(programs, 16), 28), torch.int32, 0, 5),
+        "grouped_matmul_adam:arrivals": ((1 + triton.cdiv(programs, 16), 28), torch.int32, 0, 5),
     }
     return in_arena(lives, device)
 
@@ -1313,13 +1316,13 @@ def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
         t["fc2_to_fc1_backward:arrivals"], batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
         root_correction, eps, programs,
     )
-    run_products_adam(
+    run_grouped_matmul_adam(
         t["fc3.d_fc3"], t["h"], t["ln2.d_x"], t["relu"], t["ln1.d_x"], t["x"], t["fc3.weight.exp_avg"],
         t["fc3.weight.exp_avg_sq"], t["fc3.weight"], t["fc2.weight.exp_avg"], t["fc2.weight.exp_avg_sq"],
         t["fc2.weight"], t["fc1.weight.exp_avg"], t["fc1.weight.exp_avg_sq"], t["fc1.weight"],
         t["fc3.d_fc3_weight:partial"], t["fc2.d_fc2_weight:partial"], t["fc1.d_fc1_weight:partial"],
-        t["products_adam:arrivals"], batch, one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction,
-        eps,
+        t["grouped_matmul_adam:arrivals"], batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
+        root_correction, eps,
     )
 
 

@@ -2,7 +2,7 @@
 
 from .base import UpdateOptimizer
 from .classes import SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, NAdam, RAdam, RMSprop
-from .own import from_rule
+from .from_rule import from_rule
 
 __all__ = [
     "SGD",

@@ -138,8 +138,8 @@ def _text(report: KernelReport) -> str:
         f"  occupancy  {report.occupancy}",
         *(f"  {'accesses' if not i else '':9}  {access}" for i, access in enumerate(report.accesses)),
         f"  mix        {', '.join(f'{count} {kind}' for kind, count in report.mix.items())}",
-        f"  moves      {moved:,} bytes{f' and {again:,} again from the cache' if again else ''}; {report.operations:,} "
-        f"operations, {report.intensity:.2f} a byte",
+        f"  moves      {moved:,} bytes{f' and {again:,} reread from the cache' if again else ''}; "
+        f"{report.operations:,} operations, {report.intensity:.2f} a byte",
         f"  predicted  {report.seconds * 1e6:,.1f} µs, bound by {report.bound}",
         f"  aligned    all pointers{''.join(f', {name}' for name in sizes)}: multiples of {WIDEST}",
     ]

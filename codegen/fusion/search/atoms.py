@@ -1,4 +1,4 @@
-"""What a search moves about as a whole: units grouped where parting them could not pay, with all that a choice needs to
+"""What a search moves about as a whole: units grouped where parting them could not pay, with all that a search needs to
 know of them as bit sets."""
 
 from __future__ import annotations

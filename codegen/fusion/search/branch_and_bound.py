@@ -1,8 +1,8 @@
 """The best partition of a small graph: branch and bound over the kernel that computes each value, and those that
 compute it again.
 
-Values are placed from the last to the first, so that whoever reads one has its kernels already: what its choice moves
-is then known exactly, and the bytes counted so far never shrink again.
+Values are placed from the last to the first, so that all readers of a value have their kernels already: the bytes that
+placing it moves are then known exactly, and the bytes counted so far never shrink again.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ class Search:
     def _options(self, index: int, atom: Atom, readers: _Readers) -> Iterator[_Option]:
         apart = ~self.together[index]
         homes = [c for c, k in enumerate(self.kernels) if not (k.members & apart or readers.far >> c & 1)]
-        for recomputed in self._choices_of_copies(atom, list(_bits(readers.every & ~readers.far))):
+        for recomputed in self._sets_of_copies(atom, list(_bits(readers.every & ~readers.far))):
             copied = {c: facts for c in recomputed if (facts := self._grown(c, index)) is not None}
             is_stored = all(self._may_store(f, self.kernels[c].stored, index) for c, f in copied.items())
             if len(copied) < len(recomputed) or not is_stored or self._waits_in_circles(recomputed, atom):
@@ -176,7 +176,7 @@ class Search:
                     if option is not None:
                         yield option
 
-    def _choices_of_copies(self, atom: Atom, reading: list[int]) -> Iterator[tuple[int, ...]]:
+    def _sets_of_copies(self, atom: Atom, reading: list[int]) -> Iterator[tuple[int, ...]]:
         yield ()
         if not atom.may_repeat:
             return

@@ -43,7 +43,7 @@ def _merged(units: Units, options: Fusion, known: Legality | None = None) -> Can
 
 def _fuse_greedily(clusters: Clusters) -> None:
     """Merge each unit into the kernels that it reads from, phase by phase; then kernels that read the same values; then
-    kernels that merely walk over the same axes, which saves a launch."""
+    kernels that merely go over the same axes, which saves a launch."""
     units = clusters.legality.units
     # What each program takes for itself belongs to no kernel more than to others.
     fusible = [u for u in units.units if not u.is_library and u.part != REPLICATED]

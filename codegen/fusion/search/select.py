@@ -26,8 +26,8 @@ MOST_UNITS = 1_000
 """The largest graph, in primitives, of which more than a greedy candidate is looked at."""
 
 
-MOST_CHOICES = 2
-"""Up to so many choices between two strategies of reductions, all their combinations are searched."""
+MOST_STRATEGIES = 2
+"""With up to so many other strategies of reductions, all their combinations are searched."""
 
 
 MOST_TRIES = 8
@@ -67,12 +67,12 @@ def search(best: Candidate, strategies: Sequence[Strategies]) -> Candidate:
     where the graph is small enough; else block by block under those that serve a greedy candidate best."""
     if len(best.units.units) > MOST_UNITS:
         return replace(best, how=TOO_LARGE)
-    if len(chains(best)) <= MOST_CHAINS and len(strategies) <= MOST_CHOICES:
+    if len(chains(best)) <= MOST_CHAINS and len(strategies) <= MOST_STRATEGIES:
         starts = greedy_under_all(best, strategies)
         # What replicating other sums is worth shows only in a candidate as it is launched.
         others = [start for start in starts if start.units.replicated != best.units.replicated]
-        return cheapest_as_launched([search_values(starts), *others, best])
-    return cheapest_as_launched([search_blocks(choose_strategies(best, strategies)), best])
+        return cheapest_as_scheduled([search_values(starts), *others, best])
+    return cheapest_as_scheduled([search_blocks(select_strategies(best, strategies)), best])
 
 
 # -- their steps --
@@ -84,7 +84,7 @@ def greedy_under_all(best: Candidate, strategies: Sequence[Strategies]) -> list[
     return [best, *(_greedy_under(some, replicated, best) for some in combinations(strategies) if some)]
 
 
-def choose_strategies(best: Candidate, strategies: Sequence[Strategies]) -> Candidate:
+def select_strategies(best: Candidate, strategies: Sequence[Strategies]) -> Candidate:
     """The cheapest greedy candidate, each strategy tried on top of those that were cheaper."""
     known, replicated = best, replicable_sums(best.units)
     chosen: Strategies = {}
@@ -124,7 +124,7 @@ def search_blocks(start: Candidate) -> Candidate:
     return replace(found.candidate or start, how=NOT_PROVED)
 
 
-def cheapest_as_launched(candidates: Sequence[Candidate]) -> Candidate:
+def cheapest_as_scheduled(candidates: Sequence[Candidate]) -> Candidate:
     """What a search found, which comes first, or a greedy candidate that it started from. The search does not know what
     last programs and joined updates save, and for that one it may be more."""
     found, *_ = candidates

@@ -210,7 +210,7 @@ def test_long_sums_are_shared_and_short_ones_are_not() -> None:
         plans[rows] = make_plan(joint_graph(graph, "loss", tn.adam()))
     kernels = {rows: [k for k in plan.launches if isinstance(k, TileLaunch)] for rows, plan in plans.items()}
     shares = {rows: max(k.kernel.split_k for k in tiles) for rows, tiles in kernels.items()}
-    assert shares == {100: 0, 4096: 4096 // products.SHARE}
+    assert shares == {100: 0, 4096: 4096 // products.SPLIT_K_LENGTH}
 
 
 def test_weight_gradients_and_their_updates_share_a_launch() -> None:

@@ -141,7 +141,7 @@ def test_what_one_program_would_take_long_for_is_a_launch_of_its_own() -> None:
         columns: [k.kind for k in program_of(lambda x: tn.sum(x, 0), (BATCH, columns)).plan.launches]
         for columns in (MAX_FINALIZED, MAX_FINALIZED + 1)
     }
-    assert kinds == {MAX_FINALIZED: ["column"], MAX_FINALIZED + 1: ["column", "finish"]}
+    assert kinds == {MAX_FINALIZED: ["column"], MAX_FINALIZED + 1: ["column", "finalize"]}
 
 
 def test_sums_that_are_needed_everywhere_are_finished_before_the_next_launch() -> None:
@@ -152,7 +152,7 @@ def test_sums_that_are_needed_everywhere_are_finished_before_the_next_launch() -
 def test_a_largest_number_of_each_column_is_finished_apart_from_sums() -> None:
     """Groups of programs add sums up; a maximum beside them keeps all its rows until its own launch."""
     program = program_of(lambda x: tn.cat([tn.sum(x, 0), tn.max(x, 0)], 0), (BATCH, 64))
-    assert [k.kind for k in program.plan.launches] == ["column", "finish"]
+    assert [k.kind for k in program.plan.launches] == ["column", "finalize"]
     leaves = leaves_of(program)
     found = run(Runner(program, CPU, programs=50, tile=64), leaves)["y"]
     torch.testing.assert_close(found, torch.cat([leaves["x0"].sum(0), leaves["x0"].amax(0)]))
@@ -170,5 +170,5 @@ def test_a_user_may_forbid_it() -> None:
 
 def test_every_norm_and_bias_of_a_step_is_finished_where_it_is_summed() -> None:
     plan = make_plan(joint_graph(digits(), "loss", tn.adam()))
-    assert not [k.name for k in plan.launches if k.kind == "finish"]
+    assert not [k.name for k in plan.launches if k.kind == "finalize"]
     assert sum(len(k.stages) - 1 for k in plan.launches) >= 4

@@ -43,7 +43,7 @@ def test_a_few_long_channels_are_shared_by_many_programs() -> None:
     """Three programs would leave all but three multiprocessors idle."""
     launches = planned(standardized(32, 3, 88, 88)).launches
     kinds = [[piece.kind for piece in k.pieces] for k in launches]
-    assert kinds == [["column", "finish"], ["column", "finish"], ["elementwise"]]
+    assert kinds == [["column", "finalize"], ["column", "finalize"], ["elementwise"]]
 
 
 def test_a_long_batch_of_features_goes_down_the_columns() -> None:

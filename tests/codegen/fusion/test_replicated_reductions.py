@@ -36,7 +36,7 @@ def own_of(graph: Graph) -> list[str]:
 def test_loss_metrics_and_gradient_come_from_one_launch_and_agree_with_torch(rows: int) -> None:
     program = make_program(classifier())
     (launch,) = program.plan.launches
-    assert [u.value.name for u in launch.units if u.part == "own"] == ["loss.count"]
+    assert [u.value.name for u in launch.units if u.part == "replicated"] == ["loss.count"]
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(rows, 10, generator=generator)
     y = torch.randint(0, 10, (rows,), generator=generator)
@@ -90,7 +90,9 @@ def test_only_small_sums_of_inputs_that_are_needed_for_more_numbers_are_taken() 
 def test_many_targets_are_counted_once_in_a_launch_of_their_own() -> None:
     """Half a megabyte, read by every program, takes longer than a launch."""
     plans = {rows: make_plan(classifier(rows), "greedy") for rows in (1024, 65_536)}
-    taken = {rows: [u for k in plan.launches for u in k.units if u.part == "own"] for rows, plan in plans.items()}
+    taken = {
+        rows: [u for k in plan.launches for u in k.units if u.part == "replicated"] for rows, plan in plans.items()
+    }
     assert taken[1024] and not taken[65_536]
 
 
@@ -102,5 +104,5 @@ def test_a_step_has_no_launch_for_the_loss_alone() -> None:
 
 def test_verdicts_say_who_takes_it() -> None:
     plan: FusionPlan = make_plan(classifier())
-    said = [v for v in plan.verdicts if v.rule == "own"]
+    said = [v for v in plan.verdicts if v.rule == "replicated"]
     assert said and all(v.fused and "loss.count" in v.reason for v in said)

@@ -209,7 +209,7 @@ def test_kinds_name_the_case() -> None:
     for kind, build in cases.items():
         (launch,) = plan_of(build, (BATCH, 33)).launches
         kinds = [piece.kind for piece in launch.pieces]
-        assert kinds[0] == kind and kinds[1:] == (["finish"] if "column" in kind else []), f"{kind}: {kinds}"
+        assert kinds[0] == kind and kinds[1:] == (["finalize"] if "column" in kind else []), f"{kind}: {kinds}"
 
 
 @pytest.mark.parametrize("fusion", MODES)

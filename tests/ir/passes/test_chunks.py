@@ -381,7 +381,7 @@ def test_plan_and_explanation_say_so() -> None:
     assert "16 of 50 rows at a time" in str(step.plan)
     text = step.explain()
     assert "vocabulary.product of 50 rows would take 60,000 bytes, the budget is 19,200" in text
-    assert "16 rows at a time, in 4 chunks of 19,200 bytes; the whole never exists" in text
+    assert "16 rows at a time, in 4 chunks of 19,200 bytes; the full logits are never materialized" in text
     assert "launches over 4 chunks" in text
 
 
