@@ -23,6 +23,7 @@ from ..support.text import call_lines, python_function, wrapped
 from .host import cell
 from .kernel import FunctionText, KernelSource, jit_function, joined
 from .ops import helpers_called, load, tl
+from .prelude import GIVEN_LAUNCH
 from .scalars_in_memory import declared, number_loads, types
 from .steps import tile_statements
 
@@ -236,4 +237,6 @@ def _launcher(kernel: ForeachKernel) -> str:
         "programs = sum(triton.cdiv(tensors[0].numel(), BLOCK) for tensors in segments)",
         *call_lines("launch(", passed, ")"),
     ]
-    return python_function(f"run_{kernel.name}", ["segments", *numbers, f"BLOCK={size}"], wrapped(about), lines)
+    return python_function(
+        f"run_{kernel.name}", ["segments", *numbers, f"BLOCK={size}", GIVEN_LAUNCH], wrapped(about), lines
+    )

@@ -14,6 +14,7 @@ from ..support.statements import CallFunction, If, Line
 from ..support.text import INDENT, call_lines, python_function, wrapped
 from .kernel import FunctionText, KernelSource, function_text, functions_of, joined
 from .launcher import Launcher
+from .prelude import GIVEN_LAUNCH
 from .scalars_in_memory import declared, number_loads, types
 
 
@@ -79,7 +80,7 @@ def _launcher(kernel: GroupedMatmulKernel, launchers: list[Launcher]) -> str:
     most = _registers(launchers)
     passed += [f"maxnreg={most}"] if most else []
     lines = [f"grid = {grid}", *call_lines("launch(", [kernel.name, "grid", *passed], ")")]
-    return python_function(f"run_{kernel.name}", names, wrapped(reason), lines)
+    return python_function(f"run_{kernel.name}", [*names, GIVEN_LAUNCH], wrapped(reason), lines)
 
 
 def _summed(kernel: GroupedMatmulKernel) -> Expression:

@@ -13,6 +13,7 @@ from ..lower.tile_ir import COL, TILE, Kernel
 from ..support.expressions import ONE, Name, call, number
 from ..support.sizes import static_size
 from ..support.text import INDENT, call_lines, wrapped
+from .prelude import GIVEN_LAUNCH
 from .scalars_in_memory import types
 
 
@@ -32,7 +33,7 @@ class Launcher:
             n: v for n, v in constexprs.items() if n in ("ROWS", "PROGRAMS") or (n == "BLOCK" and not self.layout.cols)
         }
         names = [p.name.removesuffix("_ptr") for p in self.kernel.parameters] + self.bound_arguments()
-        taken = [*names, *(f"{n}={v}" for n, v in tuned.items())]
+        taken = [*names, *(f"{n}={v}" for n, v in tuned.items()), GIVEN_LAUNCH]
         passed = [
             *names,
             *(f"{n}={n if n in tuned else _PASSED.get(n, v)}" for n, v in constexprs.items()),

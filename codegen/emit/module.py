@@ -37,7 +37,7 @@ from .grouped_matmul import render_grouped_matmul
 from .host import HostNumbers, python_number, uses_math
 from .kernel import KernelSource, render_kernel
 from .ops import HELPERS, helpers_in_order
-from .prelude import ALL_REDUCE, IN_ARENA, LAUNCH, LAUNCHER_HELPERS
+from .prelude import ALL_REDUCE, GIVEN_LAUNCH, IN_ARENA, LAUNCH, LAUNCHER_HELPERS
 
 
 def render_module(
@@ -63,7 +63,7 @@ def render_module(
         )
         + "\n",
         LAUNCH,
-        *([ALL_REDUCE] if any(u.is_collective for k in plan.launches for u in k.units) else []),
+        *([ALL_REDUCE] if _has_collectives(plan) else []),
         *(HELPERS[name] for name in helpers),
         *(text for name, text in LAUNCHER_HELPERS.items() if any(name in s.launcher_helpers for s in sources)),
     ]
@@ -143,7 +143,9 @@ class _Run:
         calls += self._calls()
         # One Dim keeps its own name here: sizes are passed by name.
         numbers = [NUMBERS] if self.in_memory else self._scalar_names()
-        arguments = ["t", "*", *(d.name for d in self.dims), *numbers, "programs=1"]
+        arguments = ["t", "*", *(d.name for d in self.dims), *numbers, "programs=1", GIVEN_LAUNCH]
+        if _has_collectives(self.plan):
+            arguments.append("all_reduce=all_reduce")
         lines = call_lines("def run(", arguments, "):")
         lines.append(
             f'{INDENT}"""Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""'
@@ -253,7 +255,7 @@ class _Run:
                 arguments = self._arguments(kernel)
             case Kernel():
                 arguments = [*self._arguments(kernel), *_bound_arguments(kernel.layout)]
-        yield from call_lines(f"run_{kernel.name}(", arguments, ")")
+        yield from call_lines(f"run_{kernel.name}(", [*arguments, GIVEN_LAUNCH], ")")
 
     def _arguments(self, kernel: GeneratedKernel) -> list[str]:
         return [self._argument(kernel.name, p) for _, p in kernel.arguments]
@@ -342,6 +344,10 @@ def _bound_arguments(layout: Layout) -> Iterator[str]:
         yield str(_product(layout.row_shape))
     if layout.counts_programs:
         yield "programs"
+
+
+def _has_collectives(plan: FusionPlan) -> bool:
+    return any(u.is_collective for k in plan.launches for u in k.units)
 
 
 def _made_up(buffer: Buffer) -> str:

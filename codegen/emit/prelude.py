@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+GIVEN_LAUNCH = "launch=launch"
+"""The last argument of whatever launches: who runs a module may launch in another way."""
+
 LAUNCH = '''\
 def launch(kernel, grid, *arguments, **options):
     """Launch a kernel on the current device; an empty grid launches nothing."""

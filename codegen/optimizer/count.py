@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..emit.host import HostNumbers, cell, setting_or_key, triton_number
 from ..emit.ops import helpers_called
+from ..emit.prelude import GIVEN_LAUNCH
 from ..support.names import Names
 from ..support.text import INDENT, call_lines, python_function, wrapped
 from .kinds import MultiTensorUpdate
@@ -79,5 +80,5 @@ def counting_kernel(update: MultiTensorUpdate) -> tuple[str, frozenset[str]]:
         f"launch({', '.join([COUNTING_KERNEL, 'grid', *given, 'BLOCK=BLOCK', 'num_warps=4'])})",
     ]
     launched = "Launch once, before the update: a lane for each parameter."
-    launcher = python_function(f"run_{COUNTING_KERNEL}", [*given, f"BLOCK={BLOCK}"], launched, launching)
+    launcher = python_function(f"run_{COUNTING_KERNEL}", [*given, f"BLOCK={BLOCK}", GIVEN_LAUNCH], launched, launching)
     return "\n".join(kernel) + f"\n\n\n{launcher}", helpers_called(host.statements)

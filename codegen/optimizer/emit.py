@@ -13,7 +13,7 @@ from ..emit.foreach import BLOCK, WHEN_WIDE, BlockFunction, Pointer, access_widt
 from ..emit.host import HostNumbers, cell, key_of, python_number, setting_of, setting_or_key, uses_math
 from ..emit.kernel import KernelSource, jit_function
 from ..emit.ops import HELPERS, helpers_called, helpers_in_order, load, store, tl
-from ..emit.prelude import LAUNCH
+from ..emit.prelude import GIVEN_LAUNCH, LAUNCH
 from ..emit.steps import tile_statements
 from ..support.expressions import Expression, Name, number
 from ..support.names import Names
@@ -178,7 +178,7 @@ def _run(update: MultiTensorUpdate) -> str:
         f"elements a thread and tensor, which in float32 are {each // 4} accesses of 16 bytes."
     )
     lines = call_lines("launch(", passed, ")")
-    return python_function("run", [*arguments, f"BLOCK={BLOCK}"], wrapped(about), lines)
+    return python_function("run", [*arguments, f"BLOCK={BLOCK}", GIVEN_LAUNCH], wrapped(about), lines)
 
 
 def _main(update: MultiTensorUpdate) -> str:

@@ -10,7 +10,7 @@ from tritonnotes.ir.version import VERSION
 from ..emit.foreach import BlockFunction, Pointer, access_width, by_kind, listed_block
 from ..emit.kernel import KernelSource, jit_function
 from ..emit.ops import HELPERS, load, tl
-from ..emit.prelude import LAUNCH
+from ..emit.prelude import GIVEN_LAUNCH, LAUNCH
 from ..support.expressions import Expression, Name, call, number
 from ..support.statements import BLANK, Assign, Line, Return
 from ..support.tables import Table
@@ -111,4 +111,4 @@ def _run(unscales: bool) -> str:
     passed = ["gradient_norm", "(len(blocks),)", *arguments, "BLOCK=BLOCK", "PARTIALS=PARTIALS"]
     about = "Launch once, a program for each row of `blocks`: `partial` holds as many, `arrived` 0."
     lines = call_lines("launch(", [*passed, f"num_warps={NUM_WARPS}"], ")")
-    return python_function("run", [*arguments, f"BLOCK={BLOCK}", f"PARTIALS={PARTIALS}"], about, lines)
+    return python_function("run", [*arguments, f"BLOCK={BLOCK}", f"PARTIALS={PARTIALS}", GIVEN_LAUNCH], about, lines)

@@ -10,9 +10,9 @@ from tritonnotes.ir.core.graph import Value
 from .facets import FACETS
 
 RESERVED = frozenset(
-    {"tl", "triton", "torch", "math", "float", "range", "launch", "grid", "run", "main", "t"}
+    {"tl", "triton", "torch", "math", "float", "range", "launch", "all_reduce", "grid", "run", "main", "t"}
     | {"row", "rows", "col", "cols", "mask", "cell", "offset", "elements"}
-    | {"own_row", "own_cell", "tile", "start", "first"}
+    | {"partial_row", "partial_cell", "tile", "start", "first"}
     | {"group", "member", "members", "arrivals", "arrives_last", "add_up_group"}
     | {"program", "programs", "in_programs", "ROWS", "COLS", "BLOCK", "PROGRAMS", "rescale"}
     | {"sign", "expm1", "log1p", "tanh", "power", "uniform", "max_or_nan", "min_or_nan"}

@@ -74,7 +74,7 @@ def loss_forward_backward(
 
 def run_loss_forward_backward(
     logits, saved_loss_row_max, y, gradient_loss, saved_loss_count, saved_loss_sum_exp, d_logits, batch,
-    ROWS=64,
+    ROWS=64, launch=launch,
 ):
     """64 rows of 10 a program: 1,024 elements keep 4 warps busy without spilling."""
     grid = (triton.cdiv(batch, ROWS),)
@@ -84,11 +84,11 @@ def run_loss_forward_backward(
     )
 
 
-def run(t, *, batch, programs=1):
+def run(t, *, batch, programs=1, launch=launch):
     """Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""
     run_loss_forward_backward(
         t["logits"], t["saved.loss.row_max"], t["y"], t["gradient.loss"], t["saved.loss.count"],
-        t["saved.loss.sum_exp"], t["loss.d_logits"], batch,
+        t["saved.loss.sum_exp"], t["loss.d_logits"], batch, launch=launch,
     )
 
 

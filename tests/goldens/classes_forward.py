@@ -154,7 +154,7 @@ def loss_accuracy(
 
 def run_loss_accuracy(
     logits, y, row_max, sum_exp, count_total, loss, accuracy, total_partial, count_partial, right_partial,
-    arrivals, batch, programs, ROWS=64,
+    arrivals, batch, programs, ROWS=64, launch=launch,
 ):
     """64 rows of 10 a program: 1,024 elements keep 4 warps busy without spilling. A fixed number of programs loops
     over all rows, so few partial sums are left to add up. The last one to arrive finalizes them, which saves a
@@ -206,12 +206,12 @@ def temporaries(device, *, programs=1):
     return in_arena(lives, device)
 
 
-def run(t, *, batch, programs=1):
+def run(t, *, batch, programs=1, launch=launch):
     """Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""
     run_loss_accuracy(
         t["logits"], t["y"], t["loss.row_max"], t["loss.sum_exp"], t["loss.count"], t["loss"], t["accuracy"],
         t["loss.total:partial"], t["loss.count:partial"], t["accuracy.right:partial"],
-        t["loss_accuracy:arrivals"], batch, programs,
+        t["loss_accuracy:arrivals"], batch, programs, launch=launch,
     )
 
 

@@ -135,6 +135,7 @@ def add_square_forward_backward(
 
 def run_add_square_forward_backward(
     x, bias, gradient_y, d_add, d_bias_total, d_bias_partial, arrivals, batch, programs, ROWS=32,
+    launch=launch,
 ):
     """32 rows of 32 a program: 1,024 elements keep 8 warps busy without spilling. A fixed number of programs loops
     over all rows, so few partial sums are left to add up. The last one to arrive finalizes them, which saves a
@@ -183,11 +184,11 @@ def temporaries(device, *, programs=1):
     return in_arena(lives, device)
 
 
-def run(t, *, batch, programs=1):
+def run(t, *, batch, programs=1, launch=launch):
     """Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""
     run_add_square_forward_backward(
         t["x"], t["bias"], t["gradient.y"], t["add.d_add"], t["add.d_bias"], t["add.d_bias:partial"],
-        t["add_square_forward_backward:arrivals"], batch, programs,
+        t["add_square_forward_backward:arrivals"], batch, programs, launch=launch,
     )
 
 

@@ -233,7 +233,9 @@ def fc1_ln1_relu(
     tl.store(relu_ptr + cell, relu, mask=in_rows)
 
 
-def run_fc1_ln1_relu(x, fc1_weight, fc1_bias, ln1_weight, ln1_bias, product, mean, rstd, relu, batch, ROWS=8):
+def run_fc1_ln1_relu(
+    x, fc1_weight, fc1_bias, ln1_weight, ln1_bias, product, mean, rstd, relu, batch, ROWS=8, launch=launch,
+):
     """8 rows of 128 a program: 1,024 elements keep 8 warps busy without spilling."""
     grid = (triton.cdiv(batch, ROWS),)
     launch(
@@ -305,7 +307,9 @@ def fc2_to_h(
     tl.store(h_ptr + cell, h, mask=in_rows)
 
 
-def run_fc2_to_h(relu, fc2_weight, fc2_bias, ln2_weight, ln2_bias, product, mean, rstd, h, batch, ROWS=8):
+def run_fc2_to_h(
+    relu, fc2_weight, fc2_bias, ln2_weight, ln2_bias, product, mean, rstd, h, batch, ROWS=8, launch=launch,
+):
     """8 rows of 128 a program: 1,024 elements keep 8 warps busy without spilling."""
     grid = (triton.cdiv(batch, ROWS),)
     launch(
@@ -508,7 +512,7 @@ def fc3_loss_accuracy_forward_backward(
 def run_fc3_loss_accuracy_forward_backward(
     h, fc3_weight, y, fc3_bias, fc3_bias_exp_avg, fc3_bias_exp_avg_sq, fc3, d_fc3, loss, accuracy,
     total_partial, right_partial, d_fc3_bias_partial, arrivals, batch, one_minus_beta1, beta2,
-    one_minus_beta2, step_size, root_correction, eps, programs, ROWS=32,
+    one_minus_beta2, step_size, root_correction, eps, programs, ROWS=32, launch=launch,
 ):
     """32 rows of 10 a program: 512 elements keep 4 warps busy without spilling. A fixed number of programs loops
     over all rows, so few partial sums are left to add up. The last one to arrive finalizes them, which saves a
@@ -720,7 +724,7 @@ def run_h_to_fc2_backward(
     product, mean, rstd, d_fc3, fc3_weight, fc2_bias, ln2_weight, ln2_bias, fc2_bias_exp_avg,
     fc2_bias_exp_avg_sq, ln2_weight_exp_avg, ln2_weight_exp_avg_sq, ln2_bias_exp_avg, ln2_bias_exp_avg_sq,
     d_h, d_x, d_ln2_weight_partial, d_ln2_bias_partial, d_fc2_bias_partial, arrivals, batch, one_minus_beta1,
-    beta2, one_minus_beta2, step_size, root_correction, eps, programs, ROWS=8,
+    beta2, one_minus_beta2, step_size, root_correction, eps, programs, ROWS=8, launch=launch,
 ):
     """8 rows of 128 a program: 1,024 elements keep 8 warps busy without spilling. A fixed number of programs loops
     over all rows, so few partial sums are left to add up. The last one to arrive finalizes them, which saves a
@@ -936,7 +940,7 @@ def run_fc2_to_fc1_backward(
     product, mean, rstd, d_x, fc2_weight, d_h, fc1_bias, ln1_weight, ln1_bias, fc1_bias_exp_avg,
     fc1_bias_exp_avg_sq, ln1_weight_exp_avg, ln1_weight_exp_avg_sq, ln1_bias_exp_avg, ln1_bias_exp_avg_sq,
     ln1_d_x, d_ln1_weight_partial, d_ln1_bias_partial, d_fc1_bias_partial, arrivals, batch, one_minus_beta1,
-    beta2, one_minus_beta2, step_size, root_correction, eps, programs, ROWS=8,
+    beta2, one_minus_beta2, step_size, root_correction, eps, programs, ROWS=8, launch=launch,
 ):
     """8 rows of 128 a program: 1,024 elements keep 8 warps busy without spilling. A fixed number of programs loops
     over all rows, so few partial sums are left to add up. The last one to arrive finalizes them, which saves a
@@ -1204,7 +1208,7 @@ def run_grouped_matmul_adam(
     d_fc3, h, d_x, relu, d_x_total, x, fc3_weight_exp_avg, fc3_weight_exp_avg_sq, fc3_weight,
     fc2_weight_exp_avg, fc2_weight_exp_avg_sq, fc2_weight, fc1_weight_exp_avg, fc1_weight_exp_avg_sq,
     fc1_weight, d_fc3_weight_shares, d_fc2_weight_shares, d_fc1_weight_shares, arrivals_total, batch,
-    one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps,
+    one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps, launch=launch,
 ):
     """28 tiles of 3 matmuls: each alone would leave more of a GPU idle. Sums of 256 and more are split-K."""
     grid = (28, max(1, min(batch // 128, 9)))
@@ -1280,7 +1284,7 @@ def temporaries(device, *, batch, programs=1):
     return in_arena(lives, device)
 
 
-def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
+def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1, launch=launch):
     """Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""
     one_minus_beta1 = 1.0 - beta1
     one_minus_beta2 = 1.0 - beta2
@@ -1288,17 +1292,17 @@ def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
     root_correction = math.sqrt(1.0 - beta2**step)
     run_fc1_ln1_relu(
         t["x"], t["fc1.weight"], t["fc1.bias"], t["ln1.weight"], t["ln1.bias"], t["fc1.product"], t["ln1.mean"],
-        t["ln1.rstd"], t["relu"], batch,
+        t["ln1.rstd"], t["relu"], batch, launch=launch,
     )
     run_fc2_to_h(
         t["relu"], t["fc2.weight"], t["fc2.bias"], t["ln2.weight"], t["ln2.bias"], t["fc2.product"],
-        t["ln2.mean"], t["ln2.rstd"], t["h"], batch,
+        t["ln2.mean"], t["ln2.rstd"], t["h"], batch, launch=launch,
     )
     run_fc3_loss_accuracy_forward_backward(
         t["h"], t["fc3.weight"], t["y"], t["fc3.bias"], t["fc3.bias.exp_avg"], t["fc3.bias.exp_avg_sq"],
         t["fc3"], t["fc3.d_fc3"], t["loss"], t["accuracy"], t["loss.total:partial"], t["accuracy.right:partial"],
         t["fc3.d_fc3_bias:partial"], t["fc3_loss_accuracy_forward_backward:arrivals"], batch, one_minus_beta1,
-        beta2, one_minus_beta2, step_size, root_correction, eps, programs,
+        beta2, one_minus_beta2, step_size, root_correction, eps, programs, launch=launch,
     )
     run_h_to_fc2_backward(
         t["fc2.product"], t["ln2.mean"], t["ln2.rstd"], t["fc3.d_fc3"], t["fc3.weight"], t["fc2.bias"],
@@ -1306,7 +1310,7 @@ def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
         t["ln2.weight.exp_avg_sq"], t["ln2.bias.exp_avg"], t["ln2.bias.exp_avg_sq"], t["h.d_h"], t["ln2.d_x"],
         t["ln2.d_ln2_weight:partial"], t["ln2.d_ln2_bias:partial"], t["fc2.d_fc2_bias:partial"],
         t["h_to_fc2_backward:arrivals"], batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
-        root_correction, eps, programs,
+        root_correction, eps, programs, launch=launch,
     )
     run_fc2_to_fc1_backward(
         t["fc1.product"], t["ln1.mean"], t["ln1.rstd"], t["ln2.d_x"], t["fc2.weight"], t["h.d_h"], t["fc1.bias"],
@@ -1314,7 +1318,7 @@ def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
         t["ln1.weight.exp_avg_sq"], t["ln1.bias.exp_avg"], t["ln1.bias.exp_avg_sq"], t["ln1.d_x"],
         t["ln1.d_ln1_weight:partial"], t["ln1.d_ln1_bias:partial"], t["fc1.d_fc1_bias:partial"],
         t["fc2_to_fc1_backward:arrivals"], batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
-        root_correction, eps, programs,
+        root_correction, eps, programs, launch=launch,
     )
     run_grouped_matmul_adam(
         t["fc3.d_fc3"], t["h"], t["ln2.d_x"], t["relu"], t["ln1.d_x"], t["x"], t["fc3.weight.exp_avg"],
@@ -1322,7 +1326,7 @@ def run(t, *, batch, lr, beta1, beta2, eps, step, programs=1):
         t["fc2.weight"], t["fc1.weight.exp_avg"], t["fc1.weight.exp_avg_sq"], t["fc1.weight"],
         t["fc3.d_fc3_weight:partial"], t["fc2.d_fc2_weight:partial"], t["fc1.d_fc1_weight:partial"],
         t["grouped_matmul_adam:arrivals"], batch, one_minus_beta1, beta2, one_minus_beta2, step_size,
-        root_correction, eps,
+        root_correction, eps, launch=launch,
     )
 
 

@@ -167,7 +167,7 @@ def ln_gelu_d_x_forward_backward(
 
 def run_ln_gelu_d_x_forward_backward(
     x, saved_ln_mean, saved_ln_rstd, ln_weight, ln_bias, gradient_y, d_x, d_ln_weight_total, d_ln_bias_total,
-    d_ln_weight_partial, d_ln_bias_partial, arrivals, batch, programs, ROWS=16,
+    d_ln_weight_partial, d_ln_bias_partial, arrivals, batch, programs, ROWS=16, launch=launch,
 ):
     """16 rows of 100 a program: 2,048 elements keep 8 warps busy without spilling. A fixed number of programs loops
     over all rows, so few partial sums are left to add up. The last one to arrive finalizes them, which saves a
@@ -218,12 +218,12 @@ def temporaries(device, *, programs=1):
     return in_arena(lives, device)
 
 
-def run(t, *, batch, programs=1):
+def run(t, *, batch, programs=1, launch=launch):
     """Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""
     run_ln_gelu_d_x_forward_backward(
         t["x"], t["saved.ln.mean"], t["saved.ln.rstd"], t["ln.weight"], t["ln.bias"], t["gradient.y"], t["d_x"],
         t["ln.d_ln_weight"], t["ln.d_ln_bias"], t["ln.d_ln_weight:partial"], t["ln.d_ln_bias:partial"],
-        t["ln_gelu_d_x_forward_backward:arrivals"], batch, programs,
+        t["ln_gelu_d_x_forward_backward:arrivals"], batch, programs, launch=launch,
     )
 
 

@@ -60,7 +60,9 @@ def y_forward_backward(
     tl.store(d_x_ptr + cell, d_x.to(tl.bfloat16), mask=in_rows)
 
 
-def run_y_forward_backward(saved_y_largest, x, saved_y_sum_exp, gradient_y, d_x, batch, ROWS=32):
+def run_y_forward_backward(
+    saved_y_largest, x, saved_y_sum_exp, gradient_y, d_x, batch, ROWS=32, launch=launch,
+):
     """32 rows of 64 a program: 2,048 elements keep 4 warps busy without spilling."""
     grid = (triton.cdiv(batch, ROWS),)
     launch(
@@ -69,9 +71,11 @@ def run_y_forward_backward(saved_y_largest, x, saved_y_sum_exp, gradient_y, d_x,
     )
 
 
-def run(t, *, batch, programs=1):
+def run(t, *, batch, programs=1, launch=launch):
     """Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""
-    run_y_forward_backward(t["saved.y.largest"], t["x"], t["saved.y.sum_exp"], t["gradient.y"], t["y.d_x"], batch)
+    run_y_forward_backward(
+        t["saved.y.largest"], t["x"], t["saved.y.sum_exp"], t["gradient.y"], t["y.d_x"], batch, launch=launch,
+    )
 
 
 def main():

@@ -129,7 +129,7 @@ def number_row(lr, beta1, beta2, eps, step):
     return [one_minus_beta1, beta2, one_minus_beta2, step_size, root_correction, eps]
 
 
-def run(parameters, blocks, numbers, BLOCK=1024):
+def run(parameters, blocks, numbers, BLOCK=1024, launch=launch):
     """Launch once, a program for each row of `blocks`. 1024 elements a program: 4 warps, 8 elements a thread and
     tensor, which in float32 are 2 accesses of 16 bytes."""
     launch(update_adam, (len(blocks),), parameters, blocks, numbers, BLOCK=BLOCK, num_warps=4)

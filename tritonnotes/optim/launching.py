@@ -79,8 +79,4 @@ def run(
         interpret(kernel, grid, given, how, tensors=reached)
 
     with _interpreting:
-        native, module.launch = module.launch, launch
-        try:
-            getattr(module, function)(*arguments, **options)
-        finally:
-            module.launch = native
+        getattr(module, function)(*arguments, **options, launch=launch)

@@ -102,22 +102,18 @@ class Runner:
         self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], programs: int, numbers: Mapping[str, Any]
     ) -> None:
         """Every launch once, over tensors for all buffers. `numbers` are the host's, or the tensor that holds them."""
-        run = self.module.run
-        native, alone = self.module.launch, getattr(self.module, "all_reduce", None)
-        self.module.all_reduce = self.all_reduce or alone
-        try:
-            if self.device.type == "cpu":
-                watch = _Watch(self.program, tensors)
-                with _interpreting:
-                    self.module.launch = self.around(self._interpreted_launch(sizes, programs, tensors, watch))
-                    run(tensors, **sizes, **numbers, programs=programs)
-                watch.finish()
-            else:
-                with torch.cuda.device(self.device):
-                    self.module.launch = self.around(self._native or native)
-                    run(tensors, **sizes, **numbers, programs=programs)
-        finally:
-            self.module.launch, self.module.all_reduce = native, alone
+        given = {**sizes, **numbers, "programs": programs}
+        if self.all_reduce is not None and hasattr(self.module, "all_reduce"):
+            given["all_reduce"] = self.all_reduce
+        if self.device.type == "cpu":
+            watch = _Watch(self.program, tensors)
+            launch = self.around(self._interpreted_launch(sizes, programs, tensors, watch))
+            with _interpreting:
+                self.module.run(tensors, **given, launch=launch)
+            watch.finish()
+        else:
+            with torch.cuda.device(self.device):
+                self.module.run(tensors, **given, launch=self.around(self._native or self.module.launch))
 
     def programs(self, sizes: Mapping[str, int]) -> int:
         """How many programs share each sum: no more than there are tiles."""

@@ -52,7 +52,7 @@ def functions(kernels: Iterable[Kernel]) -> Iterator[Kernel]:
     """Kernels and those that they call."""
     for kernel in kernels:
         if isinstance(kernel, GroupedMatmulKernel):
-            yield from functions(side.kernel for side in kernel.sides)
+            yield from functions(member.kernel for member in kernel.members)
             continue
         yield kernel
         yield from functions(part.kernel for part in (*kernel.replicated_sums, *kernel.operands, *kernel.last_block))

@@ -7,14 +7,15 @@ from compiled import digits
 
 import tritonnotes as tn
 from tritonnotes.codegen.fusion.constraints import Fusion
+from tritonnotes.codegen.fusion.horizontal import FOREACH, GROUPED_MATMUL
 from tritonnotes.codegen.lower.foreach import ForeachKernel
 from tritonnotes.codegen.lower.grouped_matmul import GroupedMatmulKernel
 from tritonnotes.codegen.lower.lower import lower, tile_programs
 from tritonnotes.codegen.lower.tile_ir import Kernel
 from tritonnotes.codegen.pipeline import make_plan
-from tritonnotes.codegen.plan.chunk_loops import ChunkLoop, chunk_loops
+from tritonnotes.codegen.plan.chunk_loops import CHUNK_LOOP, ChunkLoop, chunk_loops
 from tritonnotes.codegen.plan.fusion_plan import FusionPlan
-from tritonnotes.codegen.plan.launches import ForeachLaunch, GroupedMatmul, LibraryCall, TileLaunch
+from tritonnotes.codegen.plan.launches import LIBRARY, ForeachLaunch, GroupedMatmul, LibraryCall, TileLaunch
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.passes.chunks import in_chunks
 from tritonnotes.ir.passes.joint import joint_graph, loss_gradient_graph
@@ -40,7 +41,7 @@ def looped() -> FusionPlan:
 
 
 PLANS = {"grouped": grouped, "called": called, "looped": looped}
-CLASSES = {"products": GroupedMatmul, "updates": ForeachLaunch, "library": LibraryCall, "chunks": ChunkLoop}
+CLASSES = {GROUPED_MATMUL: GroupedMatmul, FOREACH: ForeachLaunch, LIBRARY: LibraryCall, CHUNK_LOOP: ChunkLoop}
 """The classes of launches by kind; all others are tile programs of their own."""
 
 

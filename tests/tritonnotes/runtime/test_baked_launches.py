@@ -94,8 +94,7 @@ def run_all(step: tn.TrainingStep, launch: Any, batch: int, shift: int = 0, numb
     leaves = {**feeds, **step.model.state_dict(), **step.slots}
     tensors = {n: shifted(t, shift) for n, t in {**leaves, **runner.temporaries({"batch": batch}, 3)}.items()}
     tensors |= runner.outputs({"batch": batch})
-    runner.module.launch = launch
-    runner.module.run(tensors, batch=batch, **numbers_of(step, number), programs=3)
+    runner.module.run(tensors, batch=batch, **numbers_of(step, number), programs=3, launch=launch)
 
 
 def numbers_of(step: tn.TrainingStep, number: int) -> dict[str, float]:
