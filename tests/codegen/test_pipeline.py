@@ -156,7 +156,7 @@ def test_rematerialize_computes_again_what_that_makes_cheaper() -> None:
         """
         candidate for again: 3 kernels, greedy
           1. h, sum:partial
-          2. sum:combine
+          2. sum:finalize
           3. softmax.largest, softmax.sub, softmax.exp_shifted, softmax.sum_exp, softmax
         """,
     )
@@ -165,8 +165,8 @@ def test_rematerialize_computes_again_what_that_makes_cheaper() -> None:
         """
         candidate for again: 3 kernels, greedy
           1. h, sum:partial
-          2. sum:combine
-          3. softmax.largest, softmax.sub, softmax.exp_shifted, softmax.sum_exp, softmax; again h
+          2. sum:finalize
+          3. softmax.largest, softmax.sub, softmax.exp_shifted, softmax.sum_exp, softmax; recomputes h
         """,
     )
     assert cost_of(rematerialize(before)) < cost_of(before)
@@ -181,7 +181,7 @@ def test_replicate_reductions_lets_every_program_compute_a_small_sum() -> None:
         """
         candidate for scaled: 3 kernels, greedy
           1. sum:partial
-          2. sum:combine
+          2. sum:finalize
           3. y
         """,
     )
@@ -190,7 +190,7 @@ def test_replicate_reductions_lets_every_program_compute_a_small_sum() -> None:
         after,
         """
         candidate for scaled: 1 kernel, greedy
-          1. sum:own, y
+          1. sum:replicated, y
         """,
     )
     assert cheaper(before, after) is after and cheaper(after, before) is after
@@ -210,7 +210,7 @@ def test_search_tries_the_other_strategy_of_reductions() -> None:
         """
         candidate for centered: 3 kernels, greedy
           1. mean.sum:partial
-          2. mean.sum:combine, mean
+          2. mean.sum:finalize, mean
           3. y
         """,
     )
@@ -232,7 +232,7 @@ def test_an_illegal_candidate_costs_beyond_measure_and_is_refused() -> None:
         illegal,
         """
         candidate for column_sum: 1 kernel, off
-          1. sum:partial, sum:combine
+          1. sum:partial, sum:finalize
         """,
     )
     assert illegal is not None and illegal.refusal is not None
@@ -290,7 +290,7 @@ def test_sums_are_finished_by_the_last_program_of_the_kernel_that_takes_them() -
         """
         candidate for column_sum: 2 kernels, greedy
           1. sum:partial
-          2. sum:combine
+          2. sum:finalize
         """,
     )
     assert_text(
@@ -298,7 +298,7 @@ def test_sums_are_finished_by_the_last_program_of_the_kernel_that_takes_them() -
         """
         candidate for column_sum: 2 kernels, greedy
           1. sum:partial
-          2. sum:combine; by the last program of 1
+          2. sum:finalize; in the last block of 1
         """,
     )
 
@@ -321,7 +321,7 @@ def test_launches_are_named_after_their_ops_and_last_programs_need_none() -> Non
         name_launches(found),
         """
         sum_kernel
-        finish_sum
+        finalize_sum
         """,
     )
     assert_names(name_launches(finalize_in_last_block(found)), "sum_kernel")
@@ -415,7 +415,7 @@ def test_weight_gradients_that_nothing_waits_for_share_a_launch() -> None:
         matmul_fc2
         mul_sum_fc2_forward_backward
         matmul_fc1_d_fc1
-        products_sgd
+        grouped_matmul_sgd
         """,
     )
 
@@ -493,7 +493,7 @@ def test_a_memory_budget_has_operands_computed_again() -> None:
           2. down
           3. mul, sum
           4. mul_1:operand, down.d_down:operand, relu.d_relu:product, up.d_up
-          5. down.d_down_weight:product; again mul_1, down.d_down
+          5. down.d_down_weight:product; recomputes mul_1, down.d_down
           6. up.d_up_weight:product, up.weight.mul, up.weight.updated
           7. down.weight.mul, down.weight.updated
         """,
