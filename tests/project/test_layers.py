@@ -22,7 +22,13 @@ tritonnotes.optim
 tritonnotes.training
 tritonnotes.distributed
 tritonnotes.runtime
-tritonnotes.judge  tritonnotes.interpreter
+tritonnotes.judge  tritonnotes.interpreter  tritonnotes.native
+tritonnotes.native.run
+tritonnotes.native.lower
+tritonnotes.native.schedule
+tritonnotes.native.llvm
+tritonnotes.native.ttir
+tritonnotes.native.errors
 tritonnotes.tensors
 
 tritonnotes.codegen

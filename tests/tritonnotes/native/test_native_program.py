@@ -1,0 +1,80 @@
+"""All launches of a program as one native call, and generated kernels beside the strict interpreter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from native_comparing import run_both
+from torch import Tensor
+
+from tritonnotes.codegen.target.cache import KernelCache
+from tritonnotes.codegen.target.load import load_source
+from tritonnotes.native import Bundle, Launch, Recorder
+from tritonnotes.native.run import launch
+
+GOLDENS = sorted(path for path in (Path(__file__).parents[1] / "goldens").glob("*.py") if path.stem != "update_adam")
+
+
+def recorded(path: Path) -> tuple[ModuleType, list[Launch], list[Tensor]]:
+    """The launches of a generated module over tensors that it makes up, and all these tensors."""
+    module = load_source(path.read_text(), KernelCache())
+    recorder, old, seen = Recorder(), module.launch, []
+    run = module.run
+
+    def watched(tensors: dict[str, Tensor], **sizes: Any) -> None:
+        seen.extend(tensors.values())
+        run(tensors, **sizes)
+
+    module.launch, module.run = recorder, watched
+    try:
+        module.main()
+    finally:
+        module.launch, module.run = old, run
+    return module, recorder.launches, seen
+
+
+@pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
+def test_generated_kernels_agree_with_the_strict_interpreter(path: Path) -> None:
+    _, launches, tensors = recorded(path)
+    assert launches
+    for each in launches:
+        assert run_both(each.kernel, each.grid, (), each.values, tensors) == "", each.kernel.__name__
+
+
+@pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
+def test_one_call_leaves_the_same_bits_as_launch_after_launch(path: Path) -> None:
+    _, launches, tensors = recorded(path)
+    before = [tensor.clone() for tensor in tensors]
+    for each in launches:
+        launch(each.kernel, each.grid, **each.values)
+    expected = [tensor.clone() for tensor in tensors]
+    bundle = Bundle(launches)
+    for threads in (1, 2, 8):
+        for _ in range(3):
+            for tensor, value in zip(tensors, before, strict=True):
+                tensor.copy_(value)
+            bundle.run(threads)
+            for tensor, value in zip(tensors, expected, strict=True):
+                assert torch.equal(tensor.reshape(-1).view(torch.uint8), value.reshape(-1).view(torch.uint8))
+
+
+def test_another_tensor_takes_the_place_of_one_that_was_passed() -> None:
+    path = next(path for path in GOLDENS if path.stem == "residual_forward")
+    _, launches, tensors = recorded(path)
+    bundle = Bundle(launches)
+    bundle.run()
+    x = launches[0].values["x_ptr"]
+    other = torch.rand_like(x)
+    bundle.replace(x, other)
+    bundle.run()
+    found = [tensor.clone() for tensor in tensors]
+    launch(launches[0].kernel, launches[0].grid, **{**launches[0].values, "x_ptr": other})
+    assert all(torch.equal(a, b) for a, b in zip(found, tensors, strict=True))
+
+
+def test_a_program_of_no_launches_runs() -> None:
+    Recorder().bundle().run()

@@ -1,0 +1,109 @@
+"""The sanitizer: faults planted in kernels are noticed and named; kernels without one compute the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import triton
+import triton.language as tl
+
+from tritonnotes.native import NativeError
+from tritonnotes.native.run import launch
+
+
+@triton.jit
+def row_kernel(x_ptr, index_ptr, out_ptr, rows, cols, FAULT: tl.constexpr, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    col = tl.arange(0, BLOCK)
+    mask = col < cols
+    load_mask = mask
+    if FAULT == "load mask dropped":
+        load_mask = col >= 0
+    if FAULT == "tail off by one":
+        load_mask = col <= cols
+    start = row * cols
+    if FAULT == "wrong row":
+        start = (row + 1) * cols
+    if FAULT == "negative offset":
+        start = row * cols - 1
+    x = tl.load(x_ptr + start + col, mask=load_mask)
+    if FAULT != "other forgotten":
+        x = tl.where(mask, x, 0.0)
+    total = tl.sum(x)
+    if FAULT == "scalar load":
+        total += tl.load(x_ptr + rows * cols)
+    index = tl.load(index_ptr + col, mask=mask, other=0)
+    if FAULT == "gather":
+        index = index + 1
+    if FAULT == "masked index used":
+        index = tl.load(index_ptr + col, mask=col < cols - 1)
+    picked = tl.load(x_ptr + start + index, mask=mask, other=0.0)
+    if FAULT == "read before written":
+        picked += tl.load(out_ptr + start + col, mask=mask, other=0.0)
+    store_mask = mask
+    if FAULT == "store mask dropped":
+        store_mask = col >= 0
+    if FAULT == "scatter":
+        tl.store(out_ptr + start + col * 2, picked + total, mask=mask)
+    if FAULT == "scalar store":
+        tl.store(out_ptr + rows * cols + row, total)
+    if FAULT == "atomic":
+        tl.atomic_add(out_ptr + rows * cols + col, picked, mask=mask)
+    tl.store(out_ptr + start + col, picked + total, mask=store_mask)
+
+
+FAULTS = {
+    "load mask dropped": "load out of bounds", "tail off by one": "load out of bounds",
+    "wrong row": "load out of bounds",
+    "negative offset": "load out of bounds", "other forgotten": "store of a masked lane's poison",
+    "scalar load": "load out of bounds", "gather": "load out of bounds", "masked index used": "load out of bounds",
+    "read before written": "load of memory that nothing was stored to", "store mask dropped": "store out of bounds",
+    "scatter": "store out of bounds", "scalar store": "store out of bounds", "atomic": "atomic rmw out of bounds",
+}  # fmt: skip
+
+
+def run(fault: str, rows: int = 5, cols: int = 37, **how: Any) -> torch.Tensor:
+    x = torch.randn(rows, cols, generator=torch.Generator().manual_seed(0))
+    index = torch.arange(cols, dtype=torch.int32).flip(0)
+    out = torch.empty(rows, cols)
+    launch(row_kernel, (rows,), x, index, out, rows, cols, FAULT=fault, BLOCK=64, uninitialized=[out], **how)
+    return out
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_planted_fault_is_noticed_and_names_its_line(fault: str) -> None:
+    with pytest.raises(NativeError, match=rf"row_kernel \(test_native_sanitizer.py, line \d+\): {FAULTS[fault]}"):
+        run(fault, sanitize=True)
+
+
+@pytest.mark.parametrize("cols", [1, 16, 37, 64])
+def test_a_kernel_without_a_fault_computes_the_same(cols: int) -> None:
+    assert torch.equal(run("none", cols=cols, sanitize=True), run("none", cols=cols))
+
+
+@triton.jit
+def table_kernel(table_ptr, out_ptr, n, SHIFT: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    pointer = tl.load(table_ptr + tl.program_id(0)).to(tl.pointer_type(tl.float32))
+    x = tl.load(pointer + at + SHIFT, mask=at < n, other=0.0)
+    tl.store(out_ptr + at, x, mask=at < n)
+
+
+@pytest.mark.parametrize("shift", [0, 1, -1])
+def test_what_a_pointer_table_leads_to_is_checked(shift: int) -> None:
+    tensor, out = torch.randn(40), torch.zeros(40)
+    table = torch.tensor([tensor.data_ptr()], dtype=torch.int64)
+
+    def go(tensors: list[torch.Tensor]) -> None:
+        launch(table_kernel, (1,), table, out, 40, SHIFT=shift, BLOCK=64, sanitize=True, tensors=tensors)
+
+    if shift:
+        with pytest.raises(NativeError, match="load out of bounds"):
+            go([tensor])
+    else:
+        go([tensor])
+        assert torch.equal(out, tensor)
+        with pytest.raises(NativeError, match="load out of bounds"):
+            go([])

@@ -1,0 +1,1 @@
+"""LLVM IR: its text, elementwise operations and mathematics; compiling and loading it."""

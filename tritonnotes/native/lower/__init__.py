@@ -1,0 +1,1 @@
+"""Triton IR to LLVM IR: nests of loops over tiles, reductions, products, memory, control flow."""

@@ -1,0 +1,1 @@
+"""Kernels that are compiled and run: arguments, launches, whole programs."""

@@ -1,0 +1,184 @@
+"""What a function's data says before anything is written: which values are recomputed where they are used, what must
+exist before them, which accesses may meet in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..llvm.elementwise import CONVERSIONS, INTEGERS
+from ..ttir.ttir import Function, Op, Uses, Value
+
+VIEWS = frozenset(
+    {
+        "tt.splat",
+        "tt.expand_dims",
+        "tt.broadcast",
+        "tt.trans",
+        "tt.reshape",
+        "tt.unsplat",
+        "tt.split",
+        "tt.join",
+        "tt.cat",
+    }
+)
+"""Operations that only say which element of an operand stands where."""
+
+
+INLINE = (
+    VIEWS
+    | frozenset(INTEGERS)
+    | {"tt.addptr", "tt.make_range", "arith.constant", "ub.poison"}
+    | {"arith.extsi", "arith.extui", "arith.trunci", "arith.index_cast", "tt.int_to_ptr", "tt.ptr_to_int"}
+)
+"""Operations on tiles that are never kept: offsets, masks and views are computed where they are used."""
+
+
+INLINE_IF_NO_FLOAT = frozenset({"arith.select", "tt.bitcast", "arith.bitcast"})
+
+
+DIVISIONS = frozenset({"arith.divsi", "arith.divui", "arith.remsi", "arith.remui"})
+"""Inline by a constant alone: any other division costs more than to keep its result."""
+
+
+BARRIERS = frozenset({"ttg.barrier", "gpu.barrier", "ttg.local_barrier", "tt.debug_barrier"})
+
+
+ATOMICS = frozenset({"tt.atomic_rmw", "tt.atomic_cas"})
+
+
+NOTHING = BARRIERS | {"tt.print", "tt.assert", "llvm.intr.assume"}
+"""Operations that emit no code: programs run one after another or side by side, but each on one thread."""
+
+
+class Analysis(Uses):
+    """`aliased` says that arguments may overlap in memory, so that no access passes another one."""
+
+    def __init__(self, function: Function, aliased: bool = False) -> None:
+        super().__init__(function)
+        self.aliased = aliased
+        self.arguments = frozenset(function.args)
+        self._roots: dict[Value, Value | None] = {}
+
+    def is_inline(self, value: Value) -> bool:
+        op = self.definition.get(value)
+        if op is None or not value.type.is_tile:
+            return False
+        if op.name in DIVISIONS:
+            return self.constant(op.operands[1]) is not None
+        if op.name in INLINE_IF_NO_FLOAT:
+            return not value.type.is_float and not any(o.type.is_float for o in op.operands)
+        return op.name in INLINE
+
+    def leaves(
+        self, value: Value, viewed: bool = False, seen: set[tuple[Value, bool]] | None = None
+    ) -> Iterator[tuple[Value, bool]]:
+        """(value, whether it is seen through a view) of all that must exist before `value` can be computed."""
+        seen = set() if seen is None else seen
+        if (value, viewed) in seen:
+            return
+        seen.add((value, viewed))
+        op = self.definition.get(value)
+        if op is not None and self.is_inline(value):
+            for operand in op.operands:
+                yield from self.leaves(operand, viewed or op.name in VIEWS, seen)
+        elif op is None or op.name != "arith.constant":
+            yield value, viewed
+
+    def needs(self, op: Op) -> Iterator[tuple[Value, bool]]:
+        """The leaves of an operation's operands. What it picks elements from counts as viewed."""
+        for place, operand in enumerate(op.operands):
+            yield from self.leaves(operand, op.name == "tt.gather" and place == 0)
+
+    def consumers(
+        self, value: Value, viewed: bool = False, seen: set[tuple[Op, bool]] | None = None
+    ) -> Iterator[tuple[Op, bool]]:
+        """(operation, whether it sees the value through a view) of all that read a value, through what is inline."""
+        seen = set() if seen is None else seen
+        for user in self.of(value):
+            if user.results and self.is_inline(user.result):
+                key = (user, viewed or user.name in VIEWS)
+                if key not in seen:
+                    seen.add(key)
+                    for result in user.results:
+                        yield from self.consumers(result, key[1], seen)
+            else:
+                yield user, viewed or (user.name == "tt.gather" and user.operands[0] is value)
+
+    def root(self, pointer: Value) -> Value | None:
+        """The scalar pointer that a pointer is an offset from: an argument, or one out of a table; None if unknown."""
+        if pointer not in self._roots:
+            self._roots[pointer] = self._root(pointer, frozenset())
+        return self._roots[pointer]
+
+    def _root(self, pointer: Value, assumed: frozenset[Value]) -> Value | None:
+        """`assumed` are loop-carried pointers that are followed already."""
+        op = self.definition.get(pointer)
+        while op is not None and (op.name in VIEWS or op.name in ("tt.addptr", "tt.bitcast")):
+            pointer = op.operands[0]
+            op = self.definition.get(pointer)
+        if op is not None:
+            if op.name == "scf.for":
+                return self._carried_root(op, op.results.index(pointer), assumed)
+            return pointer if op.name == "tt.int_to_ptr" and not pointer.type.is_tile else None
+        block = self.owner.get(pointer)
+        parent = self.parent[block] if block is not None else None
+        if block is None or parent is None:
+            return pointer if pointer in self.arguments else None
+        return self._carried_root(parent, block.args.index(pointer) - 1, assumed) if parent.name == "scf.for" else None
+
+    def _carried_root(self, loop: Op, number: int, assumed: frozenset[Value]) -> Value | None:
+        """The root of what a loop carries: that of what it starts with, if the loop only adds to it."""
+        body = loop.regions[0]
+        arg, end = body.args[number + 1], body.terminator
+        start = self._root(loop.operands[3 + number], assumed)
+        if arg in assumed or end is None:
+            return start
+        following = self._root(end.operands[number], assumed | {arg})
+        return start if following is start else None
+
+    def may_meet(self, a: Value | None, b: Value | None) -> bool:
+        """Whether accesses through these roots may touch the same memory. Arguments do not overlap unless `aliased`;
+        pointers out of tables may lead anywhere but to each other's tensors."""
+        return self.aliased or a is None or b is None or a is b
+
+    def touches_memory(self, op: Op) -> bool:
+        names = {op.name} | {inner.name for region in op.regions for inner in region.walk()}
+        return bool(names & ({"tt.load", "tt.store", "tt.call"} | ATOMICS | BARRIERS))
+
+    def step(self, value: Value, dim: int) -> int | None:
+        """How much a value grows from element to element along a dimension, if that is known now."""
+        if not value.type.is_tile or value.type.dims[dim] == 1:
+            return 0
+        op = self.definition.get(value)
+        if op is None or not self.is_inline(value):
+            return None
+        match op.name:
+            case "arith.constant" | "tt.splat":
+                return 0
+            case "tt.make_range":
+                return 1
+            case "tt.expand_dims":
+                axis = op.integer("axis")
+                return 0 if dim == axis else self.step(op.operands[0], dim - (dim > axis))
+            case "tt.broadcast":
+                return self.step(op.operands[0], dim)
+            case "tt.trans":
+                return self.step(op.operands[0], op.order[dim])
+        if op.name in VIEWS:
+            return None
+        steps = [self.step(operand, dim) for operand in op.operands]
+        if any(s is None for s in steps):
+            return None
+        known = [s for s in steps if s is not None]
+        if op.name in ("arith.addi", "tt.addptr"):
+            return sum(known)
+        if op.name == "arith.subi":
+            return known[0] - known[1]
+        if op.name in CONVERSIONS:
+            return known[0]
+        if op.name == "arith.muli":
+            for one, other in ((0, 1), (1, 0)):
+                factor = self.constant(op.operands[other])
+                if factor is not None:
+                    return int(known[one] * factor)
+        return None if any(known) else 0

@@ -1,0 +1,1 @@
+"""Triton IR: made by Triton's own front end, parsed into frozen data, rewritten."""

@@ -1,0 +1,99 @@
+"""Triton's own front end, with no GPU: a `triton.jit` function and the types of its arguments become Triton IR text."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import triton
+from triton._C.libtriton import ir
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.compiler.compiler import make_backend
+from triton.runtime.jit import JITFunction
+
+from ..errors import NativeError
+
+CAPABILITY = 80
+"""The target that the front end is told. Its backend lowers block pointers and tensor descriptors to plain pointers,
+which later architectures keep for their hardware."""
+
+
+TRITON_VERSION = str(triton.__version__)
+
+
+_one_at_a_time = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Ttir:
+    """The IR of one kernel. `located` is the same text with locations, line for line."""
+
+    name: str
+    text: str
+    located: str
+
+    def source_line(self, line: int | None) -> str:
+        """ " (file, line N)" of what stands on a line of the text; empty where that is not known."""
+        return _source_line(self.located, line)
+
+
+def triton_ir(kernel: JITFunction, signature: Mapping[str, str], constexprs: Mapping[str, Any]) -> Ttir:
+    """The IR of `kernel` after the passes that every backend runs: helpers inlined, constants folded.
+
+    `signature` gives a Triton type for each runtime parameter ("*fp32", "i32", ...), `constexprs` a value for each
+    other one. Raises NativeError where Triton refuses the kernel.
+    """
+    types = {name: signature.get(name, "constexpr") for name in kernel.arg_names}
+    target = GPUTarget("cuda", CAPABILITY, 32)
+    try:
+        with _one_at_a_time:
+            source = ASTSource(fn=kernel, signature=types, constexprs=dict(constexprs), attrs=None)
+            backend = make_backend(target)
+            options = backend.parse_options({"enable_fp_fusion": True})
+            context = ir.context()
+            ir.load_dialects(context)
+            backend.load_dialects(context)
+            codegen, modules = backend.get_codegen_implementation(options), backend.get_module_map()
+            module = source.make_ir(target, options, codegen, modules, context)
+            module = backend.make_ttir(module, {}, options, CAPABILITY)
+            return Ttir(kernel.__name__, module.str_nodebug(), str(module))
+    except Exception as error:
+        what = f"{type(error).__name__}: {_root(error)}"
+        raise NativeError(f"kernel {kernel.__name__}: Triton's front end refuses it with {types}: {what}") from error
+
+
+def _root(error: BaseException) -> str:
+    # Triton wraps an error once for each helper function that it was in.
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error).strip() or type(error).__name__
+
+
+def _source_line(located: str, line: int | None) -> str:
+    if line is None:
+        return ""
+    body = [text for text in located.splitlines() if not text.startswith("#loc")]
+    places = {}
+    for text in located.splitlines():
+        if text.startswith("#loc"):
+            name, _, place = text.partition(" = ")
+            places[name] = place
+    if line >= len(body) or "loc(" not in body[line]:
+        return ""
+    place = body[line].rpartition("loc(")[2].removesuffix(")")
+    for _ in range(64):  # a chain of references; a wrong text must not hang
+        found = places.get(place)
+        if found is None:
+            break
+        inner = found.removeprefix("loc(").removesuffix(")")
+        if inner.startswith("callsite("):
+            place = inner.removesuffix(")").rpartition(" at ")[2]  # where the kernel itself calls the helper
+        elif "(#loc" in inner:
+            place = inner.rpartition("(")[2].removesuffix(")")  # a name in front of a place
+        else:
+            file, _, rest = inner.rpartition('":')
+            return f" ({file.lstrip(chr(34)).rpartition('/')[2]}, line {rest.split(':')[0]})"
+    return ""
