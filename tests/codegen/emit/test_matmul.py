@@ -216,12 +216,12 @@ def test_long_sums_are_shared_and_short_ones_are_not() -> None:
 def test_weight_gradients_and_their_updates_share_a_launch() -> None:
     program = make_program(joint_graph(digits(), "loss", tn.adam()))
     (launch,) = (k for k in program.plan.launches if isinstance(k, GroupedMatmul))
-    assert launch.kind == "products" and [v.name for v in launch.products] == [
+    assert launch.kind == "grouped matmul" and [v.name for v in launch.products] == [
         "fc3.d_fc3_weight", "fc2.d_fc2_weight", "fc1.d_fc1_weight"
     ]  # fmt: skip
     (kernel,) = (k for k in program.kernels if isinstance(k, GroupedMatmulKernel))
     assert kernel.tiles == (4, 16, 8) and f"grid = (28, max(1, min(batch // 128, {kernel.split_k})))" in program.source
-    assert f"{len(launch.members)} products, with what follows from them" in explain_plan(program.plan)
+    assert f"{len(launch.members)} matmuls with their epilogues" in explain_plan(program.plan)
 
 
 def test_products_that_a_user_keeps_apart_share_no_launch() -> None:
