@@ -415,7 +415,7 @@ def test_weight_gradients_that_nothing_waits_for_share_a_launch() -> None:
         matmul_fc2
         mul_sum_fc2_forward_backward
         matmul_fc1_d_fc1
-        products_sgd
+        grouped_matmul_sgd
         """,
     )
 

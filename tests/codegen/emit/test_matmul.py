@@ -221,7 +221,7 @@ def test_weight_gradients_and_their_updates_share_a_launch() -> None:
     ]  # fmt: skip
     (kernel,) = (k for k in program.kernels if isinstance(k, GroupedMatmulKernel))
     assert kernel.tiles == (4, 16, 8) and f"grid = (28, max(1, min(batch // 128, {kernel.split_k})))" in program.source
-    assert f"{len(launch.members)} products, with what follows from them" in explain_plan(program.plan)
+    assert f"{len(launch.members)} matmuls with their epilogues" in explain_plan(program.plan)
 
 
 def test_products_that_a_user_keeps_apart_share_no_launch() -> None:
