@@ -46,7 +46,7 @@ class Facts:
 
     `axes` are all that a kernel would iterate over. `sums` are (axes summed over, axes of what is summed) of each
     partial sum, `reductions` (columns, axes of what is reduced) of each row reduction, `finalizes` the axes of each
-    finalized sum, `products` (axes of its rows, axes of its columns) of each matrix product that a generated kernel computes.
+    finalized sum, `products` (axes of its rows, axes of its columns) of each product that a generated kernel computes.
     `whole` are memories that must be complete before the kernel starts. `written` are leaves that are updated in
     place, `read` such leaves with the order in which they are read. `itemsize` is that of the widest number computed.
     """

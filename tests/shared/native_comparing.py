@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tritonnotes.interpreter import launch as interpret
-from tritonnotes.native.run import launch
+from tritonnotes.native import launch
 
 ULPS = {torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7, torch.float32: 2.0**-18, torch.float64: 2.0**-44}
 """How far results may lie apart, relative to the largest: sums are taken in another order."""

@@ -15,7 +15,7 @@ from tritonnotes.codegen.lower.tile_ir import Kernel
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.chunk_loops import CHUNK_LOOP, ChunkLoop, chunk_loops
 from tritonnotes.codegen.plan.fusion_plan import FusionPlan
-from tritonnotes.codegen.plan.launches import LIBRARY, ForeachLaunch, GroupedMatmul, LibraryCall, TileLaunch
+from tritonnotes.codegen.plan.launches import ForeachLaunch, GroupedMatmul, LibraryCall, TileLaunch
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.passes.chunks import in_chunks
 from tritonnotes.ir.passes.joint import joint_graph, loss_gradient_graph

@@ -8,12 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from paths import ROOT
 
 from tritonnotes.codegen.target.cache import CACHE_DIR_VARIABLE
 
 SCRIPT = """
 import sys, torch, triton, triton.language as tl
-from tritonnotes.native import compiled, launch
+from tritonnotes.native import launch
+from tritonnotes.native.run import compiled
 
 @triton.jit
 def doubled(x_ptr, n, BLOCK: tl.constexpr):
@@ -34,7 +36,7 @@ print(*built)
 def run(folder: Path) -> str:
     script = folder / "script.py"
     script.write_text(SCRIPT)
-    root = str(Path(__file__).parents[2])
+    root = str(ROOT)
     environment = {**os.environ, CACHE_DIR_VARIABLE: str(folder / "cache"), "PYTHONPATH": root}
     done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -7,8 +7,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tritonnotes.native import NativeError, UnsupportedError
-from tritonnotes.native.run import launch
+from tritonnotes.native import NativeError, UnsupportedError, launch
 
 
 @triton.jit

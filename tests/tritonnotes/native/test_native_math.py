@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from triton.language.extra import libdevice
 
-from tritonnotes.native.run import launch
+from tritonnotes.native import launch
 
 
 @triton.jit

@@ -12,9 +12,9 @@ import triton
 import triton.language as tl
 from native_comparing import differences
 
+from tritonnotes.native import launch
 from tritonnotes.native.llvm.strips import ZERO, Lanes
 from tritonnotes.native.lower.lowering import Lowering
-from tritonnotes.native.run import launch
 
 
 def module(name: str) -> Any:

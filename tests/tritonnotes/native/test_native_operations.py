@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from native_comparing import run_both
 
-from tritonnotes.native.run import launch
+from tritonnotes.native import launch
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 INTEGERS = [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8]

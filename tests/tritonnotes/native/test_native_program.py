@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 from native_comparing import run_both
+from paths import GOLDENS
 from torch import Tensor
 
 from tritonnotes.codegen.target.cache import KernelCache
 from tritonnotes.codegen.target.load import load_source
-from tritonnotes.native import Bundle, Launch, Recorder
-from tritonnotes.native.run import launch
+from tritonnotes.native import Bundle, Launch, Recorder, launch
 
-GOLDENS = sorted(path for path in (Path(__file__).parents[1] / "goldens").glob("*.py") if path.stem != "update_adam")
+MODULES = sorted(path for path in GOLDENS.glob("*.py") if path.stem != "update_adam")
 
 
 def recorded(path: Path) -> tuple[ModuleType, list[Launch], list[Tensor]]:
@@ -37,7 +37,7 @@ def recorded(path: Path) -> tuple[ModuleType, list[Launch], list[Tensor]]:
     return module, recorder.launches, seen
 
 
-@pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_generated_kernels_agree_with_the_strict_interpreter(path: Path) -> None:
     _, launches, tensors = recorded(path)
     assert launches
@@ -45,7 +45,7 @@ def test_generated_kernels_agree_with_the_strict_interpreter(path: Path) -> None
         assert run_both(each.kernel, each.grid, (), each.values, tensors) == "", each.kernel.__name__
 
 
-@pytest.mark.parametrize("path", GOLDENS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_one_call_leaves_the_same_bits_as_launch_after_launch(path: Path) -> None:
     _, launches, tensors = recorded(path)
     before = [tensor.clone() for tensor in tensors]

@@ -9,8 +9,7 @@ import torch
 import triton
 import triton.language as tl
 
-from tritonnotes.native import NativeError
-from tritonnotes.native.run import launch
+from tritonnotes.native import NativeError, launch
 
 
 @triton.jit

@@ -8,8 +8,7 @@ import torch.nn.functional as F
 import triton
 import triton.language as tl
 
-from tritonnotes.native import enabled
-from tritonnotes.native.run import launch
+from tritonnotes.native import enabled, launch
 
 
 @triton.jit
