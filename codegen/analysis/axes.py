@@ -152,7 +152,7 @@ def reduced_axes(axes: Axes, value: Value) -> frozenset[int]:
 def is_row_reduction(axes: Axes, value: Value) -> bool:
     """Whether one program reduces a whole row: its length is known, and if it is very long, rows are not few.
 
-    All other reductions are column reductions: carried over tiles of rows, finalized by a second kernel.
+    All other reductions are column reductions: accumulated over tiles of rows, finalized by a second kernel.
     """
     (x,) = value.inputs
     gone = reduced_axes(axes, value)

@@ -156,8 +156,8 @@ def render_foreach(kernel: ForeachKernel, numbers_in_memory: bool = False) -> Ke
 
 
 def _tile(kernel: ForeachKernel) -> tuple[int, int]:
-    """Elements and warps of a program. Half as many elements on twice as many warps where one of the forms is twice as
-    wide: its helpers, such as tanh, then stay clear of spilling."""
+    """Elements and warps of a program. Half as many elements on twice as many warps where one of the variants is twice
+    as wide: its helpers, such as tanh, then stay clear of spilling."""
     is_wide = any(p.dtype is float64 for block in kernel.blocks for p in block.pointers)
     return (BLOCK // 2, 8) if is_wide else (BLOCK, 4)
 

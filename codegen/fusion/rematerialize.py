@@ -1,4 +1,4 @@
-"""Save or recompute: computing a value again in the kernel that needs it, where that costs less than loading it."""
+"""Save or rematerialize: computing a value again in the kernel that needs it, where that costs less than loading it."""
 
 from __future__ import annotations
 

@@ -30,11 +30,11 @@ def fit_memory(
     program: Program,
     budget: int,
     schedule: Callable[[Candidate], FusionPlan],
-    finish: Callable[[FusionPlan], Program],
+    finish: Callable[..., Program],
 ) -> Program:
     """The program of a candidate, or one that holds less where that holds more beside its leaves than `budget` bytes,
     with every `Dim` at its nominal size: the first that is within, or the least that was found. `schedule` plans a
-    candidate with weight gradients apart, `finish` makes the program of a plan."""
+    candidate with weight gradients apart, `finish` makes the program of a plan (and of `regions` that are finished)."""
 
     def tight(candidate: Candidate) -> Program:
         return _in_order_of_memory(finish(schedule(candidate)), finish)
@@ -112,7 +112,7 @@ def _needed_copies(candidate: Candidate, kernel: UnitSet, copies: tuple[Value, .
     return tuple(v for v in copies if v in found)
 
 
-def _in_order_of_memory(program: Program, finish: Callable[[FusionPlan], Program]) -> Program:
+def _in_order_of_memory(program: Program, finish: Callable[..., Program]) -> Program:
     """The program with its launches in an order that holds less, if the one that is found does: of all that are ready
     the one after which, its own temporaries included, least is held."""
     plan = program.plan
@@ -141,7 +141,8 @@ def _in_order_of_memory(program: Program, finish: Callable[[FusionPlan], Program
             left[name].discard(best)
             if not left[name]:
                 live.discard(name)
-    return min(program, finish(replace(plan, launches=tuple(order))), key=Program.peak_bytes)
+    ordered = finish(replace(plan, launches=tuple(order)), regions=program.regions)
+    return min(program, ordered, key=Program.peak_bytes)
 
 
 def _touched(program: Program) -> dict[Launch, frozenset[str]]:

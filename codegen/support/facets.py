@@ -17,11 +17,11 @@ Build = Callable[..., Expression]
 @dataclass(frozen=True)
 class Reduction:
     """How a reduction is taken of a tile. `function` is Triton's; `of_floats` is the one that keeps a NaN, as torch
-    does; `combine` is the primitive that takes in one more; `identity` is what lanes outside the tensor hold."""
+    does; `accumulate` is the primitive that takes in one more; `identity` is what lanes outside the tensor hold."""
 
     function: str
     of_floats: str
-    combine: str
+    accumulate: str
     identity: Callable[[DType], int | float]
 
 
@@ -149,4 +149,4 @@ def combined(op: str, a: Expression, b: Expression) -> Expression:
     """What a reduction has so far with one more, in a kernel."""
     reduction = FACETS[op].reduction
     assert reduction is not None
-    return triton(reduction.combine, a, b)
+    return triton(reduction.accumulate, a, b)

@@ -100,7 +100,7 @@ class Op(Operator):
 
 
 def _as_declared(attr: object, parameter: inspect.Parameter) -> object:
-    """An attribute as its formula declares it: 1 is as good as 1.0 to whoever calls an op, and one thing in a graph."""
+    """An attribute as its formula declares it: 1 is as good as 1.0 to the caller of an op, and one thing in a graph."""
     is_float = parameter.annotation in (float, "float")
     return float(attr) if is_float and type(attr) is int and abs(attr) <= 2**53 else attr
 

@@ -1,7 +1,7 @@
 """What derivatives of primitives have in common.
 
 A derivative takes `d`, the cotangent of the result `y`, then the arguments, and returns a cotangent for each argument
-(None: no gradient flows). Elementwise primitives broadcast as torch does; whoever applies a derivative sums the
+(None: no gradient flows). Elementwise primitives broadcast as torch does; the caller of a derivative sums the
 cotangents back to the shapes of the arguments.
 """
 

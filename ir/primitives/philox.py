@@ -1,7 +1,7 @@
 """Random numbers that need no state: Philox 4x32-10, which makes four words of a counter and a key.
 
 The number of an element depends on the seed, the stream and the element's place alone: not on how a kernel cuts its
-tiles, nor on how many elements there are, and whoever needs it makes it again. Source: Salmon, Moraes, Dror and Shaw,
+tiles, nor on how many elements there are, and what needs it makes it again. Source: Salmon, Moraes, Dror and Shaw,
 Parallel random numbers: as easy as 1, 2, 3, 2011.
 """
 

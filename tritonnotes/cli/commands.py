@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except tn.TritonNotesError as error:
         return _fail(str(error))
     except BrokenPipeError:
-        # Whoever read our output has gone. Python flushes stdout once more at exit, so that goes nowhere.
+        # The reader of our output has gone. Python flushes stdout once more at exit, so that goes nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 141
     except OSError as error:

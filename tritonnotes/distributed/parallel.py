@@ -171,8 +171,8 @@ def rank_of(options: DataParallel) -> tuple[int, int]:
 
 
 def owners(parameters: Sequence[Value], world_size: int) -> dict[str, int]:
-    """The rank that updates each parameter: the largest first, each to whoever has least. Raises `DeclarationError` for
-    fewer parameters than processes."""
+    """The rank that updates each parameter: the largest first, each to the rank that has least. Raises
+    `DeclarationError` for fewer parameters than processes."""
     if len(parameters) < world_size:
         raise DeclarationError(
             f"compile_step: shard=True shares out {len(parameters)} parameters over {world_size} processes, of which "

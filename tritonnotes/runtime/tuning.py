@@ -116,7 +116,7 @@ def _with_tiles(
 
 
 def candidates(kernel: GeneratedKernel) -> list[TunedTile]:
-    """The rules' choice, then half and twice its rows and warps. None where a kernel only finishes sums, or carries out
+    """The rules' choice, then half and twice its rows and warps. None where a kernel only finalizes sums, or runs
     updates or products side by side: its tiles are few whatever they are."""
     if not isinstance(kernel, Kernel) or kernel.layout.finalizes or not kernel.layout.rows:
         return []

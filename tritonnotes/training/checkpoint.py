@@ -32,8 +32,8 @@ _DTYPES = {
 
 
 def save(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
-    """Write tensors by name, and numbers as JSON. Whoever reads the path meanwhile, or after a crash in the middle,
-    finds the file that was there before."""
+    """Write tensors by name, and numbers as JSON. A process that reads the path meanwhile, or after a crash in the
+    middle, finds the file that was there before."""
     path = Path(path)
     metadata = {"format": FORMAT, "numbers": json.dumps(numbers, allow_nan=False)}
     held = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
