@@ -257,7 +257,7 @@ def test_plan_says_what_is_joined_and_counts_it_once() -> None:
     cost = scheduled_cost(plan.candidate)
     assert (cost.launches, cost.bytes) == (len(plan.launches), plan.bytes_moved())
     assert "joins  fc1_weight_adam, fc2_weight_adam, fc3_weight_adam" in str(plan)
-    assert re.search(r"update_adam +updates .* fc1.weight, fc2.weight, fc3.weight", text := explain_plan(plan))
+    assert re.search(r"update_adam +foreach .* fc1.weight, fc2.weight, fc3.weight", text := explain_plan(plan))
     assert "update_adam runs 3 updates in one launch: no other launch waits for them." in text
     inside = [v for v in plan.verdicts if v.fused and v.reason == f"both in {update.name}"]
     assert inside and all(v.opposite.launches >= 0 for v in inside)
