@@ -1,42 +1,45 @@
-"""Compiling stays quick: the demo's step cold and from the cache, and a training step beside Inductor's."""
+"""What is compiled comes from the cache the next time, and the benchmark of compile times runs to its end."""
 
 from __future__ import annotations
 
 import gc
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
+from compiled import digits
 from paths import ROOT
 
 sys.path.insert(0, str(ROOT))
 
+import tritonnotes as tn
 from benchmarks import compile_time
+from tritonnotes.codegen.pipeline import make_program
+from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.support.collector import paused_collector
-
-WARM = 0.3
-COLD = 3.0
-ROOM = 1.25
-"""Processor seconds that the demo's step may take beyond imports, and how much more on a slower or busier machine."""
-
-FASTER = 20
-"""How many times as long as ours Inductor's compilation to source takes at least."""
+from tritonnotes.codegen.target.cache import KernelCache
+from tritonnotes.ir.passes.joint import joint_graph
 
 
 @pytest.mark.slow
-def test_step_of_the_demo_is_compiled_quickly_cold_and_from_the_cache() -> None:
-    found = compile_time.measure("digits", with_inductor=False, to_machine=True, best_of=2)
-    first, cached = found["first"], found["cached"]
-    assert first.machine is not None and cached.machine is not None and first.kernels == cached.kernels > 0
-    assert cached.source + cached.machine < WARM * ROOM
-    assert first.source + first.machine < COLD * ROOM
-    # From the cache nothing is compiled.
-    assert cached.machine < first.machine / 10
+def test_what_was_compiled_once_comes_from_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = make_program(joint_graph(digits(), "loss", tn.adam()))
+    first = compile_program(program, 90, KernelCache(tmp_path))
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise AssertionError("a kernel is compiled again")
+
+    monkeypatch.setattr("tritonnotes.codegen.program.compile.compile_kernel", refuse)
+    again = compile_program(program, 90, KernelCache(tmp_path))
+    assert again == first and len(first) == len(program.kernels) > 0
 
 
 @pytest.mark.slow
-def test_training_step_is_compiled_to_source_much_faster_than_by_inductor() -> None:
-    found = compile_time.measure("step", with_inductor=True, to_machine=False, best_of=2)
-    assert found["inductor"].source > FASTER * found["first"].source
+def test_both_compilers_are_timed() -> None:
+    """The benchmark runs beside Inductor; what it measures is told, and no test's affair."""
+    found = compile_time.measure("step", with_inductor=True, to_machine=False, best_of=1)
+    assert found["inductor"].source > 0 and found["first"].source > 0
     told = "\n".join(compile_time.lines("step", found))
     assert "Inductor     to source" in told and "times as long as ours" in told
 

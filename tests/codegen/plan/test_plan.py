@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -14,6 +13,7 @@ from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
 from tritonnotes.codegen.analysis.views import is_join, memory_of, needs_kernel
+from tritonnotes.codegen.fusion.search import branch_and_bound
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.fusion_plan import FusionPlan, verify_plan
 from tritonnotes.codegen.plan.launches import KernelPlan, Launch, TileLaunch
@@ -330,15 +330,19 @@ def test_impossible_mode_names_those_there_are() -> None:
         step_plan("everything")
 
 
-# -- time --------------------------------------------------------------------------------------------------------------
+# -- work --------------------------------------------------------------------------------------------------------------
 
 
-def test_planning_the_demo_takes_less_than_100_ms() -> None:
-    """Processor time, and the best of five runs, so that a busy machine does not count."""
-    best = 1.0
-    for _ in range(5):
-        joint = joint_graph(digits(), "loss", tn.adam())
-        start = time.process_time()
-        make_plan(joint)
-        best = min(best, time.process_time() - start)
-    assert best < 0.1, f"{1000 * best:.0f} ms"
+def test_planning_the_demo_takes_few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What planning does is counted, not timed: how long that takes is the machine's affair, and a benchmark's."""
+    tried: list[int] = []
+    search = branch_and_bound.Search.run
+
+    def counted(self: branch_and_bound.Search, known: int, budget: int) -> branch_and_bound.Found:
+        found = search(self, known, budget)
+        tried.append(found.tried)
+        return found
+
+    monkeypatch.setattr(branch_and_bound.Search, "run", counted)
+    make_plan(joint_graph(digits(), "loss", tn.adam()))
+    assert len(tried) == 1 and 0 < tried[0] <= 120, tried
