@@ -182,8 +182,8 @@ def known_product(axes: Axes, some: Iterable[int]) -> int | None:
 
 
 def row_bytes(axes: Axes, columns: Iterable[int], width: int) -> float:
-    """Registers, in bytes, that a program needs to keep one row at `width` bytes a column; infinite where the length of
-    the row is a `Dim`."""
+    """Registers, in bytes, that a program needs to keep one row, its length rounded up to a power of two, at `width`
+    bytes a column; infinite where the length is a `Dim`."""
     length = known_product(axes, columns)
     return math.inf if length is None else width * (1 << max(length - 1, 0).bit_length())
 

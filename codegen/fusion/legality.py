@@ -48,7 +48,8 @@ class Facts:
     partial sum, `reductions` (columns, axes of what is reduced) of each row reduction, `finalizes` the axes of each
     finalized sum, `products` (axes of its rows, axes of its columns) of each product that a generated kernel computes.
     `whole` are memories that must be complete before the kernel starts. `written` are leaves that are updated in
-    place, `read` such leaves with the order in which they are read. `itemsize` is that of the widest number computed.
+    place, `read` such leaves with the order in which they are read. `itemsize` is that of the widest number computed,
+    4 at least.
     """
 
     axes: AxisSet = frozenset()
