@@ -225,8 +225,8 @@ def test_weight_gradients_and_their_updates_share_a_launch() -> None:
 
 
 def test_products_that_a_user_keeps_apart_share_no_launch() -> None:
-    wish = Fusion("optimal", forbid=(("fc1.d_fc1_weight", "fc2.d_fc2_weight"),))
-    plan = make_plan(joint_graph(digits(), "loss", tn.adam()), wish)
+    apart = Fusion("optimal", forbid=(("fc1.d_fc1_weight", "fc2.d_fc2_weight"),))
+    plan = make_plan(joint_graph(digits(), "loss", tn.adam()), apart)
     both = {"fc1.d_fc1_weight", "fc2.d_fc2_weight"}
     assert not any(both <= {v.name for v in k.products} for k in plan.launches)
 

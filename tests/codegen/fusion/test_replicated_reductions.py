@@ -28,7 +28,7 @@ def classifier(rows: int | tn.Dim = BATCH, classes: int = 10) -> Graph:
     return loss_gradient_graph(graph, "loss", ["logits"])
 
 
-def own_of(graph: Graph) -> list[str]:
+def replicated_of(graph: Graph) -> list[str]:
     return sorted(v.name for v in replicable_sums(make_units(materialize(graph))))
 
 
@@ -69,22 +69,22 @@ def test_only_small_sums_of_inputs_that_are_needed_for_more_numbers_are_taken() 
     graph = Graph("sums")
     x, y = graph.input("x", (BATCH, 8)), graph.input("y", (BATCH,), "int64")
     graph.output(needed=_mean_of_what_counts(y, x))
-    assert own_of(graph)
+    assert replicated_of(graph)
 
     graph = Graph("sums")
     y = graph.input("y", (BATCH,), "int64")
     graph.output(alone=tn.sum(tn.cast(tn.ne(y, -100), "float32")))
-    assert not own_of(graph), "a number that is only shown is nobody's to wait for"
+    assert not replicated_of(graph), "a number that is only shown is nobody's to wait for"
 
     graph = Graph("sums")
     x = graph.input("x", (BATCH, 8))
     graph.output(needed=x - tn.mean(x))
-    assert not own_of(graph), "all of a matrix is no small input"
+    assert not replicated_of(graph), "all of a matrix is no small input"
 
     graph = Graph("sums")
     weight = graph.parameter("weight", (8,))
     graph.output(needed=graph.input("x", (BATCH, 8)) * tn.sum(weight * weight))
-    assert not own_of(graph), "what a step overwrites must not be read by programs that come later"
+    assert not replicated_of(graph), "what a step overwrites must not be read by programs that come later"
 
 
 def test_many_targets_are_counted_once_in_a_launch_of_their_own() -> None:

@@ -22,7 +22,7 @@ from tritonnotes.codegen.fusion.legality import Legality, Rule
 from tritonnotes.codegen.fusion.partition import Partition
 from tritonnotes.codegen.fusion.reduction_strategy import combinations, other_strategies
 from tritonnotes.codegen.fusion.search import branch_and_bound as search
-from tritonnotes.codegen.fusion.search import select as choose
+from tritonnotes.codegen.fusion.search import select
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.fusion_plan import FusionPlan, verify_plan
 from tritonnotes.ir.core.graph import Graph
@@ -198,7 +198,7 @@ def test_a_search_that_ends_at_its_budget_keeps_the_greedy_plan_and_says_so(monk
     graph = primitives(random_graph(seeded(13), 12)[0])
     proved = make_plan(graph)
     assert proved.fusion == "optimal" and total(proved) < total(make_plan(graph, "greedy"))
-    monkeypatch.setattr(choose, "BUDGET", 1)
+    monkeypatch.setattr(select, "BUDGET", 1)
     stopped = make_plan(graph)
     assert "not proved" in stopped.fusion and total(stopped) == total(make_plan(graph, "greedy"))
 

@@ -36,7 +36,7 @@ BATCH = tn.Dim("batch")
 NVIDIA = JUDGES / "occupancy.txt"
 
 
-def cards_of(build, *shape, dtype: str = "float32", arch: int = 90, batch: int = 256) -> tuple[KernelReport, ...]:
+def reports_of(build, *shape, dtype: str = "float32", arch: int = 90, batch: int = 256) -> tuple[KernelReport, ...]:
     """The reports of one op's forward run."""
     g = Graph("report")
     g.output(y=build(g.input("x", shape, dtype=dtype)))
@@ -76,7 +76,7 @@ def test_every_figure_of_a_gpu_has_a_source() -> None:
 
 
 def test_what_the_hardware_reserves_counts_once_on_every_architecture() -> None:
-    shared = {arch: cards_of(lambda x: tn.softmax(x, -1), BATCH, 4096, arch=arch)[0].shared_bytes for arch in GPUS}
+    shared = {arch: reports_of(lambda x: tn.softmax(x, -1), BATCH, 4096, arch=arch)[0].shared_bytes for arch in GPUS}
     assert len(set(shared.values())) == 1 and shared[90] > RESERVED_SHARED
 
 
@@ -125,7 +125,7 @@ def test_every_access_in_the_code_is_on_the_card() -> None:
 
 @pytest.mark.parametrize(("batch", "width"), [(256, 128), (250, 32)])
 def test_sizes_are_taken_for_multiples_of_16_where_they_are(batch: int, width: int) -> None:
-    (report,) = cards_of(tn.gelu, BATCH, 3, batch=batch)
+    (report,) = reports_of(tn.gelu, BATCH, 3, batch=batch)
     assert ("elements" in report.aligned) == (width == 128)
     assert all(min(a.widths) == width for a in report.accesses)
     told = "" if width == 128 else "length 750 is not divisible by 16"
@@ -154,7 +154,7 @@ WHY = [
 
 @pytest.mark.parametrize(("build", "shape", "dtype", "argument", "reason"), WHY)
 def test_a_narrow_access_says_why(build, shape, dtype: str, argument: str, reason: str) -> None:
-    reports = cards_of(build, *shape, dtype=dtype)
+    reports = reports_of(build, *shape, dtype=dtype)
     assert reasons(reports)[argument] == reason
     narrow = [a for c in reports for a in c.accesses if a.argument == argument and not a.is_wide]
     assert bool(narrow) == bool(reason)
@@ -173,8 +173,8 @@ def test_a_number_that_neighbours_share_and_one_that_lies_apart_say_so() -> None
 
 def test_programs_with_scattered_operands_get_twice_the_warps_and_do_not_spill() -> None:
     """Group norm reads weight and bias by the channel of each element, which stands in no order along a row."""
-    (plain,) = cards_of(tn.layer_norm, BATCH, 600, dtype="float16", arch=100)
-    (scattered,) = cards_of(lambda x: tn.group_norm(x, 2), BATCH, 6, 200, dtype="float16", arch=100)
+    (plain,) = reports_of(tn.layer_norm, BATCH, 600, dtype="float16", arch=100)
+    (scattered,) = reports_of(lambda x: tn.group_norm(x, 2), BATCH, 6, 200, dtype="float16", arch=100)
     assert (plain.num_warps, scattered.num_warps) == (4, 8)
     assert not plain.spilled_bytes and not scattered.spilled_bytes
 
@@ -183,7 +183,7 @@ def test_programs_with_scattered_operands_get_twice_the_warps_and_do_not_spill()
 
 
 def test_a_large_copy_takes_its_bytes_at_the_bandwidth_of_a_copy() -> None:
-    (report,) = cards_of(tn.abs, 2**13, 2**11, arch=100)
+    (report,) = reports_of(tn.abs, 2**13, 2**11, arch=100)
     bytes_moved = 2 * 4 * 2**24
     assert (report.traffic.read + report.traffic.written, report.operations) == (bytes_moved, 2**24)
     assert (report.gpu, report.bound, report.intensity) == (B200, "memory", 1 / 8)
@@ -191,16 +191,16 @@ def test_a_large_copy_takes_its_bytes_at_the_bandwidth_of_a_copy() -> None:
 
 
 def test_a_small_launch_takes_no_less_than_a_launch_and_few_programs_draw_less() -> None:
-    (small,) = cards_of(tn.relu, 4, 4)
+    (small,) = reports_of(tn.relu, 4, 4)
     assert (small.bound, small.seconds, small.programs) == ("launch", LAUNCH_SECONDS, 1)
-    (few,) = cards_of(lambda x: tn.softmax(x, -1), 40, 2**15)
+    (few,) = reports_of(lambda x: tn.softmax(x, -1), 40, 2**15)
     assert few.programs == 40 and few.bound == "memory"
     moved = few.traffic.read + few.traffic.written
     assert math.isclose(few.seconds, moved / (COPY_SHARE * H100.bandwidth * 80 / H100.multiprocessors))
 
 
 def test_what_a_walk_computes_again_counts_again() -> None:
-    held, looped = (cards_of(lambda x: tn.softmax(x, -1), 64, n)[0] for n in (8192, 65536))
+    held, looped = (reports_of(lambda x: tn.softmax(x, -1), 64, n)[0] for n in (8192, 65536))
     assert looped.traffic.reread and not held.traffic.reread
     assert looped.operations / 65536 > 1.3 * held.operations / 8192
 
@@ -217,10 +217,10 @@ def softmax_of_rows(x):
 def test_a_row_of_awkward_length_is_held_in_sub_blocks(columns: int, dtype: str, blocks: int, arch: int) -> None:
     """A block is what 256 threads move at once, 16 bytes each. The tile is a power of two, but blocks behind the end of
     the row take no instruction: neither a load nor anything that is computed of it."""
-    (report,) = cards_of(softmax_of_rows, 4096, columns, dtype=dtype, arch=arch)
+    (report,) = reports_of(softmax_of_rows, 4096, columns, dtype=dtype, arch=arch)
     (held,) = (a for a in report.accesses if a.argument == "x")
     assert report.num_warps == 8 and dict(held.widths) == {128: blocks}
-    (whole,) = cards_of(softmax_of_rows, 4096, 1 << (columns - 1).bit_length(), dtype=dtype, arch=arch)
+    (whole,) = reports_of(softmax_of_rows, 4096, 1 << (columns - 1).bit_length(), dtype=dtype, arch=arch)
     if columns & (columns - 1):
         assert sum(report.mix.values()) < sum(whole.mix.values())
 
@@ -229,8 +229,8 @@ def test_a_row_of_awkward_length_is_held_in_sub_blocks(columns: int, dtype: str,
 def test_operations_of_a_primitive_are_those_of_the_machine_code(name: str) -> None:
     elements = 8  # of a thread
     primitive = getattr(P, name)
-    (plain,) = cards_of(lambda x: P.mul(x, 3.0), 2**20)
-    (report,) = cards_of((lambda x: P.div(3.0, x)) if name == "div" else primitive, 2**20)
+    (plain,) = reports_of(lambda x: P.mul(x, 3.0), 2**20)
+    (report,) = reports_of((lambda x: P.div(3.0, x)) if name == "div" else primitive, 2**20)
     taken = 1 + (sum(report.mix.values()) - sum(plain.mix.values())) / elements
     assert taken == pytest.approx(INSTRUCTIONS.get(name, 1), rel=0.3, abs=1)
 
