@@ -179,7 +179,7 @@ def copy_with(tmp_path: Path, file: str, text: str) -> Path:
     (tmp_path / "tritonnotes/judge/references.py").write_text("import torch\n")
     (tmp_path / "ir/core/graph.py").write_text("import networkx\nfrom tritonnotes.ir.core.errors import CacheError\n")
     (tmp_path / "ir/passes/gradients.py").write_text("from tritonnotes.ir import primitives\n")
-    (tmp_path / "ir/primitives/").write_text("import numpy\n")
+    (tmp_path / "ir/primitives.py").write_text("import numpy\n")
     (tmp_path / "codegen/target").mkdir()
     (tmp_path / "codegen/target/__init__.py").touch()
     (tmp_path / "codegen/target/load.py").write_text("import triton\nfrom . import cache\n")

@@ -428,7 +428,7 @@ def test_evaluation_form_holds_neither_dropout_nor_seed() -> None:
     verify(form)
     assert [v.name for v in g.leaves("scalar")] == ["dropout.seed"] and not form.leaves("scalar")
     model = tn.compile(g)
-    assert "philox" not in model.source and "run(t, *, batch, programs=1)" in model.source
+    assert "philox" not in model.source and "run(t, *, batch, programs=1, launch=launch)" in model.source
     state = model.state_dict()
     result = model(**fed())["hidden"]
     torch.testing.assert_close(result, tn.eager(g, fed(), state)["hidden"])

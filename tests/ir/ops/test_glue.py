@@ -448,7 +448,7 @@ def test_method_is_the_tensors_of_the_same_name(name: str) -> None:
 
 
 def test_type_checkers_know_every_method() -> None:
-    source = (Path(tn.__file__).parent / "ir" / "graph.py").read_text("utf-8")
+    source = (Path(tn.__file__).parent / "ir" / "core" / "graph.py").read_text("utf-8")
     (value,) = (n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == "Value")
     (block,) = (n for n in value.body if isinstance(n, ast.If))
     known = {t.id for n in block.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
