@@ -1,7 +1,7 @@
 """All launches of a program as one native call.
 
     recorder = Recorder()
-    module.run(tensors, ...)        # with module.launch = recorder: notes launches, runs nothing
+    module.run(tensors, ..., launch=recorder)        # notes launches, runs nothing
     bundle = recorder.bundle()      # compiles what is new, packs all arguments once
     bundle.run()                    # one foreign call: all launches in order, on all threads
 
