@@ -76,5 +76,7 @@ def test_another_tensor_takes_the_place_of_one_that_was_passed() -> None:
     assert all(torch.equal(a, b) for a, b in zip(found, tensors, strict=True))
 
 
-def test_a_program_of_no_launches_runs() -> None:
-    Recorder().bundle().run()
+def test_a_program_of_no_launches_runs_and_has_no_kernel() -> None:
+    bundle = Recorder().bundle()
+    bundle.run()
+    assert bundle.launches == () and bundle.kernels == []
