@@ -6,6 +6,7 @@ Here it runs once; what it changed is recorded, and a launch only sets and resto
 
 from __future__ import annotations
 
+import importlib
 import types
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -110,6 +111,8 @@ def _bound_helper(helper: JITFunction) -> Callable[..., Any]:
 
 def _record() -> list[_Patch]:
     """(object, name, original, replacement) of everything a launch replaces."""
+    # Triton imports its compiler late, and the compiler keeps copies of functions of `tl`: never of replacements.
+    importlib.import_module("triton.compiler.code_generator")
     namespace = types.SimpleNamespace(__globals__={"tl": tl, "core": tl.core})
     scope = upstream._patch_lang(namespace)
     places = {(id(owner), name): (owner, name) for owner, name, _ in scope._changes}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 
 import kernels_for_interpreter as kernels
@@ -446,6 +448,22 @@ def test_compiles_ahead_of_time_before_and_after_interpreting() -> None:
     kernels.layer_norm.hash = None  # as in a fresh process
     assert compiled() == before
     run_layer_norm(2, 7)
+
+
+COMPILER_IMPORTED_IN_A_LAUNCH = """
+import triton.language as tl
+from tritonnotes.interpreter.patches import redirected
+least = tl.core.builtin_min
+with redirected:
+    assert tl.core.builtin_min is not least
+    from triton.compiler.code_generator import CodeGenerator
+assert CodeGenerator.builtin_namespace["min"] is least
+"""
+
+
+def test_compiler_keeps_its_own_functions_also_when_a_launch_imports_it() -> None:
+    # In a fresh process: it is the first import that copies them.
+    subprocess.run([sys.executable, "-c", COMPILER_IMPORTED_IN_A_LAUNCH], check=True, capture_output=True)
 
 
 def test_launch_stays_cheap() -> None:
