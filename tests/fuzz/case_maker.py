@@ -1,7 +1,7 @@
 """`random_case(seed)`: one graph, drawn step by step; what comes out ill-conditioned is drawn again.
 
-Each step is declared in tritonnotes and computed in torch's float64 as it is drawn. What tritonnotes refuses to declare is
-left out, and counted in `refusals`.
+Each step is declared in tritonnotes and computed in torch's float64 as it is drawn. What tritonnotes refuses to declare
+is left out, and counted in `refusals`.
 """
 
 from __future__ import annotations
@@ -124,13 +124,13 @@ class Maker:
 
     # -- making --
 
-    def add(self, line: Line | None) -> Held | None:
+    def add(self, line: Line | None, drawn_by: str = "") -> Held | None:
         """The line as the next step; None where it cannot be declared, or is ill-conditioned."""
         if line is None:
             return None
         name = f"{line.stem}{self._next()}"
         texts = {w: getattr(line, w).replace("{name}", name) for w in ("tn", "torch", "margin", "well")}
-        step = Step(name, line.operands, **texts, rounds=line.rounds)
+        step = Step(name, line.operands, **texts, rounds=line.rounds, drawn_by=drawn_by)
         value = self._exactly(step)
         if value is None:
             return None
@@ -250,7 +250,8 @@ def random_case(seed: int) -> Case:
     for _ in range(3 * wanted):
         if len(maker.steps) >= wanted:
             break
-        maker.add(maker.pick(draws)(maker))
+        draw = maker.pick(draws)
+        maker.add(draw(maker), draw.__name__)
     if not maker.steps:
         maker.add(Line((maker.leaves[0].name,), "{0} * 2", "{0} * 2"))
     loss = _loss(maker) if maker.chance(0.75) else ""
@@ -268,11 +269,12 @@ def random_case(seed: int) -> Case:
         fusion=maker.pick(("optimal", "optimal", "greedy", "off", "off")),
         optimizer=maker.pick(range(len(OPTIMIZERS))),
         options=_options(maker) if loss else (),
+        modelled=not loss or maker.chance(0.4),
     )
     if case.fusion == "off":  # there is no plan to change
         case = replace(case, options=tuple(o for o in case.options if o[0] != "memory_budget"))
     if case.loss and not trains(case, maker.state):
-        case = replace(case, loss="", outputs=case.outputs or (made[-1],))
+        case = replace(case, loss="", outputs=case.outputs or (made[-1],), modelled=True)
     return used(case)
 
 

@@ -342,7 +342,11 @@ def channel_norm(pool: Pool) -> Line | None:
         return _line(tn, 'batch_norm({0}, T, "{name}", training)', x, well=well, stem="bn")
     if kind == "instance":
         well = f"torch.var({{0}}, {axes[1:]}, correction=0)" if x.rank > 2 else ""
-        return x.rank > 2 and _line("tn.instance_norm({0}, eps=0.1)", "F.instance_norm({0}, eps=0.1)", x, well=well) or None
+        return (
+            x.rank > 2
+            and _line("tn.instance_norm({0}, eps=0.1)", "F.instance_norm({0}, eps=0.1)", x, well=well)
+            or None
+        )
     groups = pool.pick([g for g in range(1, x.shape[1] + 1) if x.shape[1] % g == 0])  # type: ignore[operator]
     well = f"{{0}}.reshape({{0}}.shape[0], {groups}, -1).var(-1, correction=0)"
     tn = f'tn.group_norm({{0}}, {groups}, eps=0.1, name="{{name}}")'

@@ -13,6 +13,10 @@ from torch import Tensor
 
 HELPERS = ("batch_norm", "accuracy", "clipped")
 FEW = 12
+IMPORTS = (
+    "from __future__ import annotations\n", "import torch", "from torch.nn import functional as F\n",
+    "import tritonnotes as tn\n",
+)  # fmt: skip
 
 
 def script(case: Case, complaints: tuple[str, ...] = ()) -> str:
@@ -38,8 +42,7 @@ def script(case: Case, complaints: tuple[str, ...] = ()) -> str:
 def _head(case: Case, complaints: tuple[str, ...]) -> str:
     said = "\n".join(textwrap.shorten(c, 300) for c in complaints[:3])
     lines = [f'"""Random graph {case.seed}.\n\n{said}\n"""\n' if said else f'"""Random graph {case.seed}."""\n']
-    lines += ["import torch", "from torch.nn import functional as F", "", "import tritonnotes as tn", ""]
-    return "\n".join(lines)
+    return "\n".join([*lines, *IMPORTS])
 
 
 def _indented(lines: list[str]) -> str:

@@ -39,7 +39,7 @@ def smaller(case: Case) -> Iterator[Case]:
 def _fewer_results(case: Case) -> Iterator[Case]:
     if case.loss:
         for step in case.steps:
-            yield replace(case, loss="", outputs=(step.name,), options=())
+            yield replace(case, loss="", outputs=(step.name,), options=(), modelled=True)
         if case.outputs:
             yield replace(case, outputs=())
     else:
@@ -87,6 +87,8 @@ def _renamed(case: Case, name: str, other: str) -> Case:
 def _plainer_settings(case: Case) -> Iterator[Case]:
     for index in range(len(case.options)):
         yield replace(case, options=case.options[:index] + case.options[index + 1 :])
+    if case.modelled and case.loss:
+        yield replace(case, modelled=False)
     if case.optimizer:
         yield replace(case, optimizer=0)
     if case.training:

@@ -6,8 +6,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -58,6 +57,7 @@ class Step:
     margin: str = ""
     well: str = ""
     rounds: bool = True
+    drawn_by: str = ""
 
     def filled(self, what: str) -> str:
         text: str = getattr(self, what)
@@ -70,7 +70,8 @@ class Step:
 class Case:
     """A graph, the sizes of its `Dim`s in two batches, and how it is compiled. `loss` is empty where it is not trained.
 
-    `training` is the form that the model runs in. `options` are those of `tn.compile_step`.
+    `training` is the form that the model runs in, which only a `modelled` case compiles. `options` are those of
+    `tn.compile_step`.
     """
 
     seed: int
@@ -83,7 +84,7 @@ class Case:
     fusion: str = "optimal"
     optimizer: int = 0
     options: tuple[tuple[str, Any], ...] = ()
-    note: str = field(default="", compare=False)
+    modelled: bool = True
 
     @property
     def dims(self) -> tuple[str, ...]:
@@ -243,9 +244,3 @@ def used(case: Case) -> Case:
 
 def fields_of(case: Case) -> dict[str, Any]:
     return {name: getattr(case, name) for name in case.__dataclass_fields__}
-
-
-def operands_of(case: Case) -> Iterator[tuple[Step, str]]:
-    for step in case.steps:
-        for operand in step.operands:
-            yield step, operand
