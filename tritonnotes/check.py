@@ -11,7 +11,7 @@ from torch import Tensor
 from .codegen.pipeline import make_program
 from .ir.core.graph import Graph
 from .ir.core.optimizer import Optimizer
-from .ir.core.types import Dim, DType
+from .ir.core.types import Dim, DType, dims_in
 from .ir.optim.update import update_graph
 from .judge.executor import eager, eager_updates, oracle, oracle_updates
 from .judge.samples import draw_feeds
@@ -92,7 +92,7 @@ def check(
     `sizes` gives each `Dim` a size (default 33: awkward on purpose). `feeds` and `state` default to random tensors
     within the domains of the ops that read them, and to the initial weights.
     """
-    dims = {s.name: 33 for v in graph.values for s in v.shape if isinstance(s, Dim)}
+    dims = {dim.name: 33 for v in graph.values for dim in dims_in(v.shape)}
     bound = {**dims, **(sizes or {})}
     training = optimizer is not None
     model = Model(graph, training=training, fusion=fusion, device=device, seed=seed)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from tritonnotes.ir.core.graph import Graph, Value, is_seed
-from tritonnotes.ir.core.types import Dim, Shape, Size, element_count
+from tritonnotes.ir.core.types import Dim, Shape, Size, dims_in, element_count, known_factor
 from tritonnotes.ir.primitives import CHUNK_ROWS
 from tritonnotes.ir.version import VERSION
 
@@ -27,7 +27,7 @@ from ..memory.buffers import Buffer, buffer_of, scratch_name
 from ..plan.chunk_loops import ChunkLoop
 from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import LibraryCall
-from ..support.expressions import Expression, Name, number, product
+from ..support.expressions import Expression, Name, product
 from ..support.names import Names, identifier, uncounted
 from ..support.sizes import known_size
 from ..support.statements import Line
@@ -239,9 +239,8 @@ class _Run:
     def _dims(self) -> list[Dim]:
         found: dict[Dim, None] = {}
         for value in self.plan.graph.values:
-            for size in value.shape:
-                if isinstance(size, Dim):
-                    found.setdefault(size)
+            for dim in dims_in(value.shape):
+                found.setdefault(dim)
         return list(found)
 
     def _generated(self, kernel: GeneratedKernel) -> Iterator[str]:
@@ -340,7 +339,7 @@ class _Run:
 
 def _bound_arguments(layout: Layout) -> Iterator[str]:
     """What a tile program's launcher takes besides its arguments: the number of rows, and of programs."""
-    if layout.rows and len(layout.row_shape) > 1 and any(isinstance(s, Dim) for s in layout.row_shape):
+    if layout.counts_rows:
         yield str(_product(layout.row_shape))
     if layout.counts_programs:
         yield "programs"
@@ -369,7 +368,7 @@ def _flat(text: str, value: Value, shape: str) -> str:
 
 
 def _size(size: Size) -> Expression:
-    return Name(size.name) if isinstance(size, Dim) else number(size)
+    return _product((size,))
 
 
 def _tuple_text(shape: Shape) -> str:
@@ -377,7 +376,7 @@ def _tuple_text(shape: Shape) -> str:
 
 
 def _product(shape: Shape) -> Expression:
-    return product(*map(_size, shape))
+    return product(*(Name(dim.name) for dim in dims_in(shape)), known_factor(shape))
 
 
 def arena_parts(arena: Arena) -> list[str]:

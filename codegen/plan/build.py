@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tritonnotes.ir.core.graph import Graph
-from tritonnotes.ir.core.types import Dim, Shape
+from tritonnotes.ir.core.types import Shape, dims_in
 
 from ..analysis.axes import LONG_ROW, Axes, Space, known_product
 from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, Unit, UnitSet
@@ -122,5 +122,5 @@ def _words(graph: Graph) -> set[str]:
     words = set(RESERVED)
     for value in graph.values:
         words |= {identifier(value.name), value.name.rpartition(".")[2], value.hint or ""}
-        words |= {size.name for size in value.shape if isinstance(size, Dim)}
+        words |= {dim.name for dim in dims_in(value.shape)}
     return words
