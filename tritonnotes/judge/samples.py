@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 
 from ..ir.core.errors import FeedError
-from ..ir.core.graph import Graph, Value
+from ..ir.core.graph import Graph, Value, shown_by
 from ..ir.core.op import DESCRIBED, Op
 from ..ir.core.registry import ANY_NUMBER, Primitive
 from ..ir.core.types import Size, dims_in, size_at
-from ..ir.core.views import shown_by
 from ..tensors.dtypes import torch_dtype
 
 DEFAULT_RANGE = (-3.0, 3.0)

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from ..ir.core.errors import FeedError
 from ..ir.core.evaluate import bind_sizes, concrete
-from ..ir.core.graph import Graph, Value
+from ..ir.core.graph import Graph, Value, shown_by
 from ..ir.core.op import Op
 from ..ir.core.types import Shape, Size, bind_dims, is_symbolic, show_shape
-from ..ir.core.views import shown_by
 from ..tensors.allocation import allocated
 from ..tensors.dtypes import torch_dtype
 from . import vetting
