@@ -10,6 +10,7 @@ from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.types import Dim, Shape, element_count, show_shape
 from tritonnotes.ir.primitives import CHUNK_ROWS
 
+from ..emit.arguments import RunArguments
 from ..emit.kernel import KernelSource
 from ..emit.module import render_module
 from ..fusion.constraints import Fusion
@@ -78,6 +79,11 @@ class Program:
         return list(dict.fromkeys(s for v in self.plan.graph.values for s in v.shape if isinstance(s, Dim)))
 
     @cached_property
+    def arguments(self) -> RunArguments:
+        """What the module's `run` calls the sizes and numbers that it is given."""
+        return RunArguments(self.graph, [k.name for k in self.kernels])
+
+    @cached_property
     def uses(self) -> tuple[Uses, ...]:
         """What each launch reads and writes, those of a chunk one by one; `places` says which is where."""
         return uses_of(self.plan, self.kernels, {name: region.memory for name, region in self.regions.items()})
@@ -136,18 +142,18 @@ class Program:
                 shared.append(-(-rows // rows_of(kernel)))
         return min(max(shared), most)
 
-    def peak_bytes(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
+    def peak_bytes(self, batch: int | Mapping[str, int] = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
         """Bytes that a run holds beside its leaves: the arena, and its outputs. `Dim`s not named in `sizes` are
         `batch`; unless `programs` share each sum over rows, as many do as on an H100."""
         bound = Sizes(batch, sizes)
         shared = programs or self.programs(bound)
         return self.output_bytes(batch, **sizes) + self.arena.placement(bound, shared).bytes
 
-    def output_bytes(self, batch: int = NOMINAL, **sizes: int) -> int:
+    def output_bytes(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int:
         """Bytes of the outputs of a run, which it makes anew; as `peak_bytes`."""
         return sum(b.bytes(Sizes(batch, sizes), 1) for b in self.buffers if b.role == "output")
 
-    def buffer_bytes(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
+    def buffer_bytes(self, batch: int | Mapping[str, int] = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
         """Bytes of all buffers that are not leaves, did each have its own; as `peak_bytes`."""
         bound = Sizes(batch, sizes)
         shared = programs or self.programs(bound)

@@ -47,7 +47,7 @@ _HEADER = re.compile(rf"graph ({_NAME}) ([a-z]+)")
 _TOKEN = re.compile(
     r"""\ *(?:
     (?P<text>'(?:[^'\\]|\\['\\])*')
-    | (?P<dim><[A-Za-z0-9_]+>)
+    | (?P<dim><[A-Za-z0-9_.]+>)
     | (?P<graph>@[A-Za-z0-9_.]+)
     | (?P<number>-?(?:inf|nan|[0-9][0-9.]*(?:e[-+]?[0-9]+)?)(?![A-Za-z0-9_.]))
     | (?P<word>[A-Za-z0-9_.]+)
@@ -145,7 +145,12 @@ class _Reader(Generic[GraphT]):
 
 def _shape(inside: str) -> Shape:
     parts = inside.split(", ") if inside else []
-    return as_shape([_int(part) if part[:1].isdigit() or part[:1] == "-" else Dim(part) for part in parts], "shape")
+    return as_shape([_int(part) if part[:1].isdigit() or part[:1] == "-" else _dim(part) for part in parts], "shape")
+
+
+def _dim(text: str) -> Dim:
+    """A `Dim` by its name; one that begins with a digit stands between angle brackets, apart from numbers."""
+    return Dim(text[1:-1] if text[:1] == "<" and text[-1:] == ">" else text)
 
 
 def _int(digits: str) -> int:
