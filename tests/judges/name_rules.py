@@ -9,11 +9,12 @@ MODULES = {"math", "torch", "triton", "tl"}
 
 
 def name_complaints(source: str) -> list[str]:
-    """What is wrong with the names of a generated module, a line each. Source that is no Python raises `SyntaxError`."""
+    """What is wrong with the names of a generated module, a line each. Raises `SyntaxError` for what is no Python."""
     module = ast.parse(source)
     compile(module, "<generated>", "exec")  # finds what ast.parse lets pass, such as a parameter that is there twice
     defined = [node.name for node in module.body if isinstance(node, ast.FunctionDef)]
-    defined += [t.id for node in module.body if isinstance(node, ast.Assign) for t in node.targets if _is_name(t)]
+    assigned = (t for node in module.body if isinstance(node, ast.Assign) for t in node.targets)
+    defined += [t.id for t in assigned if isinstance(t, ast.Name)]
     found = [f"module: defines {name} twice" for name in sorted({n for n in defined if defined.count(n) > 1})]
     found += [f"module: redefines {name}" for name in sorted(set(defined) & MODULES)]
     for function in (node for node in module.body if isinstance(node, ast.FunctionDef)):
@@ -29,17 +30,14 @@ def _of_function(function: ast.FunctionDef, defined: set[str]) -> Iterator[str]:
     stored = {n.id for n in ast.walk(function) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
     local = {*taken, *stored} - given
     for node in ast.walk(function):
-        if isinstance(node, ast.Call):
-            if isinstance(node.func, ast.Name) and node.func.id in local:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id in local:
                 yield f"calls {node.func.id}, which is a variable here"
-            if isinstance(node.func, ast.Name) and node.func.id == "launch" and _is_name(node.args[0]):
-                kernel = node.args[0].id  # type: ignore[attr-defined]
-                if kernel in local or kernel not in defined:
-                    yield f"launches {kernel}, which is no function here"
-        if isinstance(node, ast.Attribute) and _is_name(node.value):
-            base = node.value.id  # type: ignore[attr-defined]
-            if base in MODULES and base in local:
-                yield f"{base}.{node.attr}, where {base} is a variable"
+            kernel = node.args[0] if node.func.id == "launch" else None
+            if isinstance(kernel, ast.Name) and (kernel.id in local or kernel.id not in defined):
+                yield f"launches {kernel.id}, which is no function here"
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in MODULES & local:
+            yield f"{node.value.id}.{node.attr}, where {node.value.id} is a variable"
     for name in sorted(set(taken) & stored - _augmented(function)):
         yield f"assigns its argument {name}"
     for block in _blocks(function):
@@ -67,9 +65,8 @@ def _assigned_twice(block: list[ast.stmt]) -> Iterator[str]:
     for statement in block:
         if isinstance(statement, ast.Assign):
             read = {n.id for n in ast.walk(statement.value) if isinstance(n, ast.Name)}
-            names = [
-                n.id for t in statement.targets for n in ast.walk(t) if _is_name(n) and isinstance(n.ctx, ast.Store)
-            ]  # type: ignore[attr-defined]
+            targets = (n for t in statement.targets for n in ast.walk(t))
+            names = [n.id for n in targets if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)]
             for name in names:
                 if name in seen and name not in read and name != "_":
                     yield f"assigns {name} twice"
@@ -79,7 +76,3 @@ def _assigned_twice(block: list[ast.stmt]) -> Iterator[str]:
 def _augmented(function: ast.FunctionDef) -> set[str]:
     nodes = (n.target for n in ast.walk(function) if isinstance(n, ast.AugAssign))
     return {n.id for n in nodes if isinstance(n, ast.Name)}
-
-
-def _is_name(node: ast.AST) -> bool:
-    return isinstance(node, ast.Name)
