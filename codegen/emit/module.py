@@ -27,11 +27,11 @@ from ..memory.buffers import Buffer, buffer_of, scratch_name
 from ..plan.chunk_loops import ChunkLoop
 from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import LibraryCall
+from ..support.arguments import RunArguments, SizeText
 from ..support.names import uncounted
 from ..support.sizes import known_size
 from ..support.statements import Line
 from ..support.text import INDENT, call_lines
-from .arguments import RunArguments, SizeText
 from .foreach import render_foreach
 from .grouped_matmul import render_grouped_matmul
 from .host import HostNumbers, python_number, uses_math

@@ -10,7 +10,6 @@ from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.types import Dim, Shape, element_count, show_shape
 from tritonnotes.ir.primitives import CHUNK_ROWS
 
-from ..emit.arguments import RunArguments
 from ..emit.kernel import KernelSource
 from ..emit.module import render_module
 from ..fusion.constraints import Fusion
@@ -21,6 +20,7 @@ from ..memory.buffers import Buffer
 from ..plan.chunk_loops import ChunkLoop, chunk_loops
 from ..plan.fusion_plan import FusionPlan, memories_of_outputs
 from ..plan.launches import Launch
+from ..support.arguments import RunArguments
 from ..support.sizes import NOMINAL, Sizes
 from ..target.gpus import H100, PROGRAMS_PER_SM
 

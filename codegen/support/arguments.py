@@ -10,8 +10,8 @@ from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.types import Dim, Shape, Size
 from tritonnotes.ir.primitives import CHUNK_ROWS
 
-from ..support.expressions import Expression, Name, number, product
-from ..support.names import Names
+from .expressions import Expression, Name, number, product
+from .names import Names
 
 
 class RunArguments:
