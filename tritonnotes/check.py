@@ -172,11 +172,13 @@ def _updates(optimizer: Optimizer, dtype: DType, fusion: str, device: torch.devi
     }
     fused = {n: t.clone().to(device) for n, t in {"p": drawn[0], **start}.items()}
     judges = [(drawn[0].to(t), {n: s.to(t) for n, s in start.items()}) for t in (drawn[0].dtype, torch.float64)]
-    wanted = [v.name.rpartition(".")[2] for v in alone.leaves("scalar")]
+    wanted = {v.name: v.name.rpartition(".")[2] for v in alone.leaves("scalar")}
     numbers = optimizer.numbers
     for step, gradient in enumerate(drawn[1:], 1):
         given = {**optimizer.settings, **numbers, "step": step}
-        runner.run({**fused, "g": gradient.to(device)}, {count.name: 1000}, {n: float(given[n]) for n in wanted})
+        runner.run(
+            {**fused, "g": gradient.to(device)}, {count.name: 1000}, {n: float(given[s]) for n, s in wanted.items()}
+        )
         judged = [reference_step(optimizer, p, gradient.to(p), state, step, numbers) for p, state in judges]
         judges = [(p, state) for p, state, _ in judged]
         numbers = judged[-1][2]

@@ -15,7 +15,7 @@ from ..analysis.units import OPERAND, PARTIAL, Units
 from ..analysis.views import Place, base_of, memory_of, place_of
 from ..plan.launches import KernelPlan
 from ..support.facets import identity_of
-from ..support.names import Names, describe, identifier, uncounted
+from ..support.names import LaunchNames, Names, describe, identifier, uncounted
 from .index_math import Indexing
 from .inline import with_operands, with_replicated_sums
 from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Layout, Parameter, Step
@@ -49,6 +49,7 @@ class Builder:
         self.values = self._of_whole_tiles()
         self.names = Names()
         self.names.taken.add(plan.name)
+        self.functions: set[str] = set()
         self.parameters: dict[tuple[str, Value | str], Parameter] = {}
         self.steps: dict[Value, Step] = {}
         self.ordered: list[Step] = []
@@ -100,6 +101,13 @@ class Builder:
             return self.names.claim(self.called.get(value, ""), whole)
         scoped = f"{scope}_{hint}" if hint and scope and scope != hint else ""
         return self.names.claim(hint, scoped, described, whole)
+
+    def function_name(self, name: str) -> str:
+        """A free name for a function that the kernel calls."""
+        made = LaunchNames(self.units.graph, self.functions).claim(identifier(name))
+        self.functions.add(made)
+        self.names.taken.add(made)
+        return made
 
     def name_of(self, value: Value) -> str:
         """The name of the memory that a value lies in, or a free one."""

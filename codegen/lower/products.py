@@ -75,7 +75,7 @@ def _fuse_prologue(builder: Builder, operand: Operand) -> Step:
         for s in map(base_of, v.inputs)
         if s not in set(members) and not is_free(s) and not is_host(s)
     )
-    name = f"tile_{uncounted(value)}_{builder.plan.name}"
+    name = builder.function_name(f"tile_{uncounted(value)}_{builder.plan.name}")
     plan = replace(
         builder.plan, name=name, kind="elementwise", units=tuple(Unit(v, OPERAND) for v in members), recomputed=(),
         space=Space(rows, cols), loads=tuple(loads), stores=(), partials=(), finalizes=(),

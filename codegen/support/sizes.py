@@ -12,11 +12,13 @@ NOMINAL = 256
 
 
 class Sizes(dict[str, int]):
-    """The sizes of `Dim`s by name; those that nobody named have the `default`."""
+    """The sizes of `Dim`s by name; those that nobody named have the `default`. Where all are named, in a mapping that
+    stands in the default's place, a `Dim` may be called as some argument of a function is."""
 
-    def __init__(self, default: int = NOMINAL, sizes: Mapping[str, int] | None = None) -> None:
-        super().__init__(sizes or {})
-        self.default = default
+    def __init__(self, default: int | Mapping[str, int] = NOMINAL, sizes: Mapping[str, int] | None = None) -> None:
+        named = default if isinstance(default, Mapping) else {}
+        super().__init__({**named, **(sizes or {})})
+        self.default = default if isinstance(default, int) else getattr(default, "default", NOMINAL)
 
     def __missing__(self, name: str) -> int:
         return self.default

@@ -237,7 +237,7 @@ class Graph:
         """A tensor of optimizer state."""
         return self._declare_leaf("slot", name, shape, dtype, {"init": init})
 
-    def output(self, **values: Value) -> None:
+    def output(self, /, **values: Value) -> None:
         """Name the graph's outputs. May be called again to add more."""
         for name, value in values.items():
             check_name(name, f"graph {self.name!r}: output")

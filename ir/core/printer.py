@@ -72,7 +72,7 @@ def _show(value: object, names: Mapping[Graph, str]) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Dim | DimProduct):
-        return f"<{value}>"
+        return f"<{value.name}>" if isinstance(value, Dim) else f"<{value}>"
     if isinstance(value, tuple):
         return f"({', '.join(_show(part, names) for part in value)}{',' if len(value) == 1 else ''})"
     if isinstance(value, str):

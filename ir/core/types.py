@@ -13,7 +13,9 @@ from .errors import DeclarationError, DTypeError, ShapeError
 MAX_NAME = 100
 MAX_SIZE = 2**62
 MAX_TEXT = 100
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
+ROWS_OF_A_CHUNK = "chunk.rows"
+"""The name of the one `Dim` that is ours: its dot keeps it apart from those that users declare."""
+_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 
 
 def is_name(text: str) -> bool:
@@ -24,7 +26,7 @@ def is_name(text: str) -> bool:
 def check_name(name: object, what: str) -> str:
     """Return `name` if it is fit for graphs, kernels and files, else raise `DeclarationError`.
 
-    A name is ASCII letters, digits and underscores, with dots between parts, as in `fc1.weight`.
+    A name is ASCII letters, digits and underscores, with dots between parts, as in `fc1.weight` or `0.weight`.
     """
     if not isinstance(name, str):
         raise DeclarationError(f"{what}: a name is a str, got {type(name).__name__}; pass a string")
@@ -103,11 +105,11 @@ class Dim:
 
     def __post_init__(self) -> None:
         check_name(self.name, "Dim")
-        if "." in self.name:
+        if "." in self.name and self.name != ROWS_OF_A_CHUNK:
             raise DeclarationError(f"Dim: {self.name!r} holds a dot; use letters, digits and '_'")
 
     def __repr__(self) -> str:
-        return self.name
+        return f"<{self.name}>" if self.name[0].isdigit() else self.name
 
     def __mul__(self, other: Size) -> Size:
         return product_of((self, other)) if _is_size(other) else NotImplemented

@@ -65,9 +65,17 @@ def _document(graph: Graph) -> dict[str, Any]:
 
 
 def _value(value: Value, names: Names) -> dict[str, object]:
-    shape = [size if isinstance(size, int) else str(size) for size in value.shape]
+    shape = [size if isinstance(size, int) else _written(size) for size in value.shape]
     head = {"name": value.name, "op": value.op.name, "dtype": value.dtype.name, "shape": shape}
     return head | ({"hint": value.hint} if value.hint and is_name(value.hint) else {}) | _call(value, names)
+
+
+def _written(size: Dim | DimProduct) -> str:
+    return size.name if isinstance(size, Dim) else str(size)
+
+
+def _dim_size(text: str) -> Size:
+    return find_size(text) if "*" in text else Dim(text)
 
 
 def _region(region: Region, names: Names) -> dict[str, object]:
@@ -92,7 +100,7 @@ def _tagged(value: object, names: Names) -> object:
     if isinstance(value, DType):
         return {"dtype": value.name}
     if isinstance(value, Dim | DimProduct):
-        return {"dim": str(value)}
+        return {"dim": _written(value)}
     return [_tagged(part, names) for part in value] if isinstance(value, tuple) else value
 
 
@@ -220,7 +228,7 @@ def _untagged(value: object) -> object:
     if isinstance(value, dict) and len(value) == 1:
         ((tag, text),) = value.items()
         if tag in ("float", "dtype", "dim") and isinstance(text, str):
-            return {"float": _float, "dtype": find_dtype, "dim": find_size}[tag](text)
+            return {"float": _float, "dtype": find_dtype, "dim": _dim_size}[tag](text)
     raise FormatError(
         f'attrs: {short(value)} is no attribute; write true, 1, "text", {{"float": "0.5"}}, '
         '{"dtype": "int64"}, {"dim": "batch"}, an array of these or {"graph": "chunk"}'
@@ -246,7 +254,7 @@ def _shape(sizes: list[object]) -> Shape:
         if type(size) is int:
             checked.append(size)
         elif isinstance(size, str):
-            checked.append(find_size(size))
+            checked.append(_dim_size(size))
         else:
             raise FormatError(f"shape: holds {short(size)}; sizes are ints, names of Dims, or products of them")
     return as_shape(checked, "shape")

@@ -185,12 +185,12 @@ def find_scope(name: str, op: str, phase: str) -> Scope:
 
 
 def find_size(text: str) -> Size:
-    """A size that is known only when tensors are fed: a `Dim`, or a product such as 3*batch*time."""
+    """A size that is known only when tensors are fed: a `Dim`, or a product such as 3*batch*time. A name that begins
+    with a digit stands between angle brackets, apart from numbers."""
     parts = text.split("*")
-    if len(parts) == 1:
-        return Dim(text)
     known = find_int(parts[0]) if parts[0][:1].isdigit() else 1
-    made = product_of((known, *map(Dim, parts[parts[0][:1].isdigit() :])))
+    names = parts[parts[0][:1].isdigit() :]
+    made = product_of((known, *(Dim(n[1:-1] if n[:1] == "<" and n[-1:] == ">" else n) for n in names)))
     if str(made) != text:
         raise FormatError(f"{short(text)} is no size as this form writes it; write {made}")
     return made

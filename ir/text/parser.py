@@ -30,7 +30,7 @@ from typing import Any, Generic, TypeVar
 from ..core.errors import FormatError, TritonNotesError
 from ..core.graph import TOP, Graph, bind
 from ..core.printer import hint_from
-from ..core.types import DTYPES, Shape, as_shape
+from ..core.types import DTYPES, Dim, Shape, as_shape
 from .loading import MAX_CHARS, Builder, cut, find_dtype, find_int, find_op, find_scope, find_size, short
 
 MAX_NESTING = 8
@@ -48,7 +48,7 @@ _HEADER = re.compile(rf"graph ({_NAME}) ([a-z]+)")
 _TOKEN = re.compile(
     r"""\ *(?:
     (?P<text>'(?:[^'\\]|\\['\\])*')
-    | (?P<dim><[A-Za-z0-9_*]+>)
+    | (?P<dim><(?:[A-Za-z0-9_.*]|<[0-9][A-Za-z0-9_]*>)+>)
     | (?P<graph>@[A-Za-z0-9_.]+)
     | (?P<number>-?(?:inf|nan|[0-9][0-9.]*(?:e[-+]?[0-9]+)?)(?![A-Za-z0-9_.]))
     | (?P<word>[A-Za-z0-9_.]+)
@@ -228,7 +228,7 @@ class _Tokens:
         if kind == "text":
             return re.sub(r"\\(.)", r"\1", text[1:-1])
         if kind == "dim":
-            return find_size(text[1:-1])
+            return find_size(text[1:-1]) if "*" in text else Dim(text[1:-1])
         if text in ("true", "false"):
             return text == "true"
         if text in DTYPES:

@@ -92,7 +92,7 @@ def _where(device: torch.device) -> str:
 
 
 def _scalars(program: Program) -> dict[str, float]:
-    return {v.name.rpartition(".")[2]: 0 if is_seed(v) else 0.5 for v in program.plan.graph.leaves("scalar")}
+    return {v.name: 0 if is_seed(v) else 0.5 for v in program.plan.graph.leaves("scalar")}
 
 
 def _with_tiles(

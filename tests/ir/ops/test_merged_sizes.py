@@ -19,8 +19,8 @@ from tritonnotes.ir.core.verify import verify
 from tritonnotes.ir.text.json_form import from_json
 from tritonnotes.ir.text.parser import parse_graph
 
-B, T, C = Dim("batch"), Dim("time"), Dim("channels")
-SIZES = {"batch": 3, "time": 5, "channels": 2}
+B, T, C = Dim("batch"), Dim("time"), Dim("0")
+SIZES = {"batch": 3, "time": 5, "0": 2}
 CLASSES = 40
 
 sizes = st.lists(st.sampled_from([B, T, C, 1, 2, 3, 7]), min_size=0, max_size=6)
