@@ -24,7 +24,9 @@ from ..codegen.target.gpus import PROGRAMS_PER_SM
 from ..codegen.target.load import load_source
 from ..interpreter import Ownership
 from ..interpreter import launch as interpret
+from ..ir.core.errors import DeclarationError
 from ..ir.core.types import element_count
+from ..tensors.allocation import allocating
 from ..tensors.dtypes import torch_dtype
 from .baked import BakedLaunch
 
@@ -41,10 +43,22 @@ _interpreting = threading.RLock()
 
 
 def pick_device(device: torch.device | str | None = None) -> torch.device:
-    """The device asked for; None is the current GPU where there is one, else the CPU."""
-    if device is not None:
-        return torch.device(device)
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    """The device asked for; None is the current GPU where there is one, else the CPU. Raises `DeclarationError` for
+    one that kernels cannot run on here."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise DeclarationError(f"device: {device!r} is no device; use 'cpu', 'cuda' or 'cuda:0'") from None
+    if found.type == "cpu":
+        return torch.device("cpu")
+    gpus = torch.cuda.device_count() if found.type == "cuda" else 0
+    # A GPU has a number, also where the caller leaves it out: tensors know theirs.
+    index = torch.cuda.current_device() if gpus and found.index is None else found.index or 0
+    if index >= gpus:
+        raise DeclarationError(f"device: kernels run on the CPU and {gpus} CUDA GPUs of this machine, not on {found}")
+    return torch.device("cuda", index)
 
 
 class Runner:
@@ -89,7 +103,8 @@ class Runner:
         scalars: Mapping[str, float] | None,
         programs: int,
     ) -> dict[str, Tensor]:
-        tensors = {**self.temporaries(sizes, programs), **leaves, **self.outputs(sizes)}
+        with allocating(f"graph {self.program.graph.name!r}"):
+            tensors = {**self.temporaries(sizes, programs), **leaves, **self.outputs(sizes)}
         self.launch_all(tensors, sizes, programs, scalars or {})
         result = {}
         for name, (buffer, shape) in self.program.outputs.items():
@@ -99,10 +114,15 @@ class Runner:
         return result
 
     def launch_all(
-        self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], programs: int, numbers: Mapping[str, Any]
+        self,
+        tensors: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        programs: int,
+        numbers: Mapping[str, Any] | Tensor,
     ) -> None:
-        """Every launch once, over tensors for all buffers. `numbers` are the host's, or the tensor that holds them."""
-        given = {**sizes, **numbers, "programs": programs}
+        """Every launch once, over tensors for all buffers. `numbers` are the host's by the names of scalars, or the
+        tensor that holds them."""
+        given = {"programs": programs, **self._given(sizes, numbers)}
         if self.all_reduce is not None and hasattr(self.module, "all_reduce"):
             given["all_reduce"] = self.all_reduce
         if self.device.type == "cpu":
@@ -114,6 +134,13 @@ class Runner:
         else:
             with torch.cuda.device(self.device):
                 self.module.run(tensors, **given, launch=self.around(self._native or self.module.launch))
+
+    def _given(self, sizes: Mapping[str, int], numbers: Mapping[str, Any] | Tensor) -> dict[str, Any]:
+        """Sizes and numbers by the names that the module has for them."""
+        arguments = self.program.arguments
+        if isinstance(numbers, Tensor):
+            return {**arguments.given_sizes(sizes), "numbers": numbers}
+        return arguments.given(sizes, numbers)
 
     def programs(self, sizes: Mapping[str, int]) -> int:
         """How many programs share each sum: no more than there are tiles."""
@@ -137,7 +164,8 @@ class Runner:
     def allocate(self, sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
         """The temporaries in an arena of their own."""
         arena = self.program.arena
-        given = {d.name: sizes[d.name] for d in arena.dims} | ({"programs": programs} if arena.is_shared else {})
+        given = self.program.arguments.given_sizes(sizes, arena.dims)
+        given |= {"programs": programs} if arena.is_shared else {}
         made: dict[str, Tensor] = self.module.temporaries(self.device, **given)
         return made
 

@@ -13,7 +13,16 @@ from ..ir.core.graph import Graph, is_seed
 from ..ir.optim.update import next_numbers
 from ..ir.passes.scaling import GradScaler
 from ..runtime.capture import MOST_CAPTURED, CapturedRuns, no_graph
-from ..runtime.feeds import bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
+from ..runtime.feeds import (
+    apart_from,
+    bind_feeds,
+    check_apart,
+    check_held,
+    check_sizes,
+    check_targets,
+    class_inputs,
+    sized_ops,
+)
 from ..runtime.runner import Runner
 from .progress import Progress
 from .step_programs import StepPrograms
@@ -113,8 +122,9 @@ class StepRunner:
         graph = runner.program.graph
         held = {**batch.weights, **self.state.slots}
         updated = list(graph.updates)
-        check_apart({n: held[n] for n in updated})
-        leaves = {n: t.detach() for n, t in {**batch.feeds, **held}.items()}
+        check_apart(held, graph.updates)
+        feeds = apart_from({n: held[n] for n in updated}, batch.feeds)
+        leaves = {n: t.detach() for n, t in {**feeds, **held}.items()}
         runner.around = (lambda launch: launch) if reducer is None else reducer.around
         captured = self.captured if runner is self.updating else None
         outputs = (captured or runner).run(leaves, batch.sizes, self._scalars(graph, batch.numbers))
@@ -125,9 +135,8 @@ class StepRunner:
     def _scalars(self, graph: Graph, numbers: Mapping[str, float]) -> dict[str, float]:
         """The host numbers of a program by name, and the seeds that its random ops draw from."""
         wanted = graph.leaves("scalar")
-        scalars = {n: numbers[n] for n in (v.name.rpartition(".")[2] for v in wanted if not is_seed(v))}
         drawn = self.state.batch_seed()
-        return scalars | {v.name.rpartition(".")[2]: drawn for v in wanted if is_seed(v)}
+        return {v.name: drawn if is_seed(v) else numbers[v.name.rpartition(".")[2]] for v in wanted}
 
     def _share(self, reducer: Reducer, weights: Mapping[str, Tensor]) -> None:
         """Give all processes the weights that each has updated, where they are shared out."""

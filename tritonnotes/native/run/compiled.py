@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import struct
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -22,9 +24,6 @@ from ..ttir.front import TRITON_VERSION, Ttir, triton_ir
 from .arguments import FORMATS, Face, described, face_of, kinds, overlap, split
 
 TTIR_KIND = "ttir"
-
-
-_SEPARATOR = "\0"
 
 
 _kernels: dict[Any, NativeKernel] = {}
@@ -74,7 +73,7 @@ def workspace(size: int) -> int:
         return 0
     kept: Tensor | None = getattr(_local, "workspace", None)
     if kept is None or kept.numel() < size + 64:
-        kept = _local.workspace = torch.empty(size + 64, dtype=torch.uint8)
+        kept = _local.workspace = torch.empty(size + 64, dtype=torch.uint8, device="cpu")
     return -(-kept.data_ptr() // 64) * 64
 
 
@@ -163,10 +162,10 @@ def kept_ir(kernel: JITFunction, signature: Mapping[str, str], constexprs: Mappi
 
     def build() -> str:
         made = triton_ir(kernel, signature, constexprs)
-        return _SEPARATOR.join((made.name, made.text, made.located))
+        return json.dumps(asdict(made))
 
     constants = {name: described(value) for name, value in constexprs.items()}
     if None in constants.values():
         return triton_ir(kernel, signature, constexprs)
     key = object_key(source=kernel.cache_key, signature=dict(signature), constants=constants, triton=TRITON_VERSION)
-    return Ttir(*kept_text(TTIR_KIND, key, build).split(_SEPARATOR))
+    return Ttir(**json.loads(kept_text(TTIR_KIND, key, build)))
