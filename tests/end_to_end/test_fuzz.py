@@ -156,14 +156,14 @@ def test_a_planted_fault_is_found_and_cut_down_to_a_script_that_runs(
     assert try_case(PLANTED).complaints == ()
     monkeypatch.setitem(FACETS, "sin", replace(FACETS["sin"], triton=calls("tl.cos")))  # type: ignore[index]
     verdict = try_case(PLANTED)
-    assert any(c.startswith("model output mean") for c in verdict.complaints)
+    assert any(c.startswith("model output loss") for c in verdict.complaints)
     assert any(c.startswith("step weight w") for c in verdict.complaints)
     small = shrink(PLANTED, lambda case: try_case(case).kind == verdict.kind)
     assert [step.name for step in small.steps] == ["s"]
     assert [leaf.dtype for leaf in small.leaves] == ["float32"]
     path = tmp_path / "script.py"
     path.write_text(script(small, try_case(small).complaints))
-    assert "tn.sin(t)" in path.read_text() and "FAIL" in path.read_text()
+    assert "tn.sin(" in path.read_text() and "FAIL" in path.read_text()
     done = subprocess.run([sys.executable, path], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("compiled {'s': tensor(")
 

@@ -1,6 +1,7 @@
 """`python tests/fuzz --graphs 20000`: random graphs against plain torch, over several processes.
 
-With `--results FOLDER` a run that was broken off is taken up again. `--seed 17` tries one graph and prints it as a script, cut down where it fails.
+With `--results FOLDER` a run that was broken off is taken up again. `--seed 17` tries one graph and prints it as a
+script, cut down where it fails.
 """
 
 from __future__ import annotations

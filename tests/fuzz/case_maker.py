@@ -15,7 +15,7 @@ from typing import Any
 import case_ops as ops
 import torch
 from case_ops import Held, Line
-from graph_cases import OPTIMIZERS, Case, Leaf, Size, Step, coarsest, first_value, used
+from graph_cases import OPTIMIZERS, Case, Leaf, Size, Step, coarsest, first_value, shape_of, size_in, used
 from plain_torch import accuracy, batch_norm, gap, margin_of, trains
 from torch import Tensor
 from torch.nn import functional as F
@@ -25,7 +25,7 @@ import tritonnotes as tn
 SIZES = (1, 2, 3, 4, 5, 7, 8, 16, 17, 33)
 MOST_ELEMENTS = 4000
 DIM_NAMES = ("batch", "length", "height", "width")
-MOST_STEPS = 12
+MOST_STEPS = 10
 LARGEST = 1e3
 WELL = 0.02
 
@@ -119,7 +119,7 @@ class Maker:
     def count(self, shape: Sequence[Size]) -> int:
         count = 1
         for size in shape:
-            count *= self.sizes[size] if isinstance(size, str) else size
+            count *= size_in(size, self.sizes)
         return count
 
     # -- making --
@@ -189,7 +189,7 @@ class Maker:
         return self._hold(leaf.name, self.declared[leaf.name], True, value)
 
     def _hold(self, name: str, declared: Any, exact: bool, value: Tensor) -> Held:
-        shape = tuple(s if isinstance(s, int) else s.name for s in declared.shape)
+        shape = shape_of(declared)
         held = Held(name, shape, declared.dtype.name, exact, value.numel())
         self.held.append(held)
         return held
@@ -242,7 +242,7 @@ class _Sized:
 
 
 def random_case(seed: int) -> Case:
-    """A graph of 1 to 12 steps, and how it is compiled and trained."""
+    """A graph of 1 to 10 steps and a loss, and how it is compiled and trained."""
     maker = Maker(seed)
     maker.leaf(maker.first_shape())
     draws = [draw for draw, weight in ops.MENU for _ in range(weight)]
@@ -256,8 +256,9 @@ def random_case(seed: int) -> Case:
         maker.add(Line((maker.leaves[0].name,), "{0} * 2", "{0} * 2"))
     loss = _loss(maker) if maker.chance(0.75) else ""
     made = [s.name for s in maker.steps]
-    last = [made[-1]] if not loss or maker.chance(0.3) else []
-    outputs = tuple(dict.fromkeys(last + [maker.pick(made) for _ in range(maker.pick((0, 1, 1, 2)))]))
+    read = {name for step in maker.steps for name in step.operands}
+    last = [name for name in made if name not in read and name != loss and maker.chance(0.7)]
+    outputs = tuple(dict.fromkeys(last + [maker.pick(made) for _ in range(maker.pick((0, 0, 1, 2)))]))
     case = Case(
         seed,
         (tuple(maker.sizes.items()), _second_sizes(maker)),
@@ -311,9 +312,16 @@ def _loss(maker: Maker) -> str:
             scale = "0.1 * tn.sum({0} * {0})" if kind == "sum" else "tn.mean({0} * {0})"
             made = x and maker.add(Line((x.name,), scale, scale.replace("tn.", "torch."), stem="loss"))
         if made and not made.shape and _reaches_parameter(maker, made.name):
+            if kind == "cross_entropy" and maker.chance(0.6):
+                maker.add(_accuracy(maker.steps[-1]), "accuracy")
             return made.name
     del maker.steps[before:]
     return ""
+
+
+def _accuracy(loss: Step) -> Line:
+    """The metric beside a cross entropy."""
+    return Line(loss.operands, "tn.accuracy({0}, {1})", "accuracy({0}, {1})", "gap({0}, [1])", rounds=False)
 
 
 def _reaches_parameter(maker: Maker, name: str) -> bool:

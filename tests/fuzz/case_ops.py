@@ -387,9 +387,10 @@ def linear(pool: Pool) -> Line | None:
 
 
 def embedding(pool: Pool) -> Line | None:
-    index = pool.any(lambda v: v.dtype == "int64" and v.name.startswith("y") and v.rank in (1, 2))
-    if index is None:
+    x = pool.any(_of_rank(1))
+    if x is None:
         return None
+    index = pool.leaf(x.shape[: pool.pick((1, 2))], "classes:17", "int64", "input")
     table = pool.leaf((17, pool.pick((3, 7, 8))), "normal", None, "parameter")
     return _line("tn.embedding({0}, weight={1})", "F.embedding({0}, {1})", index, table, rounds=False, stem="rows")
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from graph_cases import Case, Leaf, Step, declare, used
+from graph_cases import Case, Leaf, Size, Step, declare, shape_of, used
 
 MOST_TRIALS = 300
 
@@ -65,7 +65,7 @@ def _fewer_steps(case: Case) -> Iterator[Case]:
             yield _renamed(case, step.name, operand)
         if step.name in names and names[step.name].dtype.is_float and step.name not in (case.loss, *case.outputs):
             value = names[step.name]
-            shape = tuple(s if isinstance(s, int) else s.name for s in value.shape)
+            shape = shape_of(value)
             kinds = ("input", "parameter") if all(isinstance(s, int) for s in shape) else ("input",)
             for kind in kinds:
                 leaf = Leaf(step.name, kind, shape, value.dtype.name)
@@ -131,6 +131,16 @@ def _smaller_sizes(case: Case) -> Iterator[Case]:
                 yield _spelled(case, size, less)
 
 
+def _size(size: Size, old: str | int, new: int) -> Size:
+    if isinstance(size, int):
+        return new if size == old else size
+    spelled = re.sub(rf"\b{old}\b", str(new), size) if isinstance(old, str) else size
+    try:
+        return int(eval(spelled, {}))
+    except NameError:
+        return spelled
+
+
 def _spelled(case: Case, old: str | int, new: int) -> Case:
     """A size put in place of another wherever it is written. What makes no sense then fails to run."""
 
@@ -140,5 +150,5 @@ def _spelled(case: Case, old: str | int, new: int) -> Case:
     steps = tuple(
         replace(s, tn=text(s.tn), torch=text(s.torch), margin=text(s.margin), well=text(s.well)) for s in case.steps
     )
-    return replace(_with_leaves(case, lambda x: replace(x, shape=tuple(new if s == old else s for s in x.shape))),
+    return replace(_with_leaves(case, lambda x: replace(x, shape=tuple(_size(s, old, new) for s in x.shape))),
                    steps=steps)  # fmt: skip

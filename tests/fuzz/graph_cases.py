@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -17,7 +18,7 @@ import tritonnotes as tn
 from tritonnotes.ir.core.graph import Graph
 
 Size = int | str
-"""An int, or the name of a `Dim`."""
+"""An int, or the name of a `Dim`, or a product of such as `2*batch*length`."""
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -133,6 +134,16 @@ def shape_text(shape: tuple[Size, ...]) -> str:
     return "(" + ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "") + ")"
 
 
+def size_in(size: Size, sizes: Mapping[str, int]) -> int:
+    """A size once the `Dim`s have `sizes`."""
+    return size if isinstance(size, int) else int(eval(size, dict(sizes)))
+
+
+def shape_of(value: Any) -> tuple[Size, ...]:
+    """The shape of a declared value."""
+    return tuple(s if isinstance(s, int) else str(s) for s in value.shape)
+
+
 def declaration(case: Case) -> list[str]:
     """The lines that declare the graph `g`."""
     lines = ['g = tn.Graph("fuzz")', *(f'{dim} = tn.Dim("{dim}")' for dim in case.dims)]
@@ -204,7 +215,7 @@ def feeds_of(case: Case, batch: int) -> dict[str, Tensor]:
     made = {}
     for leaf in case.leaves:
         if leaf.kind == "input":
-            shape = tuple(sizes[s] if isinstance(s, str) else s for s in leaf.shape)
+            shape = tuple(size_in(s, sizes) for s in leaf.shape)
             numbers = drawn(case.seed + 7919 * batch, leaf.name, shape, getattr(torch, leaf.dtype), leaf.domain)
             made[leaf.name] = laid_out(numbers, leaf.layout)
     return made

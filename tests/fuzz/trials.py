@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from graph_cases import OPTIMIZERS, Case, coarsest, declare, drawn, feeds_of, state_of
+from graph_cases import OPTIMIZERS, Case, coarsest, declare, drawn, feeds_of, shape_of, size_in, state_of
 from plain_torch import Batch, Run, Tensors, model_results, step_results
 from torch import Tensor
 
@@ -75,7 +75,7 @@ def _of_types(case: Case, graph: Graph, batch: Batch, state: Tensors) -> list[st
     wrong = []
     for step in case.steps:
         value, made = names[step.name], values[step.name]
-        shape = tuple(s if isinstance(s, int) else batch.sizes[s.name] for s in value.shape)
+        shape = tuple(size_in(s, batch.sizes) for s in shape_of(value))
         if (value.dtype.name, shape) != (str(made.dtype).removeprefix("torch."), tuple(made.shape)):
             declared = f"{value.dtype}{list(shape)}"
             wrong.append(f"type {step.tn}: declared as {declared}, torch has {made.dtype}{list(made.shape)}")
@@ -143,7 +143,7 @@ def _upstream(case: Case, graph: Graph, batch: Batch) -> Tensors:
     made = {}
     for name, value in graph.outputs.items():
         if value.dtype.is_float:
-            shape = tuple(s if isinstance(s, int) else batch.sizes[s.name] for s in value.shape)
+            shape = tuple(size_in(s, batch.sizes) for s in shape_of(value))
             made[name] = drawn(case.seed, f"upstream of {name}", shape, getattr(torch, value.dtype.name), "normal")
     return made
 
