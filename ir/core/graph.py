@@ -248,7 +248,7 @@ class Graph:
         """A tensor of optimizer state."""
         return self._declare_leaf("slot", name, shape, dtype, {"init": init})
 
-    def output(self, **values: Value) -> None:
+    def output(self, /, **values: Value) -> None:
         """Name the graph's outputs. May be called again to add more."""
         for name, value in values.items():
             check_name(name, f"graph {self.name!r}: output")
@@ -467,3 +467,16 @@ def bind(cls: type, **methods: object) -> None:
     """Give a class methods that a layer above defines: what a graph or a value can do by way of it."""
     for name, method in methods.items():
         setattr(cls, name, method)
+
+
+VIEWS = frozenset(
+    ("reshape", "flatten", "squeeze", "unsqueeze", "permute", "transpose", "expand", "broadcast_to", "detach")
+)
+"""Ops and primitives that show the elements of their argument, and compute nothing."""
+
+
+def shown_by(value: Value) -> Value:
+    """The value whose elements `value` shows, under whatever shape and in whatever order: itself if it is no view."""
+    while value.op.name in VIEWS:
+        (value,) = value.inputs
+    return value

@@ -39,7 +39,7 @@ class UpdateRule:
         """The hyperparameters that a user may give."""
         return tuple(h for h in self.defaults if h != "step" and h not in self.numbers)
 
-    def __call__(self, **hyperparameters: float | bool) -> Optimizer:
+    def __call__(self, /, **hyperparameters: float | bool) -> Optimizer:
         unknown = set(hyperparameters) - set(self.takes)
         missing = [h for h in self.takes if self.defaults[h] is inspect.Parameter.empty and h not in hyperparameters]
         if unknown or missing:

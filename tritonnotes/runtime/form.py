@@ -44,7 +44,7 @@ class Form:
         self.updates = tuple(graph.updates)
         self.outputs = tuple(graph.outputs)
         self.dims = tuple(dict.fromkeys(s for v in graph.inputs for s in v.shape if isinstance(s, Dim)))
-        self.seeds = tuple(v.name.rpartition(".")[2] for v in graph.leaves("scalar") if is_seed(v))
+        self.seeds = tuple(v.name for v in graph.leaves("scalar") if is_seed(v))
         self._targets, self._sized = class_inputs(graph), sized_ops(graph)
         forward, self.chunkings = in_chunks(optimize(decompose(graph)), logits_budget)
         verify(forward)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Self
 
 import torch
@@ -22,12 +23,13 @@ from ..tensors.seeds import fresh_seed
 from .feeds import named_feeds
 from .form import Form
 from .kernel_reports import Reports, program_reports
+from .named_module import NOT_A_KEYWORD, NamedModule
 from .runner import pick_device
 from .traced import run_traced
 from .tuning import tuned
 
 
-class Model(torch.nn.Module):
+class Model(NamedModule):
     """A compiled graph as a torch module. `model(x=..., y=...)` returns a dict of the graph's outputs.
 
     Parameters and buffers have the names that torch modules would give them. Outputs are differentiable with respect
@@ -69,9 +71,10 @@ class Model(torch.nn.Module):
         self.fusion = as_fusion(fusion)
         self.logits_budget = check_budget(logits_budget)
         self.device = pick_device(device)
-        for name, tensor in initial_state(graph, seed).items():
-            _register(self, name, tensor.to(self.device), graph[name].op.name == "parameter")
         self._forms: dict[bool, Form] = {}
+        # Last, since a tensor may be called as one of these attributes is.
+        for name, tensor in initial_state(graph, seed).items():
+            self.hold(name, tensor.to(self.device), graph[name].op.name == "parameter")
         self.train(training)
 
     def train(self, mode: bool = True) -> Self:
@@ -83,9 +86,11 @@ class Model(torch.nn.Module):
             self._forms[mode] = same[0] if same else Form(graph, self.fusion, self.logits_budget, self.device)
         return self
 
-    def forward(self, *inputs: Tensor, **feeds: Tensor) -> dict[str, Tensor]:
+    def forward(self, /, *inputs: Tensor, **feeds: Tensor) -> dict[str, Tensor]:
         """The outputs by name. `inputs` are fed in the order of declaration, `feeds` by name. Raises `FeedError` for
         tensors that do not fit the declared inputs, and for parameters and buffers that are no longer as declared."""
+        if NOT_A_KEYWORD in feeds:
+            feeds["self"] = feeds.pop(NOT_A_KEYWORD)
         form, fed = self._form, named_feeds(self._form.inputs, inputs, feeds)
         state = self.tensors()
         if torch.compiler.is_compiling():
@@ -140,13 +145,13 @@ class Model(torch.nn.Module):
         """The fusion plan and its reasons, in a screenful or two."""
         return "\n\n".join([explain_plan(self.plan), *map(str, self._form.chunkings)])
 
-    def tune(self, batch: int = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
+    def tune(self, batch: int | Mapping[str, int] = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
         """Time other tiles and warps of the forward run on the GPU at a batch size, and take what is faster; `Dim`s not
         named in `sizes` are `batch`. Raises `DeclarationError` without a GPU."""
         program = tuned(self.program, self.device, Sizes(batch, sizes), progress=progress)
         self._forms[self.training] = self._form.tuned(program)
 
-    def reports(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Reports:
+    def reports(self, arch: int = 90, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> Reports:
         """What each kernel of the forward run costs on the GPU of sm_`arch` (80, 90 or 100), which need not be there:
         registers, spills, occupancy, widths of accesses, predicted time. `Dim`s not named in `sizes` are `batch`.
         Raises `KernelError` for another architecture."""
@@ -154,7 +159,7 @@ class Model(torch.nn.Module):
             self.program, f"forward run of {self.graph.name}", archs=(arch,), batch=batch, sizes=sizes
         )
 
-    def gradient_reports(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Reports:
+    def gradient_reports(self, arch: int = 90, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> Reports:
         """As `reports`, of the backward run that autograd uses when all parameters want a gradient."""
         backward = self.gradient_programs[1]
         return program_reports(backward, f"backward run of {self.graph.name}", archs=(arch,), batch=batch, sizes=sizes)
@@ -172,21 +177,3 @@ class Model(torch.nn.Module):
     @property
     def gradient_source(self) -> str:
         return self.gradient_programs[1].source
-
-
-def _register(module: torch.nn.Module, name: str, tensor: Tensor, is_parameter: bool) -> None:
-    """Put `fc1.weight` where torch would: as `weight` of a submodule `fc1`."""
-    *path, leaf = name.split(".")
-    for part in path:
-        if part not in module._modules:
-            module.add_module(part, torch.nn.Module())
-        module = module.get_submodule(part)
-    try:
-        if is_parameter:
-            module.register_parameter(leaf, torch.nn.Parameter(tensor))
-        else:
-            module.register_buffer(leaf, tensor)
-    except KeyError as error:
-        raise DeclarationError(
-            f"parameter {name!r}: torch modules keep that name for themselves ({error}); rename it"
-        ) from None

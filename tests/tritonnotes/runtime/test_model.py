@@ -82,11 +82,12 @@ def test_state_of_another_model_is_refused_as_torch_refuses_it(model: tn.Model) 
         model.load_state_dict({**state, "fc1.bias": torch.ones(17)})
 
 
-def test_name_that_torch_modules_keep_is_refused() -> None:
+def test_a_name_that_torch_modules_keep_is_a_parameters_name() -> None:
     g = tn.Graph("taken")
-    g.output(y=g.input("x", (3,)) * g.parameter("forward", (3,)))
-    with pytest.raises(DeclarationError, match="'forward'.*rename it"):
-        tn.compile(g)
+    g.output(y=g.input("x", (3,)) * g.parameter("forward", (3,), init=2.0))
+    model = tn.compile(g)
+    assert list(model.state_dict()) == ["forward"]
+    assert model(x=torch.ones(3))["y"].tolist() == [2.0, 2.0, 2.0]
 
 
 @pytest.mark.parametrize("change", [

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import json
 import struct
 import threading
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -21,9 +23,6 @@ from ..ttir.front import TRITON_VERSION, Ttir, triton_ir
 from .arguments import FORMATS, Face, described, face_of, kinds, overlap, split
 
 TTIR_KIND = "ttir"
-
-
-_SEPARATOR = "\0"
 
 
 _kernels: dict[Any, NativeKernel] = {}
@@ -149,10 +148,10 @@ def kept_ir(kernel: JITFunction, signature: Mapping[str, str], constexprs: Mappi
 
     def build() -> str:
         made = triton_ir(kernel, signature, constexprs)
-        return _SEPARATOR.join((made.name, made.text, made.located))
+        return json.dumps(asdict(made))
 
     constants = {name: described(value) for name, value in constexprs.items()}
     if None in constants.values():
         return triton_ir(kernel, signature, constexprs)
     key = object_key(source=kernel.cache_key, signature=dict(signature), constants=constants, triton=TRITON_VERSION)
-    return Ttir(*kept_text(TTIR_KIND, key, build).split(_SEPARATOR))
+    return Ttir(**json.loads(kept_text(TTIR_KIND, key, build)))
