@@ -24,6 +24,7 @@ from ..ir.passes.joint import cotangent_name, gradient_graph
 from ..ir.passes.split import split_gradient
 from ..tensors.initial import initial_state
 from ..tensors.seeds import fresh_seed
+from .execution import Execution, execution
 from .feeds import bind_feeds, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .kernel_reports import Reports, program_reports
 from .runner import Runner, pick_device
@@ -37,7 +38,7 @@ class Model(torch.nn.Module):
     respect to parameters and floating inputs. `training` picks the form, as `train()` and `eval()` do later: in
     training, ops such as batch norm see the batch alone, and a call updates the buffers in place. `plan`, `source` and
     `explain()` speak of the forward run in the present form; `gradient_plan` and `gradient_source` of the backward run
-    that autograd uses.
+    that autograd uses. `execution` says how kernels run on the CPU.
 
     In training a call draws its random numbers from `seed`, an int, or where that is None (the default) from a new one
     of torch's default generator: `torch.manual_seed` decides them, as it does for torch's own dropout.
@@ -53,6 +54,8 @@ class Model(torch.nn.Module):
         fusion: str | Fusion = "optimal",
         logits_budget: int | None = LOGITS_BUDGET,
         device: torch.device | str | None = None,
+        strict: bool | None = None,
+        sanitize: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -69,6 +72,7 @@ class Model(torch.nn.Module):
         self.fusion = as_fusion(fusion)
         self.logits_budget = check_budget(logits_budget)
         self.device = pick_device(device)
+        self.execution = execution(self.device, strict, sanitize)
         for name, tensor in initial_state(graph, seed).items():
             _register(self, name, tensor.to(self.device), graph[name].op.name == "parameter")
         self._targets = class_inputs(graph)
@@ -82,8 +86,11 @@ class Model(torch.nn.Module):
         if mode not in self._forms:
             graph = self.graph if mode else evaluation_form(self.graph)
             same = [f for f in self._forms.values() if f.graph is graph]
-            self._forms[mode] = same[0] if same else _Form(graph, self.fusion, self.logits_budget, self.device)
+            self._forms[mode] = same[0] if same else self._compiled(graph)
         return self
+
+    def _compiled(self, graph: Graph) -> _Form:
+        return _Form(graph, self.fusion, self.logits_budget, self.device, self.execution)
 
     def forward(self, **feeds: Tensor) -> dict[str, Tensor]:
         """The outputs by name. Raises `FeedError` for tensors that do not fit the declared inputs, and for parameters
@@ -139,7 +146,7 @@ class Model(torch.nn.Module):
         """Time other tiles and warps of the forward run on the GPU at a batch size, and take what is faster; `Dim`s not
         named in `sizes` are `batch`. Raises `DeclarationError` without a GPU."""
         program = tuned(self.program, self.device, Sizes(batch, sizes), progress=progress)
-        self._form.runner = Runner(program, self.device)
+        self._form.runner = Runner(program, self.device, self.execution)
 
     def reports(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Reports:
         """What each kernel of the forward run costs on the GPU of sm_`arch` (80, 90 or 100), which need not be there:
@@ -172,28 +179,33 @@ class Model(torch.nn.Module):
 class _Form:
     """One form of a graph, for training or evaluation, compiled: the forward run, and with autograd what it needs."""
 
-    def __init__(self, graph: Graph, fusion: Fusion, logits_budget: int | None, device: torch.device) -> None:
+    def __init__(
+        self, graph: Graph, fusion: Fusion, logits_budget: int | None, device: torch.device, how: Execution
+    ) -> None:
         verify(graph)
         self.graph = graph
         self.sized = sized_ops(graph)
         self.fusion = fusion
         self.device = device
+        self.how = how
         forward, self.chunkings = in_chunks(optimize(decompose(graph)), logits_budget)
         verify(forward)
-        self.runner = Runner(make_program(forward, fusion, graph), device)
+        self.runner = Runner(make_program(forward, fusion, graph), device, how)
         self._differentiable: dict[tuple[str, ...], _Differentiable] = {}
 
     def differentiable(self, wanted: tuple[str, ...]) -> _Differentiable:
         """The programs for the case that the leaves named in `wanted` want a gradient."""
         if wanted not in self._differentiable:
-            self._differentiable[wanted] = _Differentiable(self.graph, list(wanted), self.fusion.lenient(), self.device)
+            self._differentiable[wanted] = _Differentiable(
+                self.graph, list(wanted), self.fusion.lenient(), self.device, self.how
+            )
         return self._differentiable[wanted]
 
 
 class _Differentiable:
     """The two programs behind autograd: forward, which also keeps what backward needs, and backward."""
 
-    def __init__(self, graph: Graph, wanted: list[str], fusion: Fusion, device: torch.device) -> None:
+    def __init__(self, graph: Graph, wanted: list[str], fusion: Fusion, device: torch.device, how: Execution) -> None:
         joint = gradient_graph(graph, wanted)
         self.name = graph.name
         self.outputs = list(graph.outputs)
@@ -202,8 +214,8 @@ class _Differentiable:
         self.saved = split.saved
         self.wanted = wanted
         self.reached = [n for n in wanted if cotangent_name(n) in split.backward.outputs]
-        self.forward = Runner(make_program(split.forward, fusion, graph), device)
-        self.backward = Runner(make_program(split.backward, fusion, graph), device)
+        self.forward = Runner(make_program(split.forward, fusion, graph), device, how)
+        self.backward = Runner(make_program(split.backward, fusion, graph), device, how)
         self.backward_leaves = {b.name for b in self.backward.program.buffers if b.role == "leaf"}
 
     def __call__(self, leaves: dict[str, Tensor], sizes: dict[str, int], numbers: dict[str, int]) -> dict[str, Tensor]:

@@ -67,7 +67,7 @@ def _binding() -> Any:
     except ImportError as error:
         raise NativeError(
             "native code needs llvmlite, which is not installed: pip install llvmlite, or run kernels in the strict "
-            "interpreter"
+            "interpreter, with strict=True or TRITONNOTES_STRICT=1"
         ) from error
     return llvm
 
@@ -91,7 +91,7 @@ def this_machine() -> Machine:
 def _own_version() -> str:
     """A hash of the files that lower kernels: whatever changes in them makes other code."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
         digest.update(path.name.encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
