@@ -14,7 +14,7 @@ from tritonnotes.codegen.target.cache import CACHE_DIR_VARIABLE
 __all__ = ["pytest_terminal_summary"]
 
 # How long a machine takes to draw an input says nothing of the code: suspended meanwhile, it takes half a minute.
-settings.register_profile("tests", suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
 # Test runs share the machine's cores among themselves. Results are the same for any number of threads.

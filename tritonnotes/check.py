@@ -137,7 +137,9 @@ def _outputs_and_gradients(
     if not floats:
         return rows
     generator = torch.Generator().manual_seed(seed)
-    directions = {n: torch.randn(judged[0][0][n].shape, generator=generator).to(judged[0][0][n]) for n in floats}
+    directions = {
+        n: torch.randn(judged[0][0][n].shape, generator=generator, device="cpu").to(judged[0][0][n]) for n in floats
+    }
     gradients = []
     for outputs, tensors in results:
         wanted = {n: tensors[n] for n in (*inputs, *trained)}
@@ -165,8 +167,13 @@ def _updates(optimizer: Optimizer, dtype: DType, fusion: str, model: Model, seed
     device = model.device
     runner = Runner(make_program(alone, fusion), device, model.execution)
     generator = torch.Generator().manual_seed(seed)
-    drawn = [torch.randn(1000, generator=generator, dtype=torch.float64).to(torch_dtype(dtype)) for _ in range(4)]
-    start = {n: torch.full((1000,), first, dtype=torch_dtype(dtype)) for n, first in optimizer.state.items()}
+    drawn = [
+        torch.randn(1000, generator=generator, device="cpu", dtype=torch.float64).to(torch_dtype(dtype))
+        for _ in range(4)
+    ]
+    start = {
+        n: torch.full((1000,), first, dtype=torch_dtype(dtype), device="cpu") for n, first in optimizer.state.items()
+    }
     fused = {n: t.clone().to(device) for n, t in {"p": drawn[0], **start}.items()}
     judges = [(drawn[0].to(t), {n: s.to(t) for n, s in start.items()}) for t in (drawn[0].dtype, torch.float64)]
     wanted = [v.name.rpartition(".")[2] for v in alone.leaves("scalar")]

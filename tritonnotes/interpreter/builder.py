@@ -2,6 +2,7 @@
 
 - bfloat16: casts round to nearest even through float32; `tl.dot` multiplies values; any other arithmetic
   would act on bit patterns and is an error.
+- `tl.dot` adds in one fixed order, which neither the processor nor the number of rows changes.
 - NaN: `tl.maximum`, `tl.minimum` and `tl.clamp` drop a NaN unless told `propagate_nan=tl.PropagateNan.ALL`;
   `tl.max`, `tl.min`, `tl.argmax` and `tl.argmin` skip NaN (of a row that is all NaN: NaN, and index 0).
 - Reductions with a combine function of the kernel's own halve the axis, as a GPU does, and take log2(n)
@@ -68,6 +69,22 @@ def _lanes(mask: Any, addresses: np.ndarray) -> np.ndarray:
     if lanes.shape != addresses.shape or lanes.dtype != np.bool_:
         lanes = np.array(np.broadcast_to(lanes, addresses.shape), dtype=bool)
     return lanes
+
+
+def _in_half(x: TensorHandle) -> np.ndarray:
+    """Numbers of 8 bits as those of 16 that they are."""
+    return upstream._convert_float(x.data, x.dtype, tl.float16, None).view(np.float16)
+
+
+def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """`a @ b`, added up in halves of the inner axis. A BLAS adds in an order that depends on the processor and on how
+    many rows there are; elementwise arithmetic has the same bits everywhere."""
+    terms = np.swapaxes(a, -1, -2)[..., :, :, None] * b[..., :, None, :]
+    while (length := terms.shape[-3]) > 1:
+        half = length // 2
+        sums = terms[..., :half, :, :] + terms[..., half : 2 * half, :, :]
+        terms = np.concatenate([sums, terms[..., 2 * half :, :, :]], axis=-3) if length % 2 else sums
+    return terms[..., 0, :, :]
 
 
 def _refuse_bfloat16(what: str, *handles: TensorHandle) -> None:
@@ -157,7 +174,9 @@ class Builder(upstream.InterpreterBuilder):
             a = TensorHandle(bfloat16.to_float32(a.data), tl.float32)
         if b.dtype.scalar.name == "bf16":
             b = TensorHandle(bfloat16.to_float32(b.data), tl.float32)
-        return super().create_dot(a, b, d, *options)
+        halves = (_in_half(x) if x.dtype.scalar.is_fp8() else x.data for x in (a, b))
+        left, right = (x.astype(d.data.dtype, copy=False) for x in halves)
+        return TensorHandle(_products(left, right) + d.data, d.dtype.scalar)
 
     # Memory
 

@@ -66,18 +66,18 @@ def _draw(leaf: Value, uses: list[Use], sizes: dict[str, int], generator: torch.
     shape = tuple(_size(s, leaf, sizes) for s in leaf.shape)
     dtype = torch_dtype(leaf.dtype)
     if leaf.dtype.kind == "bool":
-        return torch.randint(0, 2, shape, generator=generator).bool()
+        return torch.randint(0, 2, shape, generator=generator, device="cpu").bool()
     low, high = _range([domain for domain, _ in uses if not isinstance(domain, str)], leaf)
     classes = [_classes(leaf, user, sizes) for domain, user in uses if domain == "class"]
     classes += [_size(user.inputs[-1].shape[0], leaf, sizes) for domain, user in uses if domain == "row"]
     if classes:
         # Without a class there is no right index; one that is too large says so where it is used.
-        return torch.randint(0, max(min(classes), 1), shape, generator=generator).to(dtype)
+        return torch.randint(0, max(min(classes), 1), shape, generator=generator, device="cpu").to(dtype)
     if leaf.dtype.kind == "int":
-        return torch.randint(int(low), int(high) + 1, shape, generator=generator).to(dtype)
-    drawn = torch.randn(shape, generator=generator, dtype=torch.float64) + (low + high) / 2
-    uniform = low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
-    is_uniform = torch.rand(shape, generator=generator) < 0.5
+        return torch.randint(int(low), int(high) + 1, shape, generator=generator, device="cpu").to(dtype)
+    drawn = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float64) + (low + high) / 2
+    uniform = low + (high - low) * torch.rand(shape, generator=generator, device="cpu", dtype=torch.float64)
+    is_uniform = torch.rand(shape, generator=generator, device="cpu") < 0.5
     drawn = torch.where(is_uniform, uniform, drawn).clamp(low, high)
     if extremes:
         _plant(drawn, low, high, dtype, generator)
@@ -88,8 +88,8 @@ def _plant(drawn: Tensor, low: float, high: float, dtype: torch.dtype, generator
     tiny = torch.finfo(dtype).tiny
     wanted = [v for v in (low, high, (low + high) / 2, 0.0, -0.0, tiny, -tiny, 1.0, -1.0) if low <= v <= high]
     flat = drawn.view(-1)
-    places = torch.randperm(len(flat), generator=generator)[: len(wanted)]
-    flat[places] = torch.tensor(wanted, dtype=drawn.dtype)[: len(places)]
+    places = torch.randperm(len(flat), generator=generator, device="cpu")[: len(wanted)]
+    flat[places] = torch.tensor(wanted, dtype=drawn.dtype, device="cpu")[: len(places)]
 
 
 def _range(ranges: list[tuple[float, float]], leaf: Value) -> tuple[float, float]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..codegen.optimizer.emit import render_update
 from ..ir.core.errors import DeclarationError, FeedError, TritonNotesError
 from ..ir.core.optimizer import Optimizer
-from ..ir.optim.update import CLIP_COEFFICIENT, FOUND_INF, GRAD_SCALE, Extras
+from ..ir.optim.update import CLIP_COEFFICIENT, FOUND_INF, G_NAME, GRAD_SCALE, Extras
 from ..runtime.execution import Execution, execution
 from . import optimizers
 from .counting import make_count_plan
@@ -131,7 +131,7 @@ class UpdateOptimizer(torch.optim.Optimizer):
         scalars = {GRAD_SCALE: grad_scale, FOUND_INF: found_inf, CLIP_COEFFICIENT: self._clip(works, grad_scale)}
         for work in works:
             self._launch(work, {name: t.to(work.device) for name, t in scalars.items() if t is not None})
-            work.gradients = []  # lest they outlive zero_grad
+            work.forget_gradients(were_written=work.plan is not None and G_NAME in work.plan.written)
         sparse = [(group, each.sparse) for group, each in zip(self.param_groups, gathered, strict=True) if each.sparse]
         if sparse:
             self._sparse_step(sparse)

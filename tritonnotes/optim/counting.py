@@ -42,7 +42,7 @@ class CountPlan:
         names = device_settings(self.loaded.update)
         values = [float(given[name]) for name in names]
         if values != self.copied:
-            self.settings.copy_(upload(torch.tensor(values, dtype=torch.float64), self.settings.device))
+            self.settings.copy_(upload(torch.tensor(values, dtype=torch.float64, device="cpu"), self.settings.device))
             self.copied = values
         for place, name in enumerate(names):
             if name in on_device:
@@ -58,7 +58,7 @@ def make_count_plan(loaded: LoadedUpdate, states: Sequence[Mapping[str, Tensor]]
     update = loaded.update
     counted = [[state[name] for name in counted_numbers(update)] for state in states]
     device = counted[0][0].device
-    rows = torch.tensor([[t.data_ptr() for t in row] for row in counted], dtype=torch.int64)
+    rows = torch.tensor([[t.data_ptr() for t in row] for row in counted], dtype=torch.int64, device="cpu")
     settings = torch.zeros(len(device_settings(update)), dtype=torch.float64, device=device)
     numbers = torch.zeros(len(states), len(update.columns), dtype=torch.float64, device=device)
     return CountPlan(loaded, upload(rows, device), tuple(t for row in counted for t in row), settings, numbers, how)

@@ -70,7 +70,7 @@ def make_norm_plan(key: object, gradients: Sequence[Tensor], unscales: bool, how
     return NormPlan(
         key,
         load_norm(distinct, unscales),
-        upload(torch.tensor(rows, dtype=torch.int64), device),
+        upload(torch.tensor(rows, dtype=torch.int64, device="cpu"), device),
         blocks,
         number(torch.float64, max(len(blocks.table), 1)),
         number(torch.int32),

@@ -14,8 +14,9 @@ from ..ir.core.errors import FeedError
 from ..ir.core.optimizer import Optimizer
 from ..ir.optim.update import G_NAME, MASTER, P_NAME, Extras, Kind
 from ..runtime.execution import Execution
+from ..runtime.vetting import check_apart, vet_held
 from .launching import LoadedUpdate, load_update, run
-from .tables import Blocks, block_table, check_apart, dtype_of, has_layout, has_overlap, is_aligned, is_dense, upload
+from .tables import Blocks, block_table, dtype_of, has_layout, has_overlap, is_aligned, is_dense, upload
 
 Columns = Mapping[str, Sequence[Tensor | None]]
 """The tensors of every parameter: by name, in the order of the parameters, None where a parameter has no such tensor.
@@ -89,7 +90,8 @@ def make_plan(
                 made = torch.empty_strided(p.shape, layout.stride(), dtype=tensor.dtype, device=p.device)
                 stand_ins[name, i] = tensors[name] = made
         members.append(tensors)
-    check_apart([(f"{n} of parameter {i}", m[n]) for i, m in enumerate(members) for n in written if n in m])
+    targets = {f"optimizer: {n} of parameter {i}": m[n] for i, m in enumerate(members) for n in written if n in m}
+    check_apart(targets, "give each a tensor of its own")
     kinds = [_kind(optimizer, tensors, i) for i, tensors in enumerate(members)]
     distinct = sorted(dict.fromkeys(kinds), key=str)
     loaded = load_update(optimizer, distinct, extras)
@@ -100,7 +102,7 @@ def make_plan(
         numbers = {"size": tensors[P_NAME].numel(), "numbers": row, "aligned": aligned, "kind": distinct.index(kind)}
         table.append(PARAMETERS.row(addresses, **numbers))
     device = members[0][P_NAME].device
-    parameters = upload(torch.tensor(table, dtype=torch.int64), device)
+    parameters = upload(torch.tensor(table, dtype=torch.int64, device="cpu"), device)
     blocks = block_table([m[P_NAME].numel() for m in members], device, how)
     return LaunchPlan(key, loaded, parameters, blocks, written, stand_ins, how)
 
@@ -124,6 +126,7 @@ def _check_parameter(p: Tensor, index: int) -> None:
 
 
 def _check_beside(tensor: Tensor, p: Tensor, what: str) -> None:
+    vet_held(tensor, f"optimizer: {what}")
     if tensor.shape != p.shape or tensor.device != p.device:
         raise FeedError(
             f"optimizer: {what} is {list(tensor.shape)} on {tensor.device}, the parameter {list(p.shape)} on "

@@ -36,10 +36,10 @@ def block_table(sizes: Sequence[int], device: torch.device, how: Execution, bloc
     many small ones do. `block` is that of a GPU."""
     if device.type == "cpu":
         block = _cpu_block(max(sizes, default=1), how)
-    counts = torch.tensor([-(-size // block) for size in sizes], dtype=torch.int64)
-    parameter = torch.repeat_interleave(torch.arange(len(sizes)), counts)
+    counts = torch.tensor([-(-size // block) for size in sizes], dtype=torch.int64, device="cpu")
+    parameter = torch.repeat_interleave(torch.arange(len(sizes), device="cpu"), counts)
     first = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-    rows = torch.stack([parameter, torch.arange(len(parameter)) - first], dim=1).to(torch.int32)
+    rows = torch.stack([parameter, torch.arange(len(parameter), device="cpu") - first], dim=1).to(torch.int32)
     return Blocks(upload(rows, device), block)
 
 
@@ -108,15 +108,3 @@ def has_layout(tensor: Tensor, like: Tensor) -> bool:
         return True
     pairs = zip(tensor.stride(), like.stride(), like.shape, strict=True)
     return tensor.shape == like.shape and all(a == b or size <= 1 for a, b, size in pairs)
-
-
-def check_apart(written: Sequence[tuple[str, Tensor]]) -> None:
-    """Raise `FeedError` where two tensors that a launch writes share memory: its programs would race."""
-    spans = sorted(
-        (t.data_ptr(), t.data_ptr() + t.numel() * t.element_size(), name) for name, t in written if t.numel()
-    )
-    for (_, end, name), (start, _, other) in zip(spans, spans[1:], strict=False):
-        if start < end:
-            raise FeedError(
-                f"optimizer: {name} and {other} share memory, and both are updated; give each a tensor of its own"
-            )

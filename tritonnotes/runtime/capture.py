@@ -135,7 +135,7 @@ class CapturedRuns:
         programs = runner.programs(sizes)
         fed = {n: torch.empty_like(t) if n in self._fed else t for n, t in leaves.items()}
         tensors = {**runner.allocate(sizes, programs), **fed, **runner.outputs(sizes)}
-        staged = torch.zeros(count, dtype=torch.float64)
+        staged = torch.zeros(count, dtype=torch.float64, device="cpu")
         return _Fixed(tensors, staged.to(runner.device, copy=True), staged, programs)
 
 

@@ -25,10 +25,11 @@ from ..ir.passes.split import split_gradient
 from ..tensors.initial import initial_state
 from ..tensors.seeds import fresh_seed
 from .execution import Execution, execution
-from .feeds import bind_feeds, check_held, check_sizes, check_targets, class_inputs, sized_ops
+from .feeds import apart_from, bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .kernel_reports import Reports, program_reports
 from .runner import Runner, pick_device
 from .tuning import tuned
+from .vetting import vet
 
 
 class Model(torch.nn.Module):
@@ -100,6 +101,10 @@ class Model(torch.nn.Module):
         check_sizes(self._form.sized, sizes)
         state = self.tensors()
         check_held(self._held, state, self.device)
+        updated = self._form.graph.updates
+        if updated:
+            check_apart(state, updated)
+            bound = apart_from({n: state[n] for n in updated}, bound)
         wanted = tuple(n for n, t in (*bound.items(), *state.items()) if t.requires_grad)
         leaves = {**bound, **state}
         numbers = self._numbers()
@@ -108,7 +113,7 @@ class Model(torch.nn.Module):
         else:
             outputs = self._form.runner.run({n: t.detach() for n, t in leaves.items()}, sizes, numbers)
         # A kernel writes past autograd's eyes: what was saved of the old buffers must not pass for the new ones.
-        torch.autograd.graph.increment_version([state[n] for n in self._form.graph.updates])
+        torch.autograd.graph.increment_version([state[n] for n in updated])
         return outputs
 
     def tensors(self) -> dict[str, Tensor]:
@@ -247,7 +252,7 @@ class _Apply(torch.autograd.Function):
         programs: _Differentiable = ctx.programs
         fed = dict(zip((*ctx.kept, *programs.saved), ctx.saved_tensors, strict=True))
         given = dict(zip(programs.outputs, cotangents, strict=True))
-        fed |= {cotangent_name(n): given[n].contiguous() for n in programs.floats}
+        fed |= {cotangent_name(n): vet(given[n], f"gradient of output {n!r}").contiguous() for n in programs.floats}
         leaves = {n: t.detach() for n, t in fed.items() if n in programs.backward_leaves}
         with torch.no_grad():
             results = programs.backward.run(leaves, ctx.sizes, ctx.numbers)

@@ -14,7 +14,9 @@ from torch import Tensor
 from ..codegen.program.program import Program
 from ..codegen.target.cache import KernelCache
 from ..codegen.target.load import load_source
+from ..ir.core.errors import DeclarationError
 from ..ir.core.types import element_count
+from ..tensors.allocation import allocating
 from ..tensors.dtypes import torch_dtype
 from .baked import GpuExecutor
 from .execution import Execution, execution
@@ -27,10 +29,22 @@ KEPT_SIZES = 8
 
 
 def pick_device(device: torch.device | str | None = None) -> torch.device:
-    """The device asked for; None is the current GPU where there is one, else the CPU."""
-    if device is not None:
-        return torch.device(device)
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    """The device asked for; None is the current GPU where there is one, else the CPU. Raises `DeclarationError` for
+    one that kernels cannot run on here."""
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError):
+        raise DeclarationError(f"device: {device!r} is no device; use 'cpu', 'cuda' or 'cuda:0'") from None
+    if found.type == "cpu":
+        return torch.device("cpu")
+    gpus = torch.cuda.device_count() if found.type == "cuda" else 0
+    # A GPU has a number, also where the caller leaves it out: tensors know theirs.
+    index = torch.cuda.current_device() if gpus and found.index is None else found.index or 0
+    if index >= gpus:
+        raise DeclarationError(f"device: kernels run on the CPU and {gpus} CUDA GPUs of this machine, not on {found}")
+    return torch.device("cuda", index)
 
 
 class Runner:
@@ -82,7 +96,8 @@ class Runner:
         scalars: Mapping[str, float] | None,
         programs: int,
     ) -> dict[str, Tensor]:
-        tensors = {**self.temporaries(sizes, programs), **leaves, **self.outputs(sizes)}
+        with allocating(f"graph {self.program.graph.name!r}"):
+            tensors = {**self.temporaries(sizes, programs), **leaves, **self.outputs(sizes)}
         self.launch_all(tensors, sizes, programs, scalars or {})
         result = {}
         for name, (buffer, shape) in self.program.outputs.items():

@@ -189,11 +189,13 @@ def _with(program: Program, choices: Mapping[str, TunedTile]) -> Program:
 
 
 def _made_up(program: Program, sizes: Mapping[str, int], device: torch.device) -> Iterator[tuple[str, Tensor]]:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     for buffer in program.buffers:
         if buffer.role == "leaf":
             shape = [element_count((s,), sizes) for s in buffer.shape]
-            made = torch.rand(shape, generator=generator) if buffer.dtype.is_float else torch.zeros(shape)
+            made = torch.zeros(shape, device="cpu")
+            if buffer.dtype.is_float:
+                made.uniform_(generator=generator)
             yield buffer.name, made.to(device, torch_dtype(buffer.dtype))
 
 

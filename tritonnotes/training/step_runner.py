@@ -13,7 +13,16 @@ from ..ir.core.graph import Graph, is_seed
 from ..ir.optim.update import next_numbers
 from ..ir.passes.scaling import GradScaler
 from ..runtime.capture import MOST_CAPTURED, CapturedRuns, no_graph
-from ..runtime.feeds import bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
+from ..runtime.feeds import (
+    apart_from,
+    bind_feeds,
+    check_apart,
+    check_held,
+    check_sizes,
+    check_targets,
+    class_inputs,
+    sized_ops,
+)
 from ..runtime.runner import Runner
 from .progress import Progress
 from .step_programs import StepPrograms
@@ -114,8 +123,9 @@ class StepRunner:
         graph = runner.program.graph
         held = {**batch.weights, **self.state.slots}
         updated = list(graph.updates)
-        check_apart({n: held[n] for n in updated})
-        leaves = {n: t.detach() for n, t in {**batch.feeds, **held}.items()}
+        check_apart(held, graph.updates)
+        feeds = apart_from({n: held[n] for n in updated}, batch.feeds)
+        leaves = {n: t.detach() for n, t in {**feeds, **held}.items()}
         runner.around = None if reducer is None else reducer.around
         captured = self.captured if runner is self.updating else None
         outputs = (captured or runner).run(leaves, batch.sizes, self._scalars(graph, batch.numbers))

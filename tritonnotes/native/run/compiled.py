@@ -75,7 +75,7 @@ def workspace(size: int) -> int:
         return 0
     kept: Tensor | None = getattr(_local, "workspace", None)
     if kept is None or kept.numel() < size + 64:
-        kept = _local.workspace = torch.empty(size + 64, dtype=torch.uint8)
+        kept = _local.workspace = torch.empty(size + 64, dtype=torch.uint8, device="cpu")
     return -(-kept.data_ptr() // 64) * 64
 
 
