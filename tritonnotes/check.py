@@ -11,7 +11,7 @@ from torch import Tensor
 from .codegen.pipeline import make_program
 from .ir.core.graph import Graph
 from .ir.core.optimizer import Optimizer
-from .ir.core.types import Dim, DType
+from .ir.core.types import Dim, DType, dims_in
 from .ir.optim.update import update_graph
 from .judge.executor import eager, eager_updates, oracle, oracle_updates
 from .judge.samples import draw_feeds
@@ -95,7 +95,7 @@ def check(
     within the domains of the ops that read them, and to the initial weights. `device`, `strict` and `sanitize` say what
     runs the kernels, as for `tn.compile`.
     """
-    dims = {s.name: 33 for v in graph.values for s in v.shape if isinstance(s, Dim)}
+    dims = {dim.name: 33 for v in graph.values for dim in dims_in(v.shape)}
     bound = {**dims, **(sizes or {})}
     training = optimizer is not None
     model = Model(graph, training=training, fusion=fusion, device=device, strict=strict, sanitize=sanitize, seed=seed)
@@ -176,11 +176,13 @@ def _updates(optimizer: Optimizer, dtype: DType, fusion: str, model: Model, seed
     }
     fused = {n: t.clone().to(device) for n, t in {"p": drawn[0], **start}.items()}
     judges = [(drawn[0].to(t), {n: s.to(t) for n, s in start.items()}) for t in (drawn[0].dtype, torch.float64)]
-    wanted = [v.name.rpartition(".")[2] for v in alone.leaves("scalar")]
+    wanted = {v.name: v.name.rpartition(".")[2] for v in alone.leaves("scalar")}
     numbers = optimizer.numbers
     for step, gradient in enumerate(drawn[1:], 1):
         given = {**optimizer.settings, **numbers, "step": step}
-        runner.run({**fused, "g": gradient.to(device)}, {count.name: 1000}, {n: float(given[n]) for n in wanted})
+        runner.run(
+            {**fused, "g": gradient.to(device)}, {count.name: 1000}, {n: float(given[s]) for n, s in wanted.items()}
+        )
         judged = [reference_step(optimizer, p, gradient.to(p), state, step, numbers) for p, state in judges]
         judges = [(p, state) for p, state, _ in judged]
         numbers = judged[-1][2]

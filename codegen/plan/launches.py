@@ -162,11 +162,11 @@ class Launch(ABC):
         """The instances of the declared ops that it covers, in order."""
         return tuple(dict.fromkeys(u.value.scope.name or u.value.name for u in self.units))
 
-    def bytes_moved(self, batch: int = NOMINAL, **sizes: int) -> int:
+    def bytes_moved(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int:
         """Bytes of device memory read and written; as `traffic`."""
         return self.traffic(batch, **sizes).total
 
-    def traffic(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> Traffic:
+    def traffic(self, batch: int | Mapping[str, int] = NOMINAL, *, programs: int = 0, **sizes: int) -> Traffic:
         """Bytes of device memory that one launch reads and writes; `Dim`s not named in `sizes` are `batch`.
 
         Partial sums are counted for `programs` that share them. By default they are left out: there are as many as the

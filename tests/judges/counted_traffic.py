@@ -91,7 +91,7 @@ def assert_exact(program: Program, **sizes: int) -> None:
             shape = [element_count((s,), sizes) for s in buffer.shape]
             drawn = torch.rand(shape, generator=generator)
             leaves[buffer.name] = (drawn if buffer.dtype.is_float else drawn.round()).to(torch_dtype(buffer.dtype))
-    scalars = {v.name.rpartition(".")[2]: 0.5 for v in program.plan.graph.leaves("scalar")}
+    scalars = {v.name: 0.5 for v in program.plan.graph.leaves("scalar")}
     runner = Runner(program, torch.device("cpu"), Execution(strict=True), programs=PROGRAMS, tile=TILE)
     programs = runner.programs(sizes)
     with watched() as launches:

@@ -81,7 +81,8 @@ class CapturedRuns:
         self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int], scalars: Mapping[str, float] | None = None
     ) -> dict[str, Tensor]:
         """As `Runner.run`."""
-        numbers: list[float] = self.runner.module.numbers_of(**sizes, **(scalars or {}))
+        given = self.runner.program.arguments.given(sizes, scalars or {})
+        numbers: list[float] = self.runner.module.numbers_of(**given)
         key = self._key(leaves, sizes)
         fixed = self._fixed.get(key)
         if fixed is None:
@@ -106,7 +107,7 @@ class CapturedRuns:
 
     def _launch(self, fixed: _Fixed, sizes: Mapping[str, int]) -> None:
         def launch_all() -> None:
-            self.runner.launch_all(fixed.tensors, sizes, fixed.programs, {"numbers": fixed.numbers})
+            self.runner.launch_all(fixed.tensors, sizes, fixed.programs, fixed.numbers)
 
         if fixed.replay is not None:
             fixed.replay()

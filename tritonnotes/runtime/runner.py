@@ -107,13 +107,25 @@ class Runner:
         return result
 
     def launch_all(
-        self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], programs: int, numbers: Mapping[str, Any]
+        self,
+        tensors: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        programs: int,
+        numbers: Mapping[str, Any] | Tensor,
     ) -> None:
-        """Every launch once, over tensors for all buffers. `numbers` are the host's, or the tensor that holds them."""
-        given = {**sizes, **numbers, "programs": programs}
+        """Every launch once, over tensors for all buffers. `numbers` are the host's by the names of scalars, or the
+        tensor that holds them."""
+        given = {"programs": programs, **self._given(sizes, numbers)}
         if self.all_reduce is not None and hasattr(self.module, "all_reduce"):
             given["all_reduce"] = self.all_reduce
         self._executor.launch_all(self.module, tensors, sizes, given, self.around)
+
+    def _given(self, sizes: Mapping[str, int], numbers: Mapping[str, Any] | Tensor) -> dict[str, Any]:
+        """Sizes and numbers by the names that the module has for them."""
+        arguments = self.program.arguments
+        if isinstance(numbers, Tensor):
+            return {**arguments.given_sizes(sizes), "numbers": numbers}
+        return arguments.given(sizes, numbers)
 
     def programs(self, sizes: Mapping[str, int]) -> int:
         """How many programs share each sum: no more than there are tiles."""
@@ -135,7 +147,8 @@ class Runner:
     def allocate(self, sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
         """The temporaries in an arena of their own."""
         arena = self.program.arena
-        given = {d.name: sizes[d.name] for d in arena.dims} | ({"programs": programs} if arena.is_shared else {})
+        given = self.program.arguments.given_sizes(sizes, arena.dims)
+        given |= {"programs": programs} if arena.is_shared else {}
         made: dict[str, Tensor] = self.module.temporaries(self.device, **given)
         return made
 

@@ -27,7 +27,7 @@ from ..codegen.target.cache import KernelCache, key_of
 from ..codegen.target.compile import triton_version
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import is_seed
-from ..ir.core.types import element_count
+from ..ir.core.types import dims_in, element_count
 from ..tensors.dtypes import torch_dtype
 from .executor import Launch
 from .runner import Runner
@@ -93,7 +93,7 @@ def _where(device: torch.device) -> str:
 
 
 def _scalars(program: Program) -> dict[str, float]:
-    return {v.name.rpartition(".")[2]: 0 if is_seed(v) else 0.5 for v in program.plan.graph.leaves("scalar")}
+    return {v.name: 0 if is_seed(v) else 0.5 for v in program.plan.graph.leaves("scalar")}
 
 
 def _with_tiles(
@@ -200,7 +200,7 @@ def _made_up(program: Program, sizes: Mapping[str, int], device: torch.device) -
 
 
 def _dims(program: Program) -> list[str]:
-    return sorted({s.name for v in program.plan.graph.values for s in v.shape if not isinstance(s, int)})
+    return sorted({dim.name for v in program.plan.graph.values for dim in dims_in(v.shape)})
 
 
 def _on_gpu(once: Callable[[], None]) -> float:

@@ -136,9 +136,8 @@ class StepRunner:
     def _scalars(self, graph: Graph, numbers: Mapping[str, float]) -> dict[str, float]:
         """The host numbers of a program by name, and the seeds that its random ops draw from."""
         wanted = graph.leaves("scalar")
-        scalars = {n: numbers[n] for n in (v.name.rpartition(".")[2] for v in wanted if not is_seed(v))}
         drawn = self.state.batch_seed()
-        return scalars | {v.name.rpartition(".")[2]: drawn for v in wanted if is_seed(v)}
+        return {v.name: drawn if is_seed(v) else numbers[v.name.rpartition(".")[2]] for v in wanted}
 
     def _share(self, reducer: Reducer, weights: Mapping[str, Tensor]) -> None:
         """Give all processes the weights that each has updated, where they are shared out."""

@@ -129,7 +129,8 @@ def run_step(program: Program) -> dict[str, torch.Tensor]:
             shape = [8 if not isinstance(s, int) else s for s in buffer.shape]
             leaves[buffer.name] = torch.rand(shape) if buffer.dtype.is_float else torch.zeros(shape, dtype=torch.int64)
     numbers = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 1.0}
-    return Runner(program, torch.device("cpu"), Execution(strict=True)).run(leaves, {"batch": 8}, numbers)
+    scalars = {v.name: numbers[v.name.rpartition(".")[2]] for v in program.graph.leaves("scalar")}
+    return Runner(program, torch.device("cpu"), Execution(strict=True)).run(leaves, {"batch": 8}, scalars)
 
 
 @pytest.mark.parametrize("name", ["h", "relu", "fc1.product", "ln2.d_x"])

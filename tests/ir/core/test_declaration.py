@@ -44,7 +44,6 @@ NAMES: dict[str, tuple[Mistake, str]] = {
     "another alphabet": (lambda m: m.g.parameter("σ", (3,)), f"graph 'm': parameter: 'σ' {NO_NAME}"),
     "a ligature": (lambda m: m.g.input("ﬁ", (3,)), f"'ﬁ' {NO_NAME}"),
     "a call": (lambda m: m.g.input("x=globals().__setitem__('PWN',1)", (3,)), "is no name"),
-    "a digit first": (lambda m: m.g.input("1", (3,)), "'1' is no name"),
     "nothing": (lambda m: m.g.input("", (3,)), "'' is no name"),
     "a path": (lambda m: m.g.input("../x", (3,)), "'../x' is no name"),
     "a number": (lambda m: m.g.input(3, (3,)), "graph 'm': input: a name is a str, got int; pass a string"),  # type: ignore[arg-type]

@@ -17,8 +17,8 @@ from tritonnotes.ir.core.verify import verify
 
 REGION = """\
 graph chunk primitive
-x: float32[chunk_rows, 4] = input()
-doubled: float32[chunk_rows, 4] = add(x, x)
+x: float32[chunk.rows, 4] = input()
+doubled: float32[chunk.rows, 4] = add(x, x)
 sum: float32[1, 4] = sum(x, axes=(0,))
 output out_0 = doubled
 output out_1 = sum
