@@ -23,7 +23,7 @@ from tritonnotes.codegen.emit.kernel import KernelSource, render_kernel
 from tritonnotes.codegen.support.expressions import call
 from tritonnotes.codegen.support.facets import FACETS, calls, infix
 from tritonnotes.ir.core.graph import Graph
-from tritonnotes.runtime.execution import STRICT_VARIABLE
+from tritonnotes.runtime.executors.execution import STRICT_VARIABLE
 from tritonnotes.runtime.runner import Runner, pick_device
 
 DEVICE = pick_device()
@@ -320,7 +320,7 @@ def small_tiles(monkeypatch: Patch) -> Patch:
     if DEVICE.type == "cpu":
         # Machine code of a broken kernel could end the process.
         monkeypatch.setenv(STRICT_VARIABLE, "1")
-        monkeypatch.setattr("tritonnotes.runtime.interpreted.PROGRAMS", 3)
+        monkeypatch.setattr("tritonnotes.runtime.executors.interpreted.PROGRAMS", 3)
         monkeypatch.setitem(Runner.__init__.__kwdefaults__, "tile", 256)  # type: ignore[arg-type]
     return monkeypatch
 

@@ -17,7 +17,7 @@ from tritonnotes.codegen.program.program import Program
 from tritonnotes.interpreter import executor
 from tritonnotes.interpreter.memory import Access, Memory
 from tritonnotes.ir.core.types import element_count
-from tritonnotes.runtime.execution import Execution
+from tritonnotes.runtime.executors.execution import Execution
 from tritonnotes.runtime.runner import Runner
 from tritonnotes.tensors.dtypes import torch_dtype
 

@@ -16,7 +16,7 @@ from ..codegen.optimizer.emit import render_update
 from ..ir.core.errors import DeclarationError, FeedError, TritonNotesError
 from ..ir.core.optimizer import Optimizer
 from ..ir.optim.update import CLIP_COEFFICIENT, FOUND_INF, G_NAME, GRAD_SCALE, Extras
-from ..runtime.execution import Execution, execution
+from ..runtime.executors.execution import Execution, execution
 from . import optimizers
 from .counting import make_count_plan
 from .launching import formula_of

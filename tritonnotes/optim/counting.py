@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..codegen.optimizer.count import counted_numbers, device_settings
-from ..runtime.execution import Execution
+from ..runtime.executors.execution import Execution
 from .launching import LoadedUpdate, run
 from .tables import upload
 

@@ -22,7 +22,7 @@ from ..interpreter import launch as interpret
 from ..ir.core.optimizer import Optimizer
 from ..ir.core.types import DType
 from ..ir.optim.update import Extras, Kind
-from ..runtime.execution import Execution
+from ..runtime.executors.execution import Execution
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..codegen.optimizer.norm import BLOCK, GRADIENTS, PARTIALS
 from ..ir.core.errors import FeedError
-from ..runtime.execution import Execution
+from ..runtime.executors.execution import Execution
 from .launching import load_norm, run
 from .tables import Blocks, block_table, dtype_of, is_aligned, upload
 

@@ -13,7 +13,7 @@ from ..codegen.optimizer.kinds import PARAMETERS, MultiTensorUpdate
 from ..ir.core.errors import FeedError
 from ..ir.core.optimizer import Optimizer
 from ..ir.optim.update import G_NAME, MASTER, P_NAME, Extras, Kind
-from ..runtime.execution import Execution
+from ..runtime.executors.execution import Execution
 from ..runtime.vetting import check_apart, vet_held
 from .launching import LoadedUpdate, load_update, run
 from .tables import Blocks, block_table, dtype_of, has_layout, has_overlap, is_aligned, is_dense, upload

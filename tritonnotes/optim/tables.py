@@ -12,7 +12,7 @@ from ..codegen.emit.foreach import BLOCK
 from ..codegen.support.sizes import next_power_of_2
 from ..ir.core.errors import FeedError
 from ..ir.core.types import DTYPES, DType
-from ..runtime.execution import Execution
+from ..runtime.executors.execution import Execution
 
 INTERPRETED_BLOCK = 2**16
 """Under the interpreter a program costs the same whatever it does, so there are few and large ones."""

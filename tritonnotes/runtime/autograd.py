@@ -16,7 +16,7 @@ from ..ir.passes.joint import cotangent_name, gradient_graph
 from ..ir.passes.split import split_gradient
 from ..judge.executor import eager
 from ..tensors.dtypes import torch_dtype
-from .execution import Execution
+from .executors.execution import Execution
 from .runner import Runner
 from .vetting import vet
 

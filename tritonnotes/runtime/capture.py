@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..codegen.program.program import Program
 from ..ir.core.types import element_count
-from .execution import Execution
+from .executors.execution import Execution
 from .runner import Runner
 
 MOST_CAPTURED = 8

@@ -22,7 +22,7 @@ from ..ir.core.verify import verify
 from ..ir.passes.chunks import in_chunks
 from ..ir.passes.decompose import decompose
 from .autograd import Differentiable
-from .execution import Execution
+from .executors.execution import Execution
 from .feeds import apart_from, bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .runner import Runner
 

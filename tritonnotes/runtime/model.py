@@ -20,7 +20,7 @@ from ..ir.passes.chunks import LOGITS_BUDGET, check_budget
 from ..ir.passes.evaluation import evaluation_form
 from ..tensors.initial import initial_state
 from ..tensors.seeds import fresh_seed
-from .execution import execution
+from .executors.execution import execution
 from .feeds import named_feeds
 from .form import Form
 from .kernel_reports import Reports, program_reports

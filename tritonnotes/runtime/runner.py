@@ -18,11 +18,11 @@ from ..ir.core.errors import DeclarationError
 from ..ir.core.types import element_count
 from ..tensors.allocation import allocating
 from ..tensors.dtypes import torch_dtype
-from .baked import GpuExecutor
-from .execution import Execution, execution
-from .executor import Around, Executor
-from .interpreted import InterpretedExecutor
-from .native_executor import NativeExecutor
+from .executors.baked import GpuExecutor
+from .executors.execution import Execution, execution
+from .executors.executor import Around, Executor
+from .executors.interpreted import InterpretedExecutor
+from .executors.machine_code import NativeExecutor
 
 KEPT_SIZES = 8
 """How many sets of sizes keep their buffers, so that a ragged last batch does not evict the others."""

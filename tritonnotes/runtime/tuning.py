@@ -29,7 +29,7 @@ from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import is_seed
 from ..ir.core.types import dims_in, element_count
 from ..tensors.dtypes import torch_dtype
-from .executor import Launch
+from .executors.executor import Launch
 from .runner import Runner
 
 Timer = Callable[[Callable[[], None]], float]

@@ -29,7 +29,7 @@ from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.passes.joint import joint_graph
 from tritonnotes.judge.eager_memory import LiveMemory, eager_peak_bytes
 from tritonnotes.judge.samples import draw_feeds
-from tritonnotes.runtime.execution import Execution
+from tritonnotes.runtime.executors.execution import Execution
 from tritonnotes.runtime.runner import Runner
 
 sys.path.insert(0, str(ROOT))

@@ -34,7 +34,7 @@ from tritonnotes.ir.core.types import DType, bfloat16, float32, float64
 from tritonnotes.ir.optim.update import Extras, Kind
 from tritonnotes.ir.passes.joint import joint_graph
 from tritonnotes.optim import launching, optimizers
-from tritonnotes.runtime.execution import STRICT_VARIABLE, Execution
+from tritonnotes.runtime.executors.execution import STRICT_VARIABLE, Execution
 
 RULES: dict[str, Optimizer] = {
     "sgd": tn.sgd(),

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
-from .. import native
-from ..codegen.lower.foreach import ForeachKernel
-from ..codegen.lower.tile_ir import Kernel
-from ..codegen.program.program import Program
-from ..codegen.support.sizes import next_power_of_2
+from ... import native
+from ...codegen.lower.foreach import ForeachKernel
+from ...codegen.lower.tile_ir import Kernel
+from ...codegen.program.program import Program
+from ...codegen.support.sizes import next_power_of_2
 from .executor import Around, BufferNames, Launch
 from .tiles import CpuTiles
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..codegen.analysis.matmul import INNER_BLOCK, is_ragged
-from ..codegen.lower.foreach import ForeachKernel
-from ..codegen.lower.grouped_matmul import GroupedMatmulKernel
-from ..codegen.lower.lower import GeneratedKernel
-from ..codegen.lower.tile_ir import Kernel
-from ..codegen.program.program import Program
-from ..codegen.support.sizes import next_power_of_2
-from ..ir.core.types import element_count
+from ...codegen.analysis.matmul import INNER_BLOCK, is_ragged
+from ...codegen.lower.foreach import ForeachKernel
+from ...codegen.lower.grouped_matmul import GroupedMatmulKernel
+from ...codegen.lower.lower import GeneratedKernel
+from ...codegen.lower.tile_ir import Kernel
+from ...codegen.program.program import Program
+from ...codegen.support.sizes import next_power_of_2
+from ...ir.core.types import element_count
 
 STEPS = (1, 8, 64, 512)
 """Rows of a tile that are compiled for, up to the most that it may have. Each number of them is code of its own, so

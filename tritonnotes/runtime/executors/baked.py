@@ -19,9 +19,9 @@ from torch.nn import Parameter
 from triton import knobs
 from triton.runtime.driver import driver
 
-from ..codegen.program.program import Program
-from ..codegen.target.gpus import PROGRAMS_PER_SM
-from ..codegen.target.language import triton_language
+from ...codegen.program.program import Program
+from ...codegen.target.gpus import PROGRAMS_PER_SM
+from ...codegen.target.language import triton_language
 from .executor import Around
 
 VERSIONS = ((3, 6), (3, 7))

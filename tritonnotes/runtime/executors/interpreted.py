@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from ..codegen.lower.foreach import ForeachKernel
-from ..codegen.lower.tile_ir import Kernel
-from ..codegen.plan.chunk_loops import ChunkLoop
-from ..codegen.program.program import Program
-from ..codegen.support.sizes import next_power_of_2
-from ..interpreter import Ownership
-from ..interpreter import launch as interpret
+from ...codegen.lower.foreach import ForeachKernel
+from ...codegen.lower.tile_ir import Kernel
+from ...codegen.plan.chunk_loops import ChunkLoop
+from ...codegen.program.program import Program
+from ...codegen.support.sizes import next_power_of_2
+from ...interpreter import Ownership
+from ...interpreter import launch as interpret
 from .executor import Around, BufferNames, Launch
 from .tiles import CpuTiles
 

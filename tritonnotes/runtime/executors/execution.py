@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..ir.core.errors import DeclarationError
+from ...ir.core.errors import DeclarationError
 
 STRICT_VARIABLE = "TRITONNOTES_STRICT"
 """Set to 1, it asks for the strict interpreter wherever `strict=` does not say."""

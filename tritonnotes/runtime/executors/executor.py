@@ -10,11 +10,11 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ..codegen.analysis.units import destinations_of
-from ..codegen.lower.foreach import ForeachKernel
-from ..codegen.memory.buffers import outer_names, scratch_names
-from ..codegen.plan.chunk_loops import chunk_loops
-from ..codegen.program.program import Program
+from ...codegen.analysis.units import destinations_of
+from ...codegen.lower.foreach import ForeachKernel
+from ...codegen.memory.buffers import outer_names, scratch_names
+from ...codegen.plan.chunk_loops import chunk_loops
+from ...codegen.program.program import Program
 
 Launch = Callable[..., None]
 """`launch(kernel, grid, *arguments, **options)` of a generated module."""
