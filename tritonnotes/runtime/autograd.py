@@ -16,6 +16,7 @@ from ..ir.passes.joint import cotangent_name, gradient_graph
 from ..ir.passes.split import split_gradient
 from ..judge.executor import eager
 from ..tensors.dtypes import torch_dtype
+from .executors.execution import Execution
 from .runner import Runner
 from .vetting import vet
 
@@ -27,7 +28,9 @@ class Differentiable:
     """The two programs behind autograd, for the case that the leaves named in `wanted` want a gradient: forward, which
     also keeps what backward needs, and backward."""
 
-    def __init__(self, graph: Graph, wanted: Sequence[str], fusion: Fusion, device: torch.device) -> None:
+    def __init__(
+        self, graph: Graph, wanted: Sequence[str], fusion: Fusion, device: torch.device, how: Execution
+    ) -> None:
         joint = gradient_graph(graph, list(wanted))
         self.graph = graph
         self.outputs = list(graph.outputs)
@@ -37,8 +40,8 @@ class Differentiable:
         split = split_gradient(joint, self.outputs, [cotangent_name(n) for n in self.floats])
         self.saved = split.saved
         self.reached = [n for n in wanted if cotangent_name(n) in split.backward.outputs]
-        self.forward = Runner(make_program(split.forward, fusion, graph), device)
-        self.backward = Runner(make_program(split.backward, fusion, graph), device)
+        self.forward = Runner(make_program(split.forward, fusion, graph), device, how)
+        self.backward = Runner(make_program(split.backward, fusion, graph), device, how)
         self.backward_leaves = {b.name for b in self.backward.program.buffers if b.role == "leaf"}
 
     def __call__(self, leaves: dict[str, Tensor], sizes: dict[str, int], numbers: dict[str, int]) -> dict[str, Tensor]:

@@ -72,6 +72,8 @@ class TrainingStep:
         fusion: str | Fusion = "optimal",
         logits_budget: int | None = LOGITS_BUDGET,
         device: torch.device | str | None = None,
+        strict: bool | None = None,
+        sanitize: bool = False,
         seed: int = 0,
     ) -> None:
         check_budget(logits_budget)
@@ -85,7 +87,13 @@ class TrainingStep:
         graphs = step_graphs(graph, loss, optimizer, accumulate=accumulate, scaler=scaler, parallel=parallel)
         self._programs = compile_programs(graphs, loss, fusion, logits_budget)
         self.model = Model(
-            graph, fusion=as_fusion(fusion).lenient(), logits_budget=logits_budget, device=device, seed=seed
+            graph,
+            fusion=as_fusion(fusion).lenient(),
+            logits_budget=logits_budget,
+            device=device,
+            strict=strict,
+            sanitize=sanitize,
+            seed=seed,
         )
         self.device = self.model.device
         reducer = None if parallel is None else _joined(parallel, self._programs, self.model, optimizer, scaler)
