@@ -27,6 +27,8 @@ MOST_ELEMENTS = 4000
 DIM_NAMES = ("batch", "length", "height", "width")
 MOST_STEPS = 10
 LARGEST = 1e3
+NATIVE = 0.04
+"""The share of cases that are compiled to machine code, at five times the cost of the interpreter."""
 WELL = 0.02
 
 refusals: Counter[str] = Counter()
@@ -271,6 +273,7 @@ def random_case(seed: int) -> Case:
         optimizer=maker.pick(range(len(OPTIMIZERS))),
         options=_options(maker) if loss else (),
         modelled=not loss or maker.chance(0.4),
+        native=maker.chance(NATIVE),
     )
     if case.fusion == "off":  # there is no plan to change
         case = replace(case, options=tuple(o for o in case.options if o[0] != "memory_budget"))

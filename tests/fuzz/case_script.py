@@ -70,7 +70,7 @@ def _tensor(name: str, tensor: Tensor, seed: int, domain: str) -> str:
 
 
 def _modelled(case: Case) -> str:
-    return f"""model = tn.compile(graph(), training={case.training}, fusion="{case.fusion}")
+    return f"""model = tn.compile(graph(), training={case.training}, fusion="{case.fusion}", strict={not case.native})
 model.load_state_dict(state)
 feeds = {{n: t.requires_grad_(t.is_floating_point()) for n, t in feeds0.items()}}
 weights = {{n: t.clone().requires_grad_(t.is_floating_point()) for n, t in state.items()}}
@@ -91,7 +91,7 @@ def _trained(case: Case) -> str:
     fused, plain = OPTIMIZERS[case.optimizer]
     options = "".join(f", {name}={value}" for name, value in case.options)
     accumulate = dict(case.options).get("accumulate", 1)
-    return f"""step = tn.compile_step(graph(), optimizer={fused}, fusion="{case.fusion}"{options})
+    return f"""step = tn.compile_step(graph(), optimizer={fused}, fusion="{case.fusion}", strict={not case.native}{options})
 step.model.load_state_dict(state)
 held = {{n: t.clone().requires_grad_(t.is_floating_point() and "running" not in n) for n, t in state.items()}}
 weights = [t for t in held.values() if t.requires_grad]

@@ -90,7 +90,7 @@ def _of_model(case: Case, graph: Graph, batch: Batch, state: Tensors, exact: Run
     truth = model_results(exact, batch, state, upstream)
     eager = model_results(Run(case), batch, state, upstream)
     try:
-        model = tn.compile(graph, training=case.training, fusion=case.fusion)
+        model = tn.compile(graph, training=case.training, fusion=case.fusion, strict=not case.native)
         model.load_state_dict(state)
         found = {f"output {n}": t for n, t in _without_autograd(model, batch).items()}
         model.load_state_dict(state)
@@ -156,7 +156,8 @@ def _of_step(case: Case, graph: Graph, batches: list[Batch], state: Tensors, exa
     eager = step_results(Run(case), batches, state)
     try:
         optimizer = eval(OPTIMIZERS[case.optimizer][0], {"tn": tn})
-        step = tn.compile_step(graph, optimizer=optimizer, fusion=case.fusion, **dict(case.options))
+        options = {"fusion": case.fusion, "strict": not case.native, **dict(case.options)}
+        step = tn.compile_step(graph, optimizer=optimizer, **options)
         step.model.load_state_dict(state)
         found = _fused_step(step, batches)
     except Exception as error:

@@ -94,6 +94,7 @@ class TrainingStep:
             strict=strict,
             sanitize=sanitize,
             seed=seed,
+            at_once=False,
         )
         self.device = self.model.device
         reducer = None if parallel is None else _joined(parallel, self._programs, self.model, optimizer, scaler)
