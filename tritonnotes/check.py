@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .codegen.pipeline import make_program
+from .ir.core.errors import DeclarationError
 from .ir.core.graph import Graph
 from .ir.core.optimizer import Optimizer
 from .ir.core.types import Dim, DType
@@ -92,8 +93,7 @@ def check(
     `sizes` gives each `Dim` a size (default 33: awkward on purpose). `feeds` and `state` default to random tensors
     within the domains of the ops that read them, and to the initial weights.
     """
-    dims = {s.name: 33 for v in graph.values for s in v.shape if isinstance(s, Dim)}
-    bound = {**dims, **(sizes or {})}
+    bound = _checked_sizes(graph, sizes or {}, feeds or {})
     training = optimizer is not None
     model = Model(graph, training=training, fusion=fusion, device=device, seed=seed)
     given = dict(feeds) if feeds is not None else draw_feeds(graph, bound, seed)
@@ -109,6 +109,23 @@ def check(
         dtypes = dict.fromkeys(v.dtype for v in graph.parameters)
         rows += [row for dtype in dtypes for row in _updates(optimizer, dtype, fusion, model.device, seed)]
     return Certificate(graph.name, bound, tuple(rows))
+
+
+def _checked_sizes(graph: Graph, sizes: Mapping[str, int], feeds: Mapping[str, Tensor]) -> dict[str, int]:
+    """The size of each `Dim`. Raises `DeclarationError` for sizes at which nothing is compared, and for strangers."""
+    dims = {s.name: 33 for v in graph.values for s in v.shape if isinstance(s, Dim)}
+    strangers = sorted(set(sizes) - set(dims))
+    if strangers:
+        raise DeclarationError(
+            f"check: graph {graph.name!r} has no Dim {', '.join(strangers)}; it has {', '.join(dims) or 'none'}"
+        )
+    bound = {**dims, **sizes}
+    fed = ((v.shape, feeds[v.name].shape) for v in graph.inputs if v.name in feeds)
+    given = {s.name: n for shape, sizes in fed for s, n in zip(shape, sizes, strict=False) if isinstance(s, Dim)}
+    for name, size in {**bound, **given}.items():
+        if size < 1:
+            raise DeclarationError(f"check: Dim {name} is {size}, so nothing is compared; give it a size of 1 or more")
+    return bound
 
 
 def _outputs_and_gradients(
