@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Graph, Value
 
-from ..analysis.units import Unit, Units, UnitSet
+from ..analysis.units import PARTIAL, Unit, Units, UnitSet
 from .legality import Legality, Refusal
 
 MODES = ("optimal", "greedy", "off")
@@ -143,15 +143,24 @@ def together(units: Units, legality: Legality, fusion: Fusion) -> tuple[UnitSet,
     return tuple(frozenset(g) for g in groups)
 
 
-def unmet(units: Units, fusion: Fusion, computed: Iterable[frozenset[Value]]) -> Names | None:
+Computed = tuple[Value, bool]
+"""A value, and whether only partial sums of it."""
+
+
+def computed_of(units: Iterable[Unit]) -> frozenset[Computed]:
+    """What some units compute."""
+    return frozenset((u.value, u.part == PARTIAL) for u in units)
+
+
+def unmet(units: Units, fusion: Fusion, computed: Iterable[frozenset[Computed]]) -> Names | None:
     """The first names in `fuse` of which some kernel computes one end of a value that passes, and not the other; None
-    where all are met. `computed` are the values of each kernel. Where kernels hold some of what passes, a matrix
+    where all are met. `computed` is what each kernel computes. Where kernels hold some of what passes, a matrix
     product that reads or makes the rest may stay a launch of its own: a weight's gradient reads whole columns."""
     kernels = list(computed)
     for names in fusion.fuse:
-        links = [{u.value for u in link} for some in _links(units, names, fusion) for link in some]
+        links = [computed_of(link) for some in _links(units, names, fusion) for link in some]
         missed = [link for link in links if not any(link <= kernel for kernel in kernels)]
-        apart = [link for link in missed if all(v.op.kind != "contraction" for v in link)]
+        apart = [link for link in missed if all(v.op.kind != "contraction" for v, _ in link)]
         if apart or (missed and len(missed) == len(links)):
             return names
     return None
