@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from tritonnotes.ir.core.graph import Graph, Value, is_seed
-from tritonnotes.ir.core.types import Dim, Shape, element_count
+from tritonnotes.ir.core.types import Shape, element_count
 from tritonnotes.ir.primitives import CHUNK_ROWS
 from tritonnotes.ir.version import VERSION
 
@@ -320,7 +320,7 @@ class _Run:
 
     def _bound_arguments(self, layout: Layout) -> Iterator[str]:
         """What a tile program's launcher takes besides its arguments: the number of rows, and of programs."""
-        if layout.rows and len(layout.row_shape) > 1 and any(isinstance(s, Dim) for s in layout.row_shape):
+        if layout.counts_rows:
             yield str(self.sizes.product(layout.row_shape))
         if layout.counts_programs:
             yield "programs"

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tritonnotes.ir.core.graph import Value
-from tritonnotes.ir.core.types import Dim, DType, Shape, int64
+from tritonnotes.ir.core.types import Dim, DType, Shape, dims_in, int64
 
 from ..analysis.idioms import RowValues
 from ..analysis.units import OPERAND, PARTIAL, Units
@@ -203,8 +203,8 @@ class Builder:
             address = step.attrs.get("address")
             if address is not None:
                 shapes.append(address.shape[0 if step.op in ("take_rows", "operand") else 1 :])
-        for size in (s for shape in shapes for s in shape if isinstance(s, Dim)):
-            self.size_parameter(size)
+        for dim in (dim for shape in shapes for dim in dims_in(shape)):
+            self.size_parameter(dim)
 
 
 def behind(shape: Shape, axis: int) -> Shape:

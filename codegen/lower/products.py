@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tritonnotes.ir.core.graph import Value
-from tritonnotes.ir.core.types import Dim, float32, int32
+from tritonnotes.ir.core.types import dims_in, float32, int32
 
 from ..analysis.axes import Labels, Space
 from ..analysis.matmul import Operand, is_ragged, operands, summed, summed_with
@@ -30,9 +30,8 @@ def multiply(builder: Builder, value: Value) -> None:
     attrs: dict[str, Any] = {"summed": summed(value), "inner": builder.inner}
     if builder.layout.split_k:
         attrs |= _split_attrs(builder, value)
-    for size in summed(value):
-        if isinstance(size, Dim):
-            builder.size_parameter(size)
+    for dim in dims_in(summed(value)):
+        builder.size_parameter(dim)
     args.sort(key=lambda step: step.extent != ROW)
     builder.assign(value, Step("", "product", tuple(a.name for a in args), TILE, float32, attrs))
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from tritonnotes.ir.core.graph import Graph
-from tritonnotes.ir.core.types import Dim, Shape, element_count, show_shape
+from tritonnotes.ir.core.types import Dim, Shape, dims_in, element_count, show_shape
 from tritonnotes.ir.primitives import CHUNK_ROWS
 
 from ..emit.kernel import KernelSource
@@ -76,7 +76,7 @@ class Program:
     @property
     def dims(self) -> list[Dim]:
         """The sizes that a run is given."""
-        return list(dict.fromkeys(s for v in self.plan.graph.values for s in v.shape if isinstance(s, Dim)))
+        return list(dict.fromkeys(dim for v in self.plan.graph.values for dim in dims_in(v.shape)))
 
     @cached_property
     def arguments(self) -> RunArguments:

@@ -7,10 +7,10 @@ from typing import Any
 
 from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Graph
-from tritonnotes.ir.core.types import Dim, Shape, Size
+from tritonnotes.ir.core.types import Dim, Shape, Size, dims_in, known_factor
 from tritonnotes.ir.primitives import CHUNK_ROWS
 
-from .expressions import Expression, Name, number, product
+from .expressions import Expression, Name, product
 from .names import Names
 
 
@@ -22,7 +22,7 @@ class RunArguments:
         self.names = Names()
         self.names.taken |= {name for launch in launches for name in (launch, f"run_{launch}")}
         shapes = (value.shape for value in graph.values)
-        dims = dict.fromkeys(size for shape in shapes for size in shape if isinstance(size, Dim))
+        dims = dict.fromkeys(dim for shape in shapes for dim in dims_in(shape))
         self.dims = {dim: self.names.claim(dim.name) for dim in dims}
         self.scalars = {v: self.names.claim(v.name.rpartition(".")[2], v.name) for v in graph.leaves("scalar")}
         self.sizes = SizeText({**self.dims, CHUNK_ROWS: self.names.claim(CHUNK_ROWS.name)})
@@ -54,10 +54,10 @@ class SizeText:
         self.dims = dims
 
     def size(self, size: Size) -> Expression:
-        return Name(self.dims[size]) if isinstance(size, Dim) else number(size)
+        return self.product((size,))
 
     def product(self, shape: Shape) -> Expression:
-        return product(*map(self.size, shape))
+        return product(*(Name(self.dims[dim]) for dim in dims_in(shape)), known_factor(shape))
 
     def shape(self, shape: Shape) -> str:
         """A tuple, without parentheses around what has one size."""

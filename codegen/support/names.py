@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Iterable
 
 from tritonnotes.ir.core.graph import Graph, Value
-from tritonnotes.ir.core.types import Dim
+from tritonnotes.ir.core.types import dims_in
 
 from .facets import FACETS
 
@@ -98,7 +98,7 @@ class LaunchNames:
         self.words = set(RESERVED)
         for value in graph.values:
             self.words |= {identifier(n) for n in (value.name, value.name.rpartition(".")[2], value.hint or "") if n}
-            self.words |= {identifier(size.name) for size in value.shape if isinstance(size, Dim)}
+            self.words |= {identifier(dim.name) for dim in dims_in(value.shape)}
         self.taken: set[str] = set()
         for name in taken:
             self._take(name)

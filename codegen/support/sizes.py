@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-from tritonnotes.ir.core.types import Dim, Shape
+from tritonnotes.ir.core.types import Shape
 
 NOMINAL = 256
 """The size that every `Dim` is taken to have while choices are made."""
@@ -36,7 +36,7 @@ def static_size(shape: Shape) -> int | None:
     """The product of a shape, None if it holds a `Dim`."""
     product = 1
     for size in shape:
-        if isinstance(size, Dim):
+        if not isinstance(size, int):
             return None
         product *= size
     return product

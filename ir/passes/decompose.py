@@ -6,10 +6,12 @@ from ..core.apply import run_formula, scope_of
 from ..core.graph import TOP, Graph, Value
 from ..core.op import Op
 from ..core.rewrite import copy_value
+from .merge_rows import merge_rows
 
 
 def decompose(graph: Graph) -> Graph:
     """The same inputs and outputs, in primitives. Ops with a hand-written gradient are remembered as regions."""
+    graph = merge_rows(graph)
     made = Graph(graph.name, level="primitive")
     new: dict[Value, Value] = {}
     for value in graph.values:

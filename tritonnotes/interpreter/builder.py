@@ -76,15 +76,14 @@ def _in_half(x: TensorHandle) -> np.ndarray:
     return upstream._convert_float(x.data, x.dtype, tl.float16, None).view(np.float16)
 
 
-def _products(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """`a @ b`, added up in halves of the inner axis. A BLAS adds in an order that depends on the processor and on how
-    many rows there are; elementwise arithmetic has the same bits everywhere."""
-    terms = np.swapaxes(a, -1, -2)[..., :, :, None] * b[..., :, None, :]
-    while (length := terms.shape[-3]) > 1:
-        half = length // 2
-        sums = terms[..., :half, :, :] + terms[..., half : 2 * half, :, :]
-        terms = np.concatenate([sums, terms[..., 2 * half :, :, :]], axis=-3) if length % 2 else sums
-    return terms[..., 0, :, :]
+def _multiplied(a: np.ndarray, b: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """`a @ b + total`, term by term along the inner axis, each product added with one rounding as a GPU's FMA does. A
+    BLAS adds in an order that depends on the processor and on how many rows there are."""
+    if total.dtype == np.float32:
+        a, b = a.astype(np.float64), b.astype(np.float64)  # in which a product of two float32 is exact
+    for k in range(a.shape[-1]):
+        total = (a[..., :, k, None] * b[..., k, None, :] + total).astype(total.dtype, copy=False)
+    return total
 
 
 def _refuse_bfloat16(what: str, *handles: TensorHandle) -> None:
@@ -176,7 +175,7 @@ class Builder(upstream.InterpreterBuilder):
             b = TensorHandle(bfloat16.to_float32(b.data), tl.float32)
         halves = (_in_half(x) if x.dtype.scalar.is_fp8() else x.data for x in (a, b))
         left, right = (x.astype(d.data.dtype, copy=False) for x in halves)
-        return TensorHandle(_products(left, right) + d.data, d.dtype.scalar)
+        return TensorHandle(_multiplied(left, right, d.data), d.dtype.scalar)
 
     # Memory
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from ..ir.core.errors import FeedError
 from ..ir.core.evaluate import bind_sizes, concrete
-from ..ir.core.graph import Graph, Value
+from ..ir.core.graph import Graph, Value, shown_by
 from ..ir.core.op import Op
-from ..ir.core.types import Dim, Shape, Size, show_shape
+from ..ir.core.types import Shape, Size, bind_dims, is_symbolic, show_shape
 from ..tensors.allocation import allocated
 from ..tensors.dtypes import torch_dtype
 from . import vetting
@@ -43,7 +43,7 @@ def class_inputs(graph: Graph) -> tuple[ClassInput, ...]:
         given = dict(zip(value.op.arg_names, value.args, strict=True))
         for name, domain in value.op.domain.items():
             target = given.get(name)
-            if target is None or target.op.name != "input":
+            if target is None or (fed := shown_by(target)).op.name != "input":
                 continue
             classes: Size | None = None
             if domain == "row":
@@ -52,7 +52,7 @@ def class_inputs(graph: Graph) -> tuple[ClassInput, ...]:
                 classes = _classes(value.inputs[0].shape, target.shape)
             if isinstance(classes, int):
                 what = "rows" if domain == "row" else "classes"
-                found.append(ClassInput(target.name, classes, value.attrs.get("ignore_index"), value.name, what))
+                found.append(ClassInput(fed.name, classes, value.attrs.get("ignore_index"), value.name, what))
     return tuple(found)
 
 
@@ -64,9 +64,7 @@ def _classes(logits: Shape, target: Shape) -> Size | None:
 def sized_ops(graph: Graph) -> tuple[Value, ...]:
     """The values of a declared graph whose op may refuse the sizes that its `Dim`s take."""
     return tuple(
-        v
-        for v in graph.values
-        if isinstance(v.op, Op) and v.op.refusal and any(isinstance(s, Dim) for a in v.inputs for s in a.shape)
+        v for v in graph.values if isinstance(v.op, Op) and v.op.refusal and any(is_symbolic(a.shape) for a in v.inputs)
     )
 
 
@@ -78,6 +76,18 @@ def check_sizes(sized: tuple[Value, ...], sizes: Mapping[str, int]) -> None:
         refused = value.op.refusal(*shapes, **value.attrs)
         if refused:
             raise FeedError(f"{value.op.name} {value.name!r}: {refused}")
+
+
+def named_feeds(names: Sequence[str], inputs: Sequence[Tensor], feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`feeds` with the `inputs` that were given by position, in the order of declaration. Raises `FeedError` for more
+    than there are, and for one that is given twice."""
+    if not inputs:
+        return dict(feeds)
+    twice = [name for name in names[: len(inputs)] if name in feeds]
+    if twice or len(inputs) > len(names):
+        wrong = f"input {twice[0]!r} is fed by position and by name" if twice else f"{len(inputs)} tensors are fed"
+        raise FeedError(f"{wrong}; by position feed, in this order, {', '.join(names) or 'nothing'}")
+    return {**dict(zip(names, inputs, strict=False)), **feeds}
 
 
 def bind_feeds(
@@ -95,6 +105,7 @@ def bind_feeds(
         wrong = f"has no input {unknown[0]!r}" if unknown else f"input {missing[0]!r} is not fed"
         raise FeedError(f"graph {graph.name!r}: {wrong}; feed {', '.join(inputs) or 'nothing'}")
     sizes: dict[str, int] = {}
+    bind_dims([(inputs[n].shape, t.shape) for n, t in feeds.items() if isinstance(t, Tensor)], sizes)
     bound = {name: _checked(inputs[name], feeds[name], device, sizes) for name in inputs}
     return bound, sizes
 

@@ -18,7 +18,7 @@ from ..codegen.support.sizes import NOMINAL, Sizes
 from ..codegen.target.gpus import GPUS, Gpu
 from ..ir.core.errors import DeclarationError, KernelError
 from ..ir.core.graph import Graph
-from ..ir.core.types import Dim
+from ..ir.core.types import dims_in
 from ..ir.passes.joint import cotangent_name, gradient_graph
 from ..ir.passes.split import split_gradient
 
@@ -85,7 +85,7 @@ def program_reports(
     for arch in (archs := tuple(archs)):
         if arch not in GPUS:
             raise KernelError(f"no report for sm_{arch}; there are {', '.join(f'sm_{known}' for known in GPUS)}")
-    dims = sorted({s.name for v in program.graph.values for s in v.shape if isinstance(s, Dim)})
+    dims = sorted({dim.name for v in program.graph.values for dim in dims_in(v.shape)})
     given = Sizes(batch, sizes)
     strangers = sorted(set(given) - set(dims))
     if strangers:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..ir.core.errors import DeclarationError, DTypeError
 from ..ir.core.graph import Graph
-from ..ir.core.types import Dim, show_shape
+from ..ir.core.types import dims_in, show_shape
 from .allocation import allocating
 from .dtypes import torch_dtype
 
@@ -26,7 +26,7 @@ def initial_state(graph: Graph, seed: int = 0) -> dict[str, Tensor]:
     state = {}
     for value in graph.leaves("parameter", "buffer"):
         known = [size for size in value.shape if isinstance(size, int)]
-        unknown = [size.name for size in value.shape if isinstance(size, Dim)]
+        unknown = [dim.name for dim in dims_in(value.shape)]
         if unknown:
             raise DeclarationError(
                 f"{value.op.name} {value.name!r}: its size {unknown[0]!r} is known only when tensors are fed, so it "

@@ -25,7 +25,7 @@ from ..runtime.capture import MOST_CAPTURED
 from ..runtime.kernel_reports import Reports
 from ..runtime.model import Model
 from .progress import Progress, Report
-from .step_programs import StepPrograms, compile_programs, step_graphs
+from .step_programs import StepPrograms, StepSource
 from .step_runner import StepRunner
 from .step_state import StepState
 
@@ -77,6 +77,8 @@ class TrainingStep:
         fusion: str | Fusion = "optimal",
         logits_budget: int | None = LOGITS_BUDGET,
         device: torch.device | str | None = None,
+        strict: bool | None = None,
+        sanitize: bool = False,
         seed: int = 0,
     ) -> None:
         check_budget(logits_budget)
@@ -87,22 +89,22 @@ class TrainingStep:
         self.loss = loss
         self.optimizer = optimizer
         self.accumulate, self.scaler = accumulate, scaler
-
-        def programs_without(frozen: frozenset[str]) -> StepPrograms:
-            made = step_graphs(
-                graph, loss, optimizer, accumulate=accumulate, scaler=scaler, parallel=parallel, frozen=frozen
-            )
-            return compile_programs(made, loss, as_fusion(fusion).lenient() if frozen else fusion, logits_budget)
-
-        programs = programs_without(frozenset())
+        source = StepSource(graph, loss, optimizer, accumulate, scaler, parallel, as_fusion(fusion), logits_budget)
+        programs = source.without(frozenset())
         graphs = programs.graphs
         self.model = Model(
-            graph, fusion=as_fusion(fusion).lenient(), logits_budget=logits_budget, device=device, seed=seed
+            graph,
+            fusion=as_fusion(fusion).lenient(),
+            logits_budget=logits_budget,
+            device=device,
+            strict=strict,
+            sanitize=sanitize,
+            seed=seed,
         )
         self.device = self.model.device
         reducer = None if parallel is None else _joined(parallel, programs, self.model, optimizer, scaler)
         self._state = StepState(graphs, optimizer, self.model, accumulate=accumulate, seed=seed, reducer=reducer)
-        self._runner = StepRunner(programs, self._state, scaler, programs_without=programs_without)
+        self._runner = StepRunner(programs, self._state, scaler, programs_without=source.without)
 
     def __call__(self, /, **feeds: Tensor) -> dict[str, Tensor]:
         """One step. Raises `FeedError` for tensors that do not fit, before anything is changed."""

@@ -173,3 +173,32 @@ def _compiled(
     if chunked is not joint:
         verify_joint(chunked)
     return make_program(chunked, fusion, graphs.declared), {chunking.name: chunking for chunking in found}
+
+
+@dataclass(frozen=True)
+class StepSource:
+    """What the programs of a step are made of."""
+
+    graph: Graph
+    loss: str
+    optimizer: Optimizer
+    accumulate: int
+    scaler: GradScaler | None
+    parallel: DataParallel | None
+    fusion: Fusion
+    logits_budget: int | None
+
+    def without(self, frozen: frozenset[str]) -> StepPrograms:
+        """The programs that leave the parameters `frozen` alone. What is asked of fusion holds as far as these have what
+        it names."""
+        graphs = step_graphs(
+            self.graph,
+            self.loss,
+            self.optimizer,
+            accumulate=self.accumulate,
+            scaler=self.scaler,
+            parallel=self.parallel,
+            frozen=frozen,
+        )
+        fusion = self.fusion.lenient() if frozen else self.fusion
+        return compile_programs(graphs, self.loss, fusion, self.logits_budget)

@@ -66,6 +66,7 @@ class StepRunner:
         self._frozen = frozenset[str]()
         self.device = state.model.device
         self.reducer = state.reducer
+        self._how = state.model.execution
         self.captured: CapturedRuns | None = None
         self.batches = 0
         self.progress: list[Progress] = []
@@ -84,8 +85,8 @@ class StepRunner:
     def use(self, programs: StepPrograms) -> None:
         """Run these from now on, captured anew where the ones before were."""
         self.programs = self._of_frozen[self._frozen] = programs
-        self.updating = Runner(programs.update, self.device)
-        self.gathering = None if programs.gathering is None else Runner(programs.gathering, self.device)
+        self.updating = Runner(programs.update, self.device, self._how)
+        self.gathering = None if programs.gathering is None else Runner(programs.gathering, self.device, self._how)
         if self.reducer is not None and self.gathering is not None:
             self.gathering.all_reduce = self.reducer.all_reduce
         if self.captured is not None:
@@ -155,7 +156,7 @@ class StepRunner:
         check_apart(held, graph.updates)
         feeds = apart_from({n: held[n] for n in updated}, batch.feeds)
         leaves = {n: t.detach() for n, t in {**feeds, **held}.items()}
-        runner.around = (lambda launch: launch) if reducer is None else reducer.around
+        runner.around = None if reducer is None else reducer.around
         captured = self.captured if runner is self.updating else None
         outputs = (captured or runner).run(leaves, batch.sizes, self._scalars(graph, batch.numbers))
         # A kernel writes past autograd's eyes: backward through the old weights must raise, as after torch's own step.
@@ -185,7 +186,7 @@ class StepRunner:
         if self.gathering is not None:
             self._not_captured = "gradients are gathered over batches or processes before the update"
         program = self.programs.update
-        self.captured = CapturedRuns(program, self.device, most=most) if self._not_captured is None else None
+        self.captured = CapturedRuns(program, self.device, self._how, most=most) if self._not_captured is None else None
 
     @property
     def graph_reason(self) -> str | None:

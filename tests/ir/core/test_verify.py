@@ -25,7 +25,7 @@ from tritonnotes.ir.optim.update_rules import adam, sgd, sgd_momentum
 from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.ir.passes.joint import gradient_graph, joint_graph
 
-LINES_A_VALUE = 215
+LINES_A_VALUE = 320
 """Lines of Python that verifying a value may take: what it took, and half as much again."""
 
 
