@@ -189,7 +189,7 @@ class StepSource:
     logits_budget: int | None
 
     def without(self, frozen: frozenset[str]) -> StepPrograms:
-        """The programs that leave the parameters `frozen` alone. What is asked of fusion holds as far as these have what
+        """The programs that leave the parameters `frozen` alone. What is asked of fusion holds as far as they have what
         it names."""
         graphs = step_graphs(
             self.graph,
