@@ -17,6 +17,7 @@ from ..ir.passes.split import split_gradient
 from ..judge.executor import eager
 from ..tensors.dtypes import torch_dtype
 from .runner import Runner
+from .turns import Turns
 from .vetting import vet
 
 NO_GRADIENT = frozenset({"detach"})
@@ -41,8 +42,11 @@ class Differentiable:
         self.backward = Runner(make_program(split.backward, fusion, graph), device)
         self.backward_leaves = {b.name for b in self.backward.program.buffers if b.role == "leaf"}
 
-    def __call__(self, leaves: dict[str, Tensor], sizes: dict[str, int], numbers: dict[str, int]) -> dict[str, Tensor]:
-        results = _First.apply(self, sizes, numbers, list(leaves), *leaves.values())
+    def __call__(
+        self, leaves: dict[str, Tensor], sizes: dict[str, int], numbers: dict[str, int], turns: Turns
+    ) -> dict[str, Tensor]:
+        """One forward run that autograd can go back through. Backward takes `turns` with those who change weights."""
+        results = _First.apply(self, (sizes, numbers, turns), list(leaves), *leaves.values())
         return dict(zip(self.outputs, results, strict=True))
 
     def gradients(
@@ -82,17 +86,17 @@ class _First(torch.autograd.Function):
     def forward(
         ctx: Any,
         programs: Differentiable,
-        sizes: dict[str, int],
-        numbers: dict[str, int],
+        given: tuple[dict[str, int], dict[str, int], Turns],
         names: list[str],
         *tensors: Tensor,
     ) -> Any:
+        sizes, numbers, turns = given
         leaves = dict(zip(names, tensors, strict=True))
         results = programs.forward.run({n: t.detach() for n, t in leaves.items()}, sizes, numbers)
         # A buffer that the run updates is kept, where it is needed, by the run itself.
         ctx.kept = [n for n in names if n not in programs.graph.updates]
         ctx.save_for_backward(*(leaves[n] for n in ctx.kept), *(results[n] for n in programs.saved))
-        ctx.programs, ctx.sizes, ctx.numbers, ctx.names = programs, sizes, numbers, names
+        ctx.programs, ctx.sizes, ctx.numbers, ctx.turns, ctx.names = programs, sizes, numbers, turns, names
         outputs = {n: results[n] for n in programs.outputs}
         fixed = [t for n, t in outputs.items() if n in programs.constant or not t.is_floating_point()]
         ctx.mark_non_differentiable(*fixed)
@@ -101,16 +105,17 @@ class _First(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         programs: Differentiable = ctx.programs
-        fed = dict(zip((*ctx.kept, *programs.saved), ctx.saved_tensors, strict=True))
         given = dict(zip(programs.outputs, cotangents, strict=True))
         upstream = {n: given[n] for n in programs.floats}
-        gradients = programs.gradients(fed, upstream, ctx.sizes, ctx.numbers)
+        with ctx.turns:
+            fed = dict(zip((*ctx.kept, *programs.saved), ctx.saved_tensors, strict=True))
+            gradients = programs.gradients(fed, upstream, ctx.sizes, ctx.numbers)
         if torch.is_grad_enabled():  # as create_graph=True has it
             leaves = {n: fed[n] for n in ctx.kept}
             names = [*leaves], [*upstream], [*gradients]
             made = _Again.apply(programs, ctx.numbers, names, *leaves.values(), *upstream.values(), *gradients.values())
             gradients = dict(zip(gradients, made, strict=True))
-        return None, None, None, None, *(gradients.get(n) for n in ctx.names)
+        return None, None, None, *(gradients.get(n) for n in ctx.names)
 
 
 class _Again(torch.autograd.Function):
