@@ -83,6 +83,8 @@ def check(
     optimizer: Optimizer | None = None,
     fusion: str = "optimal",
     device: torch.device | str | None = None,
+    strict: bool | None = None,
+    sanitize: bool = False,
     seed: int = 0,
 ) -> Certificate:
     """Compare compiled kernels with eager PyTorch and with float64: outputs, and gradients of all parameters and
@@ -90,12 +92,13 @@ def check(
     that a run leaves and three updates by the optimizer's rule are compared as well.
 
     `sizes` gives each `Dim` a size (default 33: awkward on purpose). `feeds` and `state` default to random tensors
-    within the domains of the ops that read them, and to the initial weights.
+    within the domains of the ops that read them, and to the initial weights. `device`, `strict` and `sanitize` say what
+    runs the kernels, as for `tn.compile`.
     """
     dims = {dim.name: 33 for v in graph.values for dim in dims_in(v.shape)}
     bound = {**dims, **(sizes or {})}
     training = optimizer is not None
-    model = Model(graph, training=training, fusion=fusion, device=device, seed=seed)
+    model = Model(graph, training=training, fusion=fusion, device=device, strict=strict, sanitize=sanitize, seed=seed)
     given = dict(feeds) if feeds is not None else draw_feeds(graph, bound, seed)
     given = {n: t.to(model.device) for n, t in given.items()}
     weights = dict(state) if state is not None else initial_state(graph, seed)
@@ -107,7 +110,7 @@ def check(
         new = [run(graph, given, weights, seed=seed) for run in (eager_updates, oracle_updates)]
         rows += [Row("buffer", n, compare(model.tensors()[n], *(state[n] for state in new))) for n in graph.updates]
         dtypes = dict.fromkeys(v.dtype for v in graph.parameters)
-        rows += [row for dtype in dtypes for row in _updates(optimizer, dtype, fusion, model.device, seed)]
+        rows += [row for dtype in dtypes for row in _updates(optimizer, dtype, fusion, model, seed)]
     return Certificate(graph.name, bound, tuple(rows))
 
 
@@ -153,7 +156,7 @@ def _outputs_and_gradients(
     return rows
 
 
-def _updates(optimizer: Optimizer, dtype: DType, fusion: str, device: torch.device, seed: int) -> list[Row]:
+def _updates(optimizer: Optimizer, dtype: DType, fusion: str, model: Model, seed: int) -> list[Row]:
     """Three updates of one made-up parameter by made-up gradients, by the rule's kernel and by its torch reference.
 
     A rule is judged on given gradients: where it divides by their size, as Adam does, the rounding of a gradient near 0
@@ -161,7 +164,8 @@ def _updates(optimizer: Optimizer, dtype: DType, fusion: str, device: torch.devi
     """
     count = Dim("elements")
     alone = update_graph(optimizer, (count,), dtype)
-    runner = Runner(make_program(alone, fusion), device)
+    device = model.device
+    runner = Runner(make_program(alone, fusion), device, model.execution)
     generator = torch.Generator().manual_seed(seed)
     drawn = [
         torch.randn(1000, generator=generator, device="cpu", dtype=torch.float64).to(torch_dtype(dtype))

@@ -487,6 +487,7 @@ REFERENCES |= {
     "logsumexp": torch.logsumexp,
     "argmax": _argmax,
     "flatten": torch.flatten,
+    "detach": torch.Tensor.detach,
     "squeeze": torch.squeeze,
     "unsqueeze": torch.unsqueeze,
     "expand": lambda x, *, shape: x.expand(shape),

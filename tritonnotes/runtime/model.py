@@ -20,6 +20,7 @@ from ..ir.passes.chunks import LOGITS_BUDGET, check_budget
 from ..ir.passes.evaluation import evaluation_form
 from ..tensors.initial import initial_state
 from ..tensors.seeds import fresh_seed
+from .executors.execution import execution
 from .feeds import named_feeds
 from .form import Form
 from .kernel_reports import Reports, program_reports
@@ -37,7 +38,7 @@ class Model(NamedModule):
     to parameters and floating inputs; eager PyTorch takes derivatives of higher order. `training` picks the form, as
     `train()` and `eval()` do later: in training, ops such as batch norm see the batch alone, and a call updates the
     buffers in place. `plan`, `source` and `explain()` speak of the forward run in the present form; `gradient_plan` and
-    `gradient_source` of the backward run that autograd uses.
+    `gradient_source` of the backward run that autograd uses. `execution` says how kernels run on the CPU.
 
     It can be copied, pickled and saved with `torch.save`: copies share what is compiled, pickles hold the graph. Under
     `torch.compile` and `torch.export` a call of it is one op. Threads that call it take `turns`.
@@ -56,6 +57,8 @@ class Model(NamedModule):
         fusion: str | Fusion = "optimal",
         logits_budget: int | None = LOGITS_BUDGET,
         device: torch.device | str | None = None,
+        strict: bool | None = None,
+        sanitize: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -72,6 +75,7 @@ class Model(NamedModule):
         self.fusion = as_fusion(fusion)
         self.logits_budget = check_budget(logits_budget)
         self.device = pick_device(device)
+        self.execution = execution(self.device, strict, sanitize)
         self._forms: dict[bool, Form] = {}
         self.turns = Turns()
         # Last, since a tensor may be called as one of these attributes is.
@@ -85,8 +89,11 @@ class Model(NamedModule):
         if mode not in self._forms:
             graph = self.graph if mode else evaluation_form(self.graph)
             same = [f for f in self._forms.values() if f.graph is graph]
-            self._forms[mode] = same[0] if same else Form(graph, self.fusion, self.logits_budget, self.device)
+            self._forms[mode] = same[0] if same else self._compiled(graph)
         return self
+
+    def _compiled(self, graph: Graph) -> Form:
+        return Form(graph, self.fusion, self.logits_budget, self.device, self.execution)
 
     def forward(self, /, *inputs: Tensor, **feeds: Tensor) -> dict[str, Tensor]:
         """The outputs by name. `inputs` are fed in the order of declaration, `feeds` by name. Raises `FeedError` for

@@ -76,6 +76,8 @@ class TrainingStep:
         fusion: str | Fusion = "optimal",
         logits_budget: int | None = LOGITS_BUDGET,
         device: torch.device | str | None = None,
+        strict: bool | None = None,
+        sanitize: bool = False,
         seed: int = 0,
     ) -> None:
         check_budget(logits_budget)
@@ -86,10 +88,11 @@ class TrainingStep:
         self.loss = loss
         self.optimizer = optimizer
         self.accumulate, self.scaler = accumulate, scaler
-        self._options = {"fusion": fusion, "logits_budget": logits_budget, "device": device, "seed": seed}
+        where: dict[str, Any] = {"device": device, "strict": strict, "sanitize": sanitize}
+        self._options = {"fusion": fusion, "logits_budget": logits_budget, "seed": seed, **where}
         graphs = step_graphs(graph, loss, optimizer, accumulate=accumulate, scaler=scaler, parallel=parallel)
         self._programs = compile_programs(graphs, loss, fusion, logits_budget)
-        model = Model(graph, fusion=as_fusion(fusion).lenient(), logits_budget=logits_budget, device=device, seed=seed)
+        model = Model(graph, fusion=as_fusion(fusion).lenient(), logits_budget=logits_budget, seed=seed, **where)
         reducer = None if parallel is None else _joined(parallel, self._programs, model, optimizer, scaler)
         self._begin(model, seed, reducer)
 

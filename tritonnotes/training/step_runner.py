@@ -15,6 +15,7 @@ from ..ir.core.graph import Graph, is_seed
 from ..ir.optim.update import next_numbers
 from ..ir.passes.scaling import GradScaler
 from ..runtime.capture import MOST_CAPTURED, CapturedRuns, no_graph
+from ..runtime.executors.executor import Around, Launch
 from ..runtime.feeds import (
     apart_from,
     bind_feeds,
@@ -25,13 +26,11 @@ from ..runtime.feeds import (
     class_inputs,
     sized_ops,
 )
-from ..runtime.runner import Launch, Runner
+from ..runtime.runner import Runner
 from ..tensors.allocation import AllocationError
 from .progress import Progress, raise_held_back
 from .step_programs import StepPrograms
 from .step_state import StepState
-
-Around = Callable[[Launch], Launch]
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,7 @@ class StepRunner:
         self.state = state
         self.device = state.model.device
         self.reducer = state.reducer
+        self._how = state.model.execution
         self.captured: CapturedRuns | None = None
         self.batches = 0
         self.progress: list[Progress] = []
@@ -79,8 +79,8 @@ class StepRunner:
         """Run these from now on, captured anew where the ones before were."""
         self.programs = programs
         self._has_run: set[Runner] = set()
-        self.updating = Runner(programs.update, self.device)
-        self.gathering = None if programs.gathering is None else Runner(programs.gathering, self.device)
+        self.updating = Runner(programs.update, self.device, self._how)
+        self.gathering = None if programs.gathering is None else Runner(programs.gathering, self.device, self._how)
         if self.reducer is not None and self.gathering is not None:
             self.gathering.all_reduce = self.reducer.all_reduce
         if self.captured is not None:
@@ -151,7 +151,7 @@ class StepRunner:
             # The first run compiles kernels, which takes long: until one is launched that writes what lasts, nothing
             # is torn.
             around = beginning(runner.program, self.state.begin, around)
-        runner.around = (lambda launch: launch) if around is None else around
+        runner.around = around
         try:
             outputs = (captured or runner).run(leaves, batch.sizes, self._scalars(graph, batch.numbers))
         except AllocationError:
@@ -181,7 +181,7 @@ class StepRunner:
         if self.gathering is not None:
             self._not_captured = "gradients are gathered over batches or processes before the update"
         program = self.programs.update
-        self.captured = CapturedRuns(program, self.device, most=most) if self._not_captured is None else None
+        self.captured = CapturedRuns(program, self.device, self._how, most=most) if self._not_captured is None else None
 
     @property
     def graph_reason(self) -> str | None:
