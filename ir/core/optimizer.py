@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -46,9 +46,7 @@ class UpdateRule:
             wrong = f"does not take {sorted(unknown)}" if unknown else f"needs {missing}"
             raise DeclarationError(f"{self.name}: {wrong}; its hyperparameters are {', '.join(self.takes)}")
         given = {h: hyperparameters.get(h, self.defaults[h]) for h in self.takes}
-        for name, value in given.items():
-            if not isinstance(value, bool | int | float):
-                raise DeclarationError(f"{self.name}: {name} is {value!r}; a hyperparameter is a number or a bool")
+        check_hyperparameters(self.name, given, () if self.custom else RANGES)
         return Optimizer(self, given)
 
     def __repr__(self) -> str:
@@ -127,6 +125,36 @@ class Optimizer:
         extra = {"maximize": True} if self.maximize else {}
         shown = ", ".join(f"{k}={v}" for k, v in {**self.hyperparameters, **extra, **self.clip}.items())
         return " then ".join([f"{self.rule.name}({shown})", *map(repr, self.then)])
+
+
+RANGES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
+    **dict.fromkeys(
+        ("lr", "weight_decay", "eps", "momentum", "lr_decay", "initial_accumulator_value", "alpha", "momentum_decay")
+        + ("max_norm", "max_value"),
+        ("be 0 or more", lambda number: number >= 0),
+    ),
+    **dict.fromkeys(("beta1", "beta2"), ("lie in [0, 1)", lambda number: 0 <= number < 1)),
+    **dict.fromkeys(("rho", "ema_decay"), ("lie in [0, 1]", lambda number: 0 <= number <= 1)),
+}
+"""What the hyperparameters of built-in rules must do, as torch asks it of its own."""
+
+
+def check_hyperparameters(
+    rule: str, given: Mapping[str, object], ranges: Container[str] = RANGES, what: str = "hyperparameters"
+) -> None:
+    """Raise `DeclarationError` where one of them is no number or bool, is NaN or no float64, or is not what `RANGES`
+    says of those that `ranges` names."""
+    for name, value in given.items():
+        if not isinstance(value, bool | int | float):
+            raise DeclarationError(f"{rule}: {name} is {value!r}; each of its {what} is a number or a bool")
+        try:
+            number = float(value)
+        except OverflowError:
+            raise DeclarationError(f"{rule}: {name} is an int beyond float64; make it smaller") from None
+        if number != number:
+            raise DeclarationError(f"{rule}: {name} is nan; it must be a number, as every product with nan is nan")
+        if name in RANGES and name in ranges and not RANGES[name][1](number):
+            raise DeclarationError(f"{rule}: {name} is {value}; it must {RANGES[name][0]}")
 
 
 UPDATE_RULES: dict[str, UpdateRule] = {}

@@ -22,9 +22,15 @@ number of processes."""
 
 
 def joint_graph(
-    graph: Graph, loss: str, optimizer: Optimizer, batches: int = 1, scaler: GradScaler | None = None
+    graph: Graph,
+    loss: str,
+    optimizer: Optimizer,
+    batches: int = 1,
+    scaler: GradScaler | None = None,
+    frozen: Collection[str] = (),
 ) -> Graph:
-    """`graph` (declared) with the gradient of its output `loss` and the update of every parameter that it reaches.
+    """`graph` (declared) with the gradient of its output `loss` and the update of every parameter that it reaches, but
+    for those that are `frozen`: they have neither gradient nor state.
 
     Optimizer state becomes slots named `<parameter>.<state>`, hyperparameters become host scalars named
     `<rule>.<name>`. With `batches` above 1 it is the last of so many batches that share an update: each counts for one
@@ -33,16 +39,18 @@ def joint_graph(
     With a `scaler` the loss is multiplied by the slot `scaler.scale`, and where a gradient is not finite nothing is
     updated but that; the number of updates is then the slot `scaler.step`, since the host does not know it.
     """
-    joint, gradients = _trained(graph, loss, batches, scaler)
+    joint, gradients = _trained(graph, loss, batches, scaler, frozen)
     if batches > 1:
         gradients = {p: _gathered(joint, p) + g for p, g in gradients.items()}
     return _updated(joint, gradients, optimizer, scaler)
 
 
-def gathering_graph(graph: Graph, loss: str, batches: int, scaler: GradScaler | None = None) -> Graph:
+def gathering_graph(
+    graph: Graph, loss: str, batches: int, scaler: GradScaler | None = None, frozen: Collection[str] = ()
+) -> Graph:
     """`graph` (declared) with the gradients of one of `batches` that share an update, added to the slots
     `<parameter>.grad`, or left there by the first, for which the host scalar `gather.is_first` is 1."""
-    joint, gradients = _trained(graph, loss, batches, scaler)
+    joint, gradients = _trained(graph, loss, batches, scaler, frozen)
     first = joint.host_scalar(f"gather.{FIRST}") if batches > 1 else None
     for parameter, gradient in gradients.items():
         slot = _gathered(joint, parameter)
@@ -93,11 +101,18 @@ def _updated(
     return optimize(joint)
 
 
-def _trained(graph: Graph, loss: str, batches: int, scaler: GradScaler | None) -> tuple[Graph, dict[Value, Value]]:
+def _trained(
+    graph: Graph, loss: str, batches: int, scaler: GradScaler | None, frozen: Collection[str] = ()
+) -> tuple[Graph, dict[Value, Value]]:
     """The forward run in primitives, and the gradients of a part of the loss, scaled, by parameter."""
     joint = decompose(graph)
     scale = None if scaler is None else scale_slot(joint, scaler)
-    gradients = _loss_gradients(graph, joint, loss, joint.parameters, batches, scale)
+    wanted = [p for p in joint.parameters if p.name not in frozen]
+    gradients = _loss_gradients(graph, joint, loss, wanted, batches, scale)
+    if not gradients and frozen:
+        raise DeclarationError(
+            f"step of {graph.name!r}: every parameter that influences {loss!r} is frozen; call requires_grad_() on one"
+        )
     if not gradients:
         raise DeclarationError(
             f"compile_step: no parameter of graph {graph.name!r} influences {loss!r}; nothing to train"

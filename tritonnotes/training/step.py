@@ -18,6 +18,7 @@ from ..distributed.parallel import DataParallel, Reducer
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Graph
 from ..ir.core.optimizer import Optimizer
+from ..ir.core.rewrite import snapshot
 from ..ir.core.verify import verify
 from ..ir.passes.chunks import LOGITS_BUDGET, check_budget
 from ..ir.passes.scaling import GradScaler
@@ -26,7 +27,7 @@ from ..runtime.feeds import named_feeds
 from ..runtime.kernel_reports import Reports
 from ..runtime.model import Model
 from .progress import Progress, Report
-from .step_programs import StepPrograms, compile_programs, step_graphs
+from .step_programs import StepPrograms, StepSource
 from .step_runner import StepRunner
 from .step_state import StepState
 
@@ -43,6 +44,10 @@ class TrainingStep:
     The graph runs in its training form, and its buffers are updated with the weights. `seed` decides what random ops
     draw: something else at each step, and the same in a step of the same number. `model` holds both, in evaluation
     form. `plan` and `source` speak of `program`, which is the whole step unless it is cut in two.
+
+    `step.model.get_parameter("fc.weight").requires_grad_(False)` freezes a parameter from the next step on: it and its
+    optimizer state stay as they are, bit for bit, until `requires_grad_()` lets it go on. A step is compiled for each
+    set of frozen parameters when it is first met. The count of steps goes on for all.
 
     With `accumulate` above 1 so many batches share an update: the first ones gather their gradients (`gathering` is
     that program), the last one adds its own and updates, which is `program`. `steps` counts updates, `gathered` batches
@@ -84,24 +89,26 @@ class TrainingStep:
         _check_options(optimizer, accumulate, scaler, data_parallel)
         parallel = DataParallel() if data_parallel is True else data_parallel or None
         verify(graph)
-        self.graph = graph
+        self.graph = graph = snapshot(graph)
         self.loss = loss
         self.optimizer = optimizer
         self.accumulate, self.scaler = accumulate, scaler
         where: dict[str, Any] = {"device": device, "strict": strict, "sanitize": sanitize}
         self._options = {"fusion": fusion, "logits_budget": logits_budget, "seed": seed, **where}
-        graphs = step_graphs(graph, loss, optimizer, accumulate=accumulate, scaler=scaler, parallel=parallel)
-        self._programs = compile_programs(graphs, loss, fusion, logits_budget)
+        self._source = StepSource(
+            graph, loss, optimizer, accumulate, scaler, parallel, as_fusion(fusion), logits_budget
+        )
+        programs = self._source.without(frozenset())
         model = Model(graph, fusion=as_fusion(fusion).lenient(), logits_budget=logits_budget, seed=seed, **where)
-        reducer = None if parallel is None else _joined(parallel, self._programs, model, optimizer, scaler)
-        self._begin(model, seed, reducer)
+        reducer = None if parallel is None else _joined(parallel, programs, model, optimizer, scaler)
+        self._begin(programs, model, seed, reducer)
 
-    def _begin(self, model: Model, seed: int, reducer: Reducer | None) -> None:
+    def _begin(self, programs: StepPrograms, model: Model, seed: int, reducer: Reducer | None) -> None:
         """Train these weights from now on."""
         self.model, self.device = model, model.device
-        graphs, accumulate = self._programs.graphs, self.accumulate
+        graphs, accumulate = programs.graphs, self.accumulate
         self._state = StepState(graphs, self.optimizer, model, accumulate=accumulate, seed=seed, reducer=reducer)
-        self._runner = StepRunner(self._programs, self._state, self.scaler)
+        self._runner = StepRunner(programs, self._state, self.scaler, programs_without=self._source.without)
 
     def __call__(self, /, *inputs: Tensor, **feeds: Tensor) -> dict[str, Tensor]:
         """One step; `inputs` are fed in the order of declaration, `feeds` by name. Raises `FeedError` for tensors that
@@ -116,14 +123,18 @@ class TrainingStep:
         memo[id(self)] = made
         made.__dict__.update(self.__dict__)
         with self._state.turns:
-            made._begin(deepcopy(self.model, memo), self.seed, None)
+            programs = self._runner.programs_of_frozen
+            made._begin(programs[frozenset()], deepcopy(self.model, memo), self.seed, None)
+            made._runner.programs_of_frozen |= programs
+            made._runner.follow_frozen(made.model.tensors())
             made.load_state_dict(self.state_dict())
         return made
 
     def __reduce__(self) -> Any:
         self._check_copied()
         given = {"accumulate": self.accumulate, "scaler": self.scaler, **self._options}
-        return _restored, (type(self), (self.graph, self.loss, self.optimizer), given, self.state_dict())
+        frozen = [n for n, p in self.model.named_parameters() if not p.requires_grad]
+        return _restored, (type(self), (self.graph, self.loss, self.optimizer), given, frozen, self.state_dict())
 
     def _check_copied(self) -> None:
         """Raise where there is no copy: processes that share a step know each other by it."""
@@ -131,6 +142,10 @@ class TrainingStep:
             raise DeclarationError(
                 f"{self.graph.name!r} is a step of several processes, which cannot be copied; copy state_dict() instead"
             )
+
+    @property
+    def _programs(self) -> StepPrograms:
+        return self._runner.programs
 
     @property
     def program(self) -> Program:
@@ -180,8 +195,7 @@ class TrainingStep:
                 f"tune: {self.graph.name!r} is a step of several processes, which time apart and must run one plan; "
                 "leave it out, or tune a step compiled without data_parallel"
             )
-        self._programs = self._programs.tuned(self.device, Sizes(batch, sizes), progress)
-        self._runner.use(self._programs)
+        self._runner.use(self._programs.tuned(self.device, Sizes(batch, sizes), progress))
 
     def capture(self, most: int = MOST_CAPTURED) -> None:
         """From now on, capture the whole step in a CUDA graph for each set of sizes, at its second step, and replay it;
@@ -236,9 +250,12 @@ class TrainingStep:
         self._state.load(path)
 
 
-def _restored(kind: type[TrainingStep], what: Any, given: dict[str, Any], state: dict[str, Any]) -> TrainingStep:
+def _restored(kind: type[TrainingStep], what: Any, given: dict[str, Any], frozen: Any, state: Any) -> TrainingStep:
     """What a pickle of a step is: compiled anew, with its state loaded."""
     made = kind(*what, **given)
+    for name in frozen:
+        made.model.get_parameter(name).requires_grad_(False)
+    made._runner.follow_frozen(made.model.tensors())
     made.load_state_dict(state)
     return made
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..codegen.program.program import Program
 from ..distributed.parallel import Reducer
+from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Graph, is_seed
 from ..ir.optim.update import next_numbers
 from ..ir.passes.scaling import GradScaler
@@ -55,8 +56,18 @@ class StepRunner:
     replays the whole step; `progress` are reported to after each of `batches`.
     """
 
-    def __init__(self, programs: StepPrograms, state: StepState, scaler: GradScaler | None = None) -> None:
+    def __init__(
+        self,
+        programs: StepPrograms,
+        state: StepState,
+        scaler: GradScaler | None = None,
+        *,
+        programs_without: Callable[[frozenset[str]], StepPrograms],
+    ) -> None:
         self.state = state
+        self._programs_without = programs_without
+        self.programs_of_frozen: dict[frozenset[str], StepPrograms] = {}
+        self._frozen = frozenset[str]()
         self.device = state.model.device
         self.reducer = state.reducer
         self._how = state.model.execution
@@ -70,6 +81,7 @@ class StepRunner:
         self._graph, self._owners = graphs.declared, graphs.owners
         self._held = graphs.held()
         self.inputs = tuple(v.name for v in graphs.declared.inputs)
+        self._trained = graphs.updated_parameters()
         self.targets = class_inputs(graphs.declared)
         # A row on each of several processes is more than one.
         many = self.reducer is not None and self.reducer.world_size > 1
@@ -77,7 +89,7 @@ class StepRunner:
 
     def use(self, programs: StepPrograms) -> None:
         """Run these from now on, captured anew where the ones before were."""
-        self.programs = programs
+        self.programs = self.programs_of_frozen[self._frozen] = programs
         self._has_run: set[Runner] = set()
         self.updating = Runner(programs.update, self.device, self._how)
         self.gathering = None if programs.gathering is None else Runner(programs.gathering, self.device, self._how)
@@ -107,11 +119,30 @@ class StepRunner:
         following = next_numbers(state.optimizer, numbers) if counts else state.numbers
         weights = state.model.tensors()
         check_held(self._held, {**weights, **state.slots}, self.device)
+        self.follow_frozen(weights)
         with torch.no_grad():
             outputs = self._run_batch(_Batch(bound, sizes, numbers, weights))
         state.advance(following)
         state.end()
         return outputs
+
+    def follow_frozen(self, weights: Mapping[str, Tensor]) -> None:
+        """Go on with the programs that leave those `weights` alone that want no gradient. Raises `DeclarationError`
+        where that cannot be before an update, or among processes."""
+        frozen = frozenset(n for n in self._trained if not weights[n].requires_grad)
+        if frozen == self._frozen:
+            return
+        what = f"step of {self._graph.name!r}: requires_grad_() of {', '.join(sorted(frozen ^ self._frozen))}"
+        if self.reducer is not None:
+            raise DeclarationError(f"{what}: processes share the step, and must all train the same parameters")
+        if self.state.gathered:
+            raise DeclarationError(
+                f"{what}: {self.state.gathered} of {self.state.accumulate} batches of an update are gathered; change "
+                "what is frozen between updates"
+            )
+        made = self.programs_of_frozen.get(frozen) or self._programs_without(frozen)
+        self._frozen = frozen
+        self.use(made)
 
     def _run_batch(self, batch: _Batch) -> dict[str, Tensor]:
         if self.gathering is None:

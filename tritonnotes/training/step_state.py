@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..distributed.parallel import Reducer
 from ..ir.core.errors import DeclarationError, FeedError, InterruptedStepError
-from ..ir.core.optimizer import Optimizer
+from ..ir.core.optimizer import RANGES, Optimizer, check_hyperparameters
 from ..ir.passes.joint import FIRST, WORLD_SIZE
 from ..runtime.model import Model
 from ..tensors.dtypes import torch_dtype
@@ -246,10 +246,15 @@ def _check_numbers(
     name = optimizer.rule.name
     known = set(optimizer.settings if wanted is None else wanted)
     if not isinstance(given, Mapping) or set(given) != known:
-        raise DeclarationError(f"{name}: {what} are {_keys(given)}; they must be {sorted(known)}")
-    for key, value in given.items():
-        if not isinstance(value, bool | int | float):
-            raise DeclarationError(f"{name}: {key} is {value!r}; each of its {what} is a number or a bool")
+        remedy = "; set beta1 and beta2 one by one" if isinstance(given, Mapping) and "betas" in given else ""
+        raise DeclarationError(f"{name}: {what} are {_keys(given)}; they must be {sorted(known)}{remedy}")
+    if wanted is None:
+        for part in optimizer.parts:
+            mine = {n: given[n] for n in part.hyperparameters}
+            check_hyperparameters(part.rule.name, mine, () if part.rule.custom else RANGES)
+        check_hyperparameters("clip", {n: given[n] for n in optimizer.clip})
+    else:
+        check_hyperparameters(name, given, (), what)
 
 
 def _check_tensors(what: str, have: Mapping[str, Tensor], given: Any) -> None:
