@@ -26,6 +26,7 @@ from ..runtime.capture import MOST_CAPTURED
 from ..runtime.feeds import named_feeds
 from ..runtime.kernel_reports import Reports
 from ..runtime.model import Model
+from .param_groups import Groups, ParamGroup, with_groups
 from .progress import Progress, Report
 from .step_programs import StepPrograms, StepSource
 from .step_runner import StepRunner
@@ -75,6 +76,7 @@ class TrainingStep:
         loss: str,
         optimizer: Optimizer,
         *,
+        param_groups: Groups | None = None,
         accumulate: int = 1,
         scaler: GradScaler | None = None,
         data_parallel: DataParallel | bool = False,
@@ -89,6 +91,7 @@ class TrainingStep:
         _check_options(optimizer, accumulate, scaler, data_parallel)
         parallel = DataParallel() if data_parallel is True else data_parallel or None
         verify(graph)
+        optimizer = with_groups(optimizer, param_groups, [v.name for v in graph.parameters])
         self.graph = graph = snapshot(graph)
         self.loss = loss
         self.optimizer = optimizer
@@ -164,6 +167,13 @@ class TrainingStep:
     @property
     def source(self) -> str:
         return self.program.source
+
+    @property
+    def param_groups(self) -> list[ParamGroup]:
+        """The parameters by their numbers, as torch.optim's: first those of no group, whose numbers `hyperparameters`
+        are, then the groups that the step was compiled with. Numbers may be set between steps:
+        `step.param_groups[1]["lr"] = 1e-4`."""
+        return self._state.param_groups
 
     def explain(self) -> str:
         """The fusion plan of the step and its reasons, and the memory that it needs beside eager PyTorch's. Where
@@ -288,7 +298,7 @@ def _joined(
     assert gathering is not None
     slots = [v for v in gathering.graph.leaves("slot") if v.name in gathering.graph.updates]
     settings = {
-        "other hyperparameters": {**optimizer.settings, **optimizer.numbers},
+        "other hyperparameters": {**optimizer.all_settings, **optimizer.all_numbers},
         "another scaler": scaler,
     }
     # Programs differ where state is shared out.
