@@ -11,7 +11,7 @@ from torch import Tensor
 from .codegen.pipeline import make_program
 from .ir.core.graph import Graph
 from .ir.core.optimizer import Optimizer
-from .ir.core.types import Dim, DType
+from .ir.core.types import Dim, DType, dims_in
 from .ir.optim.update import update_graph
 from .judge.executor import eager, eager_updates, oracle, oracle_updates
 from .judge.samples import draw_feeds
@@ -83,6 +83,8 @@ def check(
     optimizer: Optimizer | None = None,
     fusion: str = "optimal",
     device: torch.device | str | None = None,
+    strict: bool | None = None,
+    sanitize: bool = False,
     seed: int = 0,
 ) -> Certificate:
     """Compare compiled kernels with eager PyTorch and with float64: outputs, and gradients of all parameters and
@@ -90,12 +92,13 @@ def check(
     that a run leaves and three updates by the optimizer's rule are compared as well.
 
     `sizes` gives each `Dim` a size (default 33: awkward on purpose). `feeds` and `state` default to random tensors
-    within the domains of the ops that read them, and to the initial weights.
+    within the domains of the ops that read them, and to the initial weights. `device`, `strict` and `sanitize` say what
+    runs the kernels, as for `tn.compile`.
     """
-    dims = {s.name: 33 for v in graph.values for s in v.shape if isinstance(s, Dim)}
+    dims = {dim.name: 33 for v in graph.values for dim in dims_in(v.shape)}
     bound = {**dims, **(sizes or {})}
     training = optimizer is not None
-    model = Model(graph, training=training, fusion=fusion, device=device, seed=seed)
+    model = Model(graph, training=training, fusion=fusion, device=device, strict=strict, sanitize=sanitize, seed=seed)
     given = dict(feeds) if feeds is not None else draw_feeds(graph, bound, seed)
     given = {n: t.to(model.device) for n, t in given.items()}
     weights = dict(state) if state is not None else initial_state(graph, seed)
@@ -107,7 +110,7 @@ def check(
         new = [run(graph, given, weights, seed=seed) for run in (eager_updates, oracle_updates)]
         rows += [Row("buffer", n, compare(model.tensors()[n], *(state[n] for state in new))) for n in graph.updates]
         dtypes = dict.fromkeys(v.dtype for v in graph.parameters)
-        rows += [row for dtype in dtypes for row in _updates(optimizer, dtype, fusion, model.device, seed)]
+        rows += [row for dtype in dtypes for row in _updates(optimizer, dtype, fusion, model, seed)]
     return Certificate(graph.name, bound, tuple(rows))
 
 
@@ -134,7 +137,9 @@ def _outputs_and_gradients(
     if not floats:
         return rows
     generator = torch.Generator().manual_seed(seed)
-    directions = {n: torch.randn(judged[0][0][n].shape, generator=generator).to(judged[0][0][n]) for n in floats}
+    directions = {
+        n: torch.randn(judged[0][0][n].shape, generator=generator, device="cpu").to(judged[0][0][n]) for n in floats
+    }
     gradients = []
     for outputs, tensors in results:
         wanted = {n: tensors[n] for n in (*inputs, *trained)}
@@ -151,7 +156,7 @@ def _outputs_and_gradients(
     return rows
 
 
-def _updates(optimizer: Optimizer, dtype: DType, fusion: str, device: torch.device, seed: int) -> list[Row]:
+def _updates(optimizer: Optimizer, dtype: DType, fusion: str, model: Model, seed: int) -> list[Row]:
     """Three updates of one made-up parameter by made-up gradients, by the rule's kernel and by its torch reference.
 
     A rule is judged on given gradients: where it divides by their size, as Adam does, the rounding of a gradient near 0
@@ -159,17 +164,25 @@ def _updates(optimizer: Optimizer, dtype: DType, fusion: str, device: torch.devi
     """
     count = Dim("elements")
     alone = update_graph(optimizer, (count,), dtype)
-    runner = Runner(make_program(alone, fusion), device)
+    device = model.device
+    runner = Runner(make_program(alone, fusion), device, model.execution)
     generator = torch.Generator().manual_seed(seed)
-    drawn = [torch.randn(1000, generator=generator, dtype=torch.float64).to(torch_dtype(dtype)) for _ in range(4)]
-    start = {n: torch.full((1000,), first, dtype=torch_dtype(dtype)) for n, first in optimizer.state.items()}
+    drawn = [
+        torch.randn(1000, generator=generator, device="cpu", dtype=torch.float64).to(torch_dtype(dtype))
+        for _ in range(4)
+    ]
+    start = {
+        n: torch.full((1000,), first, dtype=torch_dtype(dtype), device="cpu") for n, first in optimizer.state.items()
+    }
     fused = {n: t.clone().to(device) for n, t in {"p": drawn[0], **start}.items()}
     judges = [(drawn[0].to(t), {n: s.to(t) for n, s in start.items()}) for t in (drawn[0].dtype, torch.float64)]
-    wanted = [v.name.rpartition(".")[2] for v in alone.leaves("scalar")]
+    wanted = {v.name: v.name.rpartition(".")[2] for v in alone.leaves("scalar")}
     numbers = optimizer.numbers
     for step, gradient in enumerate(drawn[1:], 1):
         given = {**optimizer.settings, **numbers, "step": step}
-        runner.run({**fused, "g": gradient.to(device)}, {count.name: 1000}, {n: float(given[n]) for n in wanted})
+        runner.run(
+            {**fused, "g": gradient.to(device)}, {count.name: 1000}, {n: float(given[s]) for n, s in wanted.items()}
+        )
         judged = [reference_step(optimizer, p, gradient.to(p), state, step, numbers) for p, state in judges]
         judges = [(p, state) for p, state, _ in judged]
         numbers = judged[-1][2]

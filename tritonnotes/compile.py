@@ -26,6 +26,8 @@ def compile(
     forbid: Iterable[str | tuple[str, ...]] = (),
     logits_budget: int | None = LOGITS_BUDGET,
     device: torch.device | str | None = None,
+    strict: bool | None = None,
+    sanitize: bool = False,
     seed: int = 0,
 ) -> Model:
     """Compile a declared graph to a `Model`: a torch module whose forward and backward are generated kernels.
@@ -35,12 +37,18 @@ def compile(
     `fusion` is 'optimal' (searched for within a budget; the plan says what came of it), 'greedy' or 'off'. `fuse` and
     `forbid` hold names of ops or values, or tuples of them: what passes between the names of a tuple in `fuse` stays
     inside a kernel, and no kernel holds two names of a tuple in `forbid` (a name alone there shares with nothing). What
-    cannot be had raises `PlanError` with the reason. `device` None picks the GPU where there is one, else kernels run
-    under Triton's interpreter on the CPU; `seed` is that of the initial weights (what random ops draw: see `Model`).
+    cannot be had raises `PlanError` with the reason. `seed` is that of the initial weights (what random ops draw: see
+    `Model`).
+
+    `device` None picks the GPU where there is one. Else the same kernels run on the CPU as machine code
+    (`docs/native.md`), whose accesses `sanitize=True` checks. `strict=True` runs them under the strict interpreter
+    instead, a thousand times as slowly, which also finds data races and reads of uninitialized memory; where `strict`
+    is None the environment decides, by `TRITONNOTES_STRICT=1`.
     `logits_budget` is as for `compile_step`, for calls without autograd, which keeps the logits whole.
     """
     options = as_fusion(fusion, fuse, forbid)
-    return Model(graph, training=training, fusion=options, logits_budget=logits_budget, device=device, seed=seed)
+    where = {"device": device, "strict": strict, "sanitize": sanitize}
+    return Model(graph, training=training, fusion=options, logits_budget=logits_budget, seed=seed, **where)  # type: ignore[arg-type]
 
 
 def compile_step(
@@ -57,6 +65,8 @@ def compile_step(
     memory_budget: int | None = None,
     logits_budget: int | None = LOGITS_BUDGET,
     device: torch.device | str | None = None,
+    strict: bool | None = None,
+    sanitize: bool = False,
     seed: int = 0,
 ) -> TrainingStep:
     """Compile forward, backward and update of a declared graph to one program, in its training form.
@@ -87,5 +97,6 @@ def compile_step(
     wanted = as_fusion(fusion, fuse, forbid)
     wanted = wanted if memory_budget is None else replace(wanted, memory_budget=memory_budget)
     shared = {"accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel}
-    options = {**shared, "fusion": wanted, "device": device, "seed": seed, "logits_budget": logits_budget}
+    where = {"device": device, "strict": strict, "sanitize": sanitize}
+    options = {**shared, **where, "fusion": wanted, "seed": seed, "logits_budget": logits_budget}
     return TrainingStep(graph, loss, optimizer, **options)  # type: ignore[arg-type]

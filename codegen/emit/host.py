@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,14 +23,15 @@ Spell = Callable[[Value, list[Expression]], Expression]
 class HostNumbers:
     """Writes assignments for host numbers, each under its author's name, before their first use.
 
-    `known` are the variables that hold some of them, by what `key` calls a value. `statements` are the assignments so
-    far.
+    `known` are the variables that hold some of them, by what `key` calls a value, and `sizes` those that hold the size
+    of a `Dim`, by its name. `statements` are the assignments so far.
     """
 
     spell: Spell
     key: Callable[[Value], Hashable]
     names: Names
     known: dict[Any, str] = field(default_factory=dict)
+    sizes: Mapping[str, str] = field(default_factory=dict)
     statements: list[Statement] = field(default_factory=list)
 
     def name(self, value: Value) -> str:
@@ -54,7 +55,7 @@ class HostNumbers:
         if value.op.name == "constant":
             return number(value.attrs["value"])
         if value.op.name == "dim_size":
-            return Name(value.attrs["dim"])
+            return Name(self.sizes[value.attrs["dim"]])
         known = self.known.get(self.key(value))
         if known is not None:
             return Name(known)

@@ -48,9 +48,8 @@ class Launcher:
     def bound_arguments(self) -> list[str]:
         """Runtime arguments beside the tile program's own: the number of rows, and of programs."""
         listed = []
-        bound = self.index.row_bound()
-        if self.layout.rows and bound in (Name("rows"), Name("elements")):
-            listed.append(str(bound))
+        if self.layout.counts_rows:
+            listed.append(str(self.index.row_bound()))
         if self.layout.counts_programs:
             listed.append("programs")
         return listed

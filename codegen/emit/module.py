@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from tritonnotes.ir.core.graph import Graph, Value, is_seed
-from tritonnotes.ir.core.types import Dim, Shape, Size, element_count
+from tritonnotes.ir.core.types import Shape, element_count
 from tritonnotes.ir.primitives import CHUNK_ROWS
 from tritonnotes.ir.version import VERSION
 
@@ -27,8 +27,8 @@ from ..memory.buffers import Buffer, buffer_of, scratch_name
 from ..plan.chunk_loops import ChunkLoop
 from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import LibraryCall
-from ..support.expressions import Expression, Name, number, product
-from ..support.names import Names, identifier, uncounted
+from ..support.arguments import RunArguments, SizeText
+from ..support.names import uncounted
 from ..support.sizes import known_size
 from ..support.statements import Line
 from ..support.text import INDENT, call_lines
@@ -54,7 +54,8 @@ def render_module(
     `numbers_of` says what it must hold."""
     sources = tuple(_rendered(kernel, in_memory) for kernel in kernels)
     helpers = helpers_in_order(set().union(*(s.helpers for s in sources)) if sources else set())
-    run = _Run(plan, {k.name: k for k in kernels}, buffers, chunks, in_memory)
+    arguments = RunArguments(plan.graph, [k.name for k in kernels])
+    run = _Run(plan, {k.name: k for k in kernels}, buffers, chunks, arguments, in_memory)
     run_text = run.text()
     imports = ["import math", ""] if uses_math(run.host.statements) or arena.lives else []
     parts = [
@@ -71,7 +72,7 @@ def render_module(
     parts += replicated_sums.values()
     for source in sources:
         parts += [source.text, source.launcher]
-    parts += [*arena_parts(arena), run_text, run.numbers() if in_memory else run.main(arena)]
+    parts += [*_arena_parts(arena, arguments), run_text, run.numbers() if in_memory else run.main(arena)]
     return "\n\n".join(parts), sources
 
 
@@ -112,6 +113,7 @@ class _Run:
         kernels: dict[str, GeneratedKernel],
         buffers: tuple[Buffer, ...],
         chunk_buffers: Mapping[str, tuple[Buffer, ...]],
+        arguments: RunArguments,
         in_memory: bool,
     ) -> None:
         self.plan = plan
@@ -120,30 +122,22 @@ class _Run:
         self.buffers = buffers
         self.chunk_buffers = chunk_buffers
         self.kernels = kernels
-        self.names = Names()
+        self.given, self.names, self.sizes = arguments, arguments.names, arguments.sizes
         self.tensors = "t"
         self.added: frozenset[str] = frozenset()
         self.destinations = destinations_of(plan.units)
-        self.host = HostNumbers(python_number, lambda value: value, self.names)
+        sizes = {dim.name: variable for dim, variable in arguments.dims.items()}
+        self.host = HostNumbers(python_number, lambda value: value, self.names, dict(arguments.scalars), sizes)
         self.on_device: dict[str, str] = {}
-        self.dims = self._dims()
-        self.names.taken.add(CHUNK_ROWS.name)
-        self.scalars = [v for v in plan.graph.leaves("scalar")]
         held = plan.graph.leaves("input", "parameter", "buffer", "slot")
         self.device = f"{_tensor(held[0].name)}.device" if held else ""
-        for dim in self.dims:
-            self.names.claim(dim.name)
-        for value in self.scalars:
-            self.host.known[value] = self.names.claim(value.name.rpartition(".")[2], identifier(value.name))
-        if in_memory:
-            self.names.taken.add(NUMBERS)
 
     def text(self) -> str:
         calls: list[str] = []
         calls += self._calls()
-        # One Dim keeps its own name here: sizes are passed by name.
-        numbers = [NUMBERS] if self.in_memory else self._scalar_names()
-        arguments = ["t", "*", *(d.name for d in self.dims), *numbers, "programs=1", GIVEN_LAUNCH]
+        # A Dim keeps its own name here where it can: sizes are passed by name.
+        numbers = [NUMBERS] if self.in_memory else self.given.scalars.values()
+        arguments = ["t", "*", *self.given.dims.values(), *numbers, "programs=1", GIVEN_LAUNCH]
         if _has_collectives(self.plan):
             arguments.append("all_reduce=all_reduce")
         lines = call_lines("def run(", arguments, "):")
@@ -165,7 +159,7 @@ class _Run:
 
     def _chunks(self, loop: ChunkLoop) -> Iterator[str]:
         """Zeros for the sums, and the loop over chunks: its launches find the rows of a chunk under their own names."""
-        size, rows = _size(loop.size), CHUNK_ROWS.name
+        size, rows = self.sizes.size(loop.size), str(self.sizes.size(CHUNK_ROWS))
         begin, chunk = self.names.claim("begin"), self.names.claim("chunk")
         part = f"[{begin} : {begin} + {rows}]"
         tensors = [(leaf, outer) for leaf, outer in loop.inputs if not is_host(leaf)]
@@ -184,9 +178,9 @@ class _Run:
 
     def _inner(self, loop: ChunkLoop, tensors: str) -> _Run:
         """Writes the launches of a chunk. Numbers of the host are those of the program around them."""
-        made = _Run(loop.plan, self.kernels, (), {}, self.in_memory)
+        made = _Run(loop.plan, self.kernels, (), {}, self.given, self.in_memory)
         made.tensors, made.added = tensors, loop.multiplied
-        made.names, made.slots, made.device = self.names, self.slots, self.device
+        made.slots, made.device = self.slots, self.device
         made.on_device = self.on_device
         known = {leaf: self.host.name(outer) for leaf, outer in loop.inputs if is_host(leaf)}
         made.host = replace(self.host, known=known)
@@ -194,7 +188,7 @@ class _Run:
 
     def numbers(self) -> str:
         """The function that works out what kernels read from memory; after `text`, which says what that is."""
-        arguments = [*(d.name for d in self.dims), *self._scalar_names()]
+        arguments = [*self.given.dims.values(), *self.given.scalars.values()]
         lines = call_lines("def numbers_of(", ["*", *arguments] if arguments else [], "):")
         lines.append(f'{INDENT}"""What kernels read, in order: ints where they read 64 bits of one, else floats."""')
         lines += [INDENT + line for line in (*self.host.lines, *call_lines("return [", list(self.slots), "]"))]
@@ -210,14 +204,13 @@ class _Run:
 
     def main(self, arena: Arena) -> str:
         """What running the file does: every launch once, on made-up tensors."""
-        tensors = [f"{INDENT}{_tensor(b.name)} = {_made_up(b)}" for b in self.buffers if b.role in ("leaf", "output")]
+        held = [b for b in self.buffers if b.role in ("leaf", "output")]
+        tensors = [f"{INDENT}{_tensor(b.name)} = {_made_up(b, self.sizes)}" for b in held]
         if arena.lives:
-            tensors.append(f"{INDENT}t |= {temporaries_call(arena)}")
-        numbers = (
-            f"{name}={0 if is_seed(v) else 0.5}" for name, v in zip(self._scalar_names(), self.scalars, strict=True)
-        )
-        given = [*(f"{d.name}={d.name}" for d in self.dims), *numbers]
-        names = [f"{INDENT}{d.name} = {n}" for d, n in zip(self.dims, range(5, 5 + len(self.dims)), strict=True)]
+            tensors.append(f"{INDENT}t |= {_temporaries_call(arena, self.given)}")
+        numbers = (f"{name}={0 if is_seed(v) else 0.5}" for v, name in self.given.scalars.items())
+        given = [*(f"{name}={name}" for name in self.given.dims.values()), *numbers]
+        names = [f"{INDENT}{name} = {size}" for size, name in enumerate(self.given.dims.values(), 5)]
         lines = [
             "def main():",
             f'{INDENT}"""Run once on made-up tensors, on a GPU or under the interpreter (TRITON_INTERPRET=1)."""',
@@ -236,14 +229,6 @@ class _Run:
         ]
         return "\n".join(lines) + "\n"
 
-    def _dims(self) -> list[Dim]:
-        found: dict[Dim, None] = {}
-        for value in self.plan.graph.values:
-            for size in value.shape:
-                if isinstance(size, Dim):
-                    found.setdefault(size)
-        return list(found)
-
     def _generated(self, kernel: GeneratedKernel) -> Iterator[str]:
         """The call to a kernel's launcher."""
         match kernel:
@@ -254,7 +239,7 @@ class _Run:
             case GroupedMatmulKernel():
                 arguments = self._arguments(kernel)
             case Kernel():
-                arguments = [*self._arguments(kernel), *_bound_arguments(kernel.layout)]
+                arguments = [*self._arguments(kernel), *self._bound_arguments(kernel.layout)]
         yield from call_lines(f"run_{kernel.name}(", [*arguments, GIVEN_LAUNCH], ")")
 
     def _arguments(self, kernel: GeneratedKernel) -> list[str]:
@@ -263,7 +248,7 @@ class _Run:
     def _argument(self, launch: str, parameter: Parameter) -> str:
         """What a launch is given for an argument."""
         if parameter.role == "size":
-            return str(_size(parameter.size[0]))
+            return str(self.sizes.size(parameter.size[0]))
         if parameter.role == "scalar":
             return self._number(parameter)
         return self._tensor(buffer_of(parameter, launch, self.destinations))
@@ -294,18 +279,18 @@ class _Run:
         a, b = value.inputs
         if value.op.name == "add_rows":
             # torch's own gradient of an embedding: sorted by row, so always added in one order.
-            width = _product(value.shape[1:])
+            width = self.sizes.product(value.shape[1:])
             added = [_flat(self._operand(a), a, f"-1, {width}"), f"{self._operand(b)}.reshape(-1)"]
             arguments = [*added, str(value.attrs["rows"]), "-1", "False"]
             lines = call_lines("torch.ops.aten.embedding_dense_backward(", arguments, ")")
             return [f"{_flat(out, value, f'-1, {width}')}.copy_(", *(INDENT + line for line in lines), ")"]
         if value.op.name == "matmul":
-            rows = _product(a.shape[:-1])
+            rows = self.sizes.product(a.shape[:-1])
             left = _flat(self._operand(a), a, f"{rows}, {a.shape[-1]}")
             right = self._operand(b) + (".T" if value.attrs["transpose_b"] else "")
             target = _flat(out, value, f"{rows}, {value.shape[-1]}")
         else:
-            rows = _product(a.shape[:-1])
+            rows = self.sizes.product(a.shape[:-1])
             left = _flat(self._operand(a), a, f"{rows}, {a.shape[-1]}") + ".T"
             right = _flat(self._operand(b), b, f"{rows}, {b.shape[-1]}")
             target = out
@@ -318,9 +303,9 @@ class _Run:
         if value.op.name == "transpose":
             return f"{self._operand(value.inputs[0])}.permute{value.attrs['axes']}"
         if value.op.name == "broadcast_to":
-            return f"{self._operand(value.inputs[0])}.expand({_tuple_text(value.shape)})"
+            return f"{self._operand(value.inputs[0])}.expand({self.sizes.shape(value.shape)})"
         if value.op.name == "reshape":
-            return f"{self._operand(value.inputs[0])}.reshape({_tuple_text(value.shape)})"
+            return f"{self._operand(value.inputs[0])}.reshape({self.sizes.shape(value.shape)})"
         if value.op.name == "narrow":
             part = ", ".join(str(value.attrs[k]) for k in ("axis", "start", "length"))
             return f"{self._operand(value.inputs[0])}.narrow({part})"
@@ -333,26 +318,21 @@ class _Run:
     def _tensor(self, name: str) -> str:
         return _tensor(name, self.tensors)
 
-    def _scalar_names(self) -> list[str]:
-        """The variables of the numbers that `run` is given."""
-        return [self.host.known[value] for value in self.scalars]
-
-
-def _bound_arguments(layout: Layout) -> Iterator[str]:
-    """What a tile program's launcher takes besides its arguments: the number of rows, and of programs."""
-    if layout.rows and len(layout.row_shape) > 1 and any(isinstance(s, Dim) for s in layout.row_shape):
-        yield str(_product(layout.row_shape))
-    if layout.counts_programs:
-        yield "programs"
+    def _bound_arguments(self, layout: Layout) -> Iterator[str]:
+        """What a tile program's launcher takes besides its arguments: the number of rows, and of programs."""
+        if layout.counts_rows:
+            yield str(self.sizes.product(layout.row_shape))
+        if layout.counts_programs:
+            yield "programs"
 
 
 def _has_collectives(plan: FusionPlan) -> bool:
     return any(u.is_collective for k in plan.launches for u in k.units)
 
 
-def _made_up(buffer: Buffer) -> str:
+def _made_up(buffer: Buffer, sizes: SizeText) -> str:
     make = "empty" if buffer.role == "output" else "rand" if buffer.dtype.is_float else "zeros"
-    return f"torch.{make}({_tuple_text(buffer.shape)}, dtype=torch.{buffer.dtype.name}, device=device)"
+    return f"torch.{make}({sizes.shape(buffer.shape)}, dtype=torch.{buffer.dtype.name}, device=device)"
 
 
 def _tensor(name: str, tensors: str = "t") -> str:
@@ -368,32 +348,21 @@ def _flat(text: str, value: Value, shape: str) -> str:
     return text if len(value.shape) == 2 else f"{text}.reshape({shape})"
 
 
-def _size(size: Size) -> Expression:
-    return Name(size.name) if isinstance(size, Dim) else number(size)
-
-
-def _tuple_text(shape: Shape) -> str:
-    return "(" + "".join(f"{_size(s)}, " for s in shape).rstrip(" " if len(shape) == 1 else ", ") + ")"
-
-
-def _product(shape: Shape) -> Expression:
-    return product(*map(_size, shape))
-
-
-def arena_parts(arena: Arena) -> list[str]:
+def _arena_parts(arena: Arena, arguments: RunArguments) -> list[str]:
     """The functions that lay out what a run needs for itself; none where it needs nothing."""
     if not arena.lives:
         return []
-    return [inspect.getsource(place), IN_ARENA, _temporaries(arena)]
+    return [inspect.getsource(place), IN_ARENA, _temporaries(arena, arguments)]
 
 
-def temporaries_call(arena: Arena) -> str:
+def _temporaries_call(arena: Arena, arguments: RunArguments) -> str:
     """What makes the tensors, for one program to each sum over rows."""
-    return f"temporaries({', '.join(['device', *(f'{d.name}={d.name}' for d in arena.dims)])})"
+    dims = (arguments.dims[dim] for dim in arena.dims)
+    return f"temporaries({', '.join(['device', *(f'{d}={d}' for d in dims)])})"
 
 
-def _temporaries(arena: Arena) -> str:
-    arguments = ["device", "*", *(d.name for d in arena.dims), *(["programs=1"] if arena.is_shared else [])]
+def _temporaries(arena: Arena, given: RunArguments) -> str:
+    arguments = ["device", "*", *(given.dims[d] for d in arena.dims), *(["programs=1"] if arena.is_shared else [])]
     arguments = arguments if arguments[-1] != "*" else arguments[:-1]
     lines = [
         *call_lines("def temporaries(", arguments, "):"),
@@ -402,24 +371,24 @@ def _temporaries(arena: Arena) -> str:
         f"{INDENT}lives = {{",
     ]
     for life in arena.lives:
-        shape = _shape_text(life)
+        shape = _shape_text(life, given.sizes)
         dtype = f"torch.{life.buffer.dtype.name}"
         lines.append(f'{INDENT * 2}"{life.buffer.name}": ({shape}, {dtype}, {life.first}, {life.last}),')
     return "\n".join([*lines, f"{INDENT}}}", f"{INDENT}return in_arena(lives, device)"]) + "\n"
 
 
-def _shape_text(life: Life) -> str:
-    sizes = [str(_size(size)) for size in life.buffer.shape]
+def _shape_text(life: Life, spelled: SizeText) -> str:
+    sizes = [str(spelled.size(size)) for size in life.buffer.shape]
     if life.buffer.role == "partial":
         sizes.insert(0, "programs")
     elif life.buffer.role == "arrivals":
         sizes.insert(0, f"1 + triton.cdiv(programs, {GROUP})")
     elif life.buffer.role == "split-K":
-        sizes.insert(0, _split_k_text(life.buffer))
+        sizes.insert(0, _split_k_text(life.buffer, spelled))
     return f"({', '.join(sizes)}{',' if len(sizes) == 1 else ''})"
 
 
-def _split_k_text(buffer: Buffer) -> str:
+def _split_k_text(buffer: Buffer, spelled: SizeText) -> str:
     if known_size(buffer.summed) is not None:
         return str(splits_of(element_count(buffer.summed, {}), buffer.most))
-    return str(split_k_expression(_product(buffer.summed), buffer.most))
+    return str(split_k_expression(spelled.product(buffer.summed), buffer.most))

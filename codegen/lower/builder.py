@@ -9,14 +9,14 @@ from typing import Any
 
 from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.core.rounding import is_exact
-from tritonnotes.ir.core.types import Dim, DType, Shape, int64
+from tritonnotes.ir.core.types import Dim, DType, Shape, dims_in, int64
 
 from ..analysis.idioms import RowValues
 from ..analysis.units import OPERAND, PARTIAL, Units
 from ..analysis.views import Place, base_of, memory_of, place_of
 from ..plan.launches import KernelPlan
 from ..support.facets import identity_of
-from ..support.names import Names, describe, identifier, uncounted
+from ..support.names import LaunchNames, Names, describe, identifier, uncounted
 from .index_math import Indexing
 from .inline import with_operands, with_replicated_sums
 from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Layout, Parameter, Step
@@ -51,6 +51,7 @@ class Builder:
         self.read_here = {base_of(a) for v in self.values for a in v.inputs}
         self.names = Names()
         self.names.taken.add(plan.name)
+        self.functions: set[str] = set()
         self.parameters: dict[tuple[str, Value | str], Parameter] = {}
         self.steps: dict[Value, Step] = {}
         self.ordered: list[Step] = []
@@ -102,6 +103,13 @@ class Builder:
             return self.names.claim(self.called.get(value, ""), whole)
         scoped = f"{scope}_{hint}" if hint and scope and scope != hint else ""
         return self.names.claim(hint, scoped, described, whole)
+
+    def function_name(self, name: str) -> str:
+        """A free name for a function that the kernel calls."""
+        made = LaunchNames(self.units.graph, self.functions).claim(identifier(name))
+        self.functions.add(made)
+        self.names.taken.add(made)
+        return made
 
     def name_of(self, value: Value) -> str:
         """The name of the memory that a value lies in, or a free one."""
@@ -214,8 +222,8 @@ class Builder:
             address = step.attrs.get("address")
             if address is not None:
                 shapes.append(address.shape[0 if step.op in ("take_rows", "operand") else 1 :])
-        for size in (s for shape in shapes for s in shape if isinstance(s, Dim)):
-            self.size_parameter(size)
+        for dim in (dim for shape in shapes for dim in dims_in(shape)):
+            self.size_parameter(dim)
 
 
 _SELECTING = frozenset({"copy", "neg", "abs", "where", "maximum", "minimum", "max", "min", "repeat"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -100,7 +101,7 @@ def replicate(builder: Builder, value: Value) -> None:
     rows = tuple(a for a in builder.axes.labels[value.inputs[0]] if a is not None)
     space = Space(rows, (), accumulates=True)
     storage = {leaf: leaf.dtype for leaf in leaves}
-    name = f"replicated_{uncounted(value)}"
+    name = builder.function_name(f"replicated_{_told_apart(value, builder.units.replicated)}")
     plan = KernelPlan(
         name=name, kind="column", units=units, loads=leaves, stores=(), storage=storage, partials=(value,), space=space,
         rounded=builder.plan.rounded,
@@ -112,3 +113,9 @@ def replicate(builder: Builder, value: Value) -> None:
     attrs = MappingProxyType({"function": kernel.name})
     made = Step(builder.name_of(value), "replicated", (), SCALAR, step.dtype, attrs, True, value.scope)
     builder.hold(value, made)
+
+
+def _told_apart(value: Value, others: Iterable[Value]) -> str:
+    """A name for a replicated sum that is its own: all kernels that take the sum call the same function."""
+    short = uncounted(value)
+    return value.name if any(o is not value and uncounted(o) == short for o in others) else short

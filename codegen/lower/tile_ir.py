@@ -14,7 +14,7 @@ from typing import Any
 
 from tritonnotes.ir.core.errors import VerificationError
 from tritonnotes.ir.core.graph import Scope, Value
-from tritonnotes.ir.core.types import DType, Shape, float64, int64
+from tritonnotes.ir.core.types import Dim, DType, Shape, float64, int64, is_symbolic
 
 from ..analysis.axes import Axes
 from ..plan.launches import KernelPlan
@@ -82,6 +82,12 @@ class Layout:
         return self.traversal.is_persistent or self.finalizes
 
     @property
+    def counts_rows(self) -> bool:
+        """Whether the number of rows is an argument: it is known at the launch alone, and no argument already."""
+        only_dim = len(self.row_shape) == 1 and isinstance(self.row_shape[0], Dim)
+        return bool(self.rows) and is_symbolic(self.row_shape) and not only_dim
+
+    @property
     def row_block(self) -> int:
         """Rows that a program holds at once on a GPU: a tile's worth, and a divisor where masks are saved."""
         if self.tuned is not None:
@@ -141,8 +147,8 @@ class Parameter:
 @dataclass(frozen=True)
 class Step:
     """One assignment. `op` is 'load', 'number', 'index', 'argument', 'accumulate', 'finalize', 'store', 'operand',
-    'product', or a primitive. Steps that touch memory have the attribute `address`. An 'operand' is one side of a
-    'product', had block by block along the axis that is summed over.
+    'product', 'select', 'place', 'repeat', 'replicated', or a primitive. Steps that touch memory have the attribute
+    `address`. An 'operand' is one side of a 'product', had block by block along the axis that is summed over.
 
     `args` are the names of earlier steps. A step that nobody named (`is_named` false) may be written inside its only
     user. `dtype` is what the kernel computes in, so never float16 or bfloat16.

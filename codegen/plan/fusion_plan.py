@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -71,12 +71,12 @@ class FusionPlan:
         """How many of the launches are loops over chunks of rows."""
         return len(self.launches) - len(self.kernels) - len(self.library)
 
-    def launch_count(self, batch: int = NOMINAL, **sizes: int) -> int:
+    def launch_count(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int:
         """All launches of one run, those of every chunk of rows included, and the zeros before them."""
         bound = Sizes(batch, sizes)
         return sum(k.launch_count(bound) for k in self.launches)
 
-    def bytes_moved(self, batch: int = NOMINAL, **sizes: int) -> int:
+    def bytes_moved(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int:
         """Bytes of device memory that one run reads and writes."""
         return sum(k.bytes_moved(batch, **sizes) for k in self.launches)
 

@@ -55,7 +55,7 @@ class KernelPlan(Piece):
     `kind` is 'matmul', 'elementwise', 'row', 'column', 'row and column' or 'finalize'. `loop_reads` says how often a
     kernel that loops along long rows reads each load; it is None where rows are held.
 
-    `row_per_program` is the shape of the rows where they are so long that each program takes one, and leaves its sums.
+    `long_rows` is the shape of the rows where they are so long that each program takes one, and leaves its sums.
     `tile` has the rows and columns of a tile with matrix products; up to `split_k` programs share the sum of each (0:
     one does it all).
     """
@@ -64,7 +64,7 @@ class KernelPlan(Piece):
     loop_reads: Mapping[Value, int] | None = None
     tile: tuple[int, int] = (0, 0)
     split_k: int = 0
-    row_per_program: Shape | None = None
+    long_rows: Shape | None = None
 
     @property
     def products(self) -> tuple[Value, ...]:
@@ -164,11 +164,11 @@ class Launch(ABC):
         """The instances of the declared ops that it covers, in order."""
         return tuple(dict.fromkeys(u.value.scope.name or u.value.name for u in self.units))
 
-    def bytes_moved(self, batch: int = NOMINAL, **sizes: int) -> int:
+    def bytes_moved(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int:
         """Bytes of device memory read and written; as `traffic`."""
         return self.traffic(batch, **sizes).total
 
-    def traffic(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> Traffic:
+    def traffic(self, batch: int | Mapping[str, int] = NOMINAL, *, programs: int = 0, **sizes: int) -> Traffic:
         """Bytes of device memory that one launch reads and writes; `Dim`s not named in `sizes` are `batch`.
 
         Partial sums are counted for `programs` that share them. By default they are left out: there are as many as the
@@ -234,8 +234,8 @@ class TileLaunch(Launch):
             yield f"last block finalizes {names_of(finalized)}"
 
     def _traffic(self, sizes: Sizes, programs: int) -> Traffic:
-        if self.kernel.row_per_program is not None and programs:
-            programs = element_count(self.kernel.row_per_program, sizes)
+        if self.kernel.long_rows is not None and programs:
+            programs = element_count(self.kernel.long_rows, sizes)
         moved = self._moved(sizes, programs, self.loop_reads)
         if programs:
             moved += self.kernel.split_k_traffic(sizes)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import gcd, prod
 
-from tritonnotes.ir.core.types import Dim, Shape, element_count
+from tritonnotes.ir.core.types import Shape, Size, element_count
 
 from ..emit.kernel import KernelSource
 from ..emit.ops import HELPER_POINTERS, HELPERS, helpers_in_order
@@ -212,8 +212,8 @@ class _Lanes:
         known = [gcd(s, WIDEST) if isinstance(s, int) else self._of_dim(s) for s in shape]
         return gcd(prod(known), WIDEST)
 
-    def _of_dim(self, dim: Dim) -> int:
-        return WIDEST if element_count((dim,), self.sizes) % WIDEST == 0 else 1
+    def _of_dim(self, size: Size) -> int:
+        return WIDEST if element_count((size,), self.sizes) % WIDEST == 0 else 1
 
     def uneven(self, what: str, shape: Shape) -> str:
         """That a length is no multiple of what 16 bytes hold, or not known to be; '' where it is known."""

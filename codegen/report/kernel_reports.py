@@ -25,7 +25,7 @@ from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
 from ..program.compile import compile_program, divisible_by_16
 from ..program.program import Program
 from ..support.facets import FACETS
-from ..support.sizes import NOMINAL, NOMINAL_SIZES, Sizes
+from ..support.sizes import NOMINAL_SIZES
 from ..target.cache import KernelCache
 from ..target.compile import CompiledReport
 from ..target.gpus import GPUS, PROGRAMS_PER_SM, RESERVED_SHARED, Gpu, Occupancy, occupancy
@@ -120,7 +120,7 @@ def _report(
     # From sm_90 on what the hardware keeps is in the kernel's own count.
     shared = report.shared_bytes + (RESERVED_SHARED if report.arch < 90 else 0)
     programs = _programs(kernel, spelled, sizes, sharing)
-    traffic = program.launch_of(kernel).traffic(_default(sizes), programs=sharing, **sizes)
+    traffic = program.launch_of(kernel).traffic(sizes, programs=sharing)
     operations = _operations(kernel, sizes, sharing)
     times = {
         "memory": (traffic.read + traffic.written) / (gpu.bandwidth * COPY_SHARE * _filled(2 * programs, gpu)),
@@ -234,8 +234,3 @@ def _executed(kernel: Kernel) -> Iterator[Step]:
         for exponential in (steps[steps[name].args[0]] for name in loop.reductions if name in beside):
             yield from (steps[exponential.args[0]], exponential)
     yield from (s for s in kernel.steps if not is_wide(s) and s.op not in ("sum", "max", "min"))
-
-
-def _default(sizes: Mapping[str, int]) -> int:
-    """The size of a `Dim` that `sizes` does not name."""
-    return sizes.default if isinstance(sizes, Sizes) else NOMINAL

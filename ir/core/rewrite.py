@@ -168,6 +168,10 @@ def _sub(value: Value, args: tuple[Any, ...]) -> Value | None:
     return args[0] if _is(args[1], 0) else None
 
 
+def _copy(value: Value, args: tuple[Any, ...]) -> Value | None:
+    return args[0]  # what gradients do not pass is told apart only until they are taken
+
+
 def _neg(value: Value, args: tuple[Any, ...]) -> Value | None:
     return args[0].args[0] if args[0].op.name == "neg" else None
 
@@ -335,6 +339,7 @@ def _zeros(like: Value, axis: int, length: int) -> Value:
 
 _RULES: dict[str, Callable[[Value, tuple[Any, ...]], Value | None]] = {
     "add": _add,
+    "copy": _copy,
     "mul": _mul,
     "div": _div,
     "sub": _sub,

@@ -11,7 +11,7 @@ from ..core.errors import DeclarationError, DTypeError, ShapeError
 from ..core.graph import Value
 from ..core.op import Op, describe, op
 from ..core.registry import Note
-from ..core.types import Dim, int64, normalize_axes, show_shape
+from ..core.types import int64, normalize_axes, show_shape
 from .moments import wide
 
 FAMILY = "reductions"
@@ -347,7 +347,7 @@ def _flat_index(x: Value) -> Value:
     for axis in reversed(range(len(x.shape))):
         index = index + stride * P.index_along(x, axis)
         size = x.shape[axis]
-        if isinstance(size, Dim) and axis:
+        if not isinstance(size, int) and axis:
             raise ShapeError(
                 f"argmax: over all axes of {x.name!r} of shape {show_shape(x.shape)} an index needs sizes that are "
                 "known, but for the first; give dim"

@@ -9,10 +9,12 @@ from ..core.op import Op
 from ..core.rewrite import copy_value
 from ..core.rounding import is_exact, rounded
 from ..core.types import bool_
+from .merge_rows import merge_rows
 
 
 def decompose(graph: Graph) -> Graph:
     """The same inputs and outputs, in primitives. Ops with a hand-written gradient are remembered as regions."""
+    graph = merge_rows(graph)
     made = Graph(graph.name, level="primitive")
     new: dict[Value, Value] = {}
     for value in graph.values:

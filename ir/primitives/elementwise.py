@@ -45,7 +45,7 @@ def _elementwise(
                 raise DTypeError(f"{name}: does not work on bool, got {args[-1].name!r}; cast it, or use &, | and ~")
             return broadcast([a.shape for a in args], name), gives or dtype
 
-        PRIMITIVES[name] = Primitive(name, "elementwise", infer, meaning, derivative, len(names))
+        PRIMITIVES[name] = Primitive(name, "elementwise", infer, meaning, derivative, len(names), takes)
 
         def build(*args: Value | Number) -> Value:
             return graph_of(name, args).call(name, *args)

@@ -18,13 +18,13 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 import tritonnotes as tn
+from tritonnotes.ir.core.types import dims_in
 
 from ..codegen.pipeline import make_program
 from ..codegen.support.sizes import NOMINAL
 from ..codegen.target.gpus import GPUS
 from ..ir.core.graph import Graph
 from ..ir.core.optimizer import Optimizer
-from ..ir.core.types import Dim
 from ..runtime.kernel_reports import gradient_programs, program_reports
 from .demo import digits, plain, run_demo
 from .notes import UnknownNameError, entries, find, page
@@ -223,7 +223,7 @@ def _report(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     graph = load_target(arguments.target)
     optimizer = OPTIMIZERS[arguments.optimizer]() if arguments.optimizer else None
-    names = {size.name for value in graph.values for size in value.shape if isinstance(size, Dim)}
+    names = {dim.name for value in graph.values for dim in dims_in(value.shape)}
     sizes = None if arguments.batch is None else dict.fromkeys(sorted(names), arguments.batch)
     certificate = tn.check(graph, sizes=sizes, optimizer=optimizer)
     if arguments.json:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..ir.core.errors import DeclarationError, FeedError, VerificationError
 from ..ir.core.graph import Graph, Value
 from ..ir.core.op import lookup
-from ..ir.core.types import Dim, host, show_shape
+from ..ir.core.types import Dim, DimProduct, bind_dims, host, show_shape, size_at, unbound
 from ..tensors.dtypes import torch_dtype
 from ..tensors.seeds import fresh_seed
 from .references import REFERENCES
@@ -162,6 +162,8 @@ def _bind(
             + (f", with {len(missing) - 1} more" if len(missing) > 1 else "")
             + f"; {remedy}"
         )
+    shapes = {value: given[name].shape for name, value in leaves.items() if isinstance(given[name], Tensor)}
+    bind_dims([(value.shape, shape) for value, shape in shapes.items()], sizes)
     return {value: _checked(value, given[name], sizes, exact) for name, value in leaves.items()}
 
 
@@ -191,9 +193,11 @@ def _checked(value: Value, given: Any, sizes: dict[str, int], exact: bool) -> An
     if len(given.shape) != len(value.shape):
         raise FeedError(f"{what}: {declared}, {got}; feed a tensor of {len(value.shape)} dims")
     for axis, (want, size) in enumerate(zip(value.shape, given.shape, strict=True)):
-        expected = sizes.setdefault(want.name, size) if isinstance(want, Dim) else want
+        if untold := unbound(want, sizes):
+            raise FeedError(f"{what}: {declared}, {got}; {untold}")
+        expected = size_at(want, sizes)
         if expected != size:
-            bound = f" ({want} is {expected} in the tensors before it)" if isinstance(want, Dim) else ""
+            bound = "" if isinstance(want, int) else f" ({want} is {expected} in the tensors before it)"
             raise FeedError(f"{what}: {declared}, {got}; axis {axis} must be {expected}{bound}")
     return given.to(torch.float64) if exact and value.dtype.is_float else given
 
@@ -266,7 +270,7 @@ def _tensor(result: Any, value: Value, device: torch.device, exact: bool) -> Ten
 def _concrete(attr: Any, sizes: Mapping[str, int]) -> Any:
     if isinstance(attr, tuple):
         return tuple(_concrete(a, sizes) for a in attr)
-    return sizes[attr.name] if isinstance(attr, Dim) else attr
+    return size_at(attr, sizes) if isinstance(attr, Dim | DimProduct) else attr
 
 
 def _verified(value: Value, result: Any, sizes: Mapping[str, int], exact: bool) -> Tensor:

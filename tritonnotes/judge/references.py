@@ -372,7 +372,12 @@ def _extremum(meaning: Callable[[Tensor, Tensor], Tensor]) -> Reference:
 
 
 def _logical(meaning: Callable[[Tensor, Tensor], Tensor]) -> Reference:
-    return lambda a, b: meaning(torch.as_tensor(a), torch.as_tensor(b))
+    return lambda a, b: meaning(_as_tensor(a), _as_tensor(b))
+
+
+def _as_tensor(given: Tensor | float) -> Tensor:
+    """A number as a tensor, which mixes with those of any device when it lies on the CPU."""
+    return given if isinstance(given, Tensor) else torch.tensor(given, device="cpu")
 
 
 def _reduction(meaning: Callable[..., Tensor]) -> Reference:
@@ -381,7 +386,7 @@ def _reduction(meaning: Callable[..., Tensor]) -> Reference:
 
 
 def _iota(*, size: int, before: int, after: int) -> Tensor:
-    return torch.arange(size).reshape((1,) * before + (size,) + (1,) * after)
+    return torch.arange(size, device="cpu").reshape((1,) * before + (size,) + (1,) * after)
 
 
 def _take_rows(table: Tensor, index: Tensor) -> Tensor:
@@ -490,6 +495,7 @@ REFERENCES |= {
     "logsumexp": torch.logsumexp,
     "argmax": _argmax,
     "flatten": torch.flatten,
+    "detach": torch.Tensor.detach,
     "squeeze": torch.squeeze,
     "unsqueeze": torch.unsqueeze,
     "expand": lambda x, *, shape: x.expand(shape),
@@ -527,7 +533,7 @@ REFERENCES |= {
     "logical_and": _logical(torch.logical_and),
     "logical_or": _logical(torch.logical_or),
     "logical_not": torch.logical_not,
-    "where": lambda condition, a, b: torch.where(torch.as_tensor(condition), a, b),
+    "where": lambda condition, a, b: torch.where(_as_tensor(condition), a, b),
     "copy": torch.clone,
     "cast": lambda x, *, dtype: x.to(torch_dtype(dtype)),
     "round_to": lambda x, *, dtype: x.to(torch_dtype(dtype)),

@@ -18,7 +18,7 @@ from ..codegen.support.sizes import NOMINAL, Sizes
 from ..codegen.target.gpus import GPUS, Gpu
 from ..ir.core.errors import DeclarationError, KernelError
 from ..ir.core.graph import Graph
-from ..ir.core.types import Dim
+from ..ir.core.types import dims_in
 from ..ir.passes.joint import cotangent_name, gradient_graph
 from ..ir.passes.split import split_gradient
 
@@ -70,7 +70,12 @@ class Reports:
 
 
 def program_reports(
-    program: Program, title: str, *, archs: Iterable[int] = (90,), batch: int = NOMINAL, sizes: Mapping[str, int] = {}
+    program: Program,
+    title: str,
+    *,
+    archs: Iterable[int] = (90,),
+    batch: int | Mapping[str, int] = NOMINAL,
+    sizes: Mapping[str, int] = {},
 ) -> Reports:
     """The reports of a program for each of the architectures (80, 90, 100), with `Dim`s of these `sizes`, and `batch`
     for those that it does not name. Raises `KernelError` for another architecture, where Triton is told to interpret,
@@ -80,11 +85,11 @@ def program_reports(
     for arch in (archs := tuple(archs)):
         if arch not in GPUS:
             raise KernelError(f"no report for sm_{arch}; there are {', '.join(f'sm_{known}' for known in GPUS)}")
-    dims = sorted({s.name for v in program.graph.values for s in v.shape if isinstance(s, Dim)})
-    strangers = sorted(set(sizes) - set(dims))
+    dims = sorted({dim.name for v in program.graph.values for dim in dims_in(v.shape)})
+    given = Sizes(batch, sizes)
+    strangers = sorted(set(given) - set(dims))
     if strangers:
         raise DeclarationError(f"{title} has no Dim {', '.join(strangers)}; it has {', '.join(dims) or 'none'}")
-    given = Sizes(batch, sizes)
     made = {arch: make_reports(program, arch, given) for arch in archs}
     loops = [loop.plan for loop in chunk_loops(program.plan.launches)]
     library = sum(len(plan.library) for plan in (program.plan, *loops))
@@ -92,7 +97,7 @@ def program_reports(
 
 
 def step_reports(
-    programs: Mapping[str, Program], title: str, *, arch: int, batch: int, sizes: Mapping[str, int]
+    programs: Mapping[str, Program], title: str, *, arch: int, batch: int | Mapping[str, int], sizes: Mapping[str, int]
 ) -> Reports:
     """The reports of a step's programs, in the order in which they run, by what each does. `Dim`s are those of the
     first; raises as `program_reports` does."""
@@ -100,11 +105,12 @@ def step_reports(
         (program,) = programs.values()
         return program_reports(program, title, archs=(arch,), batch=batch, sizes=sizes)
     parts: list[Reports] = []
+    given = Sizes(batch, sizes)
     for what, program in programs.items():
         # The first has every `Dim`, and so refuses a name that is none.
         known = {d.name for d in program.dims}
-        held = {n: s for n, s in sizes.items() if n in known} if parts else sizes
-        parts.append(program_reports(program, f"{title}, {what}", archs=(arch,), batch=batch, sizes=held))
+        held = {n: s for n, s in given.items() if n in known or not parts}
+        parts.append(program_reports(program, f"{title}, {what}", archs=(arch,), batch=given.default, sizes=held))
     library = sum(part.library for part in parts)
     return Reports(title, parts[0].sizes, library, tuple(report for part in parts for report in part), tuple(parts))
 

@@ -67,7 +67,7 @@ class Progress:
 def _sent(batch: int, values: Mapping[str, Tensor]) -> _Pending:
     if all(not t.is_cuda for t in values.values()):
         return _Pending(batch, {n: t.detach() for n, t in values.items()}, None)
-    pinned = {n: torch.empty((), dtype=t.dtype, pin_memory=True) for n, t in values.items()}
+    pinned = {n: torch.empty((), dtype=t.dtype, device="cpu", pin_memory=True) for n, t in values.items()}
     for name, tensor in values.items():
         pinned[name].copy_(tensor.detach(), non_blocking=True)
     arrived = torch.cuda.Event()

@@ -72,6 +72,8 @@ class TrainingStep:
         fusion: str | Fusion = "optimal",
         logits_budget: int | None = LOGITS_BUDGET,
         device: torch.device | str | None = None,
+        strict: bool | None = None,
+        sanitize: bool = False,
         seed: int = 0,
     ) -> None:
         check_budget(logits_budget)
@@ -85,14 +87,20 @@ class TrainingStep:
         graphs = step_graphs(graph, loss, optimizer, accumulate=accumulate, scaler=scaler, parallel=parallel)
         self._programs = compile_programs(graphs, loss, fusion, logits_budget)
         self.model = Model(
-            graph, fusion=as_fusion(fusion).lenient(), logits_budget=logits_budget, device=device, seed=seed
+            graph,
+            fusion=as_fusion(fusion).lenient(),
+            logits_budget=logits_budget,
+            device=device,
+            strict=strict,
+            sanitize=sanitize,
+            seed=seed,
         )
         self.device = self.model.device
         reducer = None if parallel is None else _joined(parallel, self._programs, self.model, optimizer, scaler)
         self._state = StepState(graphs, optimizer, self.model, accumulate=accumulate, seed=seed, reducer=reducer)
         self._runner = StepRunner(self._programs, self._state, scaler)
 
-    def __call__(self, **feeds: Tensor) -> dict[str, Tensor]:
+    def __call__(self, /, **feeds: Tensor) -> dict[str, Tensor]:
         """One step. Raises `FeedError` for tensors that do not fit, before anything is changed."""
         return self._runner.run(feeds)
 
@@ -119,22 +127,22 @@ class TrainingStep:
         gradients are gathered that is a program of its own, which comes first."""
         return "\n\n".join([*self._programs.explain(), *self._state.explain_sharing()])
 
-    def peak_bytes(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
+    def peak_bytes(self, batch: int | Mapping[str, int] = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
         """Bytes that a step holds beside weights, optimizer state and inputs, known before it runs: its outputs, and
         one arena for each of its programs, which keep it. `Dim`s not named in `sizes` are `batch`; unless `programs`
         share each sum over rows, as many do as on an H100."""
         return self._programs.peak_bytes(batch, programs=programs, **sizes)
 
-    def eager_peak_bytes(self, batch: int = NOMINAL, **sizes: int) -> int | None:
+    def eager_peak_bytes(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int | None:
         """The same of eager PyTorch, as `tritonnotes.judge.eager_memory` counts it; None where that needs a run."""
         return self._programs.eager_peak_bytes(batch, **sizes)
 
-    def reports(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Reports:
+    def reports(self, arch: int = 90, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> Reports:
         """What each kernel of the step costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.reports` has it. Where
         gradients are gathered the kernels of `gathering` come first, then those of `program`; `parts` has each."""
         return self._programs.reports(arch, batch, sizes)
 
-    def tune(self, batch: int = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
+    def tune(self, batch: int | Mapping[str, int] = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
         """Time other tiles and warps on the GPU at a batch size, and take what is faster
         (`tritonnotes.runtime.tuning`); `Dim`s not named in `sizes` are `batch`. Sums may be taken in another order
         then. Raises `DeclarationError` without a GPU, and for a step of several processes, which must all run the same

@@ -118,21 +118,21 @@ class StepPrograms:
             self.peak_bytes(), apart, NOMINAL, self.eager_peak_bytes(), arenas=arenas, budget=budget, over=over
         )
 
-    def peak_bytes(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
+    def peak_bytes(self, batch: int | Mapping[str, int] = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
         """As `TrainingStep.peak_bytes`."""
         held = sum(program.peak_bytes(batch, programs=programs, **sizes) for program in self.in_order)
         return held - self._spare_bytes(batch, **sizes)
 
-    def eager_peak_bytes(self, batch: int = NOMINAL, **sizes: int) -> int | None:
+    def eager_peak_bytes(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int | None:
         """As `TrainingStep.eager_peak_bytes`."""
         return eager_peak_bytes(self.graphs.declared, self.loss, Sizes(batch, sizes))
 
-    def _spare_bytes(self, batch: int = NOMINAL, **sizes: int) -> int:
+    def _spare_bytes(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int:
         """What is counted too often where each program is counted with its outputs: a batch has those of one."""
         outputs = [program.output_bytes(batch, **sizes) for program in self.in_order]
         return sum(outputs) - max(outputs)
 
-    def reports(self, arch: int, batch: int, sizes: Mapping[str, int]) -> Reports:
+    def reports(self, arch: int, batch: int | Mapping[str, int], sizes: Mapping[str, int]) -> Reports:
         """As `TrainingStep.reports`."""
         programs = dict(zip(self.phases, self.in_order, strict=True))
         title = f"training step of {self.graphs.declared.name}"

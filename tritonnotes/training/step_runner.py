@@ -13,7 +13,16 @@ from ..ir.core.graph import Graph, is_seed
 from ..ir.optim.update import next_numbers
 from ..ir.passes.scaling import GradScaler
 from ..runtime.capture import MOST_CAPTURED, CapturedRuns, no_graph
-from ..runtime.feeds import bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
+from ..runtime.feeds import (
+    apart_from,
+    bind_feeds,
+    check_apart,
+    check_held,
+    check_sizes,
+    check_targets,
+    class_inputs,
+    sized_ops,
+)
 from ..runtime.runner import Runner
 from .progress import Progress
 from .step_programs import StepPrograms
@@ -46,6 +55,7 @@ class StepRunner:
         self.state = state
         self.device = state.model.device
         self.reducer = state.reducer
+        self._how = state.model.execution
         self.captured: CapturedRuns | None = None
         self.batches = 0
         self.progress: list[Progress] = []
@@ -63,8 +73,8 @@ class StepRunner:
     def use(self, programs: StepPrograms) -> None:
         """Run these from now on, captured anew where the ones before were."""
         self.programs = programs
-        self.updating = Runner(programs.update, self.device)
-        self.gathering = None if programs.gathering is None else Runner(programs.gathering, self.device)
+        self.updating = Runner(programs.update, self.device, self._how)
+        self.gathering = None if programs.gathering is None else Runner(programs.gathering, self.device, self._how)
         if self.reducer is not None and self.gathering is not None:
             self.gathering.all_reduce = self.reducer.all_reduce
         if self.captured is not None:
@@ -113,9 +123,10 @@ class StepRunner:
         graph = runner.program.graph
         held = {**batch.weights, **self.state.slots}
         updated = list(graph.updates)
-        check_apart({n: held[n] for n in updated})
-        leaves = {n: t.detach() for n, t in {**batch.feeds, **held}.items()}
-        runner.around = (lambda launch: launch) if reducer is None else reducer.around
+        check_apart(held, graph.updates)
+        feeds = apart_from({n: held[n] for n in updated}, batch.feeds)
+        leaves = {n: t.detach() for n, t in {**feeds, **held}.items()}
+        runner.around = None if reducer is None else reducer.around
         captured = self.captured if runner is self.updating else None
         outputs = (captured or runner).run(leaves, batch.sizes, self._scalars(graph, batch.numbers))
         # A kernel writes past autograd's eyes: backward through the old weights must raise, as after torch's own step.
@@ -125,9 +136,8 @@ class StepRunner:
     def _scalars(self, graph: Graph, numbers: Mapping[str, float]) -> dict[str, float]:
         """The host numbers of a program by name, and the seeds that its random ops draw from."""
         wanted = graph.leaves("scalar")
-        scalars = {n: numbers[n] for n in (v.name.rpartition(".")[2] for v in wanted if not is_seed(v))}
         drawn = self.state.batch_seed()
-        return scalars | {v.name.rpartition(".")[2]: drawn for v in wanted if is_seed(v)}
+        return {v.name: drawn if is_seed(v) else numbers[v.name.rpartition(".")[2]] for v in wanted}
 
     def _share(self, reducer: Reducer, weights: Mapping[str, Tensor]) -> None:
         """Give all processes the weights that each has updated, where they are shared out."""
@@ -146,7 +156,7 @@ class StepRunner:
         if self.gathering is not None:
             self._not_captured = "gradients are gathered over batches or processes before the update"
         program = self.programs.update
-        self.captured = CapturedRuns(program, self.device, most=most) if self._not_captured is None else None
+        self.captured = CapturedRuns(program, self.device, self._how, most=most) if self._not_captured is None else None
 
     @property
     def graph_reason(self) -> str | None:

@@ -376,10 +376,13 @@ HELD: dict[str, tuple[Callable[[tn.TrainingStep], object], str]] = {
         "is float64",
     ),
     "a slot that is gone": (lambda s: s.slots.pop("ln.bias.exp_avg"), "'ln.bias.exp_avg': declared .* gone"),
-    "two weights in one place": (lambda s: setattr(s.model.ln, "weight", s.model.ln.bias), "shares its memory with"),
+    "two weights in one place": (
+        lambda s: setattr(s.model.ln, "weight", s.model.ln.bias),
+        "share memory, and both are updated",
+    ),
     "two slots in one place": (
         lambda s: s.slots.update({"ln.bias.exp_avg": s.slots["ln.bias.exp_avg_sq"]}),
-        "shares its memory with",
+        "share memory, and both are updated",
     ),
 }
 
