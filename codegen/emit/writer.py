@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from math import inf, nan
 
-from tritonnotes.ir.core.rounding import is_exact
-from tritonnotes.ir.core.types import DType, float32, float64, int32, int64
+from tritonnotes.ir.core.numbers import is_exact
+from tritonnotes.ir.core.types import DType, bool_, float32, float64, int32, int64
 
 from ..lower.index_math import Indexing
 from ..lower.row_loops import running_maximum
@@ -203,7 +203,10 @@ class Writer:
 
 def _full(source: Step, dtype: DType) -> Expression:
     """A number as a tensor of a dtype."""
-    return call("tl.full", Display(()), source.attrs["number"], tl(dtype))
+    written, value = source.attrs["number"], source.attrs.get("value", 0)
+    if isinstance(value, float) and not dtype.is_float:
+        written = number(int(value != 0) if dtype is bool_ else int(value))
+    return call("tl.full", Display(()), written, tl(dtype))
 
 
 def _is_plain(source: Step) -> bool:

@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tritonnotes.ir.core.graph import Value
-from tritonnotes.ir.core.rounding import is_exact
+from tritonnotes.ir.core.numbers import is_exact
 from tritonnotes.ir.core.types import Dim, DType, Shape, dims_in, int64
 
 from ..analysis.idioms import RowValues

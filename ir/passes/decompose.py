@@ -5,9 +5,9 @@ from __future__ import annotations
 from .. import primitives as P
 from ..core.apply import run_formula, scope_of
 from ..core.graph import TOP, Graph, Value
+from ..core.numbers import is_exact, rounded
 from ..core.op import Op
 from ..core.rewrite import copy_value
-from ..core.rounding import is_exact, rounded
 from ..core.types import bool_
 from .merge_rows import merge_rows
 

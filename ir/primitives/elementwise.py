@@ -11,10 +11,9 @@ import numpy as np
 
 from ..core.errors import DTypeError, ShapeError
 from ..core.graph import Value
-from ..core.numbers import Number
+from ..core.numbers import Number, rounded
 from ..core.op import graph_of
 from ..core.registry import PRIMITIVES, Primitive
-from ..core.rounding import rounded
 from ..core.types import DType, Shape, as_dtype, bool_, broadcast, float32, host
 from .derivative import Cotangents
 
