@@ -89,9 +89,9 @@ for title, outputs, leaves in (
 
 def _trained(case: Case) -> str:
     fused, plain = OPTIMIZERS[case.optimizer]
-    options = "".join(f", {name}={value}" for name, value in case.options)
+    options = "".join(f", {name}={value}" for name, value in (("strict", not case.native), *case.options))
     accumulate = dict(case.options).get("accumulate", 1)
-    return f"""step = tn.compile_step(graph(), optimizer={fused}, fusion="{case.fusion}", strict={not case.native}{options})
+    return f"""step = tn.compile_step(graph(), optimizer={fused}, fusion="{case.fusion}"{options})
 step.model.load_state_dict(state)
 held = {{n: t.clone().requires_grad_(t.is_floating_point() and "running" not in n) for n, t in state.items()}}
 weights = [t for t in held.values() if t.requires_grad]

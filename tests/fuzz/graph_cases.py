@@ -72,7 +72,8 @@ class Case:
     """A graph, the sizes of its `Dim`s in two batches, and how it is compiled. `loss` is empty where it is not trained.
 
     `training` is the form that the model runs in, which only a `modelled` case compiles. `options` are those of
-    `tn.compile_step`. Kernels run in the strict interpreter, which takes a fifth of the time that compiling them does, or `native`.
+    `tn.compile_step`. Kernels run in the strict interpreter, which takes a fifth of the time that compiling them takes,
+    or `native`.
     """
 
     seed: int

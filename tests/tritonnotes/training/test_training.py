@@ -209,6 +209,7 @@ def test_other_batches_and_other_rates_compile_nothing(monkeypatch: pytest.Monke
         "runtime.runner.load_source",
         "training.step_programs.make_program",
         "runtime.form.make_program",
+        "runtime.autograd.make_program",
         "codegen.pipeline.make_plan",
     ):
         monkeypatch.setattr(f"tritonnotes.{place}", refuse)
