@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .codegen.pipeline import make_program
+from .ir.core.errors import DeclarationError
 from .ir.core.graph import Graph
 from .ir.core.optimizer import Optimizer
 from .ir.core.types import Dim, DType, dims_in
@@ -95,8 +96,7 @@ def check(
     within the domains of the ops that read them, and to the initial weights. `device`, `strict` and `sanitize` say what
     runs the kernels, as for `tn.compile`.
     """
-    dims = {dim.name: 33 for v in graph.values for dim in dims_in(v.shape)}
-    bound = {**dims, **(sizes or {})}
+    bound = _checked_sizes(graph, sizes or {}, feeds or {})
     training = optimizer is not None
     model = Model(graph, training=training, fusion=fusion, device=device, strict=strict, sanitize=sanitize, seed=seed)
     given = dict(feeds) if feeds is not None else draw_feeds(graph, bound, seed)
@@ -112,6 +112,23 @@ def check(
         dtypes = dict.fromkeys(v.dtype for v in graph.parameters)
         rows += [row for dtype in dtypes for row in _updates(optimizer, dtype, fusion, model, seed)]
     return Certificate(graph.name, bound, tuple(rows))
+
+
+def _checked_sizes(graph: Graph, sizes: Mapping[str, int], feeds: Mapping[str, Tensor]) -> dict[str, int]:
+    """The size of each `Dim`. Raises `DeclarationError` for sizes at which nothing is compared, and for strangers."""
+    dims = {dim.name: 33 for v in graph.values for dim in dims_in(v.shape)}
+    strangers = sorted(set(sizes) - set(dims))
+    if strangers:
+        raise DeclarationError(
+            f"check: graph {graph.name!r} has no Dim {', '.join(strangers)}; it has {', '.join(dims) or 'none'}"
+        )
+    bound = {**dims, **sizes}
+    fed = ((v.shape, feeds[v.name].shape) for v in graph.inputs if v.name in feeds)
+    given = {s.name: n for shape, sizes in fed for s, n in zip(shape, sizes, strict=False) if isinstance(s, Dim)}
+    for name, size in {**bound, **given}.items():
+        if size < 1:
+            raise DeclarationError(f"check: Dim {name} is {size}, so nothing is compared; give it a size of 1 or more")
+    return bound
 
 
 def _outputs_and_gradients(

@@ -14,6 +14,7 @@ from .ir.core.optimizer import Optimizer
 from .ir.passes.chunks import LOGITS_BUDGET
 from .ir.passes.scaling import GradScaler
 from .runtime.model import Model
+from .training.param_groups import Groups
 from .training.step import TrainingStep
 
 
@@ -56,6 +57,7 @@ def compile_step(
     loss: str = "loss",
     optimizer: Optimizer | None = None,
     *,
+    param_groups: Groups | None = None,
     accumulate: int = 1,
     scaler: GradScaler | None = None,
     data_parallel: DataParallel | bool = False,
@@ -73,6 +75,11 @@ def compile_step(
 
     `loss` names the output to minimise, a float of shape (); `optimizer` is an update rule with its numbers, such as
     `tn.adam(lr=1e-3)`. `seed` is that of the initial weights and of what random ops draw. The rest as for `compile`.
+
+    `param_groups` give some parameters other numbers, as torch.optim's do: a list of dicts such as
+    `{"params": ["*.bias", "ln*"], "weight_decay": 0.0}`, whose `params` are names, patterns or a function of a name; or
+    a function from a parameter's name to its options. What none names has the optimizer's own. They may be set between
+    steps: `step.param_groups[1]["lr"] = 1e-4`.
 
     `accumulate` batches share one update, each call being one of them. As in torch's usual loop, each counts for
     `loss / accumulate`: with equal batches and a mean loss, that is the step of the whole batch. (Where it is a sum,
@@ -96,7 +103,7 @@ def compile_step(
     """
     wanted = as_fusion(fusion, fuse, forbid)
     wanted = wanted if memory_budget is None else replace(wanted, memory_budget=memory_budget)
-    shared = {"accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel}
+    shared = {"param_groups": param_groups, "accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel}
     where = {"device": device, "strict": strict, "sanitize": sanitize}
     options = {**shared, **where, "fusion": wanted, "seed": seed, "logits_budget": logits_budget}
     return TrainingStep(graph, loss, optimizer, **options)  # type: ignore[arg-type]

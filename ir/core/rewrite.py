@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from .numbers import Attrs
 from .registry import Primitive
 from .types import broadcast
 
+GraphT = TypeVar("GraphT", bound=Graph)
+
 Rule = Callable[[Value], Value | None]
 
 
@@ -22,15 +24,26 @@ def copy_graph(
 ) -> tuple[Graph, dict[Value, Value]]:
     """A copy holding `values` (default: all) in order, and the map from old to new. Outputs and updates come along."""
     made = Graph(graph.name, level=level or graph.level)
+    return made, _copy_into(made, graph, graph.values if values is None else values)
+
+
+def snapshot(graph: GraphT) -> GraphT:
+    """The graph as it is now, whatever is declared in it later."""
+    made = type(graph)(graph.name, level=graph.level)
+    _copy_into(made, graph, graph.values)
+    return made
+
+
+def _copy_into(made: Graph, graph: Graph, values: Iterable[Value]) -> dict[Value, Value]:
     new: dict[Value, Value] = {}
-    for value in graph.values if values is None else values:
+    for value in values:
         new[value] = copy_value(made, value, tuple(None if a is None else new[a] for a in value.args))
     made.outputs = {name: new[v] for name, v in graph.outputs.items() if v in new}
     made.updates = {name: new[v] for name, v in graph.updates.items() if v in new}
     made.regions = [
         map_region(r, new) for r in graph.regions if r.out in new and all(a is None or a in new for a in r.args)
     ]
-    return made, new
+    return new
 
 
 def copy_value(graph: Graph, value: Value, args: tuple[Value | None, ...], attrs: Attrs | None = None) -> Value:

@@ -15,6 +15,7 @@ from ..codegen.report.explain import explain_plan
 from ..codegen.support.sizes import NOMINAL, Sizes
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Graph, is_seed
+from ..ir.core.rewrite import snapshot
 from ..ir.core.verify import verify
 from ..ir.passes.chunks import LOGITS_BUDGET, check_budget
 from ..ir.passes.evaluation import evaluation_form
@@ -70,7 +71,7 @@ class Model(NamedModule):
             raise DeclarationError(
                 f"{name!r} is a number or state of an optimizer; a model has inputs and parameters only"
             )
-        self.graph = graph
+        self.graph = graph = snapshot(graph)
         self.fusion = as_fusion(fusion)
         self.logits_budget = check_budget(logits_budget)
         self.device = pick_device(device)

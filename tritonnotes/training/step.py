@@ -17,14 +17,16 @@ from ..distributed.parallel import DataParallel, Reducer
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Graph
 from ..ir.core.optimizer import Optimizer
+from ..ir.core.rewrite import snapshot
 from ..ir.core.verify import verify
 from ..ir.passes.chunks import LOGITS_BUDGET, check_budget
 from ..ir.passes.scaling import GradScaler
 from ..runtime.capture import MOST_CAPTURED
 from ..runtime.kernel_reports import Reports
 from ..runtime.model import Model
+from .param_groups import Groups, ParamGroup, with_groups
 from .progress import Progress, Report
-from .step_programs import StepPrograms, compile_programs, step_graphs
+from .step_programs import StepPrograms, StepSource
 from .step_runner import StepRunner
 from .step_state import StepState
 
@@ -41,6 +43,10 @@ class TrainingStep:
     The graph runs in its training form, and its buffers are updated with the weights. `seed` decides what random ops
     draw: something else at each step, and the same in a step of the same number. `model` holds both, in evaluation
     form. `plan` and `source` speak of `program`, which is the whole step unless it is cut in two.
+
+    `step.model.get_parameter("fc.weight").requires_grad_(False)` freezes a parameter from the next step on: it and its
+    optimizer state stay as they are, bit for bit, until `requires_grad_()` lets it go on. A step is compiled for each
+    set of frozen parameters when it is first met. The count of steps goes on for all.
 
     With `accumulate` above 1 so many batches share an update: the first ones gather their gradients (`gathering` is
     that program), the last one adds its own and updates, which is `program`. `steps` counts updates, `gathered` batches
@@ -66,6 +72,7 @@ class TrainingStep:
         loss: str,
         optimizer: Optimizer,
         *,
+        param_groups: Groups | None = None,
         accumulate: int = 1,
         scaler: GradScaler | None = None,
         data_parallel: DataParallel | bool = False,
@@ -80,12 +87,14 @@ class TrainingStep:
         _check_options(optimizer, accumulate, scaler, data_parallel)
         parallel = DataParallel() if data_parallel is True else data_parallel or None
         verify(graph)
-        self.graph = graph
+        optimizer = with_groups(optimizer, param_groups, [v.name for v in graph.parameters])
+        self.graph = graph = snapshot(graph)
         self.loss = loss
         self.optimizer = optimizer
         self.accumulate, self.scaler = accumulate, scaler
-        graphs = step_graphs(graph, loss, optimizer, accumulate=accumulate, scaler=scaler, parallel=parallel)
-        self._programs = compile_programs(graphs, loss, fusion, logits_budget)
+        source = StepSource(graph, loss, optimizer, accumulate, scaler, parallel, as_fusion(fusion), logits_budget)
+        programs = source.without(frozenset())
+        graphs = programs.graphs
         self.model = Model(
             graph,
             fusion=as_fusion(fusion).lenient(),
@@ -96,13 +105,17 @@ class TrainingStep:
             seed=seed,
         )
         self.device = self.model.device
-        reducer = None if parallel is None else _joined(parallel, self._programs, self.model, optimizer, scaler)
+        reducer = None if parallel is None else _joined(parallel, programs, self.model, optimizer, scaler)
         self._state = StepState(graphs, optimizer, self.model, accumulate=accumulate, seed=seed, reducer=reducer)
-        self._runner = StepRunner(self._programs, self._state, scaler)
+        self._runner = StepRunner(programs, self._state, scaler, programs_without=source.without)
 
     def __call__(self, /, **feeds: Tensor) -> dict[str, Tensor]:
         """One step. Raises `FeedError` for tensors that do not fit, before anything is changed."""
         return self._runner.run(feeds)
+
+    @property
+    def _programs(self) -> StepPrograms:
+        return self._runner.programs
 
     @property
     def program(self) -> Program:
@@ -121,6 +134,13 @@ class TrainingStep:
     @property
     def source(self) -> str:
         return self.program.source
+
+    @property
+    def param_groups(self) -> list[ParamGroup]:
+        """The parameters by their numbers, as torch.optim's: first those of no group, whose numbers `hyperparameters`
+        are, then the groups that the step was compiled with. Numbers may be set between steps:
+        `step.param_groups[1]["lr"] = 1e-4`."""
+        return self._state.param_groups
 
     def explain(self) -> str:
         """The fusion plan of the step and its reasons, and the memory that it needs beside eager PyTorch's. Where
@@ -152,8 +172,7 @@ class TrainingStep:
                 f"tune: {self.graph.name!r} is a step of several processes, which time apart and must run one plan; "
                 "leave it out, or tune a step compiled without data_parallel"
             )
-        self._programs = self._programs.tuned(self.device, Sizes(batch, sizes), progress)
-        self._runner.use(self._programs)
+        self._runner.use(self._programs.tuned(self.device, Sizes(batch, sizes), progress))
 
     def capture(self, most: int = MOST_CAPTURED) -> None:
         """From now on, capture the whole step in a CUDA graph for each set of sizes, at its second step, and replay it;
@@ -236,7 +255,7 @@ def _joined(
     assert gathering is not None
     slots = [v for v in gathering.graph.leaves("slot") if v.name in gathering.graph.updates]
     settings = {
-        "other hyperparameters": {**optimizer.settings, **optimizer.numbers},
+        "other hyperparameters": {**optimizer.all_settings, **optimizer.all_numbers},
         "another scaler": scaler,
     }
     # Programs differ where state is shared out.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..distributed.parallel import Reducer
+from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Graph, is_seed
 from ..ir.optim.update import next_numbers
 from ..ir.passes.scaling import GradScaler
@@ -51,8 +52,18 @@ class StepRunner:
     replays the whole step; `progress` are reported to after each of `batches`.
     """
 
-    def __init__(self, programs: StepPrograms, state: StepState, scaler: GradScaler | None = None) -> None:
+    def __init__(
+        self,
+        programs: StepPrograms,
+        state: StepState,
+        scaler: GradScaler | None = None,
+        *,
+        programs_without: Callable[[frozenset[str]], StepPrograms],
+    ) -> None:
         self.state = state
+        self._programs_without = programs_without
+        self._of_frozen: dict[frozenset[str], StepPrograms] = {}
+        self._frozen = frozenset[str]()
         self.device = state.model.device
         self.reducer = state.reducer
         self._how = state.model.execution
@@ -65,6 +76,7 @@ class StepRunner:
         graphs = programs.graphs
         self._graph, self._owners = graphs.declared, graphs.owners
         self._held = graphs.held()
+        self._trained = graphs.updated_parameters()
         self.targets = class_inputs(graphs.declared)
         # A row on each of several processes is more than one.
         many = self.reducer is not None and self.reducer.world_size > 1
@@ -72,7 +84,7 @@ class StepRunner:
 
     def use(self, programs: StepPrograms) -> None:
         """Run these from now on, captured anew where the ones before were."""
-        self.programs = programs
+        self.programs = self._of_frozen[self._frozen] = programs
         self.updating = Runner(programs.update, self.device, self._how)
         self.gathering = None if programs.gathering is None else Runner(programs.gathering, self.device, self._how)
         if self.reducer is not None and self.gathering is not None:
@@ -91,11 +103,29 @@ class StepRunner:
         following = next_numbers(state.optimizer, numbers) if counts else state.numbers
         weights = state.model.tensors()
         check_held(self._held, {**weights, **state.slots}, self.device)
+        self._freeze(frozenset(n for n in self._trained if not weights[n].requires_grad))
         with torch.no_grad():
             outputs = self._run_batch(_Batch(bound, sizes, numbers, weights))
         state.advance(following)
         self._report(outputs)
         return outputs
+
+    def _freeze(self, frozen: frozenset[str]) -> None:
+        """Go on with the programs that leave these parameters alone. Raises `DeclarationError` where that cannot be
+        before an update, or among processes."""
+        if frozen == self._frozen:
+            return
+        what = f"step of {self._graph.name!r}: requires_grad_() of {', '.join(sorted(frozen ^ self._frozen))}"
+        if self.reducer is not None:
+            raise DeclarationError(f"{what}: processes share the step, and must all train the same parameters")
+        if self.state.gathered:
+            raise DeclarationError(
+                f"{what}: {self.state.gathered} of {self.state.accumulate} batches of an update are gathered; change "
+                "what is frozen between updates"
+            )
+        made = self._of_frozen.get(frozen) or self._programs_without(frozen)
+        self._frozen = frozen
+        self.use(made)
 
     def _run_batch(self, batch: _Batch) -> dict[str, Tensor]:
         if self.gathering is None:
