@@ -193,6 +193,7 @@ def test_other_batches_and_other_rates_compile_nothing(monkeypatch: pytest.Monke
         "training.step_programs.make_program",
         "runtime.executors.recorded.load_source",
         "runtime.form.make_program",
+        "runtime.autograd.make_program",
         "codegen.pipeline.make_plan",
     ):
         monkeypatch.setattr(f"tritonnotes.{place}", refuse)
