@@ -208,6 +208,7 @@ def test_other_batches_and_other_rates_compile_nothing(monkeypatch: pytest.Monke
     for place in (
         "runtime.runner.load_source",
         "training.step_programs.make_program",
+        "runtime.executors.recorded.load_source",
         "runtime.form.make_program",
         "runtime.autograd.make_program",
         "codegen.pipeline.make_plan",
