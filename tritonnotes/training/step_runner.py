@@ -176,7 +176,10 @@ class StepRunner:
         captured = self.captured if runner is self.updating else None
         around: Around | None = None if reducer is None else reducer.around
         was_whole = self.state.is_whole
-        if runner in self._has_run or captured is not None:
+        runner.begin = None
+        if captured is None and around is None and runner.is_recorded:
+            runner.begin = self.state.begin
+        elif runner in self._has_run or captured is not None:
             self.state.begin()
         else:
             # The first run compiles kernels, which takes long: until one is launched that writes what lasts, nothing
