@@ -170,7 +170,8 @@ def _step(kernel: Kernel, pointer: str, is_store: bool, place: Expression | None
     terms = {
         i: chained("+", total(Name(pointer), index.offset(s.attrs["address"]) if "address" in s.attrs else ZERO))
         for i, s in enumerate(kernel.steps)
-        if s.attrs.get("pointer") == pointer and (s.op in ("store", "accumulate")) == is_store
+        # What programs leave of a shared sum is stored, and loaded again.
+        if s.attrs.get("pointer") == pointer and (s.op == "product" or (s.op in ("store", "accumulate")) == is_store)
     }
     written = chained("+", place) if place else []
     named = [i for i, known in terms.items() if written[: len(known)] == known]

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from name_rules import name_complaints
 from torch import Tensor
 
 import tritonnotes as tn
-from tests.judges.name_rules import name_complaints
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.support.names import RESERVED, Names
 from tritonnotes.ir.core.rewrite import optimize
