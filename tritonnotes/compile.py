@@ -9,17 +9,19 @@ import torch
 
 from .codegen.fusion.constraints import as_fusion
 from .distributed.parallel import DataParallel
-from .ir.core.graph import Graph
+from .ir.core.errors import DeclarationError
+from .ir.core.graph import Graph, check_is_graph
 from .ir.core.optimizer import Optimizer
 from .ir.passes.chunks import LOGITS_BUDGET
 from .ir.passes.scaling import GradScaler
 from .runtime.model import Model
+from .training.param_groups import Groups
 from .training.step import TrainingStep
 
 
 def compile(
     graph: Graph,
-    *,
+    *example: object,
     training: bool = False,
     fusion: str = "optimal",
     fuse: Iterable[str | tuple[str, ...]] = (),
@@ -46,6 +48,9 @@ def compile(
     is None the environment decides, by `TRITONNOTES_STRICT=1`.
     `logits_budget` is as for `compile_step`, for calls without autograd, which keeps the logits whole.
     """
+    check_is_graph(graph)
+    if example:
+        raise DeclarationError("compile: takes a graph alone by position; its options are named, as in device='cpu'")
     options = as_fusion(fusion, fuse, forbid)
     where = {"device": device, "strict": strict, "sanitize": sanitize}
     return Model(graph, training=training, fusion=options, logits_budget=logits_budget, seed=seed, **where)  # type: ignore[arg-type]
@@ -56,6 +61,7 @@ def compile_step(
     loss: str = "loss",
     optimizer: Optimizer | None = None,
     *,
+    param_groups: Groups | None = None,
     accumulate: int = 1,
     scaler: GradScaler | None = None,
     data_parallel: DataParallel | bool = False,
@@ -73,6 +79,11 @@ def compile_step(
 
     `loss` names the output to minimise, a float of shape (); `optimizer` is an update rule with its numbers, such as
     `tn.adam(lr=1e-3)`. `seed` is that of the initial weights and of what random ops draw. The rest as for `compile`.
+
+    `param_groups` give some parameters other numbers, as torch.optim's do: a list of dicts such as
+    `{"params": ["*.bias", "ln*"], "weight_decay": 0.0}`, whose `params` are names, patterns or a function of a name; or
+    a function from a parameter's name to its options. What none names has the optimizer's own. They may be set between
+    steps: `step.param_groups[1]["lr"] = 1e-4`.
 
     `accumulate` batches share one update, each call being one of them. As in torch's usual loop, each counts for
     `loss / accumulate`: with equal batches and a mean loss, that is the step of the whole batch. (Where it is a sum,
@@ -94,9 +105,10 @@ def compile_step(
     `data_parallel` makes the step one of several processes, which torch.distributed knows: each is fed its own part of
     a batch, and all update by the mean of their gradients. True, or a `tn.DataParallel`.
     """
+    check_is_graph(graph)
     wanted = as_fusion(fusion, fuse, forbid)
     wanted = wanted if memory_budget is None else replace(wanted, memory_budget=memory_budget)
-    shared = {"accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel}
+    shared = {"param_groups": param_groups, "accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel}
     where = {"device": device, "strict": strict, "sanitize": sanitize}
     options = {**shared, **where, "fusion": wanted, "seed": seed, "logits_budget": logits_budget}
     return TrainingStep(graph, loss, optimizer, **options)  # type: ignore[arg-type]

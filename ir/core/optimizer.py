@@ -66,7 +66,7 @@ class Optimizer:
 
     `maximize` turns the gradient round. `clip` may hold `max_norm`, the largest norm of all gradients together, and
     `max_value`, the largest size of each number in them. `then` are rules that go on from the updated parameter, such
-    as `ema`.
+    as `ema`. `groups` are parameters with numbers of their own; all others have these.
     """
 
     rule: UpdateRule
@@ -74,6 +74,27 @@ class Optimizer:
     maximize: bool = False
     clip: Mapping[str, float] = field(default_factory=dict)
     then: tuple[Optimizer, ...] = ()
+    groups: tuple[GroupOptimizer, ...] = ()
+
+    @property
+    def variants(self) -> tuple[Optimizer, ...]:
+        """This one, then those of the groups: each has the number of its place."""
+        return (self, *(group.optimizer for group in self.groups))
+
+    def group_of(self, parameter: str) -> int:
+        """The number of the variant that updates a parameter."""
+        return next((k for k, group in enumerate(self.groups, 1) if parameter in group.parameters), 0)
+
+    @property
+    def all_settings(self) -> dict[str, float | bool]:
+        """The hyperparameters of all variants, by the names that the host knows them by."""
+        pairs = enumerate(self.variants)
+        return {in_group(n, k): v for k, variant in pairs for n, v in variant.settings.items()}
+
+    @property
+    def all_numbers(self) -> dict[str, float]:
+        """The numbers kept by all variants, by the names that the host knows them by."""
+        return {in_group(n, k): v for k, variant in enumerate(self.variants) for n, v in variant.numbers.items()}
 
     @property
     def parts(self) -> tuple[Optimizer, ...]:
@@ -125,6 +146,19 @@ class Optimizer:
         extra = {"maximize": True} if self.maximize else {}
         shown = ", ".join(f"{k}={v}" for k, v in {**self.hyperparameters, **extra, **self.clip}.items())
         return " then ".join([f"{self.rule.name}({shown})", *map(repr, self.then)])
+
+
+@dataclass(frozen=True, eq=False)
+class GroupOptimizer:
+    """The `parameters` of a group, by name, and the `optimizer` that updates them: the same rule with other numbers."""
+
+    parameters: tuple[str, ...]
+    optimizer: Optimizer
+
+
+def in_group(name: str, group: int) -> str:
+    """What the host calls a number of the variant of this place: that of the first, of no group, has its own name."""
+    return f"{name}_group_{group}" if group else name
 
 
 RANGES: Mapping[str, tuple[str, Callable[[float], bool]]] = {

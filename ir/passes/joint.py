@@ -8,7 +8,7 @@ from typing import Any
 from .. import primitives as P
 from ..core.errors import DeclarationError
 from ..core.graph import TOP, Graph, Scope, Value
-from ..core.optimizer import Optimizer
+from ..core.optimizer import Optimizer, in_group
 from ..core.rewrite import copy_value, optimize
 from ..core.types import show_shape
 from ..optim.update import append_update, clip_norm, hyperparameters
@@ -94,7 +94,7 @@ def _updated(
     owned: Collection[str] | None = None,
 ) -> Graph:
     if scaler is None:
-        _append_updates(joint, gradients, optimizer, hyperparameters(joint, optimizer), owned)
+        _append_updates(joint, gradients, optimizer, {}, owned)
     else:
         _append_scaled_updates(joint, gradients, optimizer, scaler, owned)
     joint.scope = TOP
@@ -179,23 +179,40 @@ def _append_updates(
     joint: Graph,
     gradients: Mapping[Value, Value],
     optimizer: Optimizer,
-    hyper: Mapping[str, Any],
+    counted: Mapping[str, Any],
     owned: Collection[str] | None,
 ) -> dict[str, Value]:
-    """Append every update, or those of the parameters `owned`. Returns the next of the rule's numbers."""
+    """Append every update, or those of the parameters `owned`. `counted` are numbers that the device knows. Returns the
+    next of the rule's numbers."""
+    hyper = {0: _group_numbers(joint, optimizer, 0, counted)}
+    shared = {name: number for name, number in hyper[0].items() if name in ("step", *optimizer.clip)}
+    for group in sorted({optimizer.group_of(p.name) for p in gradients} - {0}):
+        hyper[group] = _group_numbers(joint, optimizer, group, {**counted, **shared})
     if "max_norm" in optimizer.clip:
-        gradients = clip_norm(joint, gradients, hyper)
+        gradients = clip_norm(joint, gradients, hyper[0])
     numbers: dict[str, Value] = {}
     for parameter, gradient in gradients.items():
         if owned is not None and parameter.name not in owned:
             continue
         joint.scope = TOP
+        group = optimizer.group_of(parameter.name)
+        variant = optimizer.variants[group]
         slots = {
             name: joint.slot(f"{parameter.name}.{name}", parameter.shape, parameter.dtype, first)
-            for name, first in optimizer.state.items()
+            for name, first in variant.state.items()
         }
-        numbers = append_update(joint, optimizer, parameter, gradient, slots, hyper)
+        found = append_update(joint, variant, parameter, gradient, slots, hyper[group])
+        numbers |= {in_group(name, group): number for name, number in found.items()}
     return numbers
+
+
+def _group_numbers(joint: Graph, optimizer: Optimizer, group: int, counted: Mapping[str, Any]) -> dict[str, Any]:
+    """What the formula of a variant is given: numbers of the host, and those that the device has `counted`."""
+    variant = optimizer.variants[group]
+    names = {name: in_group(name, group) for name in variant.numbers}
+    names |= {name: name for name in ("step", *variant.clip)}
+    known = {name: counted[held] for name, held in names.items() if held in counted}
+    return {**hyperparameters(joint, variant, known, group), **known}
 
 
 def _append_scaled_updates(
@@ -212,8 +229,7 @@ def _append_scaled_updates(
     joint.scope = SCOPE
     step = counted["step"] + 1
     step.hint = "step"
-    hyper = {**hyperparameters(joint, optimizer, counted), **counted, "step": step}
-    numbers = _append_updates(joint, unscaled_gradients, optimizer, hyper, owned)
+    numbers = _append_updates(joint, unscaled_gradients, optimizer, {**counted, "step": step}, owned)
     for name, number in {"step": step, **numbers}.items():
         joint.update(counted[name], number)
     skip_where_found(joint, [n for n in joint.updates if n not in before], found_inf)

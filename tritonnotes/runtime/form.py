@@ -6,6 +6,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any, Self
 from weakref import WeakValueDictionary
 
@@ -17,7 +18,7 @@ from ..codegen.pipeline import make_program
 from ..codegen.program.program import Program
 from ..ir.core.graph import Graph, is_seed
 from ..ir.core.rewrite import optimize
-from ..ir.core.types import Dim
+from ..ir.core.types import dims_in
 from ..ir.core.verify import verify
 from ..ir.passes.chunks import in_chunks
 from ..ir.passes.decompose import decompose
@@ -46,16 +47,21 @@ class Form:
         self.leaves = (*self.inputs, *self.held_names)
         self.updates = tuple(graph.updates)
         self.outputs = tuple(graph.outputs)
-        self.dims = tuple(dict.fromkeys(s for v in graph.inputs for s in v.shape if isinstance(s, Dim)))
+        self.dims = tuple(dict.fromkeys(dims_in(s for v in graph.inputs for s in v.shape)))
         self.seeds = tuple(v.name for v in graph.leaves("scalar") if is_seed(v))
         self._targets, self._sized = class_inputs(graph), sized_ops(graph)
-        forward, self.chunkings = in_chunks(optimize(decompose(graph)), logits_budget)
-        verify(forward)
-        self.runner = Runner(make_program(forward, fusion, graph), device, how)
+        self._forward, self.chunkings = in_chunks(optimize(decompose(graph)), logits_budget)
+        verify(self._forward)
         self._differentiable: dict[tuple[str, ...], Differentiable] = {}
         said = {"fusion": asdict(fusion), "logits_budget": logits_budget, "device": str(device), "how": asdict(how)}
         self.spec = json.dumps({"graph": graph.to_json(), **said})
         _forms[self.spec] = self
+
+    @cached_property
+    def runner(self) -> Runner:
+        """The forward run, planned and generated when it is first asked for."""
+        fusion, _, device, how = self.options
+        return Runner(make_program(self._forward, fusion, self.graph), device, how)
 
     @property
     def device(self) -> torch.device:
