@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -73,6 +74,16 @@ class Value:
 
     def __repr__(self) -> str:
         return f"Value({self.name}: {self.dtype}{show_shape(self.shape)})"
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Value:
+        """The same value in a copy of its graph."""
+        return deepcopy(self.graph, memo).values[self.index]
+
+    def __copy__(self) -> Value:
+        return self
+
+    def __reduce__(self) -> Any:
+        return _value_of, (self.graph, self.index)
 
     def _call(self, op: str, *args: Any) -> Value:
         return self.graph.call(op, *args)
@@ -362,6 +373,32 @@ class Graph:
     def __repr__(self) -> str:
         return f"Graph({self.name!r}, {len(self.values)} values)"
 
+    # -- copying --
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same graph with values of its own. Ops are shared: they are what they are."""
+        made = type(self)(self.name, level=self.level)
+        memo[id(self)] = made
+        for value in self.values:
+            args = tuple(None if a is None else made.values[a.index] for a in value.args)
+            made.scope = value.scope
+            copied = made.append(value.op, args, value.attrs, value.shape, value.dtype, value._name)
+            copied.hint = value.hint
+        made.scope = self.scope
+        made.outputs = {name: made.values[v.index] for name, v in self.outputs.items()}
+        made.updates = {name: made.values[v.index] for name, v in self.updates.items()}
+        for region in self.regions:
+            args = tuple(None if a is None else made.values[a.index] for a in region.args)
+            made.regions.append(Region(region.op, args, region.attrs, made.values[region.out.index], region.scope))
+        made._counters = dict(self._counters)
+        return made
+
+    def __copy__(self) -> Self:
+        return self.__deepcopy__({})
+
+    def __reduce__(self) -> Any:
+        return _graph_of, (type(self), self.to_json())
+
     if TYPE_CHECKING:
         # Bound by apply.py.
         def call(self, op: Operator | str, /, *args: Any, name: str | None = None, **attrs: Any) -> Value:
@@ -411,6 +448,14 @@ class Graph:
         for name, value in found:
             if isinstance(value, Value) and value.graph is self and not value.is_leaf and value.hint is None:
                 value.hint = name
+
+
+def _graph_of(kind: type[Graph], text: str) -> Graph:
+    return kind.from_json(text)
+
+
+def _value_of(graph: Graph, index: int) -> Value:
+    return graph.values[index]
 
 
 def is_seed(value: Value) -> bool:

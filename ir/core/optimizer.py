@@ -54,6 +54,13 @@ class UpdateRule:
     def __repr__(self) -> str:
         return f"<update rule {self.name}>"
 
+    def __deepcopy__(self, memo: object) -> UpdateRule:
+        return self
+
+    def __reduce__(self) -> Any:
+        # By name, from a closed set: a pickle holds no formula.
+        return find_rule, (self.name,)
+
 
 @dataclass(frozen=True, eq=False)
 class Optimizer:
@@ -123,6 +130,13 @@ class Optimizer:
 
 
 UPDATE_RULES: dict[str, UpdateRule] = {}
+
+
+def find_rule(name: str) -> UpdateRule:
+    """The update rule of this name. Raises `DeclarationError` where none is declared."""
+    if name not in UPDATE_RULES:
+        raise DeclarationError(f"there is no update rule {name!r}; declare it with @tn.update_rule first")
+    return UPDATE_RULES[name]
 
 
 def update_rule(

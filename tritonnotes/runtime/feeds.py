@@ -78,6 +78,18 @@ def check_sizes(sized: tuple[Value, ...], sizes: Mapping[str, int]) -> None:
             raise FeedError(f"{value.op.name} {value.name!r}: {refused}")
 
 
+def named_feeds(names: Sequence[str], inputs: Sequence[Tensor], feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`feeds` with the `inputs` that were given by position, in the order of declaration. Raises `FeedError` for more
+    than there are, and for one that is given twice."""
+    if not inputs:
+        return dict(feeds)
+    twice = [name for name in names[: len(inputs)] if name in feeds]
+    if twice or len(inputs) > len(names):
+        wrong = f"input {twice[0]!r} is fed by position and by name" if twice else f"{len(inputs)} tensors are fed"
+        raise FeedError(f"{wrong}; by position feed, in this order, {', '.join(names) or 'nothing'}")
+    return {**dict(zip(names, inputs, strict=False)), **feeds}
+
+
 def bind_feeds(
     graph: Graph, feeds: Mapping[str, Tensor], device: torch.device
 ) -> tuple[dict[str, Tensor], dict[str, int]]:
