@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
+from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Graph
 
 from .canonicalize.materialize import materialize
@@ -69,7 +70,30 @@ def make_plan(graph: Graph, fusion: str | Fusion = "optimal", taken: Names = fro
 
 
 def partition(graph: Graph, options: Fusion) -> Candidate:
-    """The kernels for a graph that its user asks for. Raises `PlanError` for constraints that cannot be met."""
+    """The kernels for a graph that its user asks for. Raises `PlanError` for constraints that cannot be met: never
+    where the kernels that would be chosen without them meet them all."""
+    if not options.fuse:
+        return _partition(graph, options)
+    refused: PlanError | None = None
+    try:
+        found = _partition(graph, options)
+    except PlanError as error:
+        refused = error
+    else:
+        missed = found.missed_wish(options)
+        if missed is None:
+            return found
+        refused = PlanError(
+            f"fuse: {', '.join(missed)} cannot be fused, by the rule 'library': a matrix product between them is a "
+            "library call, which is faster here"
+        )
+    usual = _partition(graph, replace(options, fuse=()))
+    if usual.missed_wish(options) is not None:
+        raise refused
+    return replace(usual, options=options)
+
+
+def _partition(graph: Graph, options: Fusion) -> Candidate:
     best = greedy(graph, options)
     if not options.is_off:
         best = cheaper(best, replicate_reductions(best))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
 from tally import pytest_terminal_summary
 
@@ -15,6 +16,9 @@ __all__ = ["pytest_terminal_summary"]
 # How long a machine takes to draw an input says nothing of the code: suspended meanwhile, it takes half a minute.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+# Test runs share the machine's cores among themselves. Results are the same for any number of threads.
+torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

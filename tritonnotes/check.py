@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .codegen.pipeline import make_program
+from .ir.core.errors import DeclarationError
 from .ir.core.graph import Graph
 from .ir.core.optimizer import Optimizer
 from .ir.core.types import Dim, DType, dims_in
@@ -83,6 +84,8 @@ def check(
     optimizer: Optimizer | None = None,
     fusion: str = "optimal",
     device: torch.device | str | None = None,
+    strict: bool | None = None,
+    sanitize: bool = False,
     seed: int = 0,
 ) -> Certificate:
     """Compare compiled kernels with eager PyTorch and with float64: outputs, and gradients of all parameters and
@@ -90,12 +93,12 @@ def check(
     that a run leaves and three updates by the optimizer's rule are compared as well.
 
     `sizes` gives each `Dim` a size (default 33: awkward on purpose). `feeds` and `state` default to random tensors
-    within the domains of the ops that read them, and to the initial weights.
+    within the domains of the ops that read them, and to the initial weights. `device`, `strict` and `sanitize` say what
+    runs the kernels, as for `tn.compile`.
     """
-    dims = {dim.name: 33 for v in graph.values for dim in dims_in(v.shape)}
-    bound = {**dims, **(sizes or {})}
+    bound = _checked_sizes(graph, sizes or {}, feeds or {})
     training = optimizer is not None
-    model = Model(graph, training=training, fusion=fusion, device=device, seed=seed)
+    model = Model(graph, training=training, fusion=fusion, device=device, strict=strict, sanitize=sanitize, seed=seed)
     given = dict(feeds) if feeds is not None else draw_feeds(graph, bound, seed)
     given = {n: t.to(model.device) for n, t in given.items()}
     weights = dict(state) if state is not None else initial_state(graph, seed)
@@ -107,8 +110,25 @@ def check(
         new = [run(graph, given, weights, seed=seed) for run in (eager_updates, oracle_updates)]
         rows += [Row("buffer", n, compare(model.tensors()[n], *(state[n] for state in new))) for n in graph.updates]
         dtypes = dict.fromkeys(v.dtype for v in graph.parameters)
-        rows += [row for dtype in dtypes for row in _updates(optimizer, dtype, fusion, model.device, seed)]
+        rows += [row for dtype in dtypes for row in _updates(optimizer, dtype, fusion, model, seed)]
     return Certificate(graph.name, bound, tuple(rows))
+
+
+def _checked_sizes(graph: Graph, sizes: Mapping[str, int], feeds: Mapping[str, Tensor]) -> dict[str, int]:
+    """The size of each `Dim`. Raises `DeclarationError` for sizes at which nothing is compared, and for strangers."""
+    dims = {dim.name: 33 for v in graph.values for dim in dims_in(v.shape)}
+    strangers = sorted(set(sizes) - set(dims))
+    if strangers:
+        raise DeclarationError(
+            f"check: graph {graph.name!r} has no Dim {', '.join(strangers)}; it has {', '.join(dims) or 'none'}"
+        )
+    bound = {**dims, **sizes}
+    fed = ((v.shape, feeds[v.name].shape) for v in graph.inputs if v.name in feeds)
+    given = {s.name: n for shape, sizes in fed for s, n in zip(shape, sizes, strict=False) if isinstance(s, Dim)}
+    for name, size in {**bound, **given}.items():
+        if size < 1:
+            raise DeclarationError(f"check: Dim {name} is {size}, so nothing is compared; give it a size of 1 or more")
+    return bound
 
 
 def _outputs_and_gradients(
@@ -153,7 +173,7 @@ def _outputs_and_gradients(
     return rows
 
 
-def _updates(optimizer: Optimizer, dtype: DType, fusion: str, device: torch.device, seed: int) -> list[Row]:
+def _updates(optimizer: Optimizer, dtype: DType, fusion: str, model: Model, seed: int) -> list[Row]:
     """Three updates of one made-up parameter by made-up gradients, by the rule's kernel and by its torch reference.
 
     A rule is judged on given gradients: where it divides by their size, as Adam does, the rounding of a gradient near 0
@@ -161,7 +181,8 @@ def _updates(optimizer: Optimizer, dtype: DType, fusion: str, device: torch.devi
     """
     count = Dim("elements")
     alone = update_graph(optimizer, (count,), dtype)
-    runner = Runner(make_program(alone, fusion), device)
+    device = model.device
+    runner = Runner(make_program(alone, fusion), device, model.execution)
     generator = torch.Generator().manual_seed(seed)
     drawn = [
         torch.randn(1000, generator=generator, device="cpu", dtype=torch.float64).to(torch_dtype(dtype))

@@ -194,7 +194,7 @@ def generating(units: Units, parts: Mapping[Value, str]) -> tuple[Units, dict[Un
 
 
 def _needed(graph: Graph, replicated: frozenset[Value]) -> frozenset[Value]:
-    """The values that are computed where others read them, and not only inside sums of `own`."""
+    """The values that are computed where others read them, and not only inside sums of `replicated`."""
     found: set[Value] = set()
     todo = list(graph.roots)
     while todo:

@@ -16,11 +16,11 @@ from ..cost.matmul import WHOLE_COLUMNS
 AxisSet = frozenset[int]
 
 
-ACCUMULATED_TILES = 5
+ACCUMULATED_ROWS = 5
 """Rows that the gradient of a norm keeps on chip: of x, d and the weight, and of two sums that it accumulates."""
 
 
-SUMMED_TILES = 3
+SUMMED_ROWS = 3
 """Rows that a kernel keeps on chip which sums whole rows to one number: of two operands, and of what it computes."""
 
 
@@ -142,7 +142,7 @@ def _is_long_row(facts: Facts, axes: Axes) -> bool:
     cols = facts.axes - _rows(facts)
     wide = [(gone, have) for gone, have in facts.sums if have & cols]
     holds_rows = facts.reductions or any(gone == have for gone, have in wide)
-    tiles = ACCUMULATED_TILES if any(have - gone for gone, have in wide) else SUMMED_TILES
+    tiles = ACCUMULATED_ROWS if any(have - gone for gone, have in wide) else SUMMED_ROWS
     return bool(wide and holds_rows) and row_bytes(axes, cols, tiles * facts.itemsize) > ROW_BYTES
 
 

@@ -70,7 +70,7 @@ def cut_axes(axes: Axes, plan: KernelPlan, purpose: Purpose) -> Layout:
         exact = 0
     wanted = max(1, tile // block) if cols else min(128, next_power_of_2(total))
     masks_rows = bool(rows) and (not exact or exact < wanted)
-    if plan.row_per_program is not None:
+    if plan.long_rows is not None:
         # A launch of no rows has one program all the same, where sums are to be finalized.
         masks_rows = space.accumulates and not total
     layout = Layout(
@@ -159,7 +159,7 @@ _TILES: Mapping[Purpose, Callable[[KernelPlan, int | None, int], int]] = {
 
 
 def _launched(plan: KernelPlan, layout: Layout) -> Traversal:
-    if plan.row_per_program is not None:
+    if plan.long_rows is not None:
         return row_per_program(may_be_empty=layout.masks_rows)
     if layout.accumulates:
         return PERSISTENT

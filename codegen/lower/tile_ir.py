@@ -147,8 +147,8 @@ class Parameter:
 @dataclass(frozen=True)
 class Step:
     """One assignment. `op` is 'load', 'number', 'index', 'argument', 'accumulate', 'finalize', 'store', 'operand',
-    'product', or a primitive. Steps that touch memory have the attribute `address`. An 'operand' is one side of a
-    'product', had block by block along the axis that is summed over.
+    'product', 'select', 'place', 'repeat', 'replicated', or a primitive. Steps that touch memory have the attribute
+    `address`. An 'operand' is one side of a 'product', had block by block along the axis that is summed over.
 
     `args` are the names of earlier steps. A step that nobody named (`is_named` false) may be written inside its only
     user. `dtype` is what the kernel computes in, so never float16 or bfloat16.

@@ -78,7 +78,7 @@ def allocate(
 def partial_buffers(launch: TileLaunch) -> list[Buffer]:
     """Where programs leave what they have of sums over rows, and count themselves for the last of them."""
     # Where each program takes one row alone, there are as many sums as rows, however many programs there are.
-    rows = launch.kernel.row_per_program
+    rows = launch.kernel.long_rows
     role = "partial" if rows is None else "temporary"
     made = [
         Buffer(partial_name(v), (*(rows or ()), *v.shape), compute_dtype(v.dtype), role) for v in launch.kernel.partials

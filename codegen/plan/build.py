@@ -28,12 +28,12 @@ def name_launches(found: Candidate, taken: frozenset[str] = frozenset()) -> tupl
             launches.append(library_call(calls[kernel]))
         elif kernel not in found.finalized_by:
             plan, last_block = plans[kernel], sums.get(kernel, [])
-            rows = _row_per_program(found.units.axes, plan, last_block)
-            launches.append(tile_launch(replace(plan, row_per_program=rows), last_block))
+            rows = _long_rows(found.units.axes, plan, last_block)
+            launches.append(tile_launch(replace(plan, long_rows=rows), last_block))
     return tuple(launches)
 
 
-def _row_per_program(axes: Axes, kernel: KernelPlan, last: list[KernelPlan]) -> Shape | None:
+def _long_rows(axes: Axes, kernel: KernelPlan, last: list[KernelPlan]) -> Shape | None:
     """The shape of the rows where each program takes one alone. Other kernels know how many programs there are, so its
     sums are none, or its last program finalizes them."""
     space = kernel.space
@@ -69,6 +69,7 @@ def _pieces(found: Candidate, taken: frozenset[str]) -> tuple[dict[UnitSet, Piec
             loads=loads,
             stores=stores,
             storage=memory.storage,
+            rounded=memory.rounded,
             recomputed=found.recomputed(kernel),
             partials=tuple(u.value for u in members if u.part == PARTIAL),
             finalizes=tuple(u.value for u in members if u.part == FINALIZE),

@@ -32,7 +32,8 @@ class Piece:
     """What one kernel of the partition computes, reads and writes; a launch runs one or more.
 
     `loads` and `stores` are whole values in memory, `storage` is the dtype that each memory has. `partials` are sums
-    that leave the kernel as one row for each program, `finalizes` those that it adds up.
+    that leave the kernel as one row for each program, `finalizes` those that it adds up. What is in `rounded` has 16
+    bits in memory, and so it has wherever it is computed.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Piece:
     recomputed: tuple[Value, ...] = ()
     partials: tuple[Value, ...] = ()
     finalizes: tuple[Value, ...] = ()
+    rounded: frozenset[Value] = frozenset()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -53,7 +55,7 @@ class KernelPlan(Piece):
     `kind` is 'matmul', 'elementwise', 'row', 'column', 'row and column' or 'finalize'. `loop_reads` says how often a
     kernel that loops along long rows reads each load; it is None where rows are held.
 
-    `row_per_program` is the shape of the rows where they are so long that each program takes one, and leaves its sums.
+    `long_rows` is the shape of the rows where they are so long that each program takes one, and leaves its sums.
     `tile` has the rows and columns of a tile with matrix products; up to `split_k` programs share the sum of each (0:
     one does it all).
     """
@@ -62,7 +64,7 @@ class KernelPlan(Piece):
     loop_reads: Mapping[Value, int] | None = None
     tile: tuple[int, int] = (0, 0)
     split_k: int = 0
-    row_per_program: Shape | None = None
+    long_rows: Shape | None = None
 
     @property
     def products(self) -> tuple[Value, ...]:
@@ -232,8 +234,8 @@ class TileLaunch(Launch):
             yield f"last block finalizes {names_of(finalized)}"
 
     def _traffic(self, sizes: Sizes, programs: int) -> Traffic:
-        if self.kernel.row_per_program is not None and programs:
-            programs = element_count(self.kernel.row_per_program, sizes)
+        if self.kernel.long_rows is not None and programs:
+            programs = element_count(self.kernel.long_rows, sizes)
         moved = self._moved(sizes, programs, self.loop_reads)
         if programs:
             moved += self.kernel.split_k_traffic(sizes)

@@ -48,7 +48,7 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
             "",
             "Not fused (the value goes through memory):",
             *(_reasons(apart) or ["    nothing"]),
-            *_opposites("Fusing these anyway would cost:", [v for v in apart if v.rule not in HARD_RULES]),
+            *_opposites("Getting round these would cost:", [v for v in apart if v.rule not in HARD_RULES]),
             *_opposites("Splitting these would cost:", [v for v in said if v.fused]),
         ]
     )

@@ -152,6 +152,23 @@ class Value:
     def __or__(self, other: Any) -> Value:
         return self._call("logical_or", self, other)
 
+    def __rand__(self, other: Any) -> Value:
+        return self._call("logical_and", other, self)
+
+    def __ror__(self, other: Any) -> Value:
+        return self._call("logical_or", other, self)
+
+    def __xor__(self, other: Any) -> Value:
+        return self._call("ne", self._truth(other), other)
+
+    __rxor__ = __xor__
+
+    def _truth(self, other: Any) -> Value:
+        """This value, if it and the other one are truth values."""
+        if self.dtype is not bool_ or not (isinstance(other, bool) or getattr(other, "dtype", None) is bool_):
+            raise DTypeError(f"^: {self.name!r} is {self.dtype}; it works on bool, compare first, as in x > 0")
+        return self
+
     def __invert__(self) -> Value:
         return self._call("logical_not", self)
 
@@ -176,7 +193,7 @@ class Value:
         abs = exp = log = sqrt = rsqrt = tanh = pow = relu = sigmoid = softmax = log_softmax = _method
         eq = ne = lt = le = gt = ge = clamp = square = reciprocal = to = _method
         sum = mean = var = std = amax = amin = argmax = logsumexp = _method
-        reshape = flatten = squeeze = unsqueeze = expand = permute = transpose = _method
+        detach = reshape = flatten = squeeze = unsqueeze = expand = permute = transpose = _method
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,33 @@ def _(x: Value, start_dim: int = 0, end_dim: int = -1, *, name: str | None = Non
     return flatten.apply(_value(x, "flatten"), start_dim=start_dim, end_dim=end_dim, name=name)
 
 
+# -- detach ------------------------------------------------------------------------------------------------------------
+
+
+@op(
+    domain=(-10, 10),
+    note=Note(
+        formula="x",
+        derivative="none: gradients stop here",
+        strengths="Costs nothing: after gradients are taken it is x itself.",
+        weaknesses="What is detached by mistake trains nothing, and nothing says so.",
+        use="Targets that a model makes itself, and straight-through estimators: x + (round(x) − x).detach().",
+        source="torch.Tensor.detach",
+    ),
+)
+def detach(x: Value) -> Value:
+    """x, which gradients do not pass"""
+    return P.copy(x)
+
+
+detach.sample = lambda graph, shape, dtype: detach(graph.input("x", shape, dtype))
+
+
+@detach.gradient
+def _(d_y, y, x):
+    return (None,)
+
+
 # -- axes of size 1 ----------------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..codegen.optimizer.count import counted_numbers, device_settings
+from ..runtime.executors.execution import Execution
 from .launching import LoadedUpdate, run
 from .tables import upload
 
@@ -25,6 +26,7 @@ class CountPlan:
     counted: tuple[Tensor, ...]
     settings: Tensor
     numbers: Tensor
+    how: Execution
     copied: list[float] = field(default_factory=list)
 
     def launch(
@@ -47,11 +49,11 @@ class CountPlan:
                 self.settings[place].copy_(on_device[name].reshape(()))
         tensors = [self.counts, self.settings, self.numbers, *([] if found_inf is None else [found_inf])]
         arguments = [*tensors, len(self.counts)]
-        run(self.loaded.module, "run_count_steps", self.counts.device, arguments, {}, self.counted)
+        run(self.loaded.module, "run_count_steps", self.counts.device, arguments, {}, self.counted, self.how)
         return self.numbers
 
 
-def make_count_plan(loaded: LoadedUpdate, states: Sequence[Mapping[str, Tensor]]) -> CountPlan:
+def make_count_plan(loaded: LoadedUpdate, states: Sequence[Mapping[str, Tensor]], how: Execution) -> CountPlan:
     """Lay out the tables for parameters whose state holds float32 counts on one device."""
     update = loaded.update
     counted = [[state[name] for name in counted_numbers(update)] for state in states]
@@ -59,4 +61,4 @@ def make_count_plan(loaded: LoadedUpdate, states: Sequence[Mapping[str, Tensor]]
     rows = torch.tensor([[t.data_ptr() for t in row] for row in counted], dtype=torch.int64, device="cpu")
     settings = torch.zeros(len(device_settings(update)), dtype=torch.float64, device=device)
     numbers = torch.zeros(len(states), len(update.columns), dtype=torch.float64, device=device)
-    return CountPlan(loaded, upload(rows, device), tuple(t for row in counted for t in row), settings, numbers)
+    return CountPlan(loaded, upload(rows, device), tuple(t for row in counted for t in row), settings, numbers, how)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..codegen.program.program import Program
 from ..ir.core.types import element_count
+from .executors.execution import Execution
 from .runner import Runner
 
 MOST_CAPTURED = 8
@@ -57,9 +58,15 @@ class CapturedRuns:
     kept."""
 
     def __init__(
-        self, program: Program, device: torch.device, *, capture: Capture | None = None, most: int = MOST_CAPTURED
+        self,
+        program: Program,
+        device: torch.device,
+        how: Execution | None = None,
+        *,
+        capture: Capture | None = None,
+        most: int = MOST_CAPTURED,
     ) -> None:
-        self.runner = Runner(replace(program, in_memory=True), device)
+        self.runner = Runner(replace(program, in_memory=True), device, how)
         self.most = most
         self._capture = capture or _cuda_graph(device)
         self._fed = [v.name for v in program.plan.graph.leaves("input")]

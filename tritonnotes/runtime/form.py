@@ -17,11 +17,12 @@ from ..codegen.pipeline import make_program
 from ..codegen.program.program import Program
 from ..ir.core.graph import Graph, is_seed
 from ..ir.core.rewrite import optimize
-from ..ir.core.types import Dim
+from ..ir.core.types import dims_in
 from ..ir.core.verify import verify
 from ..ir.passes.chunks import in_chunks
 from ..ir.passes.decompose import decompose
 from .autograd import Differentiable
+from .executors.execution import Execution
 from .feeds import apart_from, bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .runner import Runner
 
@@ -33,24 +34,26 @@ class Form:
     """The forward run of a graph, and with autograd what it needs. It is the same for the same arguments: copies of a
     model share it, and a pickle holds the arguments. `spec` is all that it is made of, as text."""
 
-    def __init__(self, graph: Graph, fusion: Fusion, logits_budget: int | None, device: torch.device) -> None:
+    def __init__(
+        self, graph: Graph, fusion: Fusion, logits_budget: int | None, device: torch.device, how: Execution
+    ) -> None:
         verify(graph)
         self.graph = graph
-        self.options = fusion, logits_budget, device
+        self.options = fusion, logits_budget, device, how
         self.inputs = tuple(v.name for v in graph.inputs)
         self.held = tuple(graph.leaves("parameter", "buffer"))
         self.held_names = tuple(v.name for v in self.held)
         self.leaves = (*self.inputs, *self.held_names)
         self.updates = tuple(graph.updates)
         self.outputs = tuple(graph.outputs)
-        self.dims = tuple(dict.fromkeys(s for v in graph.inputs for s in v.shape if isinstance(s, Dim)))
+        self.dims = tuple(dict.fromkeys(dims_in(s for v in graph.inputs for s in v.shape)))
         self.seeds = tuple(v.name for v in graph.leaves("scalar") if is_seed(v))
         self._targets, self._sized = class_inputs(graph), sized_ops(graph)
         forward, self.chunkings = in_chunks(optimize(decompose(graph)), logits_budget)
         verify(forward)
-        self.runner = Runner(make_program(forward, fusion, graph), device)
+        self.runner = Runner(make_program(forward, fusion, graph), device, how)
         self._differentiable: dict[tuple[str, ...], Differentiable] = {}
-        said = {"fusion": asdict(fusion), "logits_budget": logits_budget, "device": str(device)}
+        said = {"fusion": asdict(fusion), "logits_budget": logits_budget, "device": str(device), "how": asdict(how)}
         self.spec = json.dumps({"graph": graph.to_json(), **said})
         _forms[self.spec] = self
 
@@ -61,8 +64,8 @@ class Form:
     def differentiable(self, wanted: tuple[str, ...]) -> Differentiable:
         """The programs for the case that the leaves named in `wanted` want a gradient."""
         if wanted not in self._differentiable:
-            fusion, _, device = self.options
-            self._differentiable[wanted] = Differentiable(self.graph, wanted, fusion.lenient(), device)
+            fusion, _, device, how = self.options
+            self._differentiable[wanted] = Differentiable(self.graph, wanted, fusion.lenient(), device, how)
         return self._differentiable[wanted]
 
     def bind(
@@ -82,7 +85,7 @@ class Form:
     def tuned(self, program: Program) -> Self:
         """The same with another program for the forward run."""
         made = object.__new__(type(self))
-        made.__dict__.update(self.__dict__, runner=Runner(program, self.device))
+        made.__dict__.update(self.__dict__, runner=Runner(program, self.device, self.options[3]))
         return made
 
     def __deepcopy__(self, memo: Any) -> Self:
@@ -106,9 +109,8 @@ def form_of(spec: str) -> Form:
             for key in ("fuse", "forbid")
         }
         fusion = Fusion(**{**said["fusion"], **names})
-        _rebuilt[spec] = found = Form(
-            Graph.from_json(said["graph"]), fusion, said["logits_budget"], torch.device(said["device"])
-        )
+        graph, device, how = Graph.from_json(said["graph"]), torch.device(said["device"]), Execution(**said["how"])
+        _rebuilt[spec] = found = Form(graph, fusion, said["logits_budget"], device, how)
     if spec in _rebuilt:
         _rebuilt.move_to_end(spec)
         if len(_rebuilt) > KEPT:

@@ -15,11 +15,13 @@ from ..codegen.report.explain import explain_plan
 from ..codegen.support.sizes import NOMINAL, Sizes
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Graph, is_seed
+from ..ir.core.rewrite import snapshot
 from ..ir.core.verify import verify
 from ..ir.passes.chunks import LOGITS_BUDGET, check_budget
 from ..ir.passes.evaluation import evaluation_form
 from ..tensors.initial import initial_state
 from ..tensors.seeds import fresh_seed
+from .executors.execution import execution
 from .feeds import named_feeds
 from .form import Form
 from .kernel_reports import Reports, program_reports
@@ -27,6 +29,7 @@ from .named_module import NOT_A_KEYWORD, NamedModule
 from .runner import pick_device
 from .traced import run_traced
 from .tuning import tuned
+from .turns import Turns
 
 
 class Model(NamedModule):
@@ -36,10 +39,10 @@ class Model(NamedModule):
     to parameters and floating inputs; eager PyTorch takes derivatives of higher order. `training` picks the form, as
     `train()` and `eval()` do later: in training, ops such as batch norm see the batch alone, and a call updates the
     buffers in place. `plan`, `source` and `explain()` speak of the forward run in the present form; `gradient_plan` and
-    `gradient_source` of the backward run that autograd uses.
+    `gradient_source` of the backward run that autograd uses. `execution` says how kernels run on the CPU.
 
     It can be copied, pickled and saved with `torch.save`: copies share what is compiled, pickles hold the graph. Under
-    `torch.compile` and `torch.export` a call of it is one op.
+    `torch.compile` and `torch.export` a call of it is one op. Threads that call it take `turns`.
 
     In training a call draws its random numbers from `seed`, an int, or where that is None (the default) from a new one
     of torch's default generator: `torch.manual_seed` decides them, as it does for torch's own dropout.
@@ -55,6 +58,8 @@ class Model(NamedModule):
         fusion: str | Fusion = "optimal",
         logits_budget: int | None = LOGITS_BUDGET,
         device: torch.device | str | None = None,
+        strict: bool | None = None,
+        sanitize: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -67,11 +72,13 @@ class Model(NamedModule):
             raise DeclarationError(
                 f"{name!r} is a number or state of an optimizer; a model has inputs and parameters only"
             )
-        self.graph = graph
+        self.graph = graph = snapshot(graph)
         self.fusion = as_fusion(fusion)
         self.logits_budget = check_budget(logits_budget)
         self.device = pick_device(device)
+        self.execution = execution(self.device, strict, sanitize)
         self._forms: dict[bool, Form] = {}
+        self.turns = Turns()
         # Last, since a tensor may be called as one of these attributes is.
         for name, tensor in initial_state(graph, seed).items():
             self.hold(name, tensor.to(self.device), graph[name].op.name == "parameter")
@@ -83,8 +90,11 @@ class Model(NamedModule):
         if mode not in self._forms:
             graph = self.graph if mode else evaluation_form(self.graph)
             same = [f for f in self._forms.values() if f.graph is graph]
-            self._forms[mode] = same[0] if same else Form(graph, self.fusion, self.logits_budget, self.device)
+            self._forms[mode] = same[0] if same else self._compiled(graph)
         return self
+
+    def _compiled(self, graph: Graph) -> Form:
+        return Form(graph, self.fusion, self.logits_budget, self.device, self.execution)
 
     def forward(self, /, *inputs: Tensor, **feeds: Tensor) -> dict[str, Tensor]:
         """The outputs by name. `inputs` are fed in the order of declaration, `feeds` by name. Raises `FeedError` for
@@ -95,16 +105,17 @@ class Model(NamedModule):
         state = self.tensors()
         if torch.compiler.is_compiling():
             return run_traced(form, fed, state, self._traced_seed())
-        leaves, sizes = form.bind(fed, state)
-        numbers = self._numbers()
-        wanted = tuple(n for n, t in leaves.items() if t.requires_grad)
-        if wanted and torch.is_grad_enabled():
-            outputs = form.differentiable(wanted)(leaves, sizes, numbers)
-        else:
-            outputs = form.runner.run({n: t.detach() for n, t in leaves.items()}, sizes, numbers)
-        # A kernel writes past autograd's eyes: what was saved of the old buffers must not pass for the new ones.
-        torch.autograd.graph.increment_version([state[n] for n in form.updates])
-        return outputs
+        with self.turns:
+            leaves, sizes = form.bind(fed, state)
+            numbers = self._numbers()
+            wanted = tuple(n for n, t in leaves.items() if t.requires_grad)
+            if wanted and torch.is_grad_enabled():
+                outputs = form.differentiable(wanted)(leaves, sizes, numbers, self.turns)
+            else:
+                outputs = form.runner.run({n: t.detach() for n, t in leaves.items()}, sizes, numbers)
+            # A kernel writes past autograd's eyes: what was saved of the old buffers must not pass for the new ones.
+            torch.autograd.graph.increment_version([state[n] for n in form.updates])
+            return outputs
 
     def tensors(self) -> dict[str, Tensor]:
         """The declared parameters and buffers by name, as they are now."""

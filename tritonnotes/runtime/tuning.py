@@ -29,7 +29,8 @@ from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import is_seed
 from ..ir.core.types import dims_in, element_count
 from ..tensors.dtypes import torch_dtype
-from .runner import Launch, Runner
+from .executors.executor import Launch
+from .runner import Runner
 
 Timer = Callable[[Callable[[], None]], float]
 """Microseconds that a launch takes."""
@@ -140,7 +141,7 @@ def _timed(
     for number in track(rounds, "timing tiles and warps", disable=not progress):
         turn = {name: found[number] for name, found in wanted.items() if number < len(found)}
         runner = Runner(_with(program, turn), device)
-        runner.around = lambda launch, turn=turn: _watched(launch, turn, times, timer)  # type: ignore[misc]
+        runner.around = lambda launch, turn=turn: _watched(launch, turn, times, timer)
         leaves = dict(_made_up(program, sizes, device))
         runner.run(leaves, sizes, _scalars(program))
     return times

@@ -22,6 +22,7 @@ from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.ir.passes.joint import joint_graph
+from tritonnotes.runtime.executors.execution import Execution
 from tritonnotes.runtime.runner import Runner
 from tritonnotes.tensors.dtypes import torch_dtype
 
@@ -102,16 +103,15 @@ def test_counts_are_zero_again_after_each_run_even_one_that_fails() -> None:
     (held,) = runner._buffers.values()
     (arrivals,) = (t for name, t in held.items() if name.endswith(":arrivals"))
     assert arrivals.shape == (1 + 3,) and not arrivals.any()
-    interpreted = runner._interpreted_launch
 
-    def broken(*sizes: Any) -> Any:
+    def broken(*anything: Any) -> Any:
         arrivals.fill_(1)
         raise KernelError("planted")
 
-    runner._interpreted_launch = broken  # type: ignore[method-assign]
+    runner.around = broken
     with pytest.raises(KernelError, match="planted"):
         run(runner, leaves)
-    runner._interpreted_launch = interpreted  # type: ignore[method-assign]
+    runner.around = None
     assert all(torch.equal(tensor, first[name]) for name, tensor in run(runner, leaves).items())
 
 
@@ -133,7 +133,7 @@ def test_a_program_that_does_not_wait_is_noticed(
     if not is_watched:
         monkeypatch.setattr(Ownership, "access", lambda *anything: None)
     with pytest.raises(KernelError, match="race|nothing has written" if is_watched else "race"):
-        run(Runner(planted, CPU, programs=40, tile=256), leaves_of(program))
+        run(Runner(planted, CPU, Execution(strict=True), programs=40, tile=256), leaves_of(program))
 
 
 def test_what_one_program_would_take_long_for_is_a_launch_of_its_own() -> None:

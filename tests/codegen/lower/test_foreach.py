@@ -156,7 +156,6 @@ def test_a_parameter_without_elements_takes_no_row() -> None:
 
 def test_blocks_cut_tensors_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks much smaller than the tensors, so that programs begin and end everywhere in them."""
-    monkeypatch.setattr(runner, "CPU_TILE", 64)
     monkeypatch.setattr(runner.Runner.__init__, "__kwdefaults__", {"programs": None, "tile": 64})
     assert_same_bits(weights(RAGGED), RULES["adam"])
 

@@ -53,7 +53,7 @@ def test_loss_accuracy_and_gradient_read_a_row_once_and_spill_nothing(rows: int 
     program = classifier(rows)
     (launch,) = program.plan.launches
     assert isinstance(launch, TileLaunch)
-    assert launch.kernel.row_per_program == (rows,) and launch.loop_reads is None
+    assert launch.kernel.long_rows == (rows,) and launch.loop_reads is None
     row = 4 * CLASSES
     assert launch.traffic(4096) == Traffic(4096 * (row + 8), 4096 * row + 8)
     for arch in ARCHS:
@@ -150,7 +150,7 @@ def test_sums_that_other_launches_finish_are_shared_by_few_programs() -> None:
     graph.output(y=y * tn.mean(tn.logsumexp(x, -1)))
     program = make_program(graph_of_primitives(graph))
     tiles = [k for k in program.plan.launches if isinstance(k, TileLaunch)]
-    assert all(k.kernel.row_per_program is None for k in tiles if k.partials and not k.last_block)
+    assert all(k.kernel.long_rows is None for k in tiles if k.partials and not k.last_block)
     logits, _ = drawn(3)
     feeds = {"x": logits, "y": torch.ones(3, 8, device=DEVICE)}
     (found,) = Runner(program, DEVICE).run(feeds, {"batch": 3}).values()

@@ -18,7 +18,7 @@ from triton.runtime.jit import JITFunction
 
 import tritonnotes as tn
 from tritonnotes.runtime import baked
-from tritonnotes.runtime.baked import BakedLaunch
+from tritonnotes.runtime.executors.baked import BakedLaunch
 
 Call = tuple[Any, ...]
 

@@ -11,7 +11,7 @@ from compiled import assert_within_policy, judge
 from torch import Tensor, nn
 
 import tritonnotes as tn
-from tritonnotes.ir.core.errors import DeclarationError, FeedError
+from tritonnotes.ir.core.errors import FeedError
 from tritonnotes.runtime.runner import pick_device
 
 DEVICE = pick_device()

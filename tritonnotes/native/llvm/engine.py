@@ -70,7 +70,7 @@ def _binding() -> Any:
     except ImportError as error:
         raise NativeError(
             "native code needs llvmlite, which is not installed: pip install llvmlite, or run kernels in the strict "
-            "interpreter"
+            "interpreter, with strict=True or TRITONNOTES_STRICT=1"
         ) from error
     return llvm
 

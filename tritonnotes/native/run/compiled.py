@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
+from tritonnotes.codegen.target.language import triton_language
+
 from ..errors import NativeError
 from ..llvm.engine import Loaded, Object, compile_object, kept_object, kept_text, object_key, this_machine
 from ..llvm.threads import DECLARATIONS, openmp
@@ -167,5 +169,7 @@ def kept_ir(kernel: JITFunction, signature: Mapping[str, str], constexprs: Mappi
     constants = {name: described(value) for name, value in constexprs.items()}
     if None in constants.values():
         return triton_ir(kernel, signature, constexprs)
-    key = object_key(source=kernel.cache_key, signature=dict(signature), constants=constants, triton=TRITON_VERSION)
+    with triton_language:  # the key looks at what the kernel calls
+        source = kernel.cache_key
+    key = object_key(source=source, signature=dict(signature), constants=constants, triton=TRITON_VERSION)
     return Ttir(**json.loads(kept_text(TTIR_KIND, key, build)))
