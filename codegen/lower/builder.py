@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.numbers import is_exact
 from tritonnotes.ir.core.types import Dim, DType, Shape, dims_in, int64
 
 from ..analysis.idioms import RowValues
@@ -47,6 +48,7 @@ class Builder:
         self.part = part
         self.computed = {u.value for u in plan.units if u.part != PARTIAL} | set(plan.recomputed)
         self.values = self._of_whole_tiles()
+        self.read_here = {base_of(a) for v in self.values for a in v.inputs}
         self.names = Names()
         self.names.taken.add(plan.name)
         self.functions: set[str] = set()
@@ -136,8 +138,25 @@ class Builder:
             name = self.claim(value, described) if value.hint else self.names.claim(described, uncounted(value))
         attrs = MappingProxyType(dict(step.attrs))
         named = replace(step, name=name, attrs=attrs, is_named=value.hint is not None, scope=value.scope)
-        self.steps[value] = self.add(named)
-        return named
+        return self.hold(value, named)
+
+    def hold(self, value: Value, step: Step) -> Step:
+        """Add the step that has a value. What memory has with 16 bits is rounded here, if anything here reads it."""
+        if value in self.plan.rounded and value in self.read_here and not self.is_rounded(step, value.dtype):
+            raw = self.add(replace(step, name=self.names.claim(f"{step.name}_unrounded"), is_named=False))
+            attrs = MappingProxyType({"rounds": value.dtype})
+            step = replace(step, op="round_to", args=(raw.name,), attrs=attrs)
+        self.steps[value] = self.add(step)
+        return step
+
+    def is_rounded(self, step: Step, dtype: DType) -> bool:
+        """Whether a step has no more digits than a dtype of 16 bits."""
+        if step.op in _SELECTING:
+            args = step.args[step.op == "where" :]
+            return all(self.is_rounded(next(s for s in self.ordered if s.name == a), dtype) for a in args)
+        if step.op == "number":
+            return is_exact(step.attrs["value"], dtype)
+        return dtype in (step.attrs.get("rounds"), step.attrs.get("storage"))
 
     def broadcast(self, step: Step, extent: str) -> Step:
         """A step repeated to the extent that a reduction runs over, where it has another."""
@@ -205,6 +224,10 @@ class Builder:
                 shapes.append(address.shape[0 if step.op in ("take_rows", "operand") else 1 :])
         for dim in (dim for shape in shapes for dim in dims_in(shape)):
             self.size_parameter(dim)
+
+
+_SELECTING = frozenset({"copy", "neg", "abs", "where", "maximum", "minimum", "max", "min", "repeat"})
+"""What gives only numbers that its arguments have, or their negatives."""
 
 
 def behind(shape: Shape, axis: int) -> Shape:

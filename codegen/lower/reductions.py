@@ -91,7 +91,7 @@ def finalize(builder: Builder, value: Value) -> None:
     }
     extent = ROW if builder.layout.rows else SCALAR
     step = Step(builder.name_of(value), "finalize", (), extent, dtype, MappingProxyType(attrs), True, value.scope)
-    builder.steps[value] = builder.add(step)
+    builder.hold(value, step)
 
 
 def replicate(builder: Builder, value: Value) -> None:
@@ -103,15 +103,16 @@ def replicate(builder: Builder, value: Value) -> None:
     storage = {leaf: leaf.dtype for leaf in leaves}
     name = builder.function_name(f"replicated_{_told_apart(value, builder.units.replicated)}")
     plan = KernelPlan(
-        name=name, kind="column", units=units, loads=leaves, stores=(), storage=storage, partials=(value,), space=space
-    )
+        name=name, kind="column", units=units, loads=leaves, stores=(), storage=storage, partials=(value,), space=space,
+        rounded=builder.plan.rounded,
+    )  # fmt: skip
     kernel = builder.part(plan, cut_axes(builder.axes, plan, REPLICATED_SUM))
     step = next(s for s in kernel.steps if s.op == "accumulate")
     parameters = tuple(p for p in kernel.parameters if p.role != "partial out")
     builder.replicated_sums.append(replace(kernel, parameters=parameters, returned=(step.name,)))
     attrs = MappingProxyType({"function": kernel.name})
     made = Step(builder.name_of(value), "replicated", (), SCALAR, step.dtype, attrs, True, value.scope)
-    builder.steps[value] = builder.add(made)
+    builder.hold(value, made)
 
 
 def _told_apart(value: Value, others: Iterable[Value]) -> str:

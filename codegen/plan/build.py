@@ -69,6 +69,7 @@ def _pieces(found: Candidate, taken: frozenset[str]) -> tuple[dict[UnitSet, Piec
             loads=loads,
             stores=stores,
             storage=memory.storage,
+            rounded=memory.rounded,
             recomputed=found.recomputed(kernel),
             partials=tuple(u.value for u in members if u.part == PARTIAL),
             finalizes=tuple(u.value for u in members if u.part == FINALIZE),

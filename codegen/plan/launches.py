@@ -32,7 +32,8 @@ class Piece:
     """What one kernel of the partition computes, reads and writes; a launch runs one or more.
 
     `loads` and `stores` are whole values in memory, `storage` is the dtype that each memory has. `partials` are sums
-    that leave the kernel as one row for each program, `finalizes` those that it adds up.
+    that leave the kernel as one row for each program, `finalizes` those that it adds up. What is in `rounded` has 16
+    bits in memory, and so it has wherever it is computed.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Piece:
     recomputed: tuple[Value, ...] = ()
     partials: tuple[Value, ...] = ()
     finalizes: tuple[Value, ...] = ()
+    rounded: frozenset[Value] = frozenset()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -12,7 +12,7 @@ from .compare import attr_key
 from .graph import Graph, Region, Value
 from .numbers import Attrs
 from .registry import Primitive
-from .types import broadcast
+from .types import broadcast, float64
 
 GraphT = TypeVar("GraphT", bound=Graph)
 
@@ -189,6 +189,29 @@ def _neg(value: Value, args: tuple[Any, ...]) -> Value | None:
     return args[0].args[0] if args[0].op.name == "neg" else None
 
 
+def _pow(value: Value, args: tuple[Any, ...]) -> Value | None:
+    """Powers that torch takes by other means keep more digits so, and the sign of zero."""
+    x, exponent = args[0], constant_of(args[1])
+    if value.dtype.name == "host" or not value.dtype.is_float or exponent not in _POWERS or x.shape != value.shape:
+        return None
+    x.graph.scope = value.scope
+
+    def made(op: str, *inputs: Value) -> Value:
+        return x.graph.append(op, inputs, {}, value.shape, value.dtype)
+
+    return _POWERS[exponent](made, x)
+
+
+_POWERS: dict[float, Callable[[Callable[..., Value], Value], Value]] = {
+    0.5: lambda made, x: made("sqrt", x),
+    -0.5: lambda made, x: made("rsqrt", x),
+    1.0: lambda made, x: x,
+    2.0: lambda made, x: made("mul", x, x),
+    3.0: lambda made, x: made("mul", made("mul", x, x), x),
+    -1.0: lambda made, x: made("div", x.graph.append("constant", (), {"value": 1.0}, (), x.dtype), x),
+}
+
+
 def _floor(value: Value, args: tuple[Any, ...]) -> Value | None:
     return None if value.dtype.is_float else args[0]  # whole numbers are their own
 
@@ -228,6 +251,24 @@ def _transpose(value: Value, args: tuple[Any, ...]) -> Value | None:
 
 def _cast(value: Value, args: tuple[Any, ...]) -> Value | None:
     return args[0] if args[0].dtype is value.dtype else None
+
+
+def _round_to(value: Value, args: tuple[Any, ...]) -> Value | None:
+    (x,) = args
+    numbers = [constant_of(a) for a in x.args[1:]] if x.op.name == "where" else []
+    if value.dtype is float64 and numbers and None not in numbers:
+        # A choice between numbers, which are as exact in float64 as they were written.
+        x.graph.scope = value.scope
+        branches = [x.graph.append("constant", (), {"value": float(n)}, (), float64) for n in numbers if n is not None]
+        return x.graph.append("where", (x.args[0], *branches), {}, value.shape, float64)
+    return x if x.dtype is value.dtype and _is_rounded(x) else None
+
+
+def _is_rounded(value: Value) -> bool:
+    """Whether a value is at numbers of its dtype already, as what comes from memory is."""
+    while value.op.name in ("reshape", "transpose", "broadcast_to", "narrow"):
+        (value,) = value.inputs
+    return value.op.name in ("input", "parameter", "buffer", "slot", "round_to")
 
 
 def _where(value: Value, args: tuple[Any, ...]) -> Value | None:
@@ -317,6 +358,7 @@ _RULES: dict[str, Callable[[Value, tuple[Any, ...]], Value | None]] = {
     "sub": _sub,
     "neg": _neg,
     "floor": _floor,
+    "pow": _pow,
     "broadcast_to": _same_shape,
     "sum": _reduction,
     "max": _reduction,
@@ -324,6 +366,7 @@ _RULES: dict[str, Callable[[Value, tuple[Any, ...]], Value | None]] = {
     "reshape": _reshape,
     "transpose": _transpose,
     "cast": _cast,
+    "round_to": _round_to,
     "narrow": _narrow,
     "where": _where,
 }

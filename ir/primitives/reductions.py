@@ -12,7 +12,7 @@ from ..core.graph import Value
 from ..core.registry import PRIMITIVES, Primitive
 from ..core.types import DType, Shape, as_shape, bool_, broadcast, float32, host, normalize_axes, show_shape
 from .derivative import Cotangents
-from .elementwise import cast, where
+from .elementwise import cast, same, where
 from .leaves import count_along, index_along
 from .shapes import reshape
 
@@ -46,7 +46,7 @@ def _reduction(
 
 
 def _extremum_vjp(d: Value, y: Value, x: Value, axes: tuple[int, ...]) -> Cotangents:
-    reached = cast(x == y, x.dtype)
+    reached = cast(same(x, y), x.dtype)
     return (d * reached / sum(reached, axes, keepdim=True),)
 
 

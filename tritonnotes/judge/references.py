@@ -206,11 +206,19 @@ def _binary_cross_entropy_with_logits(
     )
 
 
+def _celu(input: Tensor, *, alpha: float) -> Tensor:
+    """torch's own has 1 / alpha in float32 for the gradient of float64."""
+    return torch.where(input > 0, input, alpha * torch.expm1(input.clamp(max=0) / alpha))
+
+
 def _focal(input: Tensor, target: Tensor, *, alpha: float, gamma: float) -> Tensor:
-    """As torchvision.ops.sigmoid_focal_loss computes it."""
+    """As torchvision.ops.sigmoid_focal_loss computes it; where nothing is missed, the slope of a root is left out."""
     p = torch.sigmoid(input)
     p_t = p * target + (1 - p) * (1 - target)
-    loss = F.binary_cross_entropy_with_logits(input, target, reduction="none") * (1 - p_t) ** gamma
+    missed = 1 - p_t
+    is_right = (missed == 0) & (0 < gamma < 1)
+    focus = torch.where(is_right, 0, torch.where(is_right, 1, missed) ** gamma)
+    loss = F.binary_cross_entropy_with_logits(input, target, reduction="none") * focus
     return (alpha * target + (1 - alpha) * (1 - target)) * loss if alpha >= 0 else loss
 
 
@@ -413,7 +421,7 @@ REFERENCES |= {
     "prelu": F.prelu,
     "elu": F.elu,
     "selu": F.selu,
-    "celu": F.celu,
+    "celu": _celu,
     "gelu": F.gelu,
     "silu": F.silu,
     "mish": F.mish,
@@ -528,6 +536,7 @@ REFERENCES |= {
     "where": lambda condition, a, b: torch.where(_as_tensor(condition), a, b),
     "copy": torch.clone,
     "cast": lambda x, *, dtype: x.to(torch_dtype(dtype)),
+    "round_to": lambda x, *, dtype: x.to(torch_dtype(dtype)),
     # torch widens the sum of small integers to int64; a graph keeps the dtype it declared.
     "sum": _reduction(lambda x, dim, keepdim: torch.sum(x, dim, keepdim, dtype=x.dtype)),
     "max": _reduction(torch.amax),

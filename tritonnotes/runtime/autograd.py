@@ -12,16 +12,18 @@ from ..codegen.fusion.constraints import Fusion
 from ..codegen.pipeline import make_program
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Graph, Value
+from ..ir.passes.decompose import decompose
 from ..ir.passes.joint import cotangent_name, gradient_graph
 from ..ir.passes.split import split_gradient
 from ..judge.executor import eager
 from ..tensors.dtypes import torch_dtype
 from .executors.execution import Execution
 from .runner import Runner
+from .turns import Turns
 from .vetting import vet
 
-NO_GRADIENT = frozenset({"detach"})
-"""Primitives that no gradient passes, though they make floats of floats."""
+NO_GRADIENT = "detach"
+"""The op that no gradient passes, though it makes floats of floats."""
 
 
 class Differentiable:
@@ -35,7 +37,7 @@ class Differentiable:
         self.graph = graph
         self.outputs = list(graph.outputs)
         self.floats = [n for n, v in graph.outputs.items() if v.dtype.is_float]
-        self.constant = _constant_outputs(graph, joint, wanted)
+        self.constant = _constant_outputs(graph, wanted)
         self.overwritten = _overwritten(graph, joint)
         split = split_gradient(joint, self.outputs, [cotangent_name(n) for n in self.floats])
         self.saved = split.saved
@@ -44,8 +46,11 @@ class Differentiable:
         self.backward = Runner(make_program(split.backward, fusion, graph), device, how)
         self.backward_leaves = {b.name for b in self.backward.program.buffers if b.role == "leaf"}
 
-    def __call__(self, leaves: dict[str, Tensor], sizes: dict[str, int], numbers: dict[str, int]) -> dict[str, Tensor]:
-        results = _First.apply(self, sizes, numbers, list(leaves), *leaves.values())
+    def __call__(
+        self, leaves: dict[str, Tensor], sizes: dict[str, int], numbers: dict[str, int], turns: Turns
+    ) -> dict[str, Tensor]:
+        """One forward run that autograd can go back through. Backward takes `turns` with those who change weights."""
+        results = _First.apply(self, (sizes, numbers, turns), list(leaves), *leaves.values())
         return dict(zip(self.outputs, results, strict=True))
 
     def gradients(
@@ -59,14 +64,16 @@ class Differentiable:
         return {n: results[cotangent_name(n)] for n in self.reached}
 
 
-def _constant_outputs(graph: Graph, joint: Graph, wanted: Sequence[str]) -> frozenset[str]:
+def _constant_outputs(graph: Graph, wanted: Sequence[str]) -> frozenset[str]:
     """The float outputs that no gradient comes from, in torch's sense: what is made by way of comparisons or integers
-    alone, or of leaves that want none."""
-    varies: set[Value] = {joint[name] for name in wanted}
-    for value in joint.values:
-        if value.dtype.is_float and value.op.name not in NO_GRADIENT and any(a in varies for a in value.inputs):
+    alone, of what was detached, or of leaves that want none."""
+    primitives = decompose(graph)
+    detached = {region.out for region in primitives.regions if region.op.name == NO_GRADIENT}
+    varies: set[Value] = {primitives[name] for name in wanted}
+    for value in primitives.values:
+        if value.dtype.is_float and value not in detached and any(a in varies for a in value.inputs):
             varies.add(value)
-    return frozenset(n for n, v in graph.outputs.items() if v.dtype.is_float and joint.outputs[n] not in varies)
+    return frozenset(n for n, v in primitives.outputs.items() if v.dtype.is_float and v not in varies)
 
 
 def _overwritten(graph: Graph, joint: Graph) -> list[str]:
@@ -85,17 +92,17 @@ class _First(torch.autograd.Function):
     def forward(
         ctx: Any,
         programs: Differentiable,
-        sizes: dict[str, int],
-        numbers: dict[str, int],
+        given: tuple[dict[str, int], dict[str, int], Turns],
         names: list[str],
         *tensors: Tensor,
     ) -> Any:
+        sizes, numbers, turns = given
         leaves = dict(zip(names, tensors, strict=True))
         results = programs.forward.run({n: t.detach() for n, t in leaves.items()}, sizes, numbers)
         # A buffer that the run updates is kept, where it is needed, by the run itself.
         ctx.kept = [n for n in names if n not in programs.graph.updates]
         ctx.save_for_backward(*(leaves[n] for n in ctx.kept), *(results[n] for n in programs.saved))
-        ctx.programs, ctx.sizes, ctx.numbers, ctx.names = programs, sizes, numbers, names
+        ctx.programs, ctx.sizes, ctx.numbers, ctx.turns, ctx.names = programs, sizes, numbers, turns, names
         outputs = {n: results[n] for n in programs.outputs}
         fixed = [t for n, t in outputs.items() if n in programs.constant or not t.is_floating_point()]
         ctx.mark_non_differentiable(*fixed)
@@ -104,16 +111,17 @@ class _First(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor) -> Any:
         programs: Differentiable = ctx.programs
-        fed = dict(zip((*ctx.kept, *programs.saved), ctx.saved_tensors, strict=True))
         given = dict(zip(programs.outputs, cotangents, strict=True))
         upstream = {n: given[n] for n in programs.floats}
-        gradients = programs.gradients(fed, upstream, ctx.sizes, ctx.numbers)
+        with ctx.turns:
+            fed = dict(zip((*ctx.kept, *programs.saved), ctx.saved_tensors, strict=True))
+            gradients = programs.gradients(fed, upstream, ctx.sizes, ctx.numbers)
         if torch.is_grad_enabled():  # as create_graph=True has it
             leaves = {n: fed[n] for n in ctx.kept}
             names = [*leaves], [*upstream], [*gradients]
             made = _Again.apply(programs, ctx.numbers, names, *leaves.values(), *upstream.values(), *gradients.values())
             gradients = dict(zip(gradients, made, strict=True))
-        return None, None, None, None, *(gradients.get(n) for n in ctx.names)
+        return None, None, None, *(gradients.get(n) for n in ctx.names)
 
 
 class _Again(torch.autograd.Function):

@@ -105,17 +105,23 @@ def bind_feeds(
         wrong = f"has no input {unknown[0]!r}" if unknown else f"input {missing[0]!r} is not fed"
         raise FeedError(f"graph {graph.name!r}: {wrong}; feed {', '.join(inputs) or 'nothing'}")
     sizes: dict[str, int] = {}
-    bind_dims([(inputs[n].shape, t.shape) for n, t in feeds.items() if isinstance(t, Tensor)], sizes)
-    bound = {name: _checked(inputs[name], feeds[name], device, sizes) for name in inputs}
+    plain = {name: _vetted(value, feeds[name]) for name, value in inputs.items()}
+    bind_dims([(value.shape, plain[name].shape) for name, value in inputs.items()], sizes)
+    bound = {name: _checked(value, plain[name], device, sizes) for name, value in inputs.items()}
     return bound, sizes
 
 
-def _checked(value: Value, tensor: object, device: torch.device, sizes: dict[str, int]) -> Tensor:
+def _vetted(value: Value, tensor: object) -> Tensor:
+    what = f"input {value.name!r}"
+    if not isinstance(tensor, Tensor):
+        wanted = f"{value.dtype}{show_shape(value.shape)}"
+        raise FeedError(f"{what}: declared {wanted}, got {type(tensor).__name__}; feed a torch.Tensor")
+    return vetting.vet(tensor, what)
+
+
+def _checked(value: Value, plain: Tensor, device: torch.device, sizes: dict[str, int]) -> Tensor:
     what = f"input {value.name!r}"
     wanted = f"{value.dtype}{show_shape(value.shape)}"
-    if not isinstance(tensor, Tensor):
-        raise FeedError(f"{what}: declared {wanted}, got {type(tensor).__name__}; feed a torch.Tensor")
-    plain = vetting.vet(tensor, what)
     if plain.dtype != torch_dtype(value.dtype):
         raise FeedError(f"{what}: declared {wanted}, got {plain.dtype}; convert it with .to(torch.{value.dtype})")
     if plain.device != device:

@@ -17,7 +17,7 @@ from ..codegen.pipeline import make_program
 from ..codegen.program.program import Program
 from ..ir.core.graph import Graph, is_seed
 from ..ir.core.rewrite import optimize
-from ..ir.core.types import Dim
+from ..ir.core.types import dims_in
 from ..ir.core.verify import verify
 from ..ir.passes.chunks import in_chunks
 from ..ir.passes.decompose import decompose
@@ -46,7 +46,7 @@ class Form:
         self.leaves = (*self.inputs, *self.held_names)
         self.updates = tuple(graph.updates)
         self.outputs = tuple(graph.outputs)
-        self.dims = tuple(dict.fromkeys(s for v in graph.inputs for s in v.shape if isinstance(s, Dim)))
+        self.dims = tuple(dict.fromkeys(dims_in(s for v in graph.inputs for s in v.shape)))
         self.seeds = tuple(v.name for v in graph.leaves("scalar") if is_seed(v))
         self._targets, self._sized = class_inputs(graph), sized_ops(graph)
         forward, self.chunkings = in_chunks(optimize(decompose(graph)), logits_budget)

@@ -29,6 +29,7 @@ from .named_module import NOT_A_KEYWORD, NamedModule
 from .runner import pick_device
 from .traced import run_traced
 from .tuning import tuned
+from .turns import Turns
 
 
 class Model(NamedModule):
@@ -41,7 +42,7 @@ class Model(NamedModule):
     `gradient_source` of the backward run that autograd uses. `execution` says how kernels run on the CPU.
 
     It can be copied, pickled and saved with `torch.save`: copies share what is compiled, pickles hold the graph. Under
-    `torch.compile` and `torch.export` a call of it is one op.
+    `torch.compile` and `torch.export` a call of it is one op. Threads that call it take `turns`.
 
     In training a call draws its random numbers from `seed`, an int, or where that is None (the default) from a new one
     of torch's default generator: `torch.manual_seed` decides them, as it does for torch's own dropout.
@@ -77,6 +78,7 @@ class Model(NamedModule):
         self.device = pick_device(device)
         self.execution = execution(self.device, strict, sanitize)
         self._forms: dict[bool, Form] = {}
+        self.turns = Turns()
         # Last, since a tensor may be called as one of these attributes is.
         for name, tensor in initial_state(graph, seed).items():
             self.hold(name, tensor.to(self.device), graph[name].op.name == "parameter")
@@ -103,16 +105,17 @@ class Model(NamedModule):
         state = self.tensors()
         if torch.compiler.is_compiling():
             return run_traced(form, fed, state, self._traced_seed())
-        leaves, sizes = form.bind(fed, state)
-        numbers = self._numbers()
-        wanted = tuple(n for n, t in leaves.items() if t.requires_grad)
-        if wanted and torch.is_grad_enabled():
-            outputs = form.differentiable(wanted)(leaves, sizes, numbers)
-        else:
-            outputs = form.runner.run({n: t.detach() for n, t in leaves.items()}, sizes, numbers)
-        # A kernel writes past autograd's eyes: what was saved of the old buffers must not pass for the new ones.
-        torch.autograd.graph.increment_version([state[n] for n in form.updates])
-        return outputs
+        with self.turns:
+            leaves, sizes = form.bind(fed, state)
+            numbers = self._numbers()
+            wanted = tuple(n for n, t in leaves.items() if t.requires_grad)
+            if wanted and torch.is_grad_enabled():
+                outputs = form.differentiable(wanted)(leaves, sizes, numbers, self.turns)
+            else:
+                outputs = form.runner.run({n: t.detach() for n, t in leaves.items()}, sizes, numbers)
+            # A kernel writes past autograd's eyes: what was saved of the old buffers must not pass for the new ones.
+            torch.autograd.graph.increment_version([state[n] for n in form.updates])
+            return outputs
 
     def tensors(self) -> dict[str, Tensor]:
         """The declared parameters and buffers by name, as they are now."""

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..codegen.program.program import Program
-from ..ir.core.evaluate import bind_sizes, concrete
+from ..ir.core.evaluate import bind_dims, bind_sizes, concrete
 from ..ir.passes.joint import cotangent_name
 from ..tensors.dtypes import torch_dtype
 from .autograd import Differentiable
@@ -159,7 +159,9 @@ def _numbers(form: Form, seed: Tensor | None) -> dict[str, int]:
 
 def _sizes(form: Form, leaves: Sequence[Tensor]) -> dict[str, Any]:
     sizes: dict[str, Any] = {}
-    for value, tensor in zip(form.graph.inputs, leaves, strict=False):
+    fed = list(zip(form.graph.inputs, leaves, strict=False))
+    bind_dims([(value.shape, tensor.shape) for value, tensor in fed], sizes)
+    for value, tensor in fed:
         bind_sizes(value.shape, tuple(tensor.shape), f"input {value.name!r}", sizes)
     return sizes
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from copy import deepcopy
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from ..ir.core.verify import verify
 from ..ir.passes.chunks import LOGITS_BUDGET, check_budget
 from ..ir.passes.scaling import GradScaler
 from ..runtime.capture import MOST_CAPTURED
+from ..runtime.feeds import named_feeds
 from ..runtime.kernel_reports import Reports
 from ..runtime.model import Model
 from .param_groups import Groups, ParamGroup, with_groups
@@ -57,6 +59,8 @@ class TrainingStep:
     With a `scaler` an overflow skips an update, which only the device knows: `steps` counts the skipped ones too, and
     the slots `scaler.scale`, `scaler.growth_tracker` and `scaler.step` hold what torch.amp.GradScaler and the optimizer
     would.
+
+    A step can be copied and pickled, with its state. Threads that call it take turns, with those that call `model` too.
     """
 
     steps: int = _of_state("steps")
@@ -92,26 +96,55 @@ class TrainingStep:
         self.loss = loss
         self.optimizer = optimizer
         self.accumulate, self.scaler = accumulate, scaler
-        source = StepSource(graph, loss, optimizer, accumulate, scaler, parallel, as_fusion(fusion), logits_budget)
-        programs = source.without(frozenset())
-        graphs = programs.graphs
-        self.model = Model(
-            graph,
-            fusion=as_fusion(fusion).lenient(),
-            logits_budget=logits_budget,
-            device=device,
-            strict=strict,
-            sanitize=sanitize,
-            seed=seed,
+        where: dict[str, Any] = {"device": device, "strict": strict, "sanitize": sanitize}
+        self._options = {"fusion": fusion, "logits_budget": logits_budget, "seed": seed, **where}
+        self._source = StepSource(
+            graph, loss, optimizer, accumulate, scaler, parallel, as_fusion(fusion), logits_budget
         )
-        self.device = self.model.device
-        reducer = None if parallel is None else _joined(parallel, programs, self.model, optimizer, scaler)
-        self._state = StepState(graphs, optimizer, self.model, accumulate=accumulate, seed=seed, reducer=reducer)
-        self._runner = StepRunner(programs, self._state, scaler, programs_without=source.without)
+        programs = self._source.without(frozenset())
+        model = Model(graph, fusion=as_fusion(fusion).lenient(), logits_budget=logits_budget, seed=seed, **where)
+        reducer = None if parallel is None else _joined(parallel, programs, model, optimizer, scaler)
+        self._begin(programs, model, seed, reducer)
 
-    def __call__(self, /, **feeds: Tensor) -> dict[str, Tensor]:
-        """One step. Raises `FeedError` for tensors that do not fit, before anything is changed."""
-        return self._runner.run(feeds)
+    def _begin(self, programs: StepPrograms, model: Model, seed: int, reducer: Reducer | None) -> None:
+        """Train these weights from now on."""
+        self.model, self.device = model, model.device
+        graphs, accumulate = programs.graphs, self.accumulate
+        self._state = StepState(graphs, self.optimizer, model, accumulate=accumulate, seed=seed, reducer=reducer)
+        self._runner = StepRunner(programs, self._state, self.scaler, programs_without=self._source.without)
+
+    def __call__(self, /, *inputs: Tensor, **feeds: Tensor) -> dict[str, Tensor]:
+        """One step; `inputs` are fed in the order of declaration, `feeds` by name. Raises `FeedError` for tensors that
+        do not fit, before anything is changed, and `InterruptedStepError` where an earlier step was interrupted between
+        its launches, until a state is loaded."""
+        return self._runner.run(named_feeds(self._runner.inputs, inputs, feeds))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A step that goes on from the same state, with the same programs; without callbacks."""
+        self._check_copied()
+        made = object.__new__(type(self))
+        memo[id(self)] = made
+        made.__dict__.update(self.__dict__)
+        with self._state.turns:
+            programs = self._runner.programs_of_frozen
+            made._begin(programs[frozenset()], deepcopy(self.model, memo), self.seed, None)
+            made._runner.programs_of_frozen |= programs
+            made._runner.follow_frozen(made.model.tensors())
+            made.load_state_dict(self.state_dict())
+        return made
+
+    def __reduce__(self) -> Any:
+        self._check_copied()
+        given = {"accumulate": self.accumulate, "scaler": self.scaler, **self._options}
+        frozen = [n for n, p in self.model.named_parameters() if not p.requires_grad]
+        return _restored, (type(self), (self.graph, self.loss, self.optimizer), given, frozen, self.state_dict())
+
+    def _check_copied(self) -> None:
+        """Raise where there is no copy: processes that share a step know each other by it."""
+        if self._programs.graphs.is_apart:
+            raise DeclarationError(
+                f"{self.graph.name!r} is a step of several processes, which cannot be copied; copy state_dict() instead"
+            )
 
     @property
     def _programs(self) -> StepPrograms:
@@ -225,6 +258,16 @@ class TrainingStep:
         """Continue bit for bit from what `save` wrote. Raises `FeedError` for what does not fit, before anything is
         changed."""
         self._state.load(path)
+
+
+def _restored(kind: type[TrainingStep], what: Any, given: dict[str, Any], frozen: Any, state: Any) -> TrainingStep:
+    """What a pickle of a step is: compiled anew, with its state loaded."""
+    made = kind(*what, **given)
+    for name in frozen:
+        made.model.get_parameter(name).requires_grad_(False)
+    made._runner.follow_frozen(made.model.tensors())
+    made.load_state_dict(state)
+    return made
 
 
 def _check_options(optimizer: object, accumulate: object, scaler: object, data_parallel: object) -> None:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..codegen.program.program import Program
 from ..distributed.parallel import Reducer
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Graph, is_seed
 from ..ir.optim.update import next_numbers
 from ..ir.passes.scaling import GradScaler
 from ..runtime.capture import MOST_CAPTURED, CapturedRuns, no_graph
+from ..runtime.executors.executor import Around, Launch
 from ..runtime.feeds import (
     apart_from,
     bind_feeds,
@@ -25,7 +28,8 @@ from ..runtime.feeds import (
     sized_ops,
 )
 from ..runtime.runner import Runner
-from .progress import Progress
+from ..tensors.allocation import AllocationError
+from .progress import Progress, raise_held_back
 from .step_programs import StepPrograms
 from .step_state import StepState
 
@@ -62,7 +66,7 @@ class StepRunner:
     ) -> None:
         self.state = state
         self._programs_without = programs_without
-        self._of_frozen: dict[frozenset[str], StepPrograms] = {}
+        self.programs_of_frozen: dict[frozenset[str], StepPrograms] = {}
         self._frozen = frozenset[str]()
         self.device = state.model.device
         self.reducer = state.reducer
@@ -76,6 +80,7 @@ class StepRunner:
         graphs = programs.graphs
         self._graph, self._owners = graphs.declared, graphs.owners
         self._held = graphs.held()
+        self.inputs = tuple(v.name for v in graphs.declared.inputs)
         self._trained = graphs.updated_parameters()
         self.targets = class_inputs(graphs.declared)
         # A row on each of several processes is more than one.
@@ -84,7 +89,8 @@ class StepRunner:
 
     def use(self, programs: StepPrograms) -> None:
         """Run these from now on, captured anew where the ones before were."""
-        self.programs = self._of_frozen[self._frozen] = programs
+        self.programs = self.programs_of_frozen[self._frozen] = programs
+        self._has_run: set[Runner] = set()
         self.updating = Runner(programs.update, self.device, self._how)
         self.gathering = None if programs.gathering is None else Runner(programs.gathering, self.device, self._how)
         if self.reducer is not None and self.gathering is not None:
@@ -94,6 +100,16 @@ class StepRunner:
 
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One batch, and its outputs. Raises `FeedError` and `DeclarationError` before anything is changed."""
+        with self.state.turns:
+            self.state.check_whole("step")
+            raise_held_back(self.progress)
+            outputs = self._run(feeds)
+            self.batches += 1
+            for progress in self.progress:
+                progress.update(self.batches, outputs)
+            return outputs
+
+    def _run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state = self.state
         bound, sizes = bind_feeds(self._graph, feeds, self.device)
         check_targets(self.targets, bound)
@@ -103,16 +119,17 @@ class StepRunner:
         following = next_numbers(state.optimizer, numbers) if counts else state.numbers
         weights = state.model.tensors()
         check_held(self._held, {**weights, **state.slots}, self.device)
-        self._freeze(frozenset(n for n in self._trained if not weights[n].requires_grad))
+        self.follow_frozen(weights)
         with torch.no_grad():
             outputs = self._run_batch(_Batch(bound, sizes, numbers, weights))
         state.advance(following)
-        self._report(outputs)
+        state.end()
         return outputs
 
-    def _freeze(self, frozen: frozenset[str]) -> None:
-        """Go on with the programs that leave these parameters alone. Raises `DeclarationError` where that cannot be
-        before an update, or among processes."""
+    def follow_frozen(self, weights: Mapping[str, Tensor]) -> None:
+        """Go on with the programs that leave those `weights` alone that want no gradient. Raises `DeclarationError`
+        where that cannot be before an update, or among processes."""
+        frozen = frozenset(n for n in self._trained if not weights[n].requires_grad)
         if frozen == self._frozen:
             return
         what = f"step of {self._graph.name!r}: requires_grad_() of {', '.join(sorted(frozen ^ self._frozen))}"
@@ -123,7 +140,7 @@ class StepRunner:
                 f"{what}: {self.state.gathered} of {self.state.accumulate} batches of an update are gathered; change "
                 "what is frozen between updates"
             )
-        made = self._of_frozen.get(frozen) or self._programs_without(frozen)
+        made = self.programs_of_frozen.get(frozen) or self._programs_without(frozen)
         self._frozen = frozen
         self.use(made)
 
@@ -156,9 +173,23 @@ class StepRunner:
         check_apart(held, graph.updates)
         feeds = apart_from({n: held[n] for n in updated}, batch.feeds)
         leaves = {n: t.detach() for n, t in {**feeds, **held}.items()}
-        runner.around = None if reducer is None else reducer.around
         captured = self.captured if runner is self.updating else None
-        outputs = (captured or runner).run(leaves, batch.sizes, self._scalars(graph, batch.numbers))
+        around: Around | None = None if reducer is None else reducer.around
+        was_whole = self.state.is_whole
+        if runner in self._has_run or captured is not None:
+            self.state.begin()
+        else:
+            # The first run compiles kernels, which takes long: until one is launched that writes what lasts, nothing
+            # is torn.
+            around = beginning(runner.program, self.state.begin, around)
+        runner.around = around
+        try:
+            outputs = (captured or runner).run(leaves, batch.sizes, self._scalars(graph, batch.numbers))
+        except AllocationError:
+            if was_whole:  # memory is allocated before the first launch
+                self.state.end()
+            raise
+        self._has_run.add(runner)
         # A kernel writes past autograd's eyes: backward through the old weights must raise, as after torch's own step.
         torch.autograd.graph.increment_version([batch.weights[n] for n in updated if n in batch.weights])
         return outputs
@@ -175,11 +206,6 @@ class StepRunner:
         others = [weights[n] for n, rank in self._owners.items() if rank != reducer.rank]
         torch.autograd.graph.increment_version(others)
 
-    def _report(self, outputs: Mapping[str, Tensor]) -> None:
-        self.batches += 1
-        for progress in self.progress:
-            progress.update(self.batches, outputs)
-
     def capture(self, most: int = MOST_CAPTURED) -> None:
         """As `TrainingStep.capture`."""
         self._not_captured = no_graph(self.device)
@@ -192,3 +218,24 @@ class StepRunner:
     def graph_reason(self) -> str | None:
         """As `TrainingStep.graph_reason`."""
         return self.captured.reason if self.captured is not None else self._not_captured
+
+
+def beginning(program: Program, begin: Callable[[], None], around: Around | None) -> Around:
+    """`around`, with a call of `begin` before the first launch that writes what the program updates."""
+    updated = set(program.graph.updates)
+    writes = {name for name, place in program.places.items() if updated & program.uses[place].writes}
+    names = {kernel.name for kernel in program.kernels}
+    if not writes <= names:  # a library call does not go through here
+        begin()
+
+    def with_begin(launch: Launch) -> Launch:
+        inner = launch if around is None else around(launch)
+
+        def launch_and_begin(kernel: Any, *arguments: Any, **options: Any) -> None:
+            if kernel.__name__ in writes:
+                begin()
+            inner(kernel, *arguments, **options)
+
+        return launch_and_begin
+
+    return with_begin

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..distributed.parallel import Reducer
-from ..ir.core.errors import DeclarationError, FeedError
+from ..ir.core.errors import DeclarationError, FeedError, InterruptedStepError
 from ..ir.core.optimizer import RANGES, Optimizer, check_hyperparameters, in_group
 from ..ir.passes.joint import FIRST, WORLD_SIZE
 from ..runtime.model import Model
@@ -45,6 +45,8 @@ class StepState:
         reducer: Reducer | None = None,
     ) -> None:
         self.optimizer, self.model, self.accumulate, self.reducer = optimizer, model, accumulate, reducer
+        self.turns = model.turns
+        self._interrupted = False
         self.steps = 0
         self.gathered = 0
         self.hyperparameters: dict[str, float | bool] = optimizer.settings
@@ -64,6 +66,30 @@ class StepState:
             for p, rank in graphs.owners.items()
             for slot in optimizer.variants[optimizer.group_of(p)].state
         }
+
+    # -- whole or torn -------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """From now on weights or slots are changed: the state is torn until `end`."""
+        self._interrupted = True
+
+    def end(self) -> None:
+        """All of a batch is in the state, or nothing of it."""
+        self._interrupted = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no batch began to change the state without an end."""
+        return not self._interrupted
+
+    def check_whole(self, doing: str) -> None:
+        """Raise `InterruptedStepError` where a batch began to change the state and did not end."""
+        if self._interrupted:
+            raise InterruptedStepError(
+                f"{doing}: the step was interrupted between its launches after {self.steps} updates, so that some "
+                "weights are those before the interruption and some those after it; load a state first, with "
+                "load_state_dict() or load()"
+            )
 
     # -- one batch -----------------------------------------------------------------------------------------------------
 
@@ -149,6 +175,11 @@ class StepState:
 
     def state_dict(self) -> dict[str, Any]:
         """As `TrainingStep.state_dict`."""
+        with self.turns:
+            self.check_whole("state_dict")
+            return self._copied()
+
+    def _copied(self) -> dict[str, Any]:
         return {
             "model": {n: t.detach().clone() for n, t in self.model.state_dict().items()},
             "slots": self._copied_slots(),
@@ -162,7 +193,12 @@ class StepState:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """As `TrainingStep.load_state_dict`."""
-        self._check(state)
+        with self.turns:
+            self._check(state)
+            self._take_over(state)
+
+    def _take_over(self, state: Mapping[str, Any]) -> None:
+        self.begin()
         self.model.load_state_dict(state["model"])
         for name, slot in self.slots.items():
             slot.copy_(state["slots"][name])
@@ -172,6 +208,7 @@ class StepState:
         self.hyperparameters = dict(state["hyperparameters"])
         for group, given in zip(self.group_hyperparameters, state.get("param_groups", ()), strict=True):
             group |= {name: given[name] for name in group}
+        self.end()
 
     def _check(self, state: Mapping[str, Any]) -> None:
         """Raise `FeedError` unless this is a state of the same graph and optimizer."""

@@ -134,9 +134,9 @@ def test_outputs_without_a_gradient_in_torch_have_none_here(net: Net) -> None:
     g = tn.Graph("casts")
     x, w = g.input("x", (3,)), g.input("w", (3,))
     whole = tn.cast(tn.cast(x, "int64"), "float32")
-    g.output(whole=whole, mixed=whole * w, sign=tn.sign(x), other=x * 2)
+    g.output(whole=whole, mixed=whole * w, sign=tn.sign(x), other=x * 2, held=x.detach() + 1, both=x.detach() * x)
     made = tn.compile(g)(numbers(3).requires_grad_(), numbers(3))
-    assert {n for n, t in made.items() if t.requires_grad} == {"sign", "other"}
+    assert {n for n, t in made.items() if t.requires_grad} == {"sign", "other", "both"}
     made = tn.compile(g)(numbers(3), numbers(3).requires_grad_())
     assert {n for n, t in made.items() if t.requires_grad} == {"mixed"}
 

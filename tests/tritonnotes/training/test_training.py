@@ -191,7 +191,8 @@ def test_other_batches_and_other_rates_compile_nothing(monkeypatch: pytest.Monke
     for place in (
         "runtime.runner.load_source",
         "training.step_programs.make_program",
-        "runtime.model.make_program",
+        "runtime.form.make_program",
+        "runtime.autograd.make_program",
         "codegen.pipeline.make_plan",
     ):
         monkeypatch.setattr(f"tritonnotes.{place}", refuse)
