@@ -31,7 +31,9 @@ def graph(dtype: str = "float32", widths: tuple[int, ...] = (12, 10), residual: 
         made = tn.gelu(tn.layer_norm(made, name=f"ln{number}"))
         h = made + h if residual and made.shape == h.shape else made
     logits = tn.linear(h, 5, name="head")
-    turned = tn.matmul(h, tn.transpose(g.parameter("turned", (3, widths[-1]), "normal", dtype), 0, 1))
+    turned = tn.matmul(
+        h, tn.transpose(g.parameter("turned", (3, widths[-1]), "normal", dtype, mean=0.0, std=1.0), 0, 1)
+    )
     g.output(logits=logits, one=tn.linear(h, 1, name="one"), turned=turned, h=h)
     g.output(loss=tn.cross_entropy(logits, y) + tn.mean(turned * turned))
     return g
@@ -59,11 +61,11 @@ def test_row_of_a_product_has_the_same_bits_whatever_stands_beside_it(dtype: str
             assert not [n for n in ROW_BY_ROW if not torch.equal(found[n], whole[n][part])]
 
 
-@settings(max_examples=8)
+@settings(max_examples=4)
 @given(
-    st.lists(st.sampled_from([1, 2, 7, 16, 20, 33]), min_size=1, max_size=3),
+    st.lists(st.sampled_from([1, 2, 7, 16, 20, 33]), min_size=1, max_size=2),
     st.booleans(),
-    st.sampled_from(["optimal", "greedy", "off"]),
+    st.sampled_from(["greedy", "off"]),
     st.integers(1, 40),
     st.data(),
 )
