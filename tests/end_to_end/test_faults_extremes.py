@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
+from tritonnotes.check import DRAWS
 from tritonnotes.judge.executor import eager, oracle
 from tritonnotes.runtime.runner import pick_device
 
@@ -116,3 +117,28 @@ def test_powers_of_zeros_infinities_and_negative_numbers_are_torchs(dtype: str) 
         mine = out[name].cpu()
         torch.testing.assert_close(mine, wanted, rtol=1e-6, atol=0, equal_nan=True, msg=f"{name} {fixed.get(name)}")
         assert torch.equal(mine.signbit() & ~mine.isnan(), wanted.signbit() & ~wanted.isnan()), (name, fixed.get(name))
+
+
+def language_model() -> tn.Graph:
+    g = tn.Graph("language_model")
+    tokens, following = g.input("tokens", (BATCH,), "int64"), g.input("following", (BATCH,), "int64")
+    h = tn.embedding(tokens, 30, 16, name="embedding")
+    h = h + tn.linear(tn.gelu(tn.linear(tn.layer_norm(h, name="ln1"), 32, name="fc1")), 16, name="fc2")
+    logits = tn.linear(tn.rms_norm(h, name="ln2"), 30, name="head")
+    g.output(loss=tn.cross_entropy(logits, following), accuracy=tn.accuracy(logits, following))
+    return tn.autocast(g, "bfloat16")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_no_seed_decides_the_certificate_of_a_language_model(seed: int) -> None:
+    certificate = tn.check(language_model(), seed=seed)
+    assert certificate.ok, str(certificate)
+    shapes = {row.name: row.comparison.shape for row in certificate.rows}
+    assert shapes["loss"] == (DRAWS,) and shapes["head.weight"] == (30, 16)
+
+
+def test_scalars_are_compared_over_draws_unless_these_are_given() -> None:
+    g = tn.Graph("one")
+    g.output(loss=tn.mean(g.input("x", (BATCH, 3)) ** 2))
+    assert tn.check(g).rows[0].comparison.shape == (DRAWS,)
+    assert tn.check(g, feeds={"x": torch.ones(4, 3)}, state={}).rows[0].comparison.shape == ()
