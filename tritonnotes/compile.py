@@ -9,7 +9,8 @@ import torch
 
 from .codegen.fusion.constraints import as_fusion
 from .distributed.parallel import DataParallel
-from .ir.core.graph import Graph
+from .ir.core.errors import DeclarationError
+from .ir.core.graph import Graph, check_is_graph
 from .ir.core.optimizer import Optimizer
 from .ir.passes.chunks import LOGITS_BUDGET
 from .ir.passes.scaling import GradScaler
@@ -20,11 +21,12 @@ from .training.step import TrainingStep
 
 def compile(
     graph: Graph,
-    *,
+    *example: object,
     training: bool = False,
     fusion: str = "optimal",
     fuse: Iterable[str | tuple[str, ...]] = (),
     forbid: Iterable[str | tuple[str, ...]] = (),
+    products: str = "fastest",
     logits_budget: int | None = LOGITS_BUDGET,
     device: torch.device | str | None = None,
     strict: bool | None = None,
@@ -45,9 +47,15 @@ def compile(
     (`docs/native.md`), whose accesses `sanitize=True` checks. `strict=True` runs them under the strict interpreter
     instead, a thousand times as slowly, which also finds data races and reads of uninitialized memory; where `strict`
     is None the environment decides, by `TRITONNOTES_STRICT=1`.
+    `products` says what computes matrix products: 'fastest' is whichever the cost model takes to be faster, 'library'
+    is torch. What a library adds up depends on the processor and, on many, on how many rows there are; with 'generated'
+    each row of a result has the same bits whatever rows stand beside it, and no library is called.
     `logits_budget` is as for `compile_step`, for calls without autograd, which keeps the logits whole.
     """
-    options = as_fusion(fusion, fuse, forbid)
+    check_is_graph(graph)
+    if example:
+        raise DeclarationError("compile: takes a graph alone by position; its options are named, as in device='cpu'")
+    options = as_fusion(fusion, fuse, forbid, products)
     where = {"device": device, "strict": strict, "sanitize": sanitize}
     return Model(graph, training=training, fusion=options, logits_budget=logits_budget, seed=seed, **where)  # type: ignore[arg-type]
 
@@ -65,6 +73,7 @@ def compile_step(
     fuse: Iterable[str | tuple[str, ...]] = (),
     forbid: Iterable[str | tuple[str, ...]] = (),
     memory_budget: int | None = None,
+    products: str = "fastest",
     logits_budget: int | None = LOGITS_BUDGET,
     device: torch.device | str | None = None,
     strict: bool | None = None,
@@ -101,7 +110,8 @@ def compile_step(
     `data_parallel` makes the step one of several processes, which torch.distributed knows: each is fed its own part of
     a batch, and all update by the mean of their gradients. True, or a `tn.DataParallel`.
     """
-    wanted = as_fusion(fusion, fuse, forbid)
+    check_is_graph(graph)
+    wanted = as_fusion(fusion, fuse, forbid, products)
     wanted = wanted if memory_budget is None else replace(wanted, memory_budget=memory_budget)
     shared = {"param_groups": param_groups, "accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel}
     where = {"device": device, "strict": strict, "sanitize": sanitize}

@@ -17,24 +17,36 @@ from .ir.core.optimizer import update_rule as _update_rule
 from .ir.core.registry import Domain, Note
 from .ir.core.types import DType, Shape, check_name
 from .judge.references import Reference, register_reference, register_update_reference
+from .judge.samples import DEFAULT_RANGE
 
 Range = tuple[float, float]
 Sample = Callable[[Graph, Shape, DType], Value]
 
 
 def op(
-    *, reference: Reference, domain: Range | Domain, note: Note | None = None, sample: Sample | None = None
+    *given: object,
+    reference: Reference | None = None,
+    domain: Range | Domain = DEFAULT_RANGE,
+    note: Note | None = None,
+    sample: Sample | None = None,
 ) -> Callable[[Callable[..., Value]], Op]:
     """Decorator: an op from a formula in primitives, with gradient, fusion, kernel and check.
 
     The formula's positional parameters are Values (a default of None makes one optional), its keyword-only ones
     attributes, and so are those whose default is a number, a string or a bool. `reference` takes the same as tensors,
-    in plain torch. `domain` is the range (low, high) that every argument is tested on, or a mapping from arguments to
-    ranges, 'class' for an index into the classes.
+    in plain torch. `domain` is the range (low, high) that every argument is tested on (−3 to 3 unless it is given), or
+    a mapping from arguments to ranges, 'class' for an index into the classes.
     `sample(graph, shape, dtype)` declares an example; by default each required argument is an input of that shape.
     The op is called `custom.<name>`; declaring one of the same name again replaces it for graphs declared from then
     on. Raises `DeclarationError` for a reference or domain that does not fit the formula.
     """
+
+    if given or reference is None:
+        raise DeclarationError(
+            "op: its reference is None, which cannot be called; it is checked against one in plain torch, so write "
+            "@tn.op(reference=torch.nn.functional.mish) above the formula"
+        )
+    stands_for: Reference = reference
 
     def make(declared: Callable[..., Value]) -> Op:
         formula = _with_attributes(declared)
@@ -48,7 +60,7 @@ def op(
         made = _op(domain=domains, note=note, sample=sample, custom=True)(formula)
         if sample is None:
             made.sample = _default_sample(made)
-        register_reference(made.name, reference)
+        register_reference(made.name, stands_for)
         if formula is not declared:
             _in_declared_order(made, declared)
         return made

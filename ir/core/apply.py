@@ -10,10 +10,24 @@ from .attributes import check_attr
 from .errors import DeclarationError, DTypeError, ShapeError, TritonNotesError
 from .graph import Graph, Region, Scope, Value, bind
 from .local_names import capture_names
-from .numbers import plain_number
+from .numbers import Number, plain_number
 from .op import DESCRIBED, Op, lookup
 from .registry import Operator, Primitive
-from .types import DType, Shape, as_shape, bool_, check_name, float32, host, int64, promote
+from .types import (
+    Dim,
+    DimProduct,
+    DType,
+    Shape,
+    as_shape,
+    bool_,
+    check_name,
+    dims_in,
+    float32,
+    host,
+    int64,
+    known_factor,
+    promote,
+)
 
 
 def call(graph: Graph, op: Operator | str, /, *args: Any, name: str | None = None, **attrs: Any) -> Value:
@@ -112,7 +126,7 @@ def _lift(graph: Graph, op: Primitive, args: Sequence[Any]) -> tuple[Primitive, 
                 )
         return op, tuple(args)
     first = 1 if op.name == "where" else 0
-    numbers = [a if isinstance(a, Value) else plain_number(a, op.name) for a in args]
+    numbers = [a if isinstance(a, Value) else _number(graph, a, op, args) for a in args]
     dtype = _common_dtype(op, numbers[first:])
     if first and dtype is host:
         # Nothing but numbers beside a condition: they are what torch makes of them.
@@ -121,6 +135,23 @@ def _lift(graph: Graph, op: Primitive, args: Sequence[Any]) -> tuple[Primitive, 
         op, dtype = _as_torch_computes(op, dtype, numbers)
     lifted = [_to(graph, a, dtype) for a in numbers[first:]]
     return op, tuple([*(_to(graph, a, bool_) for a in numbers[:first]), *lifted])
+
+
+def _number(graph: Graph, given: Any, op: Primitive, args: Sequence[Any]) -> Number | Value:
+    """A number, or for a symbolic size, as in `x * x.shape[0]`, what it is when tensors are fed."""
+    if not isinstance(given, Dim | DimProduct):
+        return plain_number(given, op.name)
+    whole = [a for a in args if isinstance(a, Value) and not a.dtype.is_float]
+    if whole:
+        raise DTypeError(
+            f"{op.name}: the size {given} meets {whole[0].name!r}, which is {whole[0].dtype}; a size that is known "
+            "only when tensors are fed is a float, so cast the other with tn.cast"
+        )
+    count: Any = known_factor((given,))
+    for dim in dims_in((given,)):
+        value = graph.append("dim_size", (), {"dim": dim.name}, (), host)
+        count = value if count == 1 and not isinstance(count, Value) else value * count
+    return count
 
 
 def _as_torch_computes(op: Primitive, dtype: DType, args: Sequence[Any]) -> tuple[Primitive, DType]:

@@ -195,6 +195,14 @@ class Value:
         sum = mean = var = std = amax = amin = argmax = logsumexp = _method
         detach = reshape = flatten = squeeze = unsqueeze = expand = permute = transpose = _method
 
+        # Bound by ops/habits.py, with much that refuses.
+        view = max = min = float = double = half = bfloat16 = int = long = _method
+
+        def size(self, dim: Any = None) -> Any: ...
+        def __len__(self) -> Any: ...
+        def __matmul__(self, other: Any) -> Value: ...
+        def __rmatmul__(self, other: Any) -> Value: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Region:
@@ -465,6 +473,21 @@ class Graph:
         for name, value in found:
             if isinstance(value, Value) and value.graph is self and not value.is_leaf and value.hint is None:
                 value.hint = name
+
+
+def check_is_graph(given: object) -> None:
+    """Raise `DeclarationError`, with the remedy, for what is given in place of a graph."""
+    if isinstance(given, Graph):
+        return
+    remedy = "declare one with tn.Graph(name), g.input(...) and g.output(...)"
+    if isinstance(getattr(given, "graph", None), Graph):
+        remedy = "it is compiled already; pass its .graph to compile it otherwise"
+    elif hasattr(given, "state_dict") and hasattr(given, "forward"):
+        remedy = (
+            "declare its layers on a tn.Graph under the names that they have, as in tn.linear(x, 10, name='0'), "
+            "compile that, and load module.state_dict()"
+        )
+    raise DeclarationError(f"wanted a tn.Graph, got {type(given).__name__}; {remedy}")
 
 
 def _graph_of(kind: type[Graph], text: str) -> Graph:

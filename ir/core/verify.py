@@ -11,7 +11,7 @@ from .apply import infer_op
 from .attributes import MAX_RANK, check_attrs
 from .compare import attr_key
 from .errors import DeclarationError, DTypeError, ShapeError, TritonNotesError, VerificationError
-from .graph import Graph, Region, Value, is_seed
+from .graph import Graph, Region, Value, check_is_graph, is_seed
 from .numbers import Attrs
 from .op import Op
 from .printer import value_line
@@ -33,6 +33,7 @@ def verify(graph: Graph) -> None:
     the op infers; a graph of primitives holds nothing else; outputs, updates and regions belong and fit; every `Dim`
     is the size of something that is fed; and the same holds of each graph that is an attribute.
     """
+    check_is_graph(graph)
     if graph.level not in LEVELS:
         raise VerificationError(f"graph {graph.name!r}: level is {graph.level!r}; it is one of {', '.join(LEVELS)}")
     _verify_membership(graph)

@@ -272,6 +272,7 @@ PRIMITIVES["cast"] = Primitive(
 def cast(x: Value, dtype: object) -> Value:
     """`x` in another dtype. In a declared graph it rounds to the numbers of a float dtype, wherever it is fused; in a
     formula it keeps the number, as float16 and bfloat16 are computed in float32."""
+    graph_of("cast", (x,))
     dtype = as_dtype(dtype)
     return x if x.dtype is dtype else x.graph.call("cast", x, dtype=dtype)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.errors import DTypeError, ShapeError
 from ..core.graph import Value
+from ..core.op import graph_of
 from ..core.registry import PRIMITIVES, Primitive
 from ..core.types import DType, Shape, as_shape, bool_, broadcast, float32, host, normalize_axes, show_shape
 from .derivative import Cotangents
@@ -90,7 +91,8 @@ PRIMITIVES["broadcast_to"] = Primitive(
 
 def broadcast_to(x: Value, shape: Shape) -> Value:
     """`x` repeated along new axes and axes of size 1, as in torch.Tensor.expand."""
-    return x if x.shape == shape else x.graph.call("broadcast_to", x, shape=shape)
+    graph = graph_of("broadcast_to", (x,))
+    return x if x.shape == shape else graph.call("broadcast_to", x, shape=shape)
 
 
 def sum_to(x: Value, shape: Shape) -> Value:

@@ -54,6 +54,7 @@ PRIMITIVES["narrow"] = Primitive(
 def narrow(x: Value, dim: int, start: int, length: int) -> Value:
     """Elements `start` to `start + length` of `x` along `dim`, an axis of known size; the rest unchanged, as in
     torch.narrow. A view: nothing is copied."""
+    graph_of("narrow", (x,))
     (axis,) = normalize_axes(dim, len(x.shape), "narrow")
     size = x.shape[axis]
     if start < 0 and isinstance(size, int):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..ir.core.errors import DeclarationError, FeedError, VerificationError
-from ..ir.core.graph import Graph, Value
+from ..ir.core.graph import Graph, Value, check_is_graph
 from ..ir.core.op import lookup
 from ..ir.core.types import Dim, DimProduct, bind_dims, host, show_shape, size_at, unbound
 from ..tensors.dtypes import torch_dtype
@@ -41,6 +41,7 @@ def eager(
     does. Raises `FeedError` for tensors that do not fit, `VerificationError` where an op's reference and its
     formula differ in shape or dtype.
     """
+    check_is_graph(graph)
     return _run(graph, graph.outputs, feeds, state or {}, training, seed, exact=False)
 
 
@@ -68,6 +69,7 @@ def oracle(
     what was cast; other ops read an output of 16 bits as it is given out, while the output itself is exact. The feeds
     have the declared dtypes, or float64 in place of a floating one.
     """
+    check_is_graph(graph)
     return _run(graph, graph.outputs, feeds, state or {}, training, seed, exact=True)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from .executors.execution import Execution, execution
 from .executors.executor import Around, Executor
 from .executors.interpreted import InterpretedExecutor
 from .executors.machine_code import NativeExecutor
+from .executors.recorded import RecordedRuns
 
 KEPT_SIZES = 8
 """How many sets of sizes keep their buffers, so that a ragged last batch does not evict the others."""
@@ -67,8 +69,8 @@ class Runner:
         self.program = program
         self.device = device
         self.how = execution(device) if how is None else how
-        self.module: Any = load_source(program.source, KernelCache())
         self._executor = _executor(program, device, self.how, programs, tile)
+        self._recorded = _recorded(program, self._executor, self.how)
         self._buffers: OrderedDict[tuple[tuple[str, int], ...], dict[str, Tensor]] = OrderedDict()
         self._taking_turns = threading.RLock()
         self.around: Around | None = None
@@ -76,12 +78,19 @@ class Runner:
         self.all_reduce: Callable[[Tensor, Tensor], None] | None = None
         """`all_reduce(x, total)` across processes, for a program that has such calls; None with one process."""
 
+    @cached_property
+    def module(self) -> Any:
+        """The generated module."""
+        return load_source(self.program.source, KernelCache())
+
     def run(
         self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int], scalars: Mapping[str, float] | None = None
     ) -> dict[str, Tensor]:
         """One run: tensors for all leaves by name, sizes of the `Dim`s, host numbers by name. Returns the outputs."""
-        programs = self.programs(sizes)
         with self._taking_turns:
+            if self._recorded is not None and self.around is None:
+                return self._recorded.run(leaves, sizes, scalars or {}, self.all_reduce)
+            programs = self.programs(sizes)
             try:
                 return self._run(leaves, sizes, scalars, programs)
             except BaseException:
@@ -170,6 +179,13 @@ def _executor(
     if how.strict:
         return InterpretedExecutor(program, programs=programs, tile=tile)
     return NativeExecutor(program, programs=programs, tile=tile, sanitize=how.sanitize)
+
+
+def _recorded(program: Program, executor: Executor, how: Execution) -> RecordedRuns | None:
+    """Runs that are recorded, where that can be done: the sanitizer looks at each launch."""
+    if isinstance(executor, NativeExecutor) and not how.sanitize and not program.in_memory:
+        return RecordedRuns(program, executor)
+    return None
 
 
 def _size(size: Any, sizes: Mapping[str, int]) -> int:

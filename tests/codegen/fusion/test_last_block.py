@@ -12,6 +12,7 @@ from compiled import digits, gradient_programs
 from torch import Tensor
 
 import tritonnotes as tn
+from tritonnotes import native
 from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.fusion.last_block import GROUP, MAX_FINALIZED
 from tritonnotes.codegen.pipeline import make_plan, make_program
@@ -95,12 +96,14 @@ def test_rows_spread_over_columns_too_are_waited_for() -> None:
     torch.testing.assert_close(run(Runner(program, CPU, programs=20, tile=2048), leaves)["y"], leaves["x0"].sum(0))
 
 
-def test_counts_are_zero_again_after_each_run_even_one_that_fails() -> None:
+def test_counts_are_zero_again_after_each_run_even_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     program = norm_backward()
     leaves = leaves_of(program)
     runner = Runner(program, CPU, programs=40, tile=256)
     first = run(runner, leaves)
-    (held,) = runner._buffers.values()
+    assert runner._recorded is not None
+    (record,) = runner._recorded._kept.values()
+    held, _ = record._held
     (arrivals,) = (t for name, t in held.items() if name.endswith(":arrivals"))
     assert arrivals.shape == (1 + 3,) and not arrivals.any()
 
@@ -108,10 +111,9 @@ def test_counts_are_zero_again_after_each_run_even_one_that_fails() -> None:
         arrivals.fill_(1)
         raise KernelError("planted")
 
-    runner.around = broken
-    with pytest.raises(KernelError, match="planted"):
+    with monkeypatch.context() as patch, pytest.raises(KernelError, match="planted"):
+        patch.setattr(native.Bundle, "run", broken)
         run(runner, leaves)
-    runner.around = None
     assert all(torch.equal(tensor, first[name]) for name, tensor in run(runner, leaves).items())
 
 

@@ -17,7 +17,7 @@ from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
 import tritonnotes as tn
-from tritonnotes.runtime import baked
+from tritonnotes.runtime.executors import baked
 from tritonnotes.runtime.executors.baked import BakedLaunch
 
 Call = tuple[Any, ...]

@@ -46,6 +46,7 @@ class NativeKernel:
         exports = (symbol, f"{symbol}.parallel")
         self._loaded = Loaded((made.code,), exports)
         size, word, pointer = ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p
+        self.address = self._loaded[symbol]
         # A ctypes function lets go of the interpreter's lock while it runs.
         self.serial = ctypes.CFUNCTYPE(None, pointer, size, size, word, word, word, pointer, pointer)(
             self._loaded[symbol]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ... import native
 from ...codegen.lower.foreach import ForeachKernel
+from ...codegen.lower.lower import GeneratedKernel
 from ...codegen.lower.tile_ir import Kernel
 from ...codegen.program.program import Program
 from ...codegen.support.sizes import next_power_of_2
@@ -50,12 +51,19 @@ class NativeExecutor:
         launch = self._launch(tensors, sizes)
         module.run(tensors, **given, launch=launch if around is None else around(launch))
 
+    def adapted(
+        self, kernel: Any, grid: tuple[int, ...], options: dict[str, Any], sizes: Mapping[str, int]
+    ) -> tuple[GeneratedKernel, tuple[int, ...], dict[str, Any]]:
+        """What is planned of a kernel that is launched, and its grid and constants as they are on the CPU."""
+        planned = self._kernels[kernel.__name__]
+        grid, options = self._tiles.adapt(planned, grid, options, sizes)
+        if isinstance(planned, Kernel) and planned.layout.finalizes:
+            options["PROGRAMS"] = next_power_of_2(self._most_programs)
+        return planned, grid, options
+
     def _launch(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Launch:
         def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-            planned = self._kernels[kernel.__name__]
-            grid, options = self._tiles.adapt(planned, grid, options, sizes)
-            if isinstance(planned, Kernel) and planned.layout.finalizes:
-                options["PROGRAMS"] = next_power_of_2(self._most_programs)
+            planned, grid, options = self.adapted(kernel, grid, options, sizes)
             reached: list[Tensor] = []
             if self._sanitize and isinstance(planned, ForeachKernel):
                 reached = [tensors[name] for name in self._names.in_table(planned)]
