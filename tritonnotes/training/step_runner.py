@@ -201,7 +201,8 @@ class StepRunner:
         """The host numbers of a program by name, and the seeds that its random ops draw from."""
         wanted = graph.leaves("scalar")
         drawn = self.state.batch_seed()
-        return {v.name: drawn if is_seed(v) else numbers[v.name.rpartition(".")[2]] for v in wanted}
+        keys = {v.name: v.name if v.name in numbers else v.name.rpartition(".")[2] for v in wanted if not is_seed(v)}
+        return {name: numbers[key] for name, key in keys.items()} | {v.name: drawn for v in wanted if is_seed(v)}
 
     def _share(self, reducer: Reducer, weights: Mapping[str, Tensor]) -> None:
         """Give all processes the weights that each has updated, where they are shared out."""
