@@ -13,6 +13,7 @@ from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Graph
 
 from .canonicalize.materialize import materialize
+from .canonicalize.products import without_library_products
 from .fusion.candidate import Candidate
 from .fusion.constraints import Fusion, as_fusion
 from .fusion.last_block import finalize_in_last_block
@@ -47,7 +48,7 @@ def make_program(
     `Fusion` with constraints; impossible ones raise `PlanError`. No launch has a name that is `taken`.
     """
     options = as_fusion(fusion)
-    found = partition(materialize(graph), options)
+    found = partition(canonicalize(graph, options), options)
     program = finish(schedule(found, taken), declared)
     if options.memory_budget is None:
         return program
@@ -66,7 +67,14 @@ def make_plan(graph: Graph, fusion: str | Fusion = "optimal", taken: Names = fro
     options = as_fusion(fusion)
     if options.memory_budget is not None:
         return make_program(graph, options, taken=taken).plan
-    return schedule(partition(materialize(graph), options), taken)
+    return schedule(partition(canonicalize(graph, options), options), taken)
+
+
+def canonicalize(graph: Graph, options: Fusion) -> Graph:
+    """What is planned: views that must be memory are copies and, where no library is to multiply, products are those
+    that kernels compute."""
+    plain = materialize(graph)
+    return materialize(without_library_products(plain)) if options.all_generated else plain
 
 
 def partition(graph: Graph, options: Fusion) -> Candidate:
@@ -100,8 +108,9 @@ def _partition(graph: Graph, options: Fusion) -> Candidate:
     if options.mode == "optimal":
         best = search(best, reduction_strategies(best))
     best.raise_if_illegal()
-    if options.products and not options.is_off:
+    if options.all_generated or (options.products and not options.is_off):
         best = fuse_matmul_epilogues(best)
+    if options.products and not options.is_off:
         best = fuse_matmul_prologues(best)
     return best
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from tally import pytest_terminal_summary
 
 from tritonnotes.codegen.target.cache import CACHE_DIR_VARIABLE
+from tritonnotes.native.llvm.engine import LEVEL_VARIABLE
 
 __all__ = ["pytest_terminal_summary"]
 
@@ -31,8 +33,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Thousands of kernels of random graphs stay out of the user's cache."""
+    """Thousands of kernels of random graphs stay out of the user's cache. The workers of a run share theirs, so that
+    each kernel is compiled once, and in the least time: most run but a few times."""
     patch = pytest.MonkeyPatch()
-    patch.setenv(CACHE_DIR_VARIABLE, str(tmp_path_factory.mktemp("kernels")))
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    patch.setenv(CACHE_DIR_VARIABLE, str(shared / "kernels"))
+    patch.setenv(LEVEL_VARIABLE, "0")
     yield
     patch.undo()

@@ -26,6 +26,7 @@ def compile(
     fusion: str = "optimal",
     fuse: Iterable[str | tuple[str, ...]] = (),
     forbid: Iterable[str | tuple[str, ...]] = (),
+    products: str = "fastest",
     logits_budget: int | None = LOGITS_BUDGET,
     device: torch.device | str | None = None,
     strict: bool | None = None,
@@ -46,12 +47,15 @@ def compile(
     (`docs/native.md`), whose accesses `sanitize=True` checks. `strict=True` runs them under the strict interpreter
     instead, a thousand times as slowly, which also finds data races and reads of uninitialized memory; where `strict`
     is None the environment decides, by `TRITONNOTES_STRICT=1`.
+    `products` says what computes matrix products: 'fastest' is whichever the cost model takes to be faster, 'library'
+    is torch. What a library adds up depends on the processor and, on many, on how many rows there are; with 'generated'
+    each row of a result has the same bits whatever rows stand beside it, and no library is called.
     `logits_budget` is as for `compile_step`, for calls without autograd, which keeps the logits whole.
     """
     check_is_graph(graph)
     if example:
         raise DeclarationError("compile: takes a graph alone by position; its options are named, as in device='cpu'")
-    options = as_fusion(fusion, fuse, forbid)
+    options = as_fusion(fusion, fuse, forbid, products)
     where = {"device": device, "strict": strict, "sanitize": sanitize}
     return Model(graph, training=training, fusion=options, logits_budget=logits_budget, seed=seed, **where)  # type: ignore[arg-type]
 
@@ -69,6 +73,7 @@ def compile_step(
     fuse: Iterable[str | tuple[str, ...]] = (),
     forbid: Iterable[str | tuple[str, ...]] = (),
     memory_budget: int | None = None,
+    products: str = "fastest",
     logits_budget: int | None = LOGITS_BUDGET,
     device: torch.device | str | None = None,
     strict: bool | None = None,
@@ -106,7 +111,7 @@ def compile_step(
     a batch, and all update by the mean of their gradients. True, or a `tn.DataParallel`.
     """
     check_is_graph(graph)
-    wanted = as_fusion(fusion, fuse, forbid)
+    wanted = as_fusion(fusion, fuse, forbid, products)
     wanted = wanted if memory_budget is None else replace(wanted, memory_budget=memory_budget)
     shared = {"param_groups": param_groups, "accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel}
     where = {"device": device, "strict": strict, "sanitize": sanitize}

@@ -88,9 +88,10 @@ def power(base, exponent):
     magnitude = tl.where(size == 1.0, 1.0, tl.exp(wide * tl.log(size)))
     is_whole = tl.floor(wide) == wide
     is_odd = is_whole & (tl.floor(wide * 0.5) * 2.0 != wide)
-    is_minus = (base < 0) | ((base == 0) & (1.0 / base < 0))
+    is_below = base < 0
+    is_minus = is_below | (base == 0) & (1.0 / base < 0)
     signed = tl.where(is_minus & is_odd, magnitude * -1.0, magnitude)
-    is_undefined = (base < 0) & (size < float("inf")) & (is_whole == 0)
+    is_undefined = is_below & (size < float("inf")) & (is_whole == 0)
     signed = tl.where(is_undefined, float("nan"), signed)
     return tl.where((wide == 0.0) | (base == 1.0), 1.0, signed).to(base.dtype)
 ''',

@@ -15,6 +15,10 @@ from .legality import Legality, Refusal
 MODES = ("optimal", "greedy", "off")
 
 
+PRODUCTS = ("fastest", "generated", "library")
+"""What computes matrix products: whichever the cost model takes to be faster, generated kernels, or torch's library."""
+
+
 PHASES = ("forward", "backward", "update")
 
 
@@ -28,7 +32,9 @@ class Fusion:
     Of the names of a tuple in `fuse` every value that passes from one to another stays inside a kernel, in the forward
     run and in the gradient each for itself; what exchanges no value shares a kernel all the same. No kernel computes
     values of two names of a tuple in `forbid`; a name alone there shares its kernels with nothing. `is_strict`: a name
-    that the graph does not have is an error. Without `products` all matrix products are library calls.
+    that the graph does not have is an error. Without `products` all matrix products are library calls; with
+    `all_generated` none is: generated kernels compute them, each row in an order that depends neither on the machine
+    nor on how many rows there are.
 
     With a `memory_budget`, in bytes, the plan that costs least is changed where a run holds more than that beside its
     leaves (`peak_bytes`, with every `Dim` at 256): launches are reordered, weight gradients run apart and values are
@@ -40,6 +46,7 @@ class Fusion:
     forbid: tuple[Names, ...] = ()
     is_strict: bool = True
     products: bool = True
+    all_generated: bool = False
     memory_budget: int | None = None
 
     def __post_init__(self) -> None:
@@ -59,13 +66,18 @@ class Fusion:
         return replace(self, is_strict=False)
 
 
-def as_fusion(mode: str | Fusion, fuse: Iterable[object] = (), forbid: Iterable[object] = ()) -> Fusion:
-    """A checked `Fusion`. Raises `PlanError` for an unknown mode and for what is no name."""
+def as_fusion(
+    mode: str | Fusion, fuse: Iterable[object] = (), forbid: Iterable[object] = (), products: str = "fastest"
+) -> Fusion:
+    """A checked `Fusion`. Raises `PlanError` for an unknown mode or choice of products, and for what is no name."""
     if isinstance(mode, Fusion):
         return mode
     if mode not in MODES:
         raise PlanError(f"fusion={mode!r}; use one of {', '.join(map(repr, MODES))}")
-    made = Fusion(mode, tuple(_names("fuse", fuse)), tuple(_names("forbid", forbid)))
+    if products not in PRODUCTS:
+        raise PlanError(f"products={products!r}; use one of {', '.join(map(repr, PRODUCTS))}")
+    kinds = {"products": products != "library", "all_generated": products == "generated"}
+    made = Fusion(mode, tuple(_names("fuse", fuse)), tuple(_names("forbid", forbid)), **kinds)
     _check_effect(made)
     return made
 

@@ -29,7 +29,8 @@ def compute(builder: Builder, value: Value) -> None:
     op, attrs = value.op.name, dict[str, Any]()
     if op == "round_to":
         # What is wider than 16 bits is computed in its own dtype.
-        op, attrs = ("round_to", {"rounds": value.dtype}) if dtype is not value.dtype else ("cast", {})
+        is_done = dtype is value.dtype or builder.has_rounded(value.inputs[0], args[0], value.dtype)
+        op, attrs = ("cast", {}) if is_done else ("round_to", {"rounds": value.dtype})
     builder.assign(value, Step("", op, tuple(a.name for a in args), extent, dtype, attrs))
 
 

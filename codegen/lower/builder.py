@@ -142,12 +142,17 @@ class Builder:
 
     def hold(self, value: Value, step: Step) -> Step:
         """Add the step that has a value. What memory has with 16 bits is rounded here, if anything here reads it."""
-        if value in self.plan.rounded and value in self.read_here and not self.is_rounded(step, value.dtype):
+        is_read = value in self.plan.rounded and value in self.read_here
+        if is_read and value.op.name not in EXTREMA and not self.is_rounded(step, value.dtype):
             raw = self.add(replace(step, name=self.names.claim(f"{step.name}_unrounded"), is_named=False))
             attrs = MappingProxyType({"rounds": value.dtype})
             step = replace(step, op="round_to", args=(raw.name,), attrs=attrs)
         self.steps[value] = self.add(step)
         return step
+
+    def has_rounded(self, value: Value, step: Step, dtype: DType) -> bool:
+        """Whether a value, which a step has, is at numbers of a dtype of 16 bits."""
+        return (base_of(value) in self.plan.rounded and value.dtype is dtype) or self.is_rounded(step, dtype)
 
     def is_rounded(self, step: Step, dtype: DType) -> bool:
         """Whether a step has no more digits than a dtype of 16 bits."""
@@ -224,6 +229,10 @@ class Builder:
                 shapes.append(address.shape[0 if step.op in ("take_rows", "operand") else 1 :])
         for dim in (dim for shape in shapes for dim in dims_in(shape)):
             self.size_parameter(dim)
+
+
+EXTREMA = ("max", "min")
+"""Where these are rounded, what they are taken of is."""
 
 
 _SELECTING = frozenset({"copy", "neg", "abs", "where", "maximum", "minimum", "max", "min", "repeat"})

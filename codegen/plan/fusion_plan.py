@@ -18,6 +18,7 @@ from ..fusion.candidate import Candidate
 from ..fusion.legality import Legality
 from ..fusion.partition import Partition
 from ..support.sizes import NOMINAL, Sizes
+from ..support.text import counted
 from .launches import Launch, Piece
 
 
@@ -97,9 +98,10 @@ class FusionPlan:
         return result
 
     def __str__(self) -> str:
-        loops = f"{self.loop_count} loop{'' if self.loop_count == 1 else 's'} over chunks of rows, "
+        loops = f"{counted(self.loop_count, 'loop')} over chunks of rows, "
         lines = [
-            f"plan of {self.graph.name}: {len(self.kernels)} kernels and {len(self.library)} library calls, "
+            f"plan of {self.graph.name}: {counted(len(self.kernels), 'kernel')} and "
+            f"{counted(len(self.library), 'library call')}, "
             f"{loops if self.loop_count else ''}"
             f"{self.bytes_moved():,} bytes at batch 256, fusion {self.fusion}"
         ]

@@ -22,6 +22,7 @@ from ..plan.fusion_plan import FusionPlan, memories_of_outputs
 from ..plan.launches import Launch
 from ..support.arguments import RunArguments
 from ..support.sizes import NOMINAL, Sizes
+from ..support.text import counted
 from ..target.gpus import H100, PROGRAMS_PER_SM
 
 H100_PROGRAMS = PROGRAMS_PER_SM * H100.multiprocessors
@@ -160,7 +161,8 @@ class Program:
         return sum(b.bytes(bound, shared) for b in self.buffers if b.role != "leaf")
 
     def __str__(self) -> str:
-        lines = [f"program {self.graph.name}: {len(self.plan.launches)} launches over {len(self.buffers)} buffers"]
+        over = f"{counted(len(self.plan.launches), 'launch')} over {counted(len(self.buffers), 'buffer')}"
+        lines = [f"program {self.graph.name}: {over}"]
         lines += [f"  {b.role} {b.name}: {b.dtype}{show_shape(b.shape)}" for b in self.buffers]
         lines += [f"  {i}. {k.name}" for i, k in enumerate(self.plan.launches, 1)]
         return "\n".join(lines)

@@ -16,9 +16,9 @@ from .decompose import decompose
 from .gradients import differentiate
 from .scaling import SCOPE, GradScaler, append_next_scale, counted_on_device, scale_slot, skip_where_found, unscaled
 
-GATHERED, FIRST, WORLD_SIZE = "grad", "is_first", "world_size"
+GATHERED, FIRST, WORLD_SIZE = "grad", "gather.is_first", "parallel.world_size"
 """The slot in which a parameter's gradients are gathered, the number that is 1 for the first batch of them, and the
-number of processes."""
+number of processes. No hyperparameter has a dot in its name."""
 
 
 def joint_graph(
@@ -51,7 +51,7 @@ def gathering_graph(
     """`graph` (declared) with the gradients of one of `batches` that share an update, added to the slots
     `<parameter>.grad`, or left there by the first, for which the host scalar `gather.is_first` is 1."""
     joint, gradients = _trained(graph, loss, batches, scaler, frozen)
-    first = joint.host_scalar(f"gather.{FIRST}") if batches > 1 else None
+    first = joint.host_scalar(FIRST) if batches > 1 else None
     for parameter, gradient in gradients.items():
         slot = _gathered(joint, parameter)
         joint.update(slot, gradient if first is None else P.where(first == 1, gradient, slot + gradient))
@@ -72,7 +72,7 @@ def apart_graph(
     if scaler is not None:
         scale_slot(made, scaler)
     parameters = [copy_value(made, v, ()) for v in trained_parameters(gathering)]
-    world_size = made.host_scalar(f"parallel.{WORLD_SIZE}")
+    world_size = made.host_scalar(WORLD_SIZE)
     gradients = {}
     for parameter in parameters:
         slot = _gathered(made, parameter)

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 import torch
+from name_rules import name_complaints
 from torch import Tensor
 
 import tritonnotes as tn
-from tests.judges.name_rules import name_complaints
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.support.names import RESERVED, Names
 from tritonnotes.ir.core.rewrite import optimize
@@ -168,3 +168,79 @@ def test_words_that_are_taken_elsewhere_give_the_bits_of_plain_names(start: int)
     odd, usual = results(names), results(plain(len(names)))
     assert len(odd) == len(usual)
     assert all(torch.equal(a, b) for a, b in zip(odd, usual, strict=True))
+
+
+@pytest.mark.parametrize("name", ["self", "forward", "feeds", "inputs", "args", "kwargs", "class", "graph"])
+def test_an_input_may_be_called_as_an_argument_of_ours(name: str) -> None:
+    g = tn.Graph("fed")
+    x = g.input(name, (3,))
+    g.output(**{name: tn.sum(x * g.parameter("w", (3,), init=2.0))})
+    model, step = tn.compile(g), tn.compile_step(g, loss=name, optimizer=tn.sgd(lr=1.0))
+    feeds = {name: torch.tensor([1.0, 2.0, 3.0])}
+    assert model(**feeds)[name].item() == 12.0
+    assert step(**feeds)[name].item() == 12.0
+    assert step.model.get_parameter("w").tolist() == [1.0, 0.0, -1.0]
+    assert tn.check(g).ok
+
+
+def test_every_attribute_of_torchs_modules_is_a_layers_and_a_parameters_name() -> None:
+    g = tn.Graph("attributes")
+    total = g.input("x", (2,))
+    for attribute in MODULE_ATTRIBUTES:
+        for name in (attribute, f"{attribute}.{attribute}", f"layer.{attribute}"):
+            total = total + g.parameter(name, (2,), init=1.0)
+        total = total + g.buffer(f"{attribute}.held", (2,), init=1.0)
+    g.output(y=total)
+    model = tn.compile(g)
+    assert set(model.state_dict()) == {v.name for v in g.leaves("parameter", "buffer")}
+    assert model(x=torch.zeros(2))["y"].tolist() == [4.0 * len(MODULE_ATTRIBUTES)] * 2
+    model.load_state_dict({n: t * 2 for n, t in model.state_dict().items()})
+    for again in (model, model.eval(), model.train(), model.requires_grad_(False), model.to("cpu"), model.float()):
+        assert again(x=torch.zeros(2))["y"].tolist() == [8.0 * len(MODULE_ATTRIBUTES)] * 2
+    model.load_state_dict({n: t / 2 for n, t in model.state_dict().items()}, assign=True)
+    assert model(x=torch.zeros(2))["y"].tolist() == [4.0 * len(MODULE_ATTRIBUTES)] * 2
+    for attribute in MODULE_ATTRIBUTES:
+        assert isinstance(model.get_parameter(f"{attribute}.{attribute}"), torch.nn.Parameter)
+        assert model.get_submodule(attribute).get_buffer("held").shape == (2,)
+        assert model.training is True
+
+
+def test_the_state_of_a_sequential_loads_by_its_own_names() -> None:
+    net = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.LayerNorm(6), torch.nn.GELU(), torch.nn.Linear(6, 2))
+    g = tn.Graph("sequential")
+    h = tn.linear(g.input("x", (tn.Dim("batch"), 4)), 6, name="0")
+    h = tn.gelu(tn.layer_norm(h, name="1"), name="2")
+    g.output(**{"3": tn.linear(h, 2, name="3")})
+    model = tn.compile(g)
+    model.load_state_dict(net.state_dict())
+    assert list(model.state_dict()) == list(net.state_dict())
+    x = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model(**{"x": x})["3"], net(x))
+    assert str(tn.Graph.from_text(str(g))) == str(g)
+
+
+HYPERPARAMETERS = ["t", "programs", "math", "torch", "tl", "device", "launch", "self", "numbers", "row", "is_first"]
+HYPERPARAMETERS += ["world_size", "max_norm", "seed", "batch", "run", "p", "g", "size"]
+
+
+def rule_of(names: Sequence[str]) -> Any:
+    """p ← p − (Σ numbers) · g, with numbers of these names."""
+    numbers = ", ".join(f"{n}=0.25" for n in names)
+    source = f"def rule(param, grad, *, {numbers}):\n    return (param - ({' + '.join(names)}) * grad,)\n"
+    scope: dict[str, Any] = {}
+    exec(source, scope)  # a formula's parameters are named in its source
+    return tn.update_rule(reference=scope["rule"])(scope["rule"])
+
+
+@pytest.mark.parametrize("options", [{}, {"accumulate": 2}], ids=["plain", "accumulate"])
+def test_numbers_of_update_rules_may_be_called_as_ours(options: dict[str, Any]) -> None:
+    found = []
+    for names in (HYPERPARAMETERS, plain(len(HYPERPARAMETERS))):
+        g = tn.Graph("rule")
+        g.output(loss=tn.mean(tn.square(g.input("x", (tn.Dim("batch"), 3)) * g.parameter("w", (3,), init=2.0))))
+        step = tn.compile_step(g, optimizer=rule_of(names)(**dict.fromkeys(names, 0.125)), **options)
+        for seed in range(4):
+            step.hyperparameters[names[0]] = 0.5 * seed
+            step(x=torch.full((seed + 1, 3), 0.5))
+        found.append(step.model.get_parameter("w").detach())
+    assert torch.equal(*found)

@@ -69,7 +69,7 @@ def eager_peak_bytes(graph: Graph, loss: str, sizes: Mapping[str, int]) -> int |
     op's reference looks at values, so that nothing is known without running it. Outputs that the loss does not need,
     such as metrics, are left out, in favour of eager too."""
     alone = copy.copy(graph)
-    alone.outputs = {loss: graph.outputs[loss]}
+    alone.outputs = {loss: alone.outputs[loss]}
     with torch.device(META):
         feeds = {v.name: _meta(v, sizes) for v in graph.leaves("input")}
         state = {v.name: _meta(v, sizes) for v in graph.leaves("parameter", "buffer")}

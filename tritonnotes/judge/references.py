@@ -341,6 +341,19 @@ def _spread(meaning: Callable[..., Tensor]) -> Reference:
     return reference
 
 
+def _std(x: Tensor, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Tensor:
+    """torch's; in float64 of numbers scaled by a power of two, as there it loses deviations whose squares vanish."""
+    axes = dim or tuple(range(x.dim()))
+    if x.dtype != torch.float64 or not x.dim() or 0 in (x.shape[axis] for axis in axes):
+        return _spread(torch.std)(x, dim=dim, correction=correction, keepdim=keepdim)
+    with torch.no_grad():
+        largest = (x - x.mean(axes, keepdim=True)).abs().amax(axes, keepdim=True)
+        unit = torch.pow(2.0, torch.frexp(largest).exponent.clamp(max=1023).double())
+        unit = torch.where(largest.isfinite() & (largest > 0), unit, 1)
+    scaled = _spread(torch.std)(x / unit, dim=axes, correction=correction, keepdim=True) * unit
+    return scaled if keepdim else scaled.squeeze(axes)
+
+
 def _embedding(input: Tensor, weight: Tensor, *, padding_idx: int) -> Tensor:
     return F.embedding(input, weight, None if padding_idx < 0 else padding_idx)
 
@@ -491,7 +504,7 @@ REFERENCES |= {
     "dropout": _dropout,
     "mean": torch.mean,
     "var": _spread(torch.var),
-    "std": _spread(torch.std),
+    "std": _std,
     "logsumexp": torch.logsumexp,
     "argmax": _argmax,
     "flatten": torch.flatten,

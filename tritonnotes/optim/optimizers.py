@@ -186,6 +186,9 @@ def clip(optimizer: Optimizer, max_norm: float | None = None, max_value: float |
     torch.nn.utils.clip_grad_norm_ does, then each number held within ±`max_value`."""
     given = {name: size for name, size in (("max_norm", max_norm), ("max_value", max_value)) if size is not None}
     _check("clip", **given)
+    clashes = sorted(set(given) & {*optimizer.settings, *optimizer.state, *optimizer.numbers} - set(optimizer.clip))
+    if clashes:
+        raise DeclarationError(f"clip of {optimizer}: both have {', '.join(clashes)}; rename it in the rule")
     return replace(optimizer, clip={**optimizer.clip, **given})
 
 

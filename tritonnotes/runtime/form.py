@@ -6,6 +6,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cached_property
 from typing import Any, Self
 from weakref import WeakValueDictionary
 
@@ -49,13 +50,18 @@ class Form:
         self.dims = tuple(dict.fromkeys(dims_in(s for v in graph.inputs for s in v.shape)))
         self.seeds = tuple(v.name for v in graph.leaves("scalar") if is_seed(v))
         self._targets, self._sized = class_inputs(graph), sized_ops(graph)
-        forward, self.chunkings = in_chunks(optimize(decompose(graph)), logits_budget)
-        verify(forward)
-        self.runner = Runner(make_program(forward, fusion, graph), device, how)
+        self._forward, self.chunkings = in_chunks(optimize(decompose(graph)), logits_budget)
+        verify(self._forward)
         self._differentiable: dict[tuple[str, ...], Differentiable] = {}
         said = {"fusion": asdict(fusion), "logits_budget": logits_budget, "device": str(device), "how": asdict(how)}
         self.spec = json.dumps({"graph": graph.to_json(), **said})
         _forms[self.spec] = self
+
+    @cached_property
+    def runner(self) -> Runner:
+        """The forward run, planned and generated when it is first asked for."""
+        fusion, _, device, how = self.options
+        return Runner(make_program(self._forward, fusion, self.graph), device, how)
 
     @property
     def device(self) -> torch.device:

@@ -15,6 +15,7 @@ from ..codegen.program.compile import WIDEST
 from ..codegen.program.program import Program
 from ..codegen.report.kernel_reports import ASSUMPTIONS, KernelReport, make_reports
 from ..codegen.support.sizes import NOMINAL, Sizes
+from ..codegen.support.text import counted
 from ..codegen.target.gpus import GPUS, Gpu
 from ..ir.core.errors import DeclarationError, KernelError
 from ..ir.core.graph import Graph
@@ -128,23 +129,24 @@ def gradient_programs(graph: Graph) -> tuple[Program, Program]:
 
 def _text(report: KernelReport) -> str:
     tile = (
-        f"{report.rows} rows of {report.block}"
-        if report.rows
-        else f"{report.block} elements"
+        " and ".join(f"{counted(rows, 'row')} of {block}" for rows, block in report.tiles)
+        if report.tiles
+        else counted(report.block, "element")
         if report.block
         else "one number"
     )
     spills = f"spills {report.spilled_bytes} bytes a thread" if report.spilled_bytes else "no spills"
-    moved, again = report.traffic.read + report.traffic.written, report.traffic.reread
+    moved = report.traffic.read + report.traffic.written
+    held = (report.traffic.reread, "reread from the cache"), (report.partial_bytes, "of partial sums in the cache")
     sizes = [name for name in report.aligned if not name.endswith("_ptr")]
     lines = [
         f"{report.name}: {report.kind}, on {report.gpu.name} (sm_{report.gpu.arch})",
-        f"  tile       {tile}, {report.num_warps} warps, {report.programs:,} programs",
+        f"  tile       {tile}, {counted(report.num_warps, 'warp')}, {counted(report.programs, 'program')}",
         f"  registers  {report.registers} a thread, {spills}; {report.shared_bytes:,} bytes of shared memory",
         f"  occupancy  {report.occupancy}",
         *(f"  {'accesses' if not i else '':9}  {access}" for i, access in enumerate(report.accesses)),
         f"  mix        {', '.join(f'{count} {kind}' for kind, count in report.mix.items())}",
-        f"  moves      {moved:,} bytes{f' and {again:,} reread from the cache' if again else ''}; "
+        f"  moves      {moved:,} bytes{''.join(f', and {size:,} {what}' for size, what in held if size)}; "
         f"{report.operations:,} operations, {report.intensity:.2f} a byte",
         f"  predicted  {report.seconds * 1e6:,.1f} µs, bound by {report.bound}",
         f"  aligned    all pointers{''.join(f', {name}' for name in sizes)}: multiples of {WIDEST}",
@@ -183,6 +185,7 @@ def _data(report: KernelReport) -> dict[str, Any]:
         "bytes_read": report.traffic.read,
         "bytes_written": report.traffic.written,
         "bytes_read_again": report.traffic.reread,
+        "bytes_of_partial_sums": report.partial_bytes,
         "operations": report.operations,
         "operations_per_byte": report.intensity,
         "predicted_seconds": report.seconds,
@@ -206,7 +209,7 @@ def _gpu(gpu: Gpu) -> dict[str, Any]:
 
 
 def _kernels(count: int) -> str:
-    return "1 kernel" if count == 1 else f"{count} kernels"
+    return counted(count, "kernel")
 
 
 def _bullets(lines: Iterable[str]) -> str:

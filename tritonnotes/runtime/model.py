@@ -40,6 +40,7 @@ class Model(NamedModule):
     `train()` and `eval()` do later: in training, ops such as batch norm see the batch alone, and a call updates the
     buffers in place. `plan`, `source` and `explain()` speak of the forward run in the present form; `gradient_plan` and
     `gradient_source` of the backward run that autograd uses. `execution` says how kernels run on the CPU.
+    Unless it is compiled `at_once`, the forward run is when it is first used.
 
     It can be copied, pickled and saved with `torch.save`: copies share what is compiled, pickles hold the graph. Under
     `torch.compile` and `torch.export` a call of it is one op. Threads that call it take `turns`.
@@ -61,6 +62,7 @@ class Model(NamedModule):
         strict: bool | None = None,
         sanitize: bool = False,
         seed: int = 0,
+        at_once: bool = True,
     ) -> None:
         super().__init__()
         verify(graph)
@@ -78,6 +80,7 @@ class Model(NamedModule):
         self.device = pick_device(device)
         self.execution = execution(self.device, strict, sanitize)
         self._forms: dict[bool, Form] = {}
+        self._at_once = at_once
         self.turns = Turns()
         # Last, since a tensor may be called as one of these attributes is.
         for name, tensor in initial_state(graph, seed).items():
@@ -91,6 +94,8 @@ class Model(NamedModule):
             graph = self.graph if mode else evaluation_form(self.graph)
             same = [f for f in self._forms.values() if f.graph is graph]
             self._forms[mode] = same[0] if same else self._compiled(graph)
+        if self._at_once:
+            _ = self._form.runner
         return self
 
     def _compiled(self, graph: Graph) -> Form:

@@ -35,14 +35,15 @@ class NamedModule(torch.nn.Module):
         return super().__call__(*inputs, **{NOT_A_KEYWORD if n == "self" else n: t for n, t in feeds.items()})
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in self.__dict__ and not hasattr(type(self), name):
-            super().__setattr__(name, value)
-        elif isinstance(value, torch.nn.Parameter) and name in self._parameters:
-            self._parameters[name] = value
-        elif isinstance(value, Tensor) and name in self._buffers:
-            self._buffers[name] = value
-        else:
+        held = self.__dict__
+        for kind, tensors in ((torch.nn.Parameter, "_parameters"), (Tensor, "_buffers"), (torch.nn.Module, "_modules")):
+            if isinstance(value, kind) and name in held.get(tensors, ()):
+                held[tensors][name] = value
+                return
+        if name in held or hasattr(type(self), name):
             object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
 
     def get_submodule(self, target: str) -> torch.nn.Module:
         module: torch.nn.Module | None = self

@@ -102,7 +102,8 @@ class TrainingStep:
             graph, loss, optimizer, accumulate, scaler, parallel, as_fusion(fusion), logits_budget
         )
         programs = self._source.without(frozenset())
-        model = Model(graph, fusion=as_fusion(fusion).lenient(), logits_budget=logits_budget, seed=seed, **where)
+        shared = {"logits_budget": logits_budget, "seed": seed, **where}
+        model = Model(graph, fusion=as_fusion(fusion).lenient(), at_once=False, **shared)
         reducer = None if parallel is None else _joined(parallel, programs, model, optimizer, scaler)
         self._begin(programs, model, seed, reducer)
 

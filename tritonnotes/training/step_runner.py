@@ -176,7 +176,10 @@ class StepRunner:
         captured = self.captured if runner is self.updating else None
         around: Around | None = None if reducer is None else reducer.around
         was_whole = self.state.is_whole
-        if runner in self._has_run or captured is not None:
+        runner.begin = None
+        if captured is None and around is None and runner.is_recorded:
+            runner.begin = self.state.begin
+        elif runner in self._has_run or captured is not None:
             self.state.begin()
         else:
             # The first run compiles kernels, which takes long: until one is launched that writes what lasts, nothing
@@ -198,7 +201,8 @@ class StepRunner:
         """The host numbers of a program by name, and the seeds that its random ops draw from."""
         wanted = graph.leaves("scalar")
         drawn = self.state.batch_seed()
-        return {v.name: drawn if is_seed(v) else numbers[v.name.rpartition(".")[2]] for v in wanted}
+        keys = {v.name: v.name if v.name in numbers else v.name.rpartition(".")[2] for v in wanted if not is_seed(v)}
+        return {name: numbers[key] for name, key in keys.items()} | {v.name: drawn for v in wanted if is_seed(v)}
 
     def _share(self, reducer: Reducer, weights: Mapping[str, Tensor]) -> None:
         """Give all processes the weights that each has updated, where they are shared out."""

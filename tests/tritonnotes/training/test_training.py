@@ -104,6 +104,23 @@ def fused_step(step: tn.TrainingStep, feeds: Feeds) -> dict[str, Tensor]:
     return {"logits": outputs["logits"], "loss": outputs["loss"], **step.model.state_dict(), **step.slots}
 
 
+def test_the_model_of_a_step_is_compiled_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("compiled")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tritonnotes.runtime.form.make_program", refuse)
+        step = tn.compile_step(model(), optimizer=tn.sgd(lr=0.1))
+        step(**batch(3, 0))
+        with pytest.raises(AssertionError, match="compiled"), torch.no_grad():
+            step.model(**batch(3, 0))
+        with pytest.raises(AssertionError, match="compiled"):
+            tn.compile(model())
+    with torch.no_grad():
+        assert step.model(**batch(3, 0)).keys() == {"logits", "loss", "accuracy"}
+    assert "fc1" in step.model.source
+
+
 # -- the same training -------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +22,11 @@ from tritonnotes.codegen.target.cache import KernelCache, key_of
 
 from ..errors import NativeError
 from .threads import openmp
+
+LEVEL_VARIABLE = "TRITONNOTES_NATIVE_LEVEL"
+"""Set to 0, it has kernels compiled in a quarter of the time; they then take up to three times as long, and leave the
+same bits. For tests, which compile many kernels and run each a few times."""
+
 
 OBJECTS = "native"
 """The kind of entry in the cache: one line of JSON, then an object file."""
@@ -112,6 +118,7 @@ def object_key(**parts: object) -> str:
         cpu=machine.cpu,
         features=machine.features,
         triple=machine.triple,
+        level=level(),
         llvm=".".join(str(n) for n in _llvm().llvm_version_info),
         lowering=_own_version(),
     )
@@ -126,11 +133,19 @@ def kept_text(kind: str, key: str, build: Callable[[], str]) -> str:
     return KernelCache().get_or_build(kind, key, lambda: build().encode()).decode()
 
 
+def level() -> int:
+    """How much LLVM does: 0 or 1, as the environment says."""
+    found = os.environ.get(LEVEL_VARIABLE, "").strip() or "1"
+    if found not in ("0", "1"):
+        raise NativeError(f"{LEVEL_VARIABLE} is {found!r}; set it to 0, or leave it unset")
+    return int(found)
+
+
 def _target_machine() -> Any:
     llvm, machine = _llvm(), this_machine()
     target = llvm.Target.from_triple(machine.triple)
     return target.create_target_machine(
-        cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="small"
+        cpu=machine.cpu, features=machine.features, opt=3 * level(), reloc="pic", codemodel="small"
     )
 
 
@@ -150,17 +165,17 @@ def compile_object(text: str, what: str) -> bytes:
 
 
 _PASSES = (
-    "sroa", "new_gvn", "instruction_combine", "simplify_cfg", "aggressive_dce", "simplify_cfg", "new_gvn",
+    ("sroa",), ("sroa", "new_gvn", "instruction_combine", "simplify_cfg", "aggressive_dce", "simplify_cfg", "new_gvn"),
 )  # fmt: skip
-"""Loops are vectorized, unrolled and fused where they are written. All else that -O2 does takes five times as long as
-these and makes no kernel faster; without them, kernels are a tenth slower."""
+"""By level. Loops are vectorized, unrolled and fused where they are written. All else that -O2 does takes five times as
+long as these and makes no kernel faster; without them, kernels are a tenth slower."""
 
 
 def _optimize(module: Any, machine: Any) -> None:
     llvm = _llvm()
     builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options())
     passes = llvm.create_new_module_pass_manager()
-    for name in _PASSES:
+    for name in _PASSES[level()]:
         getattr(passes, f"add_{name}_pass")()
     passes.run(module, builder)
 

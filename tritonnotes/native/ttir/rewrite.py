@@ -89,11 +89,12 @@ _SUMS = frozenset({"arith.addf", "arith.subf"})
 
 
 def fuse_multiply_add(function: Function) -> Function:
-    """a · b + c as one operation with one rounding.
+    """a · b + c as one operation with one rounding, where nothing else is computed from the product.
 
     Decided here and not by LLVM, so that the numbers do not depend on which of several copies of a loop they went
-    through. Nor do they depend on what else becomes of the product, such as a store that only some kernels have: then
-    it is computed as well. This is what `enable_fp_fusion` does on a GPU, for float32 and float64.
+    through. Nor do they depend on a store of the product, which only some kernels have: then it is computed as well. A
+    product that is used twice is one number: of p + (c − p), nothing but c may remain. This is what `enable_fp_fusion`
+    does on a GPU, for float32 and float64.
     """
     uses = Uses(function)
     return Function(function.name, tuple(_fused(block, uses) for block in function.blocks))
@@ -118,6 +119,8 @@ def _fma(op: Op, block: Block, uses: Uses, taken: Counter[Op]) -> Sequence[Op] |
     for place in (0, 1):
         product = uses.definition.get(op.operands[place])
         if product is None or product.name != "arith.mulf" or uses.block[product] is not block:
+            continue
+        if sum(user.name != "tt.store" for user in uses.of(product.result)) != 1:
             continue
         taken[product] += 1
         a, b = product.operands
