@@ -274,6 +274,7 @@ def random_case(seed: int) -> Case:
         options=_options(maker) if loss else (),
         modelled=not loss or maker.chance(0.4),
         native=maker.chance(NATIVE),
+        small_tiles=maker.chance(0.4),
     )
     if "float64" in maker.dtypes and "NAdam" in OPTIMIZERS[case.optimizer][1]:
         case = replace(case, optimizer=0)  # torch's own keeps the product of its rates in float32

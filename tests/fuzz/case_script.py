@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Mapping
 
 import plain_torch
+import trials
 from graph_cases import OPTIMIZERS, Case, declaration, declare, feeds_of, state_of
 from torch import Tensor
 
@@ -35,6 +36,8 @@ def script(case: Case, complaints: tuple[str, ...] = ()) -> str:
     names = {leaf.name: leaf.domain for leaf in case.leaves}
     feeds = [_tensors(f"feeds{i}", feeds_of(case, i), case.seed + 7919 * i, names) for i in range(2 if trained else 1)]
     parts += ["\n".join([*feeds, _tensors("state", state, case.seed, names)]) + "\n"]
+    if case.small_tiles:
+        parts.append(SMALL_TILES)
     parts.append(_trained(case) if trained else _modelled(case))
     return "\n\n".join(parts)
 
@@ -67,6 +70,13 @@ def _tensor(name: str, tensor: Tensor, seed: int, domain: str) -> str:
         drawn = f"torch.Generator().manual_seed({zlib.crc32(f'{seed} {name}'.encode())})"
         return f"torch.randn({shape}, dtype=torch.float64, generator={drawn}).to({tensor.dtype})"
     return f"torch.tensor({tensor.tolist()}, dtype={tensor.dtype})"
+
+
+SMALL_TILES = f"""from tritonnotes.runtime.executors import interpreted
+from tritonnotes.runtime.runner import Runner
+
+Runner.__init__.__kwdefaults__["tile"], interpreted.PROGRAMS = {trials.SMALL_TILE}, {trials.PARTS}
+"""
 
 
 def _modelled(case: Case) -> str:

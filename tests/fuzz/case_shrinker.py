@@ -89,6 +89,8 @@ def _plainer_settings(case: Case) -> Iterator[Case]:
         yield replace(case, options=case.options[:index] + case.options[index + 1 :])
     if case.modelled and case.loss:
         yield replace(case, modelled=False)
+    if case.small_tiles:
+        yield replace(case, small_tiles=False)
     if case.native:
         yield replace(case, native=False)
     if case.optimizer:

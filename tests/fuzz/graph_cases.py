@@ -73,7 +73,7 @@ class Case:
 
     `training` is the form that the model runs in, which only a `modelled` case compiles. `options` are those of
     `tn.compile_step`. Kernels run in the strict interpreter, which takes a fifth of the time that compiling them takes,
-    or `native`.
+    or `native`. `small_tiles` cuts tensors into many tiles and sums into parts, as a GPU does.
     """
 
     seed: int
@@ -88,6 +88,7 @@ class Case:
     options: tuple[tuple[str, Any], ...] = ()
     modelled: bool = True
     native: bool = False
+    small_tiles: bool = False
 
     @property
     def dims(self) -> tuple[str, ...]:

@@ -233,7 +233,7 @@ def trains(case: Case, state: Tensors) -> bool:
     for name, tensor in tensors.items():
         tensor.requires_grad_(tensor.is_floating_point() and not is_buffer(name))
     feeds = {n: _leaf(t, True) for n, t in feeds_of(case, 0).items()}
-    return Run(case, exact=True)({**feeds, **tensors}, dict(case.sizes[0]), True)[case.loss].requires_grad
+    return Run(case, exact=True)({**tensors, **feeds}, dict(case.sizes[0]), True)[case.loss].requires_grad
 
 
 def _value(values: Tensors, leaves: Mapping[str, Tensor], name: str) -> Tensor:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,8 +21,12 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.judge.tolerance import Comparison, compare
+from tritonnotes.runtime.executors import interpreted
+from tritonnotes.runtime.runner import Runner
 
 NOISY_RUNS = 4
+SMALL_TILE = 128
+PARTS = 3
 NOISE = {True: 16.0, False: 4.0}
 """How many times what rounding errors do is allowed: of fine floats, and of 16-bit ones, which eager rounds as well."""
 
@@ -52,7 +57,7 @@ def try_case(case: Case) -> Verdict:
     except Exception as error:
         return Verdict((f"declare {type(error).__name__}: {error}",))
     state = state_of(case, graph)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _tiles(case):
         warnings.simplefilter("ignore")
         exact = Run(case, exact=True)
         complaints = _of_types(case, graph, batches[0], state)
@@ -64,6 +69,21 @@ def try_case(case: Case) -> Verdict:
     if undecided:
         complaints = [c for c in complaints if "misplaced" in c or " raised " in c]
     return Verdict(tuple(complaints), undecided)
+
+
+@contextmanager
+def _tiles(case: Case) -> Iterator[None]:
+    """Tiles of so few elements, and sums in so many parts, under the interpreter."""
+    if not case.small_tiles:
+        yield
+        return
+    defaults: Any = Runner.__init__.__kwdefaults__
+    before = defaults["tile"], interpreted.PROGRAMS
+    defaults["tile"], interpreted.PROGRAMS = SMALL_TILE, PARTS
+    try:
+        yield
+    finally:
+        defaults["tile"], interpreted.PROGRAMS = before
 
 
 def _of_types(case: Case, graph: Graph, batch: Batch, state: Tensors) -> list[str]:

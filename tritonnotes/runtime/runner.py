@@ -75,8 +75,15 @@ class Runner:
         self._taking_turns = threading.RLock()
         self.around: Around | None = None
         """What each launch goes through, as it does to be timed."""
+        self.begin: Callable[[], None] | None = None
+        """Called before the first launch; where runs are recorded, when all is compiled."""
         self.all_reduce: Callable[[Tensor, Tensor], None] | None = None
         """`all_reduce(x, total)` across processes, for a program that has such calls; None with one process."""
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether runs whose launches go through nothing else are recorded and replayed."""
+        return self._recorded is not None
 
     @cached_property
     def module(self) -> Any:
@@ -89,8 +96,10 @@ class Runner:
         """One run: tensors for all leaves by name, sizes of the `Dim`s, host numbers by name. Returns the outputs."""
         with self._taking_turns:
             if self._recorded is not None and self.around is None:
-                return self._recorded.run(leaves, sizes, scalars or {}, self.all_reduce)
+                return self._recorded.run(leaves, sizes, scalars or {}, self.all_reduce, self.begin)
             programs = self.programs(sizes)
+            if self.begin is not None:
+                self.begin()
             try:
                 return self._run(leaves, sizes, scalars, programs)
             except BaseException:

@@ -20,6 +20,7 @@ from paths import ROOT
 from torch import Tensor
 
 import tritonnotes as tn
+from tritonnotes import native
 from tritonnotes.codegen.target.cache import KernelCache
 from tritonnotes.ir.core.errors import CacheError, DeclarationError, InterruptedStepError, StateFileError
 from tritonnotes.runtime.runner import Runner, pick_device
@@ -61,11 +62,11 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 @contextmanager
 def interrupted(at: int, after: bool, kind: type[BaseException] = KeyboardInterrupt) -> Iterator[list[int]]:
-    """Interrupt before or after launch number `at`; the list counts launches."""
+    """Interrupt before or after launch number `at`; the list counts launches, which are made one by one."""
     count = [0]
-    launch_all = Runner.launch_all
+    run = Runner.run
 
-    def watched(self: Any, *args: Any, **kwargs: Any) -> None:
+    def watched(self: Any, *args: Any, **kwargs: Any) -> Any:
         around = self.around
 
         def counting(launch: Callable[..., None]) -> Callable[..., None]:
@@ -83,15 +84,15 @@ def interrupted(at: int, after: bool, kind: type[BaseException] = KeyboardInterr
 
         self.around = counting
         try:
-            launch_all(self, *args, **kwargs)
+            return run(self, *args, **kwargs)
         finally:
             self.around = around
 
-    Runner.launch_all = watched  # type: ignore[method-assign]
+    Runner.run = watched  # type: ignore[method-assign]
     try:
         yield count
     finally:
-        Runner.launch_all = launch_all  # type: ignore[method-assign]
+        Runner.run = run  # type: ignore[method-assign]
 
 
 # -- a step that is interrupted ----------------------------------------------------------------------------------------
@@ -142,8 +143,16 @@ def test_an_interruption_at_any_launch_leaves_a_whole_state_or_one_that_is_refus
 def test_an_interruption_of_the_first_run_before_anything_is_written_tears_nothing() -> None:
     """Kernels are compiled then, which takes long: that is when people lose patience."""
     step, other = make(fusion="off"), make(fusion="off")
-    with pytest.raises(KeyboardInterrupt), interrupted(1, after=False):
-        step(**feeds())
+
+    def impatient(*launches: Any) -> None:
+        raise KeyboardInterrupt("now")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        if DEVICE.type == "cpu":
+            patch.setattr(native.Bundle, "__init__", impatient)
+            step(**feeds())
+        with interrupted(1, after=False):
+            step(**feeds())
     step(**feeds())
     other(**feeds())
     assert same(step.state_dict(), other.state_dict())

@@ -54,8 +54,9 @@ class RecordedRuns:
         sizes: Mapping[str, int],
         scalars: Mapping[str, float],
         all_reduce: AllReduce | None,
+        begin: Callable[[], None] | None,
     ) -> dict[str, Tensor]:
-        """As `Runner.run`."""
+        """As `Runner.run`. `begin` is called before the first launch, when all is compiled and allocated."""
         key = tuple(sizes.items())
         record = self._kept.get(key)
         if record is None:
@@ -67,7 +68,8 @@ class RecordedRuns:
         else:
             self._kept.move_to_end(key)
         try:
-            return record.run(leaves, self.module.numbers_of(**self._program.arguments.given(sizes, scalars)))
+            numbers = self.module.numbers_of(**self._program.arguments.given(sizes, scalars))
+            return record.run(leaves, numbers, begin)
         except BaseException:
             # Programs that did not arrive are missing in the counts that the arena holds.
             self._kept.pop(key, None)
@@ -87,6 +89,7 @@ class Record:
         scalars: Mapping[str, float],
         all_reduce: AllReduce | None,
     ) -> None:
+        self._what = f"graph {program.graph.name!r}"
         arguments = program.arguments
         programs = executor.programs(sizes)
         outputs = {
@@ -148,7 +151,9 @@ class Record:
             self._slots.add(tensor.data_ptr(), bundle.words, place)
         return bundle
 
-    def run(self, leaves: Mapping[str, Tensor], numbers: list[float]) -> dict[str, Tensor]:
+    def run(
+        self, leaves: Mapping[str, Tensor], numbers: list[float], begin: Callable[[], None] | None = None
+    ) -> dict[str, Tensor]:
         """One run over these tensors."""
         floats, ints = self._floats, self._ints
         for place, number in enumerate(numbers):
@@ -165,11 +170,14 @@ class Record:
                     slots.point(name, tensor, address)
             self._places = addresses
         made = {}
-        for name, shape, dtype in self._outputs:
-            made[name] = tensor = torch.empty(shape, dtype=dtype, device="cpu")
-            slots.point(name, tensor, tensor.data_ptr())
+        with allocating(self._what):
+            for name, shape, dtype in self._outputs:
+                made[name] = tensor = torch.empty(shape, dtype=dtype, device="cpu")
+                slots.point(name, tensor, tensor.data_ptr())
         for table in self._tables:
             table.align()
+        if begin is not None:
+            begin()
         results: list[Any] = []
         for step in self._steps:
             if isinstance(step, native.Bundle):
