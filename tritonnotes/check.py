@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from .codegen.pipeline import make_program
 from .ir.core.errors import DeclarationError
-from .ir.core.graph import Graph
+from .ir.core.graph import Graph, check_is_graph
 from .ir.core.optimizer import Optimizer
 from .ir.core.types import Dim, DType, dims_in
 from .ir.optim.update import update_graph
@@ -21,8 +22,10 @@ from .judge.tolerance import Comparison, compare, pooled
 from .judge.update_references import reference_step
 from .runtime.model import Model
 from .runtime.runner import Runner
+from .step_check import compared_step
 from .tensors.dtypes import torch_dtype
 from .tensors.initial import initial_state
+from .training.step import TrainingStep
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Certificate:
 
 
 def check(
-    graph: Graph,
+    subject: Graph | Model | TrainingStep,
     *,
     sizes: Mapping[str, int] | None = None,
     feeds: Mapping[str, Tensor] | None = None,
@@ -93,11 +96,26 @@ def check(
     floating inputs, in the evaluation form. Given an `optimizer`, these are those of the training form, and the buffers
     that a run leaves and three updates by the optimizer's rule are compared as well.
 
+    A compiled model or step is checked as it is: with its own plans, chunks, memory budget and device, its form and its
+    weights, which stay as they are. Of a step that is one update: outputs, buffers, parameters and their state. Calls
+    of a model without autograd run another program, and are compared, too.
+
     `sizes` gives each `Dim` a size (default 33: awkward on purpose). `feeds` and `state` default to random tensors
     within the domains of the ops that read them, and to the initial weights; unless both are given, results of few
     numbers are compared over several draws as one result, so that no seed decides. `device`, `strict` and `sanitize`
     say what runs the kernels, as for `tn.compile`.
     """
+    if isinstance(subject, Model | TrainingStep):
+        asked = {"state": state, "optimizer": optimizer, "device": device, "strict": strict}
+        given = [name for name, value in asked.items() if value is not None]
+        if given or fusion != "optimal" or sanitize:
+            raise DeclarationError(
+                f"check: {(given or ['fusion or sanitize'])[0]} is settled in what is compiled; check its .graph to "
+                "have it otherwise"
+            )
+        return _check_compiled(subject, _checked_sizes(subject.graph, sizes or {}, feeds or {}), feeds, seed)
+    graph = subject
+    check_is_graph(graph)
     bound = _checked_sizes(graph, sizes or {}, feeds or {})
     training = optimizer is not None
     model = Model(graph, training=training, fusion=fusion, device=device, strict=strict, sanitize=sanitize, seed=seed)
@@ -115,6 +133,38 @@ def check(
         dtypes = dict.fromkeys(v.dtype for v in graph.parameters)
         rows += [row for dtype in dtypes for row in _updates(optimizer, dtype, fusion, model, seed)]
     return Certificate(graph.name, bound, tuple(rows))
+
+
+def _check_compiled(
+    subject: Model | TrainingStep, bound: dict[str, int], feeds: Mapping[str, Tensor] | None, seed: int
+) -> Certificate:
+    graph = subject.graph
+
+    def drawn(seed: int) -> list[Row]:
+        given = dict(feeds) if feeds is not None else draw_feeds(graph, bound, seed)
+        given = {n: t.to(subject.device) for n, t in given.items()}
+        if isinstance(subject, TrainingStep):
+            return [Row(*row) for row in compared_step(subject, given)]
+        return _without_autograd(subject, given, seed) + _compared(
+            graph, deepcopy(subject), given, {n: t.clone() for n, t in subject.tensors().items()}, seed
+        )
+
+    rows = drawn(seed)
+    if feeds is None and any(map(_is_few, rows)):
+        others = [drawn(seed + i) for i in range(1, DRAWS)]
+        rows = [_over_draws(row, [rows[i] for rows in others]) for i, row in enumerate(rows)]
+    return Certificate(graph.name, bound, tuple(rows))
+
+
+def _without_autograd(subject: Model, feeds: dict[str, Tensor], seed: int) -> list[Row]:
+    """The outputs of the program that runs where nobody asks for gradients."""
+    model = deepcopy(subject)
+    model.seed = seed
+    held = {n: t.detach().clone() for n, t in model.tensors().items()}
+    with torch.no_grad():
+        fused = model(**feeds)
+    judged = [run(model.graph, feeds, held, training=model.training, seed=seed) for run in (eager, oracle)]
+    return [Row("output without autograd", n, compare(t, *(j[n] for j in judged))) for n, t in fused.items()]
 
 
 def _checked_sizes(graph: Graph, sizes: Mapping[str, int], feeds: Mapping[str, Tensor]) -> dict[str, int]:
@@ -166,7 +216,7 @@ def _compared(
 def _outputs_and_gradients(
     graph: Graph, model: Model, feeds: dict[str, Tensor], weights: dict[str, Tensor], seed: int
 ) -> list[Row]:
-    trained = [v.name for v in graph.parameters]
+    trained = [v.name for v in graph.parameters if model.tensors()[v.name].requires_grad]
     inputs = [v.name for v in graph.inputs if v.dtype.is_float]
 
     def leaves(tensors: Mapping[str, Tensor], names: list[str], exact: bool) -> dict[str, Tensor]:

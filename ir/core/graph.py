@@ -119,6 +119,16 @@ class Value:
     def __rpow__(self, other: Any) -> Value:
         return self._call("pow", other, self)
 
+    def __floordiv__(self, other: Any) -> Value:
+        raise DeclarationError(f"//: {self.name!r} has no floor division; write tn.floor(a / b), and cast it as wanted")
+
+    __rfloordiv__ = __floordiv__
+
+    def __mod__(self, other: Any) -> Value:
+        raise DeclarationError(f"%: {self.name!r} has no remainder; write a - b * tn.floor(a / b) of floats")
+
+    __rmod__ = __mod__
+
     def __neg__(self) -> Value:
         return self._call("neg", self)
 

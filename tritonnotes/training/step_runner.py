@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -91,6 +92,8 @@ class StepRunner:
         """Run these from now on, captured anew where the ones before were."""
         self.programs = self.programs_of_frozen[self._frozen] = programs
         self._has_run: set[Runner] = set()
+        self._seen: list[object] = []
+        self._apart: dict[Runner, list[object]] = {}
         self.updating = Runner(programs.update, self.device, self._how)
         self.gathering = None if programs.gathering is None else Runner(programs.gathering, self.device, self._how)
         if self.reducer is not None and self.gathering is not None:
@@ -118,13 +121,22 @@ class StepRunner:
         counts = state.is_last and not self._counts_on_device
         following = next_numbers(state.optimizer, numbers) if counts else state.numbers
         weights = state.model.tensors()
-        check_held(self._held, {**weights, **state.slots}, self.device)
+        self._look_at({**weights, **state.slots})
         self.follow_frozen(weights)
         with torch.no_grad():
             outputs = self._run_batch(_Batch(bound, sizes, numbers, weights))
         state.advance(following)
         state.end()
         return outputs
+
+    def _look_at(self, held: Mapping[str, Tensor]) -> None:
+        """Check parameters, buffers and slots, unless they are the tensors of the last batch, as they were then."""
+        tensors = (*held.values(),)
+        seen: list[object] = [*held, *map(id, tensors), *map(Tensor.data_ptr, tensors)]
+        seen += [*map(Tensor.size, tensors), *map(Tensor.stride, tensors), *map(_dtypes, tensors)]
+        if seen != self._seen:
+            check_held(self._held, held, self.device)
+            self._seen, self._seen_tensors = seen, tensors
 
     def follow_frozen(self, weights: Mapping[str, Tensor]) -> None:
         """Go on with the programs that leave those `weights` alone that want no gradient. Raises `DeclarationError`
@@ -170,7 +182,9 @@ class StepRunner:
         graph = runner.program.graph
         held = {**batch.weights, **self.state.slots}
         updated = list(graph.updates)
-        check_apart(held, graph.updates)
+        if self._apart.get(runner) != self._seen:
+            check_apart(held, graph.updates)
+            self._apart[runner] = self._seen
         feeds = apart_from({n: held[n] for n in updated}, batch.feeds)
         leaves = {n: t.detach() for n, t in {**feeds, **held}.items()}
         captured = self.captured if runner is self.updating else None
@@ -222,6 +236,9 @@ class StepRunner:
     def graph_reason(self) -> str | None:
         """As `TrainingStep.graph_reason`."""
         return self.captured.reason if self.captured is not None else self._not_captured
+
+
+_dtypes = attrgetter("dtype")
 
 
 def beginning(program: Program, begin: Callable[[], None], around: Around | None) -> Around:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.ir.core.errors import DTypeError, TritonNotesError
+from tritonnotes.ir.core.errors import DeclarationError, DTypeError, TritonNotesError
 
 DTYPES = ("bool", "int32", "int64", "float16", "bfloat16", "float32", "float64")
 PAIRS: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
@@ -110,6 +110,13 @@ def test_compiled_arithmetic_of_integers_is_torchs() -> None:
         for name, value in expected.items():
             assert found[name].dtype == value.dtype, name
             torch.testing.assert_close(found[name], value, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("build", [lambda a: a // 2, lambda a: 2 // a, lambda a: a % 2, lambda a: 7 % a])
+def test_floor_division_and_remainder_name_the_remedy(build: Callable[[Any], Any]) -> None:
+    for dtype in ("int64", "float32"):
+        with pytest.raises(DeclarationError, match=r"tn.floor\(a / b\)"):
+            build(tn.Graph("g").input("a", (3,), dtype))
 
 
 @pytest.mark.parametrize(
