@@ -72,3 +72,18 @@ def test_sizes_in_a_formula_of_a_declared_graph_are_floats_too() -> None:
     program = replace(make_program(decompose(g)), in_memory=True)
     numbers = load_source(program.source, KernelCache()).numbers_of(**program.arguments.given(SIZES, {}))
     assert numbers and all(isinstance(number, float) for number in numbers)
+
+
+@pytest.mark.parametrize("fusion", ["optimal", "greedy", "off"])
+def test_a_number_is_read_by_kernels_of_two_dtypes_that_one_launch_runs(fusion: str) -> None:
+    """One reads it in float64 from memory, the one that finalizes its sums takes it in float32."""
+    g = tn.Graph("dtypes")
+    x, w = g.input("x", (BATCH, LENGTH)), g.parameter("w", (1, 1))
+    g.output(wide=tn.cast(x, "float64"), loss=tn.mean(x * w))
+    step = tn.compile_step(g, optimizer=tn.sgd(lr=0.5), fusion=fusion, strict=True)
+    step.model.load_state_dict({"w": torch.full((1, 1), 2.0)})
+    fed = torch.arange(15.0).reshape(3, 5)
+    outputs = step(x=fed)
+    assert torch.equal(outputs["wide"], fed.double())
+    torch.testing.assert_close(outputs["loss"], torch.tensor(14.0))
+    torch.testing.assert_close(step.model.state_dict()["w"], torch.full((1, 1), 2 - 0.5 * 7))
