@@ -101,3 +101,12 @@ def test_host_numbers_keep_their_parentheses() -> None:
     step = tn.compile_step(g, optimizer=doubled(lr=0.5))
     step(x=torch.ones(3))
     assert step.model.get_parameter("w").tolist() == [-2.0, -2.0, -2.0]
+
+
+def test_one_of_anything_is_counted_as_one() -> None:
+    g = tn.Graph("one")
+    g.output(y=tn.exp(g.input("x", (tn.Dim("batch"), 4))))
+    model = tn.compile(g)
+    text = "\n".join([model.explain(), str(model.plan), str(model.program), model.source])
+    assert "one: 1 launch (1 generated" in text and "1 kernel and 0 library calls" in text
+    assert re.findall(r"\b1 (?:kernels|launches|buffers|library calls|generated kernels)\b", text) == []

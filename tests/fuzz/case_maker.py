@@ -335,7 +335,7 @@ def _reaches_parameter(maker: Maker, name: str) -> bool:
     seen, stack = set(), [value]
     while stack:
         v = stack.pop()
-        if v in seen or not v.dtype.is_float or v.op.name in ("floor", "sign"):
+        if v in seen or not v.dtype.is_float:
             continue
         seen.add(v)
         if v.op.name == "parameter":
