@@ -93,7 +93,7 @@ def optimize(graph: Graph) -> Graph:
         before = len(made.values)
         simpler = _simplify(made, value, args, seen)
         if simpler is not None and simpler.index >= before:
-            simpler = seen.setdefault(key_of(simpler, simpler.args), simpler)
+            simpler = _merged(made, before, seen)[simpler]
         if simpler is None:
             key = key_of(value, args)
             simpler = seen.get(key)
@@ -108,6 +108,19 @@ def optimize(graph: Graph) -> Graph:
     made.updates = {name: new[v] for name, v in graph.updates.items()}
     # Simplification strands values (the 1 of x · 1).
     return drop_dead(made)
+
+
+def _merged(made: Graph, before: int, seen: dict[tuple[Any, ...], Value]) -> dict[Value, Value]:
+    """What stands for each value from index `before` on: a simplification may make what there is already."""
+    stands: dict[Value, Value] = {}
+    for value in tuple(made.values[before:]):
+        args = tuple(a if a is None else stands.get(a, a) for a in value.args)
+        key = key_of(value, args)
+        if key not in seen:
+            same = all(a is b for a, b in zip(args, value.args, strict=True))
+            seen[key] = value if same else copy_value(made, value, args)
+        stands[value] = seen[key]
+    return stands
 
 
 def drop_dead(graph: Graph) -> Graph:
