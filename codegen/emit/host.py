@@ -39,6 +39,8 @@ class HostNumbers:
         expression = self._expression(value)
         if isinstance(expression, Name | Literal):
             return str(expression)
+        if self.spell is python_number and _is_int(value):
+            expression = call("float", expression)  # a kernel that was compiled for a float is given one
         words = [str(self._expression(a)) for a in value.inputs]
         name = self.names.claim(value.hint or "", describe(value.op.name, words), uncounted(value))
         self.statements.append(Assign(name, expression))
@@ -65,6 +67,18 @@ class HostNumbers:
 
     def _argument(self, value: Value) -> Expression:
         return Name(self.name(value)) if value.hint and not value.is_leaf else self._expression(value)
+
+
+def _is_int(value: Value) -> bool:
+    """Whether Python may work a number out as an int, which the size of a `Dim` is."""
+    match value.op.name:
+        case "dim_size" | "floor":
+            return True
+        case "maximum" | "minimum":
+            return any(map(_is_int, value.inputs))
+        case "neg" | "abs" | "add" | "sub" | "mul" | "pow" | "copy":
+            return all(map(_is_int, value.inputs))
+    return False
 
 
 def python_number(value: Value, arguments: list[Expression]) -> Expression:
