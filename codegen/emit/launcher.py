@@ -93,9 +93,9 @@ class Launcher:
         return 2 * warps if warps == 4 and (finalizes or self._scattered() > 1) else warps
 
     def most_registers(self) -> int | None:
-        """Registers that a thread may have, where that must be said. Left to itself ptxas spills a register or two to fit
-        more programs: it makes room in all of them for what a last one does, which is little and rare, and it does so
-        where a product is rounded before a row of it is summed. With this many 16 warps share a multiprocessor, 12 where
+        """Registers that a thread may have, where that must be said. Left to itself ptxas spills a register or two to
+        fit more programs: it makes room in all for what a last one does, which is little and rare, and it does so where
+        products are rounded before their rows are summed. With this many 16 warps share a multiprocessor, 12 where
         programs have 4, 8 where these multiply too."""
         if not (self.kernel.last_block or self._rounds_products()) or self.layout.block > 4096:
             return None
