@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+from paths import ROOT
 from tally import pytest_terminal_summary
 
 from tritonnotes.codegen.target.cache import CACHE_DIR_VARIABLE
 from tritonnotes.native.llvm.engine import LEVEL_VARIABLE
+from tritonnotes.runtime.executors.execution import STRICT_VARIABLE
 
 __all__ = ["pytest_terminal_summary"]
 
@@ -29,6 +31,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="rewrite docs/ops.md, benchmarks/kernel_reports.md and the files of tests/goldens",
     )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What `@pytest.mark.interpreted` asks for, unless a test says `strict=` itself. All tests of the compiler run so:
+    they launch many kernels once each."""
+    if item.get_closest_marker("interpreted") is None and ROOT / "tests" / "codegen" not in item.path.parents:
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(STRICT_VARIABLE, "1")
+        return (yield)
 
 
 @pytest.fixture(scope="session", autouse=True)

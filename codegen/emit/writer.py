@@ -90,6 +90,9 @@ class Writer:
         if source.op == "number":
             return _full(source, step.dtype)
         value = self.value(source.name)
+        if source.op == "argument":
+            # Triton makes a size of 1 a plain int, which has no method.
+            return call("tl.cast", value, tl(step.dtype))
         return value if source.dtype is step.dtype else triton("cast", value, tl(step.dtype))
 
     def _narrowed(self, step: Step) -> Expression:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -93,7 +93,7 @@ def optimize(graph: Graph) -> Graph:
         before = len(made.values)
         simpler = _simplify(made, value, args, seen)
         if simpler is not None and simpler.index >= before:
-            simpler = _once(made.values[before:], seen)[simpler]
+            simpler = _merged(made, before, seen)[simpler]
         if simpler is None:
             key = key_of(value, args)
             simpler = seen.get(key)
@@ -110,17 +110,17 @@ def optimize(graph: Graph) -> Graph:
     return drop_dead(made)
 
 
-def _once(fresh: Sequence[Value], seen: dict[tuple[Any, ...], Value]) -> dict[Value, Value]:
-    """For each of these new values, in order, the one that computes the same: an earlier one where it is `seen`."""
-    known: dict[Value, Value] = {}
-    for value in fresh:
-        args = tuple(None if a is None else known.get(a, a) for a in value.args)
+def _merged(made: Graph, before: int, seen: dict[tuple[Any, ...], Value]) -> dict[Value, Value]:
+    """What stands for each value from index `before` on: a simplification may make what there is already."""
+    stands: dict[Value, Value] = {}
+    for value in tuple(made.values[before:]):
+        args = tuple(a if a is None else stands.get(a, a) for a in value.args)
         key = key_of(value, args)
         if key not in seen:
-            is_same = all(a is b for a, b in zip(args, value.args, strict=True))
-            seen[key] = value if is_same else copy_value(value.graph, value, args)
-        known[value] = seen[key]
-    return known
+            same = all(a is b for a, b in zip(args, value.args, strict=True))
+            seen[key] = value if same else copy_value(made, value, args)
+        stands[value] = seen[key]
+    return stands
 
 
 def drop_dead(graph: Graph) -> Graph:

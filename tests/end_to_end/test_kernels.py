@@ -48,6 +48,7 @@ def test_op_keeps_to_its_memory_and_to_the_policy_under_the_strict_interpreter(n
     check(op_graph(name, (tn.Dim("batch"), 33), dtype), batch=7, seed=1, strict=True)
 
 
+@pytest.mark.interpreted
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OPS)
@@ -56,18 +57,21 @@ def test_op_agrees_with_eager_at_every_size(name: str, dtype: str) -> None:
         check(op_graph(name, (tn.Dim("batch"), cols), dtype), batch=rows, seed=rows + cols, extremes=True)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("name", OPS)
 def test_op_agrees_with_eager_where_every_size_is_static(name: str) -> None:
     for shape in ((0, 7), (33, 7), (64, 64), (1, 1)):
         check(op_graph(name, shape, "float32"))
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("name", [n for n in OPS if n != "accuracy"])
 def test_op_takes_the_gradient_of_a_sum_whose_stride_is_0(name: str) -> None:
     for dtype in ("float32", "bfloat16"):
         check(op_graph(name, (tn.Dim("batch"), 33), dtype), batch=7, ones=True)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("name", OPS)
 def test_op_works_on_more_and_fewer_axes(name: str) -> None:
     shapes: list[tuple[Any, ...]] = [(3, tn.Dim("length"), 5), (2, 3, 4, 5)]
@@ -85,6 +89,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", OPS)
 def test_op_takes_inputs_of_any_layout(name: str, layout: str) -> None:

@@ -239,3 +239,13 @@ def test_gradients_of_random_graphs_agree_with_autograd(steps: list[tuple[int, i
         return
     d = cotangents(graph, tensors)
     assert_same(formula_gradients(graph, tensors, d), reference_gradients(graph, tensors, d), rtol=1e-8)
+
+
+@pytest.mark.parametrize("first", [0.5, -0.5, 2.0, 3.0, -1.0])
+@pytest.mark.parametrize("second", [0.5, -0.5, 2.0, 3.0, -1.0])
+def test_powers_share_what_they_are_made_of(first: float, second: float) -> None:
+    graph = Graph("powers", level="primitive")
+    x = graph.input("x", (2, 3), "float64")
+    graph.output(y=P.pow(x, graph.constant(first, "float64")), z=P.pow(x, graph.constant(second, "float64")), w=x * x)
+    made = optimize(graph).values
+    assert len({key_of(value, value.args) for value in made}) == len(made)
