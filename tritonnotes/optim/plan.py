@@ -90,7 +90,7 @@ def make_plan(
                 made = torch.empty_strided(p.shape, layout.stride(), dtype=tensor.dtype, device=p.device)
                 stand_ins[name, i] = tensors[name] = made
         members.append(tensors)
-    targets = {f"optimizer: {n} of parameter {i}": m[n] for i, m in enumerate(members) for n in written if n in m}
+    targets = {f"{n} of parameter {i}": m[n] for i, m in enumerate(members) for n in written if n in m}
     check_apart(targets, "give each a tensor of its own")
     kinds = [_kind(optimizer, tensors, i) for i, tensors in enumerate(members)]
     distinct = sorted(dict.fromkeys(kinds), key=str)
