@@ -208,7 +208,7 @@ def _binary_cross_entropy_with_logits(
 
 def _celu(input: Tensor, *, alpha: float) -> Tensor:
     """torch's own has 1 / alpha in float32 for the gradient of float64."""
-    return torch.where(input > 0, input, alpha * torch.expm1(input.clamp(max=0) / alpha))
+    return torch.where(input <= 0, alpha * torch.expm1(input.clamp(max=0) / alpha), input)
 
 
 def _focal(input: Tensor, target: Tensor, *, alpha: float, gamma: float) -> Tensor:
