@@ -167,7 +167,10 @@ def _deviations(x: Value, dim: tuple[int, ...]) -> tuple[Value, Value]:
     differ by. Parts of the mean are summed, which do not overflow where numbers do not.
     """
     x = wide(x)
-    part = 1 / P.count_along(x, dim)
+    count = P.count_along(x, dim)
+    if isinstance(count, int) and count == 0:
+        return x, P.sum(x, dim, keepdim=True) + 1  # nothing deviates
+    part = 1 / count
     estimate = P.sum(x * part, dim, keepdim=True)
     off = x - estimate
     mean = estimate + P.sum(off * part, dim, keepdim=True)
