@@ -71,13 +71,15 @@ def accumulate(builder: Builder, value: Value) -> None:
     # A sum of whole tiles must leave out what lies behind the columns too, where no row is missing.
     over_cols_alone = attrs["both"] and not layout.masks_rows
     attrs |= builder.mask_attrs(value.op.name, arg, rows=not over_cols_alone)
+    # Rows are counted with 64 bits: what is taken of their numbers has these too.
+    dtype = arg.dtype if arg.dtype.is_float else value.dtype
     attrs["identity"] = identity_of(value.op.name, arg.dtype)
-    attrs["pointer"] = builder.partial(value, "partial out", arg.dtype).name
+    attrs["pointer"] = builder.partial(value, "partial out", dtype).name
     attrs["columns"] = keeps_cols
     attrs["address"] = builder.address(value)
     name = builder.claim(value, builder.described(value.op.name, [arg.name]))
     extent = COL if keeps_cols else SCALAR
-    builder.add(Step(name, "accumulate", (arg.name,), extent, arg.dtype, MappingProxyType(attrs), True, value.scope))
+    builder.add(Step(name, "accumulate", (arg.name,), extent, dtype, MappingProxyType(attrs), True, value.scope))
 
 
 def finalize(builder: Builder, value: Value) -> None:
