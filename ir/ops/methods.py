@@ -42,7 +42,6 @@ METHODS: Mapping[str, Callable[..., Value]] = {
     "argmax": statistics.argmax,
     "logsumexp": statistics.logsumexp,
     "reshape": shapes.reshape,
-    "detach": shapes.detach,
     "flatten": shapes.flatten,
     "squeeze": shapes.squeeze,
     "unsqueeze": shapes.unsqueeze,

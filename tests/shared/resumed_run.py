@@ -1,10 +1,9 @@
-"""A training run that saves after each step and goes on from what it finds: `resumed_run.py FILE STEPS`. As a script
-it says when the first step is saved, and takes the last one when its input is closed."""
+"""A training run that saves after each step and goes on from what it finds: `resumed_run.py FILE STEPS PAUSE`."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+import time
 from pathlib import Path
 
 import torch
@@ -32,8 +31,7 @@ def step_of() -> tn.TrainingStep:
     return tn.compile_step(graph(), loss="loss", optimizer=tn.adam(lr=0.1), device="cpu")
 
 
-def train(path: Path, steps: int, saved: Callable[[int], object] = lambda steps: None) -> tn.TrainingStep:
-    """`saved` is called after each save with the count of steps."""
+def train(path: Path, steps: int, pause: float = 0.0) -> tn.TrainingStep:
     step = step_of()
     if path.exists():
         step.load(path)
@@ -41,16 +39,9 @@ def train(path: Path, steps: int, saved: Callable[[int], object] = lambda steps:
         step.hyperparameters["lr"] = 0.1 / (1 + step.steps)
         step(**batch(step.steps))
         step.save(path)
-        saved(step.steps)
+        time.sleep(pause)
     return step
 
 
-def talk(steps: int) -> None:
-    if steps == 1:
-        print("saved", flush=True)
-    if steps == int(sys.argv[2]) - 1:
-        sys.stdin.read()
-
-
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), int(sys.argv[2]), talk)
+    train(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))

@@ -1,8 +1,8 @@
-"""Generated modules for optimizers, made once for each formula, and run: by Triton on a GPU, on the CPU as machine code
-or under the strict interpreter."""
+"""Generated modules for optimizers, made once for each formula, and run natively or under the interpreter."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import native
 from ..codegen.optimizer.emit import render_update
 from ..codegen.optimizer.kinds import MultiTensorUpdate, make_multi_tensor_update
 from ..codegen.optimizer.norm import render_norm
@@ -22,7 +21,8 @@ from ..interpreter import launch as interpret
 from ..ir.core.optimizer import Optimizer
 from ..ir.core.types import DType
 from ..ir.optim.update import Extras, Kind
-from ..runtime.executors.execution import Execution
+
+_interpreting = threading.RLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,19 +68,15 @@ def run(
     arguments: Sequence[Any],
     options: Mapping[str, Any],
     reached: Sequence[Tensor],
-    how: Execution,
 ) -> None:
-    """Call a launcher of a generated module. `reached` are the tensors that its tables point to, `how` says what runs
-    kernels on the CPU."""
+    """Call a launcher of a generated module. `reached` are the tensors that its tables point to."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             getattr(module, function)(*arguments, **options)
         return
 
-    def launch(kernel: Any, grid: tuple[int, ...], *given: Any, **constants: Any) -> None:
-        if how.strict:
-            interpret(kernel, grid, given, constants, tensors=reached)
-        else:
-            native.launch(kernel, grid, *given, **constants, sanitize=how.sanitize, tensors=reached)
+    def launch(kernel: Any, grid: tuple[int, ...], *given: Any, **how: Any) -> None:
+        interpret(kernel, grid, given, how, tensors=reached)
 
-    getattr(module, function)(*arguments, **options, launch=launch)
+    with _interpreting:
+        getattr(module, function)(*arguments, **options, launch=launch)

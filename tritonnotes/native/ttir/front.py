@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,8 +14,6 @@ from triton.compiler import ASTSource
 from triton.compiler.compiler import make_backend
 from triton.runtime.jit import JITFunction
 
-from tritonnotes.codegen.target.language import triton_language
-
 from ..errors import NativeError
 
 CAPABILITY = 80
@@ -23,6 +22,9 @@ which later architectures keep for their hardware."""
 
 
 TRITON_VERSION = str(triton.__version__)
+
+
+_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ def triton_ir(kernel: JITFunction, signature: Mapping[str, str], constexprs: Map
     types = {name: signature.get(name, "constexpr") for name in kernel.arg_names}
     target = GPUTarget("cuda", CAPABILITY, 32)
     try:
-        with triton_language:
+        with _one_at_a_time:
             source = ASTSource(fn=kernel, signature=types, constexprs=dict(constexprs), attrs=None)
             backend = make_backend(target)
             options = backend.parse_options({"enable_fp_fusion": True})
