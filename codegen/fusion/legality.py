@@ -142,8 +142,8 @@ def _is_long_row(facts: Facts, axes: Axes) -> bool:
     cols = facts.axes - _rows(facts)
     wide = [(gone, have) for gone, have in facts.sums if have & cols]
     holds_rows = facts.reductions or any(gone == have for gone, have in wide)
-    tiles = ACCUMULATED_ROWS if any(have - gone for gone, have in wide) else SUMMED_ROWS
-    return bool(wide and holds_rows) and row_bytes(axes, cols, tiles * facts.itemsize) > ROW_BYTES
+    rows = ACCUMULATED_ROWS if any(have - gone for gone, have in wide) else SUMMED_ROWS
+    return bool(wide and holds_rows) and row_bytes(axes, cols, rows * facts.itemsize) > ROW_BYTES
 
 
 def _is_no_tile(facts: Facts) -> bool:

@@ -463,7 +463,8 @@ assert CodeGenerator.builtin_namespace["min"] is least
 
 def test_compiler_keeps_its_own_functions_also_when_a_launch_imports_it() -> None:
     # In a fresh process: it is the first import that copies them.
-    subprocess.run([sys.executable, "-c", COMPILER_IMPORTED_IN_A_LAUNCH], check=True, capture_output=True)
+    done = subprocess.run([sys.executable, "-c", COMPILER_IMPORTED_IN_A_LAUNCH], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_launch_stays_cheap() -> None:
