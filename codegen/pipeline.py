@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 
+from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Graph
 
 from .canonicalize.materialize import materialize
+from .canonicalize.products import without_library_products
 from .fusion.candidate import Candidate
 from .fusion.constraints import Fusion, as_fusion
 from .fusion.last_block import finalize_in_last_block
@@ -46,7 +48,7 @@ def make_program(
     `Fusion` with constraints; impossible ones raise `PlanError`. No launch has a name that is `taken`.
     """
     options = as_fusion(fusion)
-    found = partition(materialize(graph), options)
+    found = partition(canonicalize(graph, options), options)
     program = finish(schedule(found, taken), declared)
     if options.memory_budget is None:
         return program
@@ -65,19 +67,50 @@ def make_plan(graph: Graph, fusion: str | Fusion = "optimal", taken: Names = fro
     options = as_fusion(fusion)
     if options.memory_budget is not None:
         return make_program(graph, options, taken=taken).plan
-    return schedule(partition(materialize(graph), options), taken)
+    return schedule(partition(canonicalize(graph, options), options), taken)
+
+
+def canonicalize(graph: Graph, options: Fusion) -> Graph:
+    """What is planned: views that must be memory are copies and, where no library is to multiply, products are those
+    that kernels compute."""
+    plain = materialize(graph)
+    return materialize(without_library_products(plain)) if options.all_generated else plain
 
 
 def partition(graph: Graph, options: Fusion) -> Candidate:
-    """The kernels for a graph that its user asks for. Raises `PlanError` for constraints that cannot be met."""
+    """The kernels for a graph that its user asks for. Raises `PlanError` for constraints that cannot be met: never
+    where the kernels that would be chosen without them meet them all."""
+    if not options.fuse:
+        return _partition(graph, options)
+    refused: PlanError | None = None
+    try:
+        found = _partition(graph, options)
+    except PlanError as error:
+        refused = error
+    else:
+        missed = found.missed_wish(options)
+        if missed is None:
+            return found
+        refused = PlanError(
+            f"fuse: {', '.join(missed)} cannot be fused, by the rule 'library': a matrix product between them is a "
+            "library call, which is faster here"
+        )
+    usual = _partition(graph, replace(options, fuse=()))
+    if usual.missed_wish(options) is not None:
+        raise refused
+    return replace(usual, options=options)
+
+
+def _partition(graph: Graph, options: Fusion) -> Candidate:
     best = greedy(graph, options)
     if not options.is_off:
         best = cheaper(best, replicate_reductions(best))
     if options.mode == "optimal":
         best = search(best, reduction_strategies(best))
     best.raise_if_illegal()
-    if options.products and not options.is_off:
+    if options.all_generated or (options.products and not options.is_off):
         best = fuse_matmul_epilogues(best)
+    if options.products and not options.is_off:
         best = fuse_matmul_prologues(best)
     return best
 

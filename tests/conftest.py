@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Generator, Iterator
 
 import pytest
+import torch
 from hypothesis import HealthCheck, settings
+from paths import ROOT
 from tally import pytest_terminal_summary
 
 from tritonnotes.codegen.target.cache import CACHE_DIR_VARIABLE
+from tritonnotes.native.llvm.engine import LEVEL_VARIABLE
+from tritonnotes.runtime.executors.execution import STRICT_VARIABLE
 
 __all__ = ["pytest_terminal_summary"]
 
 # How long a machine takes to draw an input says nothing of the code: suspended meanwhile, it takes half a minute.
-settings.register_profile("tests", suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+# Test runs share the machine's cores among themselves. Results are the same for any number of threads.
+torch.set_num_threads(1)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -25,10 +33,25 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """What `@pytest.mark.interpreted` asks for, unless a test says `strict=` itself. All tests of the compiler run so:
+    they launch many kernels once each."""
+    if item.get_closest_marker("interpreted") is None and ROOT / "tests" / "codegen" not in item.path.parents:
+        return (yield)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(STRICT_VARIABLE, "1")
+        return (yield)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_kernel_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Thousands of kernels of random graphs stay out of the user's cache."""
+    """Thousands of kernels of random graphs stay out of the user's cache. The workers of a run share theirs, so that
+    each kernel is compiled once, and in the least time: most run but a few times."""
     patch = pytest.MonkeyPatch()
-    patch.setenv(CACHE_DIR_VARIABLE, str(tmp_path_factory.mktemp("kernels")))
+    base = tmp_path_factory.getbasetemp()
+    shared = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    patch.setenv(CACHE_DIR_VARIABLE, str(shared / "kernels"))
+    patch.setenv(LEVEL_VARIABLE, "0")
     yield
     patch.undo()

@@ -46,7 +46,7 @@ from .ir.ops.regression import (
     smooth_l1_loss,
 )
 from .ir.ops.scores import f1, precision, recall, specificity
-from .ir.ops.shapes import expand, flatten, permute, reshape, squeeze, transpose, unsqueeze
+from .ir.ops.shapes import detach, expand, flatten, permute, reshape, squeeze, transpose, unsqueeze
 from .ir.ops.softmax import log_softmax, softmax, softmin
 from .ir.ops.statistics import amax, amin, argmax, logsumexp, max, mean, min, std, sum, var, var_mean
 from .ir.passes.autocast import autocast
@@ -154,6 +154,7 @@ __all__ = [
     "cos",
     "cosine_embedding_loss",
     "cross_entropy",
+    "detach",
     "div",
     "dropout",
     "eager",

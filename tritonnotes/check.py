@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from .codegen.pipeline import make_program
-from .ir.core.graph import Graph
+from .ir.core.errors import DeclarationError
+from .ir.core.graph import Graph, check_is_graph
 from .ir.core.optimizer import Optimizer
-from .ir.core.types import Dim, DType
+from .ir.core.types import Dim, DType, dims_in
 from .ir.optim.update import update_graph
 from .judge.executor import eager, eager_updates, oracle, oracle_updates
 from .judge.samples import draw_feeds
-from .judge.tolerance import Comparison, compare
+from .judge.tolerance import Comparison, compare, pooled
 from .judge.update_references import reference_step
 from .runtime.model import Model
 from .runtime.runner import Runner
+from .step_check import compared_step
 from .tensors.dtypes import torch_dtype
 from .tensors.initial import initial_state
+from .training.step import TrainingStep
 
 
 @dataclass(frozen=True)
@@ -75,7 +80,7 @@ class Certificate:
 
 
 def check(
-    graph: Graph,
+    subject: Graph | Model | TrainingStep,
     *,
     sizes: Mapping[str, int] | None = None,
     feeds: Mapping[str, Tensor] | None = None,
@@ -83,38 +88,135 @@ def check(
     optimizer: Optimizer | None = None,
     fusion: str = "optimal",
     device: torch.device | str | None = None,
+    strict: bool | None = None,
+    sanitize: bool = False,
     seed: int = 0,
 ) -> Certificate:
     """Compare compiled kernels with eager PyTorch and with float64: outputs, and gradients of all parameters and
     floating inputs, in the evaluation form. Given an `optimizer`, these are those of the training form, and the buffers
     that a run leaves and three updates by the optimizer's rule are compared as well.
 
+    A compiled model or step is checked as it is: with its own plans, chunks, memory budget and device, its form and its
+    weights, which stay as they are. Of a step that is one update: outputs, buffers, parameters and their state. Calls
+    of a model without autograd run another program, and are compared, too.
+
     `sizes` gives each `Dim` a size (default 33: awkward on purpose). `feeds` and `state` default to random tensors
-    within the domains of the ops that read them, and to the initial weights.
+    within the domains of the ops that read them, and to the initial weights; unless both are given, results of few
+    numbers are compared over several draws as one result, so that no seed decides. `device`, `strict` and `sanitize`
+    say what runs the kernels, as for `tn.compile`.
     """
-    dims = {s.name: 33 for v in graph.values for s in v.shape if isinstance(s, Dim)}
-    bound = {**dims, **(sizes or {})}
+    if isinstance(subject, Model | TrainingStep):
+        asked = {"state": state, "optimizer": optimizer, "device": device, "strict": strict}
+        given = [name for name, value in asked.items() if value is not None]
+        if given or fusion != "optimal" or sanitize:
+            raise DeclarationError(
+                f"check: {(given or ['fusion or sanitize'])[0]} is settled in what is compiled; check its .graph to "
+                "have it otherwise"
+            )
+        return _check_compiled(subject, _checked_sizes(subject.graph, sizes or {}, feeds or {}), feeds, seed)
+    graph = subject
+    check_is_graph(graph)
+    bound = _checked_sizes(graph, sizes or {}, feeds or {})
     training = optimizer is not None
-    model = Model(graph, training=training, fusion=fusion, device=device, seed=seed)
-    given = dict(feeds) if feeds is not None else draw_feeds(graph, bound, seed)
-    given = {n: t.to(model.device) for n, t in given.items()}
-    weights = dict(state) if state is not None else initial_state(graph, seed)
-    weights = {n: t.to(model.device) for n, t in weights.items()}
+    model = Model(graph, training=training, fusion=fusion, device=device, strict=strict, sanitize=sanitize, seed=seed)
+
+    def drawn(seed: int) -> list[Row]:
+        given = feeds if feeds is not None else draw_feeds(graph, bound, seed)
+        weights = state if state is not None else initial_state(graph, seed)
+        return _compared(graph, model, given, weights, seed)
+
+    rows = drawn(seed)
+    if (feeds is None or state is None) and any(map(_is_few, rows)):
+        others = [drawn(seed + i) for i in range(1, DRAWS)]
+        rows = [_over_draws(row, [rows[i] for rows in others]) for i, row in enumerate(rows)]
+    if optimizer is not None:
+        dtypes = dict.fromkeys(v.dtype for v in graph.parameters)
+        rows += [row for dtype in dtypes for row in _updates(optimizer, dtype, fusion, model, seed)]
+    return Certificate(graph.name, bound, tuple(rows))
+
+
+def _check_compiled(
+    subject: Model | TrainingStep, bound: dict[str, int], feeds: Mapping[str, Tensor] | None, seed: int
+) -> Certificate:
+    graph = subject.graph
+
+    def drawn(seed: int) -> list[Row]:
+        given = dict(feeds) if feeds is not None else draw_feeds(graph, bound, seed)
+        given = {n: t.to(subject.device) for n, t in given.items()}
+        if isinstance(subject, TrainingStep):
+            return [Row(*row) for row in compared_step(subject, given)]
+        return _without_autograd(subject, given, seed) + _compared(
+            graph, deepcopy(subject), given, {n: t.clone() for n, t in subject.tensors().items()}, seed
+        )
+
+    rows = drawn(seed)
+    if feeds is None and any(map(_is_few, rows)):
+        others = [drawn(seed + i) for i in range(1, DRAWS)]
+        rows = [_over_draws(row, [rows[i] for rows in others]) for i, row in enumerate(rows)]
+    return Certificate(graph.name, bound, tuple(rows))
+
+
+def _without_autograd(subject: Model, feeds: dict[str, Tensor], seed: int) -> list[Row]:
+    """The outputs of the program that runs where nobody asks for gradients."""
+    model = deepcopy(subject)
+    model.seed = seed
+    held = {n: t.detach().clone() for n, t in model.tensors().items()}
+    with torch.no_grad():
+        fused = model(**feeds)
+    judged = [run(model.graph, feeds, held, training=model.training, seed=seed) for run in (eager, oracle)]
+    return [Row("output without autograd", n, compare(t, *(j[n] for j in judged))) for n, t in fused.items()]
+
+
+def _checked_sizes(graph: Graph, sizes: Mapping[str, int], feeds: Mapping[str, Tensor]) -> dict[str, int]:
+    """The size of each `Dim`. Raises `DeclarationError` for sizes at which nothing is compared, and for strangers."""
+    dims = {dim.name: 33 for v in graph.values for dim in dims_in(v.shape)}
+    strangers = sorted(set(sizes) - set(dims))
+    if strangers:
+        raise DeclarationError(
+            f"check: graph {graph.name!r} has no Dim {', '.join(strangers)}; it has {', '.join(dims) or 'none'}"
+        )
+    bound = {**dims, **sizes}
+    fed = ((v.shape, feeds[v.name].shape) for v in graph.inputs if v.name in feeds)
+    given = {s.name: n for shape, sizes in fed for s, n in zip(shape, sizes, strict=False) if isinstance(s, Dim)}
+    for name, size in {**bound, **given}.items():
+        if size < 1:
+            raise DeclarationError(f"check: Dim {name} is {size}, so nothing is compared; give it a size of 1 or more")
+    return bound
+
+
+DRAWS = 16
+"""How often results of few numbers are drawn: of one or two of them eager may have rounded all luckily."""
+
+_FEW = 16
+
+
+def _is_few(row: Row) -> bool:
+    """Whether a result has so few numbers that one draw says little. Integers are eager's in every draw."""
+    return math.prod(row.comparison.shape) < _FEW and row.comparison.dtype.startswith(("float", "bfloat"))
+
+
+def _over_draws(row: Row, others: Sequence[Row]) -> Row:
+    return replace(row, comparison=pooled([row.comparison, *(o.comparison for o in others)])) if _is_few(row) else row
+
+
+def _compared(
+    graph: Graph, model: Model, feeds: Mapping[str, Tensor], state: Mapping[str, Tensor], seed: int
+) -> list[Row]:
+    """Outputs and gradients on one draw, and in the training form what a run leaves in the buffers."""
+    given, weights = ({n: t.to(model.device) for n, t in tensors.items()} for tensors in (feeds, state))
     model.load_state_dict(weights)
     model.seed = seed
     rows = _outputs_and_gradients(graph, model, given, weights, seed)
-    if optimizer is not None:
+    if model.training:
         new = [run(graph, given, weights, seed=seed) for run in (eager_updates, oracle_updates)]
         rows += [Row("buffer", n, compare(model.tensors()[n], *(state[n] for state in new))) for n in graph.updates]
-        dtypes = dict.fromkeys(v.dtype for v in graph.parameters)
-        rows += [row for dtype in dtypes for row in _updates(optimizer, dtype, fusion, model.device, seed)]
-    return Certificate(graph.name, bound, tuple(rows))
+    return rows
 
 
 def _outputs_and_gradients(
     graph: Graph, model: Model, feeds: dict[str, Tensor], weights: dict[str, Tensor], seed: int
 ) -> list[Row]:
-    trained = [v.name for v in graph.parameters]
+    trained = [v.name for v in graph.parameters if model.tensors()[v.name].requires_grad]
     inputs = [v.name for v in graph.inputs if v.dtype.is_float]
 
     def leaves(tensors: Mapping[str, Tensor], names: list[str], exact: bool) -> dict[str, Tensor]:
@@ -134,7 +236,9 @@ def _outputs_and_gradients(
     if not floats:
         return rows
     generator = torch.Generator().manual_seed(seed)
-    directions = {n: torch.randn(judged[0][0][n].shape, generator=generator).to(judged[0][0][n]) for n in floats}
+    directions = {
+        n: torch.randn(judged[0][0][n].shape, generator=generator, device="cpu").to(judged[0][0][n]) for n in floats
+    }
     gradients = []
     for outputs, tensors in results:
         wanted = {n: tensors[n] for n in (*inputs, *trained)}
@@ -151,7 +255,7 @@ def _outputs_and_gradients(
     return rows
 
 
-def _updates(optimizer: Optimizer, dtype: DType, fusion: str, device: torch.device, seed: int) -> list[Row]:
+def _updates(optimizer: Optimizer, dtype: DType, fusion: str, model: Model, seed: int) -> list[Row]:
     """Three updates of one made-up parameter by made-up gradients, by the rule's kernel and by its torch reference.
 
     A rule is judged on given gradients: where it divides by their size, as Adam does, the rounding of a gradient near 0
@@ -159,17 +263,25 @@ def _updates(optimizer: Optimizer, dtype: DType, fusion: str, device: torch.devi
     """
     count = Dim("elements")
     alone = update_graph(optimizer, (count,), dtype)
-    runner = Runner(make_program(alone, fusion), device)
+    device = model.device
+    runner = Runner(make_program(alone, fusion), device, model.execution)
     generator = torch.Generator().manual_seed(seed)
-    drawn = [torch.randn(1000, generator=generator, dtype=torch.float64).to(torch_dtype(dtype)) for _ in range(4)]
-    start = {n: torch.full((1000,), first, dtype=torch_dtype(dtype)) for n, first in optimizer.state.items()}
+    drawn = [
+        torch.randn(1000, generator=generator, device="cpu", dtype=torch.float64).to(torch_dtype(dtype))
+        for _ in range(4)
+    ]
+    start = {
+        n: torch.full((1000,), first, dtype=torch_dtype(dtype), device="cpu") for n, first in optimizer.state.items()
+    }
     fused = {n: t.clone().to(device) for n, t in {"p": drawn[0], **start}.items()}
     judges = [(drawn[0].to(t), {n: s.to(t) for n, s in start.items()}) for t in (drawn[0].dtype, torch.float64)]
-    wanted = [v.name.rpartition(".")[2] for v in alone.leaves("scalar")]
+    wanted = {v.name: v.name.rpartition(".")[2] for v in alone.leaves("scalar")}
     numbers = optimizer.numbers
     for step, gradient in enumerate(drawn[1:], 1):
         given = {**optimizer.settings, **numbers, "step": step}
-        runner.run({**fused, "g": gradient.to(device)}, {count.name: 1000}, {n: float(given[n]) for n in wanted})
+        runner.run(
+            {**fused, "g": gradient.to(device)}, {count.name: 1000}, {n: float(given[s]) for n, s in wanted.items()}
+        )
         judged = [reference_step(optimizer, p, gradient.to(p), state, step, numbers) for p, state in judges]
         judges = [(p, state) for p, state, _ in judged]
         numbers = judged[-1][2]

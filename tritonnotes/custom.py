@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -16,25 +17,39 @@ from .ir.core.optimizer import update_rule as _update_rule
 from .ir.core.registry import Domain, Note
 from .ir.core.types import DType, Shape, check_name
 from .judge.references import Reference, register_reference, register_update_reference
+from .judge.samples import DEFAULT_RANGE
 
 Range = tuple[float, float]
 Sample = Callable[[Graph, Shape, DType], Value]
 
 
 def op(
-    *, reference: Reference, domain: Range | Domain, note: Note | None = None, sample: Sample | None = None
+    *given: object,
+    reference: Reference | None = None,
+    domain: Range | Domain = DEFAULT_RANGE,
+    note: Note | None = None,
+    sample: Sample | None = None,
 ) -> Callable[[Callable[..., Value]], Op]:
     """Decorator: an op from a formula in primitives, with gradient, fusion, kernel and check.
 
     The formula's positional parameters are Values (a default of None makes one optional), its keyword-only ones
-    attributes. `reference` takes the same as tensors, in plain torch. `domain` is the range (low, high) that every
-    argument is tested on, or a mapping from arguments to ranges, 'class' for an index into the classes.
+    attributes, and so are those whose default is a number, a string or a bool. `reference` takes the same as tensors,
+    in plain torch. `domain` is the range (low, high) that every argument is tested on (−3 to 3 unless it is given), or
+    a mapping from arguments to ranges, 'class' for an index into the classes.
     `sample(graph, shape, dtype)` declares an example; by default each required argument is an input of that shape.
     The op is called `custom.<name>`; declaring one of the same name again replaces it for graphs declared from then
     on. Raises `DeclarationError` for a reference or domain that does not fit the formula.
     """
 
-    def make(formula: Callable[..., Value]) -> Op:
+    if given or reference is None:
+        raise DeclarationError(
+            "op: its reference is None, which cannot be called; it is checked against one in plain torch, so write "
+            "@tn.op(reference=torch.nn.functional.mish) above the formula"
+        )
+    stands_for: Reference = reference
+
+    def make(declared: Callable[..., Value]) -> Op:
+        formula = _with_attributes(declared)
         name, arguments, attributes = _signature(formula, "op")
         if not arguments:
             raise DeclarationError(
@@ -45,7 +60,9 @@ def op(
         made = _op(domain=domains, note=note, sample=sample, custom=True)(formula)
         if sample is None:
             made.sample = _default_sample(made)
-        register_reference(made.name, reference)
+        register_reference(made.name, stands_for)
+        if formula is not declared:
+            _in_declared_order(made, declared)
         return made
 
     return make
@@ -86,6 +103,48 @@ def update_rule(
 
 
 Parameters = list[inspect.Parameter]
+
+
+def _with_attributes(formula: Callable[..., Value]) -> Callable[..., Value]:
+    """The formula with its attributes by keyword alone, as ops call it; where one stands among the Values, that is a
+    function around it, to which its caller may still give them in their order."""
+    if not inspect.isfunction(formula):
+        return formula
+    declared = inspect.signature(formula)
+    found = list(declared.parameters.values())
+    kinds = inspect.Parameter
+    plain = [p for p in found if isinstance(p.default, bool | int | float | str)]
+    moved = {p.name for p in plain if p.kind is not kinds.KEYWORD_ONLY}
+    if not moved:
+        return formula
+    values = [p.name for p in found if p.kind is not kinds.KEYWORD_ONLY and p.name not in moved]
+
+    @functools.wraps(formula)
+    def called(*arguments: Any, **attributes: Any) -> Value:
+        given = dict(zip(values, arguments, strict=False)) | attributes
+        ordered = [given[p.name] for p in found if p.kind is not kinds.KEYWORD_ONLY]
+        return formula(*ordered, **{p.name: given[p.name] for p in found if p.kind is kinds.KEYWORD_ONLY})
+
+    last = [p.replace(kind=kinds.KEYWORD_ONLY) if p.name in moved else p for p in found]
+    last.sort(key=lambda p: p.kind)
+    called.__signature__ = declared.replace(parameters=last)  # type: ignore[attr-defined]
+    return called
+
+
+def _in_declared_order(made: Op, formula: Callable[..., Value]) -> None:
+    """Let users pass Values and attributes of `made` by position, as its formula declares them."""
+    name = inspect.Parameter("name", inspect.Parameter.KEYWORD_ONLY, default=None, annotation="str | None")
+    declared = inspect.signature(formula)
+    signature = declared.replace(parameters=[*declared.parameters.values(), name])
+
+    def front(*args: Any, **kwargs: Any) -> Value:
+        bound = signature.bind(*args, **kwargs)
+        values = [bound.arguments.pop(n, None) for n in made.arg_names]
+        return made.apply(*values, **bound.arguments)
+
+    front.__doc__ = made.__doc__
+    front.__signature__ = signature  # type: ignore[attr-defined]
+    made.declares(front)
 
 
 def _signature(formula: object, kind: str) -> tuple[str, Parameters, Parameters]:

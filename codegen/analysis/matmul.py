@@ -42,10 +42,11 @@ def is_generable(axes: Axes, value: Value) -> bool:
     if 0 in (*value.shape, *summed(value)):
         return False
     rows, columns = sides(axes, value)
-    return bool(rows and columns) and all(_lies_plain(a) for a in value.inputs)
+    return bool(rows and columns) and all(lies_plain(a) for a in value.inputs)
 
 
-def _lies_plain(value: Value) -> bool:
+def lies_plain(value: Value) -> bool:
+    """Whether a value lies in memory as it is shown."""
     while value.op.name == "reshape":
         (value,) = value.inputs
     return value.op.name not in ("transpose", "broadcast_to", "narrow", "iota", "constant", "uniform")

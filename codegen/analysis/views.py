@@ -36,7 +36,12 @@ def is_host(value: Value) -> bool:
 
 def is_free(value: Value) -> bool:
     """Whether a kernel has the value without loading it: numbers, indices and random numbers."""
-    return value.op.name in ("constant", "iota") or is_drawn(value)
+    return value.op.name == "iota" or is_number(value) or is_drawn(value)
+
+
+def is_number(value: Value) -> bool:
+    """Whether a value is a number, however often it is repeated: each part of it is that number, too."""
+    return memory_of(value).op.name == "constant"
 
 
 def is_drawn(value: Value) -> bool:

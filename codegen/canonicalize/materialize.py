@@ -6,7 +6,7 @@ from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.core.rewrite import copy_value
 
 from ..analysis.axes import label_axes
-from ..analysis.views import APART, base_of, is_alias, is_free, is_host, is_view
+from ..analysis.views import APART, base_of, is_alias, is_drawn, is_free, is_host, is_number, is_view
 from .slices import narrow_early
 
 
@@ -24,6 +24,12 @@ def materialize(graph: Graph) -> Graph:
         needs_order = value.op.name == "take_rows" or (is_alias(value) and value.op.name != "narrow")
         if needs_order and args[0] is not None and not _in_order(args[0]):
             args = (made.call("copy", args[0]), *args[1:])
+        if is_alias(value) and args[0] is not None and not (is_number(args[0]) or is_drawn(args[0])):
+            args = (_in_memory(made, args[0], copies), *args[1:])
+        if value.op.kind in ("contraction", "collective", "gather") and value.op.name != "chunked":
+            # Read from memory, but for the row numbers of a gather: what has none, as a number, gets it, once.
+            read = args[:1] if value.op.kind == "gather" else args
+            args = (*(a if a is None else _in_memory(made, a, copies) for a in read), *args[len(read) :])
         if value.op.name == "chunked":
             # Rows are taken of each argument as it lies in memory; all results of a region read one and the same.
             for a in args:
@@ -93,6 +99,24 @@ def _written_last(graph: Graph) -> Graph:
             graph.scope = new.scope
             graph.updates[name] = graph.call("copy", new)
     return graph
+
+
+def _in_memory(made: Graph, value: Value, copies: dict[Value, Value]) -> Value:
+    """`value`, of which what it shows is copied to memory where a kernel makes that anew wherever it reads it."""
+    shown = _shown(value)
+    if not is_free(shown):
+        return value
+    if value not in copies:
+        copy = copies.setdefault(shown, made.call("copy", shown))
+        copies[value] = _with_shown(made, value, copy)
+    return copies[value]
+
+
+def _with_shown(made: Graph, value: Value, shown: Value) -> Value:
+    """The views of `value`, of something else."""
+    if not (is_view(value) or is_alias(value)):
+        return shown
+    return copy_value(made, value, (_with_shown(made, value.inputs[0], shown),))
 
 
 def _lies_in_memory(value: Value) -> bool:

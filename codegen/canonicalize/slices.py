@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.core.rewrite import copy_value, drop_dead
 
-from ..analysis.views import is_alias, is_free, is_squeeze
+from ..analysis.views import is_alias, is_free, is_squeeze, is_view
 from ..support.names import identifier
 
 Cut = tuple[int, int, int]
@@ -38,13 +36,12 @@ def narrow_early(graph: Graph) -> Graph:
         return parts[x, cut]
 
     def _take(x: Value, cut: Cut, word: str | None) -> Value:
-        axis, start, length = cut
+        axis, _, length = cut
         shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
         args = _cut_arguments(x, cut) if x not in whole or _is_free_view(x) else None
         made.scope = x.scope
         if args is None:
-            attrs: dict[str, Any] = {"axis": axis, "start": start, "length": length}
-            return made.append("narrow", (new[x],), attrs, shape, x.dtype)
+            return _narrowed(new[x], cut)
         taken = tuple(new[a] if c is None else part(a, c, word) for a, c in args)
         attrs = {**x.attrs, "shape": shape} if "shape" in x.attrs else dict(x.attrs)
         return made.append(x.op, taken, attrs, shape, x.dtype)
@@ -60,6 +57,19 @@ def narrow_early(graph: Graph) -> Graph:
     made.outputs = {name: new[v] for name, v in graph.outputs.items()}
     made.updates = {name: new[v] for name, v in graph.updates.items()}
     return drop_dead(made)
+
+
+def _narrowed(x: Value, cut: Cut) -> Value:
+    """Elements of a value, taken below the views that it is: a kernel finds a part of a part by their places in one
+    memory, with no view between."""
+    axis, start, length = cut
+    shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
+    args = _cut_arguments(x, cut) if is_view(x) else None
+    if args is None:
+        return x.graph.append("narrow", (x,), {"axis": axis, "start": start, "length": length}, shape, x.dtype)
+    ((arg, inner),) = args
+    attrs = {**x.attrs, "shape": shape} if "shape" in x.attrs else dict(x.attrs)
+    return x.graph.append(x.op, (arg if inner is None else _narrowed(arg, inner),), attrs, shape, x.dtype)
 
 
 def _made_of_numbers(graph: Graph) -> set[Value]:

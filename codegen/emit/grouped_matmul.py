@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
-
-from tritonnotes.ir.core.types import Dim
+from tritonnotes.ir.core.types import dims_in, known_factor
 
 from ..analysis.matmul import summed
 from ..cost.matmul import SPLIT_K_LENGTH, split_k_expression
@@ -88,4 +86,4 @@ def _summed(kernel: GroupedMatmulKernel) -> Expression:
     (multiplied,) = kernel.launch.members[0].products
     shape = summed(multiplied)
     names = {p.size[0]: p.name for p in kernel.parameters if p.role == "size"}
-    return product(*(Name(names[s]) for s in shape if isinstance(s, Dim)), prod(s for s in shape if isinstance(s, int)))
+    return product(*(Name(names[dim]) for dim in dims_in(shape)), known_factor(shape))

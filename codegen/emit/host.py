@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,14 +23,15 @@ Spell = Callable[[Value, list[Expression]], Expression]
 class HostNumbers:
     """Writes assignments for host numbers, each under its author's name, before their first use.
 
-    `known` are the variables that hold some of them, by what `key` calls a value. `statements` are the assignments so
-    far.
+    `known` are the variables that hold some of them, by what `key` calls a value, and `sizes` those that hold the size
+    of a `Dim`, by its name. `statements` are the assignments so far.
     """
 
     spell: Spell
     key: Callable[[Value], Hashable]
     names: Names
     known: dict[Any, str] = field(default_factory=dict)
+    sizes: Mapping[str, str] = field(default_factory=dict)
     statements: list[Statement] = field(default_factory=list)
 
     def name(self, value: Value) -> str:
@@ -38,6 +39,8 @@ class HostNumbers:
         expression = self._expression(value)
         if isinstance(expression, Name | Literal):
             return str(expression)
+        if self.spell is python_number and _is_int(value):
+            expression = call("float", expression)  # a kernel that was compiled for a float is given one
         words = [str(self._expression(a)) for a in value.inputs]
         name = self.names.claim(value.hint or "", describe(value.op.name, words), uncounted(value))
         self.statements.append(Assign(name, expression))
@@ -54,7 +57,7 @@ class HostNumbers:
         if value.op.name == "constant":
             return number(value.attrs["value"])
         if value.op.name == "dim_size":
-            return Name(value.attrs["dim"])
+            return Name(self.sizes[value.attrs["dim"]])
         known = self.known.get(self.key(value))
         if known is not None:
             return Name(known)
@@ -64,6 +67,18 @@ class HostNumbers:
 
     def _argument(self, value: Value) -> Expression:
         return Name(self.name(value)) if value.hint and not value.is_leaf else self._expression(value)
+
+
+def _is_int(value: Value) -> bool:
+    """Whether Python may work a number out as an int, which the size of a `Dim` is."""
+    match value.op.name:
+        case "dim_size" | "floor":
+            return True
+        case "maximum" | "minimum":
+            return any(map(_is_int, value.inputs))
+        case "neg" | "abs" | "add" | "sub" | "mul" | "pow" | "copy":
+            return all(map(_is_int, value.inputs))
+    return False
 
 
 def python_number(value: Value, arguments: list[Expression]) -> Expression:

@@ -182,7 +182,7 @@ def _results(writer: Writer) -> list[Statement]:
     """What a function does at its end: it returns numbers, or leaves partial sums."""
     kernel, layout = writer.kernel, writer.layout
     if kernel.returned:
-        return [Return(writer.value(name)) for name in kernel.returned]
+        return [Return(writer.tensor(name)) for name in kernel.returned]
     if layout.accumulates or layout.traversal.is_one_row:
         return [BLANK, *partial_statements(writer), *last_block_statements(writer)]
     return []

@@ -48,9 +48,8 @@ class Launcher:
     def bound_arguments(self) -> list[str]:
         """Runtime arguments beside the tile program's own: the number of rows, and of programs."""
         listed = []
-        bound = self.index.row_bound()
-        if self.layout.rows and bound in (Name("rows"), Name("elements")):
-            listed.append(str(bound))
+        if self.layout.counts_rows:
+            listed.append(str(self.index.row_bound()))
         if self.layout.counts_programs:
             listed.append("programs")
         return listed
@@ -94,14 +93,20 @@ class Launcher:
         return 2 * warps if warps == 4 and (finalizes or self._scattered() > 1) else warps
 
     def most_registers(self) -> int | None:
-        """Registers that a thread may have, where that must be said. What a last program does is little and rare, but
-        ptxas makes room for it in all: left to itself it spills a register or two to fit more programs. With this many
-        16 warps share a multiprocessor, 12 where programs have 4, 8 where these multiply too."""
-        if not self.kernel.last_block or self.layout.block > 4096:
+        """Registers that a thread may have, where that must be said. Left to itself ptxas spills a register or two to
+        fit more programs: it makes room in all for what a last one does, which is little and rare, and it does so where
+        products are rounded before their rows are summed. With this many 16 warps share a multiprocessor, 12 where
+        programs have 4, 8 where these multiply too."""
+        if not (self.kernel.last_block or self._rounds_products()) or self.layout.block > 4096:
             return None
         if self.num_warps() > 4:
             return 128
         return 255 if self.kernel.products else 168
+
+    def _rounds_products(self) -> bool:
+        """Whether rows of products are summed that memory holds with 16 bits."""
+        steps = self.kernel.steps
+        return bool(self.kernel.products) and {"round_to", "sum"} <= {s.op for s in steps}
 
     def _scattered(self) -> int:
         """The loads of whole tiles whose neighbours along a row are not neighbours in memory."""

@@ -84,10 +84,15 @@ def tanh(x):
 def power(base, exponent):
     """baseᵉˣᵖᵒⁿᵉⁿᵗ, in float64 since a float32 logarithm times a large exponent keeps few digits."""
     wide = tl.zeros_like(base).to(tl.float64) + exponent
-    magnitude = tl.exp(wide * tl.log(tl.abs(base.to(tl.float64))))
+    size = tl.abs(base.to(tl.float64))
+    magnitude = tl.where(size == 1.0, 1.0, tl.exp(wide * tl.log(size)))
     is_whole = tl.floor(wide) == wide
     is_odd = is_whole & (tl.floor(wide * 0.5) * 2.0 != wide)
-    signed = tl.where(base < 0, tl.where(is_odd, -magnitude, tl.where(is_whole, magnitude, float("nan"))), magnitude)
+    is_below = base < 0
+    is_minus = is_below | (base == 0) & (1.0 / base < 0)
+    signed = tl.where(is_minus & is_odd, magnitude * -1.0, magnitude)
+    is_undefined = is_below & (size < float("inf")) & (is_whole == 0)
+    signed = tl.where(is_undefined, float("nan"), signed)
     return tl.where((wide == 0.0) | (base == 1.0), 1.0, signed).to(base.dtype)
 ''',
     "uniform": '''\

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from math import inf, nan
 
-from tritonnotes.ir.core.types import float64, int32, int64
+from tritonnotes.ir.core.numbers import is_exact
+from tritonnotes.ir.core.types import DType, bool_, float32, float64, int32, int64
 
 from ..lower.index_math import Indexing
 from ..lower.row_loops import running_maximum
 from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Step
 from ..support.expressions import ONE, Display, Expression, Name, both, call, number, product, total
-from ..support.facets import identity_of, reduced, triton
+from ..support.facets import ARITHMETIC, identity_of, reduced, triton
 from .ops import load, tl
 
 LONGEST_INLINE = 90
@@ -28,6 +29,12 @@ class Writer:
         self.row_numbers = {a for s in kernel.steps if s.op == "take_rows" for a in s.args}
         self.online = running_maximum(kernel) if kernel.layout.loops_cols else {}
         self.running = {*self.online, *self.online.values()}
+        self.only_stored = {
+            s.args[0]
+            for s in kernel.steps
+            if s.op == "store" and self.uses[s.args[0]] == 1 and self.steps[s.args[0]].attrs.get("rounds") is s.dtype
+        }
+        """What is rounded to be stored and for nothing else: the store does that."""
         self.inlined: dict[str, bool] = {}
         self.index = Indexing(kernel)
 
@@ -46,22 +53,51 @@ class Writer:
             return self.reduction(step)
         if step.op == "select":
             return self._selected(step)
-        args = [self.value(a) for a in step.args]
         if step.op == "uniform":
             place = self.index.offset(step.attrs["address"])
             return triton("uniform", Name(step.attrs["seed"]), place, number(step.attrs["stream"]))
         if step.op == "cast":
-            source = self.steps[step.args[0]]
-            if source.dtype is step.dtype:
-                return args[0]
-            return _full(args[0], step) if source.op == "number" else triton("cast", args[0], tl(step.dtype))
-        if step.op == "where" and step.dtype is float64 and all(self.steps[a].op == "number" for a in step.args[1:]):
-            # Of two mere numbers tl.where makes float32.
-            args[1] = _full(args[1], step)
-        if step.op == "pow" and self.steps[step.args[0]].op == "number":
-            # The helper asks its base for a dtype, which a mere number has not.
-            args[0] = _full(args[0], step)
-        return triton(step.op, *args)
+            return self._converted(step)
+        if step.op == "round_to":
+            return triton("cast", self._narrowed(step), tl(step.dtype))
+        return triton(step.op, *self._operands(step))
+
+    def _operands(self, step: Step) -> list[Expression]:
+        """What a primitive is taken of. A number is a literal where Triton reads that as the same number in the dtype
+        of a tensor beside it, else a tensor itself."""
+        chosen = step.args[step.op == "where" :]
+        beside = [self.steps[a].dtype for a in chosen if self.steps[a].op != "number"]
+        keeps = bool(beside) and step.op in ARITHMETIC
+
+        def operand(place: int, name: str) -> Expression:
+            source = self.steps[name]
+            if source.op != "number":
+                return self.value(name)
+            if keeps or (beside and _is_plain(source) and (step.op, place) != _ASKED):
+                return source.attrs["number"]
+            return _full(source, next((d for d in beside if d.is_float), source.dtype))
+
+        return [operand(place, name) for place, name in enumerate(step.args)]
+
+    def tensor(self, name: str) -> Expression:
+        """What a step gives, as a tensor even if it is a number."""
+        source = self.steps[name]
+        return _full(source, source.dtype) if source.op == "number" else self.value(name)
+
+    def _converted(self, step: Step) -> Expression:
+        """What a cast takes, in the dtype that the kernel computes in."""
+        source = self.steps[step.args[0]]
+        if source.op == "number":
+            return _full(source, step.dtype)
+        value = self.value(source.name)
+        if source.op == "argument":
+            # Triton makes a size of 1 a plain int, which has no method.
+            return call("tl.cast", value, tl(step.dtype))
+        return value if source.dtype is step.dtype else triton("cast", value, tl(step.dtype))
+
+    def _narrowed(self, step: Step) -> Expression:
+        """What is rounded, with 16 bits."""
+        return triton("round_to", self._converted(step), tl(step.attrs["rounds"]))
 
     # -- what is written inside its user --
 
@@ -72,6 +108,8 @@ class Writer:
         return self.inlined[step.name]
 
     def _fits_in_its_user(self, step: Step) -> bool:
+        if step.name in self.only_stored:
+            return True
         if step.is_named or step.op in _STATEMENTS:
             return False
         if step.name in self.row_numbers or step.name in self.running:
@@ -123,7 +161,7 @@ class Writer:
 
     def gathered(self, step: Step) -> Expression:
         """A load of rows that another step names; a number outside the table addresses nothing and gives NaN."""
-        chosen = self.value(step.args[0])
+        chosen = self.tensor(step.args[0])
         address: Address = step.attrs["address"]
         rows = self.index.product(address.shape[:1])
         stride = self.index.product(address.shape[1:])
@@ -135,7 +173,7 @@ class Writer:
 
     def _selected(self, step: Step) -> Expression:
         """A load of the one element of a row that another step names; a number outside the row gives −∞."""
-        chosen = self.value(step.args[0])
+        chosen = self.tensor(step.args[0])
         mask = both(chosen >= 0, chosen < self.index.col_bound(), self.index.mask(ROW))
         return _as_computed(step, load(total(self.address(step), chosen), mask=mask, other=number(-inf)))
 
@@ -146,10 +184,14 @@ class Writer:
     def stored(self, step: Step) -> Expression:
         """What a store writes, in the dtype of its memory."""
         source = self.steps[step.args[0]]
-        value = self.value(step.args[0])
+        if source.name in self.only_stored:
+            return self._narrowed(source)
         while source.op == "copy" and self.is_inlined(source):
             source = self.steps[source.args[0]]
-        rounds = step.dtype is not source.dtype and step.dtype.is_float and source.op != "number"
+        if source.op == "number":
+            return source.attrs["number"] if _is_plain(source) else _full(source, source.dtype)
+        rounds = step.dtype is not source.dtype and step.dtype.is_float
+        value = self.value(source.name)
         return value.method("to", tl(step.dtype)) if rounds else value
 
     def tile_shape(self, extent: str) -> Expression:
@@ -162,14 +204,27 @@ class Writer:
         return Display({TILE: (rows, block), ROW: (rows, ONE), COL: (ONE, block)}[extent])
 
 
-def _full(value: Expression, step: Step) -> Expression:
-    """A number as a tensor of a step's dtype."""
-    return call("tl.full", Display(()), value, tl(step.dtype))
+def _full(source: Step, dtype: DType) -> Expression:
+    """A number as a tensor of a dtype."""
+    written, value = source.attrs["number"], source.attrs.get("value", 0)
+    if isinstance(value, float) and not dtype.is_float:
+        written = number(int(value != 0) if dtype is bool_ else int(value))
+    return call("tl.full", Display(()), written, tl(dtype))
+
+
+def _is_plain(source: Step) -> bool:
+    """Whether Triton reads a literal that stands alone as the number itself: it makes floats float32."""
+    value = source.attrs.get("value", 0)
+    return not isinstance(value, float) or source.dtype is not float64 or is_exact(value, float32)
 
 
 def _as_computed(step: Step, loaded: Expression) -> Expression:
     """A load in the dtype that the kernel computes in."""
     return loaded if step.attrs["storage"] is step.dtype else loaded.method("to", tl(step.dtype))
+
+
+_ASKED = ("pow", 0)
+"""The argument that a helper asks for its dtype, which a literal has not."""
 
 
 _STATEMENTS = (

@@ -13,7 +13,7 @@ from tritonnotes.ir.core.graph import Value
 from ..analysis.axes import Space
 from ..analysis.units import Unit, Units, UnitSet, generating
 from ..analysis.views import memory_of
-from .constraints import Fusion
+from .constraints import Fusion, computed_of, unmet
 from .legality import Legality, Refusal
 from .memory import Loads, MemoryPlan, loads_of_kernels, memory_plan, spaces_of_kernels, units_of
 from .partition import Partition, in_order, waits
@@ -104,6 +104,10 @@ class Candidate:
                 line += f"; in the last block of {place[self.finalized_by[kernel]]}"
             lines.append(line)
         return "\n".join(lines)
+
+    def missed_wish(self, options: Fusion) -> tuple[str, ...] | None:
+        """The first names of `fuse` in `options` that kernels here compute apart; None where there are none."""
+        return unmet(self.units, options, (computed_of(self.computed(k)) for k in self.kernels))
 
     # -- what is changed --
 

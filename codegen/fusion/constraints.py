@@ -7,11 +7,16 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from tritonnotes.ir.core.errors import PlanError
+from tritonnotes.ir.core.graph import Graph, Value
 
-from ..analysis.units import Unit, Units, UnitSet
+from ..analysis.units import PARTIAL, Unit, Units, UnitSet
 from .legality import Legality, Refusal
 
 MODES = ("optimal", "greedy", "off")
+
+
+PRODUCTS = ("fastest", "generated", "library")
+"""What computes matrix products: whichever the cost model takes to be faster, generated kernels, or torch's library."""
 
 
 PHASES = ("forward", "backward", "update")
@@ -25,10 +30,11 @@ class Fusion:
     """How to fuse. `fuse` and `forbid` hold names, or tuples of names, of op instances (`ln1`) or values (`ln1.rstd`).
 
     Of the names of a tuple in `fuse` every value that passes from one to another stays inside a kernel, in the forward
-    run and in the gradient each for itself; what exchanges no value shares a kernel all the same. A name alone means
-    the op's own values. No kernel computes values of two names of a tuple in `forbid`; a name alone there shares its
-    kernels with nothing. `is_strict`: a name that the graph does not have is an error. Without `products` all matrix
-    products are library calls.
+    run and in the gradient each for itself; what exchanges no value shares a kernel all the same. No kernel computes
+    values of two names of a tuple in `forbid`; a name alone there shares its kernels with nothing. `is_strict`: a name
+    that the graph does not have is an error. Without `products` all matrix products are library calls; with
+    `all_generated` none is: generated kernels compute them, each row in an order that depends neither on the machine
+    nor on how many rows there are.
 
     With a `memory_budget`, in bytes, the plan that costs least is changed where a run holds more than that beside its
     leaves (`peak_bytes`, with every `Dim` at 256): launches are reordered, weight gradients run apart and values are
@@ -40,6 +46,7 @@ class Fusion:
     forbid: tuple[Names, ...] = ()
     is_strict: bool = True
     products: bool = True
+    all_generated: bool = False
     memory_budget: int | None = None
 
     def __post_init__(self) -> None:
@@ -59,13 +66,44 @@ class Fusion:
         return replace(self, is_strict=False)
 
 
-def as_fusion(mode: str | Fusion, fuse: Iterable[object] = (), forbid: Iterable[object] = ()) -> Fusion:
-    """A checked `Fusion`. Raises `PlanError` for an unknown mode and for what is no name."""
+def as_fusion(
+    mode: str | Fusion, fuse: Iterable[object] = (), forbid: Iterable[object] = (), products: str = "fastest"
+) -> Fusion:
+    """A checked `Fusion`. Raises `PlanError` for an unknown mode or choice of products, and for what is no name."""
     if isinstance(mode, Fusion):
         return mode
     if mode not in MODES:
         raise PlanError(f"fusion={mode!r}; use one of {', '.join(map(repr, MODES))}")
-    return Fusion(mode, tuple(_names("fuse", fuse)), tuple(_names("forbid", forbid)))
+    if products not in PRODUCTS:
+        raise PlanError(f"products={products!r}; use one of {', '.join(map(repr, PRODUCTS))}")
+    kinds = {"products": products != "library", "all_generated": products == "generated"}
+    made = Fusion(mode, tuple(_names("fuse", fuse)), tuple(_names("forbid", forbid)), **kinds)
+    _check_effect(made)
+    return made
+
+
+def _check_effect(asked: Fusion) -> None:
+    """Raise `PlanError` for wishes without effect, and for those that contradict each other."""
+    for what, wishes in (("fuse", asked.fuse), ("forbid", asked.forbid)):
+        for names in wishes:
+            twice = next((n for n in names if names.count(n) > 1), None)
+            if twice is not None:
+                raise PlanError(f"{what}: {names} names {twice!r} twice; name each once")
+        same = next((n for i, n in enumerate(wishes) if set(n) in map(set, wishes[:i])), None)
+        if same is not None:
+            raise PlanError(f"{what}: {same} is given twice; give each once")
+    alone = next((names for names in asked.fuse if len(names) == 1), None)
+    if alone is not None:
+        raise PlanError(
+            f"fuse: {alone[0]!r} is named alone, and what is it to share a kernel with? Name two or more, as in "
+            f"fuse=[({alone[0]!r}, 'act1')]"
+        )
+    for names, others in itertools.product(asked.fuse, asked.forbid):
+        both = [n for n in others if n in names]
+        if len(both) > 1 or (both and len(others) == 1):
+            raise PlanError(
+                f"fuse={names} and forbid={others} contradict each other, by {', '.join(both)}; take one of them out"
+            )
 
 
 def _names(what: str, given: Iterable[object]) -> Iterator[Names]:
@@ -76,6 +114,15 @@ def _names(what: str, given: Iterable[object]) -> Iterator[Names]:
         if not (isinstance(names, tuple | list) and names and all(isinstance(n, str) for n in names)):
             raise PlanError(f"{what}: {entry!r} is neither a name nor a tuple of names")
         yield tuple(names)
+
+
+def check_known(asked: Fusion, graphs: Iterable[Graph]) -> None:
+    """Raise `PlanError` for names that no op and no value of several graphs together has."""
+    names = {name for graph in graphs for v in graph.values for name in (v.scope.name, v.name)}
+    for what, wishes in (("fuse", asked.fuse), ("forbid", asked.forbid)):
+        for name in itertools.chain(*wishes):
+            if name not in names:
+                raise PlanError(f"{what}: no op and no value {name!r} is computed; use names that explain() shows")
 
 
 def forbidden(units: Units, fusion: Fusion) -> Iterator[tuple[Unit, Unit]]:
@@ -94,7 +141,11 @@ def together(units: Units, legality: Legality, fusion: Fusion) -> tuple[UnitSet,
     be a kernel, naming the rule."""
     groups: list[set[Unit]] = []
     for names in fusion.fuse:
-        for wanted in _wanted(units, names, fusion):
+        for asked in _wanted(units, names, fusion):
+            # Which products kernels compute is decided when kernels are known; `unmet` looks at them then.
+            wanted = {u for u in asked if not u.is_library}
+            if len(wanted) < 2:
+                continue
             merged = _with_between(units, wanted.union(*(g for g in groups if g & wanted)))
             groups = [g for g in groups if not g & merged] + [merged]
             refusal = _refusal(legality, frozenset(merged))
@@ -104,8 +155,38 @@ def together(units: Units, legality: Legality, fusion: Fusion) -> tuple[UnitSet,
     return tuple(frozenset(g) for g in groups)
 
 
+Computed = tuple[Value, bool]
+"""A value, and whether only partial sums of it."""
+
+
+def computed_of(units: Iterable[Unit]) -> frozenset[Computed]:
+    """What some units compute."""
+    return frozenset((u.value, u.part == PARTIAL) for u in units)
+
+
+def unmet(units: Units, fusion: Fusion, computed: Iterable[frozenset[Computed]]) -> Names | None:
+    """The first names in `fuse` of which some kernel computes one end of a value that passes, and not the other; None
+    where all are met. `computed` is what each kernel computes. Where kernels hold some of what passes, a matrix
+    product that reads or makes the rest may stay a launch of its own: a weight's gradient reads whole columns."""
+    kernels = list(computed)
+    for names in fusion.fuse:
+        links = [computed_of(link) for some in _links(units, names, fusion) for link in some]
+        missed = [link for link in links if not any(link <= kernel for kernel in kernels)]
+        apart = [link for link in missed if all(v.op.kind != "contraction" for v, _ in link)]
+        if apart or (missed and len(missed) == len(links)):
+            return names
+    return None
+
+
 def _wanted(units: Units, names: Names, fusion: Fusion) -> Iterator[set[Unit]]:
     """For each phase the units at both ends of what passes between the names; all their units if nothing does."""
+    for links in _links(units, names, fusion):
+        yield from _joined(links)
+
+
+def _links(units: Units, names: Names, fusion: Fusion) -> Iterator[list[set[Unit]]]:
+    """For each phase the pairs of units of which one reads what the other computes, of two of the names; all their
+    units if there are none."""
     found = [set(_named(units, name, f"fuse={names}", fusion)) for name in names]
     runs = [[{u for u in some if u.value.scope.phase == phase} for some in found] for phase in PHASES]
     if all(len({u.value for u in some}) == 1 for some in found):
@@ -114,9 +195,13 @@ def _wanted(units: Units, names: Names, fusion: Fusion) -> Iterator[set[Unit]]:
     if not runs and fusion.is_strict:
         raise PlanError(f"fuse: nothing of {', '.join(names)} is computed in one and the same run")
     for run in runs:
-        pairs = [(one, one) for one in run] if len(run) == 1 else itertools.permutations(run, 2)
-        links = [{u, reader} for some, others in pairs for reader in others for u in _read_by(units, reader) & some]
-        yield from _joined(links or [set().union(*run)])
+        links = [
+            {u, reader}
+            for some, others in itertools.permutations(run, 2)
+            for reader in others
+            for u in _read_by(units, reader) & some
+        ]
+        yield links or [set().union(*run)]
 
 
 def _read_by(units: Units, reader: Unit) -> set[Unit]:

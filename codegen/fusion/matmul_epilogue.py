@@ -25,14 +25,15 @@ MOST_PRODUCTS = 2
 
 
 def fuse_matmul_epilogues(found: Candidate) -> Candidate:
-    """The candidate with products computed by kernels that read them, where that pays."""
+    """The candidate with products computed by kernels that read them, where that pays. Where all are to be generated,
+    the others are kernels of their own."""
     candidates = [u.value for u in found.units.units if u.is_library and is_generable(found.units.axes, u.value)]
     if not candidates:
         return found
     every = found.with_parts(dict.fromkeys(candidates, PRODUCT))
     kernels = _Kernels(every)
     fused = []
-    for value in candidates:
+    for value in candidates if not found.options.is_off else ():
         product = every.units.producer[value]
         gains = {k: gain for k in kernels.readers(value) if (gain := kernels.gain(product, k)) > 0}
         # The largest gain first; of equal ones the kernel that was first.
@@ -43,7 +44,9 @@ def fuse_matmul_epilogues(found: Candidate) -> Candidate:
                 break
     joined = every.with_partition(kernels.partition())
     if joined is None or joined.refusal is not None:
-        return found
+        return every if found.options.all_generated else found
+    if found.options.all_generated:
+        return joined
     made = found.with_parts(dict.fromkeys(fused, PRODUCT))
     back = {u: made.units.producer.get(u.value, u) for u in every.units.units if u.part == PRODUCT}
     return replace(made, partition=renamed(joined.partition, back))

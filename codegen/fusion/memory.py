@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
-from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.core.types import DType, float32
 
 from ..analysis.axes import Space
@@ -19,13 +19,15 @@ from .partition import Partition
 @dataclass(frozen=True)
 class MemoryPlan:
     """What each kernel of a partition reads (views looked through) and writes, how many loops along a long row read
-    each of its loads (None where rows are held), and the dtype that each memory has."""
+    each of its loads (None where rows are held), and the dtype that each memory has. What is in `rounded` lies in
+    memory with 16 bits: whoever computes it has these numbers, as who reads them has."""
 
     loads: Mapping[UnitSet, tuple[Value, ...]]
     stores: Mapping[UnitSet, tuple[Value, ...]]
     spaces: Mapping[UnitSet, Space]
     loop_reads: Mapping[UnitSet, Mapping[Value, int] | None]
     storage: Mapping[Value, DType]
+    rounded: frozenset[Value]
 
 
 Loads = Mapping[UnitSet, tuple[Value, ...]]
@@ -58,7 +60,29 @@ def memory_plan(
         stores[kernel] = tuple(sorted((u.value for u in stored), key=lambda v: v.index))
         storage.update((v, _storage_dtype(legality, v, space)) for v in stores[kernel])
         looped[kernel] = loop_reads(units, units_of(units, kernel, partition), space, loads[kernel], stores[kernel])
-    return MemoryPlan(loads, stores, legal, looped, storage)
+    return MemoryPlan(loads, stores, legal, looped, storage, _rounded(stores, storage, _only_updated(units.graph)))
+
+
+def _only_updated(graph: Graph) -> set[Value]:
+    """New values of parameters and of an update's state, which no user reads as outputs. Formulas of updates go on with
+    float32, where eager PyTorch rounds: a variance of rounded moments would be negative."""
+    return set(graph.updates.values()) - set(graph.outputs.values())
+
+
+def _rounded(
+    stores: Mapping[UnitSet, tuple[Value, ...]], storage: Mapping[Value, DType], updated: Collection[Value]
+) -> frozenset[Value]:
+    """What is stored with 16 bits, and that of which it is a copy, the largest or the smallest: the largest of rounded
+    numbers is the largest rounded, so that it is still found among them."""
+    narrow = (v for values in stores.values() for v in values if storage[v].is_float and storage[v].itemsize == 2)
+    found = {v for v in narrow if v not in updated}
+    todo = list(found)
+    while todo:
+        value = todo.pop()
+        if value.op.name in ("copy", "max", "min") and (source := memory_of(value.inputs[0])) not in found:
+            found.add(source)
+            todo.append(source)
+    return frozenset(found)
 
 
 def _stored(legality: Legality, loads: Loads) -> dict[UnitSet, list[Unit]]:

@@ -9,7 +9,7 @@ from tritonnotes.ir.core.graph import Value
 
 from ..analysis.axes import MAX_ROW, MAX_WHOLE, known_product, reduced_axes
 from ..analysis.units import PARTIAL, REPLICATED, Units
-from ..analysis.views import cone_of, is_view
+from ..analysis.views import cone_of, is_view, source_of
 from ..cost.traffic import nominal_bytes
 
 MOST_MEMBERS = 8
@@ -26,8 +26,11 @@ reads it again: from the cache, which the price leaves out as the count of bytes
 def replicable_sums(units: Units) -> frozenset[Value]:
     """The sums to a single number that every program may compute for itself, and that more than one number needs."""
     found = set()
+    # A library call reads memory, where what every program computes for itself never lies.
+    read_by_libraries = {source_of(arg) for unit in units.units if unit.is_library for arg in unit.value.inputs}
     for unit in units.units:
         is_number = unit.value.op.kind == "reduction" and unit.part != PARTIAL and not units.axes.of(unit.value)
+        is_number = is_number and unit.value not in read_by_libraries
         if is_number and _is_small(units, unit.value) and _is_needed_everywhere(units, unit.value):
             found.add(unit.value)
     return frozenset(found)

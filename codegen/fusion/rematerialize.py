@@ -12,7 +12,7 @@ from ..analysis.units import PARTIAL, REPLICATED, Unit, UnitSet, is_elementwise
 from ..analysis.views import memory_of
 from ..cost.traffic import nominal_bytes, rematerialize_bytes
 from .candidate import Candidate
-from .legality import AxisSet, Shape
+from .legality import MAX_UNITS, AxisSet, Shape
 from .memory import loads_of
 from .partition import Partition
 
@@ -70,8 +70,8 @@ class _State:
                 t for v in loads_of(self.legality, kernel, self.recomputed[kernel]) if (t := self._trail(kernel, v))
             ]
             trials = [{kernel: t} for t in trails]
-            if len(trails) > 1:
-                trials.append({kernel: set().union(*trails)})
+            if len(trails) > 1 and len(whole := set().union(*trails)) <= self._room(kernel):
+                trials.append({kernel: whole})
             best = min(trials, key=self._change, default=None)
             if best is None or self._change(best) >= 0:
                 return
@@ -88,12 +88,18 @@ class _State:
         if len(trial) > 1 and self._change(trial) < 0:
             self._apply(trial)
 
+    def _room(self, kernel: UnitSet) -> int:
+        """How many more values a kernel may compute."""
+        return MAX_UNITS - len(kernel) - len(self.recomputed[kernel])
+
     def _trail(self, kernel: UnitSet, value: Value) -> set[Value] | None:
         """The elementwise values behind `value`, itself included, that are not yet in the kernel; None if it cannot
-        be computed again there."""
+        be computed again there, or if they are too many for one kernel."""
         recomputed: set[Value] = set()
-        todo = [value]
+        todo, room = [value], self._room(kernel)
         while todo:
+            if len(recomputed) > room:
+                return None
             current = todo.pop()
             unit = self.units.producer.get(current)
             if current in recomputed or current in self.recomputed[kernel] or unit in kernel:
@@ -108,7 +114,7 @@ class _State:
                 return None
             recomputed.add(current)
             todo += self.legality.sources[unit]
-        return recomputed or None
+        return recomputed if 0 < len(recomputed) <= room else None
 
     def _is_cheaper_to_read(self, kernel: UnitSet, unit: Unit, wanted: Value) -> bool:
         """Whether what is behind a `wanted` value is no use computing: a row's mean or the like, which is small, and
@@ -196,6 +202,8 @@ def _settled(found: Candidate, chosen: Mapping[UnitSet, tuple[Value, ...]]) -> P
         if loaded[value] or value in units.roots or value in needed:
             continue
         taker = next(k for k in found.kernels if value in recomputed[k])
+        if len(kernels[taker]) >= MAX_UNITS:
+            continue
         loaded.subtract(loads(mine))
         kernels[mine].discard(unit)
         loaded.update(loads(mine))

@@ -25,9 +25,13 @@ def compute(builder: Builder, value: Value) -> None:
     """An elementwise primitive, on as much of the tile as its arguments have."""
     args = [resolve(builder, a) for a in value.inputs]
     dtype = dtype_of(value, args)
-    attrs: dict[str, Any] = {"dtype": dtype} if value.op.name == "cast" else {}
     extent = _join(a.extent for a in args)
-    builder.assign(value, Step("", value.op.name, tuple(a.name for a in args), extent, dtype, attrs))
+    op, attrs = value.op.name, dict[str, Any]()
+    if op == "round_to":
+        # What is wider than 16 bits is computed in its own dtype.
+        is_done = dtype is value.dtype or builder.has_rounded(value.inputs[0], args[0], value.dtype)
+        op, attrs = ("cast", {}) if is_done else ("round_to", {"rounds": value.dtype})
+    builder.assign(value, Step("", op, tuple(a.name for a in args), extent, dtype, attrs))
 
 
 def dtype_of(value: Value, args: Sequence[Step]) -> DType:

@@ -8,14 +8,15 @@ from types import MappingProxyType
 from typing import Any
 
 from tritonnotes.ir.core.graph import Value
-from tritonnotes.ir.core.types import Dim, DType, Shape, int64
+from tritonnotes.ir.core.numbers import is_exact
+from tritonnotes.ir.core.types import Dim, DType, Shape, dims_in, int64
 
 from ..analysis.idioms import RowValues
 from ..analysis.units import OPERAND, PARTIAL, Units
 from ..analysis.views import Place, base_of, memory_of, place_of
 from ..plan.launches import KernelPlan
 from ..support.facets import identity_of
-from ..support.names import Names, describe, identifier, uncounted
+from ..support.names import LaunchNames, Names, describe, identifier, uncounted
 from .index_math import Indexing
 from .inline import with_operands, with_replicated_sums
 from .tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Layout, Parameter, Step
@@ -47,8 +48,10 @@ class Builder:
         self.part = part
         self.computed = {u.value for u in plan.units if u.part != PARTIAL} | set(plan.recomputed)
         self.values = self._of_whole_tiles()
+        self.read_here = {base_of(a) for v in self.values for a in v.inputs}
         self.names = Names()
         self.names.taken.add(plan.name)
+        self.functions: set[str] = set()
         self.parameters: dict[tuple[str, Value | str], Parameter] = {}
         self.steps: dict[Value, Step] = {}
         self.ordered: list[Step] = []
@@ -101,6 +104,13 @@ class Builder:
         scoped = f"{scope}_{hint}" if hint and scope and scope != hint else ""
         return self.names.claim(hint, scoped, described, whole)
 
+    def function_name(self, name: str) -> str:
+        """A free name for a function that the kernel calls."""
+        made = LaunchNames(self.units.graph, self.functions).claim(identifier(name))
+        self.functions.add(made)
+        self.names.taken.add(made)
+        return made
+
     def name_of(self, value: Value) -> str:
         """The name of the memory that a value lies in, or a free one."""
         return self.memory_names.get(value) or self.claim(value)
@@ -128,8 +138,30 @@ class Builder:
             name = self.claim(value, described) if value.hint else self.names.claim(described, uncounted(value))
         attrs = MappingProxyType(dict(step.attrs))
         named = replace(step, name=name, attrs=attrs, is_named=value.hint is not None, scope=value.scope)
-        self.steps[value] = self.add(named)
-        return named
+        return self.hold(value, named)
+
+    def hold(self, value: Value, step: Step) -> Step:
+        """Add the step that has a value. What memory has with 16 bits is rounded here, if anything here reads it."""
+        is_read = value in self.plan.rounded and value in self.read_here
+        if is_read and value.op.name not in EXTREMA and not self.is_rounded(step, value.dtype):
+            raw = self.add(replace(step, name=self.names.claim(f"{step.name}_unrounded"), is_named=False))
+            attrs = MappingProxyType({"rounds": value.dtype})
+            step = replace(step, op="round_to", args=(raw.name,), attrs=attrs)
+        self.steps[value] = self.add(step)
+        return step
+
+    def has_rounded(self, value: Value, step: Step, dtype: DType) -> bool:
+        """Whether a value, which a step has, is at numbers of a dtype of 16 bits."""
+        return (base_of(value) in self.plan.rounded and value.dtype is dtype) or self.is_rounded(step, dtype)
+
+    def is_rounded(self, step: Step, dtype: DType) -> bool:
+        """Whether a step has no more digits than a dtype of 16 bits."""
+        if step.op in _SELECTING:
+            args = step.args[step.op == "where" :]
+            return all(self.is_rounded(next(s for s in self.ordered if s.name == a), dtype) for a in args)
+        if step.op == "number":
+            return is_exact(step.attrs["value"], dtype)
+        return dtype in (step.attrs.get("rounds"), step.attrs.get("storage"))
 
     def broadcast(self, step: Step, extent: str) -> Step:
         """A step repeated to the extent that a reduction runs over, where it has another."""
@@ -195,8 +227,16 @@ class Builder:
             address = step.attrs.get("address")
             if address is not None:
                 shapes.append(address.shape[0 if step.op in ("take_rows", "operand") else 1 :])
-        for size in (s for shape in shapes for s in shape if isinstance(s, Dim)):
-            self.size_parameter(size)
+        for dim in (dim for shape in shapes for dim in dims_in(shape)):
+            self.size_parameter(dim)
+
+
+EXTREMA = ("max", "min")
+"""Where these are rounded, what they are taken of is."""
+
+
+_SELECTING = frozenset({"copy", "neg", "abs", "where", "maximum", "minimum", "max", "min", "repeat"})
+"""What gives only numbers that its arguments have, or their negatives."""
 
 
 def behind(shape: Shape, axis: int) -> Shape:

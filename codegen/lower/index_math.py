@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from math import prod
 from typing import NamedTuple
 
-from tritonnotes.ir.core.types import Dim, Shape, Size
+from tritonnotes.ir.core.types import Dim, Shape, Size, dims_in, known_factor
 
 from ..support.expressions import (
     ONE,
@@ -126,8 +125,9 @@ class Indexing:
         size = static_size(self.layout.row_shape)
         if size is not None:
             return number(size)
-        if len(self.layout.row_shape) == 1:
-            return self._size(self.layout.row_shape[0])
+        only = self.layout.row_shape[0]
+        if len(self.layout.row_shape) == 1 and isinstance(only, Dim):
+            return self._dim(only)
         return Name("rows" if self.layout.cols else "elements")
 
     def col_bound(self) -> Expression:
@@ -148,9 +148,9 @@ class Indexing:
     def expanded(self, sizes: tuple[Size, ...]) -> Expression:
         """The product of some sizes, written out."""
         if sizes not in self._expanded:
-            known = prod(s for s in sizes if isinstance(s, int))
+            known = known_factor(sizes)
             length = static_size(self.layout.col_shape) if not self.layout.traversal.is_given else None
-            factors = [self._size(s) for s in sizes if isinstance(s, Dim)]
+            factors: list[Expression] = [self._dim(dim) for dim in dims_in(sizes)]
             if known != 1:
                 factors.append(Name("COLS") if self.layout.cols and known == length else number(known))
             self._expanded[sizes] = product(*factors)
@@ -270,9 +270,9 @@ class Indexing:
                 found.append(self.index_along(step))
             elif "address" in step.attrs:
                 found.append(self.offset(step.attrs["address"]))
-                found += [self._size(s) for s in step.attrs["address"].shape if step.op == "take_rows"]
-                found += [self._size(s) for s in step.attrs.get("behind", ())]
-            found += [self._size(s) for s in step.attrs.get("summed", ())]
+                found += map(self._dim, dims_in(step.attrs["address"].shape if step.op == "take_rows" else ()))
+                found += map(self._dim, dims_in(step.attrs.get("behind", ())))
+            found += map(self._dim, dims_in(step.attrs.get("summed", ())))
         return set[str]().union(*map(names_in, found))
 
     def named(self, expression: Expression) -> Expression:
@@ -290,11 +290,10 @@ class Indexing:
 
     def size_product(self, sizes: tuple[Size, ...]) -> Expression:
         """The product of sizes that are no rows and no columns of the tile."""
-        known = prod(s for s in sizes if isinstance(s, int))
-        return product(*(self._size(s) for s in sizes if isinstance(s, Dim)), known)
+        return product(*map(self._dim, dims_in(sizes)), known_factor(sizes))
 
-    def _size(self, size: Size) -> Expression:
-        return Name(self.size_names[size]) if isinstance(size, Dim) else number(size)
+    def _dim(self, dim: Dim) -> Name:
+        return Name(self.size_names[dim])
 
     def _uses_rows(self, expression: Expression) -> bool:
         return self._uses(self.row_name(), expression)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.core.types import Dim, DType, float32, float64, host, int32, int64
 
-from ..analysis.views import is_drawn, is_view, memory_of
+from ..analysis.views import is_drawn, is_number, is_view, memory_of
 from ..cost.traffic import compute_dtype
 from ..support.expressions import ZERO, number
 from ..support.names import describe, identifier, uncounted
@@ -19,8 +19,8 @@ def resolve(builder: Builder, value: Value) -> Step:
     """The step that holds a value: computed here, a number, an index, an argument, or loaded."""
     if value in builder.steps:
         return builder.steps[value]
-    if value.op.name == "constant":
-        return _number(builder, value)
+    if is_number(value):
+        return _number(builder, memory_of(value))
     if value.op.name == "iota":
         return _index(builder, value)
     if is_drawn(value):
@@ -36,7 +36,7 @@ def resolve(builder: Builder, value: Value) -> Step:
 def _number(builder: Builder, value: Value) -> Step:
     dtype = value.dtype if value.dtype is not host else float32
     written = number(value.attrs["value"])
-    attrs = MappingProxyType({"number": written})
+    attrs = MappingProxyType({"number": written, "value": value.attrs["value"]})
     name = f"number {written} {dtype}"
     found = next((s for s in builder.ordered if s.name == name), None)
     return found or builder.add(Step(name, "number", (), SCALAR, compute_dtype(dtype), attrs, False))

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tritonnotes.ir.core.graph import Value
-from tritonnotes.ir.core.types import Dim, float32, int32
+from tritonnotes.ir.core.types import dims_in, float32, int32
 
 from ..analysis.axes import Labels, Space
 from ..analysis.matmul import Operand, is_ragged, operands, summed, summed_with
@@ -30,9 +30,8 @@ def multiply(builder: Builder, value: Value) -> None:
     attrs: dict[str, Any] = {"summed": summed(value), "inner": builder.inner}
     if builder.layout.split_k:
         attrs |= _split_attrs(builder, value)
-    for size in summed(value):
-        if isinstance(size, Dim):
-            builder.size_parameter(size)
+    for dim in dims_in(summed(value)):
+        builder.size_parameter(dim)
     args.sort(key=lambda step: step.extent != ROW)
     builder.assign(value, Step("", "product", tuple(a.name for a in args), TILE, float32, attrs))
 
@@ -76,7 +75,7 @@ def _fuse_prologue(builder: Builder, operand: Operand) -> Step:
         for s in map(base_of, v.inputs)
         if s not in set(members) and not is_free(s) and not is_host(s)
     )
-    name = f"tile_{uncounted(value)}_{builder.plan.name}"
+    name = builder.function_name(f"tile_{uncounted(value)}_{builder.plan.name}")
     plan = replace(
         builder.plan, name=name, kind="elementwise", units=tuple(Unit(v, OPERAND) for v in members), recomputed=(),
         space=Space(rows, cols), loads=tuple(loads), stores=(), partials=(), finalizes=(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -70,13 +71,15 @@ def accumulate(builder: Builder, value: Value) -> None:
     # A sum of whole tiles must leave out what lies behind the columns too, where no row is missing.
     over_cols_alone = attrs["both"] and not layout.masks_rows
     attrs |= builder.mask_attrs(value.op.name, arg, rows=not over_cols_alone)
+    # Rows are counted with 64 bits: what is taken of their numbers has these too.
+    dtype = arg.dtype if arg.dtype.is_float else value.dtype
     attrs["identity"] = identity_of(value.op.name, arg.dtype)
-    attrs["pointer"] = builder.partial(value, "partial out", arg.dtype).name
+    attrs["pointer"] = builder.partial(value, "partial out", dtype).name
     attrs["columns"] = keeps_cols
     attrs["address"] = builder.address(value)
     name = builder.claim(value, builder.described(value.op.name, [arg.name]))
     extent = COL if keeps_cols else SCALAR
-    builder.add(Step(name, "accumulate", (arg.name,), extent, arg.dtype, MappingProxyType(attrs), True, value.scope))
+    builder.add(Step(name, "accumulate", (arg.name,), extent, dtype, MappingProxyType(attrs), True, value.scope))
 
 
 def finalize(builder: Builder, value: Value) -> None:
@@ -90,7 +93,7 @@ def finalize(builder: Builder, value: Value) -> None:
     }
     extent = ROW if builder.layout.rows else SCALAR
     step = Step(builder.name_of(value), "finalize", (), extent, dtype, MappingProxyType(attrs), True, value.scope)
-    builder.steps[value] = builder.add(step)
+    builder.hold(value, step)
 
 
 def replicate(builder: Builder, value: Value) -> None:
@@ -100,14 +103,21 @@ def replicate(builder: Builder, value: Value) -> None:
     rows = tuple(a for a in builder.axes.labels[value.inputs[0]] if a is not None)
     space = Space(rows, (), accumulates=True)
     storage = {leaf: leaf.dtype for leaf in leaves}
-    name = f"replicated_{uncounted(value)}"
+    name = builder.function_name(f"replicated_{_told_apart(value, builder.units.replicated)}")
     plan = KernelPlan(
-        name=name, kind="column", units=units, loads=leaves, stores=(), storage=storage, partials=(value,), space=space
-    )
+        name=name, kind="column", units=units, loads=leaves, stores=(), storage=storage, partials=(value,), space=space,
+        rounded=builder.plan.rounded,
+    )  # fmt: skip
     kernel = builder.part(plan, cut_axes(builder.axes, plan, REPLICATED_SUM))
     step = next(s for s in kernel.steps if s.op == "accumulate")
     parameters = tuple(p for p in kernel.parameters if p.role != "partial out")
     builder.replicated_sums.append(replace(kernel, parameters=parameters, returned=(step.name,)))
     attrs = MappingProxyType({"function": kernel.name})
     made = Step(builder.name_of(value), "replicated", (), SCALAR, step.dtype, attrs, True, value.scope)
-    builder.steps[value] = builder.add(made)
+    builder.hold(value, made)
+
+
+def _told_apart(value: Value, others: Iterable[Value]) -> str:
+    """A name for a replicated sum that is its own: all kernels that take the sum call the same function."""
+    short = uncounted(value)
+    return value.name if any(o is not value and uncounted(o) == short for o in others) else short

@@ -14,7 +14,7 @@ from typing import Any
 
 from tritonnotes.ir.core.errors import VerificationError
 from tritonnotes.ir.core.graph import Scope, Value
-from tritonnotes.ir.core.types import DType, Shape, float64, int64
+from tritonnotes.ir.core.types import Dim, DType, Shape, float64, int64, is_symbolic
 
 from ..analysis.axes import Axes
 from ..plan.launches import KernelPlan
@@ -80,6 +80,12 @@ class Layout:
     def counts_programs(self) -> bool:
         """Whether the number of programs is an argument: of those that share the rows, or shared them before."""
         return self.traversal.is_persistent or self.finalizes
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the number of rows is an argument: it is known at the launch alone, and no argument already."""
+        only_dim = len(self.row_shape) == 1 and isinstance(self.row_shape[0], Dim)
+        return bool(self.rows) and is_symbolic(self.row_shape) and not only_dim
 
     @property
     def row_block(self) -> int:

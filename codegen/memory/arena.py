@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tritonnotes.ir.core.errors import VerificationError
 from tritonnotes.ir.core.graph import Value
-from tritonnotes.ir.core.types import Dim
+from tritonnotes.ir.core.types import Dim, dims_in
 
 from ..analysis.units import destinations_of
 from ..analysis.views import memory_of
@@ -69,7 +69,7 @@ class Arena:
     def dims(self) -> list[Dim]:
         """The sizes that the buffers depend on."""
         sizes = (s for life in self.lives for s in (*life.buffer.shape, *life.buffer.summed))
-        return list(dict.fromkeys(s for s in sizes if isinstance(s, Dim)))
+        return list(dict.fromkeys(dims_in(sizes)))
 
     @property
     def is_shared(self) -> bool:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tritonnotes.ir.core.graph import Graph
-from tritonnotes.ir.core.types import Dim, Shape
+from tritonnotes.ir.core.types import Shape
 
 from ..analysis.axes import LONG_ROW, Axes, Space, known_product
 from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, Unit, UnitSet
 from ..cost.matmul import split_k_in, tile_in
 from ..fusion.candidate import Candidate
-from ..support.names import RESERVED, identifier, uncounted
+from ..support.names import LaunchNames, identifier, uncounted
 from .launches import LIBRARY, KernelPlan, Launch, Piece, library_call, tile_launch
 
 
@@ -51,14 +50,12 @@ def _long_rows(axes: Axes, kernel: KernelPlan, last: list[KernelPlan]) -> Shape 
 def _pieces(found: Candidate, taken: frozenset[str]) -> tuple[dict[UnitSet, Piece], dict[UnitSet, KernelPlan]]:
     """What the library computes, and what generated kernels do, by the kernel of the partition."""
     units, memory = found.units, found.memory
-    names = dict.fromkeys(taken, 1)
-    words = _words(units.graph)
+    names = LaunchNames(units.graph, taken)
     calls: dict[UnitSet, Piece] = {}
     plans: dict[UnitSet, KernelPlan] = {}
     for kernel in found.kernels:
         members = tuple(sorted(kernel, key=lambda u: (u.value.index, u.part == FINALIZE)))
-        name = _kernel_name(members)
-        name = _unique(names, f"{name}_kernel" if name in words else name)
+        name = names.claim(_kernel_name(members))
         loads, stores, space = memory.loads[kernel], memory.stores[kernel], memory.spaces[kernel]
         if members[0].is_library:
             calls[kernel] = Piece(
@@ -72,6 +69,7 @@ def _pieces(found: Candidate, taken: frozenset[str]) -> tuple[dict[UnitSet, Piec
             loads=loads,
             stores=stores,
             storage=memory.storage,
+            rounded=memory.rounded,
             recomputed=found.recomputed(kernel),
             partials=tuple(u.value for u in members if u.part == PARTIAL),
             finalizes=tuple(u.value for u in members if u.part == FINALIZE),
@@ -107,20 +105,3 @@ def _kernel_name(members: Sequence[Unit]) -> str:
     rules = {u.value.scope.op.removeprefix("custom.") for u in members if u.value.scope.phase == "update"}
     name += "".join(f"_{rule}" for rule in sorted(rules))
     return f"finalize_{name}" if any(u.part == FINALIZE for u in members) else name
-
-
-def _unique(taken: dict[str, int], name: str) -> str:
-    taken[name] = count = taken.get(name, 0) + 1
-    # Launchers stand beside the kernels, as run_<kernel>.
-    if count == 1 and not name.startswith("run_"):
-        return name
-    return _unique(taken, f"{name}_{count}" if count > 1 else f"kernel_{name}")
-
-
-def _words(graph: Graph) -> set[str]:
-    """What variables and arguments in the source may be called: a launcher takes tensors beside its kernel."""
-    words = set(RESERVED)
-    for value in graph.values:
-        words |= {identifier(value.name), value.name.rpartition(".")[2], value.hint or ""}
-        words |= {size.name for size in value.shape if isinstance(size, Dim)}
-    return words

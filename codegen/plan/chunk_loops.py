@@ -76,8 +76,7 @@ class ChunkLoop(Launch):
         moved = Traffic(written=sum(tensor_bytes(v.shape, v.dtype, sizes) for _, v in self.sums))
         for times, rows in ((whole, self.rows), (1, rest)):
             for launch in self.plan.launches if times and rows else ():
-                chunk = {**sizes, CHUNK_ROWS.name: rows}
-                moved += launch.traffic(sizes.default, programs=programs, **chunk) * times
+                moved += launch.traffic(Sizes(sizes, {CHUNK_ROWS.name: rows}), programs=programs) * times
         # A product on top of a sum reads what it adds to.
         added = [v for name, v in self.sums if name in self.multiplied]
         return moved + Traffic(sum(tensor_bytes(v.shape, v.dtype, sizes) for v in added)) * self.chunk_count(sizes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,6 +18,7 @@ from ..fusion.candidate import Candidate
 from ..fusion.legality import Legality
 from ..fusion.partition import Partition
 from ..support.sizes import NOMINAL, Sizes
+from ..support.text import counted
 from .launches import Launch, Piece
 
 
@@ -71,12 +72,12 @@ class FusionPlan:
         """How many of the launches are loops over chunks of rows."""
         return len(self.launches) - len(self.kernels) - len(self.library)
 
-    def launch_count(self, batch: int = NOMINAL, **sizes: int) -> int:
+    def launch_count(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int:
         """All launches of one run, those of every chunk of rows included, and the zeros before them."""
         bound = Sizes(batch, sizes)
         return sum(k.launch_count(bound) for k in self.launches)
 
-    def bytes_moved(self, batch: int = NOMINAL, **sizes: int) -> int:
+    def bytes_moved(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int:
         """Bytes of device memory that one run reads and writes."""
         return sum(k.bytes_moved(batch, **sizes) for k in self.launches)
 
@@ -97,9 +98,10 @@ class FusionPlan:
         return result
 
     def __str__(self) -> str:
-        loops = f"{self.loop_count} loop{'' if self.loop_count == 1 else 's'} over chunks of rows, "
+        loops = f"{counted(self.loop_count, 'loop')} over chunks of rows, "
         lines = [
-            f"plan of {self.graph.name}: {len(self.kernels)} kernels and {len(self.library)} library calls, "
+            f"plan of {self.graph.name}: {counted(len(self.kernels), 'kernel')} and "
+            f"{counted(len(self.library), 'library call')}, "
             f"{loops if self.loop_count else ''}"
             f"{self.bytes_moved():,} bytes at batch 256, fusion {self.fusion}"
         ]

@@ -8,11 +8,12 @@ from functools import partial
 from ..analysis.units import UnitSet
 from ..fusion.candidate import Candidate
 from ..fusion.horizontal import Alike, foreach_groups, matmul_groups
+from ..support.names import LaunchNames
 from .chunk_loops import chunk_loops, inner_names
 from .launches import KernelPlan, Launch, TileLaunch, foreach_launch, grouped_matmul
 
-Join = Callable[[list[KernelPlan], frozenset[str]], Launch]
-"""Makes one launch of several kernels, with a name that is not taken."""
+Join = Callable[[list[KernelPlan], LaunchNames], Launch]
+"""Makes one launch of several kernels, with a name that is free."""
 
 
 def join_foreach_updates(
@@ -20,12 +21,12 @@ def join_foreach_updates(
 ) -> tuple[Launch, ...]:
     """The launches of a candidate with updates joined, in an order in which they can run; `taken` are other names."""
 
-    def join(members: list[KernelPlan], names: frozenset[str], group: tuple[Alike, ...]) -> Launch:
+    def join(members: list[KernelPlan], names: LaunchNames, group: tuple[Alike, ...]) -> Launch:
         return foreach_launch(_foreach_name(members, names), members, group)
 
     groups = foreach_groups(found)
     kernels = (([k for alike in group for k in alike.kernels], partial(join, group=group)) for group in groups)
-    return _joined(launches, kernels, taken)
+    return _joined(found, launches, kernels, taken)
 
 
 def group_weight_gradients(
@@ -33,44 +34,40 @@ def group_weight_gradients(
 ) -> tuple[Launch, ...]:
     """The launches of a candidate with products joined, in an order in which they can run; `taken` are other names."""
 
-    def join(members: list[KernelPlan], names: frozenset[str]) -> Launch:
+    def join(members: list[KernelPlan], names: LaunchNames) -> Launch:
         return grouped_matmul(_grouped_name(members, names), members)
 
-    return _joined(launches, ((group, join) for group in matmul_groups(found)), taken)
+    return _joined(found, launches, ((group, join) for group in matmul_groups(found)), taken)
 
 
 def _joined(
-    launches: tuple[Launch, ...], groups: Iterable[tuple[Iterable[UnitSet], Join]], taken: frozenset[str]
+    found: Candidate,
+    launches: tuple[Launch, ...],
+    groups: Iterable[tuple[Iterable[UnitSet], Join]],
+    taken: frozenset[str],
 ) -> tuple[Launch, ...]:
     """The launches with the kernels of each group in one, which is made by the function beside them."""
     alone = {frozenset(k.kernel.units): k for k in launches if isinstance(k, TileLaunch) and not k.last_block}
-    made, names = list(launches), taken.union((k.name for k in launches), *map(inner_names, chunk_loops(launches)))
+    made = list(launches)
+    known = taken.union((k.name for k in launches), *map(inner_names, chunk_loops(launches)))
+    names = LaunchNames(found.units.graph, known)
     for kernels, join in groups:
         members = [alone[k] for k in kernels]
         joined = join([m.kernel for m in members], names)
-        names |= {joined.name}
         # What the last of them waits for has run by then, and nothing waits for the others.
         made[max(map(made.index, members))] = joined
         made = [k for k in made if k not in members]
     return tuple(made)
 
 
-def _foreach_name(members: Iterable[KernelPlan], taken: frozenset[str]) -> str:
-    """After the rules: `update_adam`. What it calls for each block begins with the same word."""
-    name = stem = "_".join(["update", *_rules(members)])
-    count = 1
-    while any(other == name or other.startswith(f"{name}_block") for other in taken):
-        count += 1
-        name = f"{stem}_{count}"
-    return name
+def _foreach_name(members: Iterable[KernelPlan], names: LaunchNames) -> str:
+    """After the rules: `update_adam`."""
+    return names.claim("_".join(["update", *_rules(members)]), blocks=True)
 
 
-def _grouped_name(members: Iterable[KernelPlan], taken: frozenset[str]) -> str:
+def _grouped_name(members: Iterable[KernelPlan], names: LaunchNames) -> str:
     """After the rules of the updates that follow from the matmuls: `grouped_matmul_adam`."""
-    name = "_".join(["grouped_matmul", *_rules(members)])
-    while name in taken:
-        name += "_more"
-    return name
+    return names.claim("_".join(["grouped_matmul", *_rules(members)]))
 
 
 def _rules(members: Iterable[KernelPlan]) -> dict[str, None]:

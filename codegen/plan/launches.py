@@ -32,7 +32,8 @@ class Piece:
     """What one kernel of the partition computes, reads and writes; a launch runs one or more.
 
     `loads` and `stores` are whole values in memory, `storage` is the dtype that each memory has. `partials` are sums
-    that leave the kernel as one row for each program, `finalizes` those that it adds up.
+    that leave the kernel as one row for each program, `finalizes` those that it adds up. What is in `rounded` has 16
+    bits in memory, and so it has wherever it is computed.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Piece:
     recomputed: tuple[Value, ...] = ()
     partials: tuple[Value, ...] = ()
     finalizes: tuple[Value, ...] = ()
+    rounded: frozenset[Value] = frozenset()
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -162,11 +164,11 @@ class Launch(ABC):
         """The instances of the declared ops that it covers, in order."""
         return tuple(dict.fromkeys(u.value.scope.name or u.value.name for u in self.units))
 
-    def bytes_moved(self, batch: int = NOMINAL, **sizes: int) -> int:
+    def bytes_moved(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int:
         """Bytes of device memory read and written; as `traffic`."""
         return self.traffic(batch, **sizes).total
 
-    def traffic(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> Traffic:
+    def traffic(self, batch: int | Mapping[str, int] = NOMINAL, *, programs: int = 0, **sizes: int) -> Traffic:
         """Bytes of device memory that one launch reads and writes; `Dim`s not named in `sizes` are `batch`.
 
         Partial sums are counted for `programs` that share them. By default they are left out: there are as many as the

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from tritonnotes.ir.core.graph import Graph
-from tritonnotes.ir.core.types import Dim, Shape, element_count, show_shape
+from tritonnotes.ir.core.types import Dim, Shape, dims_in, element_count, show_shape
 from tritonnotes.ir.primitives import CHUNK_ROWS
 
 from ..emit.kernel import KernelSource
@@ -20,7 +20,9 @@ from ..memory.buffers import Buffer
 from ..plan.chunk_loops import ChunkLoop, chunk_loops
 from ..plan.fusion_plan import FusionPlan, memories_of_outputs
 from ..plan.launches import Launch
+from ..support.arguments import RunArguments
 from ..support.sizes import NOMINAL, Sizes
+from ..support.text import counted
 from ..target.gpus import H100, PROGRAMS_PER_SM
 
 H100_PROGRAMS = PROGRAMS_PER_SM * H100.multiprocessors
@@ -75,7 +77,12 @@ class Program:
     @property
     def dims(self) -> list[Dim]:
         """The sizes that a run is given."""
-        return list(dict.fromkeys(s for v in self.plan.graph.values for s in v.shape if isinstance(s, Dim)))
+        return list(dict.fromkeys(dim for v in self.plan.graph.values for dim in dims_in(v.shape)))
+
+    @cached_property
+    def arguments(self) -> RunArguments:
+        """What the module's `run` calls the sizes and numbers that it is given."""
+        return RunArguments(self.graph, [k.name for k in self.kernels])
 
     @cached_property
     def uses(self) -> tuple[Uses, ...]:
@@ -136,25 +143,26 @@ class Program:
                 shared.append(-(-rows // rows_of(kernel)))
         return min(max(shared), most)
 
-    def peak_bytes(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
+    def peak_bytes(self, batch: int | Mapping[str, int] = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
         """Bytes that a run holds beside its leaves: the arena, and its outputs. `Dim`s not named in `sizes` are
         `batch`; unless `programs` share each sum over rows, as many do as on an H100."""
         bound = Sizes(batch, sizes)
         shared = programs or self.programs(bound)
         return self.output_bytes(batch, **sizes) + self.arena.placement(bound, shared).bytes
 
-    def output_bytes(self, batch: int = NOMINAL, **sizes: int) -> int:
+    def output_bytes(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int:
         """Bytes of the outputs of a run, which it makes anew; as `peak_bytes`."""
         return sum(b.bytes(Sizes(batch, sizes), 1) for b in self.buffers if b.role == "output")
 
-    def buffer_bytes(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
+    def buffer_bytes(self, batch: int | Mapping[str, int] = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
         """Bytes of all buffers that are not leaves, did each have its own; as `peak_bytes`."""
         bound = Sizes(batch, sizes)
         shared = programs or self.programs(bound)
         return sum(b.bytes(bound, shared) for b in self.buffers if b.role != "leaf")
 
     def __str__(self) -> str:
-        lines = [f"program {self.graph.name}: {len(self.plan.launches)} launches over {len(self.buffers)} buffers"]
+        over = f"{counted(len(self.plan.launches), 'launch')} over {counted(len(self.buffers), 'buffer')}"
+        lines = [f"program {self.graph.name}: {over}"]
         lines += [f"  {b.role} {b.name}: {b.dtype}{show_shape(b.shape)}" for b in self.buffers]
         lines += [f"  {i}. {k.name}" for i, k in enumerate(self.plan.launches, 1)]
         return "\n".join(lines)

@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import gcd, prod
 
-from tritonnotes.ir.core.types import Dim, Shape, element_count
+from tritonnotes.ir.core.types import Shape, Size, element_count
 
 from ..emit.kernel import KernelSource
+from ..emit.launcher import Launcher
 from ..emit.ops import HELPER_POINTERS, HELPERS, helpers_in_order
+from ..lower.grouped_matmul import GroupedMatmulKernel
 from ..lower.index_math import Indexing
 from ..lower.lower import GeneratedKernel
 from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
@@ -76,7 +78,7 @@ def accesses(
     """The accesses of a compiled kernel, in the order of its source. `source` is the whole generated file, `code` the
     machine code with lines, `sizes` those of the `Dim`s that it was compiled for."""
     lines = _lines(spelled, source)
-    tile = kernel if isinstance(kernel, Kernel) else None
+    tiles = _tiles(kernel, spelled)
     found: dict[tuple[bool, str, int, str], Counter[int]] = {}
     first: dict[tuple[bool, str, int, str], int] = {}
     for each in code:
@@ -87,24 +89,45 @@ def accesses(
         places = _places(statement, is_store)
         names = set(places) if statement else {HELPER_POINTERS[function]} if function in HELPER_POINTERS else set()
         pointer = names.pop() if len(names) == 1 else ""
-        called = function if function != kernel.name else ""
-        place = -1 if called or tile is None else _step(tile, pointer, is_store, places.get(pointer))
+        called = function if function not in tiles else ""
+        place = -1 if called else _step(tiles[function][0], pointer, is_store, places.get(pointer))
+        called = called or (function if function != kernel.name else "")
         key = (is_store, pointer, place, called)
         found.setdefault(key, Counter())[each.bits] += 1
         first[key] = min(first.get(key, each.line), each.line)
     made = []
     for key in sorted(found, key=lambda k: (k[0], first[k])):
         is_store, pointer, place, called = key
+        tile, constexprs = tiles.get(called or kernel.name, (None, {}))
         step = tile.steps[place] if tile and place >= 0 else None
         narrow = min(found[key]) < WIDE
         reason = ""
         if narrow:
-            reason = _reason(_Lanes(tile, step, spelled, sizes)) if tile and step else _reason_inside(called)
+            reason = (
+                _reason(_Lanes(tile, step, spelled.num_warps, constexprs, sizes))
+                if tile and step
+                else _reason_inside(called)
+            )
         flat = tile is not None and not tile.layout.cols and not tile.layout.finalizes
         whole = step is not None and (step.extent == TILE or (step.extent == ROW and flat))
         name = pointer.removesuffix("_ptr") or "what no line names"
         made.append(Access(name, is_store, dict(sorted(found[key].items())), reason, whole))
     return tuple(made)
+
+
+def _tiles(kernel: GeneratedKernel, spelled: KernelSource) -> dict[str, tuple[Kernel, Mapping[str, int]]]:
+    """The functions of a launch that are tile programs with accesses of their own, and their compile-time arguments."""
+    match kernel:
+        case GroupedMatmulKernel():
+            return {m.kernel.name: (m.kernel, constexprs_of(m.kernel)) for m in kernel.members}
+        case Kernel():
+            return {kernel.name: (kernel, spelled.constexprs)}
+    return {}
+
+
+def constexprs_of(kernel: Kernel) -> Mapping[str, int]:
+    """The compile-time arguments of a tile program, with the tile that a GPU gets."""
+    return Launcher(kernel, Indexing(kernel), {"COLS"}).constexprs()
 
 
 _NOWHERE: tuple[str, Statement | None] = "", None
@@ -147,7 +170,8 @@ def _step(kernel: Kernel, pointer: str, is_store: bool, place: Expression | None
     terms = {
         i: chained("+", total(Name(pointer), index.offset(s.attrs["address"]) if "address" in s.attrs else ZERO))
         for i, s in enumerate(kernel.steps)
-        if s.attrs.get("pointer") == pointer and (s.op in ("store", "accumulate")) == is_store
+        # What programs leave of a shared sum is stored, and loaded again.
+        if s.attrs.get("pointer") == pointer and (s.op == "product" or (s.op in ("store", "accumulate")) == is_store)
     }
     written = chained("+", place) if place else []
     named = [i for i, known in terms.items() if written[: len(known)] == known]
@@ -160,7 +184,8 @@ class _Lanes:
 
     kernel: Kernel
     step: Step
-    spelled: KernelSource
+    num_warps: int
+    constexprs: Mapping[str, int]
     sizes: Mapping[str, int]
 
     @cached_property
@@ -170,12 +195,12 @@ class _Lanes:
 
     @cached_property
     def threads(self) -> int:
-        return LANES * self.spelled.num_warps
+        return LANES * self.num_warps
 
     @cached_property
     def held(self) -> int:
         """Elements of the access that a program moves at once."""
-        constexprs, extent = self.spelled.constexprs, self.step.extent
+        constexprs, extent = self.constexprs, self.step.extent
         if self.step.op == "finalize":
             return constexprs["PROGRAMS"] * (constexprs["BLOCK"] if self.kernel.layout.rows else 1)
         rows = constexprs.get("ROWS", 1) if extent in (TILE, ROW) else 1
@@ -212,8 +237,8 @@ class _Lanes:
         known = [gcd(s, WIDEST) if isinstance(s, int) else self._of_dim(s) for s in shape]
         return gcd(prod(known), WIDEST)
 
-    def _of_dim(self, dim: Dim) -> int:
-        return WIDEST if element_count((dim,), self.sizes) % WIDEST == 0 else 1
+    def _of_dim(self, size: Size) -> int:
+        return WIDEST if element_count((size,), self.sizes) % WIDEST == 0 else 1
 
     def uneven(self, what: str, shape: Shape) -> str:
         """That a length is no multiple of what 16 bytes hold, or not known to be; '' where it is known."""
@@ -233,7 +258,7 @@ def _one_number(lanes: _Lanes) -> str:
 def _row_number(lanes: _Lanes) -> str:
     if lanes.step.extent != ROW or not lanes.kernel.layout.cols:
         return ""
-    rows = lanes.spelled.constexprs.get("ROWS", 1)
+    rows = lanes.constexprs.get("ROWS", 1)
     return f"one number a row, {rows} rows a program" if rows > 1 else "one number a row, one row a program"
 
 

@@ -10,6 +10,7 @@ from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import ForeachLaunch, GroupedMatmul, Launch
 from ..plan.verdicts import HARD_RULES, Verdict
 from ..support.sizes import NOMINAL, Sizes
+from ..support.text import counted
 
 MOST_LAUNCHES = 24
 """Launches that are listed; of more, those that move most."""
@@ -34,10 +35,12 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
     apart = [v for v in said if not v.fused]
     return "\n".join(
         [
-            f"{plan.graph.name}: {len(plan.launches)} launches ({len(plan.kernels)} generated, {library} library"
+            f"{plan.graph.name}: {counted(len(plan.launches), 'launch')} "
+            f"({len(plan.kernels)} generated, {library} library"
             f"{f', {loops} over chunks of rows' if loops else ''}), "
             f"{moved:,} bytes read and written at batch {batch}.",
-            f"Without fusion: {len(unfused.launches)} launches, {before:,} bytes; fusion saves {before - moved:,}.",
+            f"Without fusion: {counted(len(unfused.launches), 'launch')}, {before:,} bytes; "
+            f"fusion saves {before - moved:,}.",
             f"The plan is {plan.fusion}{'; its matmuls were placed afterwards' if placed else ''}.",
             "",
             "What runs:",
@@ -115,10 +118,10 @@ def _chunked(plan: FusionPlan, batch: int) -> Iterator[str]:
     for loop in chunk_loops(plan.launches):
         inner = _few([k.name for k in loop.plan.launches], most=8)
         yield (
-            f"    {loop.name} makes {loop.launch_count(sizes):,} launches over "
-            f"{loop.chunk_count(sizes):,} chunks of {loop.rows:,} rows, each of them {inner}; "
+            f"    {loop.name} makes {counted(loop.launch_count(sizes), 'launch')} over "
+            f"{counted(loop.chunk_count(sizes), 'chunk')} of {loop.rows:,} rows, each of them {inner}; "
             f"{len(loop.sums)} sums begin at 0 and are added to. That makes "
-            f"{plan.launch_count(batch):,} launches in all."
+            f"{counted(plan.launch_count(batch), 'launch')} in all."
         )
 
 

@@ -25,12 +25,12 @@ from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Kernel, Step
 from ..program.compile import compile_program, divisible_by_16
 from ..program.program import Program
 from ..support.facets import FACETS
-from ..support.sizes import NOMINAL, NOMINAL_SIZES, Sizes
+from ..support.sizes import NOMINAL_SIZES
 from ..target.cache import KernelCache
 from ..target.compile import CompiledReport
 from ..target.gpus import GPUS, PROGRAMS_PER_SM, RESERVED_SHARED, Gpu, Occupancy, occupancy
 from ..target.sass import mix
-from .accesses import Access, accesses
+from .accesses import Access, accesses, constexprs_of
 
 COPY_SHARE = 0.9
 """Of the rated bandwidth, what a copy reaches: 3.0 of 3.35 TB/s on an H100."""
@@ -62,17 +62,19 @@ ASSUMPTIONS = (
 class KernelReport:
     """One kernel on one GPU.
 
-    `rows` and `block` are the tile of a program, `programs` how many the launch has (those that share a sum over rows
-    are as many as the runtime would take). `spilled_bytes` are those of each thread, `mix` counts instructions by kind
-    (one in a loop once). `operations` are the float32 instructions that the arithmetic of one launch needs. `aligned`
-    names the arguments that the kernel was compiled for as multiples of 16. `seconds` is the predicted time, `bound`
-    what it is bound by: 'memory', 'arithmetic' or 'launch'.
+    `tiles` are the rows and columns of a program's tile, of each product that a launch groups; where it has no columns
+    there are none, and `block` are its elements (0: one number). `programs` is how many the launch has (those that
+    share a sum over rows are as many as the runtime would take). `spilled_bytes` are those of each thread, `mix` counts
+    instructions by kind (one in a loop once). `traffic` is what the plan says, `partial_bytes` what programs leave for
+    each other, which is read again at once and stays in the cache. `operations` are the float32 instructions that the
+    arithmetic of one launch needs. `aligned` names the arguments that the kernel was compiled for as multiples of 16.
+    `seconds` is the predicted time, `bound` what it is bound by: 'memory', 'arithmetic' or 'launch'.
     """
 
     name: str
     kind: str
     gpu: Gpu
-    rows: int
+    tiles: tuple[tuple[int, int], ...]
     block: int
     programs: int
     num_warps: int
@@ -83,10 +85,16 @@ class KernelReport:
     accesses: tuple[Access, ...]
     mix: Mapping[str, int]
     traffic: Traffic
+    partial_bytes: int
     operations: int
     aligned: tuple[str, ...]
     seconds: float
     bound: str
+
+    @property
+    def rows(self) -> int:
+        """Rows of a program's tile; 0 where it has no columns."""
+        return self.tiles[0][0] if self.tiles else 0
 
     @property
     def intensity(self) -> float:
@@ -120,20 +128,21 @@ def _report(
     # From sm_90 on what the hardware keeps is in the kernel's own count.
     shared = report.shared_bytes + (RESERVED_SHARED if report.arch < 90 else 0)
     programs = _programs(kernel, spelled, sizes, sharing)
-    traffic = program.launch_of(kernel).traffic(_default(sizes), programs=sharing, **sizes)
+    launch = program.launch_of(kernel)
+    traffic, with_partials = launch.traffic(sizes), launch.traffic(sizes, programs=sharing)
     operations = _operations(kernel, sizes, sharing)
     times = {
-        "memory": (traffic.read + traffic.written) / (gpu.bandwidth * COPY_SHARE * _filled(2 * programs, gpu)),
+        "memory": (with_partials.read + with_partials.written)
+        / (gpu.bandwidth * COPY_SHARE * _filled(2 * programs, gpu)),
         "arithmetic": operations / (gpu.instructions * _filled(programs, gpu)),
         "launch": LAUNCH_SECONDS,
     }
-    is_one_row = isinstance(kernel, Kernel) and kernel.layout.traversal.is_one_row
     bound = max(times, key=lambda name: times[name])
     return KernelReport(
         name=report.name,
         kind=kernel.kind,
         gpu=gpu,
-        rows=1 if is_one_row else spelled.constexprs.get("ROWS", 0),
+        tiles=_tiles_of(kernel, spelled),
         block=spelled.constexprs.get("BLOCK", 0),
         programs=programs,
         num_warps=report.num_warps,
@@ -144,11 +153,24 @@ def _report(
         accesses=accesses(kernel, spelled, program.source, report.instructions, sizes),
         mix=mix(report.instructions),
         traffic=traffic,
+        partial_bytes=with_partials.total - traffic.total,
         operations=operations,
         aligned=tuple(divisible_by_16(spelled, sizes)),
         seconds=times[bound],
         bound=bound,
     )
+
+
+def _tiles_of(kernel: GeneratedKernel, spelled: KernelSource) -> tuple[tuple[int, int], ...]:
+    """The rows and columns of each tile that programs may have."""
+    match kernel:
+        case GroupedMatmulKernel():
+            tiles = (constexprs_of(member.kernel) for member in kernel.members)
+            return tuple(dict.fromkeys((t["ROWS"], t["BLOCK"]) for t in tiles))
+        case Kernel() if kernel.layout.traversal.is_one_row:
+            return ((1, spelled.constexprs["BLOCK"]),)
+    rows = spelled.constexprs.get("ROWS", 0)
+    return ((rows, spelled.constexprs["BLOCK"]),) if rows else ()
 
 
 def _filled(programs: int, gpu: Gpu) -> float:
@@ -234,8 +256,3 @@ def _executed(kernel: Kernel) -> Iterator[Step]:
         for exponential in (steps[steps[name].args[0]] for name in loop.reductions if name in beside):
             yield from (steps[exponential.args[0]], exponential)
     yield from (s for s in kernel.steps if not is_wide(s) and s.op not in ("sum", "max", "min"))
-
-
-def _default(sizes: Mapping[str, int]) -> int:
-    """The size of a `Dim` that `sizes` does not name."""
-    return sizes.default if isinstance(sizes, Sizes) else NOMINAL

@@ -98,11 +98,16 @@ FACETS: Mapping[str, Facets] = {
     "uniform": Facets(calls("uniform"), instructions=60),
     "copy": Facets(lambda x: x, lambda x: x, instructions=0),
     "cast": Facets(lambda x, dtype: x.method("to", dtype)),
+    "round_to": Facets(lambda x, dtype: x.method("to", dtype), instructions=2),
     "sum": Facets(reduction=Reduction("tl.sum", "tl.sum", "add", _zero)),
     "max": Facets(reduction=Reduction("tl.max", "max_or_nan", "maximum", _least)),
     "min": Facets(reduction=Reduction("tl.min", "min_or_nan", "minimum", _most)),
 }
 """Every primitive that is computed in a kernel. Leaves, views and contractions have no row."""
+
+
+ARITHMETIC = frozenset({"add", "sub", "mul", "div"})
+"""Where Triton reads a number in the dtype of the tensor beside it; elsewhere it makes a tensor of it first."""
 
 
 def identity_of(op: str, dtype: DType) -> Literal:

@@ -5,18 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-from tritonnotes.ir.core.types import Dim, Shape
+from tritonnotes.ir.core.types import Shape
 
 NOMINAL = 256
 """The size that every `Dim` is taken to have while choices are made."""
 
 
 class Sizes(dict[str, int]):
-    """The sizes of `Dim`s by name; those that nobody named have the `default`."""
+    """The sizes of `Dim`s by name; those that nobody named have the `default`. Where all are named, in a mapping that
+    stands in the default's place, a `Dim` may be called as some argument of a function is."""
 
-    def __init__(self, default: int = NOMINAL, sizes: Mapping[str, int] | None = None) -> None:
-        super().__init__(sizes or {})
-        self.default = default
+    def __init__(self, default: int | Mapping[str, int] = NOMINAL, sizes: Mapping[str, int] | None = None) -> None:
+        named = default if isinstance(default, Mapping) else {}
+        super().__init__({**named, **(sizes or {})})
+        self.default = default if isinstance(default, int) else getattr(default, "default", NOMINAL)
 
     def __missing__(self, name: str) -> int:
         return self.default
@@ -34,7 +36,7 @@ def static_size(shape: Shape) -> int | None:
     """The product of a shape, None if it holds a `Dim`."""
     product = 1
     for size in shape:
-        if isinstance(size, Dim):
+        if not isinstance(size, int):
             return None
         product *= size
     return product

@@ -7,6 +7,12 @@ from collections.abc import Iterable
 INDENT = "    "
 
 
+def counted(number: int, word: str) -> str:
+    """`1 kernel`, `2 kernels`, `1,000 launches`."""
+    ending = "" if number == 1 else "es" if word.endswith(("s", "ch")) else "s"
+    return f"{number:,} {word}{ending}"
+
+
 def call_lines(start: str, arguments: list[str], end: str, width: int = 110) -> list[str]:
     """A call or signature on one line, or broken after as many arguments as fit."""
     whole = f"{start}{', '.join(arguments)}{end}"

@@ -1,6 +1,7 @@
 """The kernel cache on disk: generated sources and compiled kernels, by content.
 
-    root/                  0700; TRITONNOTES_CACHE_DIR, or the platform's cache folder
+    root/                  0700; TRITONNOTES_CACHE_DIR, or the platform's cache folder (for a user without a home,
+                           one among the temporary files)
         source/<sha256>.py    a generated file, named by the hash of its text
         <kind>/<key>.entry    one header line (format, digest, length), then the payload
         locks/<kind>-<key>    held while one process builds what the others wait for
@@ -212,6 +213,9 @@ def _default_root() -> Path:
     chosen = os.environ.get(CACHE_DIR_VARIABLE)
     if chosen:
         return Path(chosen).expanduser().absolute()
+    if not os.path.isabs(os.path.expanduser("~")) and not os.environ.get("XDG_CACHE_HOME"):
+        # Nobody's home: a folder of this user's among the temporary files, which is checked like any other.
+        return Path(tempfile.gettempdir()).absolute() / f"tritonnotes-{os.geteuid()}"
     return platformdirs.user_cache_path("tritonnotes", appauthor=False).absolute()
 
 
@@ -254,11 +258,14 @@ def _read_trusted(path: Path) -> bytes | None:
         descriptor = os.open(path, flags)
     except OSError:
         return None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or not _mine(status) or _others_can_write(status):
             return None
-        return file.read()
+        with os.fdopen(os.dup(descriptor), "rb") as file:
+            return file.read()
+    finally:
+        os.close(descriptor)
 
 
 def _mine(status: os.stat_result) -> bool:
@@ -290,7 +297,8 @@ def _unseal(kind: str, key: str, content: bytes) -> bytes | None:
 
 def _unusable(doing: str, path: Path, error: BaseException) -> CacheError:
     reason = getattr(error, "strerror", None) or str(error)
+    remedy = "remove it, or " if isinstance(error, IsADirectoryError) else ""
     return CacheError(
-        f"cannot {doing} {path} in the kernel cache: {reason}; "
+        f"cannot {doing} {path} in the kernel cache: {reason}; {remedy}"
         f"set {CACHE_DIR_VARIABLE} to a folder that you own and can write"
     )

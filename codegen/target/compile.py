@@ -25,6 +25,7 @@ from triton.runtime.jit import JITFunction
 
 from tritonnotes.ir.core.errors import KernelError
 
+from .language import triton_language
 from .sass import LOADS, STORES, Instruction, instructions, widths
 
 ARCHS = (80, 90, 100)
@@ -141,7 +142,7 @@ def compile_kernel(
     if maxnreg is not None:
         options["maxnreg"] = maxnreg
     try:
-        with _named_by_version():
+        with triton_language, _named_by_version():
             compiled: Any = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     except Exception as error:
         raise KernelError(

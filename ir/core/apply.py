@@ -10,10 +10,24 @@ from .attributes import check_attr
 from .errors import DeclarationError, DTypeError, ShapeError, TritonNotesError
 from .graph import Graph, Region, Scope, Value, bind
 from .local_names import capture_names
-from .numbers import plain_number
+from .numbers import Number, plain_number
 from .op import DESCRIBED, Op, lookup
 from .registry import Operator, Primitive
-from .types import DType, Shape, as_shape, bool_, check_name, float32, host, int64, promote
+from .types import (
+    Dim,
+    DimProduct,
+    DType,
+    Shape,
+    as_shape,
+    bool_,
+    check_name,
+    dims_in,
+    float32,
+    host,
+    int64,
+    known_factor,
+    promote,
+)
 
 
 def call(graph: Graph, op: Operator | str, /, *args: Any, name: str | None = None, **attrs: Any) -> Value:
@@ -24,7 +38,9 @@ def call(graph: Graph, op: Operator | str, /, *args: Any, name: str | None = Non
         check_name(name, op.name)
     checked = MappingProxyType({k: check_attr(v, f"{op.name}: {k}") for k, v in attrs.items()})
     if isinstance(op, Primitive):
-        lifted = _lift(graph, op, args)
+        if op.name == "pow" and graph.level == "declared" and all(map(_is_whole, args)):
+            return _whole_power(graph, *args, name=name)
+        op, lifted = _lift(graph, op, args)
         shape, dtype = op.infer(lifted, checked)
         return graph.append(op, lifted, checked, as_shape(shape, op.name), dtype, name)
     assert isinstance(op, Op)
@@ -90,8 +106,13 @@ def scope_from(name: str, op: Operator) -> Scope:
     return Scope(name, op.name, formula, note.derivative if note else "")
 
 
-def _lift(graph: Graph, op: Primitive, args: Sequence[Any]) -> tuple[Value, ...]:
-    """Numbers become constants; elementwise arguments are cast to the dtype that they promote to."""
+_OF_BOOLS = {"add": "logical_or", "mul": "logical_and", "maximum": "logical_or", "minimum": "logical_and"}
+"""What arithmetic of truth values is, as torch has it."""
+
+
+def _lift(graph: Graph, op: Primitive, args: Sequence[Any]) -> tuple[Primitive, tuple[Value, ...]]:
+    """Numbers become constants; elementwise arguments are cast to the dtype that they promote to. Also the primitive
+    that computes it in this dtype."""
     for arg in args:
         if isinstance(arg, Value) and arg.graph is not graph:
             raise DeclarationError(
@@ -103,22 +124,84 @@ def _lift(graph: Graph, op: Primitive, args: Sequence[Any]) -> tuple[Value, ...]
                 raise DeclarationError(
                     f"{op.name}: takes a Value, got {arg!r}; numbers become Values with g.constant(...)"
                 )
-        return tuple(args)
+        return op, tuple(args)
     first = 1 if op.name == "where" else 0
-    numbers = [a if isinstance(a, Value) else plain_number(a, op.name) for a in args]
+    numbers = [a if isinstance(a, Value) else _number(graph, a, op, args) for a in args]
     dtype = _common_dtype(op, numbers[first:])
     if first and dtype is host:
         # Nothing but numbers beside a condition: they are what torch makes of them.
         dtype = int64 if all(type(a) is int for a in numbers[first:]) else float32
+    if graph.level == "declared":
+        op, dtype = _as_torch_computes(op, dtype, numbers)
     lifted = [_to(graph, a, dtype) for a in numbers[first:]]
-    return tuple([*(_to(graph, a, bool_) for a in numbers[:first]), *lifted])
+    return op, tuple([*(_to(graph, a, bool_) for a in numbers[:first]), *lifted])
 
+
+def _number(graph: Graph, given: Any, op: Primitive, args: Sequence[Any]) -> Number | Value:
+    """A number, or for a symbolic size, as in `x * x.shape[0]`, what it is when tensors are fed."""
+    if not isinstance(given, Dim | DimProduct):
+        return plain_number(given, op.name)
+    whole = [a for a in args if isinstance(a, Value) and not a.dtype.is_float]
+    if whole:
+        raise DTypeError(
+            f"{op.name}: the size {given} meets {whole[0].name!r}, which is {whole[0].dtype}; a size that is known "
+            "only when tensors are fed is a float, so cast the other with tn.cast"
+        )
+    count: Any = known_factor((given,))
+    for dim in dims_in((given,)):
+        value = graph.append("dim_size", (), {"dim": dim.name}, (), host)
+        count = value if count == 1 and not isinstance(count, Value) else value * count
+    return count
+
+
+def _as_torch_computes(op: Primitive, dtype: DType, args: Sequence[Any]) -> tuple[Primitive, DType]:
+    """The primitive and the dtype of what a user wrote: true division and elementary functions of integers are float32,
+    and truth values are added by 'or'. Formulas say themselves which dtypes they take."""
+    if dtype is bool_ and op.name in _OF_BOOLS:
+        made = lookup(_OF_BOOLS[op.name])
+        assert isinstance(made, Primitive)
+        return made, bool_
+    return op, float32 if op.takes == "float" and dtype.kind in ("int", "bool") else dtype
+
+
+def _whole_power(graph: Graph, base: Value | int, exponent: Value | int, *, name: str | None) -> Value:
+    """Integers to a whole power, by repeated squaring: exact, as integers of torch are."""
+    if not isinstance(base, Value) or isinstance(exponent, Value):
+        raise DTypeError(
+            "pow: of integers takes an exponent that is a number; cast the base, as in tn.cast(x, 'float32')"
+        )
+    if not 0 <= exponent < MAX_POWER:
+        raise DTypeError(
+            f"pow: integers to the power {exponent}; use 0 to {MAX_POWER - 1}, or cast the base, as in "
+            "tn.cast(x, 'float32')"
+        )
+    if base.dtype is bool_ and not isinstance(exponent, bool):
+        base = graph.call("cast", base, dtype=int64)
+    power = graph.constant(True if base.dtype is bool_ else 1, base.dtype)
+    left = int(exponent)
+    while left > 1:
+        power = power * base if left % 2 else power
+        base, left = base * base, left // 2
+    # Also the zeroth power has the shape of its base.
+    last = base if left else (base == base if base.dtype is bool_ else 0 * base + 1)
+    return graph.call("mul", power, last, name=name)
+
+
+def _is_whole(arg: Any) -> bool:
+    return arg.dtype.kind != "float" if isinstance(arg, Value) else not isinstance(arg, float)
+
+
+MAX_POWER = 64
+"""Powers of integers beyond this leave int64 but for 0, 1 and −1."""
 
 _CATEGORIES = {"bool": 0, "int": 1, "float": 2}
 
 
 def _common_dtype(op: Primitive, args: Sequence[Any]) -> DType:
     if op.name.startswith("logical_"):
+        odd = [a for a in args if not isinstance(a, Value | bool)]
+        if odd:
+            raise DTypeError(f"{op.name}: {odd[0]!r} is no truth value; compare first, as in x > 0")
         return bool_
     values = [a for a in args if isinstance(a, Value)]
     dtypes = [a.dtype for a in values if a.shape or a.dtype is host]

@@ -11,7 +11,7 @@ from .graph import Graph, Value
 from .numbers import Attrs, checked_init
 from .op import Op
 from .registry import Operator, Primitive
-from .types import DTYPES, Dim, DType, check_plain, host, is_name
+from .types import DTYPES, Dim, DimProduct, DType, check_plain, host, is_name
 
 MAX_RANK = 64
 
@@ -85,7 +85,7 @@ def _check_primitive_attrs(op: Primitive, args: Sequence[Value | None], attrs: A
             ),
             "dtype": (isinstance(value, DType) and value is not host, f"one of {', '.join(DTYPES)}"),
             "transpose_b": (type(value) is bool, "a bool"),
-            "size": (isinstance(value, Dim) or (type(value) is int and value >= 0), "an int ≥ 0 or a Dim"),
+            "size": (isinstance(value, Dim | DimProduct) or (type(value) is int and value >= 0), "an int ≥ 0 or a Dim"),
             "stream": (type(value) is int and 0 <= value < 2**32, "an int of 32 bits"),
             "before": (type(value) is int and 0 <= value < MAX_RANK, "a count of axes"),
             "after": (type(value) is int and 0 <= value < MAX_RANK, "a count of axes"),

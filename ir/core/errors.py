@@ -38,6 +38,14 @@ class FeedError(TritonNotesError, ValueError):
     """A tensor that was fed does not fit the input, parameter or state it was fed for."""
 
 
+class StateFileError(FeedError, OSError):
+    """A state cannot be written to the file that was named, or read from what is none."""
+
+
+class InterruptedStepError(TritonNotesError, RuntimeError):
+    """A step was interrupted between its launches, and its state is neither that before it nor that after it."""
+
+
 class KernelError(TritonNotesError, RuntimeError):
     """A generated kernel misbehaved (bounds, race, poison) or did not compile."""
 

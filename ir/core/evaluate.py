@@ -10,7 +10,7 @@ import numpy as np
 from .errors import FeedError
 from .graph import Graph, Value
 from .registry import Primitive
-from .types import Dim, Shape
+from .types import Dim, DimProduct, Shape, bind_dims, dims_in, size_at, unbound
 
 Sizes = Mapping[str, int]
 
@@ -25,6 +25,7 @@ def evaluate(
     known = dict(sizes or {})
     result: dict[Value, Any] = {}
     needed = _needed(graph.values if wanted is None else wanted)
+    bind_dims([(v.shape, np.shape(feeds[v.name])) for v in graph.values if v in needed and v.name in feeds], known)
     for value in graph.values:
         if value not in needed:
             continue
@@ -45,16 +46,18 @@ def concrete(size: Any, sizes: Sizes) -> Any:
     """A size or shape with the `Dim`s replaced by their sizes."""
     if isinstance(size, tuple):
         return tuple(concrete(s, sizes) for s in size)
-    return sizes[size.name] if isinstance(size, Dim) else size
+    return size_at(size, sizes) if isinstance(size, Dim | DimProduct) else size
 
 
 def bind_sizes(declared: Shape, given: tuple[int, ...], what: str, sizes: dict[str, int]) -> None:
-    """Check a fed shape against the declared one and note the sizes of its `Dim`s."""
-    fits = len(declared) == len(given)
-    for want, got in zip(declared, given, strict=False):
-        fits = fits and (sizes.setdefault(want.name, got) if isinstance(want, Dim) else want) == got
-    if not fits:
-        bound = ", ".join(f"{d.name}={sizes[d.name]}" for d in declared if isinstance(d, Dim) and d.name in sizes)
+    """Check a fed shape against the declared one and note the sizes of its `Dim`s. Where others are fed, too,
+    `bind_dims` of all of them comes first."""
+    bind_dims([(declared, given)], sizes)
+    untold = next(filter(None, (unbound(size, sizes) for size in declared)), "")
+    if untold and len(declared) == len(given):
+        raise FeedError(f"{what}: {untold}")
+    if untold or concrete(declared, sizes) != given:
+        bound = ", ".join(f"{d.name}={sizes[d.name]}" for d in dict.fromkeys(dims_in(declared)) if d.name in sizes)
         raise FeedError(
             f"{what}: declared with shape ({', '.join(map(str, declared))}), got {tuple(given)}"
             + (f" while {bound}" if bound else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -74,6 +75,16 @@ class Value:
     def __repr__(self) -> str:
         return f"Value({self.name}: {self.dtype}{show_shape(self.shape)})"
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Value:
+        """The same value in a copy of its graph."""
+        return deepcopy(self.graph, memo).values[self.index]
+
+    def __copy__(self) -> Value:
+        return self
+
+    def __reduce__(self) -> Any:
+        return _value_of, (self.graph, self.index)
+
     def _call(self, op: str, *args: Any) -> Value:
         return self.graph.call(op, *args)
 
@@ -108,6 +119,16 @@ class Value:
     def __rpow__(self, other: Any) -> Value:
         return self._call("pow", other, self)
 
+    def __floordiv__(self, other: Any) -> Value:
+        raise DeclarationError(f"//: {self.name!r} has no floor division; write tn.floor(a / b), and cast it as wanted")
+
+    __rfloordiv__ = __floordiv__
+
+    def __mod__(self, other: Any) -> Value:
+        raise DeclarationError(f"%: {self.name!r} has no remainder; write a - b * tn.floor(a / b) of floats")
+
+    __rmod__ = __mod__
+
     def __neg__(self) -> Value:
         return self._call("neg", self)
 
@@ -141,6 +162,23 @@ class Value:
     def __or__(self, other: Any) -> Value:
         return self._call("logical_or", self, other)
 
+    def __rand__(self, other: Any) -> Value:
+        return self._call("logical_and", other, self)
+
+    def __ror__(self, other: Any) -> Value:
+        return self._call("logical_or", other, self)
+
+    def __xor__(self, other: Any) -> Value:
+        return self._call("ne", self._truth(other), other)
+
+    __rxor__ = __xor__
+
+    def _truth(self, other: Any) -> Value:
+        """This value, if it and the other one are truth values."""
+        if self.dtype is not bool_ or not (isinstance(other, bool) or getattr(other, "dtype", None) is bool_):
+            raise DTypeError(f"^: {self.name!r} is {self.dtype}; it works on bool, compare first, as in x > 0")
+        return self
+
     def __invert__(self) -> Value:
         return self._call("logical_not", self)
 
@@ -165,7 +203,15 @@ class Value:
         abs = exp = log = sqrt = rsqrt = tanh = pow = relu = sigmoid = softmax = log_softmax = _method
         eq = ne = lt = le = gt = ge = clamp = square = reciprocal = to = _method
         sum = mean = var = std = amax = amin = argmax = logsumexp = _method
-        reshape = flatten = squeeze = unsqueeze = expand = permute = transpose = _method
+        detach = reshape = flatten = squeeze = unsqueeze = expand = permute = transpose = _method
+
+        # Bound by ops/habits.py, with much that refuses.
+        view = max = min = float = double = half = bfloat16 = int = long = _method
+
+        def size(self, dim: Any = None) -> Any: ...
+        def __len__(self) -> Any: ...
+        def __matmul__(self, other: Any) -> Value: ...
+        def __rmatmul__(self, other: Any) -> Value: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +283,7 @@ class Graph:
         """A tensor of optimizer state."""
         return self._declare_leaf("slot", name, shape, dtype, {"init": init})
 
-    def output(self, **values: Value) -> None:
+    def output(self, /, **values: Value) -> None:
         """Name the graph's outputs. May be called again to add more."""
         for name, value in values.items():
             check_name(name, f"graph {self.name!r}: output")
@@ -362,6 +408,32 @@ class Graph:
     def __repr__(self) -> str:
         return f"Graph({self.name!r}, {len(self.values)} values)"
 
+    # -- copying --
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """The same graph with values of its own. Ops are shared: they are what they are."""
+        made = type(self)(self.name, level=self.level)
+        memo[id(self)] = made
+        for value in self.values:
+            args = tuple(None if a is None else made.values[a.index] for a in value.args)
+            made.scope = value.scope
+            copied = made.append(value.op, args, value.attrs, value.shape, value.dtype, value._name)
+            copied.hint = value.hint
+        made.scope = self.scope
+        made.outputs = {name: made.values[v.index] for name, v in self.outputs.items()}
+        made.updates = {name: made.values[v.index] for name, v in self.updates.items()}
+        for region in self.regions:
+            args = tuple(None if a is None else made.values[a.index] for a in region.args)
+            made.regions.append(Region(region.op, args, region.attrs, made.values[region.out.index], region.scope))
+        made._counters = dict(self._counters)
+        return made
+
+    def __copy__(self) -> Self:
+        return self.__deepcopy__({})
+
+    def __reduce__(self) -> Any:
+        return _graph_of, (type(self), self.to_json())
+
     if TYPE_CHECKING:
         # Bound by apply.py.
         def call(self, op: Operator | str, /, *args: Any, name: str | None = None, **attrs: Any) -> Value:
@@ -413,6 +485,29 @@ class Graph:
                 value.hint = name
 
 
+def check_is_graph(given: object) -> None:
+    """Raise `DeclarationError`, with the remedy, for what is given in place of a graph."""
+    if isinstance(given, Graph):
+        return
+    remedy = "declare one with tn.Graph(name), g.input(...) and g.output(...)"
+    if isinstance(getattr(given, "graph", None), Graph):
+        remedy = "it is compiled already; pass its .graph to compile it otherwise"
+    elif hasattr(given, "state_dict") and hasattr(given, "forward"):
+        remedy = (
+            "declare its layers on a tn.Graph under the names that they have, as in tn.linear(x, 10, name='0'), "
+            "compile that, and load module.state_dict()"
+        )
+    raise DeclarationError(f"wanted a tn.Graph, got {type(given).__name__}; {remedy}")
+
+
+def _graph_of(kind: type[Graph], text: str) -> Graph:
+    return kind.from_json(text)
+
+
+def _value_of(graph: Graph, index: int) -> Value:
+    return graph.values[index]
+
+
 def is_seed(value: Value) -> bool:
     """Whether a value is the number that a run draws its random numbers from."""
     return value.op.name == "scalar" and value.dtype is int64
@@ -422,3 +517,16 @@ def bind(cls: type, **methods: object) -> None:
     """Give a class methods that a layer above defines: what a graph or a value can do by way of it."""
     for name, method in methods.items():
         setattr(cls, name, method)
+
+
+VIEWS = frozenset(
+    ("reshape", "flatten", "squeeze", "unsqueeze", "permute", "transpose", "expand", "broadcast_to", "detach")
+)
+"""Ops and primitives that show the elements of their argument, and compute nothing."""
+
+
+def shown_by(value: Value) -> Value:
+    """The value whose elements `value` shows, under whatever shape and in whatever order: itself if it is no view."""
+    while value.op.name in VIEWS:
+        (value,) = value.inputs
+    return value

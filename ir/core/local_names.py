@@ -6,7 +6,7 @@ They become the names of values, and so of the variables in generated kernels.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Any
@@ -28,7 +28,6 @@ _OWN_MODULES = frozenset(
 @contextmanager
 def capture_names(graph: Graph, start: int) -> Iterator[None]:
     """Name the values that `graph` gains from index `start` on after the variables of the functions that make them."""
-    before = sys.getprofile()
 
     def on_return(frame: FrameType, event: str, arg: Any) -> None:
         if event != "return" or frame.f_globals.get("__name__") in _OWN_MODULES:
@@ -41,8 +40,37 @@ def capture_names(graph: Graph, start: int) -> Iterator[None]:
             if isinstance(value, Value) and value.graph is graph and value.index >= start and value.hint is None:
                 value.hint = name
 
-    sys.setprofile(on_return)
+    with _at_returns(on_return):
+        yield
+
+
+Hook = Callable[[FrameType, str, Any], None]
+
+
+@contextmanager
+def _at_returns(hook: Hook) -> Iterator[None]:
+    """Call `hook` when functions of this thread return. A profiler or a tracer of Python's pauses meanwhile."""
+    profiler = sys.getprofile()
+    if profiler is None or callable(profiler):
+        sys.setprofile(hook)
+        try:
+            yield
+        finally:
+            sys.setprofile(profiler)
+        return
+    # A profiler written in C, such as cProfile's, cannot be put back from here: it stays, and returns are traced.
+    tracer = sys.gettrace()
+
+    def on_call(frame: FrameType, event: str, arg: Any) -> Any:
+        frame.f_trace_lines = False
+        return on_event
+
+    def on_event(frame: FrameType, event: str, arg: Any) -> Any:
+        hook(frame, event, arg)
+        return on_event
+
+    sys.settrace(on_call)
     try:
         yield
     finally:
-        sys.setprofile(before)
+        sys.settrace(tracer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,7 @@ class Op(Operator):
         return front
 
     def __call__(self, *args: Any, **kwargs: Any) -> Value:
+        refuse_tensors(f"tn.{self.name}", (*args, *kwargs.values()))
         if self.front is None:
             return self.apply(*args, **kwargs)
         try:
@@ -162,6 +163,23 @@ def op(
         return made
 
     return make
+
+
+def is_tensor(given: object) -> bool:
+    """Whether this is a torch.Tensor, told without torch."""
+    return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(given).__mro__)
+
+
+def refuse_tensors(what: str, args: Iterable[object]) -> None:
+    """Raise `DeclarationError` where a tensor is given to what takes Values."""
+    flat = [part for arg in args for part in (arg if isinstance(arg, list | tuple) else (arg,))]
+    if any(map(is_tensor, flat)):
+        values = ", ".join(repr(part.name) for part in flat if isinstance(part, Value))
+        beside = f" beside the Value {values}" if values else ""
+        raise DeclarationError(
+            f"{what}: got a torch.Tensor{beside}; a graph holds no tensors: declare g.input(...) and feed it, or "
+            "g.parameter(...) or g.buffer(...) and load its state; for a tensor alone call torch.nn.functional"
+        )
 
 
 def graph_of(what: str, args: Sequence[object]) -> Graph:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,20 +39,25 @@ class UpdateRule:
         """The hyperparameters that a user may give."""
         return tuple(h for h in self.defaults if h != "step" and h not in self.numbers)
 
-    def __call__(self, **hyperparameters: float | bool) -> Optimizer:
+    def __call__(self, /, **hyperparameters: float | bool) -> Optimizer:
         unknown = set(hyperparameters) - set(self.takes)
         missing = [h for h in self.takes if self.defaults[h] is inspect.Parameter.empty and h not in hyperparameters]
         if unknown or missing:
             wrong = f"does not take {sorted(unknown)}" if unknown else f"needs {missing}"
             raise DeclarationError(f"{self.name}: {wrong}; its hyperparameters are {', '.join(self.takes)}")
         given = {h: hyperparameters.get(h, self.defaults[h]) for h in self.takes}
-        for name, value in given.items():
-            if not isinstance(value, bool | int | float):
-                raise DeclarationError(f"{self.name}: {name} is {value!r}; a hyperparameter is a number or a bool")
+        check_hyperparameters(self.name, given, () if self.custom else RANGES)
         return Optimizer(self, given)
 
     def __repr__(self) -> str:
         return f"<update rule {self.name}>"
+
+    def __deepcopy__(self, memo: object) -> UpdateRule:
+        return self
+
+    def __reduce__(self) -> Any:
+        # By name, from a closed set: a pickle holds no formula.
+        return find_rule, (self.name,)
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +66,7 @@ class Optimizer:
 
     `maximize` turns the gradient round. `clip` may hold `max_norm`, the largest norm of all gradients together, and
     `max_value`, the largest size of each number in them. `then` are rules that go on from the updated parameter, such
-    as `ema`.
+    as `ema`. `groups` are parameters with numbers of their own; all others have these.
     """
 
     rule: UpdateRule
@@ -69,6 +74,27 @@ class Optimizer:
     maximize: bool = False
     clip: Mapping[str, float] = field(default_factory=dict)
     then: tuple[Optimizer, ...] = ()
+    groups: tuple[GroupOptimizer, ...] = ()
+
+    @property
+    def variants(self) -> tuple[Optimizer, ...]:
+        """This one, then those of the groups: each has the number of its place."""
+        return (self, *(group.optimizer for group in self.groups))
+
+    def group_of(self, parameter: str) -> int:
+        """The number of the variant that updates a parameter."""
+        return next((k for k, group in enumerate(self.groups, 1) if parameter in group.parameters), 0)
+
+    @property
+    def all_settings(self) -> dict[str, float | bool]:
+        """The hyperparameters of all variants, by the names that the host knows them by."""
+        pairs = enumerate(self.variants)
+        return {in_group(n, k): v for k, variant in pairs for n, v in variant.settings.items()}
+
+    @property
+    def all_numbers(self) -> dict[str, float]:
+        """The numbers kept by all variants, by the names that the host knows them by."""
+        return {in_group(n, k): v for k, variant in enumerate(self.variants) for n, v in variant.numbers.items()}
 
     @property
     def parts(self) -> tuple[Optimizer, ...]:
@@ -122,7 +148,57 @@ class Optimizer:
         return " then ".join([f"{self.rule.name}({shown})", *map(repr, self.then)])
 
 
+@dataclass(frozen=True, eq=False)
+class GroupOptimizer:
+    """The `parameters` of a group, by name, and the `optimizer` that updates them: the same rule with other numbers."""
+
+    parameters: tuple[str, ...]
+    optimizer: Optimizer
+
+
+def in_group(name: str, group: int) -> str:
+    """What the host calls a number of the variant of this place: that of the first, of no group, has its own name."""
+    return f"{name}_group_{group}" if group else name
+
+
+RANGES: Mapping[str, tuple[str, Callable[[float], bool]]] = {
+    **dict.fromkeys(
+        ("lr", "weight_decay", "eps", "momentum", "lr_decay", "initial_accumulator_value", "alpha", "momentum_decay")
+        + ("max_norm", "max_value"),
+        ("be 0 or more", lambda number: number >= 0),
+    ),
+    **dict.fromkeys(("beta1", "beta2"), ("lie in [0, 1)", lambda number: 0 <= number < 1)),
+    **dict.fromkeys(("rho", "ema_decay"), ("lie in [0, 1]", lambda number: 0 <= number <= 1)),
+}
+"""What the hyperparameters of built-in rules must do, as torch asks it of its own."""
+
+
+def check_hyperparameters(
+    rule: str, given: Mapping[str, object], ranges: Container[str] = RANGES, what: str = "hyperparameters"
+) -> None:
+    """Raise `DeclarationError` where one of them is no number or bool, is NaN or no float64, or is not what `RANGES`
+    says of those that `ranges` names."""
+    for name, value in given.items():
+        if not isinstance(value, bool | int | float):
+            raise DeclarationError(f"{rule}: {name} is {value!r}; each of its {what} is a number or a bool")
+        try:
+            number = float(value)
+        except OverflowError:
+            raise DeclarationError(f"{rule}: {name} is an int beyond float64; make it smaller") from None
+        if number != number:
+            raise DeclarationError(f"{rule}: {name} is nan; it must be a number, as every product with nan is nan")
+        if name in RANGES and name in ranges and not RANGES[name][1](number):
+            raise DeclarationError(f"{rule}: {name} is {value}; it must {RANGES[name][0]}")
+
+
 UPDATE_RULES: dict[str, UpdateRule] = {}
+
+
+def find_rule(name: str) -> UpdateRule:
+    """The update rule of this name. Raises `DeclarationError` where none is declared."""
+    if name not in UPDATE_RULES:
+        raise DeclarationError(f"there is no update rule {name!r}; declare it with @tn.update_rule first")
+    return UPDATE_RULES[name]
 
 
 def update_rule(

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from .graph import TOP, Graph, Region, Scope, Value, bind
 from .registry import Primitive
-from .types import Dim, is_name
+from .types import Dim, DimProduct, is_name
 
 EMPTY: Mapping[Graph, str] = MappingProxyType({})
 
@@ -71,8 +71,8 @@ def _show(value: object, names: Mapping[Graph, str]) -> str:
         return f"@{names.get(value, value.name)}"
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, Dim):
-        return f"<{value.name}>"
+    if isinstance(value, Dim | DimProduct):
+        return f"<{value.name}>" if isinstance(value, Dim) else f"<{value}>"
     if isinstance(value, tuple):
         return f"({', '.join(_show(part, names) for part in value)}{',' if len(value) == 1 else ''})"
     if isinstance(value, str):

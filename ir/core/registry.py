@@ -43,7 +43,8 @@ class Primitive(Operator):
     """One of the closed set that every op is made of.
 
     `kind` is 'leaf', 'elementwise', 'cast', 'reduction', 'shape', 'gather', 'contraction' or 'collective'; `arity`
-    counts arguments, or is `ANY_NUMBER` (one or more). `infer(args, attrs)` gives shape and dtype,
+    counts arguments, or is `ANY_NUMBER` (one or more); `takes` says of which dtypes an elementwise one computes:
+    'float', 'number' or 'any'. `infer(args, attrs)` gives shape and dtype,
     `evaluate(*arrays, **attrs)` the meaning in numpy, `vjp(d, y, *args, **attrs)` the cotangent of each argument given
     the result's, `d` (None: no gradient).
     """
@@ -54,6 +55,7 @@ class Primitive(Operator):
     evaluate: Callable[..., Any]
     vjp: Callable[..., tuple[Any, ...]]
     arity: int = 0
+    takes: str = "any"
 
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"

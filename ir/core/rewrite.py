@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,7 +12,9 @@ from .compare import attr_key
 from .graph import Graph, Region, Value
 from .numbers import Attrs
 from .registry import Primitive
-from .types import broadcast
+from .types import broadcast, float64
+
+GraphT = TypeVar("GraphT", bound=Graph)
 
 Rule = Callable[[Value], Value | None]
 
@@ -22,15 +24,26 @@ def copy_graph(
 ) -> tuple[Graph, dict[Value, Value]]:
     """A copy holding `values` (default: all) in order, and the map from old to new. Outputs and updates come along."""
     made = Graph(graph.name, level=level or graph.level)
+    return made, _copy_into(made, graph, graph.values if values is None else values)
+
+
+def snapshot(graph: GraphT) -> GraphT:
+    """The graph as it is now, whatever is declared in it later."""
+    made = type(graph)(graph.name, level=graph.level)
+    _copy_into(made, graph, graph.values)
+    return made
+
+
+def _copy_into(made: Graph, graph: Graph, values: Iterable[Value]) -> dict[Value, Value]:
     new: dict[Value, Value] = {}
-    for value in graph.values if values is None else values:
+    for value in values:
         new[value] = copy_value(made, value, tuple(None if a is None else new[a] for a in value.args))
     made.outputs = {name: new[v] for name, v in graph.outputs.items() if v in new}
     made.updates = {name: new[v] for name, v in graph.updates.items() if v in new}
     made.regions = [
         map_region(r, new) for r in graph.regions if r.out in new and all(a is None or a in new for a in r.args)
     ]
-    return made, new
+    return new
 
 
 def copy_value(graph: Graph, value: Value, args: tuple[Value | None, ...], attrs: Attrs | None = None) -> Value:
@@ -80,7 +93,7 @@ def optimize(graph: Graph) -> Graph:
         before = len(made.values)
         simpler = _simplify(made, value, args, seen)
         if simpler is not None and simpler.index >= before:
-            simpler = seen.setdefault(key_of(simpler, simpler.args), simpler)
+            simpler = _merged(made, before, seen)[simpler]
         if simpler is None:
             key = key_of(value, args)
             simpler = seen.get(key)
@@ -95,6 +108,19 @@ def optimize(graph: Graph) -> Graph:
     made.updates = {name: new[v] for name, v in graph.updates.items()}
     # Simplification strands values (the 1 of x · 1).
     return drop_dead(made)
+
+
+def _merged(made: Graph, before: int, seen: dict[tuple[Any, ...], Value]) -> dict[Value, Value]:
+    """What stands for each value from index `before` on: a simplification may make what there is already."""
+    stands: dict[Value, Value] = {}
+    for value in tuple(made.values[before:]):
+        args = tuple(a if a is None else stands.get(a, a) for a in value.args)
+        key = key_of(value, args)
+        if key not in seen:
+            same = all(a is b for a, b in zip(args, value.args, strict=True))
+            seen[key] = value if same else copy_value(made, value, args)
+        stands[value] = seen[key]
+    return stands
 
 
 def drop_dead(graph: Graph) -> Graph:
@@ -168,8 +194,35 @@ def _sub(value: Value, args: tuple[Any, ...]) -> Value | None:
     return args[0] if _is(args[1], 0) else None
 
 
+def _copy(value: Value, args: tuple[Any, ...]) -> Value | None:
+    return args[0]  # what gradients do not pass is told apart only until they are taken
+
+
 def _neg(value: Value, args: tuple[Any, ...]) -> Value | None:
     return args[0].args[0] if args[0].op.name == "neg" else None
+
+
+def _pow(value: Value, args: tuple[Any, ...]) -> Value | None:
+    """Powers that torch takes by other means keep more digits so, and the sign of zero."""
+    x, exponent = args[0], constant_of(args[1])
+    if value.dtype.name == "host" or not value.dtype.is_float or exponent not in _POWERS or x.shape != value.shape:
+        return None
+    x.graph.scope = value.scope
+
+    def made(op: str, *inputs: Value) -> Value:
+        return x.graph.append(op, inputs, {}, value.shape, value.dtype)
+
+    return _POWERS[exponent](made, x)
+
+
+_POWERS: dict[float, Callable[[Callable[..., Value], Value], Value]] = {
+    0.5: lambda made, x: made("sqrt", x),
+    -0.5: lambda made, x: made("rsqrt", x),
+    1.0: lambda made, x: x,
+    2.0: lambda made, x: made("mul", x, x),
+    3.0: lambda made, x: made("mul", made("mul", x, x), x),
+    -1.0: lambda made, x: made("div", x.graph.append("constant", (), {"value": 1.0}, (), x.dtype), x),
+}
 
 
 def _floor(value: Value, args: tuple[Any, ...]) -> Value | None:
@@ -211,6 +264,24 @@ def _transpose(value: Value, args: tuple[Any, ...]) -> Value | None:
 
 def _cast(value: Value, args: tuple[Any, ...]) -> Value | None:
     return args[0] if args[0].dtype is value.dtype else None
+
+
+def _round_to(value: Value, args: tuple[Any, ...]) -> Value | None:
+    (x,) = args
+    numbers = [constant_of(a) for a in x.args[1:]] if x.op.name == "where" else []
+    if value.dtype is float64 and numbers and None not in numbers:
+        # A choice between numbers, which are as exact in float64 as they were written.
+        x.graph.scope = value.scope
+        branches = [x.graph.append("constant", (), {"value": float(n)}, (), float64) for n in numbers if n is not None]
+        return x.graph.append("where", (x.args[0], *branches), {}, value.shape, float64)
+    return x if x.dtype is value.dtype and _is_rounded(x) else None
+
+
+def _is_rounded(value: Value) -> bool:
+    """Whether a value is at numbers of its dtype already, as what comes from memory is."""
+    while value.op.name in ("reshape", "transpose", "broadcast_to", "narrow"):
+        (value,) = value.inputs
+    return value.op.name in ("input", "parameter", "buffer", "slot", "round_to")
 
 
 def _where(value: Value, args: tuple[Any, ...]) -> Value | None:
@@ -294,11 +365,13 @@ def _zeros(like: Value, axis: int, length: int) -> Value:
 
 _RULES: dict[str, Callable[[Value, tuple[Any, ...]], Value | None]] = {
     "add": _add,
+    "copy": _copy,
     "mul": _mul,
     "div": _div,
     "sub": _sub,
     "neg": _neg,
     "floor": _floor,
+    "pow": _pow,
     "broadcast_to": _same_shape,
     "sum": _reduction,
     "max": _reduction,
@@ -306,6 +379,7 @@ _RULES: dict[str, Callable[[Value, tuple[Any, ...]], Value | None]] = {
     "reshape": _reshape,
     "transpose": _transpose,
     "cast": _cast,
+    "round_to": _round_to,
     "narrow": _narrow,
     "where": _where,
 }

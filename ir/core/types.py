@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
 from .errors import DeclarationError, DTypeError, ShapeError
 
 MAX_NAME = 100
 MAX_SIZE = 2**62
 MAX_TEXT = 100
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
+ROWS_OF_A_CHUNK = "chunk.rows"
+"""The name of the one `Dim` that is ours: its dot keeps it apart from those that users declare."""
+_NAME = re.compile(r"[A-Za-z0-9_]+(\.[A-Za-z0-9_]+)*")
 
 
 def is_name(text: str) -> bool:
@@ -22,7 +26,7 @@ def is_name(text: str) -> bool:
 def check_name(name: object, what: str) -> str:
     """Return `name` if it is fit for graphs, kernels and files, else raise `DeclarationError`.
 
-    A name is ASCII letters, digits and underscores, with dots between parts, as in `fc1.weight`.
+    A name is ASCII letters, digits and underscores, with dots between parts, as in `fc1.weight` or `0.weight`.
     """
     if not isinstance(name, str):
         raise DeclarationError(f"{what}: a name is a str, got {type(name).__name__}; pass a string")
@@ -101,26 +105,158 @@ class Dim:
 
     def __post_init__(self) -> None:
         check_name(self.name, "Dim")
-        if "." in self.name:
+        if "." in self.name and self.name != ROWS_OF_A_CHUNK:
             raise DeclarationError(f"Dim: {self.name!r} holds a dot; use letters, digits and '_'")
 
     def __repr__(self) -> str:
-        return self.name
+        return f"<{self.name}>" if self.name[0].isdigit() else self.name
+
+    def __mul__(self, other: Size) -> Size:
+        return product_of((self, other)) if _is_size(other) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Size) -> Size:
+        return _exact_quotient(self, other) if _is_size(other) else NotImplemented
 
 
-Size = int | Dim
+@dataclass(frozen=True, slots=True)
+class DimProduct:
+    """The size of merged axes: `Dim`s, sorted by name, times a number. `product_of` makes one: of two axes of sizes
+    `batch` and `time` it is `batch*time`, in whatever order they are given."""
+
+    dims: tuple[Dim, ...]
+    known: int = 1
+
+    def __repr__(self) -> str:
+        return "*".join(map(str, (self.known, *self.dims) if self.known != 1 else self.dims))
+
+    def __mul__(self, other: Size) -> Size:
+        return product_of((self, other)) if _is_size(other) else NotImplemented
+
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Size) -> Size:
+        return _exact_quotient(self, other) if _is_size(other) else NotImplemented
+
+
+Size = int | Dim | DimProduct
 Shape = tuple[Size, ...]
+MAX_FACTORS = 16
+"""The most `Dim`s of one product."""
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int | Dim | DimProduct) and not isinstance(value, bool)
+
+
+def known_factor(sizes: Iterable[Size]) -> int:
+    """The known part of the product of some sizes."""
+    return prod(s if isinstance(s, int) else s.known if isinstance(s, DimProduct) else 1 for s in sizes)
+
+
+def dims_in(sizes: Iterable[object]) -> Iterator[Dim]:
+    """The `Dim`s that sizes are made of, in order, as often as they occur; what is no size is passed over."""
+    for size in sizes:
+        if isinstance(size, Dim):
+            yield size
+        elif isinstance(size, DimProduct):
+            yield from size.dims
+
+
+def is_symbolic(shape: Iterable[Size]) -> bool:
+    """Whether some size is known only when tensors are fed."""
+    return any(not isinstance(size, int) for size in shape)
+
+
+def product_of(sizes: Iterable[Size]) -> Size:
+    """The size of axes of these sizes that are merged: equal for equal factors, in whatever order. Raises `ShapeError`
+    where it grows beyond reason."""
+    listed = tuple(sizes)
+    known, dims = known_factor(listed), sorted(dims_in(listed), key=lambda dim: dim.name)
+    if known == 0 or not dims:
+        return known
+    if known > MAX_SIZE or len(dims) > MAX_FACTORS:
+        raise ShapeError(f"a product of {len(dims)} Dims and {known}: at most {MAX_FACTORS} Dims and 2**62 fit a size")
+    return dims[0] if len(dims) == 1 and known == 1 else DimProduct(tuple(dims), known)
+
+
+def quotient(size: Size, by: Size) -> Size | None:
+    """What times `by` is `size`; None where that is no size for every size of the `Dim`s."""
+    if by == 0:
+        return None
+    have, used = Counter(dims_in((size,))), Counter(dims_in((by,)))
+    whole, rest = divmod(known_factor((size,)), known_factor((by,)))
+    return None if rest or used - have else product_of((whole, *(have - used).elements()))
+
+
+def _exact_quotient(size: Size, by: Size) -> Size:
+    found = quotient(size, by)
+    if found is None:
+        raise ShapeError(f"{size} // {by}: is no whole size for every size of the Dims; divide by a factor of {size}")
+    return found
+
+
+def size_at(size: Size, sizes: Mapping[str, int]) -> int:
+    """A size once the `Dim`s have `sizes`."""
+    return element_count((size,), sizes)
+
+
+def bind_dims(fed: Iterable[tuple[Shape, Sequence[int]]], sizes: dict[str, int]) -> None:
+    """Note in `sizes` what tensors of the declared shapes tell of the `Dim`s, given their sizes: an axis of a `Dim` is
+    its size, and a product of which one factor is unknown is divided. What does not fit is left for a check."""
+    pairs = [pair for shape, given in fed if len(shape) == len(given) for pair in zip(shape, given, strict=True)]
+    for want, got in pairs:
+        if isinstance(want, Dim):
+            sizes.setdefault(want.name, got)
+    merged = [(want, got) for want, got in pairs if isinstance(want, DimProduct)]
+    while merged:
+        left = [(want, got) for want, got in merged if not _divided(want, got, sizes)]
+        if len(left) == len(merged):
+            return
+        merged = left
+
+
+def _divided(product: DimProduct, size: int, sizes: dict[str, int]) -> bool:
+    """Whether the one unknown factor of a product is known now."""
+    unknown = [dim for dim in product.dims if dim.name not in sizes]
+    known = product.known * prod(sizes[dim.name] for dim in product.dims if dim.name in sizes)
+    if len(unknown) != 1 or known == 0:
+        return False
+    sizes[unknown[0].name] = size // known
+    return True
+
+
+def bindable(shapes: Iterable[Shape]) -> set[Dim]:
+    """The `Dim`s that `bind_dims` finds the sizes of."""
+    sizes: dict[str, int] = {}
+    bind_dims([(shape, (1,) * len(shape)) for shape in shapes], sizes)
+    return {Dim(name) for name in sizes}
+
+
+def unbound(size: Size, sizes: Mapping[str, int]) -> str:
+    """Why a size cannot be told, for a message; empty where it can."""
+    missing = [dim.name for dim in dims_in((size,)) if dim.name not in sizes]
+    shown = " and ".join(dict.fromkeys(missing))
+    return (
+        f"the size of {shown} cannot be told from {size}; feed a tensor with an axis of {shown} alone" if shown else ""
+    )
 
 
 def as_shape(shape: object, what: str) -> Shape:
     """A checked shape: a tuple of non-negative ints and `Dim`s whose known part stays below 2**62 elements."""
-    if isinstance(shape, int | Dim):
+    if isinstance(shape, int | Dim | DimProduct):
         shape = (shape,)
     if not isinstance(shape, Sequence) or isinstance(shape, str):
         raise ShapeError(f"{what}: a shape is a tuple of ints and Dims, got {shape!r}")
     known = 1
     for size in shape:
         if isinstance(size, Dim):
+            continue
+        if isinstance(size, DimProduct):
+            known *= size.known
+            if known > MAX_SIZE:
+                raise ShapeError(f"{what}: a shape of more than 2**62 elements; declare a smaller one")
             continue
         if isinstance(size, bool) or not isinstance(size, int) or size < 0:
             shown = repr(size) if not isinstance(size, int) or size > -MAX_SIZE else "a huge negative number"
@@ -132,12 +268,13 @@ def as_shape(shape: object, what: str) -> Shape:
     return tuple(shape)
 
 
-def check_plain(value: object, what: str) -> bool | int | float | str | DType | Dim | tuple[object, ...]:
+def check_plain(value: object, what: str) -> bool | int | float | str | DType | Dim | DimProduct | tuple[object, ...]:
     """An attribute as a plain Python value: a bool, an int that fits int64, a float, a short ASCII str, a `DType`,
-    a `Dim`, or a tuple of these. Numpy scalars become Python's, lists tuples; else raises `DeclarationError`."""
+    a `Dim` or a product of them, or a tuple of these. Numpy scalars become Python's, lists tuples; else raises
+    `DeclarationError`."""
     if isinstance(value, tuple | list):
         return tuple(check_plain(part, what) for part in value)
-    if not isinstance(value, DType | Dim) and getattr(value, "shape", None) == ():
+    if not isinstance(value, DType | Dim | DimProduct) and getattr(value, "shape", None) == ():
         value = value.item()  # type: ignore[attr-defined]
     if isinstance(value, str):
         if len(value) > MAX_TEXT or not (value.isascii() and value.isprintable()):
@@ -145,7 +282,7 @@ def check_plain(value: object, what: str) -> bool | int | float | str | DType | 
                 f"{what}: {value[:40]!a} is no attribute; use at most {MAX_TEXT} printable ASCII characters"
             )
         return str.__str__(value)  # of a str enum the text, not its name
-    if isinstance(value, bool | Dim):
+    if isinstance(value, bool | Dim | DimProduct):
         return value
     if isinstance(value, int):
         if not -(2**63) <= value < 2**63:
@@ -189,7 +326,12 @@ def element_count(shape: Shape, sizes: Mapping[str, int]) -> int:
     """How many elements a tensor of `shape` has once the `Dim`s have `sizes`."""
     count = 1
     for size in shape:
-        count *= sizes[size.name] if isinstance(size, Dim) else size
+        if isinstance(size, int):
+            count *= size
+        elif isinstance(size, Dim):
+            count *= sizes[size.name]
+        else:
+            count *= size.known * prod(sizes[dim.name] for dim in size.dims)
     return count
 
 

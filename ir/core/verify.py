@@ -11,13 +11,13 @@ from .apply import infer_op
 from .attributes import MAX_RANK, check_attrs
 from .compare import attr_key
 from .errors import DeclarationError, DTypeError, ShapeError, TritonNotesError, VerificationError
-from .graph import Graph, Region, Value, is_seed
+from .graph import Graph, Region, Value, check_is_graph, is_seed
 from .numbers import Attrs
 from .op import Op
 from .printer import value_line
 from .registry import ANY_NUMBER, Operator, Primitive
 from .rewrite import key_of
-from .types import Dim, DType, Shape, as_shape, host, int64, is_name, show_shape
+from .types import Dim, DType, Shape, as_shape, bindable, dims_in, host, int64, is_name, show_shape
 
 LEVELS = ("declared", "primitive")
 FED = ("input", "parameter", "buffer", "slot", "scalar")
@@ -33,6 +33,7 @@ def verify(graph: Graph) -> None:
     the op infers; a graph of primitives holds nothing else; outputs, updates and regions belong and fit; every `Dim`
     is the size of something that is fed; and the same holds of each graph that is an attribute.
     """
+    check_is_graph(graph)
     if graph.level not in LEVELS:
         raise VerificationError(f"graph {graph.name!r}: level is {graph.level!r}; it is one of {', '.join(LEVELS)}")
     _verify_membership(graph)
@@ -40,7 +41,7 @@ def verify(graph: Graph) -> None:
     for subgraph in graph.subgraphs.values():
         verify(subgraph)
     memo: Memo = {}
-    bound = {size for v in graph.values if v.op.name in FED for size in v.shape if isinstance(size, Dim)}
+    bound = bindable(v.shape for v in graph.values if v.op.name in FED)
     for value in graph.values:
         _verify_value(graph, value, memo)
         for dim in dims_of(value):
@@ -161,7 +162,7 @@ def dims_of(value: Value) -> Iterable[Dim]:
         value.attrs.get("rows"),
         *_as_tuple(value.attrs.get("shape")),
     ]
-    found = [size for size in sizes if isinstance(size, Dim)]
+    found = list(dims_in(sizes))
     return [*found, Dim(value.attrs["dim"])] if value.op.name == "dim_size" else found
 
 

@@ -6,7 +6,7 @@ from .. import primitives as P
 from ..core.graph import Value
 from ..core.op import describe, op
 from ..core.registry import Note
-from .declare import needs_number
+from .declare import as_float, needs_number
 
 FAMILY = "activations"
 
@@ -50,6 +50,12 @@ def _(d_y, y, x):
 def sigmoid(x: Value) -> Value:
     """1 / (1 + e⁻ˣ)"""
     return 1 / (1 + P.exp(-x))
+
+
+@sigmoid.declares
+def _(x: Value, *, name: str | None = None) -> Value:
+    """1 / (1 + e⁻ˣ)"""
+    return sigmoid.apply(as_float(x), name=name)
 
 
 sigmoid.sample = lambda graph, shape, dtype: sigmoid(graph.input("x", shape, dtype))

@@ -121,6 +121,13 @@ def _power(base: Value, exponent: float) -> Value | float:
     return base * base if exponent == 2 else base**exponent
 
 
+def _focus_slope(missed: Value, focus: Value | float, gamma: float) -> Value | float:
+    """The derivative of missed^gamma; 0 where nothing is missed, as is the entropy that it meets there."""
+    if gamma >= 1:
+        return gamma * _power(missed, gamma - 1)
+    return P.where(missed == 0, 0, gamma * focus / missed)
+
+
 def _focal(input: Value, target: Value, gamma: float) -> tuple[Value, Value | float, Value, Value, Value]:
     """The unbalanced loss, (1 − p_t)^gamma, entropy, 1 − p_t, σ(input): sums of positive terms, so nothing cancels."""
     exp_size = P.exp(-abs(input))
@@ -137,7 +144,7 @@ def _(d_y, y, input, target, *, alpha, gamma, reduction):
     each, focus, entropy, missed, yes = _focal(input, target, gamma)
     d_each = P.broadcast_to(spread(d_y, each, reduction), each.shape)
     balance = 1 if alpha < 0 else _balance(target, alpha)
-    d_missed = gamma * _power(missed, gamma - 1) * entropy if gamma else 0
+    d_missed = _focus_slope(missed, focus, gamma) * entropy if gamma else 0
     d_input = focus * (yes - target) + d_missed * (yes * (1 - yes) * (1 - 2 * target))
     d_target = d_missed * (1 - 2 * yes) - focus * input
     d_target = d_target * balance if alpha < 0 else d_target * balance + (2 * alpha - 1) * each

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
+from .. import primitives as P
 from ..core.errors import DeclarationError, DTypeError, ShapeError
 from ..core.graph import Graph, Value
 from ..core.numbers import Number
 from ..core.op import Op
-from ..core.types import DType, Shape, check_name, show_shape
+from ..core.types import DType, Shape, check_name, float32, show_shape
 
 
 class Declare(Enum):
@@ -57,6 +58,11 @@ def _of_shape(given: Value | None, shape: Shape, what: str) -> Value | None:
             "pass a value of that shape, or None to do without"
         )
     return given
+
+
+def as_float(x: Value) -> Value:
+    """`x`, integers and truth values as float32: what elementary functions of torch make of them."""
+    return x if not isinstance(x, Value) or x.dtype.is_float else P.cast(x, float32)
 
 
 def needs_float(x: Value) -> None:

@@ -9,6 +9,7 @@ from .. import primitives as P
 from ..core.graph import Graph, Value
 from ..core.op import describe, op
 from ..core.registry import Note
+from .declare import as_float
 
 FAMILY = "arithmetic"
 
@@ -233,6 +234,12 @@ def square(x: Value) -> Value:
 def reciprocal(x: Value) -> Value:
     """1/x"""
     return 1 / x
+
+
+@reciprocal.declares
+def _(x: Value, *, name: str | None = None) -> Value:
+    """1/x"""
+    return reciprocal.apply(as_float(x), name=name)
 
 
 for _made in (square, reciprocal):

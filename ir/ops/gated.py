@@ -9,7 +9,7 @@ from ..core.errors import ShapeError
 from ..core.graph import Value
 from ..core.op import Op, op
 from ..core.registry import Note
-from ..core.types import Dim, normalize_axes, show_shape
+from ..core.types import normalize_axes, show_shape
 from ..primitives.slices import cat, narrow
 from .activations import relu, sigmoid
 from .declare import needs_float, torch_order
@@ -25,7 +25,7 @@ def _halves(x: Value, dim: int) -> tuple[Value, Value]:
     needs_float(x)
     (axis,) = normalize_axes(dim, len(x.shape), "glu")
     size = x.shape[axis]
-    if isinstance(size, Dim) or size % 2:
+    if not isinstance(size, int) or size % 2:
         raise ShapeError(
             f"axis {axis} of {x.name!r}, {show_shape(x.shape)}, is {size}; it is halved, so it must be an even int"
         )

@@ -30,14 +30,15 @@ def _lp_norm(x: Value, axes: tuple[int, ...], p: float) -> Value:
     return P.sum(P.abs(x) ** p, axes, keepdim=True) ** (1 / p)
 
 
-def _norm_slope(x: Value, norm: Value, axes: tuple[int, ...], p: float) -> Value | None:
-    """The derivative of the norm by each element, 0 where the element is, as torch has it; None where it is 0."""
+def _norm_slope(x: Value, norm: Value, axes: tuple[int, ...], p: float, dtype: DType) -> Value | None:
+    """The derivative of the norm by each element, 0 where the element is, as torch has it; None where it is 0. Elements
+    were given in `dtype`."""
     if p == 0:
         return None
     if p == 1:
         return P.sign(x)
     if math.isinf(p):
-        reached = P.cast(P.abs(x) == norm, norm.dtype)
+        reached = P.cast(P.same(P.abs(x), norm, dtype), norm.dtype)
         return P.sign(x) * (reached / P.sum(reached, axes, keepdim=True))
     if p == 2:
         return x / norm
@@ -76,11 +77,12 @@ normalize.sample = lambda graph, shape, dtype: normalize(graph.input("x", (*shap
 @normalize.gradient
 def _(d_y, y, x, *, p, dim, eps):
     axes = _axes(x, dim)
+    dtype = x.dtype
     d_y, x = wide(d_y), wide(x)
     norm = _lp_norm(x, axes, p)
     length = P.maximum(norm, eps)
     normalized = x / length
-    slope = _norm_slope(x, norm, axes, p)
+    slope = _norm_slope(x, norm, axes, p, dtype)
     if slope is None:
         return (d_y / length,)
     projection = P.sum(d_y * normalized, axes, keepdim=True)

@@ -42,6 +42,7 @@ METHODS: Mapping[str, Callable[..., Value]] = {
     "argmax": statistics.argmax,
     "logsumexp": statistics.logsumexp,
     "reshape": shapes.reshape,
+    "detach": shapes.detach,
     "flatten": shapes.flatten,
     "squeeze": shapes.squeeze,
     "unsqueeze": shapes.unsqueeze,

@@ -9,7 +9,7 @@ from ..core.errors import ShapeError
 from ..core.graph import Graph, Value
 from ..core.op import describe
 from ..core.registry import Note
-from ..core.types import Dim, normalize_axes, show_shape
+from ..core.types import normalize_axes, show_shape
 from ..primitives.slices import cat, narrow
 
 FAMILY = "tensors"
@@ -43,7 +43,7 @@ def split(x: Value, split_size: int | Sequence[int], dim: int = 0) -> tuple[Valu
 def _known_size(what: str, x: Value, dim: int) -> tuple[int, int]:
     (axis,) = normalize_axes(dim, len(x.shape), what)
     size = x.shape[axis]
-    if isinstance(size, Dim):
+    if not isinstance(size, int):
         raise ShapeError(
             f"{what}: axis {axis} of {x.name!r}, {show_shape(x.shape)}, is the Dim {size}, whose size is known only "
             "when tensors are fed; cut an axis that is an int"

@@ -313,7 +313,7 @@ def _direction(difference: Value, distance: Value, p: float) -> Value:
         return P.where(distance == 0, 0, difference / distance)
     size = abs(difference)
     if p == math.inf:
-        reached = P.cast(size == distance, difference.dtype)
+        reached = P.cast(P.same(size, distance), difference.dtype)
         return P.sign(difference) * reached / P.sum(reached, _axes(difference), keepdim=True)
     return P.where(size == 0, 0, P.sign(difference) * (size / distance) ** (p - 1))
 

@@ -35,11 +35,15 @@ def _counts(logits: Value, target: Value, average: str, threshold: float, ignore
         is_true = true & counted
         of_yes = _sums(is_predicted, is_true, counted, tuple(range(len(target.shape))))
         return of_yes if average == "binary" else _of_both(of_yes)
-    if average == "binary":
-        raise DeclarationError(
-            "average is 'binary', but the target holds class indices; use 'micro', 'macro', 'weighted' or None"
-        )
     axis = class_axis(logits)
+    if average == "binary":
+        if logits.shape[axis] != 2:
+            raise DeclarationError(
+                f"average is 'binary', but there are {logits.shape[axis]} classes; use 'micro', 'macro', 'weighted' or "
+                "None (with 'binary', class 1 of two counts, or a target of the shape of one logit says yes or no)"
+            )
+        everything = tuple(range(len(logits.shape)))
+        return _sums((predicted == 1) & counted, (true == 1) & counted, counted, everything)
     index = P.index_along(logits, axis)
     is_predicted = (index == predicted) & counted
     is_true = (index == true) & counted
@@ -206,9 +210,9 @@ def _scores(made: Op) -> None:
         name: str | None = None,
     ) -> Value:
         """float32, as in scikit-learn with labels=range(C). `average` is 'binary' (of yes alone, where `target` has
-        the shape of `logits`), 'micro' (all counts together), 'macro' (classes alike), 'weighted' (classes by their
-        rows) or None (one score for each class, (C,)). A ratio 0 / 0 is `zero_division`, 0, 1 or nan; nan leaves the
-        class out of an average. The other arguments are those of accuracy."""
+        the shape of `logits`; of class 1 of two), 'micro' (all counts together), 'macro' (classes alike), 'weighted'
+        (classes by their rows) or None (one score for each class, (C,)). A ratio 0 / 0 is `zero_division`, 0, 1 or nan;
+        nan leaves the class out of an average. The other arguments are those of accuracy."""
         check_targets(made, logits, target)
         attrs = {"threshold": threshold, "zero_division": zero_division, "ignore_index": ignore_index}
         return made.apply(logits, target, average="none" if average is None else average, name=name, **attrs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,11 +10,11 @@ from ..core.errors import DeclarationError, ShapeError
 from ..core.graph import Value
 from ..core.op import describe, op
 from ..core.registry import Note
-from ..core.types import Dim, Shape, Size, normalize_axes, show_shape
+from ..core.types import Shape, Size, dims_in, normalize_axes, product_of, quotient, show_shape
 
 FAMILY = "tensors"
 
-Sizes = Sequence[int | Dim]
+Sizes = Sequence[Size]
 
 
 def _listed(given: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -52,17 +51,12 @@ def _without_minus_one(x: Value, shape: Sizes) -> Shape:
     if len(places) > 1:
         raise ShapeError(f"{wanted}: only one size can be inferred; give the others")
     rest = [size for i, size in enumerate(shape) if i != places[0]]
-    left = [size for size in x.shape if isinstance(size, Dim)]
-    for size in rest:
-        if isinstance(size, Dim):
-            if size not in left:
-                raise ShapeError(f"{wanted}: {size} is none of its sizes; give sizes that it has")
-            left.remove(size)
-    have = math.prod(size for size in x.shape if isinstance(size, int))
-    used = math.prod(size for size in rest if isinstance(size, int))
-    if used == 0 or have % used or (left and (len(left) > 1 or have != used)):
+    strange = [dim for dim in dims_in(rest) if dim not in dims_in(x.shape)]
+    if strange:
+        raise ShapeError(f"{wanted}: {strange[0]} is none of its sizes; give sizes that it has")
+    inferred = quotient(product_of(x.shape), product_of(rest))
+    if inferred is None:
         raise ShapeError(f"{wanted}: −1 stands for no size that fits; give every size")
-    inferred: Size = left[0] if left else have // used
     return (*shape[: places[0]], inferred, *shape[places[0] + 1 :])
 
 
@@ -73,8 +67,8 @@ describe(
         formula="the same elements in the same order",
         derivative="the cotangent under the shape of x",
         strengths="Moves nothing where the elements already lie in that order.",
-        weaknesses="A symbolic size is neither split nor merged, since no kernel could be written for it.",
-        use="Splitting heads, and flattening before a linear layer.",
+        weaknesses="What reads across the new axes reads memory anew, so that less fuses.",
+        use="Splitting heads, flattening before a linear layer, and merging symbolic sizes: (B, T, V) to (-1, V).",
         source="torch.reshape",
     ),
     sample=lambda graph, shape, dtype: reshape(graph.input("x", (*shape, 6), dtype), (*shape, 2, 3)),
@@ -87,7 +81,7 @@ describe(
         formula="axes start_dim to end_dim as one",
         derivative="the cotangent under the shape of x",
         strengths="Says what is meant where reshape would spell out sizes.",
-        weaknesses="Forgets which axis was which; a symbolic size does not merge with another axis.",
+        weaknesses="Forgets which axis was which.",
         use="From feature maps to the rows that a linear layer takes: start_dim=1.",
         source="torch.flatten",
     ),
@@ -98,14 +92,7 @@ def flatten(x: Value, *, start_dim: int, end_dim: int) -> Value:
     start, end = _place(start_dim, rank, "flatten"), _place(end_dim, rank, "flatten")
     if start > end:
         raise ShapeError(f"start_dim {start_dim} comes after end_dim {end_dim}; swap them")
-    merged = [size for size in x.shape[start : end + 1] if size != 1]
-    if any(isinstance(size, Dim) for size in merged) and len(merged) > 1:
-        raise ShapeError(
-            f"{x.name!r} of shape {show_shape(x.shape)}: a size that is known only when tensors are fed cannot be "
-            f"merged with others; leave it out, as in start_dim={start + 1}"
-        )
-    size = merged[0] if len(merged) == 1 else math.prod(s for s in merged if isinstance(s, int))
-    return P.reshape(x, (*x.shape[:start], size, *x.shape[end + 1 :]))
+    return P.reshape(x, (*x.shape[:start], product_of(x.shape[start : end + 1]), *x.shape[end + 1 :]))
 
 
 flatten.sample = lambda graph, shape, dtype: flatten(graph.input("x", (*shape, 3), dtype), -min(2, len(shape) + 1))
@@ -115,6 +102,33 @@ flatten.sample = lambda graph, shape, dtype: flatten(graph.input("x", (*shape, 3
 def _(x: Value, start_dim: int = 0, end_dim: int = -1, *, name: str | None = None) -> Value:
     """`x` with the axes `start_dim` to `end_dim`, both included, as one; a 0-dim value becomes one of shape (1,)."""
     return flatten.apply(_value(x, "flatten"), start_dim=start_dim, end_dim=end_dim, name=name)
+
+
+# -- detach ------------------------------------------------------------------------------------------------------------
+
+
+@op(
+    domain=(-10, 10),
+    note=Note(
+        formula="x",
+        derivative="none: gradients stop here",
+        strengths="Costs nothing: after gradients are taken it is x itself.",
+        weaknesses="What is detached by mistake trains nothing, and nothing says so.",
+        use="Targets that a model makes itself, and straight-through estimators: x + (round(x) − x).detach().",
+        source="torch.Tensor.detach",
+    ),
+)
+def detach(x: Value) -> Value:
+    """x, which gradients do not pass"""
+    return P.copy(x)
+
+
+detach.sample = lambda graph, shape, dtype: detach(graph.input("x", shape, dtype))
+
+
+@detach.gradient
+def _(d_y, y, x):
+    return (None,)
 
 
 # -- axes of size 1 ----------------------------------------------------------------------------------------------------

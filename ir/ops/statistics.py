@@ -11,7 +11,8 @@ from ..core.errors import DeclarationError, DTypeError, ShapeError
 from ..core.graph import Value
 from ..core.op import Op, describe, op
 from ..core.registry import Note
-from ..core.types import Dim, int64, normalize_axes, show_shape
+from ..core.types import int64, normalize_axes, show_shape
+from .moments import wide
 
 FAMILY = "reductions"
 
@@ -158,21 +159,42 @@ def _(
     return mean.apply(_cast(x, dtype), dim=axes_of(x, dim, axis, "mean"), keepdim=bool(keepdim), name=name)
 
 
-def _variance(x: Value, dim: tuple[int, ...], correction: float, keepdim: bool) -> Value:
-    mean = P.mean(x, dim, keepdim=True)
-    centered = x - mean
-    # The rounded mean leaves a little of itself in every centred value: its square is taken off again.
-    leftover = P.sum(centered, dim, keepdim)
-    squares = P.sum(centered * centered, dim, keepdim) - leftover * leftover / P.count_along(x, dim)
+def _deviations(x: Value, dim: tuple[int, ...]) -> tuple[Value, Value]:
+    """`x` less its mean over `dim`, and about the largest of that by size, which stays with size 1: never 0. In float32
+    at least.
+
+    What the first mean rounds away comes back with the second, so that numbers which all but agree keep what they
+    differ by. Parts of the mean are summed, which do not overflow where numbers do not.
+    """
+    x = wide(x)
+    count = P.count_along(x, dim)
+    if isinstance(count, int) and count == 0:
+        return x, P.sum(x, dim, keepdim=True) + 1  # nothing deviates
+    part = 1 / count
+    estimate = P.sum(x * part, dim, keepdim=True)
+    off = x - estimate
+    mean = estimate + P.sum(off * part, dim, keepdim=True)
+    largest = P.max(abs(off), dim, keepdim=True)
+    return x - mean, P.where(largest == 0, 1, largest)
+
+
+def _variance(x: Value, dim: tuple[int, ...], correction: float) -> tuple[Value, Value]:
+    """The variance of deviations in units of the largest, whose squares neither overflow nor vanish; and that unit."""
+    centered, unit = _deviations(x, dim)
+    scaled = centered / unit
+    # The rounded mean leaves a little of itself in every deviation: its square is taken off again.
+    leftover = P.sum(scaled, dim, keepdim=True)
+    squares = P.sum(scaled * scaled, dim, keepdim=True) - leftover * leftover / P.count_along(x, dim)
     freedom = P.count_along(x, dim) - correction
-    return squares / (P.maximum(freedom, 0) if isinstance(freedom, Value) else builtins.max(freedom, 0.0))
+    freedom = P.maximum(freedom, 0) if isinstance(freedom, Value) else builtins.max(freedom, 0.0)
+    return P.maximum(squares, 0) / freedom, unit
 
 
-def _variance_gradient(d_var: Value, x: Value, dim: tuple[int, ...], correction: float) -> Value:
-    """2 · (x − mean) / (n − correction) for each element: what flows through the mean adds up to 0."""
-    mean = P.mean(x, dim, keepdim=True)
-    centered = x - mean
-    return 2 * _kept(d_var, x, dim) * centered / (P.count_along(x, dim) - correction)
+def _reduced(kept: Value, x: Value, dim: tuple[int, ...], keepdim: bool) -> Value:
+    """A reduction of `x` in its dtype, without the reduced axes unless they are kept."""
+    gone = normalize_axes(dim, len(x.shape), "reduction")
+    kept = P.cast(kept, x.dtype)
+    return kept if keepdim else P.reshape(kept, tuple(size for axis, size in enumerate(x.shape) if axis not in gone))
 
 
 @op(
@@ -189,12 +211,17 @@ def _variance_gradient(d_var: Value, x: Value, dim: tuple[int, ...], correction:
 def var(x: Value, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Value:
     """Σ (x − mean)² / (n − correction) over dim"""
     _needs_float(x, "var")
-    return _variance(x, dim, correction, keepdim)
+    if x.shape and 0 in (x.shape[axis] for axis in dim):
+        return P.sum(x, dim, keepdim) / 0
+    in_units, unit = _variance(x, dim, correction)
+    variance = in_units * unit * unit
+    return _reduced(variance, x, dim, keepdim)
 
 
 @var.gradient
 def _(d_y, y, x, *, dim, correction, keepdim):
-    return (_variance_gradient(d_y, x, dim, correction),)
+    centered, _ = _deviations(x, dim)
+    return (2 * _kept(wide(d_y), x, dim) * centered / (P.count_along(x, dim) - correction),)
 
 
 @op(
@@ -211,13 +238,19 @@ def _(d_y, y, x, *, dim, correction, keepdim):
 def std(x: Value, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Value:
     """√(Σ (x − mean)² / (n − correction)) over dim"""
     _needs_float(x, "std")
-    return P.sqrt(_variance(x, dim, correction, keepdim))
+    if x.shape and 0 in (x.shape[axis] for axis in dim):
+        return P.sum(x, dim, keepdim) / 0
+    in_units, unit = _variance(x, dim, correction)
+    deviation = P.sqrt(in_units) * unit
+    return _reduced(deviation, x, dim, keepdim)
 
 
 @std.gradient
 def _(d_y, y, x, *, dim, correction, keepdim):
-    d_var = P.where(y == 0, 0, d_y / (2 * y))
-    return (_variance_gradient(d_var, x, dim, correction),)
+    centered, _ = _deviations(x, dim)
+    std = _kept(wide(y), x, dim)
+    direction = P.where(std == 0, 0, centered / std)
+    return (_kept(wide(d_y), x, dim) * direction / (P.count_along(x, dim) - correction),)
 
 
 def _declare_spread(made: Op) -> None:
@@ -317,7 +350,7 @@ def _flat_index(x: Value) -> Value:
     for axis in reversed(range(len(x.shape))):
         index = index + stride * P.index_along(x, axis)
         size = x.shape[axis]
-        if isinstance(size, Dim) and axis:
+        if not isinstance(size, int) and axis:
             raise ShapeError(
                 f"argmax: over all axes of {x.name!r} of shape {show_shape(x.shape)} an index needs sizes that are "
                 "known, but for the first; give dim"

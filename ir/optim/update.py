@@ -12,7 +12,7 @@ from ..core.errors import DeclarationError
 from ..core.evaluate import evaluate
 from ..core.graph import TOP, Graph, Scope, Value
 from ..core.local_names import capture_names
-from ..core.optimizer import Optimizer, UpdateRule
+from ..core.optimizer import Optimizer, UpdateRule, in_group
 from ..core.rewrite import optimize
 from ..core.types import DType, Shape, Size, float32, float64
 
@@ -64,20 +64,25 @@ class Extras:
     counts: bool = False
 
 
-def hyperparameters(graph: Graph, optimizer: Optimizer, known: Collection[str] = ()) -> dict[str, Any]:
+def hyperparameters(graph: Graph, optimizer: Optimizer, known: Collection[str] = (), group: int = 0) -> dict[str, Any]:
     """Host scalars `<rule>.<name>` for all that may change between steps but is not `known`, and the fixed ones as they
     are.
 
-    The last part of a scalar's name is its key in `Optimizer.settings` or `.numbers`, or it is `step`.
+    The last part of a scalar's name is its key in `Optimizer.settings` or `.numbers`, with the number of its `group`,
+    or it is `step`.
     """
-    made: dict[str, Any] = {name: graph.host_scalar(f"clip.{name}") for name in optimizer.clip}
+    made: dict[str, Any] = {name: graph.host_scalar(f"clip.{name}") for name in optimizer.clip if name not in known}
     for part in optimizer.parts:
         for name in part.rule.defaults:
             if name in made or name in known:  # the step, which all rules count alike
                 continue
             is_fixed = name in part.hyperparameters and part.is_fixed(name)
-            made[name] = part.hyperparameters[name] if is_fixed else graph.host_scalar(f"{part.rule.name}.{name}")
+            made[name] = part.hyperparameters[name] if is_fixed else graph.host_scalar(_scalar_name(part, name, group))
     return made
+
+
+def _scalar_name(part: Optimizer, name: str, group: int) -> str:
+    return f"{part.rule.name}.{name if name == 'step' else in_group(name, group)}"
 
 
 def append_update(
@@ -170,13 +175,15 @@ def number_graph(optimizer: Optimizer) -> tuple[Graph, dict[str, Value]]:
 
 
 def next_numbers(optimizer: Optimizer, given: Mapping[str, float]) -> dict[str, float]:
-    """The numbers after a step: `given` are the settings, the numbers before it and `step`, by name."""
-    if not optimizer.numbers:
-        return {}
-    graph, following = number_graph(optimizer)
-    feeds = {v.name: given[v.name.rpartition(".")[2]] for v in graph.leaves("scalar")}
-    found = evaluate(graph, feeds, wanted=following.values())
-    return {name: float(found[value]) for name, value in following.items()}
+    """The numbers after a step, of all groups: `given` are the settings, the numbers before it and `step`, by name."""
+    made: dict[str, float] = {}
+    for group, variant in enumerate(optimizer.variants if optimizer.numbers else ()):
+        graph, following = number_graph(variant)
+        names = {v.name: v.name.rpartition(".")[2] for v in graph.leaves("scalar")}
+        feeds = {full: given[in_group(n, group) if in_group(n, group) in given else n] for full, n in names.items()}
+        found = evaluate(graph, feeds, wanted=following.values())
+        made |= {in_group(name, group): float(found[value]) for name, value in following.items()}
+    return made
 
 
 def _scope(rule: UpdateRule, p: Value) -> Scope:

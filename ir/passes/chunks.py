@@ -16,7 +16,7 @@ from typing import Any
 from ..core.errors import DeclarationError
 from ..core.graph import Graph, Value
 from ..core.rewrite import copy_value, drop_dead
-from ..core.types import Dim, Shape, element_count, float32, host
+from ..core.types import Shape, Size, element_count, float32, host, known_factor
 from ..primitives.chunked import CHUNK_ROWS
 
 LOGITS_BUDGET = 64 * 2**20
@@ -36,14 +36,14 @@ class Chunking:
     `reason` tells; `bytes` of one row of logits."""
 
     name: str
-    size: int | Dim
+    size: Size
     rows: int
     row_bytes: int
     budget: int
     reason: str = ""
 
     def __str__(self) -> str:
-        count = self.size if isinstance(self.size, int) else ASSUMED_ROWS
+        count = _assumed(self.size)
         shown = f"{count:,} rows" if isinstance(self.size, int) else f"{self.size} = {count:,} rows, as is assumed,"
         full = f"{self.name} of {shown} would take {count * self.row_bytes:,} bytes, the budget is {self.budget:,}"
         if self.reason:
@@ -94,7 +94,7 @@ def _exceeds(value: Value, budget: int) -> bool:
     if value.op.name != "matmul" or not value.shape:
         return False
     is_known = all(isinstance(size, int) for size in value.shape[1:])
-    return is_known and element_count(value.shape, _Assumed()) * value.dtype.itemsize > budget
+    return is_known and _assumed(value.shape[0]) * _per_row(value) * value.dtype.itemsize > budget
 
 
 def _is_last(graph: Graph, value: Value) -> bool:
@@ -103,6 +103,11 @@ def _is_last(graph: Graph, value: Value) -> bool:
     after = _descendants(graph, value) - {value}
     is_followed = any(v.op.kind == "contraction" and v.scope.phase == "forward" for v in after)
     return value.scope.phase == "forward" and not is_followed
+
+
+def _assumed(rows: Size) -> int:
+    """How many rows there are taken to be: those of merged axes together are as many as those of one `Dim`."""
+    return rows if isinstance(rows, int) else ASSUMED_ROWS * known_factor((rows,))
 
 
 class _Assumed(dict[str, int]):

@@ -12,12 +12,16 @@ from ..core.op import Op
 from ..core.registry import Primitive
 from ..core.types import broadcast
 
+STEPS = ("sign", "floor")
+"""The primitives of floats whose derivative is 0 wherever they have one."""
+
 
 def differentiate(graph: Graph, cotangents: Mapping[Value, Value], wrt: Iterable[Value]) -> dict[Value, Value]:
     """Append to `graph` the gradients of Σ output · cotangent with respect to `wrt`, and return them by value.
 
     `cotangents` maps outputs to values of their shape. Where an op has a gradient of its own, that is used in place of
-    the derivatives of its primitives. A value that no gradient reaches is left out of the result.
+    the derivatives of its primitives. A value that no gradient reaches is left out of the result; one that is reached
+    through steps alone (`sign`, `floor`) has zeros, as in torch.
     """
     # Later regions are outer ones where an op ends in another op: the outermost gradient is the author's word.
     regions: dict[Value, Region] = {r.out: r for r in graph.regions}
@@ -27,7 +31,9 @@ def differentiate(graph: Graph, cotangents: Mapping[Value, Value], wrt: Iterable
     for out, d in cotangents.items():
         pending.setdefault(out, []).append(d)
     result: dict[Value, Value] = {}
-    for value in reversed(list(graph.values)):
+    behind_steps: set[Value] = set()
+    forward = list(graph.values)
+    for value in reversed(forward):
         if value not in on_path or value not in pending:
             continue
         graph.scope = _backward(value.scope)
@@ -40,9 +46,17 @@ def differentiate(graph: Graph, cotangents: Mapping[Value, Value], wrt: Iterable
         if value.is_leaf:
             continue
         region = regions.get(value)
+        if value.op.name in STEPS:
+            behind_steps.update(value.inputs)
         for arg, contribution in _contributions(graph, value, region, d):
             if contribution is not None and arg in on_path:
                 pending.setdefault(arg, []).append(P.sum_to(_expanded(contribution, arg), arg.shape))
+    if behind_steps:
+        for value in reversed(forward):
+            if value in behind_steps:
+                behind_steps.update(a for a in value.inputs if a.dtype.is_float and a in on_path)
+        zeros = {v: P.broadcast_to(graph.constant(0.0, v.dtype), v.shape) for v in wanted if v in behind_steps}
+        result = {**zeros, **result}
     return {value: result[value] for value in wanted if value in result}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from .. import primitives as P
 from ..core.errors import DeclarationError
 from ..core.graph import TOP, Graph, Scope, Value
-from ..core.optimizer import Optimizer
+from ..core.optimizer import Optimizer, in_group
 from ..core.rewrite import copy_value, optimize
 from ..core.types import show_shape
 from ..optim.update import append_update, clip_norm, hyperparameters
@@ -16,15 +16,21 @@ from .decompose import decompose
 from .gradients import differentiate
 from .scaling import SCOPE, GradScaler, append_next_scale, counted_on_device, scale_slot, skip_where_found, unscaled
 
-GATHERED, FIRST, WORLD_SIZE = "grad", "is_first", "world_size"
+GATHERED, FIRST, WORLD_SIZE = "grad", "gather.is_first", "parallel.world_size"
 """The slot in which a parameter's gradients are gathered, the number that is 1 for the first batch of them, and the
-number of processes."""
+number of processes. No hyperparameter has a dot in its name."""
 
 
 def joint_graph(
-    graph: Graph, loss: str, optimizer: Optimizer, batches: int = 1, scaler: GradScaler | None = None
+    graph: Graph,
+    loss: str,
+    optimizer: Optimizer,
+    batches: int = 1,
+    scaler: GradScaler | None = None,
+    frozen: Collection[str] = (),
 ) -> Graph:
-    """`graph` (declared) with the gradient of its output `loss` and the update of every parameter that it reaches.
+    """`graph` (declared) with the gradient of its output `loss` and the update of every parameter that it reaches, but
+    for those that are `frozen`: they have neither gradient nor state.
 
     Optimizer state becomes slots named `<parameter>.<state>`, hyperparameters become host scalars named
     `<rule>.<name>`. With `batches` above 1 it is the last of so many batches that share an update: each counts for one
@@ -33,17 +39,19 @@ def joint_graph(
     With a `scaler` the loss is multiplied by the slot `scaler.scale`, and where a gradient is not finite nothing is
     updated but that; the number of updates is then the slot `scaler.step`, since the host does not know it.
     """
-    joint, gradients = _trained(graph, loss, batches, scaler)
+    joint, gradients = _trained(graph, loss, batches, scaler, frozen)
     if batches > 1:
         gradients = {p: _gathered(joint, p) + g for p, g in gradients.items()}
     return _updated(joint, gradients, optimizer, scaler)
 
 
-def gathering_graph(graph: Graph, loss: str, batches: int, scaler: GradScaler | None = None) -> Graph:
+def gathering_graph(
+    graph: Graph, loss: str, batches: int, scaler: GradScaler | None = None, frozen: Collection[str] = ()
+) -> Graph:
     """`graph` (declared) with the gradients of one of `batches` that share an update, added to the slots
     `<parameter>.grad`, or left there by the first, for which the host scalar `gather.is_first` is 1."""
-    joint, gradients = _trained(graph, loss, batches, scaler)
-    first = joint.host_scalar(f"gather.{FIRST}") if batches > 1 else None
+    joint, gradients = _trained(graph, loss, batches, scaler, frozen)
+    first = joint.host_scalar(FIRST) if batches > 1 else None
     for parameter, gradient in gradients.items():
         slot = _gathered(joint, parameter)
         joint.update(slot, gradient if first is None else P.where(first == 1, gradient, slot + gradient))
@@ -64,7 +72,7 @@ def apart_graph(
     if scaler is not None:
         scale_slot(made, scaler)
     parameters = [copy_value(made, v, ()) for v in trained_parameters(gathering)]
-    world_size = made.host_scalar(f"parallel.{WORLD_SIZE}")
+    world_size = made.host_scalar(WORLD_SIZE)
     gradients = {}
     for parameter in parameters:
         slot = _gathered(made, parameter)
@@ -86,18 +94,25 @@ def _updated(
     owned: Collection[str] | None = None,
 ) -> Graph:
     if scaler is None:
-        _append_updates(joint, gradients, optimizer, hyperparameters(joint, optimizer), owned)
+        _append_updates(joint, gradients, optimizer, {}, owned)
     else:
         _append_scaled_updates(joint, gradients, optimizer, scaler, owned)
     joint.scope = TOP
     return optimize(joint)
 
 
-def _trained(graph: Graph, loss: str, batches: int, scaler: GradScaler | None) -> tuple[Graph, dict[Value, Value]]:
+def _trained(
+    graph: Graph, loss: str, batches: int, scaler: GradScaler | None, frozen: Collection[str] = ()
+) -> tuple[Graph, dict[Value, Value]]:
     """The forward run in primitives, and the gradients of a part of the loss, scaled, by parameter."""
     joint = decompose(graph)
     scale = None if scaler is None else scale_slot(joint, scaler)
-    gradients = _loss_gradients(graph, joint, loss, joint.parameters, batches, scale)
+    wanted = [p for p in joint.parameters if p.name not in frozen]
+    gradients = _loss_gradients(graph, joint, loss, wanted, batches, scale)
+    if not gradients and frozen:
+        raise DeclarationError(
+            f"step of {graph.name!r}: every parameter that influences {loss!r} is frozen; call requires_grad_() on one"
+        )
     if not gradients:
         raise DeclarationError(
             f"compile_step: no parameter of graph {graph.name!r} influences {loss!r}; nothing to train"
@@ -164,23 +179,40 @@ def _append_updates(
     joint: Graph,
     gradients: Mapping[Value, Value],
     optimizer: Optimizer,
-    hyper: Mapping[str, Any],
+    counted: Mapping[str, Any],
     owned: Collection[str] | None,
 ) -> dict[str, Value]:
-    """Append every update, or those of the parameters `owned`. Returns the next of the rule's numbers."""
+    """Append every update, or those of the parameters `owned`. `counted` are numbers that the device knows. Returns the
+    next of the rule's numbers."""
+    hyper = {0: _group_numbers(joint, optimizer, 0, counted)}
+    shared = {name: number for name, number in hyper[0].items() if name in ("step", *optimizer.clip)}
+    for group in sorted({optimizer.group_of(p.name) for p in gradients} - {0}):
+        hyper[group] = _group_numbers(joint, optimizer, group, {**counted, **shared})
     if "max_norm" in optimizer.clip:
-        gradients = clip_norm(joint, gradients, hyper)
+        gradients = clip_norm(joint, gradients, hyper[0])
     numbers: dict[str, Value] = {}
     for parameter, gradient in gradients.items():
         if owned is not None and parameter.name not in owned:
             continue
         joint.scope = TOP
+        group = optimizer.group_of(parameter.name)
+        variant = optimizer.variants[group]
         slots = {
             name: joint.slot(f"{parameter.name}.{name}", parameter.shape, parameter.dtype, first)
-            for name, first in optimizer.state.items()
+            for name, first in variant.state.items()
         }
-        numbers = append_update(joint, optimizer, parameter, gradient, slots, hyper)
+        found = append_update(joint, variant, parameter, gradient, slots, hyper[group])
+        numbers |= {in_group(name, group): number for name, number in found.items()}
     return numbers
+
+
+def _group_numbers(joint: Graph, optimizer: Optimizer, group: int, counted: Mapping[str, Any]) -> dict[str, Any]:
+    """What the formula of a variant is given: numbers of the host, and those that the device has `counted`."""
+    variant = optimizer.variants[group]
+    names = {name: in_group(name, group) for name in variant.numbers}
+    names |= {name: name for name in ("step", *variant.clip)}
+    known = {name: counted[held] for name, held in names.items() if held in counted}
+    return {**hyperparameters(joint, variant, known, group), **known}
 
 
 def _append_scaled_updates(
@@ -197,8 +229,7 @@ def _append_scaled_updates(
     joint.scope = SCOPE
     step = counted["step"] + 1
     step.hint = "step"
-    hyper = {**hyperparameters(joint, optimizer, counted), **counted, "step": step}
-    numbers = _append_updates(joint, unscaled_gradients, optimizer, hyper, owned)
+    numbers = _append_updates(joint, unscaled_gradients, optimizer, {**counted, "step": step}, owned)
     for name, number in {"step": step, **numbers}.items():
         joint.update(counted[name], number)
     skip_where_found(joint, [n for n in joint.updates if n not in before], found_inf)

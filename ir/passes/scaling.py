@@ -59,7 +59,7 @@ def scale_slot(joint: Graph, scaler: GradScaler) -> Value:
 def counted_on_device(joint: Graph, optimizer: Optimizer) -> dict[str, Value]:
     """What the host cannot know where updates are skipped: slots for the number of updates and the rule's own numbers,
     float64 as they are on the host."""
-    counted = {"step": 0.0, **optimizer.numbers}
+    counted = {"step": 0.0, **optimizer.all_numbers}
     return {name: joint.slot(f"scaler.{name}", (), float64, first) for name, first in counted.items()}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .. import primitives as P
 from ..core.graph import Graph, Value
 from ..core.rewrite import copy_graph, copy_value, optimize
 from ..core.types import float32
@@ -38,6 +39,7 @@ def split_gradient(joint: Graph, outputs: list[str], cotangents: list[str]) -> S
     kept, recomputed = _frontier(joint, late, list(gradients.values()), overwritten)
     forward, new = copy_graph(joint, values=[v for v in joint.values if v not in late])
     forward.outputs = {name: new[joint.outputs[name]] for name in outputs}
+    shown = {_base(joint.outputs[name]) for name in outputs}
     names = []
     backward = Graph(joint.name, level="primitive")
     known: dict[Value, Value] = {}
@@ -56,9 +58,23 @@ def split_gradient(joint: Graph, outputs: list[str], cotangents: list[str]) -> S
             known[value] = fed if fed.dtype is value.dtype else backward.call("cast", fed, dtype=value.dtype)
             known[value].hint = value.hint
         elif value not in overwritten and (value in late or value in recomputed or value.is_leaf):
-            known[value] = copy_value(backward, value, tuple(None if a is None else known[a] for a in value.args))
+            known[value] = copied = copy_value(
+                backward, value, tuple(None if a is None else known[a] for a in value.args)
+            )
+            if value in shown and not value.is_leaf:
+                # Whoever reads an output reads what memory holds of it.
+                copied.hint = None
+                known[value] = P.narrowed(copied)
+                known[value].hint = value.hint
     backward.outputs = {name: known[v] for name, v in gradients.items()}
     return Split(optimize(forward), optimize(backward), tuple(names))
+
+
+def _base(value: Value) -> Value:
+    """What has the elements that a view shows, all of them."""
+    while value.op.name in ("reshape", "transpose", "broadcast_to"):
+        (value,) = value.inputs
+    return value
 
 
 def _frontier(

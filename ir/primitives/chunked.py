@@ -10,10 +10,10 @@ from ..core.errors import DeclarationError, ShapeError
 from ..core.evaluate import evaluate
 from ..core.graph import Graph, Value
 from ..core.registry import ANY_NUMBER, PRIMITIVES, Primitive
-from ..core.types import Dim, DType, Shape, Size, show_shape
+from ..core.types import ROWS_OF_A_CHUNK, Dim, DType, Shape, Size, show_shape
 from .derivative import Cotangents
 
-CHUNK_ROWS = Dim("chunk_rows")
+CHUNK_ROWS = Dim(ROWS_OF_A_CHUNK)
 """The rows of a chunk, in the graph of a region."""
 
 

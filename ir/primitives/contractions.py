@@ -9,6 +9,7 @@ import numpy as np
 
 from ..core.errors import DTypeError, ShapeError
 from ..core.graph import Value
+from ..core.op import graph_of
 from ..core.registry import PRIMITIVES, Primitive
 from ..core.types import DType, Shape, show_shape
 from .derivative import Cotangents
@@ -53,7 +54,7 @@ PRIMITIVES["matmul"] = Primitive(
 
 def matmul(a: Value, b: Value, transpose_b: bool = False) -> Value:
     """(..., K) times (K, N), or times the transpose of (N, K): (..., N)."""
-    return a.graph.call("matmul", a, b, transpose_b=transpose_b)
+    return graph_of("matmul", (a, b)).call("matmul", a, b, transpose_b=transpose_b)
 
 
 def _infer_matmul_over_rows(args: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[Shape, DType]:

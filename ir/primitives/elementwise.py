@@ -11,7 +11,7 @@ import numpy as np
 
 from ..core.errors import DTypeError, ShapeError
 from ..core.graph import Value
-from ..core.numbers import Number
+from ..core.numbers import Number, rounded
 from ..core.op import graph_of
 from ..core.registry import PRIMITIVES, Primitive
 from ..core.types import DType, Shape, as_dtype, bool_, broadcast, float32, host
@@ -44,7 +44,7 @@ def _elementwise(
                 raise DTypeError(f"{name}: does not work on bool, got {args[-1].name!r}; cast it, or use &, | and ~")
             return broadcast([a.shape for a in args], name), gives or dtype
 
-        PRIMITIVES[name] = Primitive(name, "elementwise", infer, meaning, derivative, len(names))
+        PRIMITIVES[name] = Primitive(name, "elementwise", infer, meaning, derivative, len(names), takes)
 
         def build(*args: Value | Number) -> Value:
             return graph_of(name, args).call(name, *args)
@@ -262,7 +262,7 @@ PRIMITIVES["cast"] = Primitive(
     "cast",
     "cast",
     _infer_cast,
-    # The oracle works in float64 throughout: a cast between float dtypes keeps the exact value.
+    # Between float dtypes a cast keeps the exact number: what rounds is `round_to`.
     lambda x, dtype: np.asarray(x).astype(_NUMPY.get(dtype.name, np.float64)),
     lambda d, y, x, dtype: (cast(d, x.dtype) if x.dtype.is_float else None,),
     1,
@@ -270,9 +270,40 @@ PRIMITIVES["cast"] = Primitive(
 
 
 def cast(x: Value, dtype: object) -> Value:
-    """`x` in another dtype. Inside a kernel float16 and bfloat16 are computed in float32."""
+    """`x` in another dtype. In a declared graph it rounds to the numbers of a float dtype, wherever it is fused; in a
+    formula it keeps the number, as float16 and bfloat16 are computed in float32."""
+    graph_of("cast", (x,))
     dtype = as_dtype(dtype)
     return x if x.dtype is dtype else x.graph.call("cast", x, dtype=dtype)
+
+
+PRIMITIVES["round_to"] = Primitive(
+    "round_to",
+    "cast",
+    _infer_cast,
+    lambda x, dtype: rounded(x, dtype),
+    lambda d, y, x, dtype: (round_to(d, x.dtype) if x.dtype.is_float else None,),
+    1,
+)
+
+
+def round_to(x: Value, dtype: object) -> Value:
+    """The nearest numbers of a float dtype, that of `x` or another; the gradient is rounded to those of x, as torch
+    casts it back."""
+    return x.graph.call("round_to", x, dtype=as_dtype(dtype))
+
+
+def narrowed(x: Value, dtype: DType | None = None) -> Value:
+    """`x` as memory would hold it in `dtype`, by default its own: at the numbers of that, if it has 16 bits."""
+    dtype = dtype or x.dtype
+    return round_to(x, dtype) if dtype.is_float and dtype.itemsize == 2 else x
+
+
+def same(a: Value, b: Value, dtype: DType | None = None) -> Value:
+    """Where a is b, as numbers of `dtype`, by default that of a: a kernel may have one from memory and the other, which
+    it computes again, in float32."""
+    dtype = dtype or a.dtype
+    return narrowed(a, dtype) == narrowed(b, dtype)
 
 
 def is_comparison(name: str) -> bool:

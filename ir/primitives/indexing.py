@@ -6,7 +6,7 @@ from types import EllipsisType
 
 from ..core.errors import DeclarationError, ShapeError
 from ..core.graph import Value, bind
-from ..core.types import Dim, Size, show_shape
+from ..core.types import Size, show_shape
 from .shapes import reshape
 from .slices import narrow
 
@@ -48,7 +48,7 @@ def index(x: Value, key: object) -> Value:
 
 def _element(x: Value, axis: int, number: int) -> int:
     size = x.shape[axis]
-    if isinstance(size, Dim) or not -size <= number < size:
+    if not isinstance(size, int) or not -size <= number < size:
         raise ShapeError(f"{x.name!r}, {show_shape(x.shape)}, has no element {number} along axis {axis} ({size})")
     return number % size
 
@@ -61,7 +61,7 @@ def _narrowed(x: Value, axis: int, part: slice) -> Value:
     if part.start is None and part.stop is None:
         return x
     size = x.shape[axis]
-    if isinstance(size, Dim):
+    if not isinstance(size, int):
         raise ShapeError(
             f"{x.name!r}, {show_shape(x.shape)}, is sliced along axis {axis}, the Dim {size}, whose size is known only "
             "when tensors are fed; slice axes that are ints"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from ..core.graph import Value
 from ..core.registry import PRIMITIVES, Primitive
-from ..core.types import Dim, DType, Shape, host, int64, normalize_axes
+from ..core.types import DType, Shape, dims_in, host, int64, known_factor, normalize_axes
 from .derivative import no_gradient
 
 
@@ -55,12 +54,11 @@ def index_along(x: Value, axis: int = -1) -> Value:
 def count_along(x: Value, axis: int | Sequence[int] | None = None) -> Value | int:
     """How many elements `x` has along `axis`: an int, or a host number where a `Dim` is among the sizes."""
     sizes = [x.shape[a] for a in normalize_axes(axis, len(x.shape), "count_along")]
-    known = math.prod(s for s in sizes if isinstance(s, int))
+    known = known_factor(sizes)
     count: Any = known
-    for size in sizes:
-        if isinstance(size, Dim):
-            dim = x.graph.append("dim_size", (), {"dim": size.name}, (), host)
-            count = dim if count is known and known == 1 else dim * count
+    for size in dims_in(sizes):
+        dim = x.graph.append("dim_size", (), {"dim": size.name}, (), host)
+        count = dim if count is known and known == 1 else dim * count
     if isinstance(count, Value) and not count.is_leaf:
         count.hint = "count"
     return count

@@ -9,10 +9,11 @@ import numpy as np
 
 from ..core.errors import DTypeError, ShapeError
 from ..core.graph import Value
+from ..core.op import graph_of
 from ..core.registry import PRIMITIVES, Primitive
 from ..core.types import DType, Shape, as_shape, bool_, broadcast, float32, host, normalize_axes, show_shape
 from .derivative import Cotangents
-from .elementwise import cast, where
+from .elementwise import cast, same, where
 from .leaves import count_along, index_along
 from .shapes import reshape
 
@@ -46,7 +47,7 @@ def _reduction(
 
 
 def _extremum_vjp(d: Value, y: Value, x: Value, axes: tuple[int, ...]) -> Cotangents:
-    reached = cast(x == y, x.dtype)
+    reached = cast(same(x, y), x.dtype)
     return (d * reached / sum(reached, axes, keepdim=True),)
 
 
@@ -90,7 +91,8 @@ PRIMITIVES["broadcast_to"] = Primitive(
 
 def broadcast_to(x: Value, shape: Shape) -> Value:
     """`x` repeated along new axes and axes of size 1, as in torch.Tensor.expand."""
-    return x if x.shape == shape else x.graph.call("broadcast_to", x, shape=shape)
+    graph = graph_of("broadcast_to", (x,))
+    return x if x.shape == shape else graph.call("broadcast_to", x, shape=shape)
 
 
 def sum_to(x: Value, shape: Shape) -> Value:

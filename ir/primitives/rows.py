@@ -10,7 +10,7 @@ import numpy as np
 from ..core.errors import DTypeError, ShapeError
 from ..core.graph import Value
 from ..core.registry import PRIMITIVES, Primitive
-from ..core.types import Dim, DType, Shape, show_shape
+from ..core.types import DType, Shape, show_shape
 from .derivative import Cotangents
 from .elementwise import where
 from .shapes import reshape
@@ -38,7 +38,7 @@ def _take_rows(table: Any, index: Any) -> Any:
 
 def _take_rows_vjp(d: Value, y: Value, table: Value, index: Value) -> Cotangents:
     rows = table.shape[0]
-    if isinstance(rows, Dim):
+    if not isinstance(rows, int):
         raise ShapeError(
             f"take_rows: the gradient of {table.name!r}, {show_shape(table.shape)}, needs a table of known length, not "
             f"the Dim {rows}"

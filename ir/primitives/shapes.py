@@ -10,20 +10,13 @@ import numpy as np
 from ..core.errors import ShapeError
 from ..core.graph import Value
 from ..core.registry import PRIMITIVES, Primitive
-from ..core.types import Dim, DType, Shape, as_shape, show_shape
-
-
-def _split_sizes(shape: Shape) -> tuple[int, list[str]]:
-    known = 1
-    for size in shape:
-        known *= size if isinstance(size, int) else 1
-    return known, sorted(size.name for size in shape if isinstance(size, Dim))
+from ..core.types import DType, Shape, Size, as_shape, product_of, show_shape
 
 
 def _infer_reshape(args: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[Shape, DType]:
     (x,) = args
     shape = as_shape(attrs["shape"], "reshape")
-    if _split_sizes(x.shape) != _split_sizes(shape):
+    if product_of(x.shape) != product_of(shape):
         raise ShapeError(
             f"reshape: {x.name!r} of shape {show_shape(x.shape)} does not have as many elements as {show_shape(shape)}"
         )
@@ -40,7 +33,7 @@ PRIMITIVES["reshape"] = Primitive(
 )
 
 
-def reshape(x: Value, shape: Sequence[int | Dim]) -> Value:
+def reshape(x: Value, shape: Sequence[Size]) -> Value:
     """`x` with the same elements in the same order under another shape."""
     shape = tuple(shape)
     return x if x.shape == shape else x.graph.call("reshape", x, shape=shape)

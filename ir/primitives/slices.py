@@ -11,7 +11,7 @@ from ..core.errors import DTypeError, ShapeError
 from ..core.graph import Value
 from ..core.op import graph_of
 from ..core.registry import ANY_NUMBER, PRIMITIVES, Primitive
-from ..core.types import Dim, DType, Shape, normalize_axes, show_shape
+from ..core.types import DType, Shape, normalize_axes, show_shape
 from .derivative import Cotangents
 from .reductions import zeros_like
 
@@ -20,7 +20,7 @@ def _infer_narrow(args: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[Sh
     (x,) = args
     axis, start, length = attrs["axis"], attrs["start"], attrs["length"]
     size = x.shape[axis]
-    if isinstance(size, Dim):
+    if not isinstance(size, int):
         raise ShapeError(
             f"narrow: axis {axis} of {x.name!r}, {show_shape(x.shape)}, is the Dim {size}, whose size is known only "
             "when tensors are fed; take parts of axes that are ints"
@@ -54,6 +54,7 @@ PRIMITIVES["narrow"] = Primitive(
 def narrow(x: Value, dim: int, start: int, length: int) -> Value:
     """Elements `start` to `start + length` of `x` along `dim`, an axis of known size; the rest unchanged, as in
     torch.narrow. A view: nothing is copied."""
+    graph_of("narrow", (x,))
     (axis,) = normalize_axes(dim, len(x.shape), "narrow")
     size = x.shape[axis]
     if start < 0 and isinstance(size, int):
@@ -81,7 +82,7 @@ def _infer_cat(args: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[Shape
                 f"axis {axis}; give them the same sizes in all other axes"
             )
         size = x.shape[axis]
-        if isinstance(size, Dim):
+        if not isinstance(size, int):
             raise ShapeError(
                 f"cat: axis {axis} of {x.name!r}, {show_shape(x.shape)}, is the Dim {size}, and a sum of Dims is no "
                 "size; join along axes that are ints"

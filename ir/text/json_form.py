@@ -8,9 +8,9 @@
      "outputs": {NAME: NAME}, "updates": {NAME: NAME},
      "subgraphs": {NAME: {"name": NAME, "level": ..., "values": ..., "outputs": ..., "updates": ...}, ...}}
 
-A SIZE is an int, or the name of a `Dim`. An ATTR is true, false, an int, a string, {"float": "0.5"},
-{"dtype": "int64"}, {"dim": "batch"}, an array of these, or {"graph": NAME}, which is one of the subgraphs. Floats are
-strings because JSON has no nan and no inf, and readers of bare decimals round them each in its own way: they hold
+A SIZE is an int, the name of a `Dim`, or a product, "3*batch*time". An ATTR is true, false, an int, a string,
+{"float": "0.5"}, {"dtype": "int64"}, {"dim": SIZE}, an array of these, or {"graph": NAME}, one of the subgraphs. Floats
+are strings because JSON has no nan and no inf, and readers of bare decimals round them each in its own way: they hold
 Python's shortest digits, which read back as the same float (every nan as one). `args`, `attrs`, `hint`, `scope`,
 `regions` and `subgraphs` may be left out where they are empty, and a hint with letters beyond ASCII is. Values stand
 before their users; dtype and shape are what the op infers.
@@ -27,8 +27,8 @@ from typing import Any, NoReturn, TypeVar
 
 from ..core.errors import FormatError, TritonNotesError
 from ..core.graph import TOP, Graph, Region, Value, bind
-from ..core.types import Dim, DType, Shape, as_shape, check_name, is_name
-from .loading import MAX_CHARS, MAX_VALUES, Builder, cut, find_dtype, find_op, find_scope, short
+from ..core.types import Dim, DimProduct, DType, Shape, Size, as_shape, check_name, is_name
+from .loading import MAX_CHARS, MAX_VALUES, Builder, cut, find_dtype, find_op, find_scope, find_size, short
 
 FORMAT = "tritonnotes.graph"
 VERSION = 1
@@ -65,9 +65,17 @@ def _document(graph: Graph) -> dict[str, Any]:
 
 
 def _value(value: Value, names: Names) -> dict[str, object]:
-    shape = [size.name if isinstance(size, Dim) else size for size in value.shape]
+    shape = [size if isinstance(size, int) else _written(size) for size in value.shape]
     head = {"name": value.name, "op": value.op.name, "dtype": value.dtype.name, "shape": shape}
     return head | ({"hint": value.hint} if value.hint and is_name(value.hint) else {}) | _call(value, names)
+
+
+def _written(size: Dim | DimProduct) -> str:
+    return size.name if isinstance(size, Dim) else str(size)
+
+
+def _dim_size(text: str) -> Size:
+    return find_size(text) if "*" in text else Dim(text)
 
 
 def _region(region: Region, names: Names) -> dict[str, object]:
@@ -91,8 +99,8 @@ def _tagged(value: object, names: Names) -> object:
         return {"float": repr(value)}
     if isinstance(value, DType):
         return {"dtype": value.name}
-    if isinstance(value, Dim):
-        return {"dim": value.name}
+    if isinstance(value, Dim | DimProduct):
+        return {"dim": _written(value)}
     return [_tagged(part, names) for part in value] if isinstance(value, tuple) else value
 
 
@@ -220,7 +228,7 @@ def _untagged(value: object) -> object:
     if isinstance(value, dict) and len(value) == 1:
         ((tag, text),) = value.items()
         if tag in ("float", "dtype", "dim") and isinstance(text, str):
-            return {"float": _float, "dtype": find_dtype, "dim": Dim}[tag](text)
+            return {"float": _float, "dtype": find_dtype, "dim": _dim_size}[tag](text)
     raise FormatError(
         f'attrs: {short(value)} is no attribute; write true, 1, "text", {{"float": "0.5"}}, '
         '{"dtype": "int64"}, {"dim": "batch"}, an array of these or {"graph": "chunk"}'
@@ -241,14 +249,14 @@ def _float(text: str) -> float:
 
 
 def _shape(sizes: list[object]) -> Shape:
-    checked: list[int | Dim] = []
+    checked: list[Size] = []
     for size in sizes:
         if type(size) is int:
             checked.append(size)
         elif isinstance(size, str):
-            checked.append(Dim(size))
+            checked.append(_dim_size(size))
         else:
-            raise FormatError(f"shape: holds {short(size)}; sizes are ints, or names of Dims")
+            raise FormatError(f"shape: holds {short(size)}; sizes are ints, names of Dims, or products of them")
     return as_shape(checked, "shape")
 
 

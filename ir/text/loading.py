@@ -17,7 +17,7 @@ from ..core.graph import TOP, Graph, Region, Scope, Value
 from ..core.op import OPS, Op
 from ..core.optimizer import UPDATE_RULES
 from ..core.registry import PRIMITIVES, Operator
-from ..core.types import DTYPES, Dim, DType, Shape, check_name, host, is_name, show_shape
+from ..core.types import DTYPES, Dim, DType, Shape, Size, bindable, check_name, host, is_name, product_of, show_shape
 from ..core.verify import FED, LEVELS, STATE, Memo, check_region, dims_of, infer_call
 
 MAX_VALUES = 100_000
@@ -147,6 +147,9 @@ class Builder(Generic[GraphT]):
     def done(self) -> GraphT:
         """The graph, in which every value has the name that the file gives it."""
         graph = self.graph
+        unbound = self._dims - bindable(v.shape for v in graph.leaves(*FED))
+        if unbound:
+            raise FormatError(f"the size of {min(map(str, unbound))} is fed in products alone; feed an axis of it")
         graph.scope = TOP
         # Names that follow from scope and hint are left to follow: only the others are fixed. Fixing one can free
         # a name that another then takes; after two rounds all are fixed, so that this is linear too.
@@ -179,6 +182,26 @@ def find_scope(name: str, op: str, phase: str) -> Scope:
         note = UPDATE_RULES[op].note
         return Scope(name, op, note.formula if note else "", phase=phase)
     return replace(scope_from(name, find_op(op)) if op else Scope(name, ""), phase=phase)
+
+
+def find_size(text: str) -> Size:
+    """A size that is known only when tensors are fed: a `Dim`, or a product such as 3*batch*time. A name that begins
+    with a digit stands between angle brackets, apart from numbers."""
+    parts = text.split("*")
+    known = find_int(parts[0]) if parts[0][:1].isdigit() else 1
+    names = parts[parts[0][:1].isdigit() :]
+    made = product_of((known, *(Dim(n[1:-1] if n[:1] == "<" and n[-1:] == ">" else n) for n in names)))
+    if str(made) != text:
+        raise FormatError(f"{short(text)} is no size as this form writes it; write {made}")
+    return made
+
+
+def find_int(digits: str) -> int:
+    """An int64 in decimal digits."""
+    # Python takes quadratic time to read long integers, and refuses past 4,300 digits; int64 has 19.
+    if len(digits) > 20 or not digits.removeprefix("-").isdecimal() or not digits.isascii():
+        raise FormatError(f"{short(digits)} is no int64; write at most 19 digits")
+    return int(digits)
 
 
 def find_dtype(name: str) -> DType:

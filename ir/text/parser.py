@@ -12,9 +12,9 @@ One line says one thing:
     end
 
 An ARG names a value above, or is `none`; a value that is itself called none is written 'none'. A VALUE is true,
-false, an int, a float (with a point, an exponent, inf or nan: never read as an int), 'text', a dtype, <dim>, a tuple of
-these, or @NAME, a subgraph. `as HINT` stands only where the author's own name for a value is not the last part of its
-name. Empty lines and what follows `#` at the start of a line or after a scope are for people.
+false, an int, a float (with a point, an exponent, inf or nan: never read as an int), 'text', a dtype, <dim>,
+<3*dim*dim>, a tuple of these, or @NAME, a subgraph. `as HINT` stands only where the author's own name for a value is
+not the last part of its name. Empty lines and what follows `#` at the start of a line or after a scope are for people.
 
 All of a graph survives: names, scopes, regions, and hints but for those with letters beyond ASCII. What a scope's
 comments say comes from the op, not the text.
@@ -31,9 +31,10 @@ from ..core.errors import FormatError, TritonNotesError
 from ..core.graph import TOP, Graph, bind
 from ..core.printer import hint_from
 from ..core.types import DTYPES, Dim, Shape, as_shape
-from .loading import MAX_CHARS, Builder, cut, find_dtype, find_op, find_scope, short
+from .loading import MAX_CHARS, Builder, cut, find_dtype, find_int, find_op, find_scope, find_size, short
 
 MAX_NESTING = 8
+DIGITS = tuple("-0123456789")
 GraphT = TypeVar("GraphT", bound=Graph)
 
 
@@ -47,7 +48,7 @@ _HEADER = re.compile(rf"graph ({_NAME}) ([a-z]+)")
 _TOKEN = re.compile(
     r"""\ *(?:
     (?P<text>'(?:[^'\\]|\\['\\])*')
-    | (?P<dim><[A-Za-z0-9_]+>)
+    | (?P<dim><(?:[A-Za-z0-9_.*]|<[0-9][A-Za-z0-9_]*>)+>)
     | (?P<graph>@[A-Za-z0-9_.]+)
     | (?P<number>-?(?:inf|nan|[0-9][0-9.]*(?:e[-+]?[0-9]+)?)(?![A-Za-z0-9_.]))
     | (?P<word>[A-Za-z0-9_.]+)
@@ -145,19 +146,12 @@ class _Reader(Generic[GraphT]):
 
 def _shape(inside: str) -> Shape:
     parts = inside.split(", ") if inside else []
-    return as_shape([_int(part) if part[:1].isdigit() or part[:1] == "-" else Dim(part) for part in parts], "shape")
-
-
-def _int(digits: str) -> int:
-    # Python takes quadratic time to read long integers, and refuses past 4,300 digits; int64 has 19.
-    if len(digits) > 20 or not digits.removeprefix("-").isdecimal() or not digits.isascii():
-        raise FormatError(f"{short(digits)} is no int64; write at most 19 digits")
-    return int(digits)
+    return as_shape([find_int(p) if p[:1] in DIGITS and "*" not in p else find_size(p) for p in parts], "shape")
 
 
 def _number(text: str) -> int | float:
     if re.fullmatch("-?[0-9]+", text):
-        return _int(text)
+        return find_int(text)
     try:
         value = float(text)
     except ValueError:
@@ -234,7 +228,7 @@ class _Tokens:
         if kind == "text":
             return re.sub(r"\\(.)", r"\1", text[1:-1])
         if kind == "dim":
-            return Dim(text[1:-1])
+            return find_size(text[1:-1]) if "*" in text else Dim(text[1:-1])
         if text in ("true", "false"):
             return text == "true"
         if text in DTYPES:

@@ -506,7 +506,7 @@ def test_a_program_says_what_it_launches_and_holds() -> None:
     assert_text(
         program,
         """
-        program column_sum: 1 launches over 4 buffers
+        program column_sum: 1 launch over 4 buffers
           leaf x: float32[batch, 8]
           output sum: float32[1, 8]
           partial sum:partial: float32[1, 8]

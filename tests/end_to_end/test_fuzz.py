@@ -1,105 +1,54 @@
-"""Random graphs, fused and unfused, against eager PyTorch and float64; a graph that fails is cut down and kept."""
+"""Random graphs through `tn.compile`, its autograd and `tn.compile_step`, against plain torch and float64.
+
+`python tests/fuzz --graphs 20000` tries more of them; a graph that fails is cut down and printed as a script.
+"""
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from compiled import Tensors, draw, judge
-from hypothesis import HealthCheck, Phase, given, settings
-from hypothesis import strategies as st
-from random_graphs import random_graph, seeded
+import torch
+from case_maker import random_case
+from case_ops import MENU
+from case_script import script
+from case_shrinker import shrink
+from compiled import draw, judge
+from fuzz_runs import Result, report, run_all, shrunk, tried
+from graph_cases import Case, Leaf, Step, exact_values, feeds_of
+from paths import ROOT
+from trials import try_case
 
 import tritonnotes as tn
-from tritonnotes.ir.core.graph import Graph, Value
-from tritonnotes.ir.core.rewrite import copy_graph, drop_dead
-from tritonnotes.ir.core.types import Dim
+from tritonnotes.codegen.support.facets import FACETS, calls
+from tritonnotes.ir.core.graph import Graph
 
-QUICK = 60
+QUICK = 40
 MANY = 1000
-FUSIONS = ("optimal", "off")
+EACH = 50
 
 
-def complaints(graph: Graph, sizes: dict[str, int], seed: int = 0, fusions: tuple[str, ...] = FUSIONS) -> list[str]:
-    """What is further from float64 than the policy allows, or raises, under each way of fusing."""
-
-    def redraw(seed: int) -> Tensors:
-        return draw(graph, seed, **sizes)
-
-    found = []
-    for fusion in fusions:
-        try:
-            model = tn.compile(graph, fusion=fusion)
-            judged = judge(graph, redraw(seed), model=model)
-            if not all(j.ok for j in judged):
-                # What rounding between the ops does by itself takes runs of its own to know.
-                judged = judge(graph, redraw(seed), model=model, noisy=3, redraw=redraw)
-        except Exception as error:
-            found.append(f"{fusion}: {type(error).__name__}: {error}")
-        else:
-            found += [f"{fusion}: {j}" for j in judged if not j.ok]
-    return found
+def assert_agree(seeds: range) -> None:
+    found = [tried(seed) for seed in seeds]
+    failed = [r for r in found if r.complaints]
+    if failed:
+        pytest.fail(f"{report(found, 0)}\n\n{shrunk(failed[0].seed)}", pytrace=False)
+    assert sum(r.undecided for r in found) <= len(found) / 10
 
 
-def cut_down(graph: Graph, sizes: dict[str, int], seed: int = 0) -> Graph:
-    """The part of a failing graph that ends in the first value which fails by itself; the whole if none does."""
-    for value in graph.values:
-        part = ending_in(graph, value)
-        if part is not None and complaints(part, sizes_of(part, sizes), seed):
-            return part
-    return graph
-
-
-def ending_in(graph: Graph, value: Value) -> Graph | None:
-    """The graph with one value for its output, and only the leaves that this needs."""
-    if value.is_leaf:
-        return None
-    part, new = copy_graph(graph)
-    part.outputs = {"result": new[value]}
-    part.updates = {}
-    part = drop_dead(part)
-    read = {a for v in part.values for a in v.inputs}
-    return copy_graph(part, values=[v for v in part.values if v in read or not v.is_leaf])[0]
-
-
-def sizes_of(graph: Graph, sizes: dict[str, int]) -> dict[str, int]:
-    named = {s.name for v in graph.values for s in v.shape if isinstance(s, Dim)}
-    return {name: size for name, size in sizes.items() if name in named}
-
-
-def assert_agrees(
-    graph: Graph, sizes: dict[str, int], seed: int = 0, source: str = "", fusions: tuple[str, ...] = FUSIONS
-) -> None:
-    found = complaints(graph, sizes, seed, fusions)
-    if found:
-        part = cut_down(graph, sizes, seed)
-        few = sizes_of(part, sizes)
-        lines = [source, *(complaints(part, few, seed) or found), f"sizes {few}; keep it under REGRESSIONS:", str(part)]
-        pytest.fail("\n".join(lines), pytrace=False)
-
-
-@settings(
-    max_examples=QUICK,
-    derandomize=True,
-    deadline=None,
-    database=None,
-    suppress_health_check=list(HealthCheck),
-    phases=(Phase.generate, Phase.shrink),
-)
-@given(st.data())
-def test_random_graphs_agree_with_eager_and_float64(data: st.DataObject) -> None:
-    graph, sizes = random_graph(lambda options: data.draw(st.sampled_from(list(options))), 8)
-    assert_agrees(graph, sizes)
+def test_random_graphs_agree_with_torch() -> None:
+    assert_agree(range(QUICK))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", range(0, MANY, 100))
-def test_many_random_graphs_agree_with_eager_and_float64(first: int) -> None:
-    for seed in range(first, first + 100):
-        graph, sizes = random_graph(seeded(seed))
-        # Unfused kernels are many and alike, so every tenth graph is enough of them.
-        fusions = FUSIONS[: 1 + (seed % 10 == 0)]
-        assert_agrees(graph, sizes, seed, f"random_graph(seeded({seed}))", fusions)
+@pytest.mark.parametrize("first", range(0, MANY, EACH))
+def test_a_thousand_random_graphs_agree_with_torch(first: int) -> None:
+    assert_agree(range(first, first + EACH))
 
 
 # -- what failed once --------------------------------------------------------------------------------------------------
@@ -149,30 +98,93 @@ REGRESSIONS: dict[str, tuple[dict[str, int], str]] = {
 }
 
 
+@pytest.mark.parametrize("fusion", ["optimal", "off"])
 @pytest.mark.parametrize("name", REGRESSIONS)
-def test_what_failed_once_holds(name: str) -> None:
+def test_what_failed_once_holds(name: str, fusion: str) -> None:
     sizes, text = REGRESSIONS[name]
     graph = Graph.from_text("\n".join(line.strip() for line in text.strip().splitlines()))
-    assert_agrees(graph, sizes)
+    judged = judge(graph, draw(graph, **sizes), model=tn.compile(graph, fusion=fusion))
+    assert all(j.ok for j in judged), "\n".join(map(str, judged))
 
 
 # -- the test itself ---------------------------------------------------------------------------------------------------
 
 
-def test_a_planted_fault_is_found_and_cut_down_to_where_it_lies(monkeypatch: pytest.MonkeyPatch) -> None:
-    from tritonnotes.codegen.support.facets import FACETS, calls
+def test_random_graphs_have_every_op_and_every_way_of_compiling() -> None:
+    cases = [random_case(seed) for seed in range(400)]
+    drawn = {step.drawn_by for case in cases for step in case.steps}
+    assert drawn >= {draw_one.__name__ for draw_one, _ in MENU}
+    settings = Counter(
+        word
+        for case in cases
+        for word in (case.fusion, *(leaf.dtype for leaf in case.leaves), *(name for name, _ in case.options))
+    )
+    wanted = ("optimal", "greedy", "off", "float16", "bfloat16", "float32", "float64", "int64", "accumulate")
+    assert all(settings[word] for word in wanted), settings
+    assert len({case.optimizer for case in cases if case.loss}) > 8
+    assert any(len(case.dims) > 2 for case in cases)
+    assert any(is_shared(case) for case in cases)
+    assert sum(bool(case.loss) for case in cases) > 150
 
-    graph = Graph("planted")
-    x = graph.input("x", (Dim("batch"), 7))
-    spoiled = tn.sin(tn.tanh(x))
-    graph.output(result=tn.exp(spoiled) + graph.input("other", (7,)), beside=tn.tanh(x))
-    sizes = {"batch": 5}
-    assert complaints(graph, sizes) == []
+
+def is_shared(case: Case) -> bool:
+    """Whether a parameter is used in several steps."""
+    used = Counter(n for step in case.steps for n in set(step.operands))
+    return any(leaf.kind == "parameter" and used[leaf.name] > 1 for leaf in case.leaves)
+
+
+PLANTED = Case(
+    seed=3,
+    sizes=((("batch", 5),), (("batch", 3),)),
+    leaves=(Leaf("x", "input", ("batch", 7), "float16"), Leaf("w", "parameter", (7,), "float32")),
+    steps=(
+        Step("t", ("x",), "tn.tanh({0})", "torch.tanh({0})"),
+        Step("s", ("t",), "tn.sin({0})", "torch.sin({0})"),
+        Step("m", ("s", "w"), "{0} * {1}", "{0} * {1}"),
+        Step("mean", ("m",), "tn.mean({0})", "torch.mean({0})"),
+    ),
+    outputs=("t",),
+    loss="mean",
+    fusion="greedy",
+    optimizer=3,
+)
+
+
+def test_a_planted_fault_is_found_and_cut_down_to_a_script_that_runs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    assert try_case(PLANTED).complaints == ()
     monkeypatch.setitem(FACETS, "sin", replace(FACETS["sin"], triton=calls("tl.cos")))  # type: ignore[index]
-    found = complaints(graph, sizes)
-    assert any(line.startswith("optimal: output result") for line in found)
-    assert any(line.startswith("off: output result") for line in found)
-    part = cut_down(graph, sizes)
-    assert [v.op.name for v in part.values] == ["input", "tanh", "sin"]
-    with pytest.raises(pytest.fail.Exception, match="(?s)keep it under REGRESSIONS:.*sin"):
-        assert_agrees(graph, sizes)
+    verdict = try_case(PLANTED)
+    assert any(c.startswith("model output loss") for c in verdict.complaints)
+    assert any(c.startswith("step weight w") for c in verdict.complaints)
+    small = shrink(PLANTED, lambda case: try_case(case).kind == verdict.kind)
+    assert [step.name for step in small.steps] == ["s"]
+    assert [leaf.dtype for leaf in small.leaves] == ["float32"]
+    path = tmp_path / "script.py"
+    path.write_text(script(small, try_case(small).complaints))
+    assert "tn.sin(" in path.read_text() and "FAIL" in path.read_text()
+    done = subprocess.run([sys.executable, path], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("compiled {'s': tensor(")
+
+
+def test_a_script_of_a_step_runs(tmp_path: Path) -> None:
+    path = tmp_path / "script.py"
+    path.write_text(script(replace(PLANTED, optimizer=12)))
+    done = subprocess.run([sys.executable, path], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.count("compiled") == done.stdout.count("torch {") == 2
+
+
+def test_numbers_depend_on_the_seed_and_the_name_alone() -> None:
+    fewer = replace(PLANTED, leaves=PLANTED.leaves[:1], steps=PLANTED.steps[:1], loss="", outputs=("t",))
+    assert torch.equal(feeds_of(PLANTED, 0)["x"], feeds_of(fewer, 0)["x"])
+    assert exact_values(PLANTED) == {"x", "w"}
+
+
+def test_a_run_is_taken_up_again(tmp_path: Path) -> None:
+    known = Result(1, "model output", ("model output y: FAIL",))
+    (tmp_path / "00000000.jsonl").write_text('{"begun": 1}\n' + json.dumps(known.__dict__) + "\n")
+    found = run_all(0, 3, 2, tmp_path)
+    assert sorted(r.seed for r in found) == [0, 1, 2]
+    assert known in found
+    assert "3 graphs" in report(found, 1.0)

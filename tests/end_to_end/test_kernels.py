@@ -19,7 +19,9 @@ from tritonnotes.ir.passes.evaluation import evaluation_form
 from tritonnotes.runtime.runner import pick_device
 
 
-def check(graph: Graph, *, seed: int = 0, extremes: bool = False, ones: bool = False, **sizes: int) -> None:
+def check(
+    graph: Graph, *, seed: int = 0, extremes: bool = False, ones: bool = False, strict: bool | None = None, **sizes: int
+) -> None:
     """The graph holds the policy in evaluation, and in training where that is another thing."""
 
     def redraw(seed: int) -> dict[str, Tensor]:
@@ -27,7 +29,7 @@ def check(graph: Graph, *, seed: int = 0, extremes: bool = False, ones: bool = F
 
     for training in (False, True) if evaluation_form(graph) is not graph else (False,):
         # The second form is planned greedily: a search at every size would take most of the time.
-        model = tn.compile(graph, fusion="greedy") if training else None
+        model = tn.compile(graph, fusion="greedy" if training else "optimal", strict=strict)
         judged = judge(graph, redraw(seed), model=model, seed=seed, ones=ones, redraw=redraw, training=training)
         assert_within_policy(judged, f"{graph}{'in training' if training else ''}")
 
@@ -40,6 +42,13 @@ def test_op_agrees_with_eager_at_awkward_sizes(name: str, dtype: str) -> None:
         check(op_graph(name, (tn.Dim("batch"), cols), dtype), batch=rows, seed=rows + cols, extremes=rows % 2 == 1)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", OPS)
+def test_op_keeps_to_its_memory_and_to_the_policy_under_the_strict_interpreter(name: str, dtype: str) -> None:
+    check(op_graph(name, (tn.Dim("batch"), 33), dtype), batch=7, seed=1, strict=True)
+
+
+@pytest.mark.interpreted
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", OPS)
@@ -48,18 +57,21 @@ def test_op_agrees_with_eager_at_every_size(name: str, dtype: str) -> None:
         check(op_graph(name, (tn.Dim("batch"), cols), dtype), batch=rows, seed=rows + cols, extremes=True)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("name", OPS)
 def test_op_agrees_with_eager_where_every_size_is_static(name: str) -> None:
     for shape in ((0, 7), (33, 7), (64, 64), (1, 1)):
         check(op_graph(name, shape, "float32"))
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("name", [n for n in OPS if n != "accuracy"])
 def test_op_takes_the_gradient_of_a_sum_whose_stride_is_0(name: str) -> None:
     for dtype in ("float32", "bfloat16"):
         check(op_graph(name, (tn.Dim("batch"), 33), dtype), batch=7, ones=True)
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("name", OPS)
 def test_op_works_on_more_and_fewer_axes(name: str) -> None:
     shapes: list[tuple[Any, ...]] = [(3, tn.Dim("length"), 5), (2, 3, 4, 5)]
@@ -77,6 +89,7 @@ LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.interpreted
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("name", OPS)
 def test_op_takes_inputs_of_any_layout(name: str, layout: str) -> None:

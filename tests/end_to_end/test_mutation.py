@@ -23,6 +23,7 @@ from tritonnotes.codegen.emit.kernel import KernelSource, render_kernel
 from tritonnotes.codegen.support.expressions import call
 from tritonnotes.codegen.support.facets import FACETS, calls, infix
 from tritonnotes.ir.core.graph import Graph
+from tritonnotes.runtime.executors.execution import STRICT_VARIABLE
 from tritonnotes.runtime.runner import Runner, pick_device
 
 DEVICE = pick_device()
@@ -317,7 +318,9 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
 def small_tiles(monkeypatch: Patch) -> Patch:
     """Several tiles to a program and several programs to a sum, as on a GPU."""
     if DEVICE.type == "cpu":
-        monkeypatch.setattr("tritonnotes.runtime.runner._default_programs", lambda device: 3)
+        # Machine code of a broken kernel could end the process.
+        monkeypatch.setenv(STRICT_VARIABLE, "1")
+        monkeypatch.setattr("tritonnotes.runtime.executors.interpreted.PROGRAMS", 3)
         monkeypatch.setitem(Runner.__init__.__kwdefaults__, "tile", 256)  # type: ignore[arg-type]
     return monkeypatch
 

@@ -19,6 +19,8 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.judge.tolerance import Comparison, compare
 
+pytestmark = pytest.mark.interpreted
+
 REDRAWS = 32
 
 

@@ -23,6 +23,8 @@ from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.op import OPS, catalogue
 from tritonnotes.judge.tolerance import Comparison, compare
 
+pytestmark = pytest.mark.interpreted
+
 NAMES = sorted({*catalogue(), "amax", "amin", "matmul"})
 """The catalogue, and what has no note of its own."""
 QUICK = 4

@@ -18,6 +18,8 @@ from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.runtime.runner import Runner, pick_device
 
+pytestmark = pytest.mark.interpreted
+
 DEVICE = pick_device()
 BATCH = tn.Dim("batch")
 RUNS = 20

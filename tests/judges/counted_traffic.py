@@ -17,6 +17,7 @@ from tritonnotes.codegen.program.program import Program
 from tritonnotes.interpreter import executor
 from tritonnotes.interpreter.memory import Access, Memory
 from tritonnotes.ir.core.types import element_count
+from tritonnotes.runtime.executors.execution import Execution
 from tritonnotes.runtime.runner import Runner
 from tritonnotes.tensors.dtypes import torch_dtype
 
@@ -90,8 +91,8 @@ def assert_exact(program: Program, **sizes: int) -> None:
             shape = [element_count((s,), sizes) for s in buffer.shape]
             drawn = torch.rand(shape, generator=generator)
             leaves[buffer.name] = (drawn if buffer.dtype.is_float else drawn.round()).to(torch_dtype(buffer.dtype))
-    scalars = {v.name.rpartition(".")[2]: 0.5 for v in program.plan.graph.leaves("scalar")}
-    runner = Runner(program, torch.device("cpu"), programs=PROGRAMS, tile=TILE)
+    scalars = {v.name: 0.5 for v in program.plan.graph.leaves("scalar")}
+    runner = Runner(program, torch.device("cpu"), Execution(strict=True), programs=PROGRAMS, tile=TILE)
     programs = runner.programs(sizes)
     with watched() as launches:
         runner.run(leaves, sizes, scalars)

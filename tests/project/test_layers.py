@@ -22,6 +22,7 @@ tritonnotes.optim
 tritonnotes.training
 tritonnotes.distributed
 tritonnotes.runtime
+tritonnotes.runtime.executors
 tritonnotes.judge  tritonnotes.interpreter  tritonnotes.native
 tritonnotes.native.run
 tritonnotes.native.lower

@@ -296,3 +296,12 @@ def attention_weights(x_ptr, y_ptr, SIZE: tl.constexpr):
 def too_many_registers(x_ptr, y_ptr, BLOCK: tl.constexpr):
     i = tl.arange(0, BLOCK)
     tl.store(y_ptr + i, tl.sort(tl.load(x_ptr + i)) + tl.sum(tl.load(x_ptr + i), axis=0))
+
+
+@triton.jit
+def dot(a_ptr, b_ptr, out_ptr, M: tl.constexpr, K: tl.constexpr, N: tl.constexpr):
+    m, k, n = tl.arange(0, M)[:, None], tl.arange(0, K), tl.arange(0, N)[None, :]
+    a = tl.load(a_ptr + m * K + k[None, :])
+    b = tl.load(b_ptr + k[:, None] * N + n)
+    out = tl.dot(a, b, input_precision="ieee", out_dtype=out_ptr.dtype.element_ty)
+    tl.store(out_ptr + m * N + n, out)

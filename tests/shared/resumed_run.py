@@ -1,9 +1,10 @@
-"""A training run that saves after each step and goes on from what it finds: `resumed_run.py FILE STEPS PAUSE`."""
+"""A training run that saves after each step and goes on from what it finds: `resumed_run.py FILE STEPS`. As a script
+it says when the first step is saved, and takes the last one when its input is closed."""
 
 from __future__ import annotations
 
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -31,7 +32,8 @@ def step_of() -> tn.TrainingStep:
     return tn.compile_step(graph(), loss="loss", optimizer=tn.adam(lr=0.1), device="cpu")
 
 
-def train(path: Path, steps: int, pause: float = 0.0) -> tn.TrainingStep:
+def train(path: Path, steps: int, saved: Callable[[int], object] = lambda steps: None) -> tn.TrainingStep:
+    """`saved` is called after each save with the count of steps."""
     step = step_of()
     if path.exists():
         step.load(path)
@@ -39,9 +41,16 @@ def train(path: Path, steps: int, pause: float = 0.0) -> tn.TrainingStep:
         step.hyperparameters["lr"] = 0.1 / (1 + step.steps)
         step(**batch(step.steps))
         step.save(path)
-        time.sleep(pause)
+        saved(step.steps)
     return step
 
 
+def talk(steps: int) -> None:
+    if steps == 1:
+        print("saved", flush=True)
+    if steps == int(sys.argv[2]) - 1:
+        sys.stdin.read()
+
+
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    train(Path(sys.argv[1]), int(sys.argv[2]), talk)

@@ -18,13 +18,13 @@ from typing import Any, NoReturn
 from rich.console import Console
 
 import tritonnotes as tn
+from tritonnotes.ir.core.types import dims_in
 
 from ..codegen.pipeline import make_program
 from ..codegen.support.sizes import NOMINAL
 from ..codegen.target.gpus import GPUS
 from ..ir.core.graph import Graph
 from ..ir.core.optimizer import Optimizer
-from ..ir.core.types import Dim
 from ..runtime.kernel_reports import gradient_programs, program_reports
 from .demo import digits, plain, run_demo
 from .notes import UnknownNameError, entries, find, page
@@ -112,6 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument(
         "--out", default="tritonnotes-demo", metavar="DIR", help="where files go; default tritonnotes-demo"
     )
+    _add_strict(demo)
     demo.set_defaults(run=_demo)
 
     shown = commands.add_parser("show", help="print one stage of a graph on its way to kernels")
@@ -139,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_target(checked, step=False)
     checked.add_argument("--batch", type=_natural, metavar="N", help="the size of every Dim; default 33")
     checked.add_argument("--optimizer", choices=tuple(OPTIMIZERS), help="check three of its updates too")
+    _add_strict(checked)
     checked.set_defaults(run=_check)
 
     explained = commands.add_parser("explain", help="say what each launch does, and why what is apart is apart")
@@ -177,6 +179,7 @@ def _demo(arguments: argparse.Namespace) -> int:
         epochs=arguments.epochs,
         batch_size=arguments.batch_size,
         seed=arguments.seed,
+        strict=arguments.strict,
         out=arguments.out,
         console=console,
     )
@@ -223,9 +226,9 @@ def _report(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     graph = load_target(arguments.target)
     optimizer = OPTIMIZERS[arguments.optimizer]() if arguments.optimizer else None
-    names = {size.name for value in graph.values for size in value.shape if isinstance(size, Dim)}
+    names = {dim.name for value in graph.values for dim in dims_in(value.shape)}
     sizes = None if arguments.batch is None else dict.fromkeys(sorted(names), arguments.batch)
-    certificate = tn.check(graph, sizes=sizes, optimizer=optimizer)
+    certificate = tn.check(graph, sizes=sizes, optimizer=optimizer, strict=arguments.strict)
     if arguments.json:
         _print_json({"target": arguments.target, **certificate.to_dict()})
     else:
@@ -291,6 +294,15 @@ def _step(arguments: argparse.Namespace, graph: Graph) -> tuple[str | None, Opti
 
 
 # -- arguments and output ----------------------------------------------------------------------------------------------
+
+
+def _add_strict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--strict",
+        action="store_const",
+        const=True,
+        help="run the kernels under the strict interpreter on the CPU, not as machine code",
+    )
 
 
 def _natural(text: str) -> int:

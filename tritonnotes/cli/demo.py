@@ -151,14 +151,15 @@ def run_demo(
     batch_size: int = 128,
     seed: int = 0,
     logits_budget: int | None = LOGITS_BUDGET,
+    strict: bool | None = None,
     out: str | Path = "tritonnotes-demo",
     console: Console | None = None,
 ) -> DemoResult:
     """Train `graph` (inputs x, y; output loss) on `data`, or on the digits, beside eager PyTorch, and report.
 
     `optimizer` and `torch_optimizer` must be the same rule in both worlds (Adam at 0.002 unless given);
-    `logits_budget` is that of `tn.compile_step`. Writes
-    `step.py`, `loss.png` and `result.json` to `out`. Shows all of it on `console`, or nothing where that is None.
+    `logits_budget` and `strict` are those of `tn.compile_step`. Writes `step.py`, `loss.png` and `result.json` to
+    `out`. Shows all of it on `console`, or nothing where that is None.
     Raises `MissingExtraError` where scikit-learn or matplotlib is missing, `OSError` where `out` cannot be written.
     """
     optimizer = optimizer or tn.adam(lr=2e-3)
@@ -170,12 +171,15 @@ def run_demo(
     say = (console or Console(quiet=True)).print
 
     started = time.perf_counter()
-    step = tn.compile_step(graph, loss="loss", optimizer=optimizer, seed=seed, logits_budget=logits_budget)
+    step = tn.compile_step(
+        graph, loss="loss", optimizer=optimizer, seed=seed, logits_budget=logits_budget, strict=strict
+    )
+    _compile_kernels(step, data, batch_size)
     compile_seconds = time.perf_counter() - started
     plan_seconds = _planning_time(graph, optimizer)
-    where = "Triton's interpreter on the CPU" if step.device.type == "cpu" else str(step.device)
+    where = step.model.execution.describe(step.device)
     say(f"Training {graph.name} with {optimizer} on {len(data.x):,} rows, {len(data.test_x)} more held out; {where}.")
-    say(f"Compiled in {compile_seconds:.2f} s; planning the step takes {plan_seconds * 1000:.0f} ms of that.")
+    say(f"Compiled in {compile_seconds:.2f} s, kernels included; planning takes {plan_seconds * 1000:.0f} ms of that.")
 
     curves, times, weights = train(step, torch_optimizer, data, epochs, batch_size, seed, console)
     say(epoch_table(curves.by_epoch()))
@@ -183,11 +187,12 @@ def run_demo(
     steps = f"over {len(curves.fused)} steps, {agree} {CURVE_LIMIT:.0e}"
     say(f"Loss curves, fused and eager: at most {curves.difference:.1e} apart, relative, {steps}.")
     say(f"Both against eager PyTorch in float64: fused {curves.fused_drift:.1e}, eager {curves.eager_drift:.1e}.")
-    say(f"Time: fused {times[0]:.1f} s, eager {times[1]:.1f} s.{_INTERPRETED if step.device.type == 'cpu' else ''}\n")
+    remark = _INTERPRETED if step.model.execution.strict else ""
+    say(f"Time: fused {times[0]:.2f} s, eager {times[1]:.2f} s.{remark}\n")
 
     unfused = make_plan(step.plan.graph, "off")
     say(plan_table(step.plan, unfused, batch_size))
-    certificate = tn.check(graph, optimizer=optimizer, device=step.device)
+    certificate = tn.check(graph, optimizer=optimizer, device=step.device, strict=strict)
     say(certificate_table(certificate))
     scores = _held_out(step, weights, data)
     say(score_table(*scores, rows=len(data.test_x)))
@@ -204,7 +209,16 @@ def run_demo(
     return result
 
 
-_INTERPRETED = " The interpreter checks every access and runs no native code: this says nothing of speed on a GPU."
+_INTERPRETED = " The strict interpreter checks every access and runs no machine code: this says nothing of speed."
+
+
+def _compile_kernels(step: TrainingStep, data: Dataset, batch_size: int) -> None:
+    """Compile the kernels for the sizes of all batches, by steps that are taken back."""
+    state = step.state_dict()
+    for size in dict.fromkeys((min(batch_size, len(data.x)), len(data.x) % batch_size or batch_size)):
+        if not step.model.execution.strict:  # which compiles nothing
+            step(x=data.x[:size].to(step.device), y=data.y[:size].to(step.device))
+    step.load_state_dict(state)
 
 
 def train(

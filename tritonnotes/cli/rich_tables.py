@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ..check import Certificate
 from ..codegen.plan.fusion_plan import FusionPlan
+from ..codegen.support.text import counted
 from .notes import Entry
 
 
@@ -28,13 +29,13 @@ def plan_table(plan: FusionPlan, unfused: FusionPlan, batch: int) -> Table:
     share = f" ({1 - moved / before:.0%})" if before else ""
     table = Table(
         title=f"Fusion plan of {plan.graph.name}, bytes at batch {batch}",
-        caption=f"Without fusion: {len(unfused.launches)} launches, {before:,} bytes; "
+        caption=f"Without fusion: {counted(len(unfused.launches), 'launch')}, {before:,} bytes; "
         f"fusion saves {before - moved:,}{share}.",
         title_justify="left",
         caption_justify="left",
         show_footer=True,
     )
-    table.add_column("kernel", f"{len(plan.launches)} launches", overflow="fold")
+    table.add_column("kernel", counted(len(plan.launches), "launch"), overflow="fold")
     generated, library = len(plan.kernels), len(plan.library)
     table.add_column("kind")
     table.add_column("ops", f"{generated} generated, {library} library")

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..codegen.program.program import Program
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Value
-from ..runtime.runner import Launch
+from ..runtime.executors.executor import Launch
 from ..tensors.dtypes import torch_dtype
 
 ALIGNMENT = 64

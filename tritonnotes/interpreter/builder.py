@@ -2,6 +2,7 @@
 
 - bfloat16: casts round to nearest even through float32; `tl.dot` multiplies values; any other arithmetic
   would act on bit patterns and is an error.
+- `tl.dot` adds in one fixed order, which neither the processor nor the number of rows changes.
 - NaN: `tl.maximum`, `tl.minimum` and `tl.clamp` drop a NaN unless told `propagate_nan=tl.PropagateNan.ALL`;
   `tl.max`, `tl.min`, `tl.argmax` and `tl.argmin` skip NaN (of a row that is all NaN: NaN, and index 0).
 - Reductions with a combine function of the kernel's own halve the axis, as a GPU does, and take log2(n)
@@ -68,6 +69,21 @@ def _lanes(mask: Any, addresses: np.ndarray) -> np.ndarray:
     if lanes.shape != addresses.shape or lanes.dtype != np.bool_:
         lanes = np.array(np.broadcast_to(lanes, addresses.shape), dtype=bool)
     return lanes
+
+
+def _in_half(x: TensorHandle) -> np.ndarray:
+    """Numbers of 8 bits as those of 16 that they are."""
+    return upstream._convert_float(x.data, x.dtype, tl.float16, None).view(np.float16)
+
+
+def _multiplied(a: np.ndarray, b: np.ndarray, total: np.ndarray) -> np.ndarray:
+    """`a @ b + total`, term by term along the inner axis, each product added with one rounding as a GPU's FMA does. A
+    BLAS adds in an order that depends on the processor and on how many rows there are."""
+    if total.dtype == np.float32:
+        a, b = a.astype(np.float64), b.astype(np.float64)  # in which a product of two float32 is exact
+    for k in range(a.shape[-1]):
+        total = (a[..., :, k, None] * b[..., k, None, :] + total).astype(total.dtype, copy=False)
+    return total
 
 
 def _refuse_bfloat16(what: str, *handles: TensorHandle) -> None:
@@ -157,7 +173,9 @@ class Builder(upstream.InterpreterBuilder):
             a = TensorHandle(bfloat16.to_float32(a.data), tl.float32)
         if b.dtype.scalar.name == "bf16":
             b = TensorHandle(bfloat16.to_float32(b.data), tl.float32)
-        return super().create_dot(a, b, d, *options)
+        halves = (_in_half(x) if x.dtype.scalar.is_fp8() else x.data for x in (a, b))
+        left, right = (x.astype(d.data.dtype, copy=False) for x in halves)
+        return TensorHandle(_multiplied(left, right, d.data), d.dtype.scalar)
 
     # Memory
 

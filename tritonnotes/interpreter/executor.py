@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ import triton.runtime.interpreter as upstream
 from triton.runtime.interpreter import TensorHandle
 from triton.runtime.jit import JITFunction, mangle_type
 
+from tritonnotes.codegen.target.language import triton_language
 from tritonnotes.ir.core.errors import KernelError
 
 from . import builder as build
@@ -25,9 +25,6 @@ from .patches import redirected, rewritten
 # Launch options that say how to compile, and nothing to an interpreter.
 _OPTIONS = frozenset({"num_warps", "num_stages", "num_ctas", "maxnreg", "enable_fp_fusion"})
 _FACE = "__tritonnotes_face__"
-# Triton's interpreter has one builder for all threads, and `triton.language` is redirected for the whole
-# process.
-_one_at_a_time = threading.RLock()
 _pointer_types: dict[torch.dtype, tl.dtype] = {}
 
 
@@ -82,7 +79,7 @@ def launch(
 
     Always: bfloat16 arithmetic raises KernelError, as does anything that the kernel itself raises; the
     message names the kernel and the program. Tensors may then be half written. `triton.language` is changed
-    while this runs, so no other thread may compile meanwhile; launches of other threads wait.
+    while this runs: launches of other threads wait, and so do their compilations by tritonnotes.
     """
     if not isinstance(kernel, JITFunction):
         raise KernelError(f"a triton.jit function is wanted, not a {type(kernel).__name__} (is TRITON_INTERPRET set?)")
@@ -101,7 +98,8 @@ def launch(
         named = _tensors_in({name: value for name, value in values.items() if name not in face.constexpr})
         named += [(f"tensors[{index}]", tensor) for index, tensor in enumerate(tensors)]
         memory = Memory(named, programs, ownership)
-    with _one_at_a_time, redirected, np.errstate(all="ignore"):
+    # Triton's interpreter has one builder for all threads, and `triton.language` is redirected for the whole process.
+    with triton_language, redirected, np.errstate(all="ignore"):
         function = rewritten(kernel)
         bound = _convert(kernel.__name__, face, values, memory)
         _run(kernel, function, (nx, ny, nz), bound, memory)

@@ -19,8 +19,9 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from tritonnotes.ir.core.types import size_at
+
 from ..ir.core.graph import Graph, Value
-from ..ir.core.types import Dim
 from ..tensors.dtypes import torch_dtype
 from .executor import eager
 
@@ -68,7 +69,7 @@ def eager_peak_bytes(graph: Graph, loss: str, sizes: Mapping[str, int]) -> int |
     op's reference looks at values, so that nothing is known without running it. Outputs that the loss does not need,
     such as metrics, are left out, in favour of eager too."""
     alone = copy.copy(graph)
-    alone.outputs = {loss: graph.outputs[loss]}
+    alone.outputs = {loss: alone.outputs[loss]}
     with torch.device(META):
         feeds = {v.name: _meta(v, sizes) for v in graph.leaves("input")}
         state = {v.name: _meta(v, sizes) for v in graph.leaves("parameter", "buffer")}
@@ -89,5 +90,5 @@ def eager_peak_bytes(graph: Graph, loss: str, sizes: Mapping[str, int]) -> int |
 
 
 def _meta(value: Value, sizes: Mapping[str, int]) -> Tensor:
-    shape = [sizes[s.name] if isinstance(s, Dim) else s for s in value.shape]
+    shape = [size_at(s, sizes) for s in value.shape]
     return torch.empty(shape, dtype=torch_dtype(value.dtype), device=META)

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from ..ir.core.errors import DeclarationError, FeedError, VerificationError
-from ..ir.core.graph import Graph, Value
+from ..ir.core.graph import Graph, Value, check_is_graph
 from ..ir.core.op import lookup
-from ..ir.core.types import Dim, host, show_shape
+from ..ir.core.types import Dim, DimProduct, bind_dims, host, show_shape, size_at, unbound
 from ..tensors.dtypes import torch_dtype
 from ..tensors.seeds import fresh_seed
 from .references import REFERENCES
@@ -41,6 +41,7 @@ def eager(
     does. Raises `FeedError` for tensors that do not fit, `VerificationError` where an op's reference and its
     formula differ in shape or dtype.
     """
+    check_is_graph(graph)
     return _run(graph, graph.outputs, feeds, state or {}, training, seed, exact=False)
 
 
@@ -64,8 +65,11 @@ def oracle(
 ) -> dict[str, Tensor]:
     """What `eager` gives, computed in float64 from the same, already rounded, tensors: floating results are float64.
 
-    The feeds have the declared dtypes, or float64 in place of a floating one.
+    What the graph says is rounded is rounded here too: a cast gives numbers of its dtype, and its gradient those of
+    what was cast; other ops read an output of 16 bits as it is given out, while the output itself is exact. The feeds
+    have the declared dtypes, or float64 in place of a floating one.
     """
+    check_is_graph(graph)
     return _run(graph, graph.outputs, feeds, state or {}, training, seed, exact=True)
 
 
@@ -95,6 +99,8 @@ def _run(
     for value in reversed(graph.values):
         if value in needed:
             needed.update(value.inputs)
+    given_out = {v for v in (*graph.outputs.values(), *graph.updates.values()) if exact and _is_narrow(v)}
+    exactly: dict[Value, Tensor] = {}
     for value in graph.values:
         if value.op.name == "constant":
             known[value] = value.attrs["value"]
@@ -102,7 +108,27 @@ def _run(
             known[value] = float(sizes[value.attrs["dim"]])
         elif value in needed and value not in known:
             known[value] = _call(value, known, sizes, device, training, exact)
-    return {name: _tensor(known[v], v, device, exact) for name, v in roots.items()}
+            if value in given_out:
+                exactly[value] = known[value]
+                known[value] = _Rounded.apply(known[value], torch_dtype(value.dtype), torch.float64)
+    return {name: _tensor(exactly.get(v, known[v]), v, device, exact) for name, v in roots.items()}
+
+
+def _is_narrow(value: Value) -> bool:
+    return value.dtype.is_float and value.dtype.itemsize == 2 and not value.is_leaf
+
+
+class _Rounded(torch.autograd.Function):
+    """float64 numbers at the nearest ones of `dtype`, and their gradient at those of `source`."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dtype: torch.dtype, source: torch.dtype) -> Tensor:
+        ctx.dtype, ctx.source = dtype, source
+        return x.to(dtype).to(torch.float64)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        return _Rounded.apply(gradients[0], ctx.source, ctx.dtype), None, None
 
 
 def _seeds(graph: Graph, training: bool, seed: int | None) -> dict[str, int]:
@@ -138,6 +164,8 @@ def _bind(
             + (f", with {len(missing) - 1} more" if len(missing) > 1 else "")
             + f"; {remedy}"
         )
+    shapes = {value: given[name].shape for name, value in leaves.items() if isinstance(given[name], Tensor)}
+    bind_dims([(value.shape, shape) for value, shape in shapes.items()], sizes)
     return {value: _checked(value, given[name], sizes, exact) for name, value in leaves.items()}
 
 
@@ -167,9 +195,11 @@ def _checked(value: Value, given: Any, sizes: dict[str, int], exact: bool) -> An
     if len(given.shape) != len(value.shape):
         raise FeedError(f"{what}: {declared}, {got}; feed a tensor of {len(value.shape)} dims")
     for axis, (want, size) in enumerate(zip(value.shape, given.shape, strict=True)):
-        expected = sizes.setdefault(want.name, size) if isinstance(want, Dim) else want
+        if untold := unbound(want, sizes):
+            raise FeedError(f"{what}: {declared}, {got}; {untold}")
+        expected = size_at(want, sizes)
         if expected != size:
-            bound = f" ({want} is {expected} in the tensors before it)" if isinstance(want, Dim) else ""
+            bound = "" if isinstance(want, int) else f" ({want} is {expected} in the tensors before it)"
             raise FeedError(f"{what}: {declared}, {got}; axis {axis} must be {expected}{bound}")
     return given.to(torch.float64) if exact and value.dtype.is_float else given
 
@@ -202,8 +232,15 @@ def _call(
     attrs = {name: _concrete(attr, sizes) for name, attr in value.attrs.items()}
     if "training" in attrs:
         attrs["training"] = training and attrs["training"]
-    if exact and op.name == "cast" and value.dtype.is_float:
-        return args[0].to(torch.float64)
+    casts = op.name in ("cast", "round_to")
+    if casts and value.inputs[0].op.name == "constant":
+        # A number is as exact as it was written, whatever it is cast to.
+        number = torch.tensor(known[value.inputs[0]], dtype=torch_dtype(value.dtype), device=device)
+        return number.to(torch.float64) if exact and value.dtype.is_float else number
+    if exact and casts and value.dtype.is_float:
+        source = value.inputs[0].dtype
+        wide = args[0].to(torch.float64)
+        return _Rounded.apply(wide, torch_dtype(value.dtype), torch_dtype(source) if source.is_float else wide.dtype)
     result = reference(*args, **attrs)
     if op.name == "iota":
         result = result.to(device)
@@ -216,7 +253,8 @@ def _arguments(value: Value, known: Mapping[Value, Any], device: torch.device, e
     """A number beside a tensor stays a number, as `x * 0.5` has one: torch then rounds it no further than it must."""
     args: list[Any] = [None if a is None else known[a] for a in value.args]
     operands = args[1:] if value.op.name == "where" else args
-    if value.op.kind == "elementwise" and any(isinstance(a, Tensor) for a in operands):
+    compares = value.op.name in ("eq", "ne", "lt", "le", "gt", "ge")
+    if value.op.kind == "elementwise" and any(isinstance(a, Tensor) for a in operands) and not (exact and compares):
         return args
     return [a if v is None else _tensor(a, v, device, exact) for a, v in zip(args, value.args, strict=True)]
 
@@ -224,14 +262,17 @@ def _arguments(value: Value, known: Mapping[Value, Any], device: torch.device, e
 def _tensor(result: Any, value: Value, device: torch.device, exact: bool) -> Tensor:
     if isinstance(result, Tensor):
         return result
-    dtype = torch.float64 if exact and value.dtype.is_float else torch_dtype(value.dtype)
-    return torch.tensor(result, dtype=dtype, device=device)
+    if not (exact and value.dtype.is_float):
+        return torch.tensor(result, dtype=torch_dtype(value.dtype), device=device)
+    # What a tensor of 16 bits holds of a number is what there is of it.
+    held = torch.tensor(result, dtype=torch.float64, device=device)
+    return held.to(torch_dtype(value.dtype)).double() if value.dtype.itemsize == 2 else held
 
 
 def _concrete(attr: Any, sizes: Mapping[str, int]) -> Any:
     if isinstance(attr, tuple):
         return tuple(_concrete(a, sizes) for a in attr)
-    return sizes[attr.name] if isinstance(attr, Dim) else attr
+    return size_at(attr, sizes) if isinstance(attr, Dim | DimProduct) else attr
 
 
 def _verified(value: Value, result: Any, sizes: Mapping[str, int], exact: bool) -> Tensor:

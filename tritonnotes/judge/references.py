@@ -206,11 +206,19 @@ def _binary_cross_entropy_with_logits(
     )
 
 
+def _celu(input: Tensor, *, alpha: float) -> Tensor:
+    """torch's own has 1 / alpha in float32 for the gradient of float64."""
+    return torch.where(input <= 0, alpha * torch.expm1(input.clamp(max=0) / alpha), input)
+
+
 def _focal(input: Tensor, target: Tensor, *, alpha: float, gamma: float) -> Tensor:
-    """As torchvision.ops.sigmoid_focal_loss computes it."""
+    """As torchvision.ops.sigmoid_focal_loss computes it; where nothing is missed, the slope of a root is left out."""
     p = torch.sigmoid(input)
     p_t = p * target + (1 - p) * (1 - target)
-    loss = F.binary_cross_entropy_with_logits(input, target, reduction="none") * (1 - p_t) ** gamma
+    missed = 1 - p_t
+    is_right = (missed == 0) & (0 < gamma < 1)
+    focus = torch.where(is_right, 0, torch.where(is_right, 1, missed) ** gamma)
+    loss = F.binary_cross_entropy_with_logits(input, target, reduction="none") * focus
     return (alpha * target + (1 - alpha) * (1 - target)) * loss if alpha >= 0 else loss
 
 
@@ -333,6 +341,19 @@ def _spread(meaning: Callable[..., Tensor]) -> Reference:
     return reference
 
 
+def _std(x: Tensor, *, dim: tuple[int, ...], correction: float, keepdim: bool) -> Tensor:
+    """torch's; in float64 of numbers scaled by a power of two, as there it loses deviations whose squares vanish."""
+    axes = dim or tuple(range(x.dim()))
+    if x.dtype != torch.float64 or not x.dim() or 0 in (x.shape[axis] for axis in axes):
+        return _spread(torch.std)(x, dim=dim, correction=correction, keepdim=keepdim)
+    with torch.no_grad():
+        largest = (x - x.mean(axes, keepdim=True)).abs().amax(axes, keepdim=True)
+        unit = torch.pow(2.0, torch.frexp(largest).exponent.clamp(max=1023).double())
+        unit = torch.where(largest.isfinite() & (largest > 0), unit, 1)
+    scaled = _spread(torch.std)(x / unit, dim=axes, correction=correction, keepdim=True) * unit
+    return scaled if keepdim else scaled.squeeze(axes)
+
+
 def _embedding(input: Tensor, weight: Tensor, *, padding_idx: int) -> Tensor:
     return F.embedding(input, weight, None if padding_idx < 0 else padding_idx)
 
@@ -364,7 +385,12 @@ def _extremum(meaning: Callable[[Tensor, Tensor], Tensor]) -> Reference:
 
 
 def _logical(meaning: Callable[[Tensor, Tensor], Tensor]) -> Reference:
-    return lambda a, b: meaning(torch.as_tensor(a), torch.as_tensor(b))
+    return lambda a, b: meaning(_as_tensor(a), _as_tensor(b))
+
+
+def _as_tensor(given: Tensor | float) -> Tensor:
+    """A number as a tensor, which mixes with those of any device when it lies on the CPU."""
+    return given if isinstance(given, Tensor) else torch.tensor(given, device="cpu")
 
 
 def _reduction(meaning: Callable[..., Tensor]) -> Reference:
@@ -373,7 +399,7 @@ def _reduction(meaning: Callable[..., Tensor]) -> Reference:
 
 
 def _iota(*, size: int, before: int, after: int) -> Tensor:
-    return torch.arange(size).reshape((1,) * before + (size,) + (1,) * after)
+    return torch.arange(size, device="cpu").reshape((1,) * before + (size,) + (1,) * after)
 
 
 def _take_rows(table: Tensor, index: Tensor) -> Tensor:
@@ -408,7 +434,7 @@ REFERENCES |= {
     "prelu": F.prelu,
     "elu": F.elu,
     "selu": F.selu,
-    "celu": F.celu,
+    "celu": _celu,
     "gelu": F.gelu,
     "silu": F.silu,
     "mish": F.mish,
@@ -478,10 +504,11 @@ REFERENCES |= {
     "dropout": _dropout,
     "mean": torch.mean,
     "var": _spread(torch.var),
-    "std": _spread(torch.std),
+    "std": _std,
     "logsumexp": torch.logsumexp,
     "argmax": _argmax,
     "flatten": torch.flatten,
+    "detach": torch.Tensor.detach,
     "squeeze": torch.squeeze,
     "unsqueeze": torch.unsqueeze,
     "expand": lambda x, *, shape: x.expand(shape),
@@ -519,9 +546,10 @@ REFERENCES |= {
     "logical_and": _logical(torch.logical_and),
     "logical_or": _logical(torch.logical_or),
     "logical_not": torch.logical_not,
-    "where": lambda condition, a, b: torch.where(torch.as_tensor(condition), a, b),
+    "where": lambda condition, a, b: torch.where(_as_tensor(condition), a, b),
     "copy": torch.clone,
     "cast": lambda x, *, dtype: x.to(torch_dtype(dtype)),
+    "round_to": lambda x, *, dtype: x.to(torch_dtype(dtype)),
     # torch widens the sum of small integers to int64; a graph keeps the dtype it declared.
     "sum": _reduction(lambda x, dim, keepdim: torch.sum(x, dim, keepdim, dtype=x.dtype)),
     "max": _reduction(torch.amax),

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from ..ir.core.errors import FeedError
-from ..ir.core.graph import Graph, Value
+from ..ir.core.graph import Graph, Value, shown_by
 from ..ir.core.op import DESCRIBED, Op
 from ..ir.core.registry import ANY_NUMBER, Primitive
-from ..ir.core.types import Dim
+from ..ir.core.types import Size, dims_in, size_at
 from ..tensors.dtypes import torch_dtype
 
 DEFAULT_RANGE = (-3.0, 3.0)
@@ -27,10 +27,11 @@ def draw_feeds(
 ) -> dict[str, Tensor]:
     """A tensor for each leaf of the given `kinds`, by name, on the CPU, with its declared dtype.
 
-    Values stay in the domain of every op that takes the leaf directly (the intersection of several), or in (−3, 3):
-    half of them normal about the middle, half uniform. A class index lies in [0, C). `extremes` plants the ends of
-    the range, its middle, and the smallest steps around zero. `sizes` gives each `Dim` its size. The same seed draws
-    the same numbers, and torch's global generator is left alone. Raises `FeedError` where a range cannot be found.
+    Values stay in the domain of every op that takes the leaf, directly or through views (the intersection of several),
+    or in (−3, 3): half of them normal about the middle, half uniform. A class index lies in [0, C). `extremes` plants
+    the ends of the range, its middle, and the smallest steps around zero. `sizes` gives each `Dim` its size. The same
+    seed draws the same numbers, and torch's global generator is left alone. Raises `FeedError` where a range cannot be
+    found.
     """
     generator = torch.Generator().manual_seed(seed)
     users = _domains(graph)
@@ -40,8 +41,8 @@ def draw_feeds(
     }
 
 
-Use = tuple[tuple[float, float] | str, Value]
-"""A domain, and the value that uses the leaf under it."""
+Use = tuple[tuple[float, float] | str, Value, Value]
+"""A domain, the value that uses the leaf under it, and the argument of it that shows the leaf."""
 
 
 def _domains(graph: Graph) -> dict[Value, list[Use]]:
@@ -58,7 +59,7 @@ def _domains(graph: Graph) -> dict[Value, list[Use]]:
             continue
         for arg, name in zip(value.args, names, strict=True):
             if arg is not None and name in domain:
-                found.setdefault(arg, []).append((domain[name], value))
+                found.setdefault(shown_by(arg), []).append((domain[name], value, arg))
     return found
 
 
@@ -66,18 +67,18 @@ def _draw(leaf: Value, uses: list[Use], sizes: dict[str, int], generator: torch.
     shape = tuple(_size(s, leaf, sizes) for s in leaf.shape)
     dtype = torch_dtype(leaf.dtype)
     if leaf.dtype.kind == "bool":
-        return torch.randint(0, 2, shape, generator=generator).bool()
-    low, high = _range([domain for domain, _ in uses if not isinstance(domain, str)], leaf)
-    classes = [_classes(leaf, user, sizes) for domain, user in uses if domain == "class"]
-    classes += [_size(user.inputs[-1].shape[0], leaf, sizes) for domain, user in uses if domain == "row"]
+        return torch.randint(0, 2, shape, generator=generator, device="cpu").bool()
+    low, high = _range([domain for domain, *_ in uses if not isinstance(domain, str)], leaf)
+    classes = [_classes(shown, user, sizes) for domain, user, shown in uses if domain == "class"]
+    classes += [_size(user.inputs[-1].shape[0], leaf, sizes) for domain, user, _ in uses if domain == "row"]
     if classes:
         # Without a class there is no right index; one that is too large says so where it is used.
-        return torch.randint(0, max(min(classes), 1), shape, generator=generator).to(dtype)
+        return torch.randint(0, max(min(classes), 1), shape, generator=generator, device="cpu").to(dtype)
     if leaf.dtype.kind == "int":
-        return torch.randint(int(low), int(high) + 1, shape, generator=generator).to(dtype)
-    drawn = torch.randn(shape, generator=generator, dtype=torch.float64) + (low + high) / 2
-    uniform = low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
-    is_uniform = torch.rand(shape, generator=generator) < 0.5
+        return torch.randint(int(low), int(high) + 1, shape, generator=generator, device="cpu").to(dtype)
+    drawn = torch.randn(shape, generator=generator, device="cpu", dtype=torch.float64) + (low + high) / 2
+    uniform = low + (high - low) * torch.rand(shape, generator=generator, device="cpu", dtype=torch.float64)
+    is_uniform = torch.rand(shape, generator=generator, device="cpu") < 0.5
     drawn = torch.where(is_uniform, uniform, drawn).clamp(low, high)
     if extremes:
         _plant(drawn, low, high, dtype, generator)
@@ -88,8 +89,8 @@ def _plant(drawn: Tensor, low: float, high: float, dtype: torch.dtype, generator
     tiny = torch.finfo(dtype).tiny
     wanted = [v for v in (low, high, (low + high) / 2, 0.0, -0.0, tiny, -tiny, 1.0, -1.0) if low <= v <= high]
     flat = drawn.view(-1)
-    places = torch.randperm(len(flat), generator=generator)[: len(wanted)]
-    flat[places] = torch.tensor(wanted, dtype=drawn.dtype)[: len(places)]
+    places = torch.randperm(len(flat), generator=generator, device="cpu")[: len(wanted)]
+    flat[places] = torch.tensor(wanted, dtype=drawn.dtype, device="cpu")[: len(places)]
 
 
 def _range(ranges: list[tuple[float, float]], leaf: Value) -> tuple[float, float]:
@@ -122,9 +123,8 @@ def _classes(leaf: Value, user: Value, sizes: dict[str, int]) -> int:
     )
 
 
-def _size(size: int | Dim, leaf: Value, sizes: dict[str, int]) -> int:
-    if isinstance(size, Dim):
-        if size.name not in sizes:
-            raise FeedError(f"{leaf.name!r}: no size for Dim {size.name!r}; pass sizes={{{size.name!r}: 32}}")
-        return sizes[size.name]
-    return size
+def _size(size: Size, leaf: Value, sizes: dict[str, int]) -> int:
+    for dim in dims_in((size,)):
+        if dim.name not in sizes:
+            raise FeedError(f"{leaf.name!r}: no size for Dim {dim.name!r}; pass sizes={{{dim.name!r}: 32}}")
+    return size_at(size, sizes)

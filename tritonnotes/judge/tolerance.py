@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -56,6 +57,21 @@ class Comparison:
             f"{self.dtype}{list(self.shape)}"
         )
         return line if self.special else f"{line}  NaN or inf misplaced"
+
+
+def pooled(draws: Sequence[Comparison]) -> Comparison:
+    """Comparisons of one result on several draws as one, as if they had been parts of one tensor."""
+    count = len(draws)
+    return replace(
+        draws[0],
+        shape=(count, *draws[0].shape),
+        max_error=max(c.max_error for c in draws),
+        eager_max_error=max(c.eager_max_error for c in draws),
+        rms_error=math.hypot(*(c.rms_error for c in draws)) / math.sqrt(count),
+        eager_rms_error=math.hypot(*(c.eager_rms_error for c in draws)) / math.sqrt(count),
+        ulp=max(c.ulp for c in draws),
+        special=all(c.special for c in draws),
+    )
 
 
 def ulp(dtype: torch.dtype, magnitude: float) -> float:

@@ -15,7 +15,8 @@ from torch import Tensor
 from ..codegen.optimizer.emit import render_update
 from ..ir.core.errors import DeclarationError, FeedError, TritonNotesError
 from ..ir.core.optimizer import Optimizer
-from ..ir.optim.update import CLIP_COEFFICIENT, FOUND_INF, GRAD_SCALE, Extras
+from ..ir.optim.update import CLIP_COEFFICIENT, FOUND_INF, G_NAME, GRAD_SCALE, Extras
+from ..runtime.executors.execution import Execution, execution
 from . import optimizers
 from .counting import make_count_plan
 from .launching import formula_of
@@ -33,6 +34,9 @@ PLACEHOLDER = 0.5
 
 FUSED_NAMES = tuple(f.name for f in fields(FusedOptions))
 
+HOW_DEFAULTS: dict[str, Any] = {"strict": None, "sanitize": False}
+"""Options that say what runs kernels on the CPU."""
+
 
 class UpdateOptimizer(torch.optim.Optimizer):
     """A torch optimizer whose step updates every parameter of a group in one launch.
@@ -47,10 +51,11 @@ class UpdateOptimizer(torch.optim.Optimizer):
     - `state_dtype`: keep the state of 16-bit parameters in this dtype (torch keeps theirs)
     - `master_weights`: update a float32 copy of each 16-bit parameter, in its state under `master`, and keep the state
       in float32
+    - `strict`, `sanitize`: what runs kernels on the CPU, as for `tn.compile`
 
     With `capturable` or `fused` the steps are counted on the device, by one more small launch, and nothing waits for
-    the host. Without a GPU, kernels run under Triton's interpreter. Raises `FeedError` for parameters that cannot be
-    updated in place, and what torch raises otherwise.
+    the host. Without a GPU, kernels run as machine code. Raises `FeedError` for parameters that cannot be updated in
+    place, and what torch raises otherwise.
     """
 
     declare: ClassVar[Callable[..., Optimizer]]
@@ -62,6 +67,7 @@ class UpdateOptimizer(torch.optim.Optimizer):
     def __init__(self, params: Iterable[Any], *args: Any, **kwargs: Any) -> None:
         fused = {name: kwargs.pop(name) for name in FUSED_NAMES if name in kwargs}
         self._fused_options = _checked(type(self).__name__, FusedOptions(**fused))
+        self._how = {name: kwargs.pop(name) for name in HOW_DEFAULTS if name in kwargs}
         self._norm: NormPlan | None = None
         self._forget()
         super().__init__(params, *args, **kwargs)
@@ -82,6 +88,10 @@ class UpdateOptimizer(torch.optim.Optimizer):
             self._update()
         return loss
 
+    def execution(self, device: torch.device) -> Execution:
+        """What runs the kernels of parameters on a device, if that is the CPU."""
+        return execution(device, **self._how)
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's. State that is kept in float32 beside 16-bit parameters stays float32."""
         super().load_state_dict(state_dict)
@@ -99,11 +109,12 @@ class UpdateOptimizer(torch.optim.Optimizer):
         return made
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("_fused_options", "_step_supports_amp_scaling")
+        kept = ("_fused_options", "_how", "_step_supports_amp_scaling")
         return {**super().__getstate__(), **{n: vars(self)[n] for n in kept if n in vars(self)}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self._forget()
+        self._how = {}
         super().__setstate__(state)
 
     # -- one step --
@@ -120,7 +131,7 @@ class UpdateOptimizer(torch.optim.Optimizer):
         scalars = {GRAD_SCALE: grad_scale, FOUND_INF: found_inf, CLIP_COEFFICIENT: self._clip(works, grad_scale)}
         for work in works:
             self._launch(work, {name: t.to(work.device) for name, t in scalars.items() if t is not None})
-            work.gradients = []  # lest they outlive zero_grad
+            work.forget_gradients(were_written=work.plan is not None and G_NAME in work.plan.written)
         sparse = [(group, each.sparse) for group, each in zip(self.param_groups, gathered, strict=True) if each.sparse]
         if sparse:
             self._sparse_step(sparse)
@@ -155,7 +166,7 @@ class UpdateOptimizer(torch.optim.Optimizer):
         gradients = [g if is_dense(g) else g.contiguous() for g in gradients]
         key = norm_key(gradients, grad_scale is not None)
         if self._norm is None or self._norm.key != key:
-            self._norm = make_norm_plan(key, gradients, grad_scale is not None)
+            self._norm = make_norm_plan(key, gradients, grad_scale is not None, self.execution(gradients[0].device))
         self._norm.launch(gradients, max_norm, grad_scale)
         self.total_norm = self._norm.norm.reshape(())
         return self._norm.coefficient
@@ -169,18 +180,19 @@ class UpdateOptimizer(torch.optim.Optimizer):
             counts=work.counts,
         )
         columns = work.columns()
+        how = self.execution(work.device)
         rows, distinct = work.rows()
         key = (extras, rows, places(columns))
         plan = work.plan
         if plan is None or plan.key != key:
             try:
-                work.plan = plan = make_plan(key, work.optimizer, extras, columns, rows)
+                work.plan = plan = make_plan(key, work.optimizer, extras, columns, rows, how)
             except TritonNotesError:
                 work.take_back()
                 raise
         if work.counts:
             if work.counting is None or work.counting.loaded is not plan.loaded:
-                work.counting = make_count_plan(plan.loaded, work.states)
+                work.counting = make_count_plan(plan.loaded, work.states, how)
             numbers = work.counting.launch(work.optimizer.settings, work.on_device, scalars.get(FOUND_INF))
         else:
             numbers = work.host_numbers(plan.loaded, rows, distinct)

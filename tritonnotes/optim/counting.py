@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..codegen.optimizer.count import counted_numbers, device_settings
+from ..runtime.executors.execution import Execution
 from .launching import LoadedUpdate, run
 from .tables import upload
 
@@ -25,6 +26,7 @@ class CountPlan:
     counted: tuple[Tensor, ...]
     settings: Tensor
     numbers: Tensor
+    how: Execution
     copied: list[float] = field(default_factory=list)
 
     def launch(
@@ -40,23 +42,23 @@ class CountPlan:
         names = device_settings(self.loaded.update)
         values = [float(given[name]) for name in names]
         if values != self.copied:
-            self.settings.copy_(upload(torch.tensor(values, dtype=torch.float64), self.settings.device))
+            self.settings.copy_(upload(torch.tensor(values, dtype=torch.float64, device="cpu"), self.settings.device))
             self.copied = values
         for place, name in enumerate(names):
             if name in on_device:
                 self.settings[place].copy_(on_device[name].reshape(()))
         tensors = [self.counts, self.settings, self.numbers, *([] if found_inf is None else [found_inf])]
         arguments = [*tensors, len(self.counts)]
-        run(self.loaded.module, "run_count_steps", self.counts.device, arguments, {}, self.counted)
+        run(self.loaded.module, "run_count_steps", self.counts.device, arguments, {}, self.counted, self.how)
         return self.numbers
 
 
-def make_count_plan(loaded: LoadedUpdate, states: Sequence[Mapping[str, Tensor]]) -> CountPlan:
+def make_count_plan(loaded: LoadedUpdate, states: Sequence[Mapping[str, Tensor]], how: Execution) -> CountPlan:
     """Lay out the tables for parameters whose state holds float32 counts on one device."""
     update = loaded.update
     counted = [[state[name] for name in counted_numbers(update)] for state in states]
     device = counted[0][0].device
-    rows = torch.tensor([[t.data_ptr() for t in row] for row in counted], dtype=torch.int64)
+    rows = torch.tensor([[t.data_ptr() for t in row] for row in counted], dtype=torch.int64, device="cpu")
     settings = torch.zeros(len(device_settings(update)), dtype=torch.float64, device=device)
     numbers = torch.zeros(len(states), len(update.columns), dtype=torch.float64, device=device)
-    return CountPlan(loaded, upload(rows, device), tuple(t for row in counted for t in row), settings, numbers)
+    return CountPlan(loaded, upload(rows, device), tuple(t for row in counted for t in row), settings, numbers, how)

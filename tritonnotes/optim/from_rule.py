@@ -9,7 +9,7 @@ from typing import Any
 
 from ..ir.core.errors import DeclarationError
 from ..ir.core.optimizer import Optimizer, UpdateRule
-from .base import FUSED_NAMES, UpdateOptimizer
+from .base import FUSED_NAMES, HOW_DEFAULTS, UpdateOptimizer
 from .state import FusedOptions
 
 
@@ -28,6 +28,7 @@ def from_rule(rule: UpdateRule) -> type[UpdateOptimizer]:
     parameters = [kinds("params", kinds.POSITIONAL_OR_KEYWORD)]
     parameters += [kinds(h, kinds.KEYWORD_ONLY, default=default) for h, default in taken.items()]
     parameters += [kinds(f.name, kinds.KEYWORD_ONLY, default=f.default) for f in fields(FusedOptions)]
+    parameters += [kinds(name, kinds.KEYWORD_ONLY, default=default) for name, default in HOW_DEFAULTS.items()]
     signature = inspect.Signature(parameters)
 
     def declare(**options: Any) -> Optimizer:
@@ -40,7 +41,7 @@ def from_rule(rule: UpdateRule) -> type[UpdateOptimizer]:
             bound = signature.bind(params, **options)
         except TypeError as error:
             raise DeclarationError(f"{name}: {error}; it takes {signature}") from None
-        fused = {option: options[option] for option in FUSED_NAMES if option in options}
+        fused = {option: options[option] for option in (*FUSED_NAMES, *HOW_DEFAULTS) if option in options}
         defaults = {h: bound.arguments.get(h, default) for h, default in taken.items()}
         super(made, self).__init__(params, defaults, **fused)
 

@@ -1,8 +1,8 @@
-"""Generated modules for optimizers, made once for each formula, and run natively or under the interpreter."""
+"""Generated modules for optimizers, made once for each formula, and run: by Triton on a GPU, on the CPU as machine code
+or under the strict interpreter."""
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import native
 from ..codegen.optimizer.emit import render_update
 from ..codegen.optimizer.kinds import MultiTensorUpdate, make_multi_tensor_update
 from ..codegen.optimizer.norm import render_norm
@@ -21,8 +22,7 @@ from ..interpreter import launch as interpret
 from ..ir.core.optimizer import Optimizer
 from ..ir.core.types import DType
 from ..ir.optim.update import Extras, Kind
-
-_interpreting = threading.RLock()
+from ..runtime.executors.execution import Execution
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,15 +68,19 @@ def run(
     arguments: Sequence[Any],
     options: Mapping[str, Any],
     reached: Sequence[Tensor],
+    how: Execution,
 ) -> None:
-    """Call a launcher of a generated module. `reached` are the tensors that its tables point to."""
+    """Call a launcher of a generated module. `reached` are the tensors that its tables point to, `how` says what runs
+    kernels on the CPU."""
     if device.type == "cuda":
         with torch.cuda.device(device):
             getattr(module, function)(*arguments, **options)
         return
 
-    def launch(kernel: Any, grid: tuple[int, ...], *given: Any, **how: Any) -> None:
-        interpret(kernel, grid, given, how, tensors=reached)
+    def launch(kernel: Any, grid: tuple[int, ...], *given: Any, **constants: Any) -> None:
+        if how.strict:
+            interpret(kernel, grid, given, constants, tensors=reached)
+        else:
+            native.launch(kernel, grid, *given, **constants, sanitize=how.sanitize, tensors=reached)
 
-    with _interpreting:
-        getattr(module, function)(*arguments, **options, launch=launch)
+    getattr(module, function)(*arguments, **options, launch=launch)

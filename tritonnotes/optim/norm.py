@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..codegen.optimizer.norm import BLOCK, GRADIENTS, PARTIALS
 from ..ir.core.errors import FeedError
+from ..runtime.executors.execution import Execution
 from .launching import load_norm, run
 from .tables import Blocks, block_table, dtype_of, is_aligned, upload
 
@@ -28,6 +29,7 @@ class NormPlan:
     max_norm: Tensor
     norm: Tensor
     coefficient: Tensor
+    how: Execution
 
     def launch(self, gradients: Sequence[Tensor], max_norm: float, grad_scale: Tensor | None) -> None:
         """Leave the norm in `norm`, and in `coefficient` what brings it down to `max_norm` (1 where it is lower)."""
@@ -35,7 +37,7 @@ class NormPlan:
         given = [self.gradients, self.blocks.table, self.partial, self.arrived, self.max_norm, self.norm]
         given += [self.coefficient] if grad_scale is None else [self.coefficient, grad_scale]
         options = {"BLOCK": self.blocks.size, "PARTIALS": PARTIALS}
-        run(self.module, "run", self.gradients.device, given, options, gradients)
+        run(self.module, "run", self.gradients.device, given, options, gradients, self.how)
 
 
 def norm_key(gradients: Sequence[Tensor], unscales: bool) -> object:
@@ -44,7 +46,7 @@ def norm_key(gradients: Sequence[Tensor], unscales: bool) -> object:
     return unscales, addresses, sizes, [g.dtype for g in gradients]
 
 
-def make_norm_plan(key: object, gradients: Sequence[Tensor], unscales: bool) -> NormPlan:
+def make_norm_plan(key: object, gradients: Sequence[Tensor], unscales: bool, how: Execution) -> NormPlan:
     """Lay out the tables for gradients that fill their memory, complex ones as pairs of numbers. Raises `FeedError` for
     gradients on several devices."""
     devices = list(dict.fromkeys(g.device for g in gradients))
@@ -60,7 +62,7 @@ def make_norm_plan(key: object, gradients: Sequence[Tensor], unscales: bool) -> 
         GRADIENTS.row([g.data_ptr()], size=g.numel(), aligned=int(is_aligned([g])), kind=distinct.index(dtype))
         for g, dtype in zip(gradients, dtypes, strict=True)
     ]
-    blocks = block_table([g.numel() for g in gradients], device, BLOCK)
+    blocks = block_table([g.numel() for g in gradients], device, how, BLOCK)
 
     def number(dtype: torch.dtype, count: int = 1) -> Tensor:
         return torch.zeros(count, dtype=dtype, device=device)
@@ -68,11 +70,12 @@ def make_norm_plan(key: object, gradients: Sequence[Tensor], unscales: bool) -> 
     return NormPlan(
         key,
         load_norm(distinct, unscales),
-        upload(torch.tensor(rows, dtype=torch.int64), device),
+        upload(torch.tensor(rows, dtype=torch.int64, device="cpu"), device),
         blocks,
         number(torch.float64, max(len(blocks.table), 1)),
         number(torch.int32),
         number(torch.float64),
         number(torch.float32),
         number(torch.float64) + 1,
+        how,
     )

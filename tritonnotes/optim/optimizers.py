@@ -5,11 +5,12 @@ Raised where torch raises: rates and sizes below 0, betas outside [0, 1).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..ir import update_rules as rules
 from ..ir.core.errors import DeclarationError
-from ..ir.core.optimizer import Optimizer
+from ..ir.core.optimizer import Optimizer, check_hyperparameters
 
 
 def sgd(
@@ -69,9 +70,7 @@ def adadelta(
     lr: float = 1.0, rho: float = 0.9, eps: float = 1e-6, weight_decay: float = 0.0, *, maximize: bool = False
 ) -> Optimizer:
     """Adadelta with torch.optim.Adadelta's arguments and defaults."""
-    _check("adadelta", lr=lr, eps=eps, weight_decay=weight_decay)
-    if not 0.0 <= rho <= 1.0:
-        raise DeclarationError(f"adadelta: rho is {rho}; it must lie in [0, 1]")
+    _check("adadelta", lr=lr, rho=rho, eps=eps, weight_decay=weight_decay)
     return replace(rules.adadelta(lr=lr, rho=rho, eps=eps, weight_decay=weight_decay), maximize=maximize)
 
 
@@ -176,6 +175,7 @@ def lion(
 
 def ema(optimizer: Optimizer, decay: float = 0.999) -> Optimizer:
     """`optimizer`, then a decaying mean of the parameters: the state `ema` holds it, the first step fills it."""
+    check_hyperparameters("ema", {"decay": decay})
     if not 0.0 <= decay <= 1.0:
         raise DeclarationError(f"ema: decay is {decay}; it must lie in [0, 1]")
     return optimizer.followed_by(rules.ema(ema_decay=decay))
@@ -186,18 +186,22 @@ def clip(optimizer: Optimizer, max_norm: float | None = None, max_value: float |
     torch.nn.utils.clip_grad_norm_ does, then each number held within ±`max_value`."""
     given = {name: size for name, size in (("max_norm", max_norm), ("max_value", max_value)) if size is not None}
     _check("clip", **given)
+    clashes = sorted(set(given) & {*optimizer.settings, *optimizer.state, *optimizer.numbers} - set(optimizer.clip))
+    if clashes:
+        raise DeclarationError(f"clip of {optimizer}: both have {', '.join(clashes)}; rename it in the rule")
     return replace(optimizer, clip={**optimizer.clip, **given})
 
 
 def _adaptive(rule: str, lr: float, betas: tuple[float, float], eps: float, weight_decay: float) -> dict[str, float]:
     _check(rule, lr=lr, eps=eps, weight_decay=weight_decay)
+    if not isinstance(betas, Sequence) or len(betas) != 2:
+        raise DeclarationError(f"{rule}: betas is {betas!r}; it must be two numbers, as in (0.9, 0.999)")
     for i, beta in enumerate(betas):
+        check_hyperparameters(rule, {f"betas[{i}]": beta})
         if not 0.0 <= beta < 1.0:
             raise DeclarationError(f"{rule}: betas[{i}] is {beta}; it must lie in [0, 1)")
     return {"lr": lr, "beta1": betas[0], "beta2": betas[1], "eps": eps, "weight_decay": weight_decay}
 
 
 def _check(rule: str, **numbers: float) -> None:
-    for name, number in numbers.items():
-        if not number >= 0:
-            raise DeclarationError(f"{rule}: {name} is {number}; it must be 0 or more")
+    check_hyperparameters(rule, numbers)

@@ -13,8 +13,10 @@ from ..codegen.optimizer.kinds import PARAMETERS, MultiTensorUpdate
 from ..ir.core.errors import FeedError
 from ..ir.core.optimizer import Optimizer
 from ..ir.optim.update import G_NAME, MASTER, P_NAME, Extras, Kind
+from ..runtime.executors.execution import Execution
+from ..runtime.vetting import check_apart, vet_held
 from .launching import LoadedUpdate, load_update, run
-from .tables import Blocks, block_table, check_apart, dtype_of, has_layout, has_overlap, is_aligned, is_dense, upload
+from .tables import Blocks, block_table, dtype_of, has_layout, has_overlap, is_aligned, is_dense, upload
 
 Columns = Mapping[str, Sequence[Tensor | None]]
 """The tensors of every parameter: by name, in the order of the parameters, None where a parameter has no such tensor.
@@ -35,6 +37,7 @@ class LaunchPlan:
     blocks: Blocks
     written: tuple[str, ...]
     stand_ins: Mapping[tuple[str, int], Tensor]
+    how: Execution
 
     @property
     def update(self) -> MultiTensorUpdate:
@@ -46,7 +49,7 @@ class LaunchPlan:
             stand_in.copy_(columns[name][i])  # type: ignore[arg-type]
         given = [self.parameters, self.blocks.table, numbers, *(scalars[name] for name in self.update.scalars)]
         reached = [*_present(columns, columns), *self.stand_ins.values()]
-        run(self.loaded.module, "run", self.parameters.device, given, {"BLOCK": self.blocks.size}, reached)
+        run(self.loaded.module, "run", self.parameters.device, given, {"BLOCK": self.blocks.size}, reached, self.how)
         for (name, i), stand_in in self.stand_ins.items():
             if name in self.written:
                 columns[name][i].copy_(stand_in)  # type: ignore[union-attr]
@@ -65,7 +68,9 @@ def places(columns: Columns) -> object:
     return found
 
 
-def make_plan(key: object, optimizer: Optimizer, extras: Extras, columns: Columns, rows: Sequence[int]) -> LaunchPlan:
+def make_plan(
+    key: object, optimizer: Optimizer, extras: Extras, columns: Columns, rows: Sequence[int], how: Execution
+) -> LaunchPlan:
     """Lay out the tables.
 
     Raises `FeedError` for what no launch may write: expanded parameters, tensors that share memory, state of another
@@ -85,7 +90,8 @@ def make_plan(key: object, optimizer: Optimizer, extras: Extras, columns: Column
                 made = torch.empty_strided(p.shape, layout.stride(), dtype=tensor.dtype, device=p.device)
                 stand_ins[name, i] = tensors[name] = made
         members.append(tensors)
-    check_apart([(f"{n} of parameter {i}", m[n]) for i, m in enumerate(members) for n in written if n in m])
+    targets = {f"{n} of parameter {i}": m[n] for i, m in enumerate(members) for n in written if n in m}
+    check_apart(targets, "give each a tensor of its own")
     kinds = [_kind(optimizer, tensors, i) for i, tensors in enumerate(members)]
     distinct = sorted(dict.fromkeys(kinds), key=str)
     loaded = load_update(optimizer, distinct, extras)
@@ -96,9 +102,9 @@ def make_plan(key: object, optimizer: Optimizer, extras: Extras, columns: Column
         numbers = {"size": tensors[P_NAME].numel(), "numbers": row, "aligned": aligned, "kind": distinct.index(kind)}
         table.append(PARAMETERS.row(addresses, **numbers))
     device = members[0][P_NAME].device
-    parameters = upload(torch.tensor(table, dtype=torch.int64), device)
-    blocks = block_table([m[P_NAME].numel() for m in members], device)
-    return LaunchPlan(key, loaded, parameters, blocks, written, stand_ins)
+    parameters = upload(torch.tensor(table, dtype=torch.int64, device="cpu"), device)
+    blocks = block_table([m[P_NAME].numel() for m in members], device, how)
+    return LaunchPlan(key, loaded, parameters, blocks, written, stand_ins, how)
 
 
 def _present(columns: Columns, names: Mapping[str, object] | Sequence[str]) -> list[Tensor]:
@@ -120,6 +126,7 @@ def _check_parameter(p: Tensor, index: int) -> None:
 
 
 def _check_beside(tensor: Tensor, p: Tensor, what: str) -> None:
+    vet_held(tensor, f"optimizer: {what}")
     if tensor.shape != p.shape or tensor.device != p.device:
         raise FeedError(
             f"optimizer: {what} is {list(tensor.shape)} on {tensor.device}, the parameter {list(p.shape)} on "

@@ -12,9 +12,13 @@ from ..codegen.emit.foreach import BLOCK
 from ..codegen.support.sizes import next_power_of_2
 from ..ir.core.errors import FeedError
 from ..ir.core.types import DTYPES, DType
+from ..runtime.executors.execution import Execution
 
-LARGEST_CPU_BLOCK = 2**16
+INTERPRETED_BLOCK = 2**16
 """Under the interpreter a program costs the same whatever it does, so there are few and large ones."""
+
+NATIVE_BLOCKS = (64, 512, 4096)
+"""The blocks that native code is compiled for, of which a parameter should fill one."""
 
 ALIGNMENT = 16
 
@@ -27,16 +31,22 @@ class Blocks:
     size: int
 
 
-def block_table(sizes: Sequence[int], device: torch.device, block: int = BLOCK) -> Blocks:
+def block_table(sizes: Sequence[int], device: torch.device, how: Execution, block: int = BLOCK) -> Blocks:
     """Cuts parameters of these sizes into blocks of equal size, so that one large parameter fills a GPU as well as
     many small ones do. `block` is that of a GPU."""
     if device.type == "cpu":
-        block = min(next_power_of_2(max(sizes, default=1)), LARGEST_CPU_BLOCK)
-    counts = torch.tensor([-(-size // block) for size in sizes], dtype=torch.int64)
-    parameter = torch.repeat_interleave(torch.arange(len(sizes)), counts)
+        block = _cpu_block(max(sizes, default=1), how)
+    counts = torch.tensor([-(-size // block) for size in sizes], dtype=torch.int64, device="cpu")
+    parameter = torch.repeat_interleave(torch.arange(len(sizes), device="cpu"), counts)
     first = torch.repeat_interleave(counts.cumsum(0) - counts, counts)
-    rows = torch.stack([parameter, torch.arange(len(parameter)) - first], dim=1).to(torch.int32)
+    rows = torch.stack([parameter, torch.arange(len(parameter), device="cpu") - first], dim=1).to(torch.int32)
     return Blocks(upload(rows, device), block)
+
+
+def _cpu_block(largest: int, how: Execution) -> int:
+    if how.strict:
+        return min(next_power_of_2(largest), INTERPRETED_BLOCK)
+    return next((size for size in NATIVE_BLOCKS if size >= largest), NATIVE_BLOCKS[-1])
 
 
 def upload(table: Tensor, device: torch.device) -> Tensor:
@@ -98,15 +108,3 @@ def has_layout(tensor: Tensor, like: Tensor) -> bool:
         return True
     pairs = zip(tensor.stride(), like.stride(), like.shape, strict=True)
     return tensor.shape == like.shape and all(a == b or size <= 1 for a, b, size in pairs)
-
-
-def check_apart(written: Sequence[tuple[str, Tensor]]) -> None:
-    """Raise `FeedError` where two tensors that a launch writes share memory: its programs would race."""
-    spans = sorted(
-        (t.data_ptr(), t.data_ptr() + t.numel() * t.element_size(), name) for name, t in written if t.numel()
-    )
-    for (_, end, name), (start, _, other) in zip(spans, spans[1:], strict=False):
-        if start < end:
-            raise FeedError(
-                f"optimizer: {name} and {other} share memory, and both are updated; give each a tensor of its own"
-            )

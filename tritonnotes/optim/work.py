@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..ir.core.optimizer import Optimizer
 from ..ir.optim.update import G_NAME, MASTER, P_NAME
+from ..runtime.vetting import are_plain, vet, vet_held
 from .counting import CountPlan
 from .launching import LoadedUpdate
 from .plan import LaunchPlan
@@ -33,7 +34,8 @@ class Work:
 
     `places` are their indices in the group. `counts` says whether steps are counted on the device. `fresh` says of each
     parameter whether this is its first step, as far as its state tells. `kept` is all their state by name, `held` what
-    of it a kernel updates, `counted` what the host counts for all of them at once.
+    of it a kernel updates, `counted` what the host counts for all of them at once. `resolved` are the gradients that
+    kernels cannot read as they are, such as negated views, beside the plain ones that stand for them in `gradients`.
     """
 
     optimizer: Optimizer
@@ -43,6 +45,7 @@ class Work:
     states: list[State] = field(default_factory=list)
     fresh: list[bool] = field(default_factory=list)
     gradients: list[Tensor] = field(default_factory=list)
+    resolved: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     on_device: Mapping[str, Tensor] = field(default_factory=dict)
     plan: LaunchPlan | None = None
     counting: CountPlan | None = None
@@ -53,6 +56,21 @@ class Work:
     @property
     def device(self) -> torch.device:
         return self.params[0].device
+
+    def take_gradients(self, gradients: Sequence[Tensor]) -> None:
+        """Take in the gradients of a step. Raises `FeedError` for those that kernels cannot read."""
+        self.resolved = []
+        if not are_plain(gradients):
+            given = gradients
+            gradients = [vet(g, f"gradient of parameter {i}") for i, g in zip(self.places, given, strict=True)]
+            self.resolved = [(g, plain) for g, plain in zip(given, gradients, strict=True) if g is not plain]
+        self.gradients = list(gradients)
+
+    def forget_gradients(self, *, were_written: bool) -> None:
+        """Hand back what a launch left in gradients, and hold none of them, lest they outlive `zero_grad`."""
+        for gradient, plain in self.resolved if were_written else ():
+            gradient.copy_(plain)
+        self.gradients, self.resolved = [], []
 
     def settle(self) -> None:
         """Take in the state of all parameters, once they are known.
@@ -82,9 +100,8 @@ class Work:
     def columns(self) -> dict[str, list[Tensor | None]]:
         """Every tensor of every parameter, complex ones as pairs of numbers."""
         params, gradients = self.params, self.gradients
-        if any(map(Tensor.is_complex, params)) or any(map(Tensor.is_neg, gradients)):
-            params = [real(p) for p in params]
-            gradients = [real(g.resolve_conj().resolve_neg()) for g in gradients]
+        if any(map(Tensor.is_complex, params)):
+            params, gradients = [real(p) for p in params], [real(g) for g in gradients]
         return {P_NAME: [*params], G_NAME: [*gradients], **self.held}
 
     # -- numbers --
@@ -114,8 +131,8 @@ class Work:
             given = {**settings, **dict(zip(("step", *own), row, strict=True))}
             table.append(loaded.module.number_row(*(float(given[name]) for name in loaded.update.settings)))
         for place, name in enumerate(own, -len(own)):
-            self.counted[name].copy_(torch.tensor([table[row][place] for row in rows]))
-        return upload(torch.tensor(table, dtype=torch.float64), self.device)
+            self.counted[name].copy_(torch.tensor([table[row][place] for row in rows], device="cpu"))
+        return upload(torch.tensor(table, dtype=torch.float64, device="cpu"), self.device)
 
     def _steps(self) -> list[float]:
         if "step" in self.counted:
@@ -149,7 +166,7 @@ class Gathered:
         ):
             return False
         for work in self.works:
-            work.gradients = [grads[place] for place in work.places]  # type: ignore[misc]
+            work.take_gradients([grads[place] for place in work.places])  # type: ignore[misc]
         return True
 
 
@@ -162,6 +179,7 @@ def gather(
     """Sort the parameters of a group by device. `begin` makes empty work, `complete` gives a parameter's whole state,
     and whether it is new."""
     works: dict[torch.device, Work] = {}
+    gradients: dict[torch.device, list[Tensor]] = {}
     sparse = []
     for place, p in enumerate(params):
         g = p.grad
@@ -170,6 +188,7 @@ def gather(
         if g.is_sparse:
             sparse.append(p)
             continue
+        vet_held(p, f"parameter {place}")
         work = works.get(p.device)
         if work is None:
             works[p.device] = work = begin()
@@ -178,8 +197,9 @@ def gather(
         work.params.append(p)
         work.states.append(state)
         work.fresh.append(is_fresh)
-        work.gradients.append(g)
-    for work in works.values():
+        gradients.setdefault(p.device, []).append(g)
+    for device, work in works.items():
+        work.take_gradients(gradients[device])
         work.settle()
     present = [p.grad is not None for p in params]
     return Gathered(formula, list(params), present, tuple(works.values()), tuple(sparse))

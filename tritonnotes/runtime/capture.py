@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ..codegen.program.program import Program
 from ..ir.core.types import element_count
+from .executors.execution import Execution
 from .runner import Runner
 
 MOST_CAPTURED = 8
@@ -57,9 +58,15 @@ class CapturedRuns:
     kept."""
 
     def __init__(
-        self, program: Program, device: torch.device, *, capture: Capture | None = None, most: int = MOST_CAPTURED
+        self,
+        program: Program,
+        device: torch.device,
+        how: Execution | None = None,
+        *,
+        capture: Capture | None = None,
+        most: int = MOST_CAPTURED,
     ) -> None:
-        self.runner = Runner(replace(program, in_memory=True), device)
+        self.runner = Runner(replace(program, in_memory=True), device, how)
         self.most = most
         self._capture = capture or _cuda_graph(device)
         self._fed = [v.name for v in program.plan.graph.leaves("input")]
@@ -74,7 +81,8 @@ class CapturedRuns:
         self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int], scalars: Mapping[str, float] | None = None
     ) -> dict[str, Tensor]:
         """As `Runner.run`."""
-        numbers: list[float] = self.runner.module.numbers_of(**sizes, **(scalars or {}))
+        given = self.runner.program.arguments.given(sizes, scalars or {})
+        numbers: list[float] = self.runner.module.numbers_of(**given)
         key = self._key(leaves, sizes)
         fixed = self._fixed.get(key)
         if fixed is None:
@@ -99,7 +107,7 @@ class CapturedRuns:
 
     def _launch(self, fixed: _Fixed, sizes: Mapping[str, int]) -> None:
         def launch_all() -> None:
-            self.runner.launch_all(fixed.tensors, sizes, fixed.programs, {"numbers": fixed.numbers})
+            self.runner.launch_all(fixed.tensors, sizes, fixed.programs, fixed.numbers)
 
         if fixed.replay is not None:
             fixed.replay()
@@ -128,7 +136,7 @@ class CapturedRuns:
         programs = runner.programs(sizes)
         fed = {n: torch.empty_like(t) if n in self._fed else t for n, t in leaves.items()}
         tensors = {**runner.allocate(sizes, programs), **fed, **runner.outputs(sizes)}
-        staged = torch.zeros(count, dtype=torch.float64)
+        staged = torch.zeros(count, dtype=torch.float64, device="cpu")
         return _Fixed(tensors, staged.to(runner.device, copy=True), staged, programs)
 
 

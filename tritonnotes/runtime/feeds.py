@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,9 +10,12 @@ from torch import Tensor
 
 from ..ir.core.errors import FeedError
 from ..ir.core.evaluate import bind_sizes, concrete
-from ..ir.core.graph import Graph, Value
+from ..ir.core.graph import Graph, Value, shown_by
 from ..ir.core.op import Op
-from ..ir.core.types import Dim, Shape, Size, show_shape
+from ..ir.core.types import Shape, Size, bind_dims, is_symbolic, show_shape
+from ..tensors.allocation import allocated
+from ..tensors.dtypes import torch_dtype
+from . import vetting
 
 
 class TargetError(FeedError, IndexError):
@@ -40,7 +43,7 @@ def class_inputs(graph: Graph) -> tuple[ClassInput, ...]:
         given = dict(zip(value.op.arg_names, value.args, strict=True))
         for name, domain in value.op.domain.items():
             target = given.get(name)
-            if target is None or target.op.name != "input":
+            if target is None or (fed := shown_by(target)).op.name != "input":
                 continue
             classes: Size | None = None
             if domain == "row":
@@ -49,7 +52,7 @@ def class_inputs(graph: Graph) -> tuple[ClassInput, ...]:
                 classes = _classes(value.inputs[0].shape, target.shape)
             if isinstance(classes, int):
                 what = "rows" if domain == "row" else "classes"
-                found.append(ClassInput(target.name, classes, value.attrs.get("ignore_index"), value.name, what))
+                found.append(ClassInput(fed.name, classes, value.attrs.get("ignore_index"), value.name, what))
     return tuple(found)
 
 
@@ -61,9 +64,7 @@ def _classes(logits: Shape, target: Shape) -> Size | None:
 def sized_ops(graph: Graph) -> tuple[Value, ...]:
     """The values of a declared graph whose op may refuse the sizes that its `Dim`s take."""
     return tuple(
-        v
-        for v in graph.values
-        if isinstance(v.op, Op) and v.op.refusal and any(isinstance(s, Dim) for a in v.inputs for s in a.shape)
+        v for v in graph.values if isinstance(v.op, Op) and v.op.refusal and any(is_symbolic(a.shape) for a in v.inputs)
     )
 
 
@@ -77,13 +78,26 @@ def check_sizes(sized: tuple[Value, ...], sizes: Mapping[str, int]) -> None:
             raise FeedError(f"{value.op.name} {value.name!r}: {refused}")
 
 
+def named_feeds(names: Sequence[str], inputs: Sequence[Tensor], feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """`feeds` with the `inputs` that were given by position, in the order of declaration. Raises `FeedError` for more
+    than there are, and for one that is given twice."""
+    if not inputs:
+        return dict(feeds)
+    twice = [name for name in names[: len(inputs)] if name in feeds]
+    if twice or len(inputs) > len(names):
+        wrong = f"input {twice[0]!r} is fed by position and by name" if twice else f"{len(inputs)} tensors are fed"
+        raise FeedError(f"{wrong}; by position feed, in this order, {', '.join(names) or 'nothing'}")
+    return {**dict(zip(names, inputs, strict=False)), **feeds}
+
+
 def bind_feeds(
     graph: Graph, feeds: Mapping[str, Tensor], device: torch.device
 ) -> tuple[dict[str, Tensor], dict[str, int]]:
     """Contiguous tensors for the inputs of `graph` by name, and the size of each `Dim`.
 
-    Raises `FeedError` for a missing or unknown input, a wrong dtype, shape or device.
+    Raises `FeedError` for a missing or unknown input, a wrong dtype, shape or device, and what kernels cannot read.
     """
+    vetting.check_mode(f"graph {graph.name!r}")
     inputs = {v.name: v for v in graph.inputs}
     unknown = [name for name in feeds if name not in inputs]
     missing = [name for name in inputs if name not in feeds]
@@ -91,21 +105,29 @@ def bind_feeds(
         wrong = f"has no input {unknown[0]!r}" if unknown else f"input {missing[0]!r} is not fed"
         raise FeedError(f"graph {graph.name!r}: {wrong}; feed {', '.join(inputs) or 'nothing'}")
     sizes: dict[str, int] = {}
-    bound = {name: _checked(inputs[name], feeds[name], device, sizes) for name in inputs}
+    plain = {name: _vetted(value, feeds[name]) for name, value in inputs.items()}
+    bind_dims([(value.shape, plain[name].shape) for name, value in inputs.items()], sizes)
+    bound = {name: _checked(value, plain[name], device, sizes) for name, value in inputs.items()}
     return bound, sizes
 
 
-def _checked(value: Value, tensor: object, device: torch.device, sizes: dict[str, int]) -> Tensor:
+def _vetted(value: Value, tensor: object) -> Tensor:
+    what = f"input {value.name!r}"
+    if not isinstance(tensor, Tensor):
+        wanted = f"{value.dtype}{show_shape(value.shape)}"
+        raise FeedError(f"{what}: declared {wanted}, got {type(tensor).__name__}; feed a torch.Tensor")
+    return vetting.vet(tensor, what)
+
+
+def _checked(value: Value, plain: Tensor, device: torch.device, sizes: dict[str, int]) -> Tensor:
     what = f"input {value.name!r}"
     wanted = f"{value.dtype}{show_shape(value.shape)}"
-    if not isinstance(tensor, Tensor):
-        raise FeedError(f"{what}: declared {wanted}, got {type(tensor).__name__}; feed a torch.Tensor")
-    if str(tensor.dtype) != f"torch.{value.dtype}":
-        raise FeedError(f"{what}: declared {wanted}, got {tensor.dtype}; convert it with .to(torch.{value.dtype})")
-    if tensor.device.type != device.type:
-        raise FeedError(f"{what}: lies on {tensor.device}, the program on {device}; move it with .to({str(device)!r})")
-    bind_sizes(value.shape, tuple(tensor.shape), what, sizes)
-    return tensor.contiguous()
+    if plain.dtype != torch_dtype(value.dtype):
+        raise FeedError(f"{what}: declared {wanted}, got {plain.dtype}; convert it with .to(torch.{value.dtype})")
+    if plain.device != device:
+        raise FeedError(f"{what}: lies on {plain.device}, the program on {device}; move it with .to({str(device)!r})")
+    bind_sizes(value.shape, tuple(plain.shape), what, sizes)
+    return plain if plain.is_contiguous() else allocated(plain.contiguous, what)
 
 
 def check_held(leaves: Sequence[Value], tensors: Mapping[str, Tensor], device: torch.device) -> None:
@@ -113,26 +135,38 @@ def check_held(leaves: Sequence[Value], tensors: Mapping[str, Tensor], device: t
     tensor of its declared dtype and shape, on the program's device."""
     for value in leaves:
         what = f"{value.op.name} {value.name!r}"
-        tensor = tensors.get(value.name)
+        held = tensors.get(value.name)
         wanted = f"{value.dtype}{show_shape(value.shape)}"
-        if tensor is None:
+        if held is None:
             raise FeedError(f"{what}: declared {wanted}, and gone; put it back, or compile another graph")
-        if tuple(tensor.shape) != value.shape or str(tensor.dtype) != f"torch.{value.dtype}":
+        tensor = vetting.vet_held(held, what)
+        if tuple(tensor.shape) != value.shape or tensor.dtype != torch_dtype(value.dtype):
             got = f"{str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)}"
             raise FeedError(f"{what}: declared {wanted}, is {got} now; declare the graph that way and compile it anew")
-        if tensor.device.type != device.type:
+        if tensor.device != device:
             raise FeedError(f"{what}: lies on {tensor.device}, the program on {device}; compile with device= instead")
         if not tensor.is_contiguous():
             raise FeedError(f"{what}: its strides are {tensor.stride()}; kernels want {wanted} contiguous")
 
 
-def check_apart(tensors: Mapping[str, Tensor]) -> None:
-    """Raise `FeedError` where two of the tensors that a run writes to begin in one place."""
-    places: dict[int, str] = {}
-    for name, tensor in tensors.items():
-        if tensor.numel() and places.setdefault(tensor.data_ptr(), name) != name:
-            other = places[tensor.data_ptr()]
-            raise FeedError(f"{name!r} shares its memory with {other!r}; declare one parameter and use it twice")
+def check_apart(held: Mapping[str, Tensor], updated: Collection[str]) -> None:
+    """Raise `FeedError` where a parameter, buffer or slot that a run updates shares memory, in whole or in part, with
+    another one."""
+    remedy = "declare one parameter and use it twice, or give each a tensor of its own"
+    written = {repr(name): held[name] for name in updated}
+    vetting.check_apart(written, remedy, read={repr(n): t for n, t in held.items() if n not in updated})
+
+
+def apart_from(written: Mapping[str, Tensor], feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The feeds, those copied that lie in memory which the run writes to: they are read as they were before it."""
+    lowest = min((t.data_ptr() for t in written.values() if t.numel()), default=0)
+    highest = max((vetting.span(t)[1] for t in written.values()), default=0)
+    found = dict(feeds)
+    for name, feed in feeds.items():
+        start, end = vetting.span(feed)
+        if start < highest and end > lowest and any(vetting.share_memory(feed, t) for t in written.values()):
+            found[name] = feed.clone()
+    return found
 
 
 def check_targets(checks: tuple[ClassInput, ...], feeds: Mapping[str, Tensor]) -> None:

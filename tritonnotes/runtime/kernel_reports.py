@@ -15,10 +15,11 @@ from ..codegen.program.compile import WIDEST
 from ..codegen.program.program import Program
 from ..codegen.report.kernel_reports import ASSUMPTIONS, KernelReport, make_reports
 from ..codegen.support.sizes import NOMINAL, Sizes
+from ..codegen.support.text import counted
 from ..codegen.target.gpus import GPUS, Gpu
 from ..ir.core.errors import DeclarationError, KernelError
 from ..ir.core.graph import Graph
-from ..ir.core.types import Dim
+from ..ir.core.types import dims_in
 from ..ir.passes.joint import cotangent_name, gradient_graph
 from ..ir.passes.split import split_gradient
 
@@ -70,7 +71,12 @@ class Reports:
 
 
 def program_reports(
-    program: Program, title: str, *, archs: Iterable[int] = (90,), batch: int = NOMINAL, sizes: Mapping[str, int] = {}
+    program: Program,
+    title: str,
+    *,
+    archs: Iterable[int] = (90,),
+    batch: int | Mapping[str, int] = NOMINAL,
+    sizes: Mapping[str, int] = {},
 ) -> Reports:
     """The reports of a program for each of the architectures (80, 90, 100), with `Dim`s of these `sizes`, and `batch`
     for those that it does not name. Raises `KernelError` for another architecture, where Triton is told to interpret,
@@ -80,11 +86,11 @@ def program_reports(
     for arch in (archs := tuple(archs)):
         if arch not in GPUS:
             raise KernelError(f"no report for sm_{arch}; there are {', '.join(f'sm_{known}' for known in GPUS)}")
-    dims = sorted({s.name for v in program.graph.values for s in v.shape if isinstance(s, Dim)})
-    strangers = sorted(set(sizes) - set(dims))
+    dims = sorted({dim.name for v in program.graph.values for dim in dims_in(v.shape)})
+    given = Sizes(batch, sizes)
+    strangers = sorted(set(given) - set(dims))
     if strangers:
         raise DeclarationError(f"{title} has no Dim {', '.join(strangers)}; it has {', '.join(dims) or 'none'}")
-    given = Sizes(batch, sizes)
     made = {arch: make_reports(program, arch, given) for arch in archs}
     loops = [loop.plan for loop in chunk_loops(program.plan.launches)]
     library = sum(len(plan.library) for plan in (program.plan, *loops))
@@ -92,7 +98,7 @@ def program_reports(
 
 
 def step_reports(
-    programs: Mapping[str, Program], title: str, *, arch: int, batch: int, sizes: Mapping[str, int]
+    programs: Mapping[str, Program], title: str, *, arch: int, batch: int | Mapping[str, int], sizes: Mapping[str, int]
 ) -> Reports:
     """The reports of a step's programs, in the order in which they run, by what each does. `Dim`s are those of the
     first; raises as `program_reports` does."""
@@ -100,11 +106,12 @@ def step_reports(
         (program,) = programs.values()
         return program_reports(program, title, archs=(arch,), batch=batch, sizes=sizes)
     parts: list[Reports] = []
+    given = Sizes(batch, sizes)
     for what, program in programs.items():
         # The first has every `Dim`, and so refuses a name that is none.
         known = {d.name for d in program.dims}
-        held = {n: s for n, s in sizes.items() if n in known} if parts else sizes
-        parts.append(program_reports(program, f"{title}, {what}", archs=(arch,), batch=batch, sizes=held))
+        held = {n: s for n, s in given.items() if n in known or not parts}
+        parts.append(program_reports(program, f"{title}, {what}", archs=(arch,), batch=given.default, sizes=held))
     library = sum(part.library for part in parts)
     return Reports(title, parts[0].sizes, library, tuple(report for part in parts for report in part), tuple(parts))
 
@@ -122,23 +129,24 @@ def gradient_programs(graph: Graph) -> tuple[Program, Program]:
 
 def _text(report: KernelReport) -> str:
     tile = (
-        f"{report.rows} rows of {report.block}"
-        if report.rows
-        else f"{report.block} elements"
+        " and ".join(f"{counted(rows, 'row')} of {block}" for rows, block in report.tiles)
+        if report.tiles
+        else counted(report.block, "element")
         if report.block
         else "one number"
     )
     spills = f"spills {report.spilled_bytes} bytes a thread" if report.spilled_bytes else "no spills"
-    moved, again = report.traffic.read + report.traffic.written, report.traffic.reread
+    moved = report.traffic.read + report.traffic.written
+    held = (report.traffic.reread, "reread from the cache"), (report.partial_bytes, "of partial sums in the cache")
     sizes = [name for name in report.aligned if not name.endswith("_ptr")]
     lines = [
         f"{report.name}: {report.kind}, on {report.gpu.name} (sm_{report.gpu.arch})",
-        f"  tile       {tile}, {report.num_warps} warps, {report.programs:,} programs",
+        f"  tile       {tile}, {counted(report.num_warps, 'warp')}, {counted(report.programs, 'program')}",
         f"  registers  {report.registers} a thread, {spills}; {report.shared_bytes:,} bytes of shared memory",
         f"  occupancy  {report.occupancy}",
         *(f"  {'accesses' if not i else '':9}  {access}" for i, access in enumerate(report.accesses)),
         f"  mix        {', '.join(f'{count} {kind}' for kind, count in report.mix.items())}",
-        f"  moves      {moved:,} bytes{f' and {again:,} reread from the cache' if again else ''}; "
+        f"  moves      {moved:,} bytes{''.join(f', and {size:,} {what}' for size, what in held if size)}; "
         f"{report.operations:,} operations, {report.intensity:.2f} a byte",
         f"  predicted  {report.seconds * 1e6:,.1f} µs, bound by {report.bound}",
         f"  aligned    all pointers{''.join(f', {name}' for name in sizes)}: multiples of {WIDEST}",
@@ -177,6 +185,7 @@ def _data(report: KernelReport) -> dict[str, Any]:
         "bytes_read": report.traffic.read,
         "bytes_written": report.traffic.written,
         "bytes_read_again": report.traffic.reread,
+        "bytes_of_partial_sums": report.partial_bytes,
         "operations": report.operations,
         "operations_per_byte": report.intensity,
         "predicted_seconds": report.seconds,
@@ -200,7 +209,7 @@ def _gpu(gpu: Gpu) -> dict[str, Any]:
 
 
 def _kernels(count: int) -> str:
-    return "1 kernel" if count == 1 else f"{count} kernels"
+    return counted(count, "kernel")
 
 
 def _bullets(lines: Iterable[str]) -> str:

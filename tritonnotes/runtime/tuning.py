@@ -27,9 +27,10 @@ from ..codegen.target.cache import KernelCache, key_of
 from ..codegen.target.compile import triton_version
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import is_seed
-from ..ir.core.types import element_count
+from ..ir.core.types import dims_in, element_count
 from ..tensors.dtypes import torch_dtype
-from .runner import Launch, Runner
+from .executors.executor import Launch
+from .runner import Runner
 
 Timer = Callable[[Callable[[], None]], float]
 """Microseconds that a launch takes."""
@@ -92,7 +93,7 @@ def _where(device: torch.device) -> str:
 
 
 def _scalars(program: Program) -> dict[str, float]:
-    return {v.name.rpartition(".")[2]: 0 if is_seed(v) else 0.5 for v in program.plan.graph.leaves("scalar")}
+    return {v.name: 0 if is_seed(v) else 0.5 for v in program.plan.graph.leaves("scalar")}
 
 
 def _with_tiles(
@@ -140,7 +141,7 @@ def _timed(
     for number in track(rounds, "timing tiles and warps", disable=not progress):
         turn = {name: found[number] for name, found in wanted.items() if number < len(found)}
         runner = Runner(_with(program, turn), device)
-        runner.around = lambda launch, turn=turn: _watched(launch, turn, times, timer)  # type: ignore[misc]
+        runner.around = lambda launch, turn=turn: _watched(launch, turn, times, timer)
         leaves = dict(_made_up(program, sizes, device))
         runner.run(leaves, sizes, _scalars(program))
     return times
@@ -188,16 +189,18 @@ def _with(program: Program, choices: Mapping[str, TunedTile]) -> Program:
 
 
 def _made_up(program: Program, sizes: Mapping[str, int], device: torch.device) -> Iterator[tuple[str, Tensor]]:
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     for buffer in program.buffers:
         if buffer.role == "leaf":
             shape = [element_count((s,), sizes) for s in buffer.shape]
-            made = torch.rand(shape, generator=generator) if buffer.dtype.is_float else torch.zeros(shape)
+            made = torch.zeros(shape, device="cpu")
+            if buffer.dtype.is_float:
+                made.uniform_(generator=generator)
             yield buffer.name, made.to(device, torch_dtype(buffer.dtype))
 
 
 def _dims(program: Program) -> list[str]:
-    return sorted({s.name for v in program.plan.graph.values for s in v.shape if not isinstance(s, int)})
+    return sorted({dim.name for v in program.plan.graph.values for dim in dims_in(v.shape)})
 
 
 def _on_gpu(once: Callable[[], None]) -> float:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..ir.core.errors import DeclarationError, DTypeError
 from ..ir.core.graph import Graph
-from ..ir.core.types import Dim
+from ..ir.core.types import dims_in, show_shape
+from .allocation import allocating
 from .dtypes import torch_dtype
 
 
@@ -21,17 +22,20 @@ def initial_state(graph: Graph, seed: int = 0) -> dict[str, Tensor]:
     Bit for bit what torch.nn modules declared in the same order hold after `torch.manual_seed(seed)`; the global
     generator is neither read nor moved. Raises `DeclarationError` for a parameter whose shape holds a `Dim`.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     state = {}
     for value in graph.leaves("parameter", "buffer"):
         known = [size for size in value.shape if isinstance(size, int)]
-        unknown = [size.name for size in value.shape if isinstance(size, Dim)]
+        unknown = [dim.name for dim in dims_in(value.shape)]
         if unknown:
             raise DeclarationError(
                 f"{value.op.name} {value.name!r}: its size {unknown[0]!r} is known only when tensors are fed, so it "
                 "has no first value; declare it with ints"
             )
-        made = torch.empty(known, dtype=torch_dtype(value.dtype))
+        what = f"{value.op.name} {value.name!r} of shape {show_shape(value.shape)}"
+        # Drawn on the CPU whatever torch's default device is, so that all devices begin with the same bits.
+        with allocating(what):
+            made = torch.empty(known, dtype=torch_dtype(value.dtype), device="cpu")
         _fill(made, value.name, value.attrs, generator)
         state[value.name] = made
     return state

@@ -10,7 +10,7 @@ import torch
 
 def fresh_seed() -> int:
     """A seed from torch's default generator on the CPU: `torch.manual_seed` decides it, on every device."""
-    return int(torch.randint(2**63 - 1, (), dtype=torch.int64))
+    return int(torch.randint(2**63 - 1, (), dtype=torch.int64, device="cpu"))
 
 
 def step_seed(seed: int, step: int) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..ir.core.errors import FeedError
+from ..ir.core.errors import FeedError, StateFileError
 
 FORMAT = "tritonnotes-1"
 """What the header of such a file says that it is."""
@@ -33,25 +34,54 @@ _DTYPES = {
 
 def save(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
     """Write tensors by name, and numbers as JSON. A process that reads the path meanwhile, or after a crash in the
-    middle, finds the file that was there before."""
-    path = Path(path)
+    middle, finds the file that was there before. Raises `StateFileError` where it cannot be written."""
+    target = _regular(path, "save")
     metadata = {"format": FORMAT, "numbers": json.dumps(numbers, allow_nan=False)}
     held = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        _replace(target, held, metadata)
+    except FileNotFoundError:
+        raise StateFileError(f"save {path}: there is no folder {target.parent}; make it first") from None
+    except (OSError, SafetensorError) as error:
+        raise StateFileError(
+            f"save {path}: cannot be written: {getattr(error, 'strerror', None) or error}; what was there stays; "
+            "make room there, or name another path"
+        ) from error
+
+
+def _replace(target: Path, held: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
     os.close(handle)
     try:
         save_file(held, temporary, metadata)
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
+def _regular(path: str | os.PathLike[str], doing: str) -> Path:
+    """The file that a path leads to, by way of links. Raises `StateFileError` for a device, a pipe or a folder: these
+    are not to be replaced, nor read for ever."""
+    try:
+        target = Path(os.path.realpath(path))
+        mode = os.stat(target).st_mode
+    except FileNotFoundError:
+        return target
+    except (OSError, TypeError, ValueError) as error:
+        raise StateFileError(f"{doing} {path!r}: names no file ({error}); pass a path") from None
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device, a pipe or a socket"
+        raise StateFileError(f"{doing} {path}: is {kind}; name a regular file")
+    return target
+
+
 def load(path: str | os.PathLike[str], wanted: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Any]:
     """The tensors and numbers of a file. Its names, shapes and dtypes must be those of `wanted`: that is checked before
     any tensor is read. Raises `FeedError` where they are not, and for a file of another kind."""
+    _regular(path, "load")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,7 +33,8 @@ class Progress:
 
     On a GPU they are copied to pinned memory behind the step's own launches and handed out at a later call, once their
     event is done: a report comes a few batches late, and nothing stalls. `finish()` waits for those still under way.
-    On the CPU a report comes at once. `names` picks outputs of shape (); None means all of them.
+    On the CPU a report comes at once. What `callback` raises does not take the outputs of a finished batch with it: the
+    next step raises it, or `finish()`. `names` picks outputs of shape (); None means all of them.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Progress:
             raise DeclarationError(f"on_progress: every is {every!r}; it counts batches, so an int ≥ 1")
         self.callback, self.every, self.names = callback, every, names
         self._pending: deque[_Pending] = deque()
+        self._held_back: Exception | None = None
 
     def update(self, batch: int, outputs: Mapping[str, Tensor]) -> None:
         """Take note of a batch, and hand out what has arrived by now."""
@@ -52,22 +55,44 @@ class Progress:
             self._hand_out()
 
     def finish(self) -> None:
-        """Wait for all reports under way, and hand them out."""
+        """Wait for all reports under way, and hand them out. Raises what the callback raised."""
         while self._pending:
             arrived = self._pending[0].arrived
             if arrived is not None:
                 arrived.synchronize()
             self._hand_out()
+        self.raise_held_back()
+
+    def raise_held_back(self) -> None:
+        """Raise what the callback raised since the last time."""
+        error, self._held_back = self._held_back, None
+        if error is not None:
+            raise error
 
     def _hand_out(self) -> None:
         first = self._pending.popleft()
-        self.callback(Report(first.batch, {n: t.item() for n, t in first.values.items()}))
+        try:
+            self.callback(Report(first.batch, {n: t.item() for n, t in first.values.items()}))
+        except Exception as error:
+            self._held_back = self._held_back or error
+            warnings.warn(
+                f"on_progress: the callback raised {error!r} for batch {first.batch}; that batch is finished and its "
+                "outputs are returned, the error is raised by the next step or by finish()",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+
+def raise_held_back(all_progress: Sequence[Progress]) -> None:
+    """Raise what a callback raised since the last step, before another one begins."""
+    for progress in all_progress:
+        progress.raise_held_back()
 
 
 def _sent(batch: int, values: Mapping[str, Tensor]) -> _Pending:
     if all(not t.is_cuda for t in values.values()):
         return _Pending(batch, {n: t.detach() for n, t in values.items()}, None)
-    pinned = {n: torch.empty((), dtype=t.dtype, pin_memory=True) for n, t in values.items()}
+    pinned = {n: torch.empty((), dtype=t.dtype, device="cpu", pin_memory=True) for n, t in values.items()}
     for name, tensor in values.items():
         pinned[name].copy_(tensor.detach(), non_blocking=True)
     arrived = torch.cuda.Event()

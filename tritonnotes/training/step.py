@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from copy import deepcopy
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -17,14 +18,17 @@ from ..distributed.parallel import DataParallel, Reducer
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Graph
 from ..ir.core.optimizer import Optimizer
+from ..ir.core.rewrite import snapshot
 from ..ir.core.verify import verify
 from ..ir.passes.chunks import LOGITS_BUDGET, check_budget
 from ..ir.passes.scaling import GradScaler
 from ..runtime.capture import MOST_CAPTURED
+from ..runtime.feeds import named_feeds
 from ..runtime.kernel_reports import Reports
 from ..runtime.model import Model
+from .param_groups import Groups, ParamGroup, with_groups
 from .progress import Progress, Report
-from .step_programs import StepPrograms, compile_programs, step_graphs
+from .step_programs import StepPrograms, StepSource
 from .step_runner import StepRunner
 from .step_state import StepState
 
@@ -42,6 +46,10 @@ class TrainingStep:
     draw: something else at each step, and the same in a step of the same number. `model` holds both, in evaluation
     form. `plan` and `source` speak of `program`, which is the whole step unless it is cut in two.
 
+    `step.model.get_parameter("fc.weight").requires_grad_(False)` freezes a parameter from the next step on: it and its
+    optimizer state stay as they are, bit for bit, until `requires_grad_()` lets it go on. A step is compiled for each
+    set of frozen parameters when it is first met. The count of steps goes on for all.
+
     With `accumulate` above 1 so many batches share an update: the first ones gather their gradients (`gathering` is
     that program), the last one adds its own and updates, which is `program`. `steps` counts updates, `gathered` batches
     since the last one. With `data_parallel` every batch is gathered, and `program` is the update alone, so that `plan`
@@ -51,6 +59,8 @@ class TrainingStep:
     With a `scaler` an overflow skips an update, which only the device knows: `steps` counts the skipped ones too, and
     the slots `scaler.scale`, `scaler.growth_tracker` and `scaler.step` hold what torch.amp.GradScaler and the optimizer
     would.
+
+    A step can be copied and pickled, with its state. Threads that call it take turns, with those that call `model` too.
     """
 
     steps: int = _of_state("steps")
@@ -66,35 +76,80 @@ class TrainingStep:
         loss: str,
         optimizer: Optimizer,
         *,
+        param_groups: Groups | None = None,
         accumulate: int = 1,
         scaler: GradScaler | None = None,
         data_parallel: DataParallel | bool = False,
         fusion: str | Fusion = "optimal",
         logits_budget: int | None = LOGITS_BUDGET,
         device: torch.device | str | None = None,
+        strict: bool | None = None,
+        sanitize: bool = False,
         seed: int = 0,
     ) -> None:
         check_budget(logits_budget)
         _check_options(optimizer, accumulate, scaler, data_parallel)
         parallel = DataParallel() if data_parallel is True else data_parallel or None
         verify(graph)
-        self.graph = graph
+        optimizer = with_groups(optimizer, param_groups, [v.name for v in graph.parameters])
+        self.graph = graph = snapshot(graph)
         self.loss = loss
         self.optimizer = optimizer
         self.accumulate, self.scaler = accumulate, scaler
-        graphs = step_graphs(graph, loss, optimizer, accumulate=accumulate, scaler=scaler, parallel=parallel)
-        self._programs = compile_programs(graphs, loss, fusion, logits_budget)
-        self.model = Model(
-            graph, fusion=as_fusion(fusion).lenient(), logits_budget=logits_budget, device=device, seed=seed
+        where: dict[str, Any] = {"device": device, "strict": strict, "sanitize": sanitize}
+        self._options = {"fusion": fusion, "logits_budget": logits_budget, "seed": seed, **where}
+        self._source = StepSource(
+            graph, loss, optimizer, accumulate, scaler, parallel, as_fusion(fusion), logits_budget
         )
-        self.device = self.model.device
-        reducer = None if parallel is None else _joined(parallel, self._programs, self.model, optimizer, scaler)
-        self._state = StepState(graphs, optimizer, self.model, accumulate=accumulate, seed=seed, reducer=reducer)
-        self._runner = StepRunner(self._programs, self._state, scaler)
+        programs = self._source.without(frozenset())
+        shared = {"logits_budget": logits_budget, "seed": seed, **where}
+        model = Model(graph, fusion=as_fusion(fusion).lenient(), at_once=False, **shared)
+        reducer = None if parallel is None else _joined(parallel, programs, model, optimizer, scaler)
+        self._begin(programs, model, seed, reducer)
 
-    def __call__(self, **feeds: Tensor) -> dict[str, Tensor]:
-        """One step. Raises `FeedError` for tensors that do not fit, before anything is changed."""
-        return self._runner.run(feeds)
+    def _begin(self, programs: StepPrograms, model: Model, seed: int, reducer: Reducer | None) -> None:
+        """Train these weights from now on."""
+        self.model, self.device = model, model.device
+        graphs, accumulate = programs.graphs, self.accumulate
+        self._state = StepState(graphs, self.optimizer, model, accumulate=accumulate, seed=seed, reducer=reducer)
+        self._runner = StepRunner(programs, self._state, self.scaler, programs_without=self._source.without)
+
+    def __call__(self, /, *inputs: Tensor, **feeds: Tensor) -> dict[str, Tensor]:
+        """One step; `inputs` are fed in the order of declaration, `feeds` by name. Raises `FeedError` for tensors that
+        do not fit, before anything is changed, and `InterruptedStepError` where an earlier step was interrupted between
+        its launches, until a state is loaded."""
+        return self._runner.run(named_feeds(self._runner.inputs, inputs, feeds))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A step that goes on from the same state, with the same programs; without callbacks."""
+        self._check_copied()
+        made = object.__new__(type(self))
+        memo[id(self)] = made
+        made.__dict__.update(self.__dict__)
+        with self._state.turns:
+            programs = self._runner.programs_of_frozen
+            made._begin(programs[frozenset()], deepcopy(self.model, memo), self.seed, None)
+            made._runner.programs_of_frozen |= programs
+            made._runner.follow_frozen(made.model.tensors())
+            made.load_state_dict(self.state_dict())
+        return made
+
+    def __reduce__(self) -> Any:
+        self._check_copied()
+        given = {"accumulate": self.accumulate, "scaler": self.scaler, **self._options}
+        frozen = [n for n, p in self.model.named_parameters() if not p.requires_grad]
+        return _restored, (type(self), (self.graph, self.loss, self.optimizer), given, frozen, self.state_dict())
+
+    def _check_copied(self) -> None:
+        """Raise where there is no copy: processes that share a step know each other by it."""
+        if self._programs.graphs.is_apart:
+            raise DeclarationError(
+                f"{self.graph.name!r} is a step of several processes, which cannot be copied; copy state_dict() instead"
+            )
+
+    @property
+    def _programs(self) -> StepPrograms:
+        return self._runner.programs
 
     @property
     def program(self) -> Program:
@@ -114,27 +169,34 @@ class TrainingStep:
     def source(self) -> str:
         return self.program.source
 
+    @property
+    def param_groups(self) -> list[ParamGroup]:
+        """The parameters by their numbers, as torch.optim's: first those of no group, whose numbers `hyperparameters`
+        are, then the groups that the step was compiled with. Numbers may be set between steps:
+        `step.param_groups[1]["lr"] = 1e-4`."""
+        return self._state.param_groups
+
     def explain(self) -> str:
         """The fusion plan of the step and its reasons, and the memory that it needs beside eager PyTorch's. Where
         gradients are gathered that is a program of its own, which comes first."""
         return "\n\n".join([*self._programs.explain(), *self._state.explain_sharing()])
 
-    def peak_bytes(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
+    def peak_bytes(self, batch: int | Mapping[str, int] = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
         """Bytes that a step holds beside weights, optimizer state and inputs, known before it runs: its outputs, and
         one arena for each of its programs, which keep it. `Dim`s not named in `sizes` are `batch`; unless `programs`
         share each sum over rows, as many do as on an H100."""
         return self._programs.peak_bytes(batch, programs=programs, **sizes)
 
-    def eager_peak_bytes(self, batch: int = NOMINAL, **sizes: int) -> int | None:
+    def eager_peak_bytes(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int | None:
         """The same of eager PyTorch, as `tritonnotes.judge.eager_memory` counts it; None where that needs a run."""
         return self._programs.eager_peak_bytes(batch, **sizes)
 
-    def reports(self, arch: int = 90, batch: int = NOMINAL, **sizes: int) -> Reports:
+    def reports(self, arch: int = 90, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> Reports:
         """What each kernel of the step costs on the GPU of sm_`arch` (80, 90 or 100), as `Model.reports` has it. Where
         gradients are gathered the kernels of `gathering` come first, then those of `program`; `parts` has each."""
         return self._programs.reports(arch, batch, sizes)
 
-    def tune(self, batch: int = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
+    def tune(self, batch: int | Mapping[str, int] = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
         """Time other tiles and warps on the GPU at a batch size, and take what is faster
         (`tritonnotes.runtime.tuning`); `Dim`s not named in `sizes` are `batch`. Sums may be taken in another order
         then. Raises `DeclarationError` without a GPU, and for a step of several processes, which must all run the same
@@ -144,8 +206,7 @@ class TrainingStep:
                 f"tune: {self.graph.name!r} is a step of several processes, which time apart and must run one plan; "
                 "leave it out, or tune a step compiled without data_parallel"
             )
-        self._programs = self._programs.tuned(self.device, Sizes(batch, sizes), progress)
-        self._runner.use(self._programs)
+        self._runner.use(self._programs.tuned(self.device, Sizes(batch, sizes), progress))
 
     def capture(self, most: int = MOST_CAPTURED) -> None:
         """From now on, capture the whole step in a CUDA graph for each set of sizes, at its second step, and replay it;
@@ -200,6 +261,16 @@ class TrainingStep:
         self._state.load(path)
 
 
+def _restored(kind: type[TrainingStep], what: Any, given: dict[str, Any], frozen: Any, state: Any) -> TrainingStep:
+    """What a pickle of a step is: compiled anew, with its state loaded."""
+    made = kind(*what, **given)
+    for name in frozen:
+        made.model.get_parameter(name).requires_grad_(False)
+    made._runner.follow_frozen(made.model.tensors())
+    made.load_state_dict(state)
+    return made
+
+
 def _check_options(optimizer: object, accumulate: object, scaler: object, data_parallel: object) -> None:
     """Raise `DeclarationError` for what `compile_step` does not take."""
     if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
@@ -228,7 +299,7 @@ def _joined(
     assert gathering is not None
     slots = [v for v in gathering.graph.leaves("slot") if v.name in gathering.graph.updates]
     settings = {
-        "other hyperparameters": {**optimizer.settings, **optimizer.numbers},
+        "other hyperparameters": {**optimizer.all_settings, **optimizer.all_numbers},
         "another scaler": scaler,
     }
     # Programs differ where state is shared out.

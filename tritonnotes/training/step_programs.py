@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
-from ..codegen.fusion.constraints import Fusion, as_fusion
+from ..codegen.fusion.constraints import Fusion, as_fusion, check_known
 from ..codegen.pipeline import make_program
 from ..codegen.program.program import Program
 from ..codegen.report.explain import explain_memory, explain_plan
@@ -51,6 +51,10 @@ class StepGraphs:
         graphs = [g for g in (self.update, self.gathering) if g is not None]
         return tuple({v.name: v for g in graphs for v in g.leaves("parameter", "buffer", "slot")}.values())
 
+    def updated_parameters(self) -> list[str]:
+        """The names of the parameters that a step updates, on whichever process."""
+        return [p.name for p in self.whole.parameters if p.name in self.whole.updates]
+
 
 def step_graphs(
     graph: Graph,
@@ -60,12 +64,13 @@ def step_graphs(
     accumulate: int = 1,
     scaler: GradScaler | None = None,
     parallel: DataParallel | None = None,
+    frozen: frozenset[str] = frozenset(),
 ) -> StepGraphs:
-    """The graphs of a step that `accumulate` batches, and the processes of `parallel`, share. Raises `DeclarationError`
-    where there is nothing to train or to share out."""
+    """The graphs of a step that `accumulate` batches, and the processes of `parallel`, share. Without processes some
+    parameters may be `frozen`. Raises `DeclarationError` where there is nothing to train or to share out."""
     if parallel is None:
-        gathering = gathering_graph(graph, loss, accumulate, scaler) if accumulate > 1 else None
-        update = joint_graph(graph, loss, optimizer, accumulate, scaler)
+        gathering = gathering_graph(graph, loss, accumulate, scaler, frozen) if accumulate > 1 else None
+        update = joint_graph(graph, loss, optimizer, accumulate, scaler, frozen)
         return StepGraphs(graph, graph, update, gathering, update)
     trained = across_ranks(graph) if parallel.sync_batch_norm else graph
     gathering = gathering_graph(trained, loss, accumulate, scaler)
@@ -118,21 +123,21 @@ class StepPrograms:
             self.peak_bytes(), apart, NOMINAL, self.eager_peak_bytes(), arenas=arenas, budget=budget, over=over
         )
 
-    def peak_bytes(self, batch: int = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
+    def peak_bytes(self, batch: int | Mapping[str, int] = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
         """As `TrainingStep.peak_bytes`."""
         held = sum(program.peak_bytes(batch, programs=programs, **sizes) for program in self.in_order)
         return held - self._spare_bytes(batch, **sizes)
 
-    def eager_peak_bytes(self, batch: int = NOMINAL, **sizes: int) -> int | None:
+    def eager_peak_bytes(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int | None:
         """As `TrainingStep.eager_peak_bytes`."""
         return eager_peak_bytes(self.graphs.declared, self.loss, Sizes(batch, sizes))
 
-    def _spare_bytes(self, batch: int = NOMINAL, **sizes: int) -> int:
+    def _spare_bytes(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int:
         """What is counted too often where each program is counted with its outputs: a batch has those of one."""
         outputs = [program.output_bytes(batch, **sizes) for program in self.in_order]
         return sum(outputs) - max(outputs)
 
-    def reports(self, arch: int, batch: int, sizes: Mapping[str, int]) -> Reports:
+    def reports(self, arch: int, batch: int | Mapping[str, int], sizes: Mapping[str, int]) -> Reports:
         """As `TrainingStep.reports`."""
         programs = dict(zip(self.phases, self.in_order, strict=True))
         title = f"training step of {self.graphs.declared.name}"
@@ -149,6 +154,8 @@ def compile_programs(graphs: StepGraphs, loss: str, fusion: str | Fusion, logits
     """Plan and compile the graphs of a step. What is asked of `fusion` must hold where the loss and the update are in
     one program; in any other it holds as far as that program has what it names."""
     lenient = as_fusion(fusion).lenient()
+    if graphs.is_apart and graphs.gathering is not None:
+        check_known(lenient, (graphs.gathering, graphs.update))
     update, chunkings = _compiled(graphs, graphs.update, lenient if graphs.is_apart else fusion, logits_budget)
     gathering = None
     if graphs.gathering is not None:
@@ -166,3 +173,32 @@ def _compiled(
     if chunked is not joint:
         verify_joint(chunked)
     return make_program(chunked, fusion, graphs.declared), {chunking.name: chunking for chunking in found}
+
+
+@dataclass(frozen=True)
+class StepSource:
+    """What the programs of a step are made of."""
+
+    graph: Graph
+    loss: str
+    optimizer: Optimizer
+    accumulate: int
+    scaler: GradScaler | None
+    parallel: DataParallel | None
+    fusion: Fusion
+    logits_budget: int | None
+
+    def without(self, frozen: frozenset[str]) -> StepPrograms:
+        """The programs that leave the parameters `frozen` alone. What is asked of fusion holds as far as they have what
+        it names."""
+        graphs = step_graphs(
+            self.graph,
+            self.loss,
+            self.optimizer,
+            accumulate=self.accumulate,
+            scaler=self.scaler,
+            parallel=self.parallel,
+            frozen=frozen,
+        )
+        fusion = self.fusion.lenient() if frozen else self.fusion
+        return compile_programs(graphs, self.loss, fusion, self.logits_budget)

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..codegen.program.program import Program
 from ..distributed.parallel import Reducer
+from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Graph, is_seed
 from ..ir.optim.update import next_numbers
 from ..ir.passes.scaling import GradScaler
 from ..runtime.capture import MOST_CAPTURED, CapturedRuns, no_graph
-from ..runtime.feeds import bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
+from ..runtime.executors.executor import Around, Launch
+from ..runtime.feeds import (
+    apart_from,
+    bind_feeds,
+    check_apart,
+    check_held,
+    check_sizes,
+    check_targets,
+    class_inputs,
+    sized_ops,
+)
 from ..runtime.runner import Runner
-from .progress import Progress
+from ..tensors.allocation import AllocationError
+from .progress import Progress, raise_held_back
 from .step_programs import StepPrograms
 from .step_state import StepState
 
@@ -42,10 +57,21 @@ class StepRunner:
     replays the whole step; `progress` are reported to after each of `batches`.
     """
 
-    def __init__(self, programs: StepPrograms, state: StepState, scaler: GradScaler | None = None) -> None:
+    def __init__(
+        self,
+        programs: StepPrograms,
+        state: StepState,
+        scaler: GradScaler | None = None,
+        *,
+        programs_without: Callable[[frozenset[str]], StepPrograms],
+    ) -> None:
         self.state = state
+        self._programs_without = programs_without
+        self.programs_of_frozen: dict[frozenset[str], StepPrograms] = {}
+        self._frozen = frozenset[str]()
         self.device = state.model.device
         self.reducer = state.reducer
+        self._how = state.model.execution
         self.captured: CapturedRuns | None = None
         self.batches = 0
         self.progress: list[Progress] = []
@@ -55,6 +81,8 @@ class StepRunner:
         graphs = programs.graphs
         self._graph, self._owners = graphs.declared, graphs.owners
         self._held = graphs.held()
+        self.inputs = tuple(v.name for v in graphs.declared.inputs)
+        self._trained = graphs.updated_parameters()
         self.targets = class_inputs(graphs.declared)
         # A row on each of several processes is more than one.
         many = self.reducer is not None and self.reducer.world_size > 1
@@ -62,9 +90,12 @@ class StepRunner:
 
     def use(self, programs: StepPrograms) -> None:
         """Run these from now on, captured anew where the ones before were."""
-        self.programs = programs
-        self.updating = Runner(programs.update, self.device)
-        self.gathering = None if programs.gathering is None else Runner(programs.gathering, self.device)
+        self.programs = self.programs_of_frozen[self._frozen] = programs
+        self._has_run: set[Runner] = set()
+        self._seen: list[object] = []
+        self._apart: dict[Runner, list[object]] = {}
+        self.updating = Runner(programs.update, self.device, self._how)
+        self.gathering = None if programs.gathering is None else Runner(programs.gathering, self.device, self._how)
         if self.reducer is not None and self.gathering is not None:
             self.gathering.all_reduce = self.reducer.all_reduce
         if self.captured is not None:
@@ -72,6 +103,16 @@ class StepRunner:
 
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One batch, and its outputs. Raises `FeedError` and `DeclarationError` before anything is changed."""
+        with self.state.turns:
+            self.state.check_whole("step")
+            raise_held_back(self.progress)
+            outputs = self._run(feeds)
+            self.batches += 1
+            for progress in self.progress:
+                progress.update(self.batches, outputs)
+            return outputs
+
+    def _run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state = self.state
         bound, sizes = bind_feeds(self._graph, feeds, self.device)
         check_targets(self.targets, bound)
@@ -80,12 +121,40 @@ class StepRunner:
         counts = state.is_last and not self._counts_on_device
         following = next_numbers(state.optimizer, numbers) if counts else state.numbers
         weights = state.model.tensors()
-        check_held(self._held, {**weights, **state.slots}, self.device)
+        self._look_at({**weights, **state.slots})
+        self.follow_frozen(weights)
         with torch.no_grad():
             outputs = self._run_batch(_Batch(bound, sizes, numbers, weights))
         state.advance(following)
-        self._report(outputs)
+        state.end()
         return outputs
+
+    def _look_at(self, held: Mapping[str, Tensor]) -> None:
+        """Check parameters, buffers and slots, unless they are the tensors of the last batch, as they were then."""
+        tensors = (*held.values(),)
+        seen: list[object] = [*held, *map(id, tensors), *map(Tensor.data_ptr, tensors)]
+        seen += [*map(Tensor.size, tensors), *map(Tensor.stride, tensors), *map(_dtypes, tensors)]
+        if seen != self._seen:
+            check_held(self._held, held, self.device)
+            self._seen, self._seen_tensors = seen, tensors
+
+    def follow_frozen(self, weights: Mapping[str, Tensor]) -> None:
+        """Go on with the programs that leave those `weights` alone that want no gradient. Raises `DeclarationError`
+        where that cannot be before an update, or among processes."""
+        frozen = frozenset(n for n in self._trained if not weights[n].requires_grad)
+        if frozen == self._frozen:
+            return
+        what = f"step of {self._graph.name!r}: requires_grad_() of {', '.join(sorted(frozen ^ self._frozen))}"
+        if self.reducer is not None:
+            raise DeclarationError(f"{what}: processes share the step, and must all train the same parameters")
+        if self.state.gathered:
+            raise DeclarationError(
+                f"{what}: {self.state.gathered} of {self.state.accumulate} batches of an update are gathered; change "
+                "what is frozen between updates"
+            )
+        made = self.programs_of_frozen.get(frozen) or self._programs_without(frozen)
+        self._frozen = frozen
+        self.use(made)
 
     def _run_batch(self, batch: _Batch) -> dict[str, Tensor]:
         if self.gathering is None:
@@ -113,11 +182,31 @@ class StepRunner:
         graph = runner.program.graph
         held = {**batch.weights, **self.state.slots}
         updated = list(graph.updates)
-        check_apart({n: held[n] for n in updated})
-        leaves = {n: t.detach() for n, t in {**batch.feeds, **held}.items()}
-        runner.around = (lambda launch: launch) if reducer is None else reducer.around
+        if self._apart.get(runner) != self._seen:
+            check_apart(held, graph.updates)
+            self._apart[runner] = self._seen
+        feeds = apart_from({n: held[n] for n in updated}, batch.feeds)
+        leaves = {n: t.detach() for n, t in {**feeds, **held}.items()}
         captured = self.captured if runner is self.updating else None
-        outputs = (captured or runner).run(leaves, batch.sizes, self._scalars(graph, batch.numbers))
+        around: Around | None = None if reducer is None else reducer.around
+        was_whole = self.state.is_whole
+        runner.begin = None
+        if captured is None and around is None and runner.is_recorded:
+            runner.begin = self.state.begin
+        elif runner in self._has_run or captured is not None:
+            self.state.begin()
+        else:
+            # The first run compiles kernels, which takes long: until one is launched that writes what lasts, nothing
+            # is torn.
+            around = beginning(runner.program, self.state.begin, around)
+        runner.around = around
+        try:
+            outputs = (captured or runner).run(leaves, batch.sizes, self._scalars(graph, batch.numbers))
+        except AllocationError:
+            if was_whole:  # memory is allocated before the first launch
+                self.state.end()
+            raise
+        self._has_run.add(runner)
         # A kernel writes past autograd's eyes: backward through the old weights must raise, as after torch's own step.
         torch.autograd.graph.increment_version([batch.weights[n] for n in updated if n in batch.weights])
         return outputs
@@ -125,9 +214,9 @@ class StepRunner:
     def _scalars(self, graph: Graph, numbers: Mapping[str, float]) -> dict[str, float]:
         """The host numbers of a program by name, and the seeds that its random ops draw from."""
         wanted = graph.leaves("scalar")
-        scalars = {n: numbers[n] for n in (v.name.rpartition(".")[2] for v in wanted if not is_seed(v))}
         drawn = self.state.batch_seed()
-        return scalars | {v.name.rpartition(".")[2]: drawn for v in wanted if is_seed(v)}
+        keys = {v.name: v.name if v.name in numbers else v.name.rpartition(".")[2] for v in wanted if not is_seed(v)}
+        return {name: numbers[key] for name, key in keys.items()} | {v.name: drawn for v in wanted if is_seed(v)}
 
     def _share(self, reducer: Reducer, weights: Mapping[str, Tensor]) -> None:
         """Give all processes the weights that each has updated, where they are shared out."""
@@ -135,20 +224,39 @@ class StepRunner:
         others = [weights[n] for n, rank in self._owners.items() if rank != reducer.rank]
         torch.autograd.graph.increment_version(others)
 
-    def _report(self, outputs: Mapping[str, Tensor]) -> None:
-        self.batches += 1
-        for progress in self.progress:
-            progress.update(self.batches, outputs)
-
     def capture(self, most: int = MOST_CAPTURED) -> None:
         """As `TrainingStep.capture`."""
         self._not_captured = no_graph(self.device)
         if self.gathering is not None:
             self._not_captured = "gradients are gathered over batches or processes before the update"
         program = self.programs.update
-        self.captured = CapturedRuns(program, self.device, most=most) if self._not_captured is None else None
+        self.captured = CapturedRuns(program, self.device, self._how, most=most) if self._not_captured is None else None
 
     @property
     def graph_reason(self) -> str | None:
         """As `TrainingStep.graph_reason`."""
         return self.captured.reason if self.captured is not None else self._not_captured
+
+
+_dtypes = attrgetter("dtype")
+
+
+def beginning(program: Program, begin: Callable[[], None], around: Around | None) -> Around:
+    """`around`, with a call of `begin` before the first launch that writes what the program updates."""
+    updated = set(program.graph.updates)
+    writes = {name for name, place in program.places.items() if updated & program.uses[place].writes}
+    names = {kernel.name for kernel in program.kernels}
+    if not writes <= names:  # a library call does not go through here
+        begin()
+
+    def with_begin(launch: Launch) -> Launch:
+        inner = launch if around is None else around(launch)
+
+        def launch_and_begin(kernel: Any, *arguments: Any, **options: Any) -> None:
+            if kernel.__name__ in writes:
+                begin()
+            inner(kernel, *arguments, **options)
+
+        return launch_and_begin
+
+    return with_begin

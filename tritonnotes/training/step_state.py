@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from ..distributed.parallel import Reducer
-from ..ir.core.errors import DeclarationError, FeedError
-from ..ir.core.optimizer import Optimizer
+from ..ir.core.errors import DeclarationError, FeedError, InterruptedStepError
+from ..ir.core.optimizer import RANGES, Optimizer, check_hyperparameters, in_group
 from ..ir.passes.joint import FIRST, WORLD_SIZE
 from ..runtime.model import Model
 from ..tensors.dtypes import torch_dtype
 from ..tensors.seeds import step_seed
 from . import checkpoint
+from .param_groups import ParamGroup
 from .step_programs import StepGraphs
 
 TENSORS = ("model", "slots")
@@ -44,10 +45,13 @@ class StepState:
         reducer: Reducer | None = None,
     ) -> None:
         self.optimizer, self.model, self.accumulate, self.reducer = optimizer, model, accumulate, reducer
+        self.turns = model.turns
+        self._interrupted = False
         self.steps = 0
         self.gathered = 0
         self.hyperparameters: dict[str, float | bool] = optimizer.settings
-        self.numbers = optimizer.numbers
+        self.group_hyperparameters = [group.optimizer.settings for group in optimizer.groups]
+        self.numbers = optimizer.all_numbers
         self.seed = seed
         self.slots: dict[str, Tensor] = {
             s.name: torch.full(s.shape, s.attrs["init"], dtype=torch_dtype(s.dtype), device=model.device)  # type: ignore[arg-type]
@@ -55,10 +59,37 @@ class StepState:
         }
         if reducer is not None:
             self.slots |= reducer.tensors
-        self._fixed = {n: v for part in optimizer.parts for n, v in part.hyperparameters.items() if part.is_fixed(n)}
         self._all_slots = graphs.whole.leaves("slot")
         self._owners = graphs.owners
-        self._slot_owners = {f"{p}.{slot}": rank for p, rank in graphs.owners.items() for slot in optimizer.state}
+        self._slot_owners = {
+            f"{p}.{slot}": rank
+            for p, rank in graphs.owners.items()
+            for slot in optimizer.variants[optimizer.group_of(p)].state
+        }
+
+    # -- whole or torn -------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """From now on weights or slots are changed: the state is torn until `end`."""
+        self._interrupted = True
+
+    def end(self) -> None:
+        """All of a batch is in the state, or nothing of it."""
+        self._interrupted = False
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether no batch began to change the state without an end."""
+        return not self._interrupted
+
+    def check_whole(self, doing: str) -> None:
+        """Raise `InterruptedStepError` where a batch began to change the state and did not end."""
+        if self._interrupted:
+            raise InterruptedStepError(
+                f"{doing}: the step was interrupted between its launches after {self.steps} updates, so that some "
+                "weights are those before the interruption and some those after it; load a state first, with "
+                "load_state_dict() or load()"
+            )
 
     # -- one batch -----------------------------------------------------------------------------------------------------
 
@@ -70,17 +101,27 @@ class StepState:
     def host_numbers(self) -> dict[str, float]:
         """Every number that the host knows: hyperparameters, the rule's own numbers, and the step that comes. Raises
         `DeclarationError` for hyperparameters that are not what the step was compiled for."""
-        _check_numbers(self.optimizer, self.hyperparameters)
-        for name, value in self._fixed.items():
-            if self.hyperparameters[name] != value:
-                raise DeclarationError(
-                    f"{self.optimizer.rule.name}: {name} was {value!r} when the step was compiled, "
-                    "which switched its term off; compile the step anew to switch it on"
-                )
+        settings: dict[str, float | bool] = {}
+        for group, (variant, given) in enumerate(zip(self.optimizer.variants, self._given(), strict=True)):
+            _check_numbers(variant, given)
+            _check_fixed(variant, given)
+            settings |= {in_group(name, group): value for name, value in given.items()}
         counted = {"step": self.steps + 1, FIRST: self.gathered == 0}
         if self.reducer is not None:
             counted[WORLD_SIZE] = self.reducer.world_size
-        return {n: float(v) for n, v in {**self.hyperparameters, **self.numbers, **counted}.items()}
+        return {n: float(v) for n, v in {**settings, **self.numbers, **counted}.items()}
+
+    def _given(self) -> list[dict[str, float | bool]]:
+        """The hyperparameters of each variant of the optimizer."""
+        return [self.hyperparameters, *self.group_hyperparameters]
+
+    @property
+    def param_groups(self) -> list[ParamGroup]:
+        """As `TrainingStep.param_groups`."""
+        grouped = {name for group in self.optimizer.groups for name in group.parameters}
+        others = [v.name for v in self.model.graph.parameters if v.name not in grouped]
+        names = [others, *(group.parameters for group in self.optimizer.groups)]
+        return [ParamGroup(n, given) for n, given in zip(names, self._given(), strict=True)]
 
     def batch_seed(self) -> int:
         """What random ops draw from in the batch that comes, on this process."""
@@ -134,6 +175,11 @@ class StepState:
 
     def state_dict(self) -> dict[str, Any]:
         """As `TrainingStep.state_dict`."""
+        with self.turns:
+            self.check_whole("state_dict")
+            return self._copied()
+
+    def _copied(self) -> dict[str, Any]:
         return {
             "model": {n: t.detach().clone() for n, t in self.model.state_dict().items()},
             "slots": self._copied_slots(),
@@ -142,11 +188,17 @@ class StepState:
             "numbers": dict(self.numbers),
             "seed": self.seed,
             "hyperparameters": dict(self.hyperparameters),
+            **({"param_groups": [dict(group) for group in self.param_groups[1:]]} if self.optimizer.groups else {}),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """As `TrainingStep.load_state_dict`."""
-        self._check(state)
+        with self.turns:
+            self._check(state)
+            self._take_over(state)
+
+    def _take_over(self, state: Mapping[str, Any]) -> None:
+        self.begin()
         self.model.load_state_dict(state["model"])
         for name, slot in self.slots.items():
             slot.copy_(state["slots"][name])
@@ -154,10 +206,13 @@ class StepState:
         self.numbers = dict(state["numbers"])
         self.seed = state["seed"]
         self.hyperparameters = dict(state["hyperparameters"])
+        for group, given in zip(self.group_hyperparameters, state.get("param_groups", ()), strict=True):
+            group |= {name: given[name] for name in group}
+        self.end()
 
     def _check(self, state: Mapping[str, Any]) -> None:
         """Raise `FeedError` unless this is a state of the same graph and optimizer."""
-        wanted = {*TENSORS, *NUMBERS}
+        wanted = {*TENSORS, *self._kept}
         if not isinstance(state, Mapping) or set(state) != wanted:
             raise FeedError(
                 f"load_state_dict: holds {_keys(state)}, wanted {sorted(wanted)}; pass state_dict()'s result"
@@ -175,21 +230,37 @@ class StepState:
             raise FeedError(f"load_state_dict: seed is {state['seed']!r}; pass the int that state_dict() gives")
         try:
             _check_numbers(self.optimizer, state["hyperparameters"])
-            _check_numbers(self.optimizer, state["numbers"], self.optimizer.numbers, "numbers")
+            _check_numbers(self.optimizer, state["numbers"], self.optimizer.all_numbers, "numbers")
+            self._check_groups(state.get("param_groups", []))
         except DeclarationError as error:
             raise FeedError(f"load_state_dict: {error}") from None
+
+    @property
+    def _kept(self) -> tuple[str, ...]:
+        """The parts that the host knows."""
+        return (*NUMBERS, *(("param_groups",) if self.optimizer.groups else ()))
+
+    def _check_groups(self, given: Any) -> None:
+        """Raise `DeclarationError` unless these are the step's groups, each with all its numbers."""
+        groups = self.param_groups[1:]
+        if not isinstance(given, list) or len(given) != len(groups) or not all(isinstance(g, Mapping) for g in given):
+            raise DeclarationError(f"param_groups: wanted a list of {len(groups)} groups, as state_dict() gives it")
+        for group, variant, other in zip(groups, self.optimizer.variants[1:], given, strict=True):
+            if other.get("params") != group["params"]:
+                raise DeclarationError(f"param_groups: holds {other.get('params')}, wanted {group['params']}")
+            _check_numbers(variant, {name: value for name, value in other.items() if name != "params"})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """As `TrainingStep.save`."""
         state = self.state_dict()
-        checkpoint.save(path, _flat(state), {n: state[n] for n in NUMBERS})
+        checkpoint.save(path, _flat(state), {n: state[n] for n in self._kept})
 
     def load(self, path: str | os.PathLike[str]) -> None:
         """As `TrainingStep.load`."""
         wanted = _flat({"model": self.model.state_dict(), "slots": self._slots_wanted()})
         tensors, numbers = checkpoint.load(path, wanted)
-        if not isinstance(numbers, dict) or set(numbers) != set(NUMBERS):
-            raise FeedError(f"load {path}: its numbers are {_keys(numbers)}, wanted {sorted(NUMBERS)}")
+        if not isinstance(numbers, dict) or set(numbers) != set(self._kept):
+            raise FeedError(f"load {path}: its numbers are {_keys(numbers)}, wanted {sorted(self._kept)}")
         self.load_state_dict({**_parted(tensors), **numbers})
 
 
@@ -209,10 +280,26 @@ def _check_numbers(
     name = optimizer.rule.name
     known = set(optimizer.settings if wanted is None else wanted)
     if not isinstance(given, Mapping) or set(given) != known:
-        raise DeclarationError(f"{name}: {what} are {_keys(given)}; they must be {sorted(known)}")
-    for key, value in given.items():
-        if not isinstance(value, bool | int | float):
-            raise DeclarationError(f"{name}: {key} is {value!r}; each of its {what} is a number or a bool")
+        remedy = "; set beta1 and beta2 one by one" if isinstance(given, Mapping) and "betas" in given else ""
+        raise DeclarationError(f"{name}: {what} are {_keys(given)}; they must be {sorted(known)}{remedy}")
+    if wanted is None:
+        for part in optimizer.parts:
+            mine = {n: given[n] for n in part.hyperparameters}
+            check_hyperparameters(part.rule.name, mine, () if part.rule.custom else RANGES)
+        check_hyperparameters("clip", {n: given[n] for n in optimizer.clip})
+    else:
+        check_hyperparameters(name, given, (), what)
+
+
+def _check_fixed(optimizer: Optimizer, given: Mapping[str, float | bool]) -> None:
+    """Raise `DeclarationError` where a number that is part of the formula is another one now."""
+    fixed = {n: v for part in optimizer.parts for n, v in part.hyperparameters.items() if part.is_fixed(n)}
+    for name, value in fixed.items():
+        if given[name] != value:
+            raise DeclarationError(
+                f"{optimizer.rule.name}: {name} was {value!r} when the step was compiled, "
+                "which switched its term off; compile the step anew to switch it on"
+            )
 
 
 def _check_tensors(what: str, have: Mapping[str, Tensor], given: Any) -> None:

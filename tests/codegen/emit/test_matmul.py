@@ -107,7 +107,7 @@ def test_small_tiles_give_what_large_ones_do(tile: int, rows: int) -> None:
     results = []
     for runner in (Runner(program, CPU, programs=3, tile=tile), Runner(program, CPU)):
         leaves = {**feeds, **{n: t.clone() for n, t in state.items()}}
-        outputs = runner.run(leaves, {"batch": rows}, {"lr": 0.1})
+        outputs = runner.run(leaves, {"batch": rows}, {"sgd.lr": 0.1})
         results.append({**outputs, **{n: leaves[n] for n in state}})
     for name, found in results[0].items():
         torch.testing.assert_close(found, results[1][name], rtol=1e-5, atol=1e-6, msg=name)

@@ -12,6 +12,7 @@ from compiled import digits, gradient_programs
 from torch import Tensor
 
 import tritonnotes as tn
+from tritonnotes import native
 from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.fusion.last_block import GROUP, MAX_FINALIZED
 from tritonnotes.codegen.pipeline import make_plan, make_program
@@ -22,6 +23,7 @@ from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.ir.passes.joint import joint_graph
+from tritonnotes.runtime.executors.execution import Execution
 from tritonnotes.runtime.runner import Runner
 from tritonnotes.tensors.dtypes import torch_dtype
 
@@ -94,24 +96,24 @@ def test_rows_spread_over_columns_too_are_waited_for() -> None:
     torch.testing.assert_close(run(Runner(program, CPU, programs=20, tile=2048), leaves)["y"], leaves["x0"].sum(0))
 
 
-def test_counts_are_zero_again_after_each_run_even_one_that_fails() -> None:
+def test_counts_are_zero_again_after_each_run_even_one_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     program = norm_backward()
     leaves = leaves_of(program)
-    runner = Runner(program, CPU, programs=40, tile=256)
+    runner = Runner(program, CPU, Execution(strict=False), programs=40, tile=256)
     first = run(runner, leaves)
-    (held,) = runner._buffers.values()
+    assert runner._recorded is not None
+    (record,) = runner._recorded._kept.values()
+    held, _ = record._held
     (arrivals,) = (t for name, t in held.items() if name.endswith(":arrivals"))
     assert arrivals.shape == (1 + 3,) and not arrivals.any()
-    interpreted = runner._interpreted_launch
 
-    def broken(*sizes: Any) -> Any:
+    def broken(*anything: Any) -> Any:
         arrivals.fill_(1)
         raise KernelError("planted")
 
-    runner._interpreted_launch = broken  # type: ignore[method-assign]
-    with pytest.raises(KernelError, match="planted"):
+    with monkeypatch.context() as patch, pytest.raises(KernelError, match="planted"):
+        patch.setattr(native.Bundle, "run", broken)
         run(runner, leaves)
-    runner._interpreted_launch = interpreted  # type: ignore[method-assign]
     assert all(torch.equal(tensor, first[name]) for name, tensor in run(runner, leaves).items())
 
 
@@ -133,7 +135,7 @@ def test_a_program_that_does_not_wait_is_noticed(
     if not is_watched:
         monkeypatch.setattr(Ownership, "access", lambda *anything: None)
     with pytest.raises(KernelError, match="race|nothing has written" if is_watched else "race"):
-        run(Runner(planted, CPU, programs=40, tile=256), leaves_of(program))
+        run(Runner(planted, CPU, Execution(strict=True), programs=40, tile=256), leaves_of(program))
 
 
 def test_what_one_program_would_take_long_for_is_a_launch_of_its_own() -> None:

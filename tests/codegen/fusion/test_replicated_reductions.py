@@ -106,3 +106,19 @@ def test_verdicts_say_who_takes_it() -> None:
     plan: FusionPlan = make_plan(classifier())
     said = [v for v in plan.verdicts if v.rule == "replicated"]
     assert said and all(v.fused and "loss.count" in v.reason for v in said)
+
+
+@pytest.mark.parametrize("fusion", ["optimal", "greedy", "off"])
+def test_a_sum_that_a_library_call_reads_lies_in_memory(fusion: str) -> None:
+    """Its gradient has axes, so every program would compute it, but for the call."""
+    g = tn.Graph("library")
+    x = g.input("x", (tn.Dim("batch"), 1), "float16")
+    most = tn.amax(x, [0, 1], keepdim=True)
+    norm = tn.batch_norm(x, weight=None, bias=None, track_running_stats=False)
+    g.output(product=tn.linear(most, weight=most, bias=False), norm=norm)
+    model = tn.compile(g, training=True, fusion=fusion, strict=True)
+    fed = torch.tensor([[1.0], [3.0], [-2.0]]).half().requires_grad_()
+    product = model(x=fed)["product"]
+    product.sum().backward()
+    assert product.item() == 9
+    assert fed.grad is not None and fed.grad.flatten().tolist() == [0, 6, 0]

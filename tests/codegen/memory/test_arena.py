@@ -29,6 +29,7 @@ from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.passes.joint import joint_graph
 from tritonnotes.judge.eager_memory import LiveMemory, eager_peak_bytes
 from tritonnotes.judge.samples import draw_feeds
+from tritonnotes.runtime.executors.execution import Execution
 from tritonnotes.runtime.runner import Runner
 
 sys.path.insert(0, str(ROOT))
@@ -128,7 +129,8 @@ def run_step(program: Program) -> dict[str, torch.Tensor]:
             shape = [8 if not isinstance(s, int) else s for s in buffer.shape]
             leaves[buffer.name] = torch.rand(shape) if buffer.dtype.is_float else torch.zeros(shape, dtype=torch.int64)
     numbers = {"lr": 1e-3, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "step": 1.0}
-    return Runner(program, torch.device("cpu")).run(leaves, {"batch": 8}, numbers)
+    scalars = {v.name: numbers[v.name.rpartition(".")[2]] for v in program.graph.leaves("scalar")}
+    return Runner(program, torch.device("cpu"), Execution(strict=True)).run(leaves, {"batch": 8}, scalars)
 
 
 @pytest.mark.parametrize("name", ["h", "relu", "fc1.product", "ln2.d_x"])

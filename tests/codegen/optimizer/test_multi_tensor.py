@@ -34,6 +34,7 @@ from tritonnotes.ir.core.types import DType, bfloat16, float32, float64
 from tritonnotes.ir.optim.update import Extras, Kind
 from tritonnotes.ir.passes.joint import joint_graph
 from tritonnotes.optim import launching, optimizers
+from tritonnotes.runtime.executors.execution import STRICT_VARIABLE, Execution
 
 RULES: dict[str, Optimizer] = {
     "sgd": tn.sgd(),
@@ -105,6 +106,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
         launch(kernel, grid, *args, **kwargs)
 
     monkeypatch.setattr(memory.Memory, "check", watched)
+    monkeypatch.setenv(STRICT_VARIABLE, "1")
     monkeypatch.setattr(launching, "interpret", counting)
     yield found
 
@@ -152,7 +154,7 @@ def test_one_launch_for_dtypes_sizes_layouts_and_steps_of_all_sorts(counted: dic
 def test_one_large_parameter_is_cut_into_blocks_enough_to_fill_a_gpu() -> None:
     from tritonnotes.optim.tables import block_table
 
-    blocks = block_table([2**20 + 1, 0, 3], torch.device("meta"))
+    blocks = block_table([2**20 + 1, 0, 3], torch.device("meta"), Execution())
     assert blocks.size == BLOCK and len(blocks.table) == 2**20 // BLOCK + 1 + 1
 
 

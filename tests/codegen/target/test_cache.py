@@ -155,7 +155,7 @@ def test_eight_processes_build_once(tmp_path: Path) -> None:
         process.stdin.write("go\n")
         process.stdin.flush()
     for process in processes:
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
     assert len(built.read_text().splitlines()) == 1
     assert not temporary_files(root)

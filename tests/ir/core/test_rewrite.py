@@ -22,6 +22,7 @@ from tritonnotes.ir import Dim, Graph, Value
 from tritonnotes.ir import primitives as P
 from tritonnotes.ir.core.evaluate import evaluate
 from tritonnotes.ir.core.rewrite import key_of, optimize
+from tritonnotes.ir.core.verify import verify_joint
 from tritonnotes.ir.ops.activations import relu, sigmoid
 from tritonnotes.ir.ops.linear import linear
 from tritonnotes.ir.ops.losses import cross_entropy
@@ -98,6 +99,15 @@ def test_gradient_shares_what_forward_computes() -> None:
     both = gradient_graph(graph, ["x", "ln.weight", "ln.bias"])
     assert_lean(both)
     assert sum(v.op.name == "rsqrt" for v in both.values) == 1
+
+
+@pytest.mark.parametrize("exponent", [-1.0, 0.5, 2.0, 3.0, 1.5])
+def test_what_simplification_makes_is_made_once(exponent: float) -> None:
+    """Powers, of which gradients take other powers: the products that they become are shared with all others."""
+    graph = Graph("powers")
+    y = sigmoid(graph.parameter("w", (3,)))
+    graph.output(loss=P.sum(y**exponent + y**3 - y * y), other=y**2)
+    verify_joint(joint_graph(graph, "loss", adam(lr=0.1)))
 
 
 def primitive_graph() -> tuple[Graph, Value, Value]:
@@ -229,3 +239,13 @@ def test_gradients_of_random_graphs_agree_with_autograd(steps: list[tuple[int, i
         return
     d = cotangents(graph, tensors)
     assert_same(formula_gradients(graph, tensors, d), reference_gradients(graph, tensors, d), rtol=1e-8)
+
+
+@pytest.mark.parametrize("first", [0.5, -0.5, 2.0, 3.0, -1.0])
+@pytest.mark.parametrize("second", [0.5, -0.5, 2.0, 3.0, -1.0])
+def test_powers_share_what_they_are_made_of(first: float, second: float) -> None:
+    graph = Graph("powers", level="primitive")
+    x = graph.input("x", (2, 3), "float64")
+    graph.output(y=P.pow(x, graph.constant(first, "float64")), z=P.pow(x, graph.constant(second, "float64")), w=x * x)
+    made = optimize(graph).values
+    assert len({key_of(value, value.args) for value in made}) == len(made)

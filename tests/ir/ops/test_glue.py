@@ -21,6 +21,7 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.ir.core.errors import DeclarationError, DTypeError, FormatError, ShapeError
 from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.ops.habits import METHODS_OF_TORCH
 from tritonnotes.ir.ops.methods import METHODS
 from tritonnotes.runtime.runner import pick_device
 
@@ -326,7 +327,6 @@ def test_view_is_torchs_in_formula_and_kernel(build: Build, theirs: Callable[[Te
         ),
         (lambda x: tn.reshape(x, (tn.Dim("other"), -1)), "other is none of its sizes"),
         (lambda x: tn.reshape(x, (BATCH, 0, -1)), "−1 stands for no size"),
-        (lambda x: tn.flatten(x), r"flatten .*known only when tensors are fed.*start_dim=1"),
         (lambda x: tn.flatten(x, 2, 1), "start_dim 2 comes after end_dim 1"),
         (lambda x: tn.flatten(x, 3), "axis 3 of a value with 3 dims"),
         (lambda x: tn.unsqueeze(x, 4), "unsqueeze.*axis 4 of a value with 4 dims"),
@@ -452,7 +452,7 @@ def test_type_checkers_know_every_method() -> None:
     (value,) = (n for n in ast.parse(source).body if isinstance(n, ast.ClassDef) and n.name == "Value")
     (block,) = (n for n in value.body if isinstance(n, ast.If))
     known = {t.id for n in block.body if isinstance(n, ast.Assign) for t in n.targets if isinstance(t, ast.Name)}
-    assert known == METHODS.keys()
+    assert METHODS.keys() <= known <= METHODS.keys() | METHODS_OF_TORCH.keys()
 
 
 # -- files -------------------------------------------------------------------------------------------------------------

@@ -330,7 +330,7 @@ def test_yes_and_no_of_any_rank(shape: tuple[int, ...]) -> None:
         (lambda x, t: tn.accuracy(x, t, 5), "accuracy.*k is 5, with 4 classes; it is an int between 1 and"),
         (lambda x, t: tn.error_rate(x, t, 0), "error_rate.*k is 0"),
         (lambda x, t: tn.accuracy(x, x, 2), "k is 2, with one score for each target"),
-        (lambda x, t: tn.f1(x, t), "f1.*average is 'binary', but the target holds class indices; use 'micro'"),
+        (lambda x, t: tn.f1(x, t), "f1.*average is 'binary', but there are . classes; use 'micro'"),
         (lambda x, t: tn.recall(x, t, average="samples"), "recall.*average is 'samples'; use 'binary', 'micro'"),
         (lambda x, t: tn.precision(x, t, average="macro", zero_division=0.5), "zero_division is 0.5; use 0, 1 or nan"),
         (lambda x, t: tn.precision(x, t, average="macro", zero_division="warn"), "zero_division is 'warn'"),

@@ -62,12 +62,6 @@ def test_relu_works_on_integers() -> None:
     assert values["y"].tolist() == [0, 0, 3] and graph.outputs["y"].dtype.name == "int64"
 
 
-@pytest.mark.parametrize("build", [sigmoid, P.tanh])
-def test_float_activation_of_integers_raises(build: Callable[..., Value]) -> None:
-    with pytest.raises(DTypeError, match="needs a float dtype"):
-        graph_of(build, x=((3,), "int64"))
-
-
 def test_sigmoid_saturates_without_overflow() -> None:
     y, d = unary(sigmoid, INF, -INF, 1e4, -1e4, 0.0)
     assert same(y, 1, 0, 1, 0, 0.5) and same(d, 0, 0, 0, 0, 0.25)
@@ -350,11 +344,6 @@ def test_arithmetic_of_special_numbers(build: Callable[..., Value]) -> None:
 @pytest.mark.parametrize("build", [P.add, P.sub, P.mul, P.div])
 def test_value_met_with_itself_gets_both_gradients(build: Callable[..., Value]) -> None:
     agree(graph_of(lambda x: build(x, x), x=(4,)), x=[1.0, -2.0, 0.5, 3.0])
-
-
-def test_division_of_integers_names_the_remedy() -> None:
-    with pytest.raises(DTypeError, match="cast it first"):
-        graph_of(P.div, a=((2,), "int64"), b=((2,), "int64"))
 
 
 @pytest.mark.parametrize("shape", [(2,), ()], ids=str)

@@ -180,7 +180,7 @@ def test_metric_has_no_gradient(name: str) -> None:
 # -- finite differences, and torch's gradcheck of the derived gradient -------------------------------------------------
 
 
-@pytest.mark.parametrize("name", DIFFERENTIABLE)
+@pytest.mark.parametrize("name", [n for n in DIFFERENTIABLE if n != "cast"])  # it rounds: no small step shows its slope
 def test_derived_gradient_agrees_with_finite_differences(name: str) -> None:
     for shape in ((3, 5), (7, 33), (2, 64)):
         graph = sample_graph(CATALOGUE[name], shape)
@@ -218,7 +218,7 @@ class Formula(torch.autograd.Function):
         return None, None, None, *(gradients[leaf] for leaf in leaves)
 
 
-@pytest.mark.parametrize("name", DIFFERENTIABLE)
+@pytest.mark.parametrize("name", [n for n in DIFFERENTIABLE if n != "cast"])
 def test_slow_gradcheck(name: str) -> None:
     graph = sample_graph(CATALOGUE[name], (2, 3))
     tensors = draw(graph, seed=11)

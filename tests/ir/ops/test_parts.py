@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -260,3 +261,43 @@ def test_embedding_says_what_it_wants(build: Any, error: type[Exception], messag
     token: Value = graph.input("t", (5,), "int64")
     with pytest.raises(error, match=message):
         build(token, graph.input("x", (5,)))
+
+
+# -- parts of views of parts -------------------------------------------------------------------------------------------
+
+
+def test_parts_of_views_of_parts_are_torchs() -> None:
+    """Views and parts in any order, with arithmetic between or not: each element comes from its own place."""
+    for seed in range(60):
+        pick = random.Random(seed)
+        g = Graph("chain")
+        fed, held = torch.arange(48.0).reshape(3, 8, 2), torch.tensor([0.5]).reshape(1, 1, 1)
+        value, other = g.input("x", fed.shape), g.input("other", held.shape)
+        said, expected = ["x"], fed
+        for _ in range(pick.randint(2, 6)):
+            shape = tuple(expected.shape)
+            kind = pick.choice(("narrow", "narrow", "narrow", "unsqueeze", "squeeze", "permute", "add", "expand"))
+            axis = pick.randrange(len(shape))
+            if kind == "narrow":
+                start = pick.randrange(shape[axis])
+                length = pick.randint(1, shape[axis] - start)
+                value, expected = tn.narrow(value, axis, start, length), expected.narrow(axis, start, length)
+            elif kind == "unsqueeze" and len(shape) < 5:
+                value, expected = tn.unsqueeze(value, axis), expected.unsqueeze(axis)
+            elif kind == "squeeze" and shape[axis] == 1 and len(shape) > 1:
+                value, expected = tn.squeeze(value, axis), expected.squeeze(axis)
+            elif kind == "permute":
+                order = pick.sample(range(len(shape)), len(shape))
+                value, expected = tn.permute(value, order), expected.permute(order)
+            elif kind == "add":
+                value, expected = value + tn.reshape(other, (1,) * len(shape)), expected + 0.5
+            elif kind == "expand" and shape[axis] == 1:
+                wide = (*shape[:axis], 4, *shape[axis + 1 :])
+                value, expected = tn.expand(value, wide), expected.expand(wide)
+            said.append(kind)
+        g.output(y=value, halves=value * 2)
+        model = tn.compile(g, fusion=("greedy", "off")[seed % 2], strict=True)
+        with torch.no_grad():
+            found = model(x=fed, other=held)
+        assert torch.equal(found["y"], expected), (seed, said)
+        assert torch.equal(found["halves"], expected * 2), (seed, said)

@@ -15,7 +15,9 @@ import tritonnotes as tn
 from tritonnotes.ir.core.errors import DeclarationError, DTypeError
 from tritonnotes.ir.core.op import OPS
 from tritonnotes.ir.core.registry import PRIMITIVES
+from tritonnotes.judge.samples import draw_feeds
 from tritonnotes.judge.tolerance import Comparison, compare
+from tritonnotes.tensors.initial import initial_state
 
 either = pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 
@@ -93,8 +95,10 @@ def test_everything_else_is_as_the_policy_has_it(dtype: str) -> None:
     assert cast.outputs["loss"].dtype.name == "float32"
     assert [v.name for v in cast.leaves("parameter", "buffer")] == [v.name for v in g.leaves("parameter", "buffer")]
     found_of: dict[str, list[Comparison]] = {}
-    for seed in range(10):
-        for row in tn.check(cast, optimizer=tn.sgd(lr=0.1), seed=seed).rows:
+    # Seldom an activation near 0 has another sign, for eager as for kernels, and decides a whole gradient.
+    for seed in range(20):
+        feeds, state = draw_feeds(cast, {"batch": 33}, seed), initial_state(cast, seed)
+        for row in tn.check(cast, optimizer=tn.sgd(lr=0.1), seed=seed, feeds=feeds, state=state).rows:
             found_of.setdefault(f"{row.what} {row.name}", []).append(row.comparison)
     assert len(found_of) > 20
     for name, comparisons in found_of.items():

@@ -210,8 +210,8 @@ def test_a_dim_may_be_called_as_the_loop_calls_its_own(name: str) -> None:
 
 
 def test_a_dim_called_as_the_rows_of_a_chunk_keeps_logits_whole() -> None:
-    made, (chunking,) = chunked(head(LOSSES["cross entropy"], Dim("chunk_rows")), budget_for(16))
-    assert "a Dim of the graph is called chunk_rows; call it otherwise" in str(chunking)
+    made, (chunking,) = chunked(head(LOSSES["cross entropy"], Dim("chunk.rows")), budget_for(16))
+    assert "a Dim of the graph is called chunk.rows; call it otherwise" in str(chunking)
     assert not any(v.op.name == "chunked" for v in made.values)
 
 
@@ -372,7 +372,7 @@ def test_bytes_and_launches_count_every_chunk() -> None:
     assert loop.launch_count({}) == len(loop.sums) + 4 * len(inner.launches)
     zeros = sum(4 * v.shape[0] * v.shape[1] for _, v in loop.sums)  # type: ignore[operator]
     added = 4 * 4 * CLASSES * WIDTH  # the product on top of the weight's gradient reads it, in each of 4 chunks
-    moved = 3 * inner.bytes_moved(chunk_rows=16) + inner.bytes_moved(chunk_rows=2)
+    moved = 3 * inner.bytes_moved({"chunk.rows": 16}) + inner.bytes_moved({"chunk.rows": 2})
     assert loop.bytes_moved() == moved + zeros + added
 
 

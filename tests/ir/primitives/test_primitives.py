@@ -195,6 +195,7 @@ OTHERS: dict[str, list[tuple[Build, dict[str, Any]]]] = {
         (lambda x: P.cast(x, "float64"), {"x": ((3, 4), "int32")}),
         (lambda x: P.cast(x > 0, "float64") * x, {"x": ((3, 4), "float64")}),
     ],
+    "round_to": [(lambda x: P.round_to(x, "float64"), {"x": ((3, 4), "float64")})],
     "narrow": [
         (lambda x: P.narrow(x, 1, 1, 2), {"x": ((BATCH, 5), "float64")}),
         (lambda x: P.narrow(x, 0, 3, 0), {"x": ((3, 2), "float64")}),

@@ -31,7 +31,7 @@ from tritonnotes.ir.passes.joint import gathering_graph
 from tritonnotes.judge.tolerance import compare
 
 
-def torchrun(script: Path, *arguments: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+def torchrun(script: Path, *arguments: str, timeout: float = 1200) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone", str(script)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{SHARED}", "OMP_NUM_THREADS": "1"}
     return subprocess.run(

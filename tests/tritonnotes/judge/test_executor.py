@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -35,12 +35,15 @@ def small_model(dtype: str = "float32") -> Graph:
     return graph
 
 
-def by_hand(x: Tensor, y: Tensor, p: dict[str, Tensor]) -> dict[str, Tensor]:
+def by_hand(
+    x: Tensor, y: Tensor, p: dict[str, Tensor], given_out: Callable[[Tensor], Tensor] = lambda t: t
+) -> dict[str, Tensor]:
     hidden = F.linear(x, p["fc1.weight"], p["fc1.bias"])
     hidden = F.relu(F.layer_norm(hidden, (8,), p["ln1.weight"], p["ln1.bias"]))
     logits = F.linear(0.3 * hidden + 1, p["fc2.weight"], p["fc2.bias"])
-    correct = (logits.argmax(-1) == y).float().mean()
-    return {"logits": logits, "loss": F.cross_entropy(logits, y), "accuracy": correct}
+    shown = given_out(logits)
+    correct = (shown.argmax(-1) == y).float().mean()
+    return {"logits": logits, "loss": F.cross_entropy(shown, y), "accuracy": correct}
 
 
 def fed(dtype: str = "float32", batch: int = 5) -> dict[str, Tensor]:
@@ -85,20 +88,27 @@ def test_oracle_computes_in_float64_from_the_rounded_tensors() -> None:
     graph, feeds = small_model("bfloat16"), fed("bfloat16")
     state = initial_state(graph)
     got = oracle(graph, feeds, state)
-    want = by_hand(feeds["x"].double(), feeds["y"], {n: t.double() for n, t in state.items()})
+    wide = {n: t.double() for n, t in state.items()}
+    want = by_hand(feeds["x"].double(), feeds["y"], wide, given_out=lambda t: t.bfloat16().double())
     assert all(t.dtype == torch.float64 for t in got.values())
     for name in want:
         torch.testing.assert_close(got[name], want[name].double(), rtol=1e-14, atol=1e-14)
 
 
-def test_oracle_ignores_casts_between_floats_and_keeps_those_to_integers() -> None:
+def test_oracle_rounds_where_the_graph_casts() -> None:
     graph = Graph("casts")
     x = graph.input("x", (2,))
-    graph.output(low=P.cast(x, "bfloat16"), whole=P.cast(x, "int64"))
-    exact = oracle(graph, {"x": torch.tensor([1.2345678, -2.5])})
-    assert exact["low"].tolist() == torch.tensor([1.2345678, -2.5]).double().tolist()
+    low = P.cast(x, "bfloat16")
+    graph.output(low=low, wide=P.cast(low, "float32"), twice=low * 2, whole=P.cast(x, "int64"))
+    given = torch.tensor([1.2345678, -2.5], dtype=torch.float64, requires_grad=True)
+    exact = oracle(graph, {"x": given})
+    for name in ("low", "wide", "twice"):
+        assert exact[name].dtype == torch.float64
+        assert exact[name].tolist() == [(1 + (name == "twice")) * t for t in given.bfloat16().tolist()]
     assert exact["whole"].tolist() == [1, -2]
-    assert eager(graph, {"x": torch.tensor([1.2345678, -2.5])})["low"].dtype == torch.bfloat16
+    (gradient,) = torch.autograd.grad(exact["wide"].sum() * (1 / 3), given)
+    assert gradient.tolist() == [torch.tensor(1 / 3).bfloat16().item()] * 2, "the gradient of a cast is a cast"
+    assert eager(graph, {"x": given.detach().float()})["low"].dtype == torch.bfloat16
 
 
 def test_mean_over_a_symbolic_batch_does_not_overflow_float16() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tritonnotes.ir.core.errors import VerificationError
-from tritonnotes.judge.tolerance import compare, ulp
+from tritonnotes.judge.tolerance import compare, pooled, ulp
 
 NAN, INF = math.nan, math.inf
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -119,3 +119,17 @@ def test_unlike_tensors_are_not_compared() -> None:
         compare(torch.zeros(2), torch.zeros(3), torch.zeros(3).double())
     with pytest.raises(VerificationError, match="result and eager one dtype"):
         compare(torch.zeros(2).half(), torch.zeros(2), torch.zeros(2).double())
+
+
+def test_draws_are_pooled_as_parts_of_one_tensor() -> None:
+    generator = torch.Generator().manual_seed(0)
+    exact = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    noisy = [(exact + 1e-3 * torch.randn(5, 3, generator=generator)).float() for _ in range(2)]
+    parts = [compare(noisy[0][i], noisy[1][i], exact[i]) for i in range(5)]
+    whole = compare(noisy[0], noisy[1], exact)
+    found = pooled(parts)
+    assert found.shape == (5, 3) and found.special and found.ok is whole.ok
+    for name in ("max_error", "eager_max_error", "rms_error", "eager_rms_error", "ulp"):
+        assert getattr(found, name) == pytest.approx(getattr(whole, name))
+    misplaced = compare(torch.tensor([math.nan] * 3), noisy[1][0], exact[0])
+    assert not pooled([*parts, misplaced]).ok

@@ -11,6 +11,7 @@ import pytest
 from paths import ROOT
 
 from tritonnotes.codegen.target.cache import CACHE_DIR_VARIABLE
+from tritonnotes.native.llvm.engine import own_files
 
 SCRIPT = """
 import sys, torch, triton, triton.language as tl
@@ -67,3 +68,9 @@ def test_a_damaged_object_is_built_anew(folder: Path, damage: str) -> None:
         entry.chmod(0o666)
     assert run(folder) == "object"
     assert run(folder) == ""
+
+
+def test_the_key_of_an_object_holds_every_file_that_makes_code() -> None:
+    """Else another version of the lowering finds what an older one left."""
+    made = {Path(m.__file__) for n, m in sys.modules.items() if n.startswith("tritonnotes.native.") and m.__file__}
+    assert len(made) > 20 and made <= set(own_files())

@@ -527,3 +527,31 @@ def in_place_kernel(x_ptr, turns, BLOCK: tl.constexpr):
 def test_stores_come_before_the_loads_that_follow_them() -> None:
     x = drawn(torch.float32, 64)
     assert run_both(in_place_kernel, (1,), (x, 5), {"BLOCK": 64}) == ""
+
+
+@triton.jit
+def product_kernel(x_ptr, y_ptr, c_ptr, out_ptr, left_ptr, STORED: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    x, y, c = tl.load(x_ptr + at), tl.load(y_ptr + at), tl.load(c_ptr + at)
+    once = x * y
+    tl.store(out_ptr + at, once + c)
+    if STORED:
+        tl.store(left_ptr + at, once)
+    else:
+        twice = x * c
+        tl.store(left_ptr + at, twice + (x * 0.0 - twice))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_product_and_a_sum_are_rounded_once_and_a_product_that_is_used_twice_is_one_number(
+    dtype: torch.dtype,
+) -> None:
+    x, y, c = (drawn(dtype, 64, seed=i) for i in range(3))
+    out, left = torch.zeros(2, 64, dtype=dtype), torch.zeros(2, 64, dtype=dtype)
+    for stored in (False, True):
+        launch(product_kernel, (1,), x, y, c, out[int(stored)], left[int(stored)], STORED=stored, BLOCK=64)
+    assert torch.equal(out[0], out[1])
+    assert torch.equal(left[0], torch.zeros(64, dtype=dtype))
+    assert torch.equal(left[1], x * y)
+    if dtype == torch.float32:
+        assert torch.equal(out[0], (x.double() * y.double() + c.double()).float())

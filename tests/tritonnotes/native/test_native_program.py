@@ -15,6 +15,9 @@ from torch import Tensor
 from tritonnotes.codegen.target.cache import KernelCache
 from tritonnotes.codegen.target.load import load_source
 from tritonnotes.native import Bundle, Launch, Recorder, launch
+from tritonnotes.native.llvm.engine import LEVEL_VARIABLE
+from tritonnotes.native.run import compiled
+from tritonnotes.native.run.arguments import face_of
 
 MODULES = sorted(path for path in GOLDENS.glob("*.py") if path.stem != "update_adam")
 
@@ -54,12 +57,30 @@ def test_one_call_leaves_the_same_bits_as_launch_after_launch(path: Path) -> Non
     expected = [tensor.clone() for tensor in tensors]
     bundle = Bundle(launches)
     for threads in (1, 2, 8):
-        for _ in range(3):
+        for _ in range(7):
             for tensor, value in zip(tensors, before, strict=True):
                 tensor.copy_(value)
             bundle.run(threads)
             for tensor, value in zip(tensors, expected, strict=True):
                 assert torch.equal(tensor.reshape(-1).view(torch.uint8), value.reshape(-1).view(torch.uint8))
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
+def test_how_much_llvm_does_changes_no_bit(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, launches, tensors = recorded(path)
+    before = [tensor.clone() for tensor in tensors]
+    found: dict[str, list[Tensor]] = {}
+    for level in ("0", "1"):
+        monkeypatch.setenv(LEVEL_VARIABLE, level)
+        monkeypatch.setattr(compiled, "_kernels", {})
+        for each in launches:
+            monkeypatch.setattr(face_of(each.kernel), "specialized", {})
+        for tensor, value in zip(tensors, before, strict=True):
+            tensor.copy_(value)
+        for each in launches:
+            launch(each.kernel, each.grid, **each.values)
+        found[level] = [tensor.clone().reshape(-1).view(torch.uint8) for tensor in tensors]
+    assert all(torch.equal(a, b) for a, b in zip(found["0"], found["1"], strict=True))
 
 
 def test_another_tensor_takes_the_place_of_one_that_was_passed() -> None:

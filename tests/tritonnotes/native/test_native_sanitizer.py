@@ -106,3 +106,90 @@ def test_what_a_pointer_table_leads_to_is_checked(shift: int) -> None:
         assert torch.equal(out, tensor)
         with pytest.raises(NativeError, match="load out of bounds"):
             go([])
+
+
+@triton.jit(noinline=True)
+def apart(x):
+    return x * 2.0
+
+
+@triton.jit
+def poison_kernel(x_ptr, out_ptr, n, WAY: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at, mask=at < n)
+    if WAY == "negated":
+        x = -x
+    if WAY == "in a loop":
+        carried = x
+        for _ in range(n):
+            carried = carried + tl.where(at < n, x, 0.0)
+        x = carried
+    if WAY == "in a helper":
+        x = tl.where(at < n, x, 0.0) + apart(tl.load(x_ptr, mask=n < 0))
+    if WAY == "summed":
+        x = x * 0.0 + tl.sum(tl.where(at < n, x, 0.0))
+    if WAY == "chosen away":
+        x = tl.where(at < n, x, 0.0)
+    tl.store(out_ptr + at, x)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("way", ["plain", "negated"])
+def test_poison_of_every_float_is_noticed(way: str, dtype: torch.dtype) -> None:
+    x, out = torch.randn(20).to(dtype), torch.zeros(32, dtype=dtype)
+    with pytest.raises(NativeError, match="store of a masked lane's poison"):
+        launch(poison_kernel, (1,), x, out, 20, WAY=way, BLOCK=32, sanitize=True)
+
+
+@pytest.mark.parametrize("way", ["in a loop", "in a helper", "summed"])
+def test_poison_is_followed_wherever_it_goes(way: str) -> None:
+    with pytest.raises(NativeError, match="store of a masked lane's poison"):
+        launch(poison_kernel, (1,), torch.randn(20), torch.zeros(32), 20, WAY=way, BLOCK=32, sanitize=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_nan_of_the_user_is_no_poison(dtype: torch.dtype) -> None:
+    x, out = torch.full((20,), float("nan"), dtype=dtype), torch.zeros(32, dtype=dtype)
+    launch(poison_kernel, (1,), x, out, 20, WAY="chosen away", BLOCK=32, sanitize=True)
+    assert out.isnan().sum() == 20
+
+
+@triton.jit
+def shadow_kernel(out_ptr, index_ptr, seen_ptr, stored, n, WAY: tl.constexpr, BLOCK: tl.constexpr):
+    """Stores the first `stored` elements, and reads n, each in one way."""
+    at = tl.arange(0, BLOCK)
+    index = tl.load(index_ptr + at)
+    if WAY == "one by one":
+        for i in range(stored):
+            tl.store(out_ptr + i, 1.0)
+    elif WAY == "gathered":
+        tl.store(out_ptr + index, 1.0, mask=index < stored)
+    else:
+        tl.store(out_ptr + at, 1.0, mask=at < stored)
+    if WAY == "one by one":
+        total = 0.0
+        for i in range(n):
+            total += tl.load(out_ptr + i)
+    elif WAY == "gathered":
+        total = tl.sum(tl.load(out_ptr + index, mask=index < n, other=0.0))
+    else:
+        total = tl.sum(tl.load(out_ptr + at, mask=at < n, other=0.0))
+    tl.store(seen_ptr, total)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("way", ["one by one", "gathered", "in a row"])
+@pytest.mark.parametrize(("stored", "n"), [(32, 32), (21, 21), (21, 22), (15, 16), (0, 1)])
+def test_memory_that_nothing_was_stored_to_is_not_read(way: str, stored: int, n: int, dtype: torch.dtype) -> None:
+    out, seen = torch.empty(32, dtype=dtype), torch.zeros(1)
+    index = torch.randperm(32, generator=torch.Generator().manual_seed(0)).int()
+
+    def go() -> None:
+        launch(shadow_kernel, (1,), out, index, seen, stored, n, WAY=way, BLOCK=32, sanitize=True, uninitialized=[out])
+
+    if n > stored:
+        with pytest.raises(NativeError, match="load of memory that nothing was stored to"):
+            go()
+    else:
+        go()
+        assert seen.item() == n

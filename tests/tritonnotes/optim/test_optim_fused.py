@@ -16,13 +16,11 @@ from paths import ROOT
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes import optim
-from tritonnotes.interpreter import launch
+from tritonnotes import native, optim
 from tritonnotes.ir.core.errors import DeclarationError, FeedError
 from tritonnotes.ir.core.optimizer import UPDATE_RULES
 from tritonnotes.judge import references as R
 from tritonnotes.judge.tolerance import compare
-from tritonnotes.optim import launching
 from tritonnotes.runtime.runner import pick_device
 
 DEVICE = pick_device()
@@ -51,12 +49,13 @@ def assert_near(mine: list[Tensor], theirs: list[Tensor], ulps: float = 16) -> N
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
+    launch = native.launch
 
     def counting(kernel: Any, *args: Any, **kwargs: Any) -> None:
         found.append(kernel.__name__)
         launch(kernel, *args, **kwargs)
 
-    monkeypatch.setattr(launching, "interpret", counting)
+    monkeypatch.setattr(native, "launch", counting)
     return found
 
 
@@ -93,7 +92,7 @@ def test_norm_spans_groups_and_dtypes_and_costs_one_launch(launches: list[str]) 
 def test_norm_adds_up_in_one_order_whatever_the_number_of_programs(monkeypatch: pytest.MonkeyPatch) -> None:
     from tritonnotes.optim import tables
 
-    monkeypatch.setattr(tables, "LARGEST_CPU_BLOCK", 64)
+    monkeypatch.setattr(tables, "NATIVE_BLOCKS", (64,))
     norms = []
     for _ in range(3):
         params = parameters(torch.float32)

@@ -39,5 +39,5 @@ def test_float64_is_torchs_to_the_last_digits(case: Any) -> None:
 
 
 def test_blocks_of_many_programs_join_without_a_seam(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "LARGEST_CPU_BLOCK", 64)
+    monkeypatch.setattr(tables, "NATIVE_BLOCKS", (64,))
     assert_ok(judge(("Adam", {"weight_decay": 0.1}), torch.float32, 7, sometimes))

@@ -18,7 +18,7 @@ from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.judge.samples import draw_feeds
 from tritonnotes.runtime.capture import CapturedRuns
-from tritonnotes.runtime.runner import Launch
+from tritonnotes.runtime.executors.executor import Launch
 
 Launched = tuple[Any, tuple[int, ...], tuple[Any, ...], dict[str, Any]]
 

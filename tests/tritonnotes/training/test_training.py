@@ -104,6 +104,23 @@ def fused_step(step: tn.TrainingStep, feeds: Feeds) -> dict[str, Tensor]:
     return {"logits": outputs["logits"], "loss": outputs["loss"], **step.model.state_dict(), **step.slots}
 
 
+def test_the_model_of_a_step_is_compiled_when_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("compiled")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tritonnotes.runtime.form.make_program", refuse)
+        step = tn.compile_step(model(), optimizer=tn.sgd(lr=0.1))
+        step(**batch(3, 0))
+        with pytest.raises(AssertionError, match="compiled"), torch.no_grad():
+            step.model(**batch(3, 0))
+        with pytest.raises(AssertionError, match="compiled"):
+            tn.compile(model())
+    with torch.no_grad():
+        assert step.model(**batch(3, 0)).keys() == {"logits", "loss", "accuracy"}
+    assert "fc1" in step.model.source
+
+
 # -- the same training -------------------------------------------------------------------------------------------------
 
 
@@ -191,7 +208,9 @@ def test_other_batches_and_other_rates_compile_nothing(monkeypatch: pytest.Monke
     for place in (
         "runtime.runner.load_source",
         "training.step_programs.make_program",
-        "runtime.model.make_program",
+        "runtime.executors.recorded.load_source",
+        "runtime.form.make_program",
+        "runtime.autograd.make_program",
         "codegen.pipeline.make_plan",
     ):
         monkeypatch.setattr(f"tritonnotes.{place}", refuse)
@@ -376,10 +395,13 @@ HELD: dict[str, tuple[Callable[[tn.TrainingStep], object], str]] = {
         "is float64",
     ),
     "a slot that is gone": (lambda s: s.slots.pop("ln.bias.exp_avg"), "'ln.bias.exp_avg': declared .* gone"),
-    "two weights in one place": (lambda s: setattr(s.model.ln, "weight", s.model.ln.bias), "shares its memory with"),
+    "two weights in one place": (
+        lambda s: setattr(s.model.ln, "weight", s.model.ln.bias),
+        "share memory, and both are updated",
+    ),
     "two slots in one place": (
         lambda s: s.slots.update({"ln.bias.exp_avg": s.slots["ln.bias.exp_avg_sq"]}),
-        "shares its memory with",
+        "share memory, and both are updated",
     ),
 }
 

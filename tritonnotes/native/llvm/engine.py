@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +23,16 @@ from tritonnotes.codegen.target.cache import KernelCache, key_of
 from ..errors import NativeError
 from .threads import openmp
 
+LEVEL_VARIABLE = "TRITONNOTES_NATIVE_LEVEL"
+"""Set to 0, it has kernels compiled in a quarter of the time; they then take up to three times as long, and leave the
+same bits. For tests, which compile many kernels and run each a few times."""
+
+
 OBJECTS = "native"
 """The kind of entry in the cache: one line of JSON, then an object file."""
+
+
+PACKAGE = Path(__file__).parents[1]
 
 
 _numbers = itertools.count()
@@ -67,7 +76,7 @@ def _binding() -> Any:
     except ImportError as error:
         raise NativeError(
             "native code needs llvmlite, which is not installed: pip install llvmlite, or run kernels in the strict "
-            "interpreter"
+            "interpreter, with strict=True or TRITONNOTES_STRICT=1"
         ) from error
     return llvm
 
@@ -87,12 +96,17 @@ def this_machine() -> Machine:
     return Machine(llvm.get_process_triple(), llvm.get_host_cpu_name(), ",".join(sorted(features.split(","))))
 
 
+def own_files() -> list[Path]:
+    """All that decides what code is made of a kernel."""
+    return sorted(PACKAGE.rglob("*.py"))
+
+
 @cache
 def _own_version() -> str:
-    """A hash of the files that lower kernels: whatever changes in them makes other code."""
+    """A hash of the files of this package: whatever changes in them makes other code."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for path in own_files():
+        digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
 
 
@@ -104,6 +118,7 @@ def object_key(**parts: object) -> str:
         cpu=machine.cpu,
         features=machine.features,
         triple=machine.triple,
+        level=level(),
         llvm=".".join(str(n) for n in _llvm().llvm_version_info),
         lowering=_own_version(),
     )
@@ -118,11 +133,19 @@ def kept_text(kind: str, key: str, build: Callable[[], str]) -> str:
     return KernelCache().get_or_build(kind, key, lambda: build().encode()).decode()
 
 
+def level() -> int:
+    """How much LLVM does: 0 or 1, as the environment says."""
+    found = os.environ.get(LEVEL_VARIABLE, "").strip() or "1"
+    if found not in ("0", "1"):
+        raise NativeError(f"{LEVEL_VARIABLE} is {found!r}; set it to 0, or leave it unset")
+    return int(found)
+
+
 def _target_machine() -> Any:
     llvm, machine = _llvm(), this_machine()
     target = llvm.Target.from_triple(machine.triple)
     return target.create_target_machine(
-        cpu=machine.cpu, features=machine.features, opt=3, reloc="pic", codemodel="small"
+        cpu=machine.cpu, features=machine.features, opt=3 * level(), reloc="pic", codemodel="small"
     )
 
 
@@ -141,14 +164,20 @@ def compile_object(text: str, what: str) -> bytes:
         return bytes(machine.emit_object(module))
 
 
+_PASSES = (
+    ("sroa",), ("sroa", "new_gvn", "instruction_combine", "simplify_cfg", "aggressive_dce", "simplify_cfg", "new_gvn"),
+)  # fmt: skip
+"""By level. Loops are vectorized, unrolled and fused where they are written. All else that -O2 does takes five times as
+long as these and makes no kernel faster; without them, kernels are a tenth slower."""
+
+
 def _optimize(module: Any, machine: Any) -> None:
     llvm = _llvm()
-    options = llvm.create_pipeline_tuning_options(speed_level=2)
-    # Loops are vectorized and unrolled where they are written; looking for more takes time and finds nothing.
-    options.loop_vectorization = options.slp_vectorization = options.loop_unrolling = False
-    options.loop_interleaving = False
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(module, builder)
+    builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options())
+    passes = llvm.create_new_module_pass_manager()
+    for name in _PASSES[level()]:
+        getattr(passes, f"add_{name}_pass")()
+    passes.run(module, builder)
 
 
 def assembly(text: str) -> str:

@@ -110,6 +110,8 @@ class Writer:
         self.symbols = symbols
         self.lines: list[str] = []
         self.allocas: list[str] = []
+        self.endings: list[str] = []
+        """Blocks that stand behind all others."""
         self.label = "%start"
         self._count = 0
 

@@ -200,8 +200,10 @@ def _product(
     start: Buffer | None,
     target: Buffer,
 ) -> None:
-    """All blocks of registers of one product."""
+    """All blocks of registers of one product. What it starts with is added at the end: Triton makes a sum that follows
+    the start of a product that nothing else reads, and that must not change a bit."""
     w = low.w
+    add = "fadd" if elem in ("f32", "f64") else "add"
     block = plan.vectors * plan.width
     across = w.open_loop(plan.n, block) if plan.n > block else None
     down = w.open_loop(plan.m, plan.rows) if plan.m > plan.rows else None
@@ -209,12 +211,6 @@ def _product(
     type_ = llvm_type(elem, plan.width)
     into = _Operand(target, target.strides)
     cells = [(r, v * plan.width) for r in range(plan.rows) for v in range(plan.vectors)]
-    if start is None:
-        sums = ["zeroinitializer"] * len(cells)
-    else:
-        begin = _Operand(start, start.strides)
-        places = [_at(low, begin, elem, (number, row, col), cell) for cell in cells]
-        sums = [w.emit(f"load {type_}, ptr {place}, align 4") for place in places]
     head, before = w.fresh("loop"), w.label
     w.jump(head)
     w.place(head)
@@ -231,13 +227,17 @@ def _product(
             news.append(_multiply_add(low, elem, plan.width, x, ys[v], totals[r * plan.vectors + v]))
     following = w.emit(f"add nuw nsw i64 {k}, 1")
     w.lines[at] = f"  {k} = phi i64 [0, {before}], [{following}, {head}]"
-    for i, (total, first, new) in enumerate(zip(totals, sums, news, strict=True)):
-        w.lines[at + 1 + i] = f"  {total} = phi {type_} [{first}, {before}], [{new}, {head}]"
+    for i, (total, new) in enumerate(zip(totals, news, strict=True)):
+        w.lines[at + 1 + i] = f"  {total} = phi {type_} [zeroinitializer, {before}], [{new}, {head}]"
     end = w.fresh("end")
     w.fork(w.emit(f"icmp ult i64 {following}, {plan.k}"), head, end)
     w.place(end)
     for cell, new in zip(cells, news, strict=True):
-        w.do(f"store {type_} {new}, ptr {_at(low, into, elem, (number, row, col), cell)}, align 4")
+        whole = new
+        if start is not None:
+            begin = _at(low, _Operand(start, start.strides), elem, (number, row, col), cell)
+            whole = w.emit(f"{add} {type_} {w.emit(f'load {type_}, ptr {begin}, align 4')}, {new}")
+        w.do(f"store {type_} {whole}, ptr {_at(low, into, elem, (number, row, col), cell)}, align 4")
     for loop in (down, across):
         if loop:
             w.close_loop(loop)

@@ -78,7 +78,7 @@ class _Module:
         made = {name: reduce(lambda f, rewrite: rewrite(f), passes, f) for name, f in functions.items()}
         self.functions, self.symbols, self.options, self.symbol = made, symbols, options, symbol
         self.workspace = 0
-        self.guard = Guard()
+        self.guard = Guard(options.shadows)
         self._helpers: dict[str, str] = {}
 
     def program(self, name: str) -> str:
@@ -123,7 +123,7 @@ class _Module:
         return "\n".join(
             [
                 f"define internal {result} {llvm_name}({', '.join([*given, *control.PROGRAM_ARGUMENTS])}) nounwind {{",
-                "entry:", *low.w.allocas, *prologue, "start:", *low.w.lines, *epilogue, "}",
+                "entry:", *low.w.allocas, *prologue, "start:", *low.w.lines, *low.w.endings, *epilogue, "}",
             ]
         )  # fmt: skip
 

@@ -26,13 +26,15 @@ ALIGNMENT = 64
 @dataclass(frozen=True)
 class Options:
     """How a kernel is lowered. `fused` allows a product and a sum to become one fma, as the GPU compiler does;
-    `aliased` says that arguments may overlap; `sanitize` has every access checked;
-    `wide_registers`: the processor has 32 registers of 512 bits."""
+    `aliased` says that arguments may overlap; `sanitize` has every access checked, and what is loaded through the
+    pointers of the numbers `shadows` also for whether it was stored; `wide_registers`: the processor has 32 registers
+    of 512 bits."""
 
     fused: bool = True
     wide_registers: bool = False
     aliased: bool = False
     sanitize: bool = False
+    shadows: tuple[int, ...] = ()
 
 
 class Checker(Protocol):
@@ -40,7 +42,7 @@ class Checker(Protocol):
 
     def before(self, low: Lowering, op: Op, pointer: Lanes, mask: Lanes | None, width: int, stores: bool) -> None: ...
 
-    def loaded(self, low: Lowering, op: Op, value: Lanes, mask: Lanes | None, width: int) -> Lanes: ...
+    def other(self, elem: str) -> Lanes | None: ...
 
     def stored(self, low: Lowering, op: Op, value: Lanes, mask: Lanes | None, width: int) -> None: ...
 

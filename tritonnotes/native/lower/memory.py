@@ -33,6 +33,8 @@ def load(low: Lowering, op: Op, xs: list[Lanes], strip: Strip) -> Lanes:
     assert pointer is not None
     if low.checker:
         low.checker.before(low, op, pointer, mask, strip.width, False)
+        if mask is not None and other is None:
+            other = low.checker.other(pointer.pointee)
     if mask is None:
         kind: Kind = "uniform" if pointer.kind == "uniform" else "vector"
         if pointer.kind == "uniform" or pointer.is_contiguous:
@@ -49,7 +51,7 @@ def load(low: Lowering, op: Op, xs: list[Lanes], strip: Strip) -> Lanes:
         found = _gather(low, pointer, low.vector(mask, strip), other, strip)
     if pointer.pointee == "ptr":
         raise Uncovered("a load of pointers", op.line)
-    return low.checker.loaded(low, op, found, mask, strip.width) if low.checker else found
+    return found
 
 
 def _load_or_nothing(low: Lowering, pointer: Lanes, mask: Lanes, other: Lanes | None, strip: Strip) -> Lanes:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, uint8, zeros
 
@@ -71,29 +72,40 @@ found:
 nowhere:
   ret i1 false
 }
-define internal void @guard.fault(ptr %guard, i64 %code) nounwind {
+define internal void @guard.fault(ptr %guard, i64 %code) nounwind cold noinline {
   %old = cmpxchg ptr %guard, i64 0, i64 %code monotonic monotonic
   ret void
 }"""
 
 
 class Guard:
-    """The checker of one kernel. `accesses` are what and which line each number stands for."""
+    """The checker of one kernel. `shadows` are the numbers of the pointer arguments that point to uninitialised memory;
+    `accesses` are what and which line each number of a fault stands for."""
 
-    def __init__(self) -> None:
+    def __init__(self, shadows: Sequence[int] = ()) -> None:
+        self.shadows = shadows
         self.accesses: list[tuple[str, int | None]] = []
         self.program: Function | None = None
         self.pointers: list[Value] = []
+        self._limits: set[tuple[int, int]] = set()
+        self._poisoned: dict[Value, bool] = {}
 
     def prologue(self, function: Function) -> list[str]:
-        """Loads the bounds of the arguments; the program ends at once where another one has failed."""
+        """Loads the bounds of the arguments, and works out how far behind its beginning an access of so many bytes may
+        start in a tensor; the program ends at once where another one has failed."""
         lines = ["  %failed = load i64, ptr %guard", "  %has_failed = icmp ne i64 %failed, 0"]
         for number in range(len(self.pointers)):
-            for word, name in enumerate(("low", "high", "shadow")):
+            for word, name in enumerate(("low", "high", *(["shadow"] if number in self.shadows else []))):
                 place = 8 * (HEADER_WORDS + RANGE_WORDS * number + word)
                 lines.append(f"  %{name}_at{number} = getelementptr i8, ptr %guard, i64 {place}")
                 type_ = "ptr" if name == "shadow" else "i64"
                 lines.append(f"  %{name}{number} = load {type_}, ptr %{name}_at{number}")
+            lines.append(f"  %span{number} = sub i64 %high{number}, %low{number}")
+        for number, size in sorted(self._limits):
+            name = f"{number}.{size}"
+            lines.append(f"  %room{name} = sub i64 %span{number}, {size - 1}")
+            lines.append(f"  %some{name} = icmp sgt i64 %room{name}, 0")
+            lines.append(f"  %limit{name} = select i1 %some{name}, i64 %room{name}, i64 0")
         return [*lines, "  br i1 %has_failed, label %abort, label %start"]
 
     def watch(self, function: Function) -> None:
@@ -113,146 +125,221 @@ class Guard:
 
     def fault(self, low: Lowering, op: Op, kind: int, bad: str) -> None:
         """Ends the program where `bad` holds."""
-        w = low.w
+        fine = low.w.fresh("fine")
+        low.w.fork(bad, self.failure(low, op, kind), fine)
+        low.w.place(fine)
+
+    def failure(self, low: Lowering, op: Op, kind: int) -> str:
+        """The label of a block that ends the program. What stands in it is written behind all else."""
         name = op.name.removeprefix("tt.").replace("_", " ")
         self.accesses.append((f"{name} {KINDS[kind]}", op.line))
-        failed, fine = w.fresh("failed"), w.fresh("fine")
-        w.fork(bad, failed, fine)
-        w.place(failed)
-        w.do(f"call void @guard.fault(ptr %guard, i64 {len(self.accesses)})")
-        w.jump("%abort")
-        w.place(fine)
+        failed = low.w.fresh("failed")
+        call = f"  call void @guard.fault(ptr %guard, i64 {len(self.accesses)})"
+        low.w.endings += [f"{failed[1:]}:", call, "  br label %abort"]
+        return failed
 
     def before(self, low: Lowering, op: Op, pointer: Lanes, mask: Lanes | None, width: int, stores: bool) -> None:
-        w, size = low.w, BYTES[pointer.pointee]
         number = self.number_of(low, op.operands[0])
-        strip = Strip((), width)
+        if number is None:
+            self.look_everywhere(low, op, pointer, mask, width)
+            return
+        offset = self.bounds(low, op, pointer, mask, width, number)
+        root = low.analysis.root(op.operands[0])
+        if number in self.shadows and root is not None and root.type.pointee == pointer.pointee:
+            # What an atomic operation reads and writes counts as stored; counters begin as zeros.
+            self.shadow(low, op, pointer, offset, mask, width, number, stores)
+
+    def bounds(self, low: Lowering, op: Op, pointer: Lanes, mask: Lanes | None, width: int, number: int) -> str:
+        """Ends the program where an active lane lies outside of its tensor. Gives how many bytes behind the tensor's
+        beginning the lanes are: a number for each of a vector, else that of the first."""
+        w, size = low.w, BYTES[pointer.pointee]
+        whole, failed = w.fresh("within"), self.failure(low, op, BOUNDS)
+        offset = ""
+        if pointer.kind == "uniform" or pointer.is_contiguous:
+            # One comparison for all lanes; which of them are active is asked where it fails.
+            count = 1 if pointer.kind == "uniform" else width
+            offset = w.emit(f"sub i64 {w.emit(f'ptrtoint ptr {pointer.reg} to i64')}, %low{number}")
+            some = w.fresh("some")
+            w.fork(w.emit(f"icmp ult i64 {offset}, {self.limit(number, count * size)}"), whole, some)
+            w.place(some)
+        offsets = self.lane_offsets(low, pointer, width, number)
+        limit = w.broadcast(self.limit(number, size), "i64", width)
+        outside = w.emit(f"icmp uge <{width} x i64> {offsets}, {limit}")
+        if mask is not None:
+            outside = w.emit(f"and <{width} x i1> {outside}, {low.vector(mask, Strip((), width))}")
+        w.fork(w.any(outside, width), failed, whole)
+        w.place(whole)
+        return offset or offsets
+
+    def limit(self, number: int, size: int) -> str:
+        """Where an access of `size` bytes may begin: before this many bytes of a tensor, nowhere if that is 0."""
+        self._limits.add((number, size))
+        return f"%limit{number}.{size}"
+
+    def lane_offsets(self, low: Lowering, pointer: Lanes, width: int, number: int) -> str:
+        w, type_ = low.w, f"<{width} x i64>"
+        addresses = w.emit(f"ptrtoint <{width} x ptr> {low.vector(pointer, Strip((), width))} to {type_}")
+        return w.emit(f"sub {type_} {addresses}, {w.broadcast(f'%low{number}', 'i64', width)}")
+
+    def look_everywhere(self, low: Lowering, op: Op, pointer: Lanes, mask: Lanes | None, width: int) -> None:
+        """Ends the program where an active lane lies in no tensor of the launch. Neighbours are looked up together."""
+        w, size = low.w, BYTES[pointer.pointee]
         lanes = 1 if pointer.kind == "uniform" else width
         bad = w.alloca("i1", align=8)
         w.do(f"store i1 false, ptr {bad}")
         end = ""
         if pointer.kind == "uniform" or pointer.is_contiguous:
-            begin = w.emit(f"ptrtoint ptr {pointer.reg} to i64")
-            within = self.within(low, number, begin, w.emit(f"add i64 {begin}, {lanes * size}"))
-            end = w.open_if(w.emit(f"xor i1 {within}, true"))
-        truths = splat("true", "i1", width) if mask is None else low.vector(mask, strip)
-        if number is not None:
-            addresses = w.emit(f"ptrtoint <{width} x ptr> {low.vector(pointer, strip)} to <{width} x i64>")
-            first, last = w.broadcast(f"%low{number}", "i64", width), w.emit(f"sub i64 %high{number}, {size}")
-            below = w.emit(f"icmp ult <{width} x i64> {addresses}, {first}")
-            # A tensor of no elements ends where it begins: all of it is above.
-            above = w.emit(f"icmp sgt <{width} x i64> {addresses}, {w.broadcast(last, 'i64', width)}")
-            outside = w.emit(f"or <{width} x i1> {below}, {above}")
-            w.do(f"store i1 {w.any(w.emit(f'and <{width} x i1> {outside}, {truths}'), width)}, ptr {bad}")
-        else:
-            for lane in range(lanes):
-                active = w.any(truths, width) if lanes < width else w.extract(truths, "i1", width, lane)
-                inner = w.open_if(active)
-                begin = w.emit(f"ptrtoint ptr {low.lane_pointer(pointer, lane, width)} to i64")
-                within = self.within(low, None, begin, w.emit(f"add i64 {begin}, {size}"))
-                inside = w.open_if(w.emit(f"xor i1 {within}, true"))
-                w.do(f"store i1 true, ptr {bad}")
-                w.close_if(inside)
-                w.close_if(inner)
+            end = w.open_if(w.emit(f"xor i1 {self.inside(low, pointer.reg, lanes * size)}, true"))
+        truths = splat("true", "i1", width) if mask is None else low.vector(mask, Strip((), width))
+        for lane in range(lanes):
+            active = w.any(truths, width) if lanes < width else w.extract(truths, "i1", width, lane)
+            inner = w.open_if(active)
+            found = self.inside(low, low.lane_pointer(pointer, lane, width), size)
+            nowhere = w.open_if(w.emit(f"xor i1 {found}, true"))
+            w.do(f"store i1 true, ptr {bad}")
+            w.close_if(nowhere)
+            w.close_if(inner)
         if end:
             w.close_if(end)
         self.fault(low, op, BOUNDS, w.emit(f"load i1, ptr {bad}"))
-        root = low.analysis.root(op.operands[0])
-        if number is not None and root is not None and root.type.pointee == pointer.pointee:
-            # What an atomic operation reads and writes counts as stored; counters begin as zeros.
-            self.shadow(low, op, pointer, mask, width, number, stores)
 
-    def within(self, low: Lowering, number: int | None, begin: str, end: str) -> str:
+    def inside(self, low: Lowering, pointer: str, size: int) -> str:
+        """Whether so many bytes lie within any one tensor."""
         w = low.w
-        if number is None:
-            return w.emit(f"call i1 @guard.inside(ptr %guard, i64 {begin}, i64 {end})")
-        above, below = w.emit(f"icmp uge i64 {begin}, %low{number}"), w.emit(f"icmp ule i64 {end}, %high{number}")
-        return w.emit(f"and i1 {above}, {below}")
+        begin = w.emit(f"ptrtoint ptr {pointer} to i64")
+        return w.emit(f"call i1 @guard.inside(ptr %guard, i64 {begin}, i64 {w.emit(f'add i64 {begin}, {size}')})")
 
     def shadow(
         self,
         low: Lowering,
         op: Op,
         pointer: Lanes,
+        offset: str,
         mask: Lanes | None,
         width: int,
         number: int,
         stores: bool,
     ) -> None:
-        """Marks what is stored, and looks whether what is loaded is marked, where the tensor has a shadow."""
-        w, size, strip = low.w, BYTES[pointer.pointee], Strip((), width)
-        bad = w.alloca("i1", align=8)
-        w.do(f"store i1 false, ptr {bad}")
-        end = w.open_if(w.emit(f"icmp ne ptr %shadow{number}, null"))
-        truths = splat("true", "i1", width) if mask is None else low.vector(mask, strip)
-        shift = size.bit_length() - 1
-        if pointer.is_contiguous:
+        """Marks what is stored, and looks whether what is loaded is marked, in the shadow of a tensor."""
+        w, shift = low.w, BYTES[pointer.pointee].bit_length() - 1
+        end = w.fresh("end")
+        failed = "" if stores else self.failure(low, op, UNINITIALISED)
+        active = mask if mask is not None else Lanes("uniform", "true", "i1")
+        if pointer.kind == "uniform" or pointer.is_contiguous:
+            place = w.emit(f"getelementptr i8, ptr %shadow{number}, i64 {w.emit(f'ashr i64 {offset}, {shift}')}")
+            truths = low.vector(active, Strip((), width)) if active.kind != "uniform" else ""
+            if pointer.kind == "uniform":
+                self._mark(low, place, w.any(truths, width) if truths else active.reg, 1, failed, end)
+                return
+            if not truths:
+                self._mark(low, place, active.reg, width, failed, end)
+                return
+            some = w.fresh("some")
+            self._mark(low, place, w.all(truths, width), width, failed, end, some)
+            w.place(some)
             form = "ptr"
-            offset = w.emit(f"sub i64 {w.emit(f'ptrtoint ptr {pointer.reg} to i64')}, %low{number}")
-            places = w.emit(f"getelementptr i8, ptr %shadow{number}, i64 {w.emit(f'ashr i64 {offset}, {shift}')}")
-            load, store = (f"@llvm.masked.{what}.v{width}i8.p0" for what in ("load", "store"))
         else:
-            form = f"<{width} x ptr>"
-            addresses = w.emit(f"ptrtoint {form} {low.vector(pointer, strip)} to <{width} x i64>")
-            offsets = w.emit(f"sub <{width} x i64> {addresses}, {w.broadcast(f'%low{number}', 'i64', width)}")
-            offsets = w.emit(f"ashr <{width} x i64> {offsets}, {splat(str(shift), 'i64', width)}")
-            places = w.emit(f"getelementptr i8, ptr %shadow{number}, <{width} x i64> {offsets}")
-            load, store = (f"@llvm.masked.{what}.v{width}i8.v{width}p0" for what in ("gather", "scatter"))
-        type_, ones = f"<{width} x i8>", splat("1", "i8", width)
-        if stores:
-            w.symbols.declare(store, "void", [type_, form, f"<{width} x i1>"])
-            w.do(f"call void {store}({type_} {ones}, {form} align 1 {places}, <{width} x i1> {truths})")
-        else:
-            w.symbols.declare(load, type_, [form, f"<{width} x i1>", type_])
-            marks = w.emit(f"call {type_} {load}({form} align 1 {places}, <{width} x i1> {truths}, {type_} {ones})")
-            w.do(f"store i1 {w.any(w.emit(f'icmp ne {type_} {marks}, {ones}'), width)}, ptr {bad}")
-        w.close_if(end)
-        if not stores:
-            self.fault(low, op, UNINITIALISED, w.emit(f"load i1, ptr {bad}"))
+            form, wide = f"<{width} x ptr>", f"<{width} x i64>"
+            truths = low.vector(active, Strip((), width))
+            places = w.emit(f"ashr {wide} {offset}, {splat(str(shift), 'i64', width)}")
+            place = w.emit(f"getelementptr i8, ptr %shadow{number}, {wide} {places}")
+        self._mark_some(low, place, form, truths, width, failed)
+        w.jump(end)
+        w.place(end)
 
-    def loaded(self, low: Lowering, op: Op, value: Lanes, mask: Lanes | None, width: int) -> Lanes:
-        """A masked load without `other`, with poison where it is masked off."""
-        if mask is None or len(op.operands) > 2:
-            return value
-        w, elem, strip = low.w, value.elem, Strip((), width)
-        if elem == "i1":
-            return value
+    def _mark(
+        self, low: Lowering, place: str, active: str, lanes: int, failed: str, end: str, otherwise: str = ""
+    ) -> None:
+        """Neighbours that are all active or, `otherwise`, not."""
+        w, type_ = low.w, f"<{lanes} x i8>"
+        go = w.fresh("marks")
+        w.fork(active, go, otherwise or end)
+        w.place(go)
+        ones = splat("1", "i8", lanes)
+        if failed:
+            marks = w.emit(f"load {type_}, ptr {place}, align 1")
+            w.fork(w.any(w.emit(f"icmp ne {type_} {marks}, {ones}"), lanes), failed, end)
+        else:
+            w.do(f"store {type_} {ones}, ptr {place}, align 1")
+            w.jump(end)
+        if not otherwise:
+            w.place(end)
+
+    def _mark_some(self, low: Lowering, place: str, form: str, truths: str, width: int, failed: str) -> None:
+        w, type_, ones = low.w, f"<{width} x i8>", splat("1", "i8", width)
+        what = ("gather", "scatter") if form != "ptr" else ("load", "store")
+        name = f"@llvm.masked.{what[not failed]}.v{width}i8.{'p0' if form == 'ptr' else f'v{width}p0'}"
+        if not failed:
+            w.symbols.declare(name, "void", [type_, form, f"<{width} x i1>"])
+            w.do(f"call void {name}({type_} {ones}, {form} align 1 {place}, <{width} x i1> {truths})")
+            return
+        w.symbols.declare(name, type_, [form, f"<{width} x i1>", type_])
+        marks = w.emit(f"call {type_} {name}({form} align 1 {place}, <{width} x i1> {truths}, {type_} {ones})")
+        fine = w.fresh("fine")
+        w.fork(w.any(w.emit(f"icmp ne {type_} {marks}, {ones}"), width), failed, fine)
+        w.place(fine)
+
+    def other(self, elem: str) -> Lanes | None:
+        """What the lanes that are masked off hold, of a load that does not say: poison."""
+        if elem in ("i1", "ptr"):
+            return None
         poison = literal(POISON_BITS[elem] if elem in POISON_BITS else POISON_INTEGER >> 64 - 8 * BYTES[elem], elem)
-        if value.kind == "uniform" and mask.kind == "uniform":
-            type_ = llvm_type(elem)
-            return Lanes("uniform", w.emit(f"select i1 {mask.reg}, {type_} {value.reg}, {type_} {poison}"), elem)
-        type_ = llvm_type(elem, width)
-        truths, reg = low.vector(mask, strip), low.vector(value, strip)
-        found = w.emit(f"select <{width} x i1> {truths}, {type_} {reg}, {type_} {splat(poison, elem, width)}")
-        return Lanes("vector", found, elem)
+        return Lanes("uniform", poison, elem)
 
     def stored(self, low: Lowering, op: Op, value: Lanes, mask: Lanes | None, width: int) -> None:
-        if value.elem not in POISON_BITS:
+        if value.elem not in POISON_BITS or not self.may_be_poison(low, op.operands[1]):
             return
         w, bits, strip = low.w, f"i{8 * BYTES[value.elem]}", Strip((), width)
         type_, whole = llvm_type(value.elem, width), f"<{width} x {bits}>"
-        reg = low.vector(value, strip)
-        held = reg if type_ == whole else w.emit(f"bitcast {type_} {reg} to {whole}")
+        reg, fine = low.vector(value, strip), w.fresh("fine")
+        if type_ != whole:
+            # A NaN is rare, so it is looked for first.
+            nan = w.fresh("nan")
+            w.fork(w.any(w.emit(f"fcmp uno {type_} {reg}, {reg}"), width), nan, fine)
+            w.place(nan)
+            reg = w.emit(f"bitcast {type_} {reg} to {whole}")
         # The sign is left out: a negated NaN is poison too.
-        size = w.emit(f"and {whole} {held}, {splat(str((1 << 8 * BYTES[value.elem] - 1) - 1), bits, width)}")
+        size = w.emit(f"and {whole} {reg}, {splat(str((1 << 8 * BYTES[value.elem] - 1) - 1), bits, width)}")
         poison = splat(str(int(POISON_BITS[value.elem], 16)), bits, width)
         bad = w.emit(f"icmp eq {whole} {size}, {poison}")
         if mask is not None:
             bad = w.emit(f"and <{width} x i1> {bad}, {low.vector(mask, strip)}")
-        self.fault(low, op, POISON, w.any(bad, width))
+        w.fork(w.any(bad, width), self.failure(low, op, POISON), fine)
+        w.place(fine)
+
+    def may_be_poison(self, low: Lowering, value: Value) -> bool:
+        """Whether a value may hold what a load without `other` has in lanes that are masked off. What comes out of
+        memory does not, since that is never stored."""
+        found = self._poisoned.get(value)
+        if found is None:
+            self._poisoned[value] = True  # while it is looked at; a loop would come back
+            found = self._poisoned[value] = self._may_be_poison(low, value)
+        return found
+
+    def _may_be_poison(self, low: Lowering, value: Value) -> bool:
+        op = low.analysis.definition.get(value)
+        if op is None:
+            return value not in low.analysis.arguments or low.function is not self.program
+        if op.name in ("arith.cmpf", "arith.cmpi"):
+            return False
+        if op.name == "tt.load":
+            return len(op.operands) == 2 or (len(op.operands) == 3 and self.may_be_poison(low, op.operands[2]))
+        if op.name == "tt.call" or (op.regions and op.name != "tt.reduce"):
+            return True
+        return any(self.may_be_poison(low, operand) for operand in op.operands)
 
 
 class GuardBlock:
     """The guard of one launch, and the shadows of its uninitialised tensors."""
 
     def __init__(self, arguments: Sequence[Tensor], tensors: Sequence[Tensor], uninitialized: Sequence[Tensor]) -> None:
-        bare = {tensor.data_ptr() for tensor in uninitialized}
+        bare = shadowed(arguments, uninitialized)
         self.shadows: list[Tensor] = []
         words = [0, len(arguments) + len(tensors)]
-        for tensor in (*arguments, *tensors):
+        for number, tensor in enumerate((*arguments, *tensors)):
             begin, end = span(tensor)
             shadow = 0
-            if tensor.data_ptr() in bare and end > begin:
+            if number in bare:
                 self.shadows.append(zeros((end - begin) // tensor.element_size(), dtype=uint8))
                 shadow = self.shadows[-1].data_ptr()
             words += [begin, end, shadow]
@@ -266,6 +353,13 @@ class GuardBlock:
     def fault(self) -> int:
         """The number of the first fault, from 1; 0 if there was none."""
         return int(self._words[0])
+
+
+def shadowed(arguments: Sequence[Any], uninitialized: Sequence[Tensor]) -> tuple[int, ...]:
+    """The numbers, among the tensors of a kernel's arguments, of those that are uninitialised."""
+    bare = {tensor.data_ptr() for tensor in uninitialized}
+    tensors = [value for value in arguments if isinstance(value, Tensor)]
+    return tuple(number for number, tensor in enumerate(tensors) if tensor.numel() and tensor.data_ptr() in bare)
 
 
 def span(tensor: Tensor) -> tuple[int, int]:

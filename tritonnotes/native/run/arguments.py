@@ -41,8 +41,9 @@ class Face:
         self.general = frozenset(p.name for p in kernel.params if p.do_not_specialize)
         self.annotated = {p.name: p.annotation_type for p in kernel.params if p.annotation_type}
         self.defaults = {p.name: p.default for p in kernel.params if p.has_default}
-        self.specialized: dict[Any, tuple[dict[str, str], dict[str, Any], dict[bool, Any]]] = {}
-        """For each kind of arguments: their types, the constants, and the machine code, by whether tensors overlap."""
+        self.specialized: dict[Any, tuple[dict[str, str], dict[str, Any], dict[Any, Any]]] = {}
+        """For each kind of arguments: their types, the constants, and the machine code, by whether tensors overlap and
+        which of them have a shadow."""
 
     def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if len(args) > len(self.names):

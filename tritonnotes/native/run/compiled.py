@@ -6,7 +6,7 @@ import ctypes
 import json
 import struct
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,11 +14,14 @@ import torch
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
+from tritonnotes.codegen.target.language import triton_language
+
 from ..errors import NativeError
 from ..llvm.engine import Loaded, Object, compile_object, kept_object, kept_text, object_key, this_machine
 from ..llvm.threads import DECLARATIONS, openmp
 from ..lower.kernel import lower
 from ..lower.lowering import Options
+from ..lower.sanitize import shadowed
 from ..ttir.front import TRITON_VERSION, Ttir, triton_ir
 from .arguments import FORMATS, Face, described, face_of, kinds, overlap, split
 
@@ -43,6 +46,7 @@ class NativeKernel:
         exports = (symbol, f"{symbol}.parallel")
         self._loaded = Loaded((made.code,), exports)
         size, word, pointer = ctypes.c_int64, ctypes.c_int32, ctypes.c_void_p
+        self.address = self._loaded[symbol]
         # A ctypes function lets go of the interpreter's lock while it runs.
         self.serial = ctypes.CFUNCTYPE(None, pointer, size, size, word, word, word, pointer, pointer)(
             self._loaded[symbol]
@@ -72,7 +76,7 @@ def workspace(size: int) -> int:
         return 0
     kept: Tensor | None = getattr(_local, "workspace", None)
     if kept is None or kept.numel() < size + 64:
-        kept = _local.workspace = torch.empty(size + 64, dtype=torch.uint8)
+        kept = _local.workspace = torch.empty(size + 64, dtype=torch.uint8, device="cpu")
     return -(-kept.data_ptr() // 64) * 64
 
 
@@ -83,18 +87,20 @@ def compile(
     *,
     enable_fp_fusion: bool = True,
     sanitize: bool = False,
+    shadows: Sequence[int] = (),
     aliased: bool = False,
 ) -> NativeKernel:
     """The machine code of a kernel for arguments of given types.
 
     `signature` gives a Triton type for each runtime parameter ("*fp32", "i32", "fp32", ...), `constexprs` a value for
-    each other one that has no default. `aliased`: tensors may overlap, so that accesses keep their order. Raises
+    each other one that has no default. `sanitize` compiles checks in; `shadows` are the numbers, among the pointers, of
+    those to uninitialised memory. `aliased`: tensors may overlap, so that accesses keep their order. Raises
     UnsupportedError for what native code does not cover, and NativeError for what Triton's front end refuses.
     """
     face = face_of(kernel)
     given = dict(constexprs or {})
     values = {name: given.get(name, face.defaults.get(name)) for name in face.names if name not in signature}
-    options = Options(enable_fp_fusion, this_machine().has_wide_registers, aliased, sanitize)
+    options = Options(enable_fp_fusion, this_machine().has_wide_registers, aliased, sanitize, tuple(shadows))
     key = (kernel, tuple(sorted(signature.items())), _hashable(values), options)
     found = _kernels.get(key)
     if found is None:
@@ -103,7 +109,12 @@ def compile(
 
 
 def specialized(
-    face: Face, kernel: JITFunction, values: Mapping[str, Any], enable_fp_fusion: bool, sanitize: bool = False
+    face: Face,
+    kernel: JITFunction,
+    values: Mapping[str, Any],
+    enable_fp_fusion: bool,
+    sanitize: bool = False,
+    uninitialized: Sequence[Tensor] = (),
 ) -> tuple[NativeKernel, list[Any]]:
     """The machine code of a kernel for these arguments, and which of them are passed to it, in order."""
     key = (kinds(face, values), enable_fp_fusion, sanitize)
@@ -113,12 +124,18 @@ def specialized(
         found = face.specialized[key] = (signature, constexprs, {})
     signature, constexprs, made = found
     given = [values[name] for name in signature]
-    aliased = overlap(given)
-    if aliased not in made:
-        made[aliased] = compile(
-            kernel, signature, constexprs, enable_fp_fusion=enable_fp_fusion, sanitize=sanitize, aliased=aliased
+    aliased, shadows = overlap(given), shadowed(given, uninitialized) if uninitialized else ()
+    if (aliased, shadows) not in made:
+        made[aliased, shadows] = compile(
+            kernel,
+            signature,
+            constexprs,
+            enable_fp_fusion=enable_fp_fusion,
+            sanitize=sanitize,
+            shadows=shadows,
+            aliased=aliased,
         )
-    return made[aliased], given
+    return made[aliased, shadows], given
 
 
 def _hashable(values: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -153,5 +170,7 @@ def kept_ir(kernel: JITFunction, signature: Mapping[str, str], constexprs: Mappi
     constants = {name: described(value) for name, value in constexprs.items()}
     if None in constants.values():
         return triton_ir(kernel, signature, constexprs)
-    key = object_key(source=kernel.cache_key, signature=dict(signature), constants=constants, triton=TRITON_VERSION)
+    with triton_language:  # the key looks at what the kernel calls
+        source = kernel.cache_key
+    key = object_key(source=source, signature=dict(signature), constants=constants, triton=TRITON_VERSION)
     return Ttir(**json.loads(kept_text(TTIR_KIND, key, build)))

@@ -40,7 +40,7 @@ def launch(
     sizes = grid_of(face.name, grid, values)
     if 0 in sizes:
         return
-    made, given = specialized(face, kernel, values, enable_fp_fusion, sanitize)
+    made, given = specialized(face, kernel, values, enable_fp_fusion, sanitize, uninitialized if sanitize else ())
     packed = made.struct.pack(*packable(given))
     threads = torch.get_num_threads() if threads is None else threads
     if not sanitize:

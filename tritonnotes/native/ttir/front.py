@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,8 @@ from triton.compiler import ASTSource
 from triton.compiler.compiler import make_backend
 from triton.runtime.jit import JITFunction
 
+from tritonnotes.codegen.target.language import triton_language
+
 from ..errors import NativeError
 
 CAPABILITY = 80
@@ -22,9 +23,6 @@ which later architectures keep for their hardware."""
 
 
 TRITON_VERSION = str(triton.__version__)
-
-
-_one_at_a_time = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def triton_ir(kernel: JITFunction, signature: Mapping[str, str], constexprs: Map
     types = {name: signature.get(name, "constexpr") for name in kernel.arg_names}
     target = GPUTarget("cuda", CAPABILITY, 32)
     try:
-        with _one_at_a_time:
+        with triton_language:
             source = ASTSource(fn=kernel, signature=types, constexprs=dict(constexprs), attrs=None)
             backend = make_backend(target)
             options = backend.parse_options({"enable_fp_fusion": True})

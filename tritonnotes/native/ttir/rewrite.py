@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 from .ttir import Block, Function, Op, Type, Uses, Value
@@ -88,10 +89,12 @@ _SUMS = frozenset({"arith.addf", "arith.subf"})
 
 
 def fuse_multiply_add(function: Function) -> Function:
-    """a · b + c as one operation with one rounding, where the product has no other use.
+    """a · b + c as one operation with one rounding, where nothing else is computed from the product.
 
     Decided here and not by LLVM, so that the numbers do not depend on which of several copies of a loop they went
-    through. This is what `enable_fp_fusion` does on a GPU, for float32 and float64.
+    through. Nor do they depend on a store of the product, which only some kernels have: then it is computed as well. A
+    product that is used twice is one number: of p + (c − p), nothing but c may remain. This is what `enable_fp_fusion`
+    does on a GPU, for float32 and float64.
     """
     uses = Uses(function)
     return Function(function.name, tuple(_fused(block, uses) for block in function.blocks))
@@ -99,7 +102,7 @@ def fuse_multiply_add(function: Function) -> Function:
 
 def _fused(block: Block, uses: Uses) -> Block:
     ops: list[Op] = []
-    taken: set[Op] = set()
+    taken: Counter[Op] = Counter()
     for op in block.ops:
         found = _fma(op, block, uses, taken) if op.name in _SUMS and op.result.type.elem in ("f32", "f64") else None
         if found is None:
@@ -108,18 +111,18 @@ def _fused(block: Block, uses: Uses) -> Block:
             ops.append(_with_regions(op, regions))
         else:
             ops += found
-    dropped = {product.result for product in taken}
+    dropped = {product.result for product, count in taken.items() if count == len(uses.of(product.result))}
     return Block(block.args, tuple(op for op in ops if not dropped.intersection(op.results)), block.label)
 
 
-def _fma(op: Op, block: Block, uses: Uses, taken: set[Op]) -> Sequence[Op] | None:
+def _fma(op: Op, block: Block, uses: Uses, taken: Counter[Op]) -> Sequence[Op] | None:
     for place in (0, 1):
         product = uses.definition.get(op.operands[place])
         if product is None or product.name != "arith.mulf" or uses.block[product] is not block:
             continue
-        if len(uses.of(product.result)) != 1 or product in taken:
+        if sum(user.name != "tt.store" for user in uses.of(product.result)) != 1:
             continue
-        taken.add(product)
+        taken[product] += 1
         a, b = product.operands
         c = op.operands[1 - place]
         if op.name == "arith.addf":

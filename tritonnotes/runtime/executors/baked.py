@@ -1,4 +1,5 @@
-"""Launches that go round Triton's dispatch on the host: what it would work out anew each time is kept.
+"""Programs on a GPU, and launches that go round Triton's dispatch on the host: what it would work out anew each time
+is kept.
 
 `kernel[grid](...)` binds arguments, asks of each what compiled code may take for granted of it (whether a pointer or a
 size is a multiple of 16, whether a number is 1), makes a key of all that, and looks the compiled kernel up. Here a
@@ -8,19 +9,53 @@ kernel is called with the arguments as they come. Tensors and numbers may be oth
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from typing import Any
 
+import torch
 import triton
 from torch import Tensor
 from torch.nn import Parameter
 from triton import knobs
 from triton.runtime.driver import driver
 
+from ...codegen.program.program import Program
+from ...codegen.target.gpus import PROGRAMS_PER_SM
+from ...codegen.target.language import triton_language
+from .executor import Around
+
 VERSIONS = ((3, 6), (3, 7))
 """The versions of Triton whose dispatch hands compiled kernels the arguments that are handed here."""
 
 ALIGNMENT = 16
+
+
+class GpuExecutor:
+    """Launches a program on a GPU."""
+
+    def __init__(self, program: Program, device: torch.device, *, programs: int | None = None) -> None:
+        self._program = program
+        self._device = device
+        self._most_programs = programs or _default_programs(device)
+        self._launch = BakedLaunch()
+
+    def programs(self, sizes: Mapping[str, int]) -> int:
+        return self._program.programs(sizes, self._most_programs)
+
+    def launch_all(
+        self,
+        module: Any,
+        tensors: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        given: Mapping[str, Any],
+        around: Around | None = None,
+    ) -> None:
+        with torch.cuda.device(self._device):
+            module.run(tensors, **given, launch=self._launch if around is None else around(self._launch))
+
+
+def _default_programs(device: torch.device) -> int:
+    return PROGRAMS_PER_SM * torch.cuda.get_device_properties(device).multi_processor_count
 
 
 class BakedLaunch:
@@ -40,7 +75,8 @@ class BakedLaunch:
         key = None if self.reason or _is_watched(kernel) else _key(kernel, device, arguments, options)
         known = None if key is None else self._known.get(key)
         if known is None:
-            compiled = kernel[grid](*arguments, enable_fp_fusion=True, **options)
+            with triton_language:
+                compiled = kernel[grid](*arguments, enable_fp_fusion=True, **options)
             names = kernel.arg_names[len(arguments) :]
             # A hook of Triton's cache may have had nothing compiled.
             if compiled is not None and key is not None and all(name in options for name in names):

@@ -1,0 +1,63 @@
+"""A limit splits, it does not refuse: chains and widths beyond every limit of the code generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+import tritonnotes as tn
+from tritonnotes.codegen.fusion.legality import MAX_UNITS
+from tritonnotes.codegen.pipeline import make_plan
+from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import joint_graph
+
+B = tn.Dim("batch")
+LINKS: dict[str, Callable[[Value], Value]] = {
+    "add": lambda h: h + 0.5,
+    "relu": tn.relu,
+    "residual": lambda h: tn.tanh(h) + h,
+    "gelu": tn.gelu,
+    "softmax": lambda h: tn.softmax(h, -1),
+    "norm": lambda h: tn.layer_norm(h, weight=None, bias=None),
+    "column sums": lambda h: h - tn.mean(h, 0),
+}
+
+
+def chain(link: str, count: int, trained: bool) -> tn.Graph:
+    g = tn.Graph("chain")
+    h = g.input("x", (B, 6)) * (g.parameter("w", (6,), init=1.0) if trained else 1.0)
+    for _ in range(count):
+        h = LINKS[link](h)
+    g.output(loss=tn.mean(h), y=h)
+    return g
+
+
+@pytest.mark.parametrize("link", LINKS)
+@pytest.mark.parametrize(("fusion", "trained"), [("optimal", False), ("greedy", True)], ids=["forward", "step"])
+def test_a_chain_longer_than_a_kernel_is_several(link: str, fusion: str, trained: bool) -> None:
+    each = {"add": 1, "relu": 1, "residual": 2, "gelu": 6, "softmax": 5, "norm": 9, "column sums": 4}[link]
+    graph = chain(link, (MAX_UNITS + 5) // each + 1, trained)
+    primitives = joint_graph(graph, "loss", tn.sgd(lr=0.1)) if trained else optimize(decompose(graph))
+    plan = make_plan(primitives, fusion)
+    for piece in (piece for kernel in plan.kernels for piece in kernel.pieces):
+        assert len(piece.units) + len(piece.recomputed) <= MAX_UNITS
+    covered = {u.value for k in plan.launches for u in k.units}
+    assert {u.value for u in plan.units.units} == covered
+
+
+@pytest.mark.parametrize("link", ["relu", "residual"])
+def test_a_chain_beyond_the_limit_gives_what_torch_gives(link: str) -> None:
+    graph = chain(link, MAX_UNITS + 1, trained=True)
+    x = torch.randn(3, 6, generator=torch.Generator().manual_seed(0)) * 1e-3
+    step = tn.compile_step(graph, optimizer=tn.sgd(lr=0.1))
+    weights = {n: t.clone().requires_grad_() for n, t in step.model.state_dict().items()}
+    wanted = tn.eager(graph, {"x": x}, weights)
+    wanted["loss"].backward()
+    found = step(x=x)
+    torch.testing.assert_close(found["y"], wanted["y"].detach())
+    updated = weights["w"].detach() - 0.1 * weights["w"].grad
+    torch.testing.assert_close(step.model.get_parameter("w").detach(), updated)

@@ -1,0 +1,273 @@
+"""A program as machine code, recorded once for each set of sizes: then a run is one native call, or a few where it
+calls torch's library in between.
+
+From run to run only addresses of what a caller hands in and of the outputs change, and numbers of the host, which
+kernels read from memory. Temporaries lie in an arena that stays.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ... import native
+from ...codegen.fusion.horizontal import SEGMENTS
+from ...codegen.lower.foreach import ForeachKernel
+from ...codegen.program.program import Program
+from ...codegen.target.cache import KernelCache
+from ...codegen.target.load import load_source
+from ...ir.core.evaluate import concrete
+from ...tensors.allocation import allocating
+from ...tensors.dtypes import torch_dtype
+from .machine_code import NativeExecutor
+from .recording import Call, Part, Places, Recording, Result, stand_in
+
+KEPT_SIZES = 8
+"""How many sets of sizes are kept, so that a ragged last batch does not evict the others. What was used longest ago
+goes first."""
+
+AllReduce = Callable[[Tensor, Tensor], None]
+
+
+class RecordedRuns:
+    """The runs of a program on the CPU."""
+
+    def __init__(self, program: Program, executor: NativeExecutor) -> None:
+        self._program = replace(program, in_memory=True)
+        self._executor = executor
+        self._kept: OrderedDict[tuple[tuple[str, int], ...], Record] = OrderedDict()
+
+    @cached_property
+    def module(self) -> Any:
+        """The module of the program whose kernels read the host's numbers from memory."""
+        return load_source(self._program.source, KernelCache())
+
+    def run(
+        self,
+        leaves: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        scalars: Mapping[str, float],
+        all_reduce: AllReduce | None,
+        begin: Callable[[], None] | None,
+    ) -> dict[str, Tensor]:
+        """As `Runner.run`. `begin` is called before the first launch, when all is compiled and allocated."""
+        key = tuple(sizes.items())
+        record = self._kept.get(key)
+        if record is None:
+            with allocating(f"graph {self._program.graph.name!r}"):
+                record = Record(self._program, self.module, self._executor, leaves, sizes, scalars, all_reduce)
+            self._kept[key] = record
+            if len(self._kept) > KEPT_SIZES:
+                self._kept.popitem(last=False)
+        else:
+            self._kept.move_to_end(key)
+        try:
+            numbers = self.module.numbers_of(**self._program.arguments.given(sizes, scalars))
+            return record.run(leaves, numbers, begin)
+        except BaseException:
+            # Programs that did not arrive are missing in the counts that the arena holds.
+            self._kept.pop(key, None)
+            raise
+
+
+class Record:
+    """What a program does at one set of sizes."""
+
+    def __init__(
+        self,
+        program: Program,
+        module: Any,
+        executor: NativeExecutor,
+        leaves: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        scalars: Mapping[str, float],
+        all_reduce: AllReduce | None,
+    ) -> None:
+        self._what = f"graph {program.graph.name!r}"
+        arguments = program.arguments
+        programs = executor.programs(sizes)
+        outputs = {
+            b.name: (concrete(b.shape, sizes), torch_dtype(b.dtype)) for b in program.buffers if b.role == "output"
+        }
+        self._outputs = tuple((name, *made) for name, made in outputs.items())
+        self._results = tuple(
+            (name, buffer, concrete(shape, sizes), buffer in leaves)
+            for name, (buffer, shape) in program.outputs.items()
+        )
+        count = len(module.numbers_of(**arguments.given(sizes, scalars)))
+        self._numbers = torch.zeros(max(count, 1), dtype=torch.float64, device="cpu")
+        words = memoryview(self._numbers.numpy()).cast("B")  # type: ignore[arg-type]
+        self._floats, self._ints = words.cast("d"), words.cast("q")
+        arena = self._arena(program, module, sizes, programs)
+        self._leaves = tuple(leaves)
+        stand_ins = {name: stand_in(leaf) for name, leaf in leaves.items()}
+        stand_ins |= {name: torch.zeros(shape, dtype=dtype, device="cpu") for name, (shape, dtype) in outputs.items()}
+        places = Places(stand_ins)
+        recording = Recording(places, [*arena.values(), self._numbers])
+        given = {**arguments.given_sizes(sizes), "numbers": self._numbers, "programs": programs}
+        if all_reduce is not None and hasattr(module, "all_reduce"):
+            given["all_reduce"] = lambda x, total: recording.call(all_reduce, (x, total), {})
+        tables: list[Tensor] = []
+
+        def launch(kernel: Any, grid: tuple[int, ...], *passed: Any, **options: Any) -> None:
+            planned, grid, options = executor.adapted(kernel, grid, options, sizes)
+            if isinstance(planned, ForeachKernel):
+                # The module keeps the table for tensors at these addresses, which are stand-ins'.
+                tables.append(passed[0].clone())
+                passed = (tables[-1], *passed[1:])
+            recorder = native.Recorder()
+            recorder(kernel, grid, *passed, **options)
+            recording.launch(recorder.launches)
+
+        with torch.no_grad(), recording:
+            module.run({**arena, **stand_ins}, **given, launch=launch)
+            recording.flush()
+        self._slots = _Slots(places)
+        self._steps = [self._replayed(step) for step in recording.steps]
+        self._tables = [_Table(table, self._slots) for table in tables]
+        self._held = arena, tables
+        self._places = (0,) * len(leaves)
+
+    @staticmethod
+    def _arena(program: Program, module: Any, sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
+        if not program.arena.lives:
+            return {}
+        given = program.arguments.given_sizes(sizes, program.arena.dims)
+        given |= {"programs": programs} if program.arena.is_shared else {}
+        made: dict[str, Tensor] = module.temporaries(torch.device("cpu"), **given)
+        return made
+
+    def _replayed(self, step: Any) -> native.Bundle | _Replay:
+        if isinstance(step, Call):
+            return _Replay(step, self._slots)
+        bundle = native.Bundle(step)
+        for place, tensor in bundle.tensors():
+            self._slots.add(tensor.data_ptr(), bundle.words, place)
+        return bundle
+
+    def run(
+        self, leaves: Mapping[str, Tensor], numbers: list[float], begin: Callable[[], None] | None = None
+    ) -> dict[str, Tensor]:
+        """One run over these tensors."""
+        floats, ints = self._floats, self._ints
+        for place, number in enumerate(numbers):
+            if isinstance(number, int):
+                ints[place] = number
+            else:
+                floats[place] = number
+        given = [leaves[name] for name in self._leaves]
+        addresses = (*map(Tensor.data_ptr, given),)
+        slots = self._slots
+        if addresses != self._places:
+            for name, tensor, address, before in zip(self._leaves, given, addresses, self._places, strict=True):
+                if address != before:
+                    slots.point(name, tensor, address)
+            self._places = addresses
+        made = {}
+        with allocating(self._what):
+            for name, shape, dtype in self._outputs:
+                made[name] = tensor = torch.empty(shape, dtype=dtype, device="cpu")
+                slots.point(name, tensor, tensor.data_ptr())
+        for table in self._tables:
+            table.align()
+        if begin is not None:
+            begin()
+        results: list[Any] = []
+        for step in self._steps:
+            if isinstance(step, native.Bundle):
+                step.run()
+                results.append(None)
+            else:
+                results.append(step.run(results))
+        found = {}
+        for name, buffer, shape, is_leaf in self._results:
+            tensor = leaves[buffer] if is_leaf else made[buffer]
+            tensor = tensor if tensor.shape == shape else tensor.reshape(shape)
+            # A leaf that is an output is handed out as it is now, not as a later run leaves it.
+            found[name] = tensor.clone() if is_leaf else tensor
+        return found
+
+
+class _Slots:
+    """Where the addresses of buffers are written, and which calls see them."""
+
+    def __init__(self, places: Places) -> None:
+        self._find = places.find
+        self._words: dict[str, list[tuple[memoryview, int, int]]] = {}
+        self._calls: dict[str, list[_Replay]] = {}
+
+    def add(self, address: int, words: memoryview, place: int) -> None:
+        """What lies at an address is passed in one of the words."""
+        found = self._find(address)
+        if found is not None:
+            name, offset = found
+            self._words.setdefault(name, []).append((words, place, offset))
+
+    def watch(self, buffer: str, call: _Replay) -> None:
+        """A call is made over views of a buffer."""
+        self._calls.setdefault(buffer, []).append(call)
+
+    def point(self, buffer: str, tensor: Tensor, address: int) -> None:
+        """A buffer is this tensor from now on."""
+        for words, place, offset in self._words.get(buffer, ()):
+            words[place] = address + offset
+        for call in self._calls.get(buffer, ()):
+            call.point(buffer, tensor)
+
+
+class _Table:
+    """The table of a foreach launch: a row for each update, which holds addresses."""
+
+    def __init__(self, table: Tensor, slots: _Slots) -> None:
+        self._words = memoryview(table.numpy()).cast("B").cast("Q")  # type: ignore[arg-type]
+        rows, width = table.shape
+        first = SEGMENTS.addresses
+        self._rows = [(row * width, range(row * width + first, (row + 1) * width)) for row in range(rows)]
+        self._known: bytes = b""
+        for _, cells in self._rows:
+            for cell in cells:
+                if self._words[cell]:
+                    slots.add(self._words[cell], self._words, cell)
+
+    def align(self) -> None:
+        """Say of each row anew whether its addresses are multiples of 16."""
+        now = self._words.tobytes()
+        if now == self._known:
+            return
+        aligned = SEGMENTS.place("aligned")
+        for start, cells in self._rows:
+            self._words[start + aligned] = all(self._words[cell] % 16 == 0 for cell in cells)
+        self._known = self._words.tobytes()
+
+
+class _Replay:
+    """A call to torch's library over the tensors of a run."""
+
+    def __init__(self, call: Call, slots: _Slots) -> None:
+        self._function = call.function
+        self._arguments, self._options = list(call.arguments), dict(call.options)
+        self._parts: list[tuple[Any, Any, Part]] = []
+        self._earlier: list[tuple[Any, Any, Result]] = []
+        for held in (self._arguments, self._options):
+            for key, value in enumerate(held) if isinstance(held, list) else held.items():
+                if isinstance(value, Part):
+                    self._parts.append((held, key, value))
+                    slots.watch(value.buffer, self)
+                elif isinstance(value, Result):
+                    self._earlier.append((held, key, value))
+
+    def point(self, buffer: str, tensor: Tensor) -> None:
+        for held, key, part in self._parts:
+            if part.buffer == buffer:
+                held[key] = part.of(tensor)
+
+    def run(self, results: list[Any]) -> Any:
+        for held, key, earlier in self._earlier:
+            held[key] = earlier.of(results[earlier.number])
+        return self._function(*self._arguments, **self._options)

@@ -1,0 +1,124 @@
+"""One form of a graph, for training or evaluation, compiled: what models share, copy and trace."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any, Self
+from weakref import WeakValueDictionary
+
+import torch
+from torch import Tensor
+
+from ..codegen.fusion.constraints import Fusion
+from ..codegen.pipeline import make_program
+from ..codegen.program.program import Program
+from ..ir.core.graph import Graph, is_seed
+from ..ir.core.rewrite import optimize
+from ..ir.core.types import dims_in
+from ..ir.core.verify import verify
+from ..ir.passes.chunks import in_chunks
+from ..ir.passes.decompose import decompose
+from .autograd import Differentiable
+from .executors.execution import Execution
+from .feeds import apart_from, bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
+from .runner import Runner
+
+KEPT = 16
+"""Forms that are compiled for the text of an exported program, and kept: those used longest ago go first."""
+
+
+class Form:
+    """The forward run of a graph, and with autograd what it needs. It is the same for the same arguments: copies of a
+    model share it, and a pickle holds the arguments. `spec` is all that it is made of, as text."""
+
+    def __init__(
+        self, graph: Graph, fusion: Fusion, logits_budget: int | None, device: torch.device, how: Execution
+    ) -> None:
+        verify(graph)
+        self.graph = graph
+        self.options = fusion, logits_budget, device, how
+        self.inputs = tuple(v.name for v in graph.inputs)
+        self.held = tuple(graph.leaves("parameter", "buffer"))
+        self.held_names = tuple(v.name for v in self.held)
+        self.leaves = (*self.inputs, *self.held_names)
+        self.updates = tuple(graph.updates)
+        self.outputs = tuple(graph.outputs)
+        self.dims = tuple(dict.fromkeys(dims_in(s for v in graph.inputs for s in v.shape)))
+        self.seeds = tuple(v.name for v in graph.leaves("scalar") if is_seed(v))
+        self._targets, self._sized = class_inputs(graph), sized_ops(graph)
+        self._forward, self.chunkings = in_chunks(optimize(decompose(graph)), logits_budget)
+        verify(self._forward)
+        self._differentiable: dict[tuple[str, ...], Differentiable] = {}
+        said = {"fusion": asdict(fusion), "logits_budget": logits_budget, "device": str(device), "how": asdict(how)}
+        self.spec = json.dumps({"graph": graph.to_json(), **said})
+        _forms[self.spec] = self
+
+    @cached_property
+    def runner(self) -> Runner:
+        """The forward run, planned and generated when it is first asked for."""
+        fusion, _, device, how = self.options
+        return Runner(make_program(self._forward, fusion, self.graph), device, how)
+
+    @property
+    def device(self) -> torch.device:
+        return self.options[2]
+
+    def differentiable(self, wanted: tuple[str, ...]) -> Differentiable:
+        """The programs for the case that the leaves named in `wanted` want a gradient."""
+        if wanted not in self._differentiable:
+            fusion, _, device, how = self.options
+            self._differentiable[wanted] = Differentiable(self.graph, wanted, fusion.lenient(), device, how)
+        return self._differentiable[wanted]
+
+    def bind(
+        self, feeds: Mapping[str, Tensor], state: Mapping[str, Tensor]
+    ) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """Tensors that kernels can read for all leaves by name, and the size of each `Dim`. Raises `FeedError` for
+        feeds and state that do not fit."""
+        bound, sizes = bind_feeds(self.graph, feeds, self.device)
+        check_targets(self._targets, bound)
+        check_sizes(self._sized, sizes)
+        check_held(self.held, state, self.device)
+        if self.updates:
+            check_apart(state, self.updates)
+            bound = apart_from({n: state[n] for n in self.updates}, bound)
+        return {**bound, **state}, sizes
+
+    def tuned(self, program: Program) -> Self:
+        """The same with another program for the forward run."""
+        made = object.__new__(type(self))
+        made.__dict__.update(self.__dict__, runner=Runner(program, self.device, self.options[3]))
+        return made
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return self
+
+    def __reduce__(self) -> Any:
+        return Form, (self.graph, *self.options)
+
+
+_forms: WeakValueDictionary[str, Form] = WeakValueDictionary()
+_rebuilt: OrderedDict[str, Form] = OrderedDict()
+
+
+def form_of(spec: str) -> Form:
+    """The form of a `spec`, compiled anew where no model has it, as in a process that loads an exported program."""
+    found = _forms.get(spec)
+    if found is None:
+        said = json.loads(spec)
+        names = {
+            key: tuple(tuple(n) if isinstance(n, list) else n for n in said["fusion"][key])
+            for key in ("fuse", "forbid")
+        }
+        fusion = Fusion(**{**said["fusion"], **names})
+        graph, device, how = Graph.from_json(said["graph"]), torch.device(said["device"]), Execution(**said["how"])
+        _rebuilt[spec] = found = Form(graph, fusion, said["logits_budget"], device, how)
+    if spec in _rebuilt:
+        _rebuilt.move_to_end(spec)
+        if len(_rebuilt) > KEPT:
+            _rebuilt.popitem(last=False)
+    return found
