@@ -41,10 +41,10 @@ SERVER_CORE = Cpu(
         "cache": "48 KiB on Intel's server cores since 2021; 32 KiB on AMD's, whose tiles come out half as large",
         "bandwidth": "measured: torch's copy of 64 MiB with one thread, on two cores of a shared virtual machine",
         "flops": "16 numbers, two units, multiplication and addition, at 2.6 GHz",
-        "launch": "measured: an empty launch among others of a recorded program, rounded up",
-        "call": "measured: replaying a recorded call of torch.mm of 16 rows, less the product",
+        "launch": "an estimate: one launch among others of a recorded program, all of which are one native call",
+        "call": "an estimate: the least time of torch.mm of 128×128×10, which is nearly all call, is 5.4e-6",
         "library_share": "measured: torch.mm of 1024×784×512 with one thread reaches 151e9",
-        "generated_share": "measured: the linear kernels of the digits step at 1,024 rows reach 49e9 to 66e9",
+        "generated_share": "measured: products with norms in the digits step reach 49e9 to 66e9 at 1,024 rows",
     }),
 )  # fmt: skip
 """The core that stands for the CPU. Figures of other cores differ, plans hardly do: products and calls differ by much
