@@ -79,7 +79,7 @@ class BakedLaunch:
             many = " by ".join(f"{size:,}" for size in grid)
             raise KernelError(
                 f"{kernel.__name__}: a grid of {many} programs, and CUDA launches at most {MOST_COLUMNS:,} along its "
-                "second axis; declare the size of the columns as an int, not as a Dim, and tiles are as wide as that takes"
+                "second axis; declare the size of the columns as an int, not as a Dim: tiles are then wide enough"
             )
         device = driver.active.get_current_device()
         key = None if self.reason or _is_watched(kernel) else _key(kernel, device, arguments, options)
