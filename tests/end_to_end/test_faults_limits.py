@@ -61,3 +61,24 @@ def test_a_chain_beyond_the_limit_gives_what_torch_gives(link: str) -> None:
     torch.testing.assert_close(found["y"], wanted["y"].detach())
     updated = weights["w"].detach() - 0.1 * weights["w"].grad
     torch.testing.assert_close(step.model.get_parameter("w").detach(), updated)
+
+
+def test_an_update_that_a_limit_cuts_in_two_joins_no_other() -> None:
+    g = tn.Graph("clipped")
+    h = g.input("x", (2, 2))
+    for at in range(45):
+        h = h * g.parameter(f"w{at}", (2,), init=1.0)
+    g.output(loss=tn.mean(tn.square(h)))
+    step = tn.compile_step(g, optimizer=tn.clip(tn.adam(lr=0.5, eps=1e-3), max_norm=1.0), strict=True)
+    weights = [torch.ones(2, requires_grad=True) for _ in range(45)]
+    optimizer = torch.optim.Adam(weights, lr=0.5, eps=1e-3)
+    product = torch.tensor([[1.0, 2.0], [0.5, 1.0]])
+    step(x=product)
+    for weight in weights:
+        product = product * weight
+    product.square().mean().backward()
+    torch.nn.utils.clip_grad_norm_(weights, 1.0)
+    optimizer.step()
+    torch.testing.assert_close(
+        [step.model.get_parameter(f"w{at}").detach() for at in range(45)], [w.detach() for w in weights]
+    )

@@ -20,7 +20,7 @@ from ..codegen.target.gpus import GPUS, Gpu
 from ..ir.core.errors import DeclarationError, KernelError
 from ..ir.core.graph import Graph
 from ..ir.core.types import dims_in
-from ..ir.passes.joint import cotangent_name, gradient_graph
+from ..ir.passes.joint import cotangent_names, gradient_graph
 from ..ir.passes.split import split_gradient
 
 
@@ -123,7 +123,9 @@ def gradient_programs(graph: Graph) -> tuple[Program, Program]:
     floats = [n for n, v in graph.outputs.items() if v.dtype.is_float]
     if not wanted or not floats:
         raise DeclarationError(f"graph {graph.name!r} has no gradient: no float output, or no float input or parameter")
-    split = split_gradient(gradient_graph(graph, wanted), list(graph.outputs), [cotangent_name(n) for n in floats])
+    split = split_gradient(
+        gradient_graph(graph, wanted), list(graph.outputs), [*cotangent_names(graph, floats).values()]
+    )
     return make_program(split.forward, declared=graph), make_program(split.backward, declared=graph)
 
 
