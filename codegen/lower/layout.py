@@ -145,8 +145,10 @@ def _tile(plan: KernelPlan, rows: int | None, block: int) -> int:
         return 1024 if widest <= 4 else 512
     if widest == 8:
         return 512
-    # Short rows reduce across few lanes and keep many numbers for each row: half a tile stays clear of spilling.
-    return 1024 if block < 64 else 2048
+    # Short rows reduce across few lanes and keep many numbers for each row, and a power takes some ten registers for an
+    # element: half a tile stays clear of spilling.
+    powers = sum(v.op.name == "pow" for v in plan.values)
+    return 1024 if block < 64 or powers > 1 else 2048
 
 
 def _last_tile(plan: KernelPlan, rows: int | None, block: int) -> int:
