@@ -15,6 +15,7 @@ from ..distributed.parallel import Reducer
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Graph, is_seed
 from ..ir.optim.update import next_numbers
+from ..ir.passes.joint import number_key
 from ..ir.passes.scaling import GradScaler
 from ..runtime.capture import MOST_CAPTURED, CapturedRuns, no_graph
 from ..runtime.executors.executor import Around, Launch
@@ -215,7 +216,8 @@ class StepRunner:
         """The host numbers of a program by name, and the seeds that its random ops draw from."""
         wanted = graph.leaves("scalar")
         drawn = self.state.batch_seed()
-        keys = {v.name: v.name if v.name in numbers else v.name.rpartition(".")[2] for v in wanted if not is_seed(v)}
+        given = self.programs.graphs.declared.given_names
+        keys = {v.name: number_key(v.name, given) for v in wanted if not is_seed(v)}
         return {name: numbers[key] for name, key in keys.items()} | {v.name: drawn for v in wanted if is_seed(v)}
 
     def _share(self, reducer: Reducer, weights: Mapping[str, Tensor]) -> None:
