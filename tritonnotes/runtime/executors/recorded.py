@@ -121,7 +121,7 @@ class Record:
                 # The module keeps the table for tensors at these addresses, which are stand-ins'.
                 tables.append(passed[0].clone())
                 passed = (tables[-1], *passed[1:])
-            recorder = native.Recorder()
+            recorder = native.Recorder(executor.work(planned, sizes))
             recorder(kernel, grid, *passed, **options)
             recording.launch(recorder.launches)
 
