@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from typing import Any
@@ -150,6 +151,24 @@ def test_any_number_of_threads_leaves_the_same_bits(threads: int, monkeypatch: p
             torch.set_num_threads(1)
         found.append({**outputs, **step.model.state_dict(), **step.slots})
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+FIRST_RUN = """
+import sys, torch, tritonnotes as tn
+g = tn.Graph("small")
+g.output(y=tn.gelu(g.input("x", (3, 8))))
+model = tn.compile(g)
+model(x=torch.ones(3, 8))
+print(*sorted({name.split(".")[1] for name in sys.modules if name.startswith("torch._")}))
+"""
+
+
+@on_the_cpu
+def test_torchs_tracer_is_not_imported_until_it_is_used() -> None:
+    """Its import takes longer than to compile a program."""
+    ran = subprocess.run([sys.executable, "-c", FIRST_RUN], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "_C" in ran.stdout.split() and "_dynamo" not in ran.stdout.split()
 
 
 @on_the_cpu
