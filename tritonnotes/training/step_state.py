@@ -117,8 +117,10 @@ class StepState:
         """The hyperparameters of all groups as floats, checked where one of them is another object than in the last
         batch: numbers do not change in themselves."""
         all_given = self._given()
-        seen: list[object] = [thing for given in all_given for pair in given.items() for thing in pair]
-        if len(seen) == len(self._seen_settings) and all(map(is_, seen, self._seen_settings)):
+        seen: list[object] = []
+        if all(type(given) is dict for given in all_given):
+            seen = [thing for given in all_given for thing in (len(given), *given, *given.values())]
+        if seen and len(seen) == len(self._seen_settings) and all(map(is_, seen, self._seen_settings)):
             return self._settings
         settings: dict[str, float] = {}
         for group, (variant, given) in enumerate(zip(self.optimizer.variants, all_given, strict=True)):
