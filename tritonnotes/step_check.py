@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from .ir.core.optimizer import Optimizer, in_group
+from .ir.passes.joint import slot_name
 from .judge.executor import eager, eager_updates, oracle, oracle_updates
 from .judge.tolerance import Comparison, compare
 from .judge.update_references import reference_step
@@ -89,12 +90,14 @@ def _updates(
     eager_gradient, exact_gradient = (_clipped(judge.gradients, name, step.optimizer) for judge in judges)
     variant = replace(variant, clip={n: v for n, v in variant.clip.items() if n != "max_norm"})
     p = before["model"][name]
-    slots = {slot: before["slots"][f"{name}.{slot}"] for slot in variant.state}
+    given = step.graph.given_names
+    held = {slot: slot_name(name, slot, given) for slot in variant.state}
+    slots = {slot: before["slots"][full] for slot, full in held.items()}
 
     def updated(gradient: Tensor) -> Tensors:
         kept = {n: t.to(gradient.dtype) for n, t in slots.items()}
         new, state, _ = reference_step(variant, p.to(gradient.dtype), gradient, kept, before["steps"] + 1, numbers)
-        return {name: new, **{f"{name}.{n}": t for n, t in state.items()}}
+        return {name: new, **{held[n]: t for n, t in state.items()}}
 
     largest = exact_gradient.abs().max() if exact_gradient.numel() else torch.zeros(())
     tolerance = 2 * (eager_gradient.double() - exact_gradient).abs().max() if exact_gradient.numel() else largest
@@ -103,7 +106,7 @@ def _updates(
     tolerance = tolerance + torch.finfo(p.dtype).eps * (4 * largest + beside)
     exact, eagerly = updated(exact_gradient), updated(eager_gradient)
     around = [updated(exact_gradient + sign * tolerance) for sign in (-1, 1)]
-    fused = {name: after["model"][name], **{f"{name}.{n}": after["slots"][f"{name}.{n}"] for n in slots}}
+    fused = {name: after["model"][name], **{full: after["slots"][full] for full in held.values()}}
     rows = []
     for what, t in fused.items():
         slack = torch.stack([(a[what] - exact[what]).abs() for a in around]).amax(0)

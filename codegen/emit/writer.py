@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from math import inf, nan
+from math import copysign, inf, nan
 
 from tritonnotes.ir.core.numbers import is_exact
 from tritonnotes.ir.core.types import DType, bool_, float32, float64, int32, int64
@@ -60,6 +60,9 @@ class Writer:
             return self._converted(step)
         if step.op == "round_to":
             return triton("cast", self._narrowed(step), tl(step.dtype))
+        if step.op == "neg" and step.dtype.is_float:
+            # Triton's own minus is 0 − x, which is 0 for 0.
+            return self._operands(step)[0] * number(-1.0)
         return triton(step.op, *self._operands(step))
 
     def _operands(self, step: Step) -> list[Expression]:
@@ -73,7 +76,7 @@ class Writer:
             source = self.steps[name]
             if source.op != "number":
                 return self.value(name)
-            if keeps or (beside and _is_plain(source) and (step.op, place) != _ASKED):
+            if not _is_minus_zero(source) and (keeps or (beside and _is_plain(source) and (step.op, place) != _ASKED)):
                 return source.attrs["number"]
             return _full(source, next((d for d in beside if d.is_float), source.dtype))
 
@@ -209,7 +212,15 @@ def _full(source: Step, dtype: DType) -> Expression:
     written, value = source.attrs["number"], source.attrs.get("value", 0)
     if isinstance(value, float) and not dtype.is_float:
         written = number(int(value != 0) if dtype is bool_ else int(value))
+    elif _is_minus_zero(source):
+        return call("tl.full", Display(()), number(0.0), tl(dtype)) * number(-1.0)
     return call("tl.full", Display(()), written, tl(dtype))
+
+
+def _is_minus_zero(source: Step) -> bool:
+    """Whether a number is −0, which Triton reads as 0 wherever it is written."""
+    value = source.attrs.get("value", 0)
+    return isinstance(value, float) and value == 0 and copysign(1, value) < 0
 
 
 def _is_plain(source: Step) -> bool:

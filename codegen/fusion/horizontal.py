@@ -226,6 +226,8 @@ def _is_update(update: _Update) -> bool:
         return False
     if any(v not in update.updated or axes.iterated(axes.labels[v]) != order for v in stores):
         return False
+    if any(memory_of(v) in update.updated for v in loads):
+        return False  # what another kernel has left in a leaf: a limit has cut this update in two
     operands = {base_of(a) for v in update.values for a in v.inputs}
     if any((is_free(a) and a.op.name != "constant") or a.op.name == "dim_size" for a in operands):
         return False

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from tritonnotes.ir.core.compare import attr_key
 from tritonnotes.ir.core.graph import Graph, Scope, Value
 from tritonnotes.ir.core.rewrite import copy_graph
-from tritonnotes.ir.core.types import Size, element_count
+from tritonnotes.ir.core.types import Size, element_count, own_name
 from tritonnotes.ir.core.verify import verify
 from tritonnotes.ir.primitives import CHUNK_ROWS
 
@@ -159,6 +159,7 @@ def _adding(region: Graph, which: set[int]) -> tuple[Graph, dict[str, str]]:
     made, new = copy_graph(region)
     made.outputs = {}
     slots: dict[str, str] = {}
+    given = region.given_names
     for number, (name, value) in enumerate(region.outputs.items()):
         if number not in which:
             continue
@@ -166,7 +167,7 @@ def _adding(region: Graph, which: set[int]) -> tuple[Graph, dict[str, str]]:
             made.outputs[name] = new[value]
             continue
         made.scope = Scope(value.scope.name, "chunk", "total ← total + sum over the rows of a chunk", phase="update")
-        total = made.slot(f"{value.name}.total", value.shape, value.dtype)
+        total = made.slot(own_name(f"{value.name}.total", given), value.shape, value.dtype)
         made.update(total, total + new[value])
         slots[name] = total.name
     return made, slots

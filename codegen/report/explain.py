@@ -119,10 +119,14 @@ def _chunked(plan: FusionPlan, batch: int) -> Iterator[str]:
         inner = _few([k.name for k in loop.plan.launches], most=8)
         yield (
             f"    {loop.name} makes {counted(loop.launch_count(sizes), 'launch')} over "
-            f"{counted(loop.chunk_count(sizes), 'chunk')} of {loop.rows:,} rows, each of them {inner}; "
-            f"{len(loop.sums)} sums begin at 0 and are added to. That makes "
+            f"{counted(loop.chunk_count(sizes), 'chunk')} of {counted(loop.rows, 'row')}, each of them {inner}; "
+            f"{_sums(len(loop.sums))}. That makes "
             f"{counted(plan.launch_count(batch), 'launch')} in all."
         )
+
+
+def _sums(count: int) -> str:
+    return f"{counted(count, 'sum')} {'begins at 0 and is' if count == 1 else 'begin at 0 and are'} added to"
 
 
 def _multiplied(launches: Iterable[Launch]) -> Iterator[str]:
@@ -139,9 +143,9 @@ def _reasons(apart: list[Verdict]) -> list[str]:
         by_rule.setdefault(verdict.rule, []).append(verdict)
     lines = []
     for rule, found in sorted(by_rule.items(), key=lambda item: -sum(v.bytes for v in item[1])):
-        first = max(found, key=lambda v: v.bytes)
-        edges = "1 edge" if len(found) == 1 else f"{len(found)} edges"
-        lines.append(f"    {rule}: {edges}, {sum(v.bytes for v in found):,} bytes, as {first.source} → {first.target}:")
+        first, moved = max(found, key=lambda v: v.bytes), sum(v.bytes for v in found)
+        edges = counted(len(found), "edge")
+        lines.append(f"    {rule}: {edges}, {moved:,} bytes, as {first.source} → {first.target}:")
         lines.append(f"        {first.reason}")
     return lines
 

@@ -81,7 +81,8 @@ class Names:
         return name
 
     def _is_free(self, name: str) -> bool:
-        is_ours = name.removesuffix("_ptr") in RESERVED or name.startswith("__")
+        # What ends as a pointer's name does is called without that ending where kernels are launched.
+        is_ours = name in RESERVED or name.startswith("__") or name.endswith("_ptr")
         return not is_ours and name.isidentifier() and self.taken.isdisjoint(_family(name))
 
 

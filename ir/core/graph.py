@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
@@ -13,7 +14,21 @@ import networkx
 from .errors import DeclarationError, DTypeError
 from .numbers import Attrs, Number, checked_init, plain_number, whole_number
 from .registry import PRIMITIVES, Operator
-from .types import DType, Shape, as_dtype, as_shape, bool_, check_name, float32, host, int64, is_name, show_shape
+from .types import (
+    MAX_NAME,
+    DType,
+    Shape,
+    as_dtype,
+    as_shape,
+    bool_,
+    check_name,
+    float32,
+    host,
+    int64,
+    is_name,
+    own_name,
+    show_shape,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +44,9 @@ class Scope:
 
 
 TOP = Scope("", "")
+
+GIVEN, OURS_ARE = ("input", "parameter", "buffer"), ("scalar", "slot")
+"""The kinds of leaves that users name, and those that we do."""
 
 
 class Value:
@@ -325,7 +343,9 @@ class Graph:
                 raise DeclarationError(f"there is no primitive {op!r}; there are {', '.join(sorted(PRIMITIVES))}")
             op = PRIMITIVES[op]
         if name is not None and name in self._by_name:
-            raise DeclarationError(f"the name {name!r} is taken in graph {self.name!r}; choose another")
+            if op.name == "scalar" or not is_seed(self._by_name[name]):
+                raise DeclarationError(f"the name {name!r} is taken in graph {self.name!r}; choose another")
+            self._give_way(name)
         value = Value(self, op, args, attrs, shape, dtype, self.scope, name)
         value.index = len(self.values)
         self.values.append(value)
@@ -363,6 +383,11 @@ class Graph:
     @property
     def parameters(self) -> list[Value]:
         return self.leaves("parameter")
+
+    @property
+    def given_names(self) -> frozenset[str]:
+        """The names that are the user's: of inputs, parameters and buffers. Names of ours give way to them."""
+        return frozenset(v.name for v in self.leaves(*GIVEN))
 
     @property
     def subgraphs(self) -> dict[str, Graph]:
@@ -452,8 +477,15 @@ class Graph:
 
     # -- inside --
 
+    def _give_way(self, name: str) -> None:
+        """Call the seed, whose name is ours, otherwise: the user wants `name`."""
+        seed = self._by_name.pop(name)
+        seed._name = own_name(name, {*self._by_name, name})
+        self._by_name[seed._name] = seed
+
     def _declare_leaf(self, kind: str, name: str, shape: object, dtype: object, attrs: Attrs) -> Value:
-        check_name(name, f"graph {self.name!r}: {kind}")
+        # The name of what we declare is as long as the name that it is made of asks for.
+        check_name(name, f"graph {self.name!r}: {kind}", math.inf if kind in OURS_ARE else MAX_NAME)
         checked = as_shape(shape, f"{kind} {name!r}")
         return self.append(kind, (), attrs, checked, host if dtype is host else as_dtype(dtype), name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -157,8 +158,12 @@ class GroupOptimizer:
 
 
 def in_group(name: str, group: int) -> str:
-    """What the host calls a number of the variant of this place: that of the first, of no group, has its own name."""
-    return f"{name}_group_{group}" if group else name
+    """What the host calls a number of the variant of this place. That of the first, of no group, has its own name, if
+    it does not read like another's."""
+    return f"{name}_group_{group}" if group or _GROUPED.search(name) else name
+
+
+_GROUPED = re.compile(r"_group_[0-9]+$")
 
 
 RANGES: Mapping[str, tuple[str, Callable[[float], bool]]] = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -191,7 +192,8 @@ def _div(value: Value, args: tuple[Any, ...]) -> Value | None:
 
 
 def _sub(value: Value, args: tuple[Any, ...]) -> Value | None:
-    return args[0] if _is(args[1], 0) else None
+    # −0 − −0 is 0.
+    return args[0] if _is(args[1], 0) and math.copysign(1, constant_of(args[1])) > 0 else None
 
 
 def _copy(value: Value, args: tuple[Any, ...]) -> Value | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -23,20 +23,35 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
-def check_name(name: object, what: str) -> str:
+def check_name(name: object, what: str, longest: float = MAX_NAME) -> str:
     """Return `name` if it is fit for graphs, kernels and files, else raise `DeclarationError`.
 
     A name is ASCII letters, digits and underscores, with dots between parts, as in `fc1.weight` or `0.weight`.
     """
     if not isinstance(name, str):
         raise DeclarationError(f"{what}: a name is a str, got {type(name).__name__}; pass a string")
-    if len(name) > MAX_NAME:
-        raise DeclarationError(f"{what}: a name of {len(name)} characters; use at most {MAX_NAME}")
+    if len(name) > longest:
+        raise DeclarationError(f"{what}: a name of {len(name)} characters; use at most {longest}")
     if not is_name(name):
         raise DeclarationError(
             f"{what}: {name!r} is no name; use ASCII letters, digits and '_', parts joined by '.', as in 'fc1.weight'"
         )
     return name
+
+
+OURS = "tritonnotes"
+"""What stands before a name of ours where the user calls something else so."""
+
+
+def own_name(name: str, given: Collection[str], *, apart: bool = False) -> str:
+    """What a thing of ours is called in a graph whose user has `given` names: `name` where that is free. With `apart`
+    nobody's name may be what stands before its last dot either, as what belongs to that is called so too."""
+    if name not in given and not (apart and name.rpartition(".")[0] in given):
+        return name
+    first = OURS
+    while any(other == first or other.startswith(f"{first}.") for other in given):
+        first += "_"
+    return f"{first}.{name}"
 
 
 @dataclass(frozen=True, slots=True)

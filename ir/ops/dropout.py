@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from .. import primitives as P
 from ..core.errors import DeclarationError
-from ..core.graph import Graph, Value
+from ..core.graph import Graph, Value, is_seed
 from ..core.op import op
 from ..core.registry import Note
-from ..core.types import int64
+from ..core.types import int64, own_name
 from ..primitives.philox import uniform
 from .declare import needs_float
 
 FAMILY = "layers"
 
 SEED = "dropout.seed"
-"""The name of the number that all dropout of a graph draws from: one for each run, an exact int."""
+"""The name of the number that all dropout of a graph draws from, where it is free: one for each run, an exact int."""
 
 
 def _mask(x: Value, seed: Value, p: float, stream: int) -> Value:
@@ -83,5 +83,5 @@ def _(x: Value, p: float = 0.5, training: bool = True, *, name: str | None = Non
 
 
 def _seed_of(graph: Graph) -> Value:
-    found = next((v for v in graph.leaves("scalar") if v.name == SEED), None)
-    return graph.host_scalar(SEED, int64) if found is None else found
+    found = next((v for v in graph.leaves("scalar") if is_seed(v)), None)
+    return graph.host_scalar(own_name(SEED, graph.given_names), int64) if found is None else found

@@ -299,8 +299,8 @@ def softshrink(x: Value, *, lambd: float = 0.5) -> Value:
     if not lambd >= 0:
         raise DeclarationError(f"lambd is {lambd}; it must be 0 or more")
     needs_float(x)
-    # NaN is in no interval, and must come out as itself.
-    return P.where(x > lambd, x - lambd, P.where(x < -lambd, x + lambd, P.where(x == x, 0, x)))
+    # NaN is in no interval, and must come out as itself; a zero keeps its sign.
+    return P.where(x > lambd, x - lambd, P.where(x < -lambd, x + lambd, x * 0))
 
 
 softshrink.sample = lambda graph, shape, dtype: softshrink(graph.input("x", shape, dtype))

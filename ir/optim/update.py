@@ -14,7 +14,7 @@ from ..core.graph import TOP, Graph, Scope, Value
 from ..core.local_names import capture_names
 from ..core.optimizer import Optimizer, UpdateRule, in_group
 from ..core.rewrite import optimize
-from ..core.types import DType, Shape, Size, float32, float64
+from ..core.types import DType, Shape, Size, float32, float64, own_name
 
 Hyperparameters = Mapping[str, Any]
 """By name: a host scalar, or a bool or 0 that is part of the formula."""
@@ -64,20 +64,24 @@ class Extras:
     counts: bool = False
 
 
-def hyperparameters(graph: Graph, optimizer: Optimizer, known: Collection[str] = (), group: int = 0) -> dict[str, Any]:
+def hyperparameters(
+    graph: Graph, optimizer: Optimizer, known: Collection[str] = (), group: int = 0, given: Collection[str] = ()
+) -> dict[str, Any]:
     """Host scalars `<rule>.<name>` for all that may change between steps but is not `known`, and the fixed ones as they
-    are.
+    are. Before them stands a word of ours where `given`, the user's names, hold such a name.
 
     The last part of a scalar's name is its key in `Optimizer.settings` or `.numbers`, with the number of its `group`,
     or it is `step`.
     """
-    made: dict[str, Any] = {name: graph.host_scalar(f"clip.{name}") for name in optimizer.clip if name not in known}
+    clip = {name: own_name(f"clip.{name}", given) for name in optimizer.clip if name not in known}
+    made: dict[str, Any] = {name: graph.host_scalar(scalar) for name, scalar in clip.items()}
     for part in optimizer.parts:
         for name in part.rule.defaults:
             if name in made or name in known:  # the step, which all rules count alike
                 continue
             is_fixed = name in part.hyperparameters and part.is_fixed(name)
-            made[name] = part.hyperparameters[name] if is_fixed else graph.host_scalar(_scalar_name(part, name, group))
+            scalar = own_name(_scalar_name(part, name, group), given)
+            made[name] = part.hyperparameters[name] if is_fixed else graph.host_scalar(scalar)
     return made
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from .. import primitives as P
@@ -10,15 +10,41 @@ from ..core.errors import DeclarationError
 from ..core.graph import TOP, Graph, Scope, Value
 from ..core.optimizer import Optimizer, in_group
 from ..core.rewrite import copy_value, optimize
-from ..core.types import show_shape
+from ..core.types import own_name, show_shape
 from ..optim.update import append_update, clip_norm, hyperparameters
 from .decompose import decompose
 from .gradients import differentiate
-from .scaling import SCOPE, GradScaler, append_next_scale, counted_on_device, scale_slot, skip_where_found, unscaled
+from .scaling import (
+    SCOPE,
+    GradScaler,
+    append_next_scale,
+    counted_on_device,
+    scale_slot,
+    scaler_slot,
+    skip_where_found,
+    unscaled,
+)
 
 GATHERED, FIRST, WORLD_SIZE = "grad", "gather.is_first", "parallel.world_size"
 """The slot in which a parameter's gradients are gathered, the number that is 1 for the first batch of them, and the
-number of processes. No hyperparameter has a dot in its name."""
+number of processes, where these names are free. No hyperparameter has a dot in its name."""
+
+
+def slot_name(parameter: str, state: str, given: Collection[str]) -> str:
+    """What the slot of a parameter's `state` is called: `<parameter>.<state>`, unless the user, who has `given` names,
+    calls something else so, or gradients are gathered there."""
+    return own_name(f"{parameter}.{state}{'_state' if state == GATHERED else ''}", given)
+
+
+def gathered_name(parameter: str, given: Collection[str]) -> str:
+    """What the slot of a parameter's gathered gradients is called."""
+    return own_name(f"{parameter}.{GATHERED}", given)
+
+
+def number_key(scalar: str, given: Collection[str]) -> str:
+    """What the host knows a number by that a program calls `scalar`: the last part, but for the two that are ours."""
+    ours = {own_name(name, given): name for name in (FIRST, WORLD_SIZE)}
+    return ours.get(scalar, scalar.rpartition(".")[2])
 
 
 def joint_graph(
@@ -40,9 +66,10 @@ def joint_graph(
     updated but that; the number of updates is then the slot `scaler.step`, since the host does not know it.
     """
     joint, gradients = _trained(graph, loss, batches, scaler, frozen)
+    given = joint.given_names
     if batches > 1:
-        gradients = {p: _gathered(joint, p) + g for p, g in gradients.items()}
-    return _updated(joint, gradients, optimizer, scaler)
+        gradients = {p: _gathered(joint, p, given) + g for p, g in gradients.items()}
+    return _updated(joint, gradients, optimizer, scaler, given)
 
 
 def gathering_graph(
@@ -51,9 +78,10 @@ def gathering_graph(
     """`graph` (declared) with the gradients of one of `batches` that share an update, added to the slots
     `<parameter>.grad`, or left there by the first, for which the host scalar `gather.is_first` is 1."""
     joint, gradients = _trained(graph, loss, batches, scaler, frozen)
-    first = joint.host_scalar(FIRST) if batches > 1 else None
+    given = joint.given_names
+    first = joint.host_scalar(own_name(FIRST, given)) if batches > 1 else None
     for parameter, gradient in gradients.items():
-        slot = _gathered(joint, parameter)
+        slot = _gathered(joint, parameter, given)
         joint.update(slot, gradient if first is None else P.where(first == 1, gradient, slot + gradient))
     joint.scope = TOP
     return optimize(joint)
@@ -68,22 +96,23 @@ def apart_graph(
     """The update alone, of gradients that several processes have added up in the slots of `gathering`: they are divided
     by the host scalar `parallel.world_size`. Where `owned` names parameters only these are updated, but all gradients
     count for the norm and for an overflow."""
-    made = Graph(gathering.name, level="primitive")
+    made, given = Graph(gathering.name, level="primitive"), gathering.given_names
     if scaler is not None:
-        scale_slot(made, scaler)
+        scale_slot(made, scaler, given)
     parameters = [copy_value(made, v, ()) for v in trained_parameters(gathering)]
-    world_size = made.host_scalar(WORLD_SIZE)
+    world_size = made.host_scalar(own_name(WORLD_SIZE, given))
     gradients = {}
     for parameter in parameters:
-        slot = _gathered(made, parameter)
+        slot = _gathered(made, parameter, given)
         gradients[parameter] = mean = slot / world_size
         mean.hint = "mean_gradient"
-    return _updated(made, gradients, optimizer, scaler, owned)
+    return _updated(made, gradients, optimizer, scaler, given, owned)
 
 
 def trained_parameters(gathering: Graph) -> list[Value]:
     """The parameters whose gradients `gathering` gathers, in order."""
-    return [v for v in gathering.parameters if f"{v.name}.{GATHERED}" in gathering.updates]
+    given = gathering.given_names
+    return [v for v in gathering.parameters if gathered_name(v.name, given) in gathering.updates]
 
 
 def _updated(
@@ -91,12 +120,13 @@ def _updated(
     gradients: Mapping[Value, Value],
     optimizer: Optimizer,
     scaler: GradScaler | None,
+    given: Collection[str],
     owned: Collection[str] | None = None,
 ) -> Graph:
     if scaler is None:
-        _append_updates(joint, gradients, optimizer, {}, owned)
+        _append_updates(joint, gradients, optimizer, {}, given, owned)
     else:
-        _append_scaled_updates(joint, gradients, optimizer, scaler, owned)
+        _append_scaled_updates(joint, gradients, optimizer, scaler, given, owned)
     joint.scope = TOP
     return optimize(joint)
 
@@ -106,7 +136,7 @@ def _trained(
 ) -> tuple[Graph, dict[Value, Value]]:
     """The forward run in primitives, and the gradients of a part of the loss, scaled, by parameter."""
     joint = decompose(graph)
-    scale = None if scaler is None else scale_slot(joint, scaler)
+    scale = None if scaler is None else scale_slot(joint, scaler, joint.given_names)
     wanted = [p for p in joint.parameters if p.name not in frozen]
     gradients = _loss_gradients(graph, joint, loss, wanted, batches, scale)
     if not gradients and frozen:
@@ -120,18 +150,18 @@ def _trained(
     return joint, gradients
 
 
-def _gathered(joint: Graph, parameter: Value) -> Value:
+def _gathered(joint: Graph, parameter: Value, given: Collection[str]) -> Value:
     """The slot of a parameter's gradients."""
     joint.scope = Scope(parameter.name, "gather", f"{GATHERED} ← {GATHERED} + gradient", phase="update")
-    return joint.slot(f"{parameter.name}.{GATHERED}", parameter.shape, parameter.dtype)
+    return joint.slot(gathered_name(parameter.name, given), parameter.shape, parameter.dtype)
 
 
 def loss_gradient_graph(graph: Graph, loss: str, wanted: list[str]) -> Graph:
-    """`graph` (declared) with outputs `d_<leaf>`, the gradients of its output `loss`, for the leaves named. The loss is
-    the root: what flows into it is 1, known while the forward run is made."""
+    """`graph` (declared) with the gradients of its output `loss` for the leaves named. The loss is the root:
+    what flows into it is 1, known while the forward run is made."""
     joint = decompose(graph)
     gradients = _loss_gradients(graph, joint, loss, [joint[name] for name in wanted])
-    return _with_gradients(joint, gradients)
+    return _with_gradients(joint, gradients, _named_in(graph))
 
 
 def _loss_gradients(
@@ -150,29 +180,39 @@ def _loss_gradients(
 
 
 def gradient_graph(graph: Graph, wanted: list[str]) -> Graph:
-    """`graph` (declared) with, for each float output, an input `d_<output>`, and outputs `d_<leaf>` for the leaves
-    named.
+    """`graph` (declared) with, for each float output, an input that takes its gradient, and with the gradients of the
+    leaves named as outputs. Both are called as `cotangent_names` says.
     """
-    joint = decompose(graph)
+    joint, given = decompose(graph), _named_in(graph)
     cotangents: dict[Value, Value] = {}
     for name, out in list(joint.outputs.items()):
         if not out.dtype.is_float:
             continue
-        cotangent = joint.append("input", (), {}, out.shape, out.dtype, cotangent_name(name))
+        cotangent = joint.append("input", (), {}, out.shape, out.dtype, _cotangent(name, given))
         cotangents[out] = cotangents[out] + cotangent if out in cotangents else cotangent
-    return _with_gradients(joint, differentiate(joint, cotangents, [joint[name] for name in wanted]))
+    return _with_gradients(joint, differentiate(joint, cotangents, [joint[name] for name in wanted]), given)
 
 
-def _with_gradients(joint: Graph, gradients: Mapping[Value, Value]) -> Graph:
+def _with_gradients(joint: Graph, gradients: Mapping[Value, Value], given: Collection[str]) -> Graph:
     joint.scope = TOP
     for leaf, gradient in gradients.items():
-        joint.outputs[cotangent_name(leaf.name)] = gradient
+        joint.outputs[_cotangent(leaf.name, given)] = gradient
     return optimize(joint)
 
 
-def cotangent_name(name: str) -> str:
-    """What the gradient of a value is called."""
-    return f"gradient.{name}"
+def cotangent_names(graph: Graph, names: Iterable[str]) -> dict[str, str]:
+    """What the gradients of outputs and leaves of `graph` (declared) are called, by the names of these."""
+    given = _named_in(graph)
+    return {name: _cotangent(name, given) for name in names}
+
+
+def _named_in(graph: Graph) -> frozenset[str]:
+    """The names of a declared graph that those of gradients give way to."""
+    return graph.given_names | {*graph.outputs}
+
+
+def _cotangent(name: str, given: Collection[str]) -> str:
+    return own_name(f"gradient.{name}", given)
 
 
 def _append_updates(
@@ -180,14 +220,15 @@ def _append_updates(
     gradients: Mapping[Value, Value],
     optimizer: Optimizer,
     counted: Mapping[str, Any],
+    given: Collection[str],
     owned: Collection[str] | None,
 ) -> dict[str, Value]:
     """Append every update, or those of the parameters `owned`. `counted` are numbers that the device knows. Returns the
     next of the rule's numbers."""
-    hyper = {0: _group_numbers(joint, optimizer, 0, counted)}
+    hyper = {0: _group_numbers(joint, optimizer, 0, counted, given)}
     shared = {name: number for name, number in hyper[0].items() if name in ("step", *optimizer.clip)}
     for group in sorted({optimizer.group_of(p.name) for p in gradients} - {0}):
-        hyper[group] = _group_numbers(joint, optimizer, group, {**counted, **shared})
+        hyper[group] = _group_numbers(joint, optimizer, group, {**counted, **shared}, given)
     if "max_norm" in optimizer.clip:
         gradients = clip_norm(joint, gradients, hyper[0])
     numbers: dict[str, Value] = {}
@@ -198,7 +239,7 @@ def _append_updates(
         group = optimizer.group_of(parameter.name)
         variant = optimizer.variants[group]
         slots = {
-            name: joint.slot(f"{parameter.name}.{name}", parameter.shape, parameter.dtype, first)
+            name: joint.slot(slot_name(parameter.name, name, given), parameter.shape, parameter.dtype, first)
             for name, first in variant.state.items()
         }
         found = append_update(joint, variant, parameter, gradient, slots, hyper[group])
@@ -206,13 +247,15 @@ def _append_updates(
     return numbers
 
 
-def _group_numbers(joint: Graph, optimizer: Optimizer, group: int, counted: Mapping[str, Any]) -> dict[str, Any]:
+def _group_numbers(
+    joint: Graph, optimizer: Optimizer, group: int, counted: Mapping[str, Any], given: Collection[str]
+) -> dict[str, Any]:
     """What the formula of a variant is given: numbers of the host, and those that the device has `counted`."""
     variant = optimizer.variants[group]
     names = {name: in_group(name, group) for name in variant.numbers}
     names |= {name: name for name in ("step", *variant.clip)}
     known = {name: counted[held] for name, held in names.items() if held in counted}
-    return {**hyperparameters(joint, variant, known, group), **known}
+    return {**hyperparameters(joint, variant, known, group, given), **known}
 
 
 def _append_scaled_updates(
@@ -220,17 +263,18 @@ def _append_scaled_updates(
     gradients: Mapping[Value, Value],
     optimizer: Optimizer,
     scaler: GradScaler,
+    given: Collection[str],
     owned: Collection[str] | None,
 ) -> None:
-    scale = joint["scaler.scale"]
+    scale = joint[scaler_slot("scale", given)]
     unscaled_gradients, found_inf = unscaled(joint, gradients, scale)
     before = set(joint.updates)
-    counted = counted_on_device(joint, optimizer)
+    counted = counted_on_device(joint, optimizer, given)
     joint.scope = SCOPE
     step = counted["step"] + 1
     step.hint = "step"
-    numbers = _append_updates(joint, unscaled_gradients, optimizer, {**counted, "step": step}, owned)
+    numbers = _append_updates(joint, unscaled_gradients, optimizer, {**counted, "step": step}, given, owned)
     for name, number in {"step": step, **numbers}.items():
         joint.update(counted[name], number)
     skip_where_found(joint, [n for n in joint.updates if n not in before], found_inf)
-    append_next_scale(joint, scaler, scale, found_inf)
+    append_next_scale(joint, scaler, scale, found_inf, given)

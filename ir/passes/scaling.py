@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from ..core.errors import DeclarationError
 from ..core.graph import Graph, Scope, Value
 from ..core.local_names import capture_names
 from ..core.optimizer import Optimizer
-from ..core.types import float32, float64, int32
+from ..core.types import float32, float64, int32, own_name
 
 LARGEST = 3.4028234663852886e38
 """The largest float32."""
@@ -51,16 +51,21 @@ SCOPE = Scope(
 )
 
 
-def scale_slot(joint: Graph, scaler: GradScaler) -> Value:
-    """The slot `scaler.scale`, that the loss is multiplied by."""
-    return joint.slot("scaler.scale", (), float32, scaler.init_scale)
+def scale_slot(joint: Graph, scaler: GradScaler, given: Collection[str]) -> Value:
+    """The slot `scaler.scale`, that the loss is multiplied by. `given` are the user's names."""
+    return joint.slot(scaler_slot("scale", given), (), float32, scaler.init_scale)
 
 
-def counted_on_device(joint: Graph, optimizer: Optimizer) -> dict[str, Value]:
+def scaler_slot(name: str, given: Collection[str]) -> str:
+    """What a slot of the scaler is called, among the user's names."""
+    return own_name(f"scaler.{name}", given, apart=True)
+
+
+def counted_on_device(joint: Graph, optimizer: Optimizer, given: Collection[str]) -> dict[str, Value]:
     """What the host cannot know where updates are skipped: slots for the number of updates and the rule's own numbers,
     float64 as they are on the host."""
     counted = {"step": 0.0, **optimizer.all_numbers}
-    return {name: joint.slot(f"scaler.{name}", (), float64, first) for name, first in counted.items()}
+    return {name: joint.slot(scaler_slot(name, given), (), float64, first) for name, first in counted.items()}
 
 
 def unscaled(joint: Graph, gradients: Mapping[Value, Value], scale: Value) -> tuple[dict[Value, Value], Value]:
@@ -94,9 +99,9 @@ def skip_where_found(joint: Graph, names: list[str], found_inf: Value) -> None:
         joint.updates[name] = P.where(found_inf, joint[name], new)
 
 
-def append_next_scale(joint: Graph, scaler: GradScaler, scale: Value, found_inf: Value) -> None:
+def append_next_scale(joint: Graph, scaler: GradScaler, scale: Value, found_inf: Value, given: Collection[str]) -> None:
     """What the scale becomes, and the count of updates since it changed."""
-    growth_tracker = joint.slot("scaler.growth_tracker", (), int32)
+    growth_tracker = joint.slot(scaler_slot("growth_tracker", given), (), int32)
     joint.scope = SCOPE
     with capture_names(joint, len(joint.values)):
         _next_scale(joint, scaler, scale, growth_tracker, found_inf)

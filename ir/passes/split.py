@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from .. import primitives as P
 from ..core.graph import Graph, Value
 from ..core.rewrite import copy_graph, copy_value, optimize
-from ..core.types import float32
+from ..core.types import float32, own_name
 
 SAVED = "saved."
 
@@ -37,18 +37,20 @@ def split_gradient(joint: Graph, outputs: list[str], cotangents: list[str]) -> S
     gradients = {name: v for name, v in joint.outputs.items() if name not in outputs}
     overwritten = {joint[name] for name in joint.updates}
     kept, recomputed = _frontier(joint, late, list(gradients.values()), overwritten)
+    statistics = _statistics(joint)
     forward, new = copy_graph(joint, values=[v for v in joint.values if v not in late])
     forward.outputs = {name: new[joint.outputs[name]] for name in outputs}
     shown = {_base(joint.outputs[name]) for name in outputs}
     names = []
+    given = joint.given_names | {*joint.outputs}
     backward = Graph(joint.name, level="primitive")
     known: dict[Value, Value] = {}
     for value in joint.values:
         if value in kept:
-            name = f"{SAVED}{value.name}"
+            name = own_name(f"{SAVED}{value.name}", given)
             out = new[value]
             # Statistics of 16-bit values are kept in float32, as they are inside one kernel.
-            if _is_statistic(value) and value.dtype.itemsize == 2:
+            if value in statistics and value.dtype.itemsize == 2:
                 forward.scope = out.scope
                 out = forward.call("cast", out, dtype=float32)
             forward.outputs[name] = out
@@ -83,12 +85,13 @@ def _frontier(
     """The values to keep, and those to compute again from them."""
     kept: set[Value] = set()
     recomputed: set[Value] = set()
+    statistics = _statistics(joint)
     todo = [a for v in late for a in v.inputs if a not in late] + [g for g in gradients if g not in late]
     while todo:
         value = todo.pop()
         if (value.is_leaf and value not in overwritten) or value in kept or value in recomputed:
             continue
-        if value in overwritten or value.op.kind in ("contraction", "reduction") or _is_statistic(value):
+        if value in overwritten or value.op.kind in ("contraction", "reduction") or value in statistics:
             kept.add(value)
         else:
             recomputed.add(value)
@@ -96,13 +99,16 @@ def _frontier(
     return kept, recomputed
 
 
-def _is_statistic(value: Value) -> bool:
-    """Whether a value is a reduction's result, or made elementwise of such results of its own shape."""
-    if value.op.kind == "reduction":
-        return True
-    if value.op.kind not in ("elementwise", "cast") and value.op.name != "reshape":
-        return False
-    return any(not a.is_leaf and _is_statistic(a) and _count(a) == _count(value) for a in value.inputs)
+def _statistics(graph: Graph) -> set[Value]:
+    """The values that are a reduction's result, or made elementwise of such results of their own shape."""
+    found: set[Value] = set()
+    for value in graph.values:
+        is_local = value.op.kind in ("elementwise", "cast") or value.op.name == "reshape"
+        if value.op.kind == "reduction" or (
+            is_local and any(a in found and _count(a) == _count(value) for a in value.inputs)
+        ):
+            found.add(value)
+    return found
 
 
 def _count(value: Value) -> tuple[object, ...]:

@@ -147,7 +147,7 @@ def tanh(x):
         slope = (((-5.70498872745e-3 * z + 2.06390887954e-2) * z - 5.37397155531e-2) * z + 1.33314422036e-1) * z
         near = (slope - 3.33332819422e-1) * z * size + size
     magnitude = tl.where(size < 0.625, near, far)
-    return tl.where(x < 0.0, -magnitude, magnitude)
+    return tl.where(x < 0.0, -magnitude, tl.where(x == 0.0, x, magnitude))
 
 
 def float32_precision():

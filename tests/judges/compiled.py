@@ -17,7 +17,7 @@ import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.ir.core.graph import Graph
-from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph
+from tritonnotes.ir.passes.joint import cotangent_names, gradient_graph
 from tritonnotes.ir.passes.split import split_gradient
 from tritonnotes.judge.executor import eager, eager_updates, oracle, oracle_updates
 from tritonnotes.judge.references import REFERENCES
@@ -256,8 +256,8 @@ def _replaced(table: dict[str, Any], with_these: Mapping[str, Any]) -> Iterator[
 def gradient_programs(graph: Graph) -> tuple[Program, Program]:
     """The forward and the backward program for the case that every float leaf wants a gradient."""
     wanted = [v.name for v in (*graph.inputs, *graph.parameters) if v.dtype.is_float]
-    cotangents = [cotangent_name(n) for n, v in graph.outputs.items() if v.dtype.is_float]
-    split = split_gradient(gradient_graph(graph, wanted), list(graph.outputs), cotangents)
+    cotangents = cotangent_names(graph, [n for n, v in graph.outputs.items() if v.dtype.is_float])
+    split = split_gradient(gradient_graph(graph, wanted), list(graph.outputs), [*cotangents.values()])
     return make_program(split.forward, declared=graph), make_program(split.backward, declared=graph)
 
 

@@ -17,7 +17,7 @@ from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.op import Described, Op
 from tritonnotes.ir.core.types import float64
 from tritonnotes.ir.passes.decompose import decompose
-from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph
+from tritonnotes.ir.passes.joint import cotangent_names, gradient_graph
 from tritonnotes.judge.executor import STATE, oracle
 from tritonnotes.judge.samples import draw_feeds
 
@@ -60,11 +60,12 @@ def formula_gradients(graph: Graph, tensors: Tensors, d: Tensors, wanted: list[s
     """The derived gradients of Σ output · d, in numpy float64; zeros where none flows."""
     wanted = float_leaves(graph) if wanted is None else wanted
     derived = gradient_graph(graph, wanted)
-    upstream = {cotangent_name(name): _array(t) for name, t in d.items()}
+    named = cotangent_names(graph, {*d, *wanted})
+    upstream = {named[name]: _array(t) for name, t in d.items()}
     found = evaluate(derived, {name: _array(t) for name, t in tensors.items()} | upstream)
     result = {}
     for name in wanted:
-        out = derived.outputs.get(cotangent_name(name))
+        out = derived.outputs.get(named[name])
         result[name] = torch.zeros_like(tensors[name]) if out is None else torch.as_tensor(np.array(found[out]))
     return result
 

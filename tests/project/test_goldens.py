@@ -25,7 +25,7 @@ from tritonnotes.codegen.program.program import Program
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.types import bfloat16, float32
 from tritonnotes.ir.optim.update import Kind
-from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph, joint_graph
+from tritonnotes.ir.passes.joint import cotangent_names, gradient_graph, joint_graph
 from tritonnotes.ir.passes.split import split_gradient
 
 BATCH = tn.Dim("batch")
@@ -85,8 +85,10 @@ def backward(graph: Graph) -> Program:
 
 def _split(graph: Graph):
     wanted = [v.name for v in graph.leaves("input", "parameter") if v.dtype.is_float]
-    floats = [cotangent_name(n) for n, v in graph.outputs.items() if v.dtype.is_float]
-    return split_gradient(gradient_graph(graph, wanted), list(graph.outputs), floats)
+    floats = [n for n, v in graph.outputs.items() if v.dtype.is_float]
+    return split_gradient(
+        gradient_graph(graph, wanted), list(graph.outputs), [*cotangent_names(graph, floats).values()]
+    )
 
 
 def update_of_two_dtypes() -> str:

@@ -19,7 +19,7 @@ from ..ir.core.graph import Graph, Value
 from ..ir.core.op import Described, Op, catalogue
 from ..ir.core.types import float64
 from ..ir.passes.decompose import decompose
-from ..ir.passes.joint import cotangent_name, gradient_graph
+from ..ir.passes.joint import cotangent_names, gradient_graph
 from ..tensors.initial import initial_state
 from .notes import find
 
@@ -192,12 +192,13 @@ def _slope(
     graph: Graph, varied: Value, place: int, runs: list[dict[str, Any]], shape: tuple[int, ...], index: int
 ) -> np.ndarray | None:
     derived = gradient_graph(graph, [varied.name])
-    out = derived.outputs.get(cotangent_name(varied.name))
+    named = cotangent_names(graph, ["y", varied.name])
+    out = derived.outputs.get(named[varied.name])
     if out is None:
         return None
     d_y = np.zeros(int(np.prod(shape)))
     d_y[index] = 1
-    upstream = {cotangent_name("y"): d_y.reshape(shape)}
+    upstream = {named["y"]: d_y.reshape(shape)}
     return np.array([np.ravel(evaluate(derived, fed | upstream)[out])[place] for fed in runs])
 
 

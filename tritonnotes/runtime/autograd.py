@@ -13,7 +13,7 @@ from ..codegen.pipeline import make_program
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Graph, Value
 from ..ir.passes.decompose import decompose
-from ..ir.passes.joint import cotangent_name, gradient_graph
+from ..ir.passes.joint import cotangent_names, gradient_graph
 from ..ir.passes.split import split_gradient
 from ..judge.executor import eager
 from ..tensors.dtypes import torch_dtype
@@ -39,9 +39,11 @@ class Differentiable:
         self.floats = [n for n, v in graph.outputs.items() if v.dtype.is_float]
         self.constant = _constant_outputs(graph, wanted)
         self.overwritten = _overwritten(graph, joint)
-        split = split_gradient(joint, self.outputs, [cotangent_name(n) for n in self.floats])
+        self.fed_gradients = cotangent_names(graph, self.floats)
+        made_gradients = cotangent_names(graph, wanted)
+        split = split_gradient(joint, self.outputs, [*self.fed_gradients.values()])
         self.saved = split.saved
-        self.reached = [n for n in wanted if cotangent_name(n) in split.backward.outputs]
+        self.reached = {n: made for n, made in made_gradients.items() if made in split.backward.outputs}
         self.forward = Runner(make_program(split.forward, fusion, graph), device, how)
         self.backward = Runner(make_program(split.backward, fusion, graph), device, how)
         self.backward_leaves = {b.name for b in self.backward.program.buffers if b.role == "leaf"}
@@ -57,11 +59,11 @@ class Differentiable:
         self, fed: Mapping[str, Tensor], cotangents: Mapping[str, Tensor], sizes: Any, numbers: Any
     ) -> dict[str, Tensor]:
         """The gradients of the leaves that are reached, from what the forward run kept and the outputs' gradients."""
-        given = {cotangent_name(n): vet(t, f"gradient of output {n!r}").contiguous() for n, t in cotangents.items()}
+        given = {self.fed_gradients[n]: vet(t, f"gradient of output {n!r}").contiguous() for n, t in cotangents.items()}
         leaves = {n: t.detach() for n, t in {**fed, **given}.items() if n in self.backward_leaves}
         with torch.no_grad():
             results = self.backward.run(leaves, sizes, numbers)
-        return {n: results[cotangent_name(n)] for n in self.reached}
+        return {n: results[made] for n, made in self.reached.items()}
 
 
 def _constant_outputs(graph: Graph, wanted: Sequence[str]) -> frozenset[str]:

@@ -20,7 +20,7 @@ from ..codegen.target.gpus import GPUS, Gpu
 from ..ir.core.errors import DeclarationError, KernelError
 from ..ir.core.graph import Graph
 from ..ir.core.types import dims_in
-from ..ir.passes.joint import cotangent_name, gradient_graph
+from ..ir.passes.joint import cotangent_names, gradient_graph
 from ..ir.passes.split import split_gradient
 
 
@@ -50,7 +50,8 @@ class Reports:
     def _blocks(self) -> list[str]:
         """A head, then each report."""
         known = ", ".join(f"{name} = {size}" for name, size in self.sizes.items())
-        calls = f"; {self.library} library calls have no report" if self.library else ""
+        have = "has" if self.library == 1 else "have"
+        calls = f"; {counted(self.library, 'library call')} {have} no report" if self.library else ""
         head = f"{self.title}: {_kernels(len({c.name for c in self.reports}))}{f', {known}' if known else ''}{calls}"
         return [head, *map(_text, self.reports)]
 
@@ -123,7 +124,9 @@ def gradient_programs(graph: Graph) -> tuple[Program, Program]:
     floats = [n for n, v in graph.outputs.items() if v.dtype.is_float]
     if not wanted or not floats:
         raise DeclarationError(f"graph {graph.name!r} has no gradient: no float output, or no float input or parameter")
-    split = split_gradient(gradient_graph(graph, wanted), list(graph.outputs), [cotangent_name(n) for n in floats])
+    split = split_gradient(
+        gradient_graph(graph, wanted), list(graph.outputs), [*cotangent_names(graph, floats).values()]
+    )
     return make_program(split.forward, declared=graph), make_program(split.backward, declared=graph)
 
 
@@ -136,8 +139,8 @@ def _text(report: KernelReport) -> str:
         else "one number"
     )
     spills = f"spills {report.spilled_bytes} bytes a thread" if report.spilled_bytes else "no spills"
-    moved = report.traffic.read + report.traffic.written
-    held = (report.traffic.reread, "reread from the cache"), (report.partial_bytes, "of partial sums in the cache")
+    reread = f", {report.traffic.reread:,} of them reread from the cache" if report.traffic.reread else ""
+    partials = f", and {report.partial_bytes:,} of partial sums in the cache" if report.partial_bytes else ""
     sizes = [name for name in report.aligned if not name.endswith("_ptr")]
     lines = [
         f"{report.name}: {report.kind}, on {report.gpu.name} (sm_{report.gpu.arch})",
@@ -146,8 +149,8 @@ def _text(report: KernelReport) -> str:
         f"  occupancy  {report.occupancy}",
         *(f"  {'accesses' if not i else '':9}  {access}" for i, access in enumerate(report.accesses)),
         f"  mix        {', '.join(f'{count} {kind}' for kind, count in report.mix.items())}",
-        f"  moves      {moved:,} bytes{''.join(f', and {size:,} {what}' for size, what in held if size)}; "
-        f"{report.operations:,} operations, {report.intensity:.2f} a byte",
+        f"  moves      {report.traffic.total:,} bytes{reread}{partials}; "
+        f"{counted(report.operations, 'operation')}, {report.intensity:.2f} a byte",
         f"  predicted  {report.seconds * 1e6:,.1f} µs, bound by {report.bound}",
         f"  aligned    all pointers{''.join(f', {name}' for name in sizes)}: multiples of {WIDEST}",
     ]

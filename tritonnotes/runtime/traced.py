@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ..codegen.program.program import Program
 from ..ir.core.evaluate import bind_dims, bind_sizes, concrete
-from ..ir.passes.joint import cotangent_name
 from ..tensors.dtypes import torch_dtype
 from .autograd import Differentiable
 from .form import Form, form_of
@@ -27,7 +26,12 @@ R = TypeVar("R")
 def results_of(form: Form, wanted: Sequence[str]) -> tuple[str, ...]:
     """What `forward` returns, by name: outputs, what backward needs of the run, then the updated buffers."""
     saved = form.differentiable(tuple(wanted)).saved if wanted else ()
-    return (*form.outputs, *saved, *form.updates)
+    return (*form.outputs, *saved, *map(_updated, form.updates))
+
+
+def _updated(buffer: str) -> str:
+    """What the new value of a buffer is called beside outputs, one of which may have the buffer's name."""
+    return f"updated {buffer}"
 
 
 @torch.library.custom_op("tritonnotes::forward", mutates_args=())
@@ -41,7 +45,7 @@ def forward(leaves: Sequence[Tensor], seed: Tensor | None, spec: str, wanted: Se
     names = _named(form, wanted)
     runner = form.differentiable(names).forward if names else form.runner
     results = runner.run({n: t.detach() for n, t in bound.items()}, sizes, _numbers(form, seed))
-    results |= {n: state[n] for n in form.updates}
+    results |= {_updated(n): state[n] for n in form.updates}
     return _apart([results[n] for n in results_of(form, names)])
 
 
@@ -52,7 +56,7 @@ def _(leaves: Sequence[Tensor], seed: Tensor | None, spec: str, wanted: Sequence
     names = _named(form, wanted)
     program = (form.differentiable(names).forward if names else form.runner).program
     made = _empty(program, sizes, form.device)
-    made |= {n: torch.empty_like(t) for n, t in zip(form.leaves, leaves, strict=True) if n in form.updates}
+    made |= {_updated(n): torch.empty_like(t) for n, t in zip(form.leaves, leaves, strict=True) if n in form.updates}
     return [made[n] for n in results_of(form, names)]
 
 
@@ -86,7 +90,7 @@ def _(
     form = form_of(spec)
     programs = form.differentiable(_named(form, wanted))
     made = _empty(programs.backward.program, dict(zip(_dims(form), sizes, strict=True)), form.device)
-    return [made[cotangent_name(n)] for n in programs.reached]
+    return [made[name] for name in programs.reached.values()]
 
 
 def _setup_context(ctx: Any, inputs: Any, output: Sequence[Tensor]) -> None:
@@ -94,7 +98,7 @@ def _setup_context(ctx: Any, inputs: Any, output: Sequence[Tensor]) -> None:
     form = form_of(spec)
     names = _named(form, wanted)
     results = dict(zip(results_of(form, names), output, strict=True))
-    kept = {**dict(zip(form.leaves, leaves, strict=True)), **results}
+    kept = {**results, **dict(zip(form.leaves, leaves, strict=True))}
     ctx.save_for_backward(*(kept[n] for n in _kept(form, form.differentiable(names))))
     sizes = _sizes(form, leaves)
     ctx.sizes = [sizes[n] for n in _dims(form)]
@@ -124,7 +128,7 @@ def run_traced(
     wanted = [torch.is_grad_enabled() and t.requires_grad for t in leaves]
     found = dict(zip(_names_of_results(form.spec, wanted), forward(leaves, seed, form.spec, wanted), strict=True))
     for name in form.updates:
-        state[name].copy_(found[name].detach())
+        state[name].copy_(found[_updated(name)].detach())
     fixed = _fixed_outputs(form.spec, wanted)
     return {n: found[n].detach() if n in fixed else found[n] for n in form.outputs}
 

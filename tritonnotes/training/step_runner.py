@@ -12,8 +12,9 @@ from torch import Tensor
 from ..codegen.program.program import Program
 from ..distributed.parallel import Reducer
 from ..ir.core.errors import DeclarationError
-from ..ir.core.graph import Value, is_seed
+from ..ir.core.graph import is_seed
 from ..ir.optim.update import next_numbers
+from ..ir.passes.joint import number_key
 from ..ir.passes.scaling import GradScaler
 from ..runtime.capture import MOST_CAPTURED, CapturedRuns, no_graph
 from ..runtime.executors.executor import Around, Held, Launch
@@ -160,15 +161,11 @@ class StepRunner:
             written = Written({n: held[n] for n in graph.updates})
             updated = [weights[n] for n in graph.updates if n in weights]
             scalars = graph.leaves("scalar")
-            keys = {v.name: self._key_of(v) for v in scalars if not is_seed(v)}
+            given = self.programs.graphs.declared.given_names
+            keys = {v.name: number_key(v.name, given) for v in scalars if not is_seed(v)}
             seeds = [v.name for v in scalars if is_seed(v)]
             self._stays[runner] = found = _Stays(Held(detached(held)), written, updated, keys, seeds)
         return found
-
-    def _key_of(self, scalar: Value) -> str:
-        """What the host calls a number of a program."""
-        known = self.state.host_numbers()
-        return scalar.name if scalar.name in known else scalar.name.rpartition(".")[2]
 
     def follow_frozen(self, weights: Mapping[str, Tensor]) -> None:
         """Go on with the programs that leave those `weights` alone that want no gradient. Raises `DeclarationError`

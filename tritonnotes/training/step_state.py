@@ -13,7 +13,7 @@ from torch import Tensor
 from ..distributed.parallel import Reducer
 from ..ir.core.errors import DeclarationError, FeedError, InterruptedStepError
 from ..ir.core.optimizer import RANGES, Optimizer, check_hyperparameters, in_group
-from ..ir.passes.joint import FIRST, WORLD_SIZE
+from ..ir.passes.joint import FIRST, WORLD_SIZE, slot_name
 from ..runtime.model import Model
 from ..tensors.dtypes import torch_dtype
 from ..tensors.seeds import step_seed
@@ -66,8 +66,9 @@ class StepState:
             self.slots |= reducer.tensors
         self._all_slots = graphs.whole.leaves("slot")
         self._owners = graphs.owners
+        given = graphs.declared.given_names
         self._slot_owners = {
-            f"{p}.{slot}": rank
+            slot_name(p, slot, given): rank
             for p, rank in graphs.owners.items()
             for slot in optimizer.variants[optimizer.group_of(p)].state
         }

@@ -22,7 +22,7 @@ from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.op import catalogue
 from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose
-from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph, joint_graph
+from tritonnotes.ir.passes.joint import cotangent_names, gradient_graph, joint_graph
 from tritonnotes.ir.passes.split import split_gradient
 
 OPTIMIZERS = {"adam": tn.adam(weight_decay=0.1), "sgd": tn.sgd(), "momentum": tn.sgd(momentum=0.9, nesterov=True)}
@@ -33,9 +33,11 @@ def programs_of(graph: Graph) -> list[Program]:
     """What `tn.compile` makes of a graph: the forward run, and with autograd the forward and the backward run."""
     made = [make_program(optimize(decompose(graph)), declared=graph)]
     wanted = [v.name for v in graph.leaves("input", "parameter") if v.dtype.is_float]
-    floats = [cotangent_name(n) for n, v in graph.outputs.items() if v.dtype.is_float]
+    floats = [n for n, v in graph.outputs.items() if v.dtype.is_float]
     if wanted and floats:
-        split = split_gradient(gradient_graph(graph, wanted), list(graph.outputs), floats)
+        split = split_gradient(
+            gradient_graph(graph, wanted), list(graph.outputs), [*cotangent_names(graph, floats).values()]
+        )
         made += [make_program(split.forward, declared=graph), make_program(split.backward, declared=graph)]
     return made
 

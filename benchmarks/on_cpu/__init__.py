@@ -1,0 +1,1 @@
+"""What `benchmarks/cpu.py` times: work, peers, the machine, and the report."""
