@@ -165,7 +165,8 @@ class Model(NamedModule):
 
     def explain(self) -> str:
         """The fusion plan and its reasons, in a screenful or two."""
-        return "\n\n".join([explain_plan(self.plan), *map(str, self._form.chunkings)])
+        runs = f"It runs as {self.execution.describe(self.device)}."
+        return "\n\n".join([explain_plan(self.plan), *map(str, self._form.chunkings), runs])
 
     def tune(self, batch: int | Mapping[str, int] = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
         """Time other tiles and warps of the forward run on the GPU at a batch size, and take what is faster; `Dim`s not

@@ -14,11 +14,12 @@ from ...codegen.lower.lower import GeneratedKernel
 from ...codegen.lower.tile_ir import Kernel
 from ...codegen.program.program import Program
 from ...codegen.support.sizes import next_power_of_2
+from ...codegen.target.targets import SERVER_CORE
 from ...ir.core.types import element_count
 from .executor import Around, BufferNames, Launch
 from .tiles import CpuTiles
 
-TILE = 2**12
+TILE = SERVER_CORE.tile_elements
 """Elements of a tile: what a kernel keeps of it stays in the nearest cache."""
 
 PROGRAMS = 16
