@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ..fusion.constraints import Fusion
 from ..pipeline import make_plan
 from ..plan.chunk_loops import chunk_loops
 from ..plan.fusion_plan import FusionPlan
@@ -27,7 +28,7 @@ UNSAID = ("number", "leaf")
 def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
     """The launches with their bytes, what fusion saves, why kernels end where they do, and what it would cost to part
     what is fused or to fuse what is apart."""
-    unfused = make_plan(plan.graph, "off")
+    unfused = make_plan(plan.graph, Fusion("off", target=plan.candidate.options.target))
     library, loops = len(plan.library), plan.loop_count
     before, moved = unfused.bytes_moved(batch), plan.bytes_moved(batch)
     placed = any(k.products for k in plan.launches)
@@ -42,6 +43,7 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
             f"Without fusion: {counted(len(unfused.launches), 'launch')}, {before:,} bytes; "
             f"fusion saves {before - moved:,}.",
             f"The plan is {plan.fusion}{'; its matmuls were placed afterwards' if placed else ''}.",
+            f"It is made for {plan.candidate.options.planned_for}.",
             "",
             "What runs:",
             *_launches(plan.launches, batch),

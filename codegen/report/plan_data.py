@@ -12,7 +12,13 @@ from ..support.sizes import NOMINAL
 
 def plan_data(plan: FusionPlan) -> dict[str, Any]:
     """The totals, the launches in order, and the verdict on every edge."""
-    totals = {"fusion": plan.fusion, "batch": NOMINAL, "bytes": plan.bytes_moved(), "kernels": len(plan.kernels)}
+    totals = {
+        "fusion": plan.fusion,
+        "planned_for": plan.candidate.options.target,
+        "batch": NOMINAL,
+        "bytes": plan.bytes_moved(),
+        "kernels": len(plan.kernels),
+    }
     launches = [launch_data(k) for k in plan.launches]
     return {**totals, "launches": launches, "verdicts": [_verdict(v) for v in plan.verdicts]}
 

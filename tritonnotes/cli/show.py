@@ -10,6 +10,7 @@ from typing import Any
 import triton
 
 from ..codegen.emit.kernel import KernelSource
+from ..codegen.fusion.constraints import Fusion
 from ..codegen.lower.lower import GeneratedKernel, tile_programs
 from ..codegen.pipeline import make_plan, make_program
 from ..codegen.program.compile import compile_program, divisible_by_16
@@ -18,6 +19,7 @@ from ..codegen.report.explain import explain_plan
 from ..codegen.report.plan_data import explained_data, launch_data, launch_memory, plan_data
 from ..codegen.support.sizes import NOMINAL
 from ..codegen.target.compile import CompiledReport
+from ..codegen.target.targets import GPU
 from ..ir.core.errors import DeclarationError, KernelError
 from ..ir.core.graph import Graph
 from ..ir.core.optimizer import Optimizer
@@ -51,13 +53,20 @@ def joint_or_forward(graph: Graph, loss: str | None, optimizer: Optimizer) -> Gr
 
 
 def show(
-    graph: Graph, stage: str, *, loss: str | None, optimizer: Optimizer, arch: int = 90, kernel: str | None = None
+    graph: Graph,
+    stage: str,
+    *,
+    loss: str | None,
+    optimizer: Optimizer,
+    arch: int = 90,
+    kernel: str | None = None,
+    target: str = GPU,
 ) -> Shown:
     """One stage of a declared graph.
 
     `loss` and `optimizer` make the training step, and `loss=None` the forward run; `kernel` picks one launch of the
-    stages from the plan on; `arch` is what 'ptx' and 'sass' compile for. Raises `DeclarationError` for a kernel that
-    the plan does not have, `KernelError` where compilation fails.
+    stages from the plan on; `arch` is what 'ptx' and 'sass' compile for, `target` what is planned for. Raises
+    `DeclarationError` for a kernel that the plan does not have, `KernelError` where compilation fails.
     """
     if stage == "graph":
         return _graph(graph)
@@ -66,7 +75,7 @@ def show(
     joint = joint_or_forward(graph, loss, optimizer)
     if stage == "joint":
         return _graph(joint)
-    program = make_program(joint, declared=graph)
+    program = make_program(joint, Fusion(target=target), declared=graph)
     stages: dict[str, Callable[[Program, str | None], Shown]] = {
         "plan": _plan,
         "kernel": _kernels,
@@ -77,14 +86,14 @@ def show(
     return stages[stage](program, kernel)
 
 
-def explain(graph: Graph, *, loss: str | None, optimizer: Optimizer) -> str:
+def explain(graph: Graph, *, loss: str | None, optimizer: Optimizer, target: str = GPU) -> str:
     """What each launch does and moves, and why what is apart is apart."""
-    return explain_plan(make_plan(joint_or_forward(graph, loss, optimizer)))
+    return explain_plan(make_plan(joint_or_forward(graph, loss, optimizer), Fusion(target=target)))
 
 
-def explain_data(graph: Graph, *, loss: str | None, optimizer: Optimizer) -> dict[str, Any]:
+def explain_data(graph: Graph, *, loss: str | None, optimizer: Optimizer, target: str = GPU) -> dict[str, Any]:
     """The plan, and of every edge the verdict and what forcing its opposite would cost."""
-    return explained_data(make_plan(joint_or_forward(graph, loss, optimizer)))
+    return explained_data(make_plan(joint_or_forward(graph, loss, optimizer), Fusion(target=target)))
 
 
 def _graph(graph: Graph) -> Shown:
