@@ -106,6 +106,8 @@ class StepState:
         for group, (variant, given) in enumerate(zip(self.optimizer.variants, self._given(), strict=True)):
             _check_numbers(variant, given)
             _check_fixed(variant, given)
+            if group:
+                _check_clip(self.optimizer, group, given)
             settings |= {in_group(name, group): value for name, value in given.items()}
         counted = {"step": self.steps + 1, FIRST: self.gathered == 0}
         if self.reducer is not None:
@@ -300,6 +302,16 @@ def _check_fixed(optimizer: Optimizer, given: Mapping[str, float | bool]) -> Non
             raise DeclarationError(
                 f"{optimizer.rule.name}: {name} was {value!r} when the step was compiled, "
                 "which switched its term off; compile the step anew to switch it on"
+            )
+
+
+def _check_clip(optimizer: Optimizer, group: int, given: Mapping[str, float | bool]) -> None:
+    """Raise `DeclarationError` where a group is given a number of its own for what clips the gradients of all."""
+    for name, value in optimizer.clip.items():
+        if given[name] != value:
+            raise DeclarationError(
+                f"clip: param_groups[{group}][{name!r}] is {given[name]!r}, but gradients of all groups are clipped "
+                f"alike; set hyperparameters[{name!r}]"
             )
 
 
