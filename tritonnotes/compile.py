@@ -27,6 +27,7 @@ def compile(
     fuse: Iterable[str | tuple[str, ...]] = (),
     forbid: Iterable[str | tuple[str, ...]] = (),
     products: str = "fastest",
+    target: str = "gpu",
     logits_budget: int | None = LOGITS_BUDGET,
     device: torch.device | str | None = None,
     strict: bool | None = None,
@@ -50,12 +51,14 @@ def compile(
     `products` says what computes matrix products: 'fastest' is whichever the cost model takes to be faster, 'library'
     is torch. What a library adds up depends on the processor and, on many, on how many rows there are; with 'generated'
     each row of a result has the same bits whatever rows stand beside it, and no library is called.
+    `target` is what the cost model plans for: 'gpu' (an H100), or 'cpu', where a launch costs little and larger
+    products are left to the library. Either plan runs anywhere, and `explain()` says which it is.
     `logits_budget` is as for `compile_step`, for calls without autograd, which keeps the logits whole.
     """
     check_is_graph(graph)
     if example:
         raise DeclarationError("compile: takes a graph alone by position; its options are named, as in device='cpu'")
-    options = as_fusion(fusion, fuse, forbid, products)
+    options = as_fusion(fusion, fuse, forbid, products, target)
     where = {"device": device, "strict": strict, "sanitize": sanitize}
     return Model(graph, training=training, fusion=options, logits_budget=logits_budget, seed=seed, **where)  # type: ignore[arg-type]
 
@@ -74,6 +77,7 @@ def compile_step(
     forbid: Iterable[str | tuple[str, ...]] = (),
     memory_budget: int | None = None,
     products: str = "fastest",
+    target: str = "gpu",
     logits_budget: int | None = LOGITS_BUDGET,
     device: torch.device | str | None = None,
     strict: bool | None = None,
@@ -111,7 +115,7 @@ def compile_step(
     a batch, and all update by the mean of their gradients. True, or a `tn.DataParallel`.
     """
     check_is_graph(graph)
-    wanted = as_fusion(fusion, fuse, forbid, products)
+    wanted = as_fusion(fusion, fuse, forbid, products, target)
     wanted = wanted if memory_budget is None else replace(wanted, memory_budget=memory_budget)
     shared = {"param_groups": param_groups, "accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel}
     where = {"device": device, "strict": strict, "sanitize": sanitize}

@@ -12,6 +12,7 @@ from ..analysis.matmul import summed, tiles
 from ..analysis.units import PARTIAL, PRODUCT, Unit, Units
 from ..support.expressions import Expression, call
 from ..support.sizes import NOMINAL_SIZES, known_size
+from ..target.targets import Cpu
 
 WHOLE_COLUMNS = 512
 """The widest rows that a kernel holds whole beside a product: 8 rows of 512 are 16 numbers for each thread of 8 warps,
@@ -115,6 +116,20 @@ def generated_bytes(value: Value, tile: tuple[int, int], cols: frozenset[int], a
     work = 2 * tile[0] * tile[1] * each / (_rate(value) * GENERATED_SHARE)
     read = (tile[0] + tile[1]) * each * value.dtype.itemsize / CACHE_RATE
     return _as_bytes(tiles(_count(value.shape) // max(1, columns), columns, tile) * shared, max(work, read))
+
+
+def library_bytes_on(cpu: Cpu, value: Value) -> int:
+    """What a library call takes to compute a product on a core, as the bytes that memory moves in that time."""
+    return int((cpu.call + _flops(value) / (cpu.flops * cpu.library_share)) * cpu.bandwidth)
+
+
+def generated_bytes_on(cpu: Cpu, value: Value) -> int:
+    """What generated tiles take to compute a product on a core, as the bytes that memory moves in that time."""
+    return int(_flops(value) / (cpu.flops * cpu.generated_share) * cpu.bandwidth)
+
+
+def _flops(value: Value) -> int:
+    return 2 * _count(value.shape) * _count(summed(value))
 
 
 def _as_bytes(programs: int, seconds: float) -> int:

@@ -18,11 +18,6 @@ from ..analysis.units import FINALIZE, PARTIAL, Unit, iterated_inputs
 from ..analysis.views import is_host, memory_of, place_of
 from ..support.sizes import NOMINAL_SIZES
 
-LAUNCH_BYTES = 4_000_000
-"""The price of a launch: inside a CUDA graph one kernel costs about 1.3 µs more than its traffic, in which an H100
-copies 3.0 TB/s · 1.3 µs ≈ 4 MB. So small graphs are planned for few launches, and large ones for few bytes."""
-
-
 REMATERIALIZE_SHARE = 16
 """A primitive computed again costs one byte for this many of its elements: an H100 does about 22 float32 operations in
 the time of one byte, fewer where a primitive is more than one of them."""
@@ -34,10 +29,6 @@ PROGRAM_ELEMENTS = 2048
 
 SECTOR_ELEMENTS = 8
 """Numbers of 4 bytes in the 32 that memory hands out at least."""
-
-
-ENOUGH_PROGRAMS = 66
-"""Half of the multiprocessors of an H100: as many draw all that its memory gives."""
 
 
 @dataclass(frozen=True)

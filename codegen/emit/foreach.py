@@ -19,7 +19,7 @@ from ..support.expressions import ZERO, Expression, Name, call
 from ..support.sizes import next_power_of_2
 from ..support.statements import BLANK, Assign, CallFunction, Comment, If, Line, Statement
 from ..support.tables import Table
-from ..support.text import call_lines, python_function, wrapped
+from ..support.text import call_lines, counted, python_function, wrapped
 from .host import cell
 from .kernel import FunctionText, KernelSource, jit_function, joined
 from .ops import helpers_called, load, tl
@@ -228,8 +228,8 @@ def _launcher(kernel: ForeachKernel) -> str:
     each = size // (32 * warps)
     accesses = "float32 are 2 accesses" if each == 8 else "float64 is one access"
     about = (
-        f"{size} elements of one segment a program: {warps} warps, {each} elements a thread and tensor, which in "
-        f"{accesses} of 16 bytes."
+        f"{size} elements of one segment a program: {counted(warps, 'warp')}, {counted(each, 'element')} a thread "
+        f"and tensor, which in {accesses} of 16 bytes."
     )
     passed = [kernel.name, "(programs,)", "table_of(segments)", *numbers, f"SEGMENTS={_segments(kernel)}"]
     passed += ["BLOCK=BLOCK", f"num_warps={warps}"]

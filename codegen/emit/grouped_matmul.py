@@ -9,7 +9,7 @@ from ..cost.matmul import SPLIT_K_LENGTH, split_k_expression
 from ..lower.grouped_matmul import GroupedMatmulKernel
 from ..support.expressions import Expression, Name, call, product, total
 from ..support.statements import CallFunction, If, Line
-from ..support.text import INDENT, call_lines, python_function, wrapped
+from ..support.text import INDENT, call_lines, counted, python_function, wrapped
 from .kernel import FunctionText, KernelSource, function_text, functions_of, joined
 from .launcher import Launcher
 from .prelude import GIVEN_LAUNCH
@@ -69,7 +69,7 @@ def _kernel(kernel: GroupedMatmulKernel, launchers: list[Launcher], numbers_in_m
 def _launcher(kernel: GroupedMatmulKernel, launchers: list[Launcher]) -> str:
     names = [p.name.removesuffix("_ptr") for p in kernel.parameters]
     count, warps = sum(kernel.tiles), _warps(launchers)
-    reason = f"{count} tiles of {len(kernel.members)} matmuls: each alone would leave more of a GPU idle."
+    reason = f"{counted(count, 'tile')} of {len(kernel.members)} matmuls: each alone would leave more of a GPU idle."
     grid = f"({count},)"
     if kernel.split_k:
         grid = f"({count}, {split_k_expression(_summed(kernel), kernel.split_k)})"

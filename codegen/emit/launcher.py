@@ -12,7 +12,7 @@ from ..lower.index_math import Indexing
 from ..lower.tile_ir import COL, TILE, Kernel
 from ..support.expressions import ONE, Name, call, number
 from ..support.sizes import static_size
-from ..support.text import INDENT, call_lines, wrapped
+from ..support.text import INDENT, call_lines, counted, wrapped
 from .prelude import GIVEN_LAUNCH
 from .scalars_in_memory import types
 
@@ -152,13 +152,14 @@ class Launcher:
             )
         if not layout.rows and not layout.loops_cols:
             return (
-                f"One program: its {layout.block} elements fit in the registers of {warps} warps."
+                f"One program: its {layout.block} elements fit in the registers of {counted(warps, 'warp')}."
                 if layout.cols
                 else "One program, one number."
             )
         if not layout.cols:
             size = constexprs["BLOCK"]
-            return f"{size} elements a program: {warps} warps, {max(1, size // (32 * warps))} elements a thread."
+            each = counted(max(1, size // (32 * warps)), "element")
+            return f"{size} elements a program: {counted(warps, 'warp')}, {each} a thread."
         length = static_size(layout.col_shape)
         if layout.loops_cols:
             many = f"{constexprs['ROWS']} rows" if constexprs["ROWS"] > 1 else "One row"
@@ -167,18 +168,16 @@ class Launcher:
                 "at a time. What is reread is expected to come from the cache."
             )
         if layout.traversal.is_one_row:
-            reason = (
-                f"One row of {length:,} a program, held in the registers of {warps} warps from its load to the end."
-            )
+            held = f"held in the registers of {counted(warps, 'warp')} from its load to the end."
+            reason = f"One row of {length:,} a program, {held}"
             return f"{reason} The last program to arrive finalizes the sums." if self.kernel.last_block else reason
         what = (
-            f"rows of {length}"
+            f"{counted(constexprs['ROWS'], 'row')} of {length}"
             if length is not None and not layout.tiles_cols
-            else f"tiles {layout.block} columns wide"
+            else f"{counted(constexprs['ROWS'], 'tile')} {layout.block} columns wide"
         )
-        reason = (
-            f"{constexprs['ROWS']} {what} a program: {layout.tile:,} elements keep {warps} warps busy without spilling."
-        )
+        busy = f"{layout.tile:,} elements keep {counted(warps, 'warp')} busy without spilling."
+        reason = f"{what} a program: {busy}"
         if layout.accumulates:
             reason += " A fixed number of programs loops over all rows, so few partial sums are left to add up."
         if self.kernel.last_block:

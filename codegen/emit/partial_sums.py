@@ -27,7 +27,7 @@ def partial_statements(writer: Writer) -> list[Statement]:
     """What a program leaves of each sum."""
     accumulated = [s for s in writer.kernel.steps if s.op == "accumulate"]
     traversal, index = writer.layout.traversal, writer.index
-    partial_row: Expression = traversal.place * index.col_bound()
+    partial_row = index.partial_row(traversal.place, index.col_bound(), writer.layout.col_shape)
     lines: list[Statement] = []
     if len([s for s in accumulated if s.extent != SCALAR]) > 1:
         lines.append(Assign("partial_row", partial_row))
@@ -86,7 +86,7 @@ def _places(writer: Writer, steps: list[Step]) -> tuple[list[Statement], dict[st
     """Where programs left each of their rows of partial sums, and what must be computed before."""
     size = static_size(writer.layout.row_shape)
     stride = number(size) if size is not None else writer.index.row_bound()
-    partial_row: Expression = Name("program") * stride
+    partial_row = writer.index.partial_row(Name("program"), stride, writer.layout.row_shape)
     cells = {s.name: writer.index.offset(s.attrs["address"]).subscript("None, :") for s in steps}
     lines: list[Statement] = []
     if len(set(cells.values())) > 1:

@@ -10,6 +10,7 @@ from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Graph, Value
 
 from ..analysis.units import PARTIAL, Unit, Units, UnitSet
+from ..target.targets import GPU, TARGETS, Target
 from .legality import Legality, Refusal
 
 MODES = ("optimal", "greedy", "off")
@@ -39,6 +40,8 @@ class Fusion:
     With a `memory_budget`, in bytes, the plan that costs least is changed where a run holds more than that beside its
     leaves (`peak_bytes`, with every `Dim` at 256): launches are reordered, weight gradients run apart and values are
     computed again, until it is within, or nothing lowers it further.
+
+    `target` names what is planned for, one of `TARGETS`: its prices decide, and any plan runs on each of them.
     """
 
     mode: str = "optimal"
@@ -48,11 +51,14 @@ class Fusion:
     products: bool = True
     all_generated: bool = False
     memory_budget: int | None = None
+    target: str = GPU
 
     def __post_init__(self) -> None:
         budget = self.memory_budget
         if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 0):
             raise PlanError(f"memory_budget is {budget!r}; it must be a number of bytes, such as 512 * 2**20, or None")
+        if self.target not in TARGETS:
+            raise PlanError(f"target={self.target!r}; use one of {', '.join(map(repr, TARGETS))}")
         if budget is not None and self.is_off:
             raise PlanError("memory_budget: fusion='off' leaves nothing to change; use 'optimal' or 'greedy'")
 
@@ -61,15 +67,25 @@ class Fusion:
         """Whether nothing is fused but what the user wants together."""
         return self.mode == "off"
 
+    @property
+    def planned_for(self) -> Target:
+        """The target with its prices."""
+        return TARGETS[self.target]
+
     def lenient(self) -> Fusion:
         """The same for a graph that is only part of what the names speak of."""
         return replace(self, is_strict=False)
 
 
 def as_fusion(
-    mode: str | Fusion, fuse: Iterable[object] = (), forbid: Iterable[object] = (), products: str = "fastest"
+    mode: str | Fusion,
+    fuse: Iterable[object] = (),
+    forbid: Iterable[object] = (),
+    products: str = "fastest",
+    target: str = GPU,
 ) -> Fusion:
-    """A checked `Fusion`. Raises `PlanError` for an unknown mode or choice of products, and for what is no name."""
+    """A checked `Fusion`. Raises `PlanError` for an unknown mode, target or choice of products, and for what is no
+    name."""
     if isinstance(mode, Fusion):
         return mode
     if mode not in MODES:
@@ -77,7 +93,7 @@ def as_fusion(
     if products not in PRODUCTS:
         raise PlanError(f"products={products!r}; use one of {', '.join(map(repr, PRODUCTS))}")
     kinds = {"products": products != "library", "all_generated": products == "generated"}
-    made = Fusion(mode, tuple(_names("fuse", fuse)), tuple(_names("forbid", forbid)), **kinds)
+    made = Fusion(mode, tuple(_names("fuse", fuse)), tuple(_names("forbid", forbid)), target=target, **kinds)
     _check_effect(made)
     return made
 

@@ -11,8 +11,6 @@ from tritonnotes.ir.core.types import element_count
 from ..analysis.axes import Space
 from ..analysis.units import REPLICATED, Units, UnitSet
 from ..cost.traffic import (
-    ENOUGH_PROGRAMS,
-    LAUNCH_BYTES,
     PROGRAM_ELEMENTS,
     SECTOR_ELEMENTS,
     launch_traffic,
@@ -46,28 +44,29 @@ def cost_of(candidate: Candidate) -> Cost:
     """The cost of a candidate, each kernel a launch."""
     if candidate.refusal is not None:
         return BEYOND_MEASURE
-    memory = candidate.memory
+    memory, target = candidate.memory, candidate.options.planned_for
     moved = slowly = recomputed = 0
     for kernel in candidate.kernels:
         held = candidate.computed(kernel)
         loads, stores, looped = memory.loads[kernel], memory.stores[kernel], memory.loop_reads[kernel] or {}
         here = launch_traffic(held, loads, stores, memory.storage, NOMINAL_SIZES, 0, looped).total
         moved += here
-        slowly += _slowness(candidate.units, memory, kernel, here)
+        slowly += _slowness(candidate.units, memory, kernel, here, target.busy_programs)
         recomputed += sum(map(rematerialize_bytes, candidate.recomputed(kernel)))
         recomputed += sum(replicated_bytes(u.value) for u in held if u.part == REPLICATED)
     launches = len(candidate.kernels)
-    return Cost(launches * LAUNCH_BYTES + moved + slowly + recomputed, launches, moved)
+    return Cost(launches * target.launch_bytes + moved + slowly + recomputed, launches, moved)
 
 
-def _slowness(units: Units, memory: MemoryPlan, kernel: UnitSet, moved: int) -> int:
+def _slowness(units: Units, memory: MemoryPlan, kernel: UnitSet, moved: int, busy: int) -> int:
     """The price of holding whole rows, in bytes: rows may be too few for as many programs as their elements could feed,
-    and a program with few rows uses little of each sector where neighbours in memory belong to other rows."""
+    of which `busy` draw all that memory gives, and a program with few rows uses little of each sector where neighbours
+    in memory belong to other rows."""
     space = memory.spaces[kernel]
     if not space.reduces_rows:
         return 0
     rows, cols = (element_count(units.axes.shape(some), NOMINAL_SIZES) for some in (space.rows, space.cols))
-    wanted = min(ENOUGH_PROGRAMS, rows * cols // PROGRAM_ELEMENTS)
+    wanted = min(busy, rows * cols // PROGRAM_ELEMENTS)
     idle = moved * max(0, wanted - rows) // max(1, rows)
     held = max(1, PROGRAM_ELEMENTS // max(1, cols))
     crossed = [v for v in (*memory.loads[kernel], *memory.stores[kernel]) if _crosses(units, v, space)]
@@ -87,6 +86,7 @@ def scheduled_cost(candidate: Candidate) -> Cost:
         return BEYOND_MEASURE
     candidate = finalize_in_last_block(candidate)
     cost, memory = cost_of(candidate), candidate.memory
+    launch = candidate.options.planned_for.launch_bytes
     launches: dict[UnitSet, list[UnitSet]] = {}
     for kernel, host in candidate.finalized_by.items():
         launches.setdefault(host, [host]).append(kernel)
@@ -99,7 +99,7 @@ def scheduled_cost(candidate: Candidate) -> Cost:
         is_looped = memory.loop_reads[kernels[0]] is not None
         apart = sum(_bytes(memory, [k]) for k in kernels)
         gained, more = len(kernels) - 1, 0 if is_looped else _bytes(memory, kernels) + table - apart
-        cost = Cost(cost.total - gained * LAUNCH_BYTES + more, cost.launches - gained, cost.bytes + more)
+        cost = Cost(cost.total - gained * launch + more, cost.launches - gained, cost.bytes + more)
     return cost
 
 

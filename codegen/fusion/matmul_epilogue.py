@@ -14,8 +14,15 @@ from tritonnotes.ir.core.graph import Value
 from ..analysis.axes import Space
 from ..analysis.matmul import is_generable
 from ..analysis.units import PARTIAL, PRODUCT, Unit, UnitSet
-from ..cost.matmul import generated_bytes, library_bytes, split_k_in, tile_in
-from ..cost.traffic import LAUNCH_BYTES, nominal_bytes
+from ..cost.matmul import (
+    generated_bytes,
+    generated_bytes_on,
+    library_bytes,
+    library_bytes_on,
+    split_k_in,
+    tile_in,
+)
+from ..cost.traffic import nominal_bytes
 from .candidate import Candidate, renamed
 from .horizontal import foreach_groups
 from .partition import Partition
@@ -57,6 +64,7 @@ class _Kernels:
 
     def __init__(self, candidate: Candidate) -> None:
         self.units, self.legality = candidate.units, candidate.legality
+        self.target = candidate.options.planned_for
         self.recomputed = dict(candidate.partition.recomputed)
         self.before = dict(candidate.waits)
         self.loads = {k: candidate.memories_read(k) for k in candidate.kernels}
@@ -80,7 +88,10 @@ class _Kernels:
         space = self.legality.space(both, stored)
         if not isinstance(space, Space):
             return 0
-        saved = LAUNCH_BYTES // self.shared.get(kernel, 1) + nominal_bytes(value) * (1 if product in stored else 2)
+        saved = self.target.launch_bytes // self.shared.get(kernel, 1)
+        saved += nominal_bytes(value) * (1 if product in stored else 2)
+        if self.target.cpu is not None:
+            return saved + library_bytes_on(self.target.cpu, value) - generated_bytes_on(self.target.cpu, value)
         tile, split_k = tile_in(self.units, space, both), split_k_in(self.units, space, both)
         return saved + library_bytes(value) - generated_bytes(value, tile, frozenset(space.cols), axes, split_k)
 

@@ -12,6 +12,7 @@ from ..support.expressions import (
     ONE,
     ZERO,
     Binary,
+    Call,
     Expression,
     Name,
     both,
@@ -23,6 +24,7 @@ from ..support.expressions import (
     number,
     product,
     total,
+    walk,
 )
 from ..support.sizes import static_size
 from ..support.statements import Assign, Statement, names_of
@@ -71,7 +73,8 @@ class Indexing:
             if layout.cols and self.has_named_cols:
                 lines.append(Assign("cols", self.expanded(layout.col_shape)))
             if layout.cols and not layout.loops_cols and not traversal.is_given:
-                start = traversal.tile_col * Name("BLOCK") if layout.tiles_cols else ZERO
+                tile = _with_64_bits(traversal.tile_col) if _may_pass(layout.col_shape) else traversal.tile_col
+                start = tile * Name("BLOCK") if layout.tiles_cols else ZERO
                 lines.append(Assign("col", total(start, self._lanes("BLOCK", "None, :"))))
         if rows_here and not traversal.is_given:
             lines.append(Assign(self.row_name(), self._row_lanes()))
@@ -93,16 +96,16 @@ class Indexing:
         if tile is None:
             return self._lanes(block, ":, None")
         if self.is_wide:
-            tile = call("tl.cast", tile, Name("tl.int64"))
+            tile = _with_64_bits(tile)
         is_one_row = self.layout.traversal.is_one_row
         return tile if is_one_row else total(tile * Name(block), self._lanes(block, ":, None"))
 
-    def _widened(self, expression: Expression) -> Expression:
+    def _widened(self, expression: Expression, is_stride: bool = False) -> Expression:
         """A product of sizes has 64 bits where it may pass 2**31, as the row numbers have that others begin with."""
-        if expression not in self.strides or not self.is_wide:
+        if not self.is_wide or not (is_stride or expression in self.strides):
             return expression
         first, *rest = chained("*", expression)
-        return product(call("tl.cast", first, Name("tl.int64")), *rest)
+        return product(_with_64_bits(first), *rest)
 
     def column_lines(self, body: Sequence[Statement]) -> list[Statement]:
         """The assignments of column, masks and shared offsets in a loop along the row, of those that `body` uses."""
@@ -203,8 +206,19 @@ class Indexing:
 
     def offset(self, address: Address) -> Expression:
         """Where the element for this lane lies, counted from the pointer; what is shared has its name."""
-        first = [self.product((start, *behind)) for _, behind, start in address.dims if start]
+        first = [self._start((start, *behind)) for _, behind, start in address.dims if start]
         return total(self.named(self._iterated(address)), *first)
+
+    def _start(self, sizes: Shape) -> Expression:
+        """Where a part begins along an axis: how many elements lie before it."""
+        written = self.product(sizes)
+        is_one_name = isinstance(written, Name)  # shared, and so widened where it is computed
+        return written if is_one_name or not dims_in(sizes) else self._widened(written, is_stride=True)
+
+    def partial_row(self, place: Expression, stride: Expression, shape: Shape) -> Expression:
+        """Where a row of partial sums begins, of so many sums, that a program leaves at its `place`."""
+        is_row = place == self.row()  # which has as many bits as it needs
+        return (place if is_row or not _may_pass(shape, MOST_PROGRAMS) else _with_64_bits(place)) * stride
 
     def _iterated(self, address: Address) -> Expression:
         """The offset but for where the first element lies."""
@@ -222,6 +236,10 @@ class Indexing:
         """A run's index, that times the first of the sizes behind it, and so on up to the whole term."""
         first, *sizes = chained("*", self.product(run.behind))
         index = self._run_index(run)
+        if run.number == COLUMN and first != ONE and self.is_wide:
+            # Rows have 64 bits already.
+            reached = (*self.kernel.axes.shape(run.group)[run.first : run.last + 1], *run.behind)
+            index = _with_64_bits(index) if _may_pass(reached) else index
         found = [index, product(index, first)]
         for size in sizes:
             found.append(self.named(found[-1]) * size)
@@ -319,7 +337,7 @@ class Indexing:
         ):
             for expression, count in Counter(written()).items():
                 if count > 1:
-                    self._share(expression, _free(name.format(leftmost(expression)), taken))
+                    self._share(expression, _free(name.format(_leading(expression)), taken))
                     self.strides |= {expression} if name == "stride" else set()
 
     def _share(self, expression: Expression, name: Name) -> None:
@@ -412,13 +430,28 @@ class Indexing:
 
     def _is_wide(self) -> bool:
         """Whether an offset may pass 2**31: memory of unknown size, or known to be that large."""
-        for step in self.kernel.steps:
-            address = step.attrs.get("address")
-            if address is not None:
-                size = static_size(address.shape)
-                if size is None or size >= 2**31:
-                    return True
-        return False
+        return any(_may_pass(s.attrs["address"].shape) for s in self.kernel.steps if s.attrs.get("address"))
+
+
+MOST_PROGRAMS = 2**16
+"""Programs that may share a sum over rows: more than any GPU runs at once."""
+
+
+def _may_pass(shape: Shape, times: int = 1) -> bool:
+    """Whether so many elements, some times over, may pass 2**31: their number is not known, or that large."""
+    size = static_size(shape)
+    return size is None or size * times >= 2**31
+
+
+def _leading(expression: Expression) -> Expression:
+    """What an expression begins with, and of a cast what is cast."""
+    first = leftmost(expression)
+    casts = [part for part in walk(expression) if isinstance(part, Call) and part.function == first]
+    return _leading(casts[0].arguments[0]) if casts else first
+
+
+def _with_64_bits(index: Expression) -> Expression:
+    return call("tl.cast", index, Name("tl.int64"))
 
 
 def _larger(shape: Shape) -> Shape:

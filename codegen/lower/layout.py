@@ -39,6 +39,10 @@ LOOPED_BLOCK = 2048
 many make ptxas spill a register of cross entropy on sm_80 and sm_100."""
 
 
+MOST_COLUMN_TILES = 65_535
+"""Programs along the second axis of a grid: CUDA launches no more, so that very many columns have wider tiles."""
+
+
 FINALIZED = 64
 """Sums that a program finalizes at once: few, so that they are spread over programs."""
 
@@ -122,7 +126,9 @@ def _block(plan: KernelPlan, length: int | None, whole_rows: bool) -> int:
         return LOOPED_BLOCK
     if length is None:
         return MAX_BLOCK
-    return next_power_of_2(length) if whole_rows else min(next_power_of_2(length), MAX_BLOCK)
+    if whole_rows:
+        return next_power_of_2(length)
+    return min(next_power_of_2(length), max(MAX_BLOCK, next_power_of_2(-(-length // MOST_COLUMN_TILES))))
 
 
 def _tile(plan: KernelPlan, rows: int | None, block: int) -> int:
@@ -139,8 +145,10 @@ def _tile(plan: KernelPlan, rows: int | None, block: int) -> int:
         return 1024 if widest <= 4 else 512
     if widest == 8:
         return 512
-    # Short rows reduce across few lanes and keep many numbers for each row: half a tile stays clear of spilling.
-    return 1024 if block < 64 else 2048
+    # Short rows reduce across few lanes and keep many numbers for each row, and a power takes some ten registers for an
+    # element: half a tile stays clear of spilling.
+    powers = sum(v.op.name == "pow" for v in plan.values)
+    return 1024 if block < 64 or powers > 1 else 2048
 
 
 def _last_tile(plan: KernelPlan, rows: int | None, block: int) -> int:

@@ -14,7 +14,7 @@ from ..analysis.units import FINALIZE, PARTIAL, REPLICATED, Unit, is_elementwise
 from ..analysis.views import is_alias, is_free, is_host, is_join, memory_of
 from ..cost.traffic import nominal_bytes
 from ..fusion.candidate import Candidate
-from ..fusion.constraints import Fusion
+from ..fusion.constraints import Fusion, Names
 from ..fusion.cost import Cost, cost_of, scheduled_cost
 from ..fusion.legality import Refusal
 from ..fusion.merge import Clusters
@@ -147,7 +147,7 @@ def _behind_replicated(plan: FusionPlan, judge: Callable[..., Verdict], unit: Un
 
 def _replicated_apart(plan: FusionPlan) -> Opposite:
     """Every sum taken once, by a greedy plan."""
-    return _compared(plan, _cost(plan, greedy(plan.graph, Fusion("greedy"))))
+    return _compared(plan, _cost(plan, greedy(plan.graph, _greedily(plan))))
 
 
 def _apart(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Opposite:
@@ -170,7 +170,7 @@ def _apart(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Op
                 recomputed={**partition.recomputed, kernel: tuple(v for v in recomputed if v is not producer.value)},
             )
         )
-    return _cheapest(plan, trials) or _planned_anew(plan, replan, Fusion("greedy", forbid=(_names(producer, reader),)))
+    return _cheapest(plan, trials) or _planned_anew(plan, replan, _greedily(plan, forbid=(_names(producer, reader),)))
 
 
 def _together(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Opposite:
@@ -192,7 +192,12 @@ def _together(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) ->
     found = _cheapest(plan, trials)
     if found is None and isinstance(refusal, Refusal):
         return Opposite(reason=refusal.reason)
-    return found or _planned_anew(plan, replan, Fusion("greedy", fuse=(_names(producer, reader),)))
+    return found or _planned_anew(plan, replan, _greedily(plan, fuse=(_names(producer, reader),)))
+
+
+def _greedily(plan: FusionPlan, fuse: tuple[Names, ...] = (), forbid: tuple[Names, ...] = ()) -> Fusion:
+    """What asks for a greedy plan for the same target."""
+    return Fusion("greedy", fuse, forbid, target=plan.candidate.options.target)
 
 
 def _names(producer: Unit, reader: Unit) -> tuple[str, str]:

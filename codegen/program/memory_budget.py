@@ -15,7 +15,6 @@ from dataclasses import replace
 from tritonnotes.ir.core.graph import Value
 
 from ..analysis.units import PRODUCT, Unit, UnitSet
-from ..cost.traffic import LAUNCH_BYTES
 from ..fusion.candidate import Candidate
 from ..fusion.matmul_prologue import MOST_UNITS, made_for, operands_elsewhere
 from ..fusion.partition import Partition
@@ -55,7 +54,7 @@ def fit_memory(
 
 
 def _cost(plan: FusionPlan) -> int:
-    return len(plan.launches) * LAUNCH_BYTES + plan.bytes_moved()
+    return len(plan.launches) * plan.candidate.options.planned_for.launch_bytes + plan.bytes_moved()
 
 
 def _spared(candidate: Candidate) -> Iterator[Candidate]:

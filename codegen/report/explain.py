@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from ..fusion.constraints import Fusion
 from ..pipeline import make_plan
 from ..plan.chunk_loops import chunk_loops
 from ..plan.fusion_plan import FusionPlan
@@ -27,7 +28,7 @@ UNSAID = ("number", "leaf")
 def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
     """The launches with their bytes, what fusion saves, why kernels end where they do, and what it would cost to part
     what is fused or to fuse what is apart."""
-    unfused = make_plan(plan.graph, "off")
+    unfused = make_plan(plan.graph, Fusion("off", target=plan.candidate.options.target))
     library, loops = len(plan.library), plan.loop_count
     before, moved = unfused.bytes_moved(batch), plan.bytes_moved(batch)
     placed = any(k.products for k in plan.launches)
@@ -42,6 +43,7 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
             f"Without fusion: {counted(len(unfused.launches), 'launch')}, {before:,} bytes; "
             f"fusion saves {before - moved:,}.",
             f"The plan is {plan.fusion}{'; its matmuls were placed afterwards' if placed else ''}.",
+            f"It is made for {plan.candidate.options.planned_for}.",
             "",
             "What runs:",
             *_launches(plan.launches, batch),
@@ -119,10 +121,14 @@ def _chunked(plan: FusionPlan, batch: int) -> Iterator[str]:
         inner = _few([k.name for k in loop.plan.launches], most=8)
         yield (
             f"    {loop.name} makes {counted(loop.launch_count(sizes), 'launch')} over "
-            f"{counted(loop.chunk_count(sizes), 'chunk')} of {loop.rows:,} rows, each of them {inner}; "
-            f"{len(loop.sums)} sums begin at 0 and are added to. That makes "
+            f"{counted(loop.chunk_count(sizes), 'chunk')} of {counted(loop.rows, 'row')}, each of them {inner}; "
+            f"{_sums(len(loop.sums))}. That makes "
             f"{counted(plan.launch_count(batch), 'launch')} in all."
         )
+
+
+def _sums(count: int) -> str:
+    return f"{counted(count, 'sum')} {'begins at 0 and is' if count == 1 else 'begin at 0 and are'} added to"
 
 
 def _multiplied(launches: Iterable[Launch]) -> Iterator[str]:
@@ -139,9 +145,9 @@ def _reasons(apart: list[Verdict]) -> list[str]:
         by_rule.setdefault(verdict.rule, []).append(verdict)
     lines = []
     for rule, found in sorted(by_rule.items(), key=lambda item: -sum(v.bytes for v in item[1])):
-        first = max(found, key=lambda v: v.bytes)
-        edges = "1 edge" if len(found) == 1 else f"{len(found)} edges"
-        lines.append(f"    {rule}: {edges}, {sum(v.bytes for v in found):,} bytes, as {first.source} → {first.target}:")
+        first, moved = max(found, key=lambda v: v.bytes), sum(v.bytes for v in found)
+        edges = counted(len(found), "edge")
+        lines.append(f"    {rule}: {edges}, {moved:,} bytes, as {first.source} → {first.target}:")
         lines.append(f"        {first.reason}")
     return lines
 

@@ -25,14 +25,21 @@ class RunArguments:
         dims = dict.fromkeys(dim for shape in shapes for dim in dims_in(shape))
         self.dims = {dim: self.names.claim(dim.name) for dim in dims}
         self.scalars = {v: self.names.claim(v.name.rpartition(".")[2], v.name) for v in graph.leaves("scalar")}
+        self._variables = {v.name: variable for v, variable in self.scalars.items()}
         self.sizes = SizeText({**self.dims, CHUNK_ROWS: self.names.claim(CHUNK_ROWS.name)})
 
     def given(self, sizes: Mapping[str, int], numbers: Mapping[str, Any]) -> dict[str, Any]:
         """The keywords of a call, for sizes by the names of `Dim`s and numbers by the names of scalars; others than the
         graph has are left out. Raises `PlanError` where one is missing."""
-        return self.given_sizes(sizes) | {
-            variable: _found(numbers, leaf.name, "number") for leaf, variable in self.scalars.items()
-        }
+        return self.given_sizes(sizes) | self.given_numbers(numbers)
+
+    def given_numbers(self, numbers: Mapping[str, Any]) -> dict[str, Any]:
+        """The keywords for numbers alone."""
+        try:
+            return {variable: numbers[name] for name, variable in self._variables.items()}
+        except KeyError:
+            missing = next(name for name in self._variables if name not in numbers)
+            raise PlanError(f"nobody gives the number {missing!r}; a run takes all of its program") from None
 
     def given_sizes(self, sizes: Mapping[str, int], dims: Iterable[Dim] | None = None) -> dict[str, int]:
         """The keywords for sizes alone: of all `Dim`s, or of some."""

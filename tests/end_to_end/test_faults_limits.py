@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +11,8 @@ import torch
 
 import tritonnotes as tn
 from tritonnotes.codegen.fusion.legality import MAX_UNITS
-from tritonnotes.codegen.pipeline import make_plan
+from tritonnotes.codegen.pipeline import make_plan, make_program
+from tritonnotes.codegen.report.explain import explain_plan
 from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose
@@ -82,3 +85,48 @@ def test_an_update_that_a_limit_cuts_in_two_joins_no_other() -> None:
     torch.testing.assert_close(
         [step.model.get_parameter(f"w{at}").detach() for at in range(45)], [w.detach() for w in weights]
     )
+
+
+# -- wider and deeper than Python's own limits -------------------------------------------------------------------------
+
+
+def deep(g: tn.Graph, x: Value) -> None:
+    """More ops in a row than Python lets calls nest."""
+    for number in range(1100):
+        x = tn.tanh(x) if number % 2 else x + 0.5
+    g.output(loss=tn.mean(x))
+
+
+def many_inputs(g: tn.Graph, x: Value) -> None:
+    for number in range(1000):
+        x = x + g.input(f"x{number}", (B, 6))
+    g.output(loss=tn.mean(x))
+
+
+def many_outputs(g: tn.Graph, x: Value) -> None:
+    g.output(loss=tn.mean(x), **{f"y{number}": x * (number + 0.5) for number in range(300)})
+
+
+def many_parameters(g: tn.Graph, x: Value) -> None:
+    for number in range(300):
+        x = x * g.parameter(f"w{number}", (6,), init=1.0)
+    g.output(loss=tn.mean(x))
+
+
+def many_parts(g: tn.Graph, x: Value) -> None:
+    parts = [x, *(g.input(f"x{number}", (B, 2)) for number in range(300))]
+    g.output(loss=tn.mean(tn.cat(parts, -1)))
+
+
+@pytest.mark.parametrize("build", [deep, many_inputs, many_outputs, many_parameters, many_parts])
+def test_what_is_deeper_or_wider_than_a_kernel_goes_all_the_way(build: Callable[[tn.Graph, Value], None]) -> None:
+    g = tn.Graph("large")
+    build(g, g.input("x", (B, 6)) * g.parameter("w", (6,), init=1.0))
+    assert str(tn.Graph.from_text(str(g))) == str(g)
+    assert tn.Graph.from_json(g.to_json()).to_json() == g.to_json()
+    assert str(copy.deepcopy(g)) == str(pickle.loads(pickle.dumps(g))) == str(g)
+    program = make_program(joint_graph(g, "loss", tn.sgd(lr=0.1)), "greedy")
+    compile(program.source, "large", "exec")
+    assert explain_plan(program.plan) and str(program)
+    for piece in (piece for kernel in program.plan.kernels for piece in kernel.pieces):
+        assert len(piece.units) + len(piece.recomputed) <= MAX_UNITS

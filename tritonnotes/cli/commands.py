@@ -23,6 +23,7 @@ from tritonnotes.ir.core.types import dims_in
 from ..codegen.pipeline import make_program
 from ..codegen.support.sizes import NOMINAL
 from ..codegen.target.gpus import GPUS
+from ..codegen.target.targets import GPU, TARGETS
 from ..ir.core.graph import Graph
 from ..ir.core.optimizer import Optimizer
 from ..runtime.kernel_reports import gradient_programs, program_reports
@@ -119,6 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_target(shown)
     shown.add_argument("--emit", choices=STAGES, required=True, help="the stage to print")
     shown.add_argument("--arch", type=int, choices=(80, 90, 100), help="what ptx and sass are for; default 90")
+    _add_planned_for(shown)
     shown.add_argument("--kernel", metavar="NAME", help="one launch alone, from the plan on")
     shown.set_defaults(run=_show)
 
@@ -145,6 +147,7 @@ def _parser() -> argparse.ArgumentParser:
 
     explained = commands.add_parser("explain", help="say what each launch does, and why what is apart is apart")
     _add_target(explained)
+    _add_planned_for(explained)
     explained.set_defaults(run=_explain)
 
     listed = commands.add_parser("ops", help="list the ops, losses, metrics and update rules there are")
@@ -196,7 +199,8 @@ def _show(arguments: argparse.Namespace) -> int:
         return _fail(f"--arch goes with --emit {' or '.join(COMPILED_STAGES)}; {stage} is the same for every GPU", 2)
     graph = load_target(arguments.target)
     loss, optimizer = (None, tn.adam()) if stage in ("graph", "prims") else _step(arguments, graph)
-    shown = show(graph, stage, loss=loss, optimizer=optimizer, arch=arguments.arch or 90, kernel=arguments.kernel)
+    which = {"arch": arguments.arch or 90, "kernel": arguments.kernel, "target": arguments.planned_for}
+    shown = show(graph, stage, loss=loss, optimizer=optimizer, **which)
     if arguments.json:
         _print_json({"target": arguments.target, "stage": stage, "loss": loss, **shown.data})
     else:
@@ -240,10 +244,10 @@ def _explain(arguments: argparse.Namespace) -> int:
     graph = load_target(arguments.target)
     loss, optimizer = _step(arguments, graph)
     if arguments.json:
-        data = explain_data(graph, loss=loss, optimizer=optimizer)
+        data = explain_data(graph, loss=loss, optimizer=optimizer, target=arguments.planned_for)
         _print_json({"target": arguments.target, "loss": loss, **data})
     else:
-        print(explain(graph, loss=loss, optimizer=optimizer))
+        print(explain(graph, loss=loss, optimizer=optimizer, target=arguments.planned_for))
     return 0
 
 
@@ -294,6 +298,12 @@ def _step(arguments: argparse.Namespace, graph: Graph) -> tuple[str | None, Opti
 
 
 # -- arguments and output ----------------------------------------------------------------------------------------------
+
+
+def _add_planned_for(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--target", dest="planned_for", choices=tuple(TARGETS), default=GPU, help="what the plan is for; default gpu"
+    )
 
 
 def _add_strict(parser: argparse.ArgumentParser) -> None:

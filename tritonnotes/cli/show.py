@@ -10,16 +10,16 @@ from typing import Any
 import triton
 
 from ..codegen.emit.kernel import KernelSource
+from ..codegen.fusion.constraints import Fusion
 from ..codegen.lower.lower import GeneratedKernel, tile_programs
 from ..codegen.pipeline import make_plan, make_program
-from ..codegen.plan.fusion_plan import FusionPlan
-from ..codegen.plan.launches import Launch
-from ..codegen.plan.verdicts import Verdict
 from ..codegen.program.compile import compile_program, divisible_by_16
 from ..codegen.program.program import Program
 from ..codegen.report.explain import explain_plan
+from ..codegen.report.plan_data import explained_data, launch_data, launch_memory, plan_data
 from ..codegen.support.sizes import NOMINAL
 from ..codegen.target.compile import CompiledReport
+from ..codegen.target.targets import GPU
 from ..ir.core.errors import DeclarationError, KernelError
 from ..ir.core.graph import Graph
 from ..ir.core.optimizer import Optimizer
@@ -53,13 +53,20 @@ def joint_or_forward(graph: Graph, loss: str | None, optimizer: Optimizer) -> Gr
 
 
 def show(
-    graph: Graph, stage: str, *, loss: str | None, optimizer: Optimizer, arch: int = 90, kernel: str | None = None
+    graph: Graph,
+    stage: str,
+    *,
+    loss: str | None,
+    optimizer: Optimizer,
+    arch: int = 90,
+    kernel: str | None = None,
+    target: str = GPU,
 ) -> Shown:
     """One stage of a declared graph.
 
     `loss` and `optimizer` make the training step, and `loss=None` the forward run; `kernel` picks one launch of the
-    stages from the plan on; `arch` is what 'ptx' and 'sass' compile for. Raises `DeclarationError` for a kernel that
-    the plan does not have, `KernelError` where compilation fails.
+    stages from the plan on; `arch` is what 'ptx' and 'sass' compile for, `target` what is planned for. Raises
+    `DeclarationError` for a kernel that the plan does not have, `KernelError` where compilation fails.
     """
     if stage == "graph":
         return _graph(graph)
@@ -68,7 +75,7 @@ def show(
     joint = joint_or_forward(graph, loss, optimizer)
     if stage == "joint":
         return _graph(joint)
-    program = make_program(joint, declared=graph)
+    program = make_program(joint, Fusion(target=target), declared=graph)
     stages: dict[str, Callable[[Program, str | None], Shown]] = {
         "plan": _plan,
         "kernel": _kernels,
@@ -79,20 +86,14 @@ def show(
     return stages[stage](program, kernel)
 
 
-def explain(graph: Graph, *, loss: str | None, optimizer: Optimizer) -> str:
+def explain(graph: Graph, *, loss: str | None, optimizer: Optimizer, target: str = GPU) -> str:
     """What each launch does and moves, and why what is apart is apart."""
-    return explain_plan(make_plan(joint_or_forward(graph, loss, optimizer)))
+    return explain_plan(make_plan(joint_or_forward(graph, loss, optimizer), Fusion(target=target)))
 
 
-def explain_data(graph: Graph, *, loss: str | None, optimizer: Optimizer) -> dict[str, Any]:
+def explain_data(graph: Graph, *, loss: str | None, optimizer: Optimizer, target: str = GPU) -> dict[str, Any]:
     """The plan, and of every edge the verdict and what forcing its opposite would cost."""
-    plan = make_plan(joint_or_forward(graph, loss, optimizer))
-    verdicts = [
-        {**_verdict(v), "opposite": {"launches": o.launches, "bytes": o.bytes, "impossible": o.reason or None}}
-        for v in plan.verdicts
-        for o in (v.opposite,)
-    ]
-    return {**_plan_data(plan), "verdicts": verdicts}
+    return explained_data(make_plan(joint_or_forward(graph, loss, optimizer), Fusion(target=target)))
 
 
 def _graph(graph: Graph) -> Shown:
@@ -104,33 +105,9 @@ def _plan(program: Program, name: str | None) -> Shown:
     if name is not None:
         launch = _pick(name, {k.name: k for k in plan.launches})
         lines = [f"{launch.name}: {launch.kind}, {launch.bytes_moved():,} bytes at batch 256"]
-        lines += [f"  {word:10} {', '.join(data) or 'nothing'}" for word, data in _memory(launch).items()]
-        return Shown("\n".join(lines), _launch(launch))
-    return Shown(str(plan), {**_plan_data(plan), "verdicts": [_verdict(v) for v in plan.verdicts]})
-
-
-def _plan_data(plan: FusionPlan) -> dict[str, Any]:
-    totals = {"fusion": plan.fusion, "batch": NOMINAL, "bytes": plan.bytes_moved(), "kernels": len(plan.kernels)}
-    return {**totals, "launches": [_launch(k) for k in plan.launches]}
-
-
-def _verdict(v: Verdict) -> dict[str, Any]:
-    ends = {"source": v.source, "target": v.target}
-    return {**ends, "fused": v.fused, "rule": v.rule, "reason": v.reason, "bytes": v.bytes}
-
-
-def _memory(launch: Launch) -> dict[str, list[str]]:
-    return {
-        "reads": [v.name for v in launch.loads] + [f"partials of {v.name}" for v in launch.finalizes],
-        "covers": [u.value.name for u in launch.units],
-        "recomputes": [v.name for v in launch.recomputed],
-        "writes": [v.name for v in launch.stores] + [f"partials of {v.name}" for v in launch.partials],
-    }
-
-
-def _launch(launch: Launch) -> dict[str, Any]:
-    said = {"name": launch.name, "kind": launch.kind, "ops": list(launch.ops), "bytes": launch.bytes_moved()}
-    return {**said, **_memory(launch), "joins": list(launch.joins)}
+        lines += [f"  {word:10} {', '.join(data) or 'nothing'}" for word, data in launch_memory(launch).items()]
+        return Shown("\n".join(lines), launch_data(launch))
+    return Shown(str(plan), plan_data(plan))
 
 
 def _kernels(program: Program, name: str | None) -> Shown:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..codegen.optimizer.count import counted_numbers, device_settings
 from ..runtime.executors.execution import Execution
-from .launching import LoadedUpdate, run
+from .launching import LoadedUpdate, Recorded, run
 from .tables import upload
 
 
@@ -28,6 +28,7 @@ class CountPlan:
     numbers: Tensor
     how: Execution
     copied: list[float] = field(default_factory=list)
+    recorded: Recorded = field(default_factory=lambda: Recorded(0))
 
     def launch(
         self,
@@ -49,7 +50,16 @@ class CountPlan:
                 self.settings[place].copy_(on_device[name].reshape(()))
         tensors = [self.counts, self.settings, self.numbers, *([] if found_inf is None else [found_inf])]
         arguments = [*tensors, len(self.counts)]
-        run(self.loaded.module, "run_count_steps", self.counts.device, arguments, {}, self.counted, self.how)
+        run(
+            self.loaded.module,
+            "run_count_steps",
+            self.counts.device,
+            arguments,
+            {},
+            self.counted,
+            self.how,
+            self.recorded,
+        )
         return self.numbers
 
 

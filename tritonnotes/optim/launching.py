@@ -3,8 +3,8 @@ or under the strict interpreter."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import ModuleType
 from typing import Any
@@ -61,6 +61,42 @@ def load_norm(dtypes: tuple[DType, ...], unscales: bool) -> ModuleType:
     return load_source(render_norm(dtypes, unscales), KernelCache())
 
 
+@dataclass(eq=False)
+class Recorded:
+    """The launches of a plan as one native call, which its first step records: later ones write over the addresses of
+    the tensors that are others each time. `work` is about how many elements a launch computes."""
+
+    work: int
+    _bundle: native.Bundle | None = None
+    _given: list[Any] = field(default_factory=list)
+
+    def run(self, launcher: Callable[..., None], arguments: Sequence[Any], options: Mapping[str, Any]) -> None:
+        """Call a launcher of a generated module, whose tables say where parameters and state lie."""
+        if self._bundle is None or not self._follow(self._bundle, arguments):
+            recorder = native.Recorder(self.work)
+            launcher(*arguments, **options, launch=recorder)
+            self._bundle = recorder.bundle()
+        self._given = [*arguments]
+        self._bundle.run()
+
+    def _follow(self, bundle: native.Bundle, arguments: Sequence[Any]) -> bool:
+        """Pass these in place of the last ones; False where that makes other launches."""
+        if len(arguments) != len(self._given):
+            return False
+        changed = []
+        for old, new in zip(self._given, arguments, strict=True):
+            if isinstance(old, Tensor) and isinstance(new, Tensor):
+                changed += [(old, new)] if old is not new else []
+            elif type(old) is not type(new) or old != new:
+                return False
+        passed = {id(tensor) for _, tensor in bundle.tensors()} if changed else set()
+        if any(id(old) not in passed or old.dtype != new.dtype or old.shape != new.shape for old, new in changed):
+            return False
+        for old, new in changed:
+            bundle.replace(old, new)
+        return True
+
+
 def run(
     module: Any,
     function: str,
@@ -69,18 +105,23 @@ def run(
     options: Mapping[str, Any],
     reached: Sequence[Tensor],
     how: Execution,
+    recorded: Recorded,
 ) -> None:
     """Call a launcher of a generated module. `reached` are the tensors that its tables point to, `how` says what runs
-    kernels on the CPU."""
+    kernels on the CPU, where `recorded` keeps what they are."""
+    launcher = getattr(module, function)
     if device.type == "cuda":
         with torch.cuda.device(device):
-            getattr(module, function)(*arguments, **options)
+            launcher(*arguments, **options)
+        return
+    if not how.strict and not how.sanitize:
+        recorded.run(launcher, arguments, options)
         return
 
     def launch(kernel: Any, grid: tuple[int, ...], *given: Any, **constants: Any) -> None:
         if how.strict:
             interpret(kernel, grid, given, constants, tensors=reached)
         else:
-            native.launch(kernel, grid, *given, **constants, sanitize=how.sanitize, tensors=reached)
+            native.launch(kernel, grid, *given, **constants, sanitize=True, tensors=reached)
 
-    getattr(module, function)(*arguments, **options, launch=launch)
+    launcher(*arguments, **options, launch=launch)

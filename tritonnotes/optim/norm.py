@@ -12,8 +12,11 @@ from torch import Tensor
 from ..codegen.optimizer.norm import BLOCK, GRADIENTS, PARTIALS
 from ..ir.core.errors import FeedError
 from ..runtime.executors.execution import Execution
-from .launching import load_norm, run
+from .launching import Recorded, load_norm, run
 from .tables import Blocks, block_table, dtype_of, is_aligned, upload
+
+NORM_WORK = 4
+"""Elements that are computed for one of a gradient."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,6 +33,7 @@ class NormPlan:
     norm: Tensor
     coefficient: Tensor
     how: Execution
+    recorded: Recorded
 
     def launch(self, gradients: Sequence[Tensor], max_norm: float, grad_scale: Tensor | None) -> None:
         """Leave the norm in `norm`, and in `coefficient` what brings it down to `max_norm` (1 where it is lower)."""
@@ -37,7 +41,7 @@ class NormPlan:
         given = [self.gradients, self.blocks.table, self.partial, self.arrived, self.max_norm, self.norm]
         given += [self.coefficient] if grad_scale is None else [self.coefficient, grad_scale]
         options = {"BLOCK": self.blocks.size, "PARTIALS": PARTIALS}
-        run(self.module, "run", self.gradients.device, given, options, gradients, self.how)
+        run(self.module, "run", self.gradients.device, given, options, gradients, self.how, self.recorded)
 
 
 def norm_key(gradients: Sequence[Tensor], unscales: bool) -> object:
@@ -78,4 +82,5 @@ def make_norm_plan(key: object, gradients: Sequence[Tensor], unscales: bool, how
         number(torch.float32),
         number(torch.float64) + 1,
         how,
+        Recorded(NORM_WORK * sum(g.numel() for g in gradients)),
     )

@@ -15,8 +15,11 @@ from ..ir.core.optimizer import Optimizer
 from ..ir.optim.update import G_NAME, MASTER, P_NAME, Extras, Kind
 from ..runtime.executors.execution import Execution
 from ..runtime.vetting import check_apart, vet_held
-from .launching import LoadedUpdate, load_update, run
+from .launching import LoadedUpdate, Recorded, load_update, run
 from .tables import Blocks, block_table, dtype_of, has_layout, has_overlap, is_aligned, is_dense, upload
+
+UPDATE_WORK = 16
+"""Elements that are computed for one of a parameter: Adam's take a nanosecond each."""
 
 Columns = Mapping[str, Sequence[Tensor | None]]
 """The tensors of every parameter: by name, in the order of the parameters, None where a parameter has no such tensor.
@@ -38,6 +41,7 @@ class LaunchPlan:
     written: tuple[str, ...]
     stand_ins: Mapping[tuple[str, int], Tensor]
     how: Execution
+    recorded: Recorded
 
     @property
     def update(self) -> MultiTensorUpdate:
@@ -49,7 +53,16 @@ class LaunchPlan:
             stand_in.copy_(columns[name][i])  # type: ignore[arg-type]
         given = [self.parameters, self.blocks.table, numbers, *(scalars[name] for name in self.update.scalars)]
         reached = [*_present(columns, columns), *self.stand_ins.values()]
-        run(self.loaded.module, "run", self.parameters.device, given, {"BLOCK": self.blocks.size}, reached, self.how)
+        run(
+            self.loaded.module,
+            "run",
+            self.parameters.device,
+            given,
+            {"BLOCK": self.blocks.size},
+            reached,
+            self.how,
+            self.recorded,
+        )
         for (name, i), stand_in in self.stand_ins.items():
             if name in self.written:
                 columns[name][i].copy_(stand_in)  # type: ignore[union-attr]
@@ -103,8 +116,9 @@ def make_plan(
         table.append(PARAMETERS.row(addresses, **numbers))
     device = members[0][P_NAME].device
     parameters = upload(torch.tensor(table, dtype=torch.int64, device="cpu"), device)
-    blocks = block_table([m[P_NAME].numel() for m in members], device, how)
-    return LaunchPlan(key, loaded, parameters, blocks, written, stand_ins, how)
+    sizes = [m[P_NAME].numel() for m in members]
+    blocks = block_table(sizes, device, how)
+    return LaunchPlan(key, loaded, parameters, blocks, written, stand_ins, how, Recorded(UPDATE_WORK * sum(sizes)))
 
 
 def _present(columns: Columns, names: Mapping[str, object] | Sequence[str]) -> list[Tensor]:

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..codegen.program.program import Program
 from ..ir.core.types import element_count
 from .executors.execution import Execution
+from .executors.executor import NOTHING_HELD, Held
 from .runner import Runner
 
 MOST_CAPTURED = 8
@@ -78,9 +79,14 @@ class CapturedRuns:
         return next((fixed.refused for fixed in self._fixed.values() if fixed.refused), None)
 
     def run(
-        self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int], scalars: Mapping[str, float] | None = None
+        self,
+        leaves: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        scalars: Mapping[str, float] | None = None,
+        held: Held = NOTHING_HELD,
     ) -> dict[str, Tensor]:
         """As `Runner.run`."""
+        leaves = {**leaves, **held.leaves}
         given = self.runner.program.arguments.given(sizes, scalars or {})
         numbers: list[float] = self.runner.module.numbers_of(**given)
         key = self._key(leaves, sizes)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,10 @@ from ..ir.core.types import Shape, Size, bind_dims, is_symbolic, show_shape
 from ..tensors.allocation import allocated
 from ..tensors.dtypes import torch_dtype
 from . import vetting
+from .held import guards
+
+MOST_ACCEPTED = 16
+"""Sets of shapes of which it is kept what tensors are taken as they are."""
 
 
 class TargetError(FeedError, IndexError):
@@ -90,25 +95,57 @@ def named_feeds(names: Sequence[str], inputs: Sequence[Tensor], feeds: Mapping[s
     return {**dict(zip(names, inputs, strict=False)), **feeds}
 
 
-def bind_feeds(
-    graph: Graph, feeds: Mapping[str, Tensor], device: torch.device
-) -> tuple[dict[str, Tensor], dict[str, int]]:
-    """Contiguous tensors for the inputs of `graph` by name, and the size of each `Dim`.
+class FeedBinder:
+    """Takes what is fed for the inputs of a graph, on one device."""
 
-    Raises `FeedError` for a missing or unknown input, a wrong dtype, shape or device, and what kernels cannot read.
-    """
-    vetting.check_mode(f"graph {graph.name!r}")
-    inputs = {v.name: v for v in graph.inputs}
-    unknown = [name for name in feeds if name not in inputs]
-    missing = [name for name in inputs if name not in feeds]
-    if unknown or missing:
-        wrong = f"has no input {unknown[0]!r}" if unknown else f"input {missing[0]!r} is not fed"
-        raise FeedError(f"graph {graph.name!r}: {wrong}; feed {', '.join(inputs) or 'nothing'}")
-    sizes: dict[str, int] = {}
-    plain = {name: _vetted(value, feeds[name]) for name, value in inputs.items()}
-    bind_dims([(value.shape, plain[name].shape) for name, value in inputs.items()], sizes)
-    bound = {name: _checked(value, plain[name], device, sizes) for name, value in inputs.items()}
-    return bound, sizes
+    def __init__(self, graph: Graph, device: torch.device) -> None:
+        self._name, self._device = graph.name, device
+        self._inputs = {v.name: v for v in graph.inputs}
+        self._accepted: dict[tuple[torch.Size, ...], tuple[Callable[..., bool], dict[str, int]]] = {}
+
+    def bind(self, feeds: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """Contiguous tensors for the inputs by name, and the size of each `Dim`.
+
+        Raises `FeedError` for a missing or unknown input, a wrong dtype, shape or device, and what kernels cannot read.
+        """
+        vetting.check_mode(f"graph {self._name!r}")
+        inputs = self._inputs
+        ready = self._ready(feeds)
+        if ready is not None:
+            return ready
+        unknown = [name for name in feeds if name not in inputs]
+        missing = [name for name in inputs if name not in feeds]
+        if unknown or missing:
+            wrong = f"has no input {unknown[0]!r}" if unknown else f"input {missing[0]!r} is not fed"
+            raise FeedError(f"graph {self._name!r}: {wrong}; feed {', '.join(inputs) or 'nothing'}")
+        sizes: dict[str, int] = {}
+        plain = {name: _vetted(value, feeds[name]) for name, value in inputs.items()}
+        bind_dims([(value.shape, plain[name].shape) for name, value in inputs.items()], sizes)
+        bound = {name: _checked(value, plain[name], self._device, sizes) for name, value in inputs.items()}
+        if all(bound[name] is feeds[name] for name in inputs):
+            self._accept((*bound.values(),), sizes)
+        return bound, sizes
+
+    def _accept(self, tensors: tuple[Tensor, ...], sizes: dict[str, int]) -> None:
+        """Note that tensors like these are taken as they are."""
+        if len(self._accepted) >= MOST_ACCEPTED:
+            self._accepted.clear()
+        self._accepted[tuple(t.size() for t in tensors)] = guards(tensors), dict(sizes)
+
+    def _ready(self, feeds: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, int]] | None:
+        """What `bind` gives for tensors that are like those of an earlier batch; None for all others."""
+        if len(feeds) != len(self._inputs):
+            return None
+        tensors: list[Any] = [*map(feeds.get, self._inputs)]
+        if not vetting.TYPES.issuperset(map(type, tensors)):
+            return None
+        try:
+            known = self._accepted.get((*map(Tensor.size, tensors),))
+        except RuntimeError:  # nested tensors have none
+            return None
+        if known is None or not known[0](*tensors) or not vetting.are_there(tensors):
+            return None
+        return dict(zip(self._inputs, tensors, strict=True)), dict(known[1])
 
 
 def _vetted(value: Value, tensor: object) -> Tensor:
@@ -157,34 +194,32 @@ def check_apart(held: Mapping[str, Tensor], updated: Collection[str]) -> None:
     vetting.check_apart(written, remedy, read={repr(n): t for n, t in held.items() if n not in updated})
 
 
-def apart_from(written: Mapping[str, Tensor], feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The feeds, those copied that lie in memory which the run writes to: they are read as they were before it."""
-    lowest = min((t.data_ptr() for t in written.values() if t.numel()), default=0)
-    highest = max((vetting.span(t)[1] for t in written.values()), default=0)
-    found = dict(feeds)
-    for name, feed in feeds.items():
-        start, end = vetting.span(feed)
-        if start < highest and end > lowest and any(vetting.share_memory(feed, t) for t in written.values()):
-            found[name] = feed.clone()
-    return found
-
-
 def check_targets(checks: tuple[ClassInput, ...], feeds: Mapping[str, Tensor]) -> None:
     """Raise `TargetError` for class indices outside the classes, where the host can see them without waiting for a
     GPU.
     """
+    bounds: dict[str, tuple[int, int]] = {}
     for check in checks:
         target = feeds[check.name]
         if target.device.type != "cpu" or target.numel() == 0:
             continue
-        outside = (target < 0) | (target >= check.classes)
-        if check.ignore_index is not None:
-            outside &= target != check.ignore_index
-        if bool(outside.any()):
-            value = int(target[outside].flatten()[0])
-            what = "row" if check.what == "rows" else "target"
-            ignored = "" if check.ignore_index is None else f", or {check.ignore_index} to ignore a row"
-            raise TargetError(
-                f"{check.op}: {what} {value} in input {check.name!r} is out of bounds for {check.classes} "
-                f"{check.what}; use 0 to {check.classes - 1}{ignored}"
-            )
+        if check.name not in bounds:
+            lowest, highest = target.aminmax()
+            bounds[check.name] = int(lowest), int(highest)
+        low, high = bounds[check.name]
+        if low < 0 or high >= check.classes:
+            _check_each_target(check, target)
+
+
+def _check_each_target(check: ClassInput, target: Tensor) -> None:
+    outside = (target < 0) | (target >= check.classes)
+    if check.ignore_index is not None:
+        outside &= target != check.ignore_index
+    if bool(outside.any()):
+        value = int(target[outside].flatten()[0])
+        what = "row" if check.what == "rows" else "target"
+        ignored = "" if check.ignore_index is None else f", or {check.ignore_index} to ignore a row"
+        raise TargetError(
+            f"{check.op}: {what} {value} in input {check.name!r} is out of bounds for {check.classes} "
+            f"{check.what}; use 0 to {check.classes - 1}{ignored}"
+        )

@@ -24,7 +24,8 @@ from ..ir.passes.chunks import in_chunks
 from ..ir.passes.decompose import decompose
 from .autograd import Differentiable
 from .executors.execution import Execution
-from .feeds import apart_from, bind_feeds, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
+from .feeds import FeedBinder, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
+from .held import Written
 from .runner import Runner
 
 KEPT = 16
@@ -49,6 +50,7 @@ class Form:
         self.outputs = tuple(graph.outputs)
         self.dims = tuple(dict.fromkeys(dims_in(s for v in graph.inputs for s in v.shape)))
         self.seeds = tuple(v.name for v in graph.leaves("scalar") if is_seed(v))
+        self._binder = FeedBinder(graph, device)
         self._targets, self._sized = class_inputs(graph), sized_ops(graph)
         self._forward, self.chunkings = in_chunks(optimize(decompose(graph)), logits_budget)
         verify(self._forward)
@@ -79,13 +81,13 @@ class Form:
     ) -> tuple[dict[str, Tensor], dict[str, int]]:
         """Tensors that kernels can read for all leaves by name, and the size of each `Dim`. Raises `FeedError` for
         feeds and state that do not fit."""
-        bound, sizes = bind_feeds(self.graph, feeds, self.device)
+        bound, sizes = self._binder.bind(feeds)
         check_targets(self._targets, bound)
         check_sizes(self._sized, sizes)
         check_held(self.held, state, self.device)
         if self.updates:
             check_apart(state, self.updates)
-            bound = apart_from({n: state[n] for n in self.updates}, bound)
+            bound = Written({n: state[n] for n in self.updates}).apart(bound)
         return {**bound, **state}, sizes
 
     def tuned(self, program: Program) -> Self:

@@ -50,7 +50,8 @@ class Reports:
     def _blocks(self) -> list[str]:
         """A head, then each report."""
         known = ", ".join(f"{name} = {size}" for name, size in self.sizes.items())
-        calls = f"; {self.library} library calls have no report" if self.library else ""
+        have = "has" if self.library == 1 else "have"
+        calls = f"; {counted(self.library, 'library call')} {have} no report" if self.library else ""
         head = f"{self.title}: {_kernels(len({c.name for c in self.reports}))}{f', {known}' if known else ''}{calls}"
         return [head, *map(_text, self.reports)]
 
@@ -138,8 +139,8 @@ def _text(report: KernelReport) -> str:
         else "one number"
     )
     spills = f"spills {report.spilled_bytes} bytes a thread" if report.spilled_bytes else "no spills"
-    moved = report.traffic.read + report.traffic.written
-    held = (report.traffic.reread, "reread from the cache"), (report.partial_bytes, "of partial sums in the cache")
+    reread = f", {report.traffic.reread:,} of them reread from the cache" if report.traffic.reread else ""
+    partials = f", and {report.partial_bytes:,} of partial sums in the cache" if report.partial_bytes else ""
     sizes = [name for name in report.aligned if not name.endswith("_ptr")]
     lines = [
         f"{report.name}: {report.kind}, on {report.gpu.name} (sm_{report.gpu.arch})",
@@ -148,8 +149,8 @@ def _text(report: KernelReport) -> str:
         f"  occupancy  {report.occupancy}",
         *(f"  {'accesses' if not i else '':9}  {access}" for i, access in enumerate(report.accesses)),
         f"  mix        {', '.join(f'{count} {kind}' for kind, count in report.mix.items())}",
-        f"  moves      {moved:,} bytes{''.join(f', and {size:,} {what}' for size, what in held if size)}; "
-        f"{report.operations:,} operations, {report.intensity:.2f} a byte",
+        f"  moves      {report.traffic.total:,} bytes{reread}{partials}; "
+        f"{counted(report.operations, 'operation')}, {report.intensity:.2f} a byte",
         f"  predicted  {report.seconds * 1e6:,.1f} µs, bound by {report.bound}",
         f"  aligned    all pointers{''.join(f', {name}' for name in sizes)}: multiples of {WIDEST}",
     ]

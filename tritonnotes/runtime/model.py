@@ -25,7 +25,7 @@ from .executors.execution import execution
 from .feeds import named_feeds
 from .form import Form
 from .kernel_reports import Reports, program_reports
-from .named_module import NOT_A_KEYWORD, NamedModule
+from .named_module import NOT_A_KEYWORD, NamedModule, TensorPlaces, tensors_by_name
 from .runner import pick_device
 from .traced import run_traced
 from .tuning import tuned
@@ -80,6 +80,7 @@ class Model(NamedModule):
         self.device = pick_device(device)
         self.execution = execution(self.device, strict, sanitize)
         self._forms: dict[bool, Form] = {}
+        self._places: dict[bool, TensorPlaces] = {}
         self._at_once = at_once
         self.turns = Turns()
         # Last, since a tensor may be called as one of these attributes is.
@@ -94,6 +95,7 @@ class Model(NamedModule):
             graph = self.graph if mode else evaluation_form(self.graph)
             same = [f for f in self._forms.values() if f.graph is graph]
             self._forms[mode] = same[0] if same else self._compiled(graph)
+            self._places[mode] = TensorPlaces(self._forms[mode].held_names)
         if self._at_once:
             _ = self._form.runner
         return self
@@ -124,9 +126,13 @@ class Model(NamedModule):
 
     def tensors(self) -> dict[str, Tensor]:
         """The declared parameters and buffers by name, as they are now."""
-        held = (self.named_parameters(remove_duplicate=False), self.named_buffers(remove_duplicate=False))
-        found = {name: tensor for named in held for name, tensor in named}
-        return {name: found[name] for name in self._form.held_names if name in found}
+        if torch.compiler.is_compiling():  # what is remembered says nothing to a tracer
+            return tensors_by_name(self, self._form.held_names)
+        return self._places[self.training].tensors(self)
+
+    def known_tensors(self) -> list[Tensor] | None:
+        """As `tensors`, without names; None where the module has to be walked to find them."""
+        return self._places[self.training].known(self)
 
     def _numbers(self) -> dict[str, int]:
         """What random ops draw from in this call; the generator moves only where something is drawn."""
@@ -159,7 +165,8 @@ class Model(NamedModule):
 
     def explain(self) -> str:
         """The fusion plan and its reasons, in a screenful or two."""
-        return "\n\n".join([explain_plan(self.plan), *map(str, self._form.chunkings)])
+        runs = f"It runs as {self.execution.describe(self.device)}."
+        return "\n\n".join([explain_plan(self.plan), *map(str, self._form.chunkings), runs])
 
     def tune(self, batch: int | Mapping[str, int] = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
         """Time other tiles and warps of the forward run on the GPU at a batch size, and take what is faster; `Dim`s not

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from itertools import repeat
+from operator import attrgetter, is_, is_not
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -60,3 +63,91 @@ class NamedModule(torch.nn.Module):
         path, _, leaf = target.rpartition(".")
         found = self.get_submodule(path)._buffers.get(leaf)
         return super().get_buffer(target) if found is None else found
+
+
+_MODULES, _PARAMETERS, _BUFFERS = attrgetter("_modules"), attrgetter("_parameters"), attrgetter("_buffers")
+
+
+class TensorPlaces:
+    """Where a module keeps its tensors of some names: found by a walk over it, and looked up while its submodules stay
+    the same. A copy finds its own."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self._names = names
+        self._are_known = False
+        self._parents: list[int] = []
+        self._keys: list[str] = []
+        self._children: list[Any] = []
+        self._dicts: list[dict[str, Any]] = []
+        self._leaves: list[str] = []
+        self._parameters: list[Any] = []
+        self._buffers: list[Any] = []
+
+    def tensors(self, module: torch.nn.Module) -> dict[str, Tensor]:
+        """The tensors by name, in order; those that are gone are left out."""
+        found = self.known(module)
+        if found is not None:
+            return dict(zip(self._names, found, strict=True))
+        walked = tensors_by_name(module, self._names)
+        self._are_known = len(walked) == len(self._names) and self._find(module)
+        return walked
+
+    def known(self, module: torch.nn.Module) -> list[Tensor] | None:
+        """The tensors of all names, in order; None where they have to be looked for."""
+        if not self._are_known or not self._stays(module):
+            return None
+        found: list[Any] = [*map(dict.get, self._dicts, self._leaves)]
+        return found if all(map(is_not, found, repeat(None))) else None
+
+    def _stays(self, module: torch.nn.Module) -> bool:
+        """Whether every module on the way is the one that it was, and keeps its tensors where it did."""
+        modules = [module, *self._children]
+        parents = map(modules.__getitem__, self._parents)
+        return (
+            all(map(is_, map(dict.get, map(_MODULES, parents), self._keys), self._children))
+            and all(map(is_, map(_PARAMETERS, modules), self._parameters))
+            and all(map(is_, map(_BUFFERS, modules), self._buffers))
+        )
+
+    def _find(self, module: torch.nn.Module) -> bool:
+        """Note the way to each tensor; False where a name is no way that leads there. The module itself is not held."""
+        modules: list[Any] = [module]
+        places: dict[tuple[str, ...], int] = {(): 0}
+        self._parents, self._keys = [], []
+        self._dicts, self._leaves = [], []
+        for name in self._names:
+            *path, leaf = name.split(".")
+            for depth in range(len(path)):
+                way = (*path[: depth + 1],)
+                if way in places:
+                    continue
+                parent = places[way[:-1]]
+                child = modules[parent]._modules.get(way[-1])
+                if child is None:
+                    return False
+                self._parents.append(parent)
+                self._keys.append(way[-1])
+                places[way] = len(modules)
+                modules.append(child)
+            owner = modules[places[(*path,)]]
+            held = next((h for h in (owner._buffers, owner._parameters) if leaf in h), None)
+            if held is None:
+                return False
+            self._dicts.append(held)
+            self._leaves.append(leaf)
+        self._children = modules[1:]
+        self._parameters, self._buffers = [*map(_PARAMETERS, modules)], [*map(_BUFFERS, modules)]
+        return True
+
+    def __deepcopy__(self, memo: Any) -> Self:
+        return type(self)(self._names)
+
+    def __reduce__(self) -> Any:
+        return type(self), (self._names,)
+
+
+def tensors_by_name(module: torch.nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
+    """The tensors of some names that a walk over a module finds."""
+    held = (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False))
+    found = {name: tensor for named in held for name, tensor in named}
+    return {name: found[name] for name in names if name in found}

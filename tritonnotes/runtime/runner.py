@@ -21,7 +21,7 @@ from ..tensors.allocation import allocating
 from ..tensors.dtypes import torch_dtype
 from .executors.baked import GpuExecutor
 from .executors.execution import Execution, execution
-from .executors.executor import Around, Executor
+from .executors.executor import NOTHING_HELD, Around, Executor, Held
 from .executors.interpreted import InterpretedExecutor
 from .executors.machine_code import NativeExecutor
 from .executors.recorded import RecordedRuns
@@ -91,12 +91,18 @@ class Runner:
         return load_source(self.program.source, KernelCache())
 
     def run(
-        self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int], scalars: Mapping[str, float] | None = None
+        self,
+        leaves: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        scalars: Mapping[str, float] | None = None,
+        held: Held = NOTHING_HELD,
     ) -> dict[str, Tensor]:
-        """One run: tensors for all leaves by name, sizes of the `Dim`s, host numbers by name. Returns the outputs."""
+        """One run: tensors for all leaves by name, save those that are `held`, sizes of the `Dim`s, host numbers by
+        name. Returns the outputs."""
         with self._taking_turns:
             if self._recorded is not None and self.around is None:
-                return self._recorded.run(leaves, sizes, scalars or {}, self.all_reduce, self.begin)
+                return self._recorded.run(leaves, held, sizes, scalars or {}, self.all_reduce, self.begin)
+            leaves = {**leaves, **held.leaves}
             programs = self.programs(sizes)
             if self.begin is not None:
                 self.begin()

@@ -7,8 +7,8 @@ whole graph, so that an exported program can be loaded where nothing was compile
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,9 @@ from ..ir.core.evaluate import bind_dims, bind_sizes, concrete
 from ..tensors.dtypes import torch_dtype
 from .autograd import Differentiable
 from .form import Form, form_of
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def results_of(form: Form, wanted: Sequence[str]) -> tuple[str, ...]:
@@ -130,13 +133,20 @@ def run_traced(
     return {n: found[n].detach() if n in fixed else found[n] for n in form.outputs}
 
 
-@torch.compiler.assume_constant_result
+def _constant(function: Callable[P, R]) -> Callable[P, R]:
+    """As `torch.compiler.assume_constant_result`, which imports all of torch's tracer: half of what it takes to import
+    this package."""
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function
+
+
+@_constant
 def _names_of_results(spec: str, wanted: list[bool]) -> list[str]:
     form = form_of(spec)
     return [*results_of(form, _named(form, wanted))]
 
 
-@torch.compiler.assume_constant_result
+@_constant
 def _fixed_outputs(spec: str, wanted: list[bool]) -> list[str]:
     """The outputs that have no gradient though they are floats."""
     form = form_of(spec)

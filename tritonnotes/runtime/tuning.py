@@ -23,6 +23,7 @@ from ..codegen.lower.lower import GeneratedKernel
 from ..codegen.lower.tile_ir import Kernel, TunedTile
 from ..codegen.pipeline import make_program
 from ..codegen.program.program import Program
+from ..codegen.support.text import counted
 from ..codegen.target.cache import KernelCache, key_of
 from ..codegen.target.compile import triton_version
 from ..ir.core.errors import DeclarationError
@@ -173,8 +174,8 @@ def _chosen(times: Mapping[TunedTile, float], where: str) -> tuple[int, int, str
     if times[best] > WORTH * times[usual]:
         return None
     reason = (
-        f"{best.rows} rows and {best.num_warps} warps, by timing on {where}: {times[best]:.1f} µs, where the rules' "
-        f"{usual.rows} and {usual.num_warps} take {times[usual]:.1f}."
+        f"{counted(best.rows, 'row')} and {counted(best.num_warps, 'warp')}, by timing on {where}: "
+        f"{times[best]:.1f} µs, where the rules' {usual.rows} and {usual.num_warps} take {times[usual]:.1f}."
     )
     return best.rows, best.num_warps, reason
 

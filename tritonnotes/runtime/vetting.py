@@ -47,13 +47,17 @@ def _has_tangent(tensor: Tensor) -> bool:
     return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
 
 
-_TYPES = (Tensor, torch.nn.Parameter)
+_FAKE_MODE = torch._C._TorchDispatchModeKey.FAKE
+
+TYPES = frozenset({Tensor, torch.nn.Parameter})
+"""The classes of tensors that may be taken as they are."""
 
 _plain: set[int] = set()
 """The dispatch keys of tensors that were found plain: what torch would do with a tensor of these keys, kernels may."""
 
 
-def _keys(tensor: Any) -> int:
+def dispatch_keys(tensor: Any) -> int:
+    """What tells torch how to read a tensor."""
     keys: int = torch._C._dispatch_keys(tensor).raw_repr()
     return keys
 
@@ -105,11 +109,19 @@ _REFUSALS = (
 )
 
 
+def are_there(tensors: Sequence[Tensor]) -> bool:
+    """Whether `vet` would hand out contiguous tensors as they are, of the same kinds as some that it did: none has a
+    tangent, and each has its memory."""
+    if forward_ad._current_level >= 0:
+        return False
+    return all(t.untyped_storage().nbytes() >= t.storage_offset() * t.itemsize + t.nbytes for t in tensors)
+
+
 def vet(tensor: object, what: str) -> Tensor:
     """A plain tensor of the same numbers, whose address and strides say where they lie: negated and conjugated views
     are resolved, and a tensor of a subclass without a meaning of its own is taken as what it is. Raises `FeedError`,
     which begins with `what`, for every other kind."""
-    if type(tensor) in _TYPES and forward_ad._current_level < 0 and _keys(tensor) in _plain:
+    if type(tensor) in TYPES and forward_ad._current_level < 0 and dispatch_keys(tensor) in _plain:
         return _with_storage(tensor, what)  # type: ignore[arg-type]
     if not isinstance(tensor, Tensor):
         raise FeedError(f"{what}: wanted a torch.Tensor, got {type(tensor).__name__}; make one with torch.as_tensor")
@@ -122,7 +134,7 @@ def vet(tensor: object, what: str) -> Tensor:
     if _is_lazy(tensor):
         lazy = tensor
         tensor = allocated(lambda: lazy.clone().resolve_conj().resolve_neg(), what)
-    _plain.add(_keys(tensor))
+    _plain.add(dispatch_keys(tensor))
     return _with_storage(tensor, what)
 
 
@@ -147,14 +159,14 @@ def vet_held(tensor: object, what: str) -> Tensor:
 
 def are_plain(tensors: Sequence[Tensor]) -> bool:
     """Whether `vet` would hand out all of these as they are, as far as their kinds tell: at the speed of `map`."""
-    if not {*map(type, tensors)} <= {*_TYPES} or forward_ad._current_level >= 0:
+    if not {*map(type, tensors)} <= TYPES or forward_ad._current_level >= 0:
         return False
     return {*map(torch._C.DispatchKeySet.raw_repr, map(torch._C._dispatch_keys, tensors))} <= _plain
 
 
 def check_mode(what: str) -> None:
     """Raise `FeedError` where torch makes no real tensors at present, as under a FakeTensorMode."""
-    if torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE) is not None:
+    if torch._C._get_dispatch_mode(_FAKE_MODE) is not None:
         raise FeedError(f"{what}: runs under a FakeTensorMode, where tensors have no numbers; leave the mode first")
 
 

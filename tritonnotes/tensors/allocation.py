@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 
 import torch
 from torch import Tensor
@@ -15,16 +15,24 @@ class AllocationError(FeedError, torch.OutOfMemoryError):
     """There is no memory for tensors of these sizes."""
 
 
-@contextmanager
-def allocating(what: str) -> Iterator[None]:
+class allocating:
     """Turn what torch raises where it finds no memory, or cannot count that much, into `AllocationError`."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and not any(w in str(error) for w in ("alloc", "overflow")):
-            raise
-        first = str(error).splitlines()[0]
-        raise AllocationError(f"{what}: does not fit the memory; use smaller sizes ({first})") from None
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if not isinstance(error, RuntimeError):
+            return
+        said = str(error)
+        if isinstance(error, torch.OutOfMemoryError) or any(word in said for word in ("alloc", "overflow")):
+            first = said.splitlines()[0]
+            raise AllocationError(f"{self._what}: does not fit the memory; use smaller sizes ({first})") from None
 
 
 def allocated(make: Callable[[], Tensor], what: str) -> Tensor:

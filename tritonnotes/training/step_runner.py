@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any
 
 import torch
@@ -13,22 +12,14 @@ from torch import Tensor
 from ..codegen.program.program import Program
 from ..distributed.parallel import Reducer
 from ..ir.core.errors import DeclarationError
-from ..ir.core.graph import Graph, is_seed
+from ..ir.core.graph import is_seed
 from ..ir.optim.update import next_numbers
 from ..ir.passes.joint import number_key
 from ..ir.passes.scaling import GradScaler
 from ..runtime.capture import MOST_CAPTURED, CapturedRuns, no_graph
-from ..runtime.executors.executor import Around, Launch
-from ..runtime.feeds import (
-    apart_from,
-    bind_feeds,
-    check_apart,
-    check_held,
-    check_sizes,
-    check_targets,
-    class_inputs,
-    sized_ops,
-)
+from ..runtime.executors.executor import Around, Held, Launch
+from ..runtime.feeds import FeedBinder, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
+from ..runtime.held import Seen, Written, detached
 from ..runtime.runner import Runner
 from ..tensors.allocation import AllocationError
 from .progress import Progress, raise_held_back
@@ -48,6 +39,19 @@ class _Batch:
     def unfed(self) -> _Batch:
         """The same for a program that begins at what another one left."""
         return _Batch({}, {}, self.numbers, self.weights)
+
+
+@dataclass(frozen=True)
+class _Stays:
+    """What a program is given from batch to batch: `held` are weights and slots, `written` the memory of those that it
+    updates, `updated` the weights among these. `keys` are what the host calls its numbers, `seeds` the numbers that
+    random ops draw from."""
+
+    held: Held
+    written: Written
+    updated: Sequence[Tensor]
+    keys: Mapping[str, str]
+    seeds: Sequence[str]
 
 
 class StepRunner:
@@ -77,10 +81,15 @@ class StepRunner:
         self.batches = 0
         self.progress: list[Progress] = []
         self._counts_on_device = scaler is not None
+        self._seen = Seen([])
+        self._weights: Mapping[str, Tensor] = {}
+        self._slots: list[str] = []
+        self._stays: dict[Runner, _Stays] = {}
         self._not_captured: str | None = "capture() was not asked for"
         self.use(programs)
         graphs = programs.graphs
         self._graph, self._owners = graphs.declared, graphs.owners
+        self._binder = FeedBinder(graphs.declared, self.device)
         self._held = graphs.held()
         self.inputs = tuple(v.name for v in graphs.declared.inputs)
         self._trained = graphs.updated_parameters()
@@ -93,8 +102,7 @@ class StepRunner:
         """Run these from now on, captured anew where the ones before were."""
         self.programs = self.programs_of_frozen[self._frozen] = programs
         self._has_run: set[Runner] = set()
-        self._seen: list[object] = []
-        self._apart: dict[Runner, list[object]] = {}
+        self._forget()
         self.updating = Runner(programs.update, self.device, self._how)
         self.gathering = None if programs.gathering is None else Runner(programs.gathering, self.device, self._how)
         if self.reducer is not None and self.gathering is not None:
@@ -115,29 +123,49 @@ class StepRunner:
 
     def _run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state = self.state
-        bound, sizes = bind_feeds(self._graph, feeds, self.device)
+        bound, sizes = self._binder.bind(feeds)
         check_targets(self.targets, bound)
         check_sizes(self._sized, sizes)
         numbers = state.host_numbers()
         counts = state.is_last and not self._counts_on_device
-        following = next_numbers(state.optimizer, numbers) if counts else state.numbers
-        weights = state.model.tensors()
-        self._look_at({**weights, **state.slots})
-        self.follow_frozen(weights)
-        with torch.no_grad():
-            outputs = self._run_batch(_Batch(bound, sizes, numbers, weights))
+        following = next_numbers(state.optimizer, numbers) if counts and state.numbers else state.numbers
+        self._look_at_held()
+        outputs = self._run_batch(_Batch(bound, sizes, numbers, self._weights))
         state.advance(following)
         state.end()
         return outputs
 
-    def _look_at(self, held: Mapping[str, Tensor]) -> None:
+    def _look_at_held(self) -> None:
         """Check parameters, buffers and slots, unless they are the tensors of the last batch, as they were then."""
-        tensors = (*held.values(),)
-        seen: list[object] = [*held, *map(id, tensors), *map(Tensor.data_ptr, tensors)]
-        seen += [*map(Tensor.size, tensors), *map(Tensor.stride, tensors), *map(_dtypes, tensors)]
-        if seen != self._seen:
-            check_held(self._held, held, self.device)
-            self._seen, self._seen_tensors = seen, tensors
+        model, slots = self.state.model, self.state.slots
+        known = model.known_tensors()
+        if known is not None and self._seen.are([*known, *slots.values()]) and [*slots] == self._slots:
+            return
+        weights = model.tensors()
+        check_held(self._held, {**weights, **slots}, self.device)
+        self.follow_frozen(weights)
+        self._forget()
+        self._seen, self._weights, self._slots = Seen([*weights.values(), *slots.values()]), weights, [*slots]
+
+    def _forget(self) -> None:
+        """Look at all that is held when it is used next."""
+        self._seen, self._weights, self._slots = Seen([]), {}, []
+        self._stays = {}
+
+    def _stays_of(self, runner: Runner, weights: Mapping[str, Tensor]) -> _Stays:
+        """What a program is given of weights and slots, once for all batches that find them as they are."""
+        found = self._stays.get(runner)
+        if found is None:
+            graph, held = runner.program.graph, {**weights, **self.state.slots}
+            check_apart(held, graph.updates)
+            written = Written({n: held[n] for n in graph.updates})
+            updated = [weights[n] for n in graph.updates if n in weights]
+            scalars = graph.leaves("scalar")
+            given = self.programs.graphs.declared.given_names
+            keys = {v.name: number_key(v.name, given) for v in scalars if not is_seed(v)}
+            seeds = [v.name for v in scalars if is_seed(v)]
+            self._stays[runner] = found = _Stays(Held(detached(held)), written, updated, keys, seeds)
+        return found
 
     def follow_frozen(self, weights: Mapping[str, Tensor]) -> None:
         """Go on with the programs that leave those `weights` alone that want no gradient. Raises `DeclarationError`
@@ -161,7 +189,8 @@ class StepRunner:
         if self.gathering is None:
             return self._run_program(self.updating, batch)
         if self.reducer is not None:
-            return self._run_shared(self.gathering, self.reducer, batch)
+            with torch.no_grad():
+                return self._run_shared(self.gathering, self.reducer, batch)
         return self._run_program(self.updating if self.state.is_last else self.gathering, batch)
 
     def _run_shared(self, gathering: Runner, reducer: Reducer, batch: _Batch) -> dict[str, Tensor]:
@@ -180,14 +209,8 @@ class StepRunner:
 
     def _run_program(self, runner: Runner, batch: _Batch, reducer: Reducer | None = None) -> dict[str, Tensor]:
         """One run of a program; with a `reducer` gradients are sent while it goes on."""
-        graph = runner.program.graph
-        held = {**batch.weights, **self.state.slots}
-        updated = list(graph.updates)
-        if self._apart.get(runner) != self._seen:
-            check_apart(held, graph.updates)
-            self._apart[runner] = self._seen
-        feeds = apart_from({n: held[n] for n in updated}, batch.feeds)
-        leaves = {n: t.detach() for n, t in {**feeds, **held}.items()}
+        stays = self._stays_of(runner, batch.weights)
+        feeds = detached(stays.written.apart(batch.feeds))
         captured = self.captured if runner is self.updating else None
         around: Around | None = None if reducer is None else reducer.around
         was_whole = self.state.is_whole
@@ -202,23 +225,21 @@ class StepRunner:
             around = beginning(runner.program, self.state.begin, around)
         runner.around = around
         try:
-            outputs = (captured or runner).run(leaves, batch.sizes, self._scalars(graph, batch.numbers))
+            numbers = self._scalars(stays, batch.numbers)
+            outputs = (captured or runner).run(feeds, batch.sizes, numbers, stays.held)
         except AllocationError:
             if was_whole:  # memory is allocated before the first launch
                 self.state.end()
             raise
         self._has_run.add(runner)
         # A kernel writes past autograd's eyes: backward through the old weights must raise, as after torch's own step.
-        torch.autograd.graph.increment_version([batch.weights[n] for n in updated if n in batch.weights])
+        torch.autograd.graph.increment_version(stays.updated)
         return outputs
 
-    def _scalars(self, graph: Graph, numbers: Mapping[str, float]) -> dict[str, float]:
+    def _scalars(self, stays: _Stays, numbers: Mapping[str, float]) -> dict[str, float]:
         """The host numbers of a program by name, and the seeds that its random ops draw from."""
-        wanted = graph.leaves("scalar")
-        drawn = self.state.batch_seed()
-        given = self.programs.graphs.declared.given_names
-        keys = {v.name: number_key(v.name, given) for v in wanted if not is_seed(v)}
-        return {name: numbers[key] for name, key in keys.items()} | {v.name: drawn for v in wanted if is_seed(v)}
+        found = {name: numbers[key] for name, key in stays.keys.items()}
+        return {**found, **dict.fromkeys(stays.seeds, self.state.batch_seed())} if stays.seeds else found
 
     def _share(self, reducer: Reducer, weights: Mapping[str, Tensor]) -> None:
         """Give all processes the weights that each has updated, where they are shared out."""
@@ -238,9 +259,6 @@ class StepRunner:
     def graph_reason(self) -> str | None:
         """As `TrainingStep.graph_reason`."""
         return self.captured.reason if self.captured is not None else self._not_captured
-
-
-_dtypes = attrgetter("dtype")
 
 
 def beginning(program: Program, begin: Callable[[], None], around: Around | None) -> Around:

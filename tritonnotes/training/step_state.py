@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from operator import is_
 from typing import Any
 
 import torch
@@ -25,6 +26,8 @@ TENSORS = ("model", "slots")
 
 NUMBERS = ("steps", "gathered", "numbers", "seed", "hyperparameters")
 """The parts that the host knows."""
+
+_PLAIN = (float, int, bool)
 
 
 class StepState:
@@ -52,6 +55,8 @@ class StepState:
         self.hyperparameters: dict[str, float | bool] = optimizer.settings
         self.group_hyperparameters = [group.optimizer.settings for group in optimizer.groups]
         self.numbers = optimizer.all_numbers
+        self._seen_settings: list[object] = []
+        self._settings: dict[str, float] = {}
         self.seed = seed
         self.slots: dict[str, Tensor] = {
             s.name: torch.full(s.shape, s.attrs["init"], dtype=torch_dtype(s.dtype), device=model.device)  # type: ignore[arg-type]
@@ -102,17 +107,32 @@ class StepState:
     def host_numbers(self) -> dict[str, float]:
         """Every number that the host knows: hyperparameters, the rule's own numbers, and the step that comes. Raises
         `DeclarationError` for hyperparameters that are not what the step was compiled for."""
-        settings: dict[str, float | bool] = {}
-        for group, (variant, given) in enumerate(zip(self.optimizer.variants, self._given(), strict=True)):
+        settings = self._checked_settings()
+        counted = {"step": float(self.steps + 1), FIRST: float(self.gathered == 0)}
+        if self.reducer is not None:
+            counted[WORLD_SIZE] = float(self.reducer.world_size)
+        own = {n: float(v) for n, v in self.numbers.items()}
+        return {**settings, **own, **counted}
+
+    def _checked_settings(self) -> dict[str, float]:
+        """The hyperparameters of all groups as floats, checked where one of them is another object than in the last
+        batch: numbers do not change in themselves."""
+        all_given = self._given()
+        seen: list[object] = []
+        if all(type(given) is dict for given in all_given):
+            seen = [thing for given in all_given for thing in (len(given), *given, *given.values())]
+        if seen and len(seen) == len(self._seen_settings) and all(map(is_, seen, self._seen_settings)):
+            return self._settings
+        settings: dict[str, float] = {}
+        for group, (variant, given) in enumerate(zip(self.optimizer.variants, all_given, strict=True)):
             _check_numbers(variant, given)
             _check_fixed(variant, given)
             if group:
                 _check_clip(self.optimizer, group, given)
-            settings |= {in_group(name, group): value for name, value in given.items()}
-        counted = {"step": self.steps + 1, FIRST: self.gathered == 0}
-        if self.reducer is not None:
-            counted[WORLD_SIZE] = self.reducer.world_size
-        return {n: float(v) for n, v in {**settings, **self.numbers, **counted}.items()}
+            settings |= {in_group(name, group): float(value) for name, value in given.items()}
+        self._seen_settings = seen if {*map(type, seen)} <= {str, *_PLAIN} else []
+        self._settings = settings
+        return settings
 
     def _given(self) -> list[dict[str, float | bool]]:
         """The hyperparameters of each variant of the optimizer."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from ...cost.traffic import LAUNCH_BYTES
 from ..candidate import Candidate
 from ..cost import cost_of
 from ..legality import AxisSet, Facts, Rule
@@ -81,6 +80,7 @@ class Search:
 
     def __init__(self, start: Candidate, atoms: Sequence[Atom]) -> None:
         self.start = start
+        self.launch = start.options.planned_for.launch_bytes
         self.legality = start.legality
         self.atoms = atoms
         self.to_come = self._columns_to_come()
@@ -110,11 +110,11 @@ class Search:
         options = [self._library(atom, readers)] if atom.is_library else list(self._options(index, atom, readers))
         self.tried += len(options)
         options.sort(
-            key=lambda o: (o.added + LAUNCH_BYTES * (o.home is None), o.home is None, -(o.home or 0), o.recomputed)
+            key=lambda o: (o.added + self.launch * (o.home is None), o.home is None, -(o.home or 0), o.recomputed)
         )
         for option in options:
             least = spent + option.added + self.rest[index + 1]
-            if least + LAUNCH_BYTES * max(len(self.kernels) + (option.home is None), len(self.apart)) >= self.best:
+            if least + self.launch * max(len(self.kernels) + (option.home is None), len(self.apart)) >= self.best:
                 continue
             before = self.kernels
             self._apply(index, atom, option)
@@ -129,7 +129,7 @@ class Search:
         for other in self.apart:
             if other >= index and not any(k.members & ~self.together[other] == 0 for k in self.kernels):
                 more += 1
-        return LAUNCH_BYTES * max(len(self.kernels) + more, len(self.apart))
+        return self.launch * max(len(self.kernels) + more, len(self.apart))
 
     def _finish(self) -> None:
         for kernel in self.kernels:

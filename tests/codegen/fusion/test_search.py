@@ -6,6 +6,7 @@ import itertools
 import math
 import random
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from compiled import digits
@@ -15,16 +16,15 @@ import tritonnotes as tn
 from tritonnotes.codegen import pipeline
 from tritonnotes.codegen.analysis.units import PARTIAL, Unit, Units, UnitSet, is_elementwise, make_units
 from tritonnotes.codegen.canonicalize.materialize import materialize
-from tritonnotes.codegen.fusion import cost
 from tritonnotes.codegen.fusion.candidate import Candidate
 from tritonnotes.codegen.fusion.cost import cost_of, scheduled_cost
 from tritonnotes.codegen.fusion.legality import Legality, Rule
 from tritonnotes.codegen.fusion.partition import Partition
 from tritonnotes.codegen.fusion.reduction_strategy import combinations, other_strategies
-from tritonnotes.codegen.fusion.search import branch_and_bound as search
 from tritonnotes.codegen.fusion.search import select
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.fusion_plan import FusionPlan, verify_plan
+from tritonnotes.codegen.target.targets import TARGETS
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose
@@ -158,16 +158,14 @@ def assert_best(seeds: range, least: int) -> None:
 @pytest.mark.parametrize("price", [4_000_000, 2_000])
 def test_no_plan_of_a_small_graph_is_better(monkeypatch: pytest.MonkeyPatch, price: int) -> None:
     """Also where a launch is so cheap that bytes decide."""
-    monkeypatch.setattr(search, "LAUNCH_BYTES", price)
-    monkeypatch.setattr(cost, "LAUNCH_BYTES", price)
+    monkeypatch.setitem(TARGETS, "gpu", replace(TARGETS["gpu"], launch_bytes=price))
     assert_best(range(60), 15)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("price", [4_000_000, 2_000])
 def test_no_plan_of_many_small_graphs_is_better(monkeypatch: pytest.MonkeyPatch, price: int) -> None:
-    monkeypatch.setattr(search, "LAUNCH_BYTES", price)
-    monkeypatch.setattr(cost, "LAUNCH_BYTES", price)
+    monkeypatch.setitem(TARGETS, "gpu", replace(TARGETS["gpu"], launch_bytes=price))
     assert_best(range(24, 200), 80)
 
 

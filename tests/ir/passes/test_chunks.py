@@ -491,6 +491,7 @@ PLANTED: dict[str, Callable[[str], str]] = {
 }
 
 
+@pytest.mark.interpreted  # a recorded run would not read the module's other text
 @pytest.mark.parametrize("bug", PLANTED)
 def test_a_planted_bug_is_noticed(bug: str) -> None:
     graph = head(LOSSES["cross entropy"])

@@ -151,6 +151,14 @@ def test_module_targets_and_explain(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Not fused (the value goes through memory):" in capsys.readouterr().out
 
 
+def test_plan_for_a_cpu_is_asked_for(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for given, said in (([], "gpu"), (["--target", "cpu"], "cpu")):
+        assert main(["explain", f"{small}:graph", *given]) == 0
+        assert f"(target={said!r})" in capsys.readouterr().out
+        assert main(["show", f"{small}:graph", "--emit", "plan", "--json", *given]) == 0
+        assert json.loads(capsys.readouterr().out)["planned_for"] == said
+
+
 def test_explain_as_json_tells_every_edge_and_its_opposite(small: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explain", f"{small}:graph", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

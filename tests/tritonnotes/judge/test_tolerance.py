@@ -82,6 +82,15 @@ def test_result_that_overflows_with_its_dtype_is_right_and_so_is_one_that_eager_
     assert not compare(overflowed, torch.tensor([100.0, 1.0], dtype=torch.float16), oracle).ok
 
 
+@pytest.mark.parametrize("value", [INF, -INF])
+def test_an_infinity_is_right_where_two_met_in_eager_and_nowhere_else(value: float) -> None:
+    lost, overflowed = torch.tensor([NAN, 1.0]), torch.tensor([value, 1.0])
+    assert compare(overflowed, lost, torch.tensor([-5.0, 1.0]).double()).ok
+    assert not compare(overflowed, lost, torch.tensor([NAN, 1.0]).double()).ok
+    assert not compare(overflowed, lost, torch.tensor([-value, 1.0]).double()).ok
+    assert not compare(lost, overflowed, torch.tensor([-5.0, 1.0]).double()).ok
+
+
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool])
 def test_integers_and_bools_are_equal_or_wrong(dtype: torch.dtype) -> None:
     right = torch.tensor([0, 1, 1]).to(dtype)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,8 +19,13 @@ from tritonnotes.codegen.target.cache import KernelCache
 from tritonnotes.codegen.target.load import load_source
 from tritonnotes.native import Bundle, Launch, Recorder, launch
 from tritonnotes.native.llvm.engine import LEVEL_VARIABLE
-from tritonnotes.native.run import compiled
+from tritonnotes.native.run import compiled, program
 from tritonnotes.native.run.arguments import face_of
+
+
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1).view(torch.uint8)
+
 
 MODULES = sorted(path for path in GOLDENS.glob("*.py") if path.stem != "update_adam")
 
@@ -63,6 +71,34 @@ def test_one_call_leaves_the_same_bits_as_launch_after_launch(path: Path) -> Non
             bundle.run(threads)
             for tensor, value in zip(tensors, expected, strict=True):
                 assert torch.equal(tensor.reshape(-1).view(torch.uint8), value.reshape(-1).view(torch.uint8))
+
+
+@pytest.mark.parametrize("small", [0b000000, 0b101010, 0b011100, 0b111111])
+def test_small_launches_run_on_the_calling_thread_and_leave_the_same_bits(
+    small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Any of the launches of a step may be small; those that follow each other run together, in order."""
+    path = next(path for path in MODULES if path.stem == "digits_step")
+    _, launches, tensors = recorded(path)
+    is_small = [bool(small >> place & 1) and bool(math.prod(each.grid) > 1) for place, each in enumerate(launches)]
+    given = [replace(each, work=program.LEAST_SHARED - few) for each, few in zip(launches, is_small, strict=True)]
+    before = [tensor.clone() for tensor in tensors]
+    Bundle(launches).run(2)
+    expected = [tensor.clone() for tensor in tensors]
+    for tensor, value in zip(tensors, before, strict=True):
+        tensor.copy_(value)
+    calls: list[tuple[int, int]] = []
+    entry = program._entry()
+
+    def watched(records: Any, count: int, work: Any, size: int, threads: int) -> None:
+        calls.append((count, threads))
+        entry(records, count, work, size, threads)
+
+    monkeypatch.setattr(program, "_entry", lambda: watched)
+    Bundle(given).run(2)
+    assert all(torch.equal(_bits(a), _bits(b)) for a, b in zip(tensors, expected, strict=True))
+    shared = [math.prod(each.grid) > 1 and not few for each, few in zip(launches, is_small, strict=True)]
+    assert calls == [(len([*same]), 2 if many else 1) for many, same in groupby(shared)]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)

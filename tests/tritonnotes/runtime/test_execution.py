@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import threading
 from typing import Any
@@ -15,6 +16,7 @@ from tritonnotes import native
 from tritonnotes.ir.core.errors import DeclarationError
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.native.llvm import engine
+from tritonnotes.native.run import program
 from tritonnotes.runtime.executors.execution import STRICT_VARIABLE, Execution, execution
 
 BATCH = tn.Dim("batch")
@@ -136,7 +138,8 @@ def test_threads_that_share_a_model_take_turns() -> None:
 
 @on_the_cpu
 @pytest.mark.parametrize("threads", [1, 2, 8])
-def test_any_number_of_threads_leaves_the_same_bits(threads: int) -> None:
+def test_any_number_of_threads_leaves_the_same_bits(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "LEAST_SHARED", 0)
     feeds = draw(digits(), batch=150)
     found = []
     for count in (1, threads):
@@ -148,6 +151,34 @@ def test_any_number_of_threads_leaves_the_same_bits(threads: int) -> None:
             torch.set_num_threads(1)
         found.append({**outputs, **step.model.state_dict(), **step.slots})
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+FIRST_RUN = """
+import sys, torch, tritonnotes as tn
+g = tn.Graph("small")
+g.output(y=tn.gelu(g.input("x", (3, 8))))
+model = tn.compile(g)
+model(x=torch.ones(3, 8))
+print(*sorted({name.split(".")[1] for name in sys.modules if name.startswith("torch._")}))
+"""
+
+
+@on_the_cpu
+def test_torchs_tracer_is_not_imported_until_it_is_used() -> None:
+    """Its import takes longer than to compile a program."""
+    ran = subprocess.run([sys.executable, "-c", FIRST_RUN], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "_C" in ran.stdout.split() and "_dynamo" not in ran.stdout.split()
+
+
+@on_the_cpu
+@pytest.mark.parametrize("batch, is_shared", [(16, {False}), (1024, {False, True})])
+def test_the_launches_of_small_batches_run_on_one_thread(batch: int, is_shared: set[bool]) -> None:
+    step = tn.compile_step(digits(), optimizer=tn.adam())
+    step(**draw(digits(), batch=batch))
+    (record,) = step._runner.updating._recorded._kept.values()  # type: ignore[union-attr]
+    bundles = [s for s in record._steps if isinstance(s, native.Bundle)]
+    assert {launch.is_shared for bundle in bundles for launch in bundle.launches} == is_shared
 
 
 @on_the_cpu

@@ -5,18 +5,24 @@
     bundle = recorder.bundle()      # compiles what is new, packs all arguments once
     bundle.run()                    # one foreign call: all launches in order, on all threads
 
-Threads stay together through all launches, with a barrier after each. Kernels are compiled and kept one by one, so
-programs share them, and the entry that calls them is the same for all programs. What changes from run to run is set in
-place: by argument with `bind`, or through `words`, where the arguments lie.
+Threads stay together through launches that follow each other, with a barrier after each. A launch that is known to
+take less than `LEAST_SHARED` runs on the calling thread alone: waiting for another thread costs a turn of the scheduler
+where the processor has other work, thousands of times what it saves there.
+
+Kernels are compiled and kept one by one, so programs share them, and the entry that calls them is the same for all
+programs. What changes from run to run is set in place: by argument with `bind`, or through `words`, where the arguments
+lie.
 """
 
 from __future__ import annotations
 
 import ctypes
+import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
 from typing import Any
 
 import torch
@@ -31,22 +37,36 @@ from .compiled import NativeKernel, specialized, workspace
 RECORD_WORDS = 4
 """Words of eight bytes that say of a launch where its code and its arguments lie, and the sizes of its grid."""
 
+LEAST_SHARED = 2**21
+"""The least work of a launch that is shared out over threads: about a tenth of a millisecond of one core. Two idle
+cores gain from a tenth of that on (a barrier takes 2.5 microseconds where both threads are awake); busy ones lose 4 to
+40 milliseconds at any size."""
+
 
 @dataclass(frozen=True)
 class Launch:
-    """One launch: a kernel, its grid, and its arguments by name, compile-time constants among them."""
+    """One launch: a kernel, its grid, and its arguments by name, compile-time constants among them. `work` is about how
+    many elements it computes, where that is known."""
 
     kernel: JITFunction
     grid: tuple[int, int, int]
     values: Mapping[str, Any]
     fused: bool = True
+    work: int | None = None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether its programs are shared out over threads."""
+        return math.prod(self.grid) > 1 and (self.work is None or self.work >= LEAST_SHARED)
 
 
 class Recorder:
-    """A stand-in for a generated module's `launch` that notes what is launched and runs nothing."""
+    """A stand-in for a generated module's `launch` that notes what is launched and runs nothing. `work` is that of each
+    launch, where it is known."""
 
-    def __init__(self) -> None:
+    def __init__(self, work: int | None = None) -> None:
         self.launches: list[Launch] = []
+        self._work = work
 
     def __call__(
         self, kernel: JITFunction, grid: Sequence[int], *args: Any, enable_fp_fusion: bool = True, **options: Any
@@ -55,7 +75,7 @@ class Recorder:
         values = face.bind(args, options)
         sizes = grid_of(face.name, grid, values)
         if 0 not in sizes:
-            self.launches.append(Launch(kernel, sizes, values, enable_fp_fusion))
+            self.launches.append(Launch(kernel, sizes, values, enable_fp_fusion, self._work))
 
     def bundle(self) -> Bundle:
         return Bundle(self.launches)
@@ -86,7 +106,7 @@ class Bundle:
         for number in range(len(self.launches)):
             self._pack(number)
         self._workspace = max((made.workspace for made in self.kernels), default=0)
-        self._most_programs = max((x * y * z for x, y, z in (launch.grid for launch in self.launches)), default=0)
+        self._stretches = _stretches(self.launches, ctypes.addressof(self._block))
         self._entry = _entry() if self.launches else None
 
     def _pack(self, number: int) -> None:
@@ -123,12 +143,27 @@ class Bundle:
 
     def run(self, threads: int | None = None) -> None:
         """Runs all launches in order."""
-        if self._entry is None:
+        entry = self._entry
+        if entry is None:
             return
-        threads = torch.get_num_threads() if threads is None else threads
-        threads = max(1, min(threads, self._most_programs)) if openmp() else 1
-        work = workspace(self._workspace * threads)
-        self._entry(self._block, len(self.launches), work, self._workspace, threads)
+        most = (torch.get_num_threads() if threads is None else threads) if openmp() else 1
+        size = self._workspace
+        for records, count, programs in self._stretches:
+            sharing = max(1, min(most, programs))
+            entry(records, count, workspace(size * sharing), size, sharing)
+
+
+def _stretches(launches: Sequence[Launch], block: int) -> tuple[tuple[int, int, int], ...]:
+    """Launches that follow each other and are shared out alike: where the record of the first lies, how many they are,
+    and how many threads may share them."""
+    found = []
+    place = block
+    for is_shared, group in groupby(launches, key=lambda launch: launch.is_shared):
+        together = [*group]
+        most = max(math.prod(launch.grid) for launch in together) if is_shared else 1
+        found.append((place, len(together), most))
+        place += 8 * RECORD_WORDS * len(together)
+    return tuple(found)
 
 
 @cache

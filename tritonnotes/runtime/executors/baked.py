@@ -22,12 +22,16 @@ from triton.runtime.driver import driver
 from ...codegen.program.program import Program
 from ...codegen.target.gpus import PROGRAMS_PER_SM
 from ...codegen.target.language import triton_language
+from ...ir.core.errors import KernelError
 from .executor import Around
 
 VERSIONS = ((3, 6), (3, 7))
 """The versions of Triton whose dispatch hands compiled kernels the arguments that are handed here."""
 
 ALIGNMENT = 16
+
+MOST_COLUMNS = 65_535
+"""Programs along the second and the third axis of a grid."""
 
 
 class GpuExecutor:
@@ -71,6 +75,12 @@ class BakedLaunch:
         launches nothing."""
         if not all(grid):
             return
+        if max(grid[1:], default=0) > MOST_COLUMNS:
+            many = " by ".join(f"{size:,}" for size in grid)
+            raise KernelError(
+                f"{kernel.__name__}: a grid of {many} programs, and CUDA launches at most {MOST_COLUMNS:,} along its "
+                "second axis; declare the size of the columns as an int, not as a Dim: tiles are then wide enough"
+            )
         device = driver.active.get_current_device()
         key = None if self.reason or _is_watched(kernel) else _key(kernel, device, arguments, options)
         known = None if key is None else self._known.get(key)

@@ -6,6 +6,7 @@ There are three: the strict interpreter and native code on the CPU, and Triton o
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -21,6 +22,17 @@ Launch = Callable[..., None]
 
 Around = Callable[[Launch], Launch]
 """What each launch goes through, as it does to be timed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """Leaves of a program that stay from run to run. As long as `mark` is the same object, none of them has moved."""
+
+    leaves: Mapping[str, Tensor]
+    mark: object = field(default_factory=object)
+
+
+NOTHING_HELD = Held({})
 
 
 class Executor(Protocol):

@@ -8,15 +8,18 @@ from typing import Any
 from torch import Tensor
 
 from ... import native
+from ...codegen.analysis.matmul import summed
 from ...codegen.lower.foreach import ForeachKernel
 from ...codegen.lower.lower import GeneratedKernel
 from ...codegen.lower.tile_ir import Kernel
 from ...codegen.program.program import Program
 from ...codegen.support.sizes import next_power_of_2
+from ...codegen.target.targets import SERVER_CORE
+from ...ir.core.types import element_count
 from .executor import Around, BufferNames, Launch
 from .tiles import CpuTiles
 
-TILE = 2**12
+TILE = SERVER_CORE.tile_elements
 """Elements of a tile: what a kernel keeps of it stays in the nearest cache."""
 
 PROGRAMS = 16
@@ -60,6 +63,14 @@ class NativeExecutor:
         if isinstance(planned, Kernel) and planned.layout.finalizes:
             options["PROGRAMS"] = next_power_of_2(self._most_programs)
         return planned, grid, options
+
+    def work(self, kernel: GeneratedKernel, sizes: Mapping[str, int]) -> int:
+        """About how many elements a launch computes: those of its values, where a term of a product counts as a third,
+        and a byte of memory as half of one."""
+        launch, inner = self._program.launch_of(kernel), self._program.sizes_in(kernel.name, sizes)
+        products = {value: element_count(summed(value), inner) for value in launch.products}
+        computed = sum(element_count(v.shape, inner) * max(1, products.get(v, 0) // 3) for v in launch.values)
+        return computed + launch.bytes_moved(inner) // 2
 
     def _launch(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Launch:
         def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:

@@ -7,6 +7,7 @@ kernels read from memory. Temporaries lie in an arena that stays.
 
 from __future__ import annotations
 
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,12 +26,15 @@ from ...codegen.target.load import load_source
 from ...ir.core.evaluate import concrete
 from ...tensors.allocation import allocating
 from ...tensors.dtypes import torch_dtype
+from .executor import Held
 from .machine_code import NativeExecutor
 from .recording import Call, Part, Places, Recording, Result, stand_in
 
 KEPT_SIZES = 8
 """How many sets of sizes are kept, so that a ragged last batch does not evict the others. What was used longest ago
 goes first."""
+
+CPU = torch.device("cpu")
 
 AllReduce = Callable[[Tensor, Tensor], None]
 
@@ -51,6 +55,7 @@ class RecordedRuns:
     def run(
         self,
         leaves: Mapping[str, Tensor],
+        held: Held,
         sizes: Mapping[str, int],
         scalars: Mapping[str, float],
         all_reduce: AllReduce | None,
@@ -61,15 +66,15 @@ class RecordedRuns:
         record = self._kept.get(key)
         if record is None:
             with allocating(f"graph {self._program.graph.name!r}"):
-                record = Record(self._program, self.module, self._executor, leaves, sizes, scalars, all_reduce)
+                given = {**leaves, **held.leaves}
+                record = Record(self._program, self.module, self._executor, given, sizes, scalars, all_reduce)
             self._kept[key] = record
             if len(self._kept) > KEPT_SIZES:
                 self._kept.popitem(last=False)
         else:
             self._kept.move_to_end(key)
         try:
-            numbers = self.module.numbers_of(**self._program.arguments.given(sizes, scalars))
-            return record.run(leaves, numbers, begin)
+            return record.run(leaves, held, scalars, begin)
         except BaseException:
             # Programs that did not arrive are missing in the counts that the arena holds.
             self._kept.pop(key, None)
@@ -96,21 +101,23 @@ class Record:
             b.name: (concrete(b.shape, sizes), torch_dtype(b.dtype)) for b in program.buffers if b.role == "output"
         }
         self._outputs = tuple((name, *made) for name, made in outputs.items())
-        self._results = tuple(
-            (name, buffer, concrete(shape, sizes), buffer in leaves)
-            for name, (buffer, shape) in program.outputs.items()
-        )
-        count = len(module.numbers_of(**arguments.given(sizes, scalars)))
-        self._numbers = torch.zeros(max(count, 1), dtype=torch.float64, device="cpu")
-        words = memoryview(self._numbers.numpy()).cast("B")  # type: ignore[arg-type]
-        self._floats, self._ints = words.cast("d"), words.cast("q")
+        self._numbers_of, self._given_numbers = module.numbers_of, arguments.given_numbers
+        self._given_sizes = arguments.given_sizes(sizes)
+        numbers = self._numbers_of(**self._given_sizes, **arguments.given_numbers(scalars))
+        self._numbers = torch.zeros(max(len(numbers), 1), dtype=torch.float64, device="cpu")
+        self._words = memoryview(self._numbers.numpy()).cast("B")  # type: ignore[arg-type]
+        self._packed, self._kinds = struct.Struct(""), list[type]()
         arena = self._arena(program, module, sizes, programs)
-        self._leaves = tuple(leaves)
         stand_ins = {name: stand_in(leaf) for name, leaf in leaves.items()}
         stand_ins |= {name: torch.zeros(shape, dtype=dtype, device="cpu") for name, (shape, dtype) in outputs.items()}
+        shown = {name: (buffer, concrete(shape, sizes)) for name, (buffer, shape) in program.outputs.items()}
+        self._results = tuple(
+            (name, buffer, buffer in leaves, None if stand_ins[buffer].shape == shape else shape)
+            for name, (buffer, shape) in shown.items()
+        )
         places = Places(stand_ins)
         recording = Recording(places, [*arena.values(), self._numbers])
-        given = {**arguments.given_sizes(sizes), "numbers": self._numbers, "programs": programs}
+        given = {**self._given_sizes, "numbers": self._numbers, "programs": programs}
         if all_reduce is not None and hasattr(module, "all_reduce"):
             given["all_reduce"] = lambda x, total: recording.call(all_reduce, (x, total), {})
         tables: list[Tensor] = []
@@ -121,7 +128,7 @@ class Record:
                 # The module keeps the table for tensors at these addresses, which are stand-ins'.
                 tables.append(passed[0].clone())
                 passed = (tables[-1], *passed[1:])
-            recorder = native.Recorder()
+            recorder = native.Recorder(executor.work(planned, sizes))
             recorder(kernel, grid, *passed, **options)
             recording.launch(recorder.launches)
 
@@ -131,8 +138,9 @@ class Record:
         self._slots = _Slots(places)
         self._steps = [self._replayed(step) for step in recording.steps]
         self._tables = [_Table(table, self._slots) for table in tables]
-        self._held = arena, tables
-        self._places = (0,) * len(leaves)
+        self._kept = arena, tables
+        self._mark: object = None
+        self._places: dict[str, int] = {}
 
     @staticmethod
     def _arena(program: Program, module: Any, sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
@@ -152,28 +160,24 @@ class Record:
         return bundle
 
     def run(
-        self, leaves: Mapping[str, Tensor], numbers: list[float], begin: Callable[[], None] | None = None
+        self,
+        leaves: Mapping[str, Tensor],
+        held: Held,
+        scalars: Mapping[str, float],
+        begin: Callable[[], None] | None = None,
     ) -> dict[str, Tensor]:
         """One run over these tensors."""
-        floats, ints = self._floats, self._ints
-        for place, number in enumerate(numbers):
-            if isinstance(number, int):
-                ints[place] = number
-            else:
-                floats[place] = number
-        given = [leaves[name] for name in self._leaves]
-        addresses = (*map(Tensor.data_ptr, given),)
-        slots = self._slots
-        if addresses != self._places:
-            for name, tensor, address, before in zip(self._leaves, given, addresses, self._places, strict=True):
-                if address != before:
-                    slots.point(name, tensor, address)
-            self._places = addresses
+        self._tell(self._numbers_of(**self._given_sizes, **self._given_numbers(scalars)))
+        point = self._slots.point
+        if held.mark is not self._mark:
+            self._point(held.leaves)
+            self._mark = held.mark
+        self._point(leaves)
         made = {}
         with allocating(self._what):
             for name, shape, dtype in self._outputs:
-                made[name] = tensor = torch.empty(shape, dtype=dtype, device="cpu")
-                slots.point(name, tensor, tensor.data_ptr())
+                made[name] = tensor = torch.empty(shape, dtype=dtype, device=CPU)
+                point(name, tensor, tensor.data_ptr())
         for table in self._tables:
             table.align()
         if begin is not None:
@@ -186,12 +190,29 @@ class Record:
             else:
                 results.append(step.run(results))
         found = {}
-        for name, buffer, shape, is_leaf in self._results:
-            tensor = leaves[buffer] if is_leaf else made[buffer]
-            tensor = tensor if tensor.shape == shape else tensor.reshape(shape)
-            # A leaf that is an output is handed out as it is now, not as a later run leaves it.
-            found[name] = tensor.clone() if is_leaf else tensor
+        for name, buffer, is_leaf, shape in self._results:
+            if is_leaf:
+                # It is handed out as it is now, not as a later run leaves it.
+                made[buffer] = (leaves[buffer] if buffer in leaves else held.leaves[buffer]).clone()
+            found[name] = made[buffer] if shape is None else made[buffer].reshape(shape)
         return found
+
+    def _tell(self, numbers: list[float]) -> None:
+        """Write the numbers where kernels read them, exact ints bit for bit."""
+        kinds = [*map(type, numbers)]
+        if kinds != self._kinds:
+            self._packed = struct.Struct("=" + "".join("q" if issubclass(kind, int) else "d" for kind in kinds))
+            self._kinds = kinds
+        self._packed.pack_into(self._words, 0, *numbers)
+
+    def _point(self, leaves: Mapping[str, Tensor]) -> None:
+        """Leaves are these tensors from now on."""
+        places = self._places
+        for name, tensor in leaves.items():
+            address = tensor.data_ptr()
+            if places.get(name) != address:
+                self._slots.point(name, tensor, address)
+                places[name] = address
 
 
 class _Slots:

@@ -92,6 +92,11 @@ class Recording(TorchDispatchMode):
         self._known = {t.untyped_storage().data_ptr() for t in stays}
         self._results: dict[int, tuple[int, Tensor]] = {}
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """False: torch would import its tracer to be told so, which takes longer than to compile a program."""
+        return False
+
     def launch(self, recorded: Sequence[native.Launch]) -> None:
         """Kernels are launched here."""
         self._launches += recorded

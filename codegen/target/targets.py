@@ -1,0 +1,82 @@
+"""What plans are made for: a GPU, or a CPU that runs kernels as machine code; and the prices that choices go by.
+
+Prices are in bytes: as many as memory moves in the time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from .gpus import H100
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """One core of a processor. `cache` is the size of its nearest data cache in bytes, `bandwidth` what a copy reads
+    and writes in a second, `flops` the rate at which it multiplies and adds, each counted. A `launch` and a `call` of
+    torch's library take so many seconds. Of the rate a product reaches `library_share` in the library, and
+    `generated_share` in a generated kernel, which copies its operands first."""
+
+    name: str
+    cache: int
+    bandwidth: float
+    flops: float
+    launch: float
+    call: float
+    library_share: float
+    generated_share: float
+    sources: Mapping[str, str]
+
+    @property
+    def tile_elements(self) -> int:
+        """Elements of a tile, a power of two: a third of the nearest cache, for a kernel keeps about three of them."""
+        return 1 << (self.cache // (3 * 4)).bit_length() - 1
+
+
+SERVER_CORE = Cpu(
+    "a server's core with AVX-512", 48 * 1024, 6e9, 166e9, 1e-6, 5e-6, 0.9, 0.4,
+    MappingProxyType({
+        "cache": "48 KiB on Intel's server cores since 2021; 32 KiB on AMD's, whose tiles come out half as large",
+        "bandwidth": "measured: torch's copy of 64 MiB with one thread, on two cores of a shared virtual machine",
+        "flops": "16 numbers, two units, multiplication and addition, at 2.6 GHz",
+        "launch": "an estimate: one launch among others of a recorded program, all of which are one native call",
+        "call": "an estimate: the least time of torch.mm of 128×128×10, which is nearly all call, is 5.4e-6",
+        "library_share": "measured: torch.mm of 1024×784×512 with one thread reaches 151e9",
+        "generated_share": "measured: products with norms in the digits step reach 49e9 to 66e9 at 1,024 rows",
+    }),
+)  # fmt: skip
+"""The core that stands for the CPU. Figures of other cores differ, plans hardly do: products and calls differ by much
+more than these figures."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a plan is made for, under the `name` that it is asked for by. `launch_bytes` is the price of a launch;
+    `busy_programs` are as many programs as draw all that memory gives. Of a `cpu` products have prices of their own."""
+
+    name: str
+    machine: str
+    launch_bytes: int
+    busy_programs: int
+    cpu: Cpu | None = None
+
+    def __str__(self) -> str:
+        return f"{self.machine} (target={self.name!r})"
+
+
+GPU, CPU = "gpu", "cpu"
+
+TARGETS: dict[str, Target] = {
+    GPU: Target(
+        GPU,
+        f"an {H100.name}",
+        # Inside a CUDA graph one kernel costs about 1.3 µs more than its traffic, in which an H100 copies
+        # 3.0 TB/s · 1.3 µs ≈ 4 MB. So small graphs are planned for few launches, and large ones for few bytes.
+        4_000_000,
+        H100.multiprocessors // 2,
+    ),
+    CPU: Target(CPU, SERVER_CORE.name, int(SERVER_CORE.launch * SERVER_CORE.bandwidth), 1, SERVER_CORE),
+}
+"""The targets by the names that they are asked for by."""
