@@ -11,7 +11,7 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_program
-from tritonnotes.ir.passes.joint import cotangent_name, loss_gradient_graph
+from tritonnotes.ir.passes.joint import cotangent_names, loss_gradient_graph
 from tritonnotes.judge.tolerance import compare
 from tritonnotes.runtime.runner import Runner
 
@@ -167,13 +167,14 @@ class _Ours:
         wanted = problem.trained
         program = make_program(loss_gradient_graph(self.graph, "loss", wanted), "optimal", self.graph)
         runner = Runner(program, self.device)
+        gradients = [*cotangent_names(self.graph, wanted).values()]
 
         def of(other: Problem) -> Call:
             leaves = {n: t.detach() for n, t in other.inputs.items()}
 
             def run(_: Any) -> list[Tensor]:
                 found = runner.run(leaves, {})
-                return [found["loss"], *(found[cotangent_name(n)] for n in wanted)]
+                return [found["loss"], *(found[name] for name in gradients)]
 
             return Call(run)
 

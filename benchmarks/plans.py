@@ -27,7 +27,7 @@ from tritonnotes.codegen.plan.fusion_plan import FusionPlan
 from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.core.types import float32
 from tritonnotes.ir.optim.update import Kind
-from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph, joint_graph, loss_gradient_graph
+from tritonnotes.ir.passes.joint import cotangent_names, gradient_graph, joint_graph, loss_gradient_graph
 from tritonnotes.ir.passes.split import split_gradient
 
 PROGRAMS = 132
@@ -55,7 +55,7 @@ def counted(*plans: FusionPlan) -> Count:
 def forward_and_backward(graph: Graph) -> list[Graph]:
     """What the two programs that autograd runs are planned from."""
     wanted = [v.name for v in graph.leaves("input", "parameter") if v.dtype.is_float]
-    cotangents = [cotangent_name(name) for name in graph.outputs]
+    cotangents = [*cotangent_names(graph, graph.outputs).values()]
     split = split_gradient(gradient_graph(graph, wanted), list(graph.outputs), cotangents)
     return [split.forward, split.backward]
 

@@ -164,6 +164,27 @@ def test_a_step_fuses_what_a_model_fuses_with_a_product_before() -> None:
         tn.compile(mlp(), fuse=[names])
 
 
+@pytest.mark.parametrize("kind", ["model", "step"])
+def test_a_wish_is_what_the_plan_does_or_it_is_refused(kind: str) -> None:
+    """Every pair of ops, also those with a product between them that is a library call."""
+    g = tn.Graph("large")
+    h = tn.layer_norm(tn.linear(g.input("x", (tn.Dim("batch"), 600)), 512, name="fc"), name="ln")
+    h = tn.softmax(tn.linear(tn.gelu(h, name="act"), 400, name="fc2"), -1, name="sm")
+    g.output(loss=tn.mean(h))
+    graph = joint_graph(g, "loss", tn.sgd(lr=0.1)) if kind == "step" else tn.compile(g).plan.graph
+    refused = []
+    for pair in itertools.combinations(("fc", "ln", "act", "fc2", "sm"), 2):
+        try:
+            plan = make_plan(graph, as_fusion("greedy", fuse=[pair]))
+        except PlanError as error:
+            assert f"fuse: {', '.join(pair)} cannot be fused, by the rule" in str(error)
+            refused.append(pair)
+        else:
+            assert _all_inside(plan, *pair), pair
+    assert {("fc", "fc2"), ("ln", "fc2"), ("ln", "sm"), ("act", "sm")} <= {*refused}
+    assert ("ln", "act") not in refused
+
+
 WITHOUT_EFFECT: dict[str, tuple[dict[str, Any], str]] = {
     "one name": ({"fuse": ["ln"]}, "'ln' is named alone.*fuse=\\[\\('ln', 'act1'\\)\\]"),
     "one name in a tuple": ({"fuse": [("ln",)]}, "'ln' is named alone"),

@@ -17,7 +17,7 @@ from tritonnotes.codegen.program.program import Program
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose
-from tritonnotes.ir.passes.joint import cotangent_name, gradient_graph, joint_graph, loss_gradient_graph
+from tritonnotes.ir.passes.joint import cotangent_names, gradient_graph, joint_graph, loss_gradient_graph
 from tritonnotes.ir.passes.split import split_gradient
 from tritonnotes.ir.primitives import take_rows
 
@@ -29,7 +29,9 @@ def programs_of(graph: Graph) -> list[Program]:
     if wanted:
         joint = gradient_graph(graph, wanted)
         split = split_gradient(
-            joint, list(graph.outputs), [cotangent_name(n) for n, v in graph.outputs.items() if v.dtype.is_float]
+            joint,
+            list(graph.outputs),
+            [*cotangent_names(graph, [n for n, v in graph.outputs.items() if v.dtype.is_float]).values()],
         )
         made += [make_program(split.forward), make_program(split.backward)]
     return made
