@@ -97,8 +97,9 @@ def check(
     that a run leaves and three updates by the optimizer's rule are compared as well.
 
     A compiled model or step is checked as it is: with its own plans, chunks, memory budget and device, its form and its
-    weights, which stay as they are. Of a step that is one update: outputs, buffers, parameters and their state. Calls
-    of a model without autograd run another program, and are compared, too.
+    weights, which stay as they are. Of a step that is one update, with the hyperparameters that it has by now: outputs,
+    buffers, parameters, their state, and what a scaler makes of it. Calls of a model without autograd run another
+    program, and are compared, too.
 
     `sizes` gives each `Dim` a size (default 33: awkward on purpose). `feeds` and `state` default to random tensors
     within the domains of the ops that read them, and to the initial weights; unless both are given, results of few
@@ -140,19 +141,23 @@ def _check_compiled(
 ) -> Certificate:
     graph = subject.graph
 
-    def drawn(seed: int) -> list[Row]:
-        given = dict(feeds) if feeds is not None else draw_feeds(graph, bound, seed)
-        given = {n: t.to(subject.device) for n, t in given.items()}
-        if isinstance(subject, TrainingStep):
-            return [Row(*row) for row in compared_step(subject, given)]
-        return _without_autograd(subject, given, seed) + _compared(
-            graph, deepcopy(subject), given, {n: t.clone() for n, t in subject.tensors().items()}, seed
-        )
+    def given(seed: int) -> dict[str, Tensor]:
+        drawn = dict(feeds) if feeds is not None else draw_feeds(graph, bound, seed)
+        return {n: t.to(subject.device) for n, t in drawn.items()}
 
-    rows = drawn(seed)
+    def compared(seeds: Sequence[int]) -> list[list[Row]]:
+        if isinstance(subject, TrainingStep):
+            return [[Row(*row) for row in rows] for rows in compared_step(subject, [given(s) for s in seeds])]
+        weights = {n: t.clone() for n, t in subject.tensors().items()}
+        return [
+            _without_autograd(subject, fed, s) + _compared(graph, deepcopy(subject), fed, weights, s)
+            for s, fed in ((s, given(s)) for s in seeds)
+        ]
+
+    (rows,) = compared([seed])
     if feeds is None and any(map(_is_few, rows)):
-        others = [drawn(seed + i) for i in range(1, DRAWS)]
-        rows = [_over_draws(row, [rows[i] for rows in others]) for i, row in enumerate(rows)]
+        first, *others = compared(range(seed, seed + DRAWS))
+        rows = [_over_draws(row, [rows[i] for rows in others]) for i, row in enumerate(first)]
     return Certificate(graph.name, bound, tuple(rows))
 
 

@@ -81,6 +81,62 @@ def test_a_model_is_judged_with_its_weights_and_both_its_programs(training: bool
     assert failed == ["output without autograd"], "only the run without autograd is wrong"
 
 
+GROUPS = [{"params": ["*.bias"], "weight_decay": 0.0}, {"params": ["head.weight"], "lr": 0.001}]
+SCALERS = {
+    "grows": tn.GradScaler(init_scale=4.0, growth_interval=1),
+    "stays": tn.GradScaler(init_scale=4.0),
+    "overflows": tn.GradScaler(init_scale=3e38),
+}
+
+
+@pytest.mark.parametrize("how", SCALERS)
+def test_a_step_with_a_scaler_is_judged_as_it_scales_or_skips(how: str) -> None:
+    options = {
+        "optimizer": tn.clip(tn.nadam(lr=0.01), max_norm=1e6),
+        "param_groups": [{"params": ["*.bias"], "lr": 0.1}],
+    }
+    step, wrong = (
+        tn.compile_step(tn.autocast(graph(scale), "float16"), scaler=SCALERS[how], **options)
+        for scale in (300.0, 330.0)
+    )
+    certificate = tn.check(step)
+    assert certificate.ok, certificate
+    rows = {(r.what, r.name): r.comparison for r in certificate.rows}
+    assert {name for what, name in rows if what == "scaler"} == {"scale", "growth_tracker", "step"}
+    assert rows["update", "head.weight"].dtype == ("bool" if how == "overflows" else "float32")
+    step._runner.programs_of_frozen[frozenset()] = wrong._programs
+    failed = {(r.what, r.name) for r in tn.check(step).rows if not r.comparison.ok}
+    assert ("output", "loss") in failed
+    assert (("update", "head.weight.exp_avg") in failed) == (how != "overflows")
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"scaler": tn.GradScaler()}, {"accumulate": 2}], ids=["plain", "scaled", "gathered"]
+)
+def test_hyperparameters_are_judged_as_they_are_by_now(options: dict[str, Any]) -> None:
+    optimizer = tn.clip(tn.adamw(lr=0.01, weight_decay=0.1), max_norm=10.0)
+    step = tn.compile_step(graph(), optimizer=optimizer, param_groups=GROUPS, **options)
+    step.hyperparameters |= {"lr": 0.5, "max_norm": 0.01}
+    step.param_groups[1]["lr"] = 0.25
+    step.param_groups[2]["weight_decay"] = 0.75
+    certificate = tn.check(step)
+    assert certificate.ok, certificate
+    step.param_groups[1]["max_norm"] = 0.5
+    with pytest.raises(DeclarationError, match=r"all groups are clipped alike; set hyperparameters\['max_norm'\]"):
+        step(x=torch.zeros(3, 4), y=torch.arange(3))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_seed_decides_whether_a_step_is_right(seed: int) -> None:
+    g = tn.Graph("few")
+    x = g.input("x", (B, 3))
+    h = tn.batch_norm(tn.linear(x, 1, name="fc"), name="bn")
+    g.output(loss=tn.mean(tn.square(tn.linear(h, 1, name="head") - 0.5)))
+    step = tn.compile_step(tn.autocast(g, "bfloat16"), optimizer=tn.adam(lr=0.1))
+    certificate = tn.check(step, seed=seed)
+    assert certificate.ok, certificate
+
+
 def test_what_is_compiled_is_not_checked_otherwise() -> None:
     model = tn.compile(graph())
     for options in ({"fusion": "off"}, {"optimizer": tn.sgd()}, {"state": {}}, {"device": "cpu"}):

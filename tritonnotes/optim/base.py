@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..codegen.optimizer.emit import render_update
-from ..ir.core.errors import DeclarationError, FeedError, TritonNotesError
+from ..ir.core.errors import DeclarationError, FeedError, InterruptedStepError
 from ..ir.core.optimizer import Optimizer
 from ..ir.optim.update import CLIP_COEFFICIENT, FOUND_INF, G_NAME, GRAD_SCALE, Extras
 from ..runtime.executors.execution import Execution, execution
@@ -54,8 +54,9 @@ class UpdateOptimizer(torch.optim.Optimizer):
     - `strict`, `sanitize`: what runs kernels on the CPU, as for `tn.compile`
 
     With `capturable` or `fused` the steps are counted on the device, by one more small launch, and nothing waits for
-    the host. Without a GPU, kernels run as machine code. Raises `FeedError` for parameters that cannot be updated in
-    place, and what torch raises otherwise.
+    the host. Without a GPU, kernels run as machine code. In what `torch.compile` makes of a function, a step is a graph
+    break. Raises `FeedError` for parameters that cannot be updated in place, `InterruptedStepError` after a step that
+    was interrupted between its launches, until `load_state_dict`, and what torch raises otherwise.
     """
 
     declare: ClassVar[Callable[..., Optimizer]]
@@ -75,8 +76,11 @@ class UpdateOptimizer(torch.optim.Optimizer):
         if self.defaults.get("capturable"):
             self._step_supports_amp_scaling = True
 
+    # Tracers see one call: what they would follow are the addresses of tensors.
+    @torch._disable_dynamo
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """One step. `closure` evaluates the model again and returns the loss."""
+        self._check_whole("step")
         if self.defaults.get("differentiable"):
             return self._torch_step(closure)
         self._check_capture()
@@ -95,6 +99,7 @@ class UpdateOptimizer(torch.optim.Optimizer):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch's. State that is kept in float32 beside 16-bit parameters stays float32."""
         super().load_state_dict(state_dict)
+        self._is_torn = False
         ids = chain.from_iterable(group["params"] for group in state_dict["param_groups"])
         params = chain.from_iterable(group["params"] for group in self.param_groups)
         saved = {p: state_dict["state"].get(i, {}) for i, p in zip(ids, params, strict=True)}
@@ -102,6 +107,7 @@ class UpdateOptimizer(torch.optim.Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """As torch's. Counts that share memory here are given one by one."""
+        self._check_whole("state_dict")
         made = super().state_dict()
         for i, state in made["state"].items():
             counts = {n: t.clone() for n, t in state.items() if isinstance(t, Tensor) and t._base is not None}
@@ -109,6 +115,7 @@ class UpdateOptimizer(torch.optim.Optimizer):
         return made
 
     def __getstate__(self) -> dict[str, Any]:
+        self._check_whole("copying or pickling")
         kept = ("_fused_options", "_how", "_step_supports_amp_scaling")
         return {**super().__getstate__(), **{n: vars(self)[n] for n in kept if n in vars(self)}}
 
@@ -129,12 +136,16 @@ class UpdateOptimizer(torch.optim.Optimizer):
         gathered = [self._gather(i, group) for i, group in enumerate(self.param_groups)]
         works = [work for each in gathered for work in each.works]
         scalars = {GRAD_SCALE: grad_scale, FOUND_INF: found_inf, CLIP_COEFFICIENT: self._clip(works, grad_scale)}
+        sparse = [(group, each.sparse) for group, each in zip(self.param_groups, gathered, strict=True) if each.sparse]
+        if sparse:
+            self._check_sparse()
         for work in works:
             self._launch(work, {name: t.to(work.device) for name, t in scalars.items() if t is not None})
             work.forget_gradients(were_written=work.plan is not None and G_NAME in work.plan.written)
-        sparse = [(group, each.sparse) for group, each in zip(self.param_groups, gathered, strict=True) if each.sparse]
         if sparse:
+            self._is_torn = True
             self._sparse_step(sparse)
+        self._is_torn = False
 
     def _gather(self, index: int, group: dict[str, Any]) -> Gathered:
         """The work in a group: that of the last step where nothing has changed."""
@@ -181,14 +192,16 @@ class UpdateOptimizer(torch.optim.Optimizer):
         )
         columns = work.columns()
         how = self.execution(work.device)
+        was_torn, self._is_torn = self._is_torn, True  # until all of the step is done
         rows, distinct = work.rows()
         key = (extras, rows, places(columns))
         plan = work.plan
         if plan is None or plan.key != key:
             try:
                 work.plan = plan = make_plan(key, work.optimizer, extras, columns, rows, how)
-            except TritonNotesError:
+            except BaseException:
                 work.take_back()
+                self._is_torn = was_torn
                 raise
         if work.counts:
             if work.counting is None or work.counting.loaded is not plan.loaded:
@@ -239,12 +252,15 @@ class UpdateOptimizer(torch.optim.Optimizer):
         step = own.step
         return (step.__wrapped__ if getattr(step, "hooked", False) else step)(self, closure)
 
-    def _sparse_step(self, sparse: list[tuple[dict[str, Any], tuple[Tensor, ...]]]) -> None:
+    def _check_sparse(self) -> None:
+        """Raise `FeedError` where sparse gradients are given with options that torch's step does not take."""
         if self._fused_options != FusedOptions():
             raise FeedError(
                 f"{type(self).__name__}: sparse gradients are left to torch, which knows none of "
                 f"{', '.join(FUSED_NAMES)}; leave these out, or make the gradients dense"
             )
+
+    def _sparse_step(self, sparse: list[tuple[dict[str, Any], tuple[Tensor, ...]]]) -> None:
         groups = self.param_groups
         self.param_groups = [{**group, "params": list(params)} for group, params in sparse]
         try:
@@ -267,8 +283,18 @@ class UpdateOptimizer(torch.optim.Optimizer):
 
     # -- inside --
 
+    def _check_whole(self, doing: str) -> None:
+        """Raise `InterruptedStepError` where a step began to change weights or state and did not end."""
+        if self._is_torn:
+            raise InterruptedStepError(
+                f"{type(self).__name__}: {doing}: a step was interrupted between its launches, so that some weights "
+                "are those before the interruption and some those after it; load the model's weights, and then the "
+                "state that belongs to them, with load_state_dict()"
+            )
+
     def _forget(self) -> None:
         """Drop every table: they are made anew by the next step."""
+        self._is_torn = False
         self._gathered: dict[int, Gathered] = {}
         self._rules: dict[int, tuple[object, Optimizer, Hashable]] = {}
         self._norm = None

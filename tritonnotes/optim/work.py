@@ -33,9 +33,10 @@ class Work:
     """The parameters of one group on one device that have a gradient, and the rule that they follow.
 
     `places` are their indices in the group. `counts` says whether steps are counted on the device. `fresh` says of each
-    parameter whether this is its first step, as far as its state tells. `kept` is all their state by name, `held` what
-    of it a kernel updates, `counted` what the host counts for all of them at once. `resolved` are the gradients that
-    kernels cannot read as they are, such as negated views, beside the plain ones that stand for them in `gradients`.
+    parameter whether this is its first step, as far as its state tells, `was_fresh` of the step before. `kept` is all
+    their state by name, `held` what of it a kernel updates, `counted` what the host counts for all of them at once.
+    `resolved` are the gradients that kernels cannot read as they are, such as negated views, beside the plain ones that
+    stand for them in `gradients`.
     """
 
     optimizer: Optimizer
@@ -44,6 +45,7 @@ class Work:
     params: list[Tensor] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     fresh: list[bool] = field(default_factory=list)
+    was_fresh: list[bool] = field(default_factory=list)
     gradients: list[Tensor] = field(default_factory=list)
     resolved: list[tuple[Tensor, Tensor]] = field(default_factory=list)
     on_device: Mapping[str, Tensor] = field(default_factory=dict)
@@ -122,6 +124,8 @@ class Work:
         """Uncount the step that `rows` counted, where it could not be taken."""
         if "step" in self.counted:
             self.counted["step"].sub_(1)
+        else:
+            self.fresh = self.was_fresh
 
     def host_numbers(self, loaded: LoadedUpdate, rows: Sequence[int], distinct: Sequence[Row]) -> Tensor:
         """The table of numbers, float64; the rule's own are left in the state."""
@@ -138,7 +142,7 @@ class Work:
         if "step" in self.counted:
             return self.counted["step"].add_(1).tolist()
         steps = [1.0 if is_fresh else 2.0 for is_fresh in self.fresh]
-        self.fresh = [False] * len(self.fresh)
+        self.was_fresh, self.fresh = self.fresh, [False] * len(self.fresh)
         return steps
 
 

@@ -127,6 +127,8 @@ class StepState:
         for group, (variant, given) in enumerate(zip(self.optimizer.variants, all_given, strict=True)):
             _check_numbers(variant, given)
             _check_fixed(variant, given)
+            if group:
+                _check_clip(self.optimizer, group, given)
             settings |= {in_group(name, group): float(value) for name, value in given.items()}
         self._seen_settings = seen if {*map(type, seen)} <= {str, *_PLAIN} else []
         self._settings = settings
@@ -320,6 +322,16 @@ def _check_fixed(optimizer: Optimizer, given: Mapping[str, float | bool]) -> Non
             raise DeclarationError(
                 f"{optimizer.rule.name}: {name} was {value!r} when the step was compiled, "
                 "which switched its term off; compile the step anew to switch it on"
+            )
+
+
+def _check_clip(optimizer: Optimizer, group: int, given: Mapping[str, float | bool]) -> None:
+    """Raise `DeclarationError` where a group is given a number of its own for what clips the gradients of all."""
+    for name, value in optimizer.clip.items():
+        if given[name] != value:
+            raise DeclarationError(
+                f"clip: param_groups[{group}][{name!r}] is {given[name]!r}, but gradients of all groups are clipped "
+                f"alike; set hyperparameters[{name!r}]"
             )
 
 

@@ -49,13 +49,13 @@ def assert_near(mine: list[Tensor], theirs: list[Tensor], ulps: float = 16) -> N
 @pytest.fixture
 def launches(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
-    launch = native.launch
+    run = native.Bundle.run
 
-    def counting(kernel: Any, *args: Any, **kwargs: Any) -> None:
-        found.append(kernel.__name__)
-        launch(kernel, *args, **kwargs)
+    def counting(self: native.Bundle, threads: int | None = None) -> None:
+        found.extend(launch.kernel.__name__ for launch in self.launches)
+        run(self, threads)
 
-    monkeypatch.setattr(native, "launch", counting)
+    monkeypatch.setattr(native.Bundle, "run", counting)
     return found
 
 
