@@ -103,7 +103,7 @@ def test_counts_are_zero_again_after_each_run_even_one_that_fails(monkeypatch: p
     first = run(runner, leaves)
     assert runner._recorded is not None
     (record,) = runner._recorded._kept.values()
-    held, _ = record._held
+    held, _ = record._kept
     (arrivals,) = (t for name, t in held.items() if name.endswith(":arrivals"))
     assert arrivals.shape == (1 + 3,) and not arrivals.any()
 
