@@ -19,6 +19,7 @@ from tritonnotes.ir.core.types import Shape, Size, element_count
 from ..emit.kernel import KernelSource
 from ..emit.launcher import Launcher
 from ..emit.ops import HELPER_POINTERS, HELPERS, helpers_in_order
+from ..lower.foreach import ForeachKernel
 from ..lower.grouped_matmul import GroupedMatmulKernel
 from ..lower.index_math import Indexing
 from ..lower.lower import GeneratedKernel
@@ -48,6 +49,10 @@ _INSIDE = (
     ("replicated_", "replicated: every program reads it, from the cache"),
 )
 """Why accesses are narrow in functions that a kernel calls, by the beginning of a function's name."""
+
+
+_OF_TABLE = frozenset({"segments_ptr", "row_ptr", "cell_ptr"})
+"""Pointers of a foreach kernel into the table that says where its tensors lie."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,8 @@ def accesses(
             reason = (
                 _reason(_Lanes(tile, step, spelled.num_warps, constexprs, sizes))
                 if tile and step
+                else _reason_of_segments(pointer)
+                if isinstance(kernel, ForeachKernel)
                 else _reason_inside(called)
             )
         flat = tile is not None and not tile.layout.cols and not tile.layout.finalizes
@@ -153,6 +160,12 @@ def _first_line(text: str, source: str) -> int:
 
 def _reason_inside(called: str) -> str:
     return next((why for beginning, why in _INSIDE if called.startswith(beginning)), UNEXPLAINED)
+
+
+def _reason_of_segments(pointer: str) -> str:
+    if not pointer:
+        return UNEXPLAINED
+    return "one number of the table of tensors" if pointer in _OF_TABLE else "blocks that are no multiples of 16 bytes"
 
 
 def _places(statement: Statement | None, is_store: bool) -> dict[str, Expression]:
