@@ -12,6 +12,7 @@ from paths import ROOT
 from tally import pytest_terminal_summary
 
 from tritonnotes.codegen.target.cache import CACHE_DIR_VARIABLE
+from tritonnotes.ir.core.op import OPS
 from tritonnotes.native.llvm.engine import LEVEL_VARIABLE
 from tritonnotes.runtime.executors.execution import STRICT_VARIABLE
 
@@ -42,6 +43,15 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(STRICT_VARIABLE, "1")
         return (yield)
+
+
+@pytest.fixture
+def no_op_stays() -> Iterator[None]:
+    """The ops that a test declares are gone after it."""
+    before = dict(OPS)
+    yield
+    OPS.clear()
+    OPS.update(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 import keyword
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,10 +13,11 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes.codegen.support.names import RESERVED
-from tritonnotes.ir.core.op import OPS
 from tritonnotes.ir.core.optimizer import UPDATE_RULES
 from tritonnotes.ir.passes.joint import gathering_graph, gradient_graph, joint_graph
 from tritonnotes.ir.passes.split import split_gradient
+
+pytestmark = pytest.mark.usefixtures("no_op_stays")
 
 ADAM = tn.clip(tn.adam(lr=0.5, weight_decay=0.25), max_norm=1.0)
 
@@ -131,14 +132,6 @@ def op_called(name: str) -> Callable[..., tn.Value]:
 
 def plain(names: Sequence[str]) -> list[str]:
     return [f"plain{chr(97 + i // 26)}{chr(97 + i % 26)}" for i in range(len(names))]
-
-
-@pytest.fixture(autouse=True)
-def _no_op_stays() -> Iterator[None]:
-    before = dict(OPS)
-    yield
-    OPS.clear()
-    OPS.update(before)
 
 
 def fed(graph: tn.Graph) -> dict[str, Tensor]:

@@ -160,8 +160,10 @@ def _all_inside(plan: Any, one: str, other: str) -> bool:
 
 def test_a_step_fuses_what_a_model_fuses_with_a_product_before() -> None:
     for names in (("ln", "act"), ("fc", "ln")):
-        tn.compile_step(mlp(), optimizer=tn.adam(lr=0.1), fuse=[names])
-        tn.compile(mlp(), fuse=[names])
+        step = tn.compile_step(mlp(), optimizer=tn.adam(lr=0.1), fuse=[names])
+        for plan in (step.plan, tn.compile(mlp(), fuse=[names]).plan):
+            # Of fc that is its bias, whatever computes the product.
+            assert any({*names} <= {v.scope.name for v in k.values} for k in plan.launches if k.is_generated), names
 
 
 @pytest.mark.parametrize("kind", ["model", "step"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,22 +13,16 @@ from tritonnotes.ir import Dim, Graph, Value
 from tritonnotes.ir import primitives as P
 from tritonnotes.ir.core.errors import DeclarationError
 from tritonnotes.ir.core.local_names import capture_names
-from tritonnotes.ir.core.op import OPS, op
+from tritonnotes.ir.core.op import op
 from tritonnotes.ir.core.verify import verify
 from tritonnotes.ir.optim.update_rules import adam
 from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.ir.passes.joint import joint_graph
 from tritonnotes.ir.text.parser import parse_graph
 
+pytestmark = pytest.mark.usefixtures("no_op_stays")
+
 Formula = Callable[..., Value]
-
-
-@pytest.fixture(autouse=True)
-def _no_op_stays() -> Iterator[None]:
-    before = dict(OPS)
-    yield
-    OPS.clear()
-    OPS.update(before)
 
 
 def decomposed(formula: Formula, **attrs: object) -> Graph:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from tritonnotes.ir import Dim, Graph
 from tritonnotes.ir import primitives as P
 from tritonnotes.ir.core.errors import DeclarationError, FeedError, VerificationError
-from tritonnotes.ir.core.op import OPS, Op, op
+from tritonnotes.ir.core.op import Op, op
 from tritonnotes.ir.ops.activations import relu
 from tritonnotes.ir.ops.linear import linear
 from tritonnotes.ir.ops.losses import cross_entropy
@@ -190,16 +190,12 @@ def test_tensors_on_two_devices_are_refused() -> None:
 
 
 @pytest.fixture
-def planted() -> Iterator[Op]:
-    before = dict(OPS)
-
+def planted(no_op_stays: None) -> Op:
     @op(domain=(-1, 1))
     def planted(x):
         return x + 1
 
-    yield planted
-    OPS.clear()
-    OPS.update(before)
+    return planted
 
 
 def test_reference_of_another_shape_or_dtype_is_an_error(planted: Op, monkeypatch: pytest.MonkeyPatch) -> None:

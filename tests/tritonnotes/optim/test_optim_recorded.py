@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from devices import on_the_cpu
 from torch import Tensor, nn
 
 import tritonnotes as tn
 from tritonnotes import native
 from tritonnotes.native.run import program
 from tritonnotes.optim import launching
-
-on_the_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about kernels on the CPU")
 
 SHAPES = ((3, 5), (7,), (), (2, 2))
 

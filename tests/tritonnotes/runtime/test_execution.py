@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from compiled import digits, draw
+from devices import on_the_cpu
 
 import tritonnotes as tn
 from tritonnotes import native
@@ -21,8 +22,6 @@ from tritonnotes.runtime.executors.execution import STRICT_VARIABLE, Execution, 
 
 BATCH = tn.Dim("batch")
 CPU = torch.device("cpu")
-
-on_the_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about kernels on the CPU")
 
 
 def small() -> Graph:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from counted_work import lines_run
+from devices import on_the_cpu
 from torch import Tensor, nn
 
 import tritonnotes as tn
@@ -20,8 +21,6 @@ from tritonnotes.ir.core.errors import DeclarationError, FeedError
 from tritonnotes.runtime import held
 
 STEPS = 100
-
-on_the_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="about kernels on the CPU")
 
 
 def net(layers: int = 2) -> tn.Graph:
