@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -68,8 +68,7 @@ def compile(
     options = as_fusion(fusion, fuse, forbid, products, target)
     how: dict[str, Any] = {"strict": strict, "sanitize": sanitize, "logits_budget": logits_budget, "seed": seed}
     how |= {"training": training, "fusion": options}
-    if isinstance(graph, torch.nn.Module) and not isinstance(graph, Model):
-        _check_example(graph, example, "compile")
+    if _is_imported(graph, example):
         place = device_of(graph, example, device)
         return ImportedModel(imported(graph, example, batch=batch, dynamic=dynamic), device=place, **how)
     check_is_graph(graph)
@@ -145,8 +144,7 @@ def compile_step(
         "param_groups": param_groups, "accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel,
         "strict": strict, "sanitize": sanitize, "fusion": wanted, "seed": seed, "logits_budget": logits_budget,
     }  # fmt: skip
-    if isinstance(graph, torch.nn.Module) and not isinstance(graph, Model):
-        _check_example(graph, given, "compile_step")
+    if _is_imported(graph, given):
         function = None if loss is None or isinstance(loss, str) else loss
         made = imported(graph, given, batch=batch, dynamic=dynamic, loss=function, target=target_example)
         name = loss if isinstance(loss, str) else LOSS
@@ -156,6 +154,11 @@ def compile_step(
     _check_not_imported("compile_step", batch=batch, dynamic=dynamic, target_example=target_example)
     name, rule = _by_position(given, loss, optimizer)
     return TrainingStep(graph, name, rule, device=device, **options)  # type: ignore[arg-type]
+
+
+def _is_imported(given: object, example: tuple[Any, ...]) -> TypeGuard[torch.nn.Module]:
+    """Whether a torch module and an example of its inputs were given, and nothing that is compiled already."""
+    return isinstance(given, torch.nn.Module) and not isinstance(given, Model) and bool(example)
 
 
 def _by_position(given: tuple[Any, ...], loss: Any, optimizer: Any) -> tuple[Any, Any]:
@@ -171,15 +174,6 @@ def _by_position(given: tuple[Any, ...], loss: Any, optimizer: Any) -> tuple[Any
         )
     found = {"loss": LOSS, "optimizer": None, **named, **placed}
     return found["loss"], found["optimizer"]
-
-
-def _check_example(module: torch.nn.Module, example: tuple[Any, ...], what: str) -> None:
-    if not example:
-        kind = type(module).__name__
-        raise DeclarationError(
-            f"{what}: wanted a tn.Graph, got {kind}; a torch module takes an example of its inputs, as in "
-            f"tn.{what}(module, x)"
-        )
 
 
 def _check_not_imported(what: str, *, batch: str | None, **others: Any) -> None:

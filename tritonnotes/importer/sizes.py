@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import product
 from typing import Any
 
 import torch
@@ -14,11 +15,16 @@ Axes = Mapping[int, str]
 """The names of the axes of a tensor whose size is symbolic."""
 
 
+TRIED = (2, 3, 4, 7, 16, 1000)
+"""Sizes that conditions on sizes are tried with."""
+
+
 class Sizes:
     """What the symbols of an exported program are called."""
 
     def __init__(self) -> None:
         self._dims: dict[Any, Dim] = {}
+        self._environments: list[Any] = []
 
     def name_axes(self, shape: Iterable[int | torch.SymInt], axes: Axes) -> None:
         """Call the symbols of an input as its axes are named; a symbol keeps the first name."""
@@ -26,13 +32,33 @@ class Sizes:
             expression = symbolic(size)
             if axis in axes and getattr(expression, "is_Symbol", False):
                 self._dims.setdefault(expression, Dim(axes[axis]))
+            if isinstance(size, torch.SymInt):
+                self._environments.append(size.node.shape_env)
 
     def size(self, given: int | torch.SymInt) -> Size:
         """An int or a symbolic size. Raises `ModelImportError` for what is no product of `Dim`s."""
         return self._of(symbolic(given))
 
-    def names(self) -> dict[Any, Dim]:
-        return dict(self._dims)
+    def check_guards(self) -> None:
+        """Raise `ModelImportError` where an export holds for some sizes alone, as where `forward` asks whether a size is
+        above 10: the symbols of a graph take all sizes."""
+        environments = {id(env): env for env in self._environments}
+        for env in environments.values():
+            for guard in env.guards:
+                expression = env.replace(guard.expr)
+                if self._fails(expression):
+                    raise ModelImportError(
+                        f"it computes this only where {self._shown(expression)}; let forward compute the same for all "
+                        "sizes, or fix that size with dynamic={} or batch=None"
+                    )
+
+    def _fails(self, expression: Any) -> bool:
+        """Whether a condition is known to be false for some sizes."""
+        symbols = sorted(getattr(expression, "free_symbols", ()), key=str)
+        if not symbols or not all(symbol in self._dims for symbol in symbols):
+            return False
+        tried = product(TRIED, repeat=len(symbols)) if len(symbols) <= 3 else ((size,) * len(symbols) for size in TRIED)
+        return any(expression.subs(dict(zip(symbols, sizes, strict=True))) == False for sizes in tried)  # noqa: E712
 
     def _of(self, expression: Any) -> Size:
         if isinstance(expression, int):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -13,14 +13,15 @@ from ..ir.core.errors import ModelImportError
 from ..ir.core.graph import Graph, Value
 from ..ir.core.types import check_name
 from ..tensors.shared import Shared
+from .initial import ZEROS, First
 from .wrapped import LOSS, Wrapped, own_path
 
 
 class State:
     """What a graph holds of a module: each tensor once, by its first name."""
 
-    def __init__(self, graph: Graph, wrapped: Wrapped) -> None:
-        self.graph = graph
+    def __init__(self, graph: Graph, wrapped: Wrapped, first: Mapping[str, First]) -> None:
+        self.graph, self._first = graph, first
         self.tensors: dict[str, Tensor] = {}
         self.aliases: dict[str, str] = {}
         self._names: dict[int, str] = {}
@@ -31,7 +32,7 @@ class State:
             if id(tensor) in self._names:
                 self.aliases[name] = self._names[id(tensor)]
             else:
-                self._declare(name, tensor)
+                self._declare(name, tensor, first.get(path, ZEROS))
             if path not in kept and not isinstance(tensor, torch.nn.Parameter):
                 self.transient.add(name)
 
@@ -44,7 +45,7 @@ class State:
                 raise ModelImportError(f"{spec.target!r} is a {type(constant).__name__}, no tensor")
             if id(constant) not in self._names:
                 name = own_path(spec.target)
-                self._declare(name, constant)
+                self._declare(name, constant, ZEROS)
                 self.transient.add(name)
             return self.graph[self._names[id(constant)]]
         return self.graph[self._names[id(dict(_held(wrapped))[spec.target])]]
@@ -52,10 +53,10 @@ class State:
     def shared(self) -> Shared:
         return Shared(self.tensors, self.aliases, frozenset(self.transient))
 
-    def _declare(self, name: str, tensor: Tensor) -> None:
+    def _declare(self, name: str, tensor: Tensor, first: First) -> None:
         check_name(name, "from_torch")
         declare = self.graph.parameter if isinstance(tensor, torch.nn.Parameter) else self.graph.buffer
-        declare(name, tuple(tensor.shape), dtype=tensor.dtype)
+        declare(name, tuple(tensor.shape), dtype=tensor.dtype, **first)
         self.tensors[name] = tensor
         self._names[id(tensor)] = name
 

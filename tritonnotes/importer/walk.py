@@ -19,6 +19,7 @@ from ..ir.core.graph import Graph, Value
 from ..ir.core.types import as_dtype, show_shape
 from ..tensors.shared import Shared
 from .calls import apply_row, arguments_of, plain
+from .initial import first_values
 from .memory import Memory
 from .names import Names
 from .places import op_name
@@ -57,7 +58,7 @@ def declare(
 class _Walk:
     def __init__(self, graph: Graph, program: ExportedProgram, wrapped: Wrapped) -> None:
         self.graph, self.program, self.wrapped = graph, program, wrapped
-        self.state, self.sizes = State(graph, wrapped), Sizes()
+        self.state, self.sizes = State(graph, wrapped, first_values(program)), Sizes()
         self.nodes = [*program.graph.nodes]
         self.memory = Memory(self.nodes)
         self.found: dict[Node, Any] = {}
@@ -74,6 +75,7 @@ class _Walk:
         fed = [node for node, spec in zip(placeholders, specs, strict=True) if spec.kind is InputKind.USER_INPUT]
         for node, wanted in zip(fed, axes, strict=True):
             self.sizes.name_axes(node.meta["val"].shape, wanted)
+        self.sizes.check_guards()
         for node, spec in zip(placeholders, specs, strict=True):
             if spec.kind in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
                 self.found[node] = value = self.state.value(spec, self.program, self.wrapped)
