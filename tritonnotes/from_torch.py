@@ -86,8 +86,8 @@ def imported(
     _check_dynamic(made, dynamic or {})
     if reads_training(module) and str(evaluation_form(made.graph)) != str(evaluation_form(form(training=False).graph)):
         raise ModelImportError(
-            f"{type(module).__name__}: its forward computes something else in evaluation, beyond dropout and batch norm; "
-            "import a module for each form, whose forward does not read self.training"
+            f"{type(module).__name__}: its forward computes something else in evaluation, beyond dropout and "
+            "batch norm; import a module for each form, whose forward does not read self.training"
         )
     return made
 

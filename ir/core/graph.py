@@ -525,7 +525,9 @@ def check_is_graph(given: object) -> None:
     if isinstance(getattr(given, "graph", None), Graph):
         remedy = "it is compiled already; pass its .graph to compile it otherwise"
     elif hasattr(given, "state_dict") and hasattr(given, "forward"):
-        remedy = "import it with tn.from_torch(module, x), or give tn.compile an example of its inputs, as in (module, x)"
+        remedy = (
+            "import it with tn.from_torch(module, x), or give tn.compile an example of its inputs, as in (module, x)"
+        )
     raise DeclarationError(f"wanted a tn.Graph, got {type(given).__name__}; {remedy}")
 
 

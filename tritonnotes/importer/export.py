@@ -24,8 +24,8 @@ LEAST = 2
 
 
 def input_names(module: torch.nn.Module, example: Sequence[Any]) -> list[str]:
-    """The names of the tensors of `example`, in order: those of the parameters of `forward`, with what leads to a tensor
-    inside a tuple or a dict behind it."""
+    """The names of the tensors of `example`, in order: those of the parameters of `forward`, with what leads to a
+    tensor inside a tuple or a dict behind it."""
     try:
         bound = inspect.signature(module.forward).bind(*example)
     except TypeError as error:
@@ -36,8 +36,8 @@ def input_names(module: torch.nn.Module, example: Sequence[Any]) -> list[str]:
             named.append("_".join([name, *map(step_name, path)]))
             if not isinstance(leaf, Tensor):
                 raise DeclarationError(
-                    f"{type(module).__name__}.forward: {named[-1]!r} is {leaf!r}, no tensor; import a module that fixes "
-                    "it, whose forward(self, x) calls this one"
+                    f"{type(module).__name__}.forward: {named[-1]!r} is {leaf!r}, no tensor; import a module that "
+                    "fixes it, whose forward(self, x) calls this one"
                 )
     return named
 

@@ -28,9 +28,9 @@ class Memory:
         """Another node that shows the memory which `by` writes into, and is read later (a buffer by the next call)."""
         root, now = self._root[written], self._order[by]
         for node, its_root in self._root.items():
-            if its_root is root and node is not written and node is not by:
-                if node.op == "placeholder" or any(self._order[user] > now for user in node.users):
-                    return node
+            is_read = node.op == "placeholder" or any(self._order[user] > now for user in node.users)
+            if its_root is root and is_read and node is not written and node is not by:
+                return node
         return None
 
 

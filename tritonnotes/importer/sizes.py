@@ -40,7 +40,7 @@ class Sizes:
         return self._of(symbolic(given))
 
     def check_guards(self) -> None:
-        """Raise `ModelImportError` where an export holds for some sizes alone, as where `forward` asks whether a size is
+        """Raise `ModelImportError` where an export holds for some sizes alone, as where `forward` asks whether one is
         above 10: the symbols of a graph take all sizes."""
         environments = {id(env): env for env in self._environments}
         for env in environments.values():

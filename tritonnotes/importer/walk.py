@@ -140,8 +140,8 @@ class _Walk:
     def unknown(self, node: Node) -> Any:
         """A call that has no row."""
         raise DeclarationError(
-            "has no formula here; write it with ops that have one (docs/importing.md lists them), or import the parts of "
-            "the model around it"
+            "has no formula here; write it with ops that have one (docs/importing.md tells which), or import the parts "
+            "of the model around it"
         )
 
     def _argument(self, given: Any, moves_statistics: bool) -> Any:
@@ -170,14 +170,15 @@ class _Walk:
             )
 
     def _check(self, node: Node, made: Any) -> None:
-        """Raise `ModelImportError` where a result is not of torch's shape and dtype: a row of the table is wrong then."""
-        results = zip(made, node.meta["val"], strict=True) if isinstance(made, list | tuple) else [(made, node.meta["val"])]
-        for value, want in results:
+        """Raise `ModelImportError` where a result has not torch's shape and dtype: a row of the table is wrong then."""
+        wanted = node.meta["val"]
+        pairs = zip(made, wanted, strict=True) if isinstance(made, list | tuple) else [(made, wanted)]
+        for value, want in pairs:
             shape = tuple(map(self.sizes.size, want.shape))
             if value.shape != shape or value.dtype is not as_dtype(want.dtype):
                 raise ModelImportError(
-                    f"torch gives {want.dtype} {show_shape(shape)}, tritonnotes {value.dtype} {show_shape(value.shape)}; "
-                    "please report this"
+                    f"torch gives {want.dtype} {show_shape(shape)}, tritonnotes {value.dtype} "
+                    f"{show_shape(value.shape)}; please report this"
                 )
             self.devices.add(want.device)
         if len(self.devices) > 1:
@@ -193,9 +194,7 @@ class _Walk:
         (leaves,) = self.nodes[-1].args
         spec = self.program.call_spec.out_spec
         assert spec is not None and isinstance(leaves, list | tuple)
-        names = output_names(
-            pytree.tree_unflatten([None] * len(leaves), spec), with_loss=self.wrapped.loss is not None
-        )
+        names = output_names(pytree.tree_unflatten([None] * len(leaves), spec), with_loss=self.wrapped.loss is not None)
         given: list[Any] = []
         for name, leaf in zip(names, leaves, strict=True):
             if isinstance(leaf, Node):

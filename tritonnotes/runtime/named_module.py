@@ -22,8 +22,8 @@ class NamedModule(torch.nn.Module):
     """
 
     def hold(self, name: str, tensor: Tensor, is_parameter: bool, *, persistent: bool = True) -> None:
-        """Put `fc1.weight` where torch would: as `weight` of a submodule `fc1`. A `Parameter` is kept as the object that
-        it is. A state dict leaves out what is not `persistent`."""
+        """Put `fc1.weight` where torch would: as `weight` of a submodule `fc1`. A `Parameter` stays the object that it
+        is. A state dict leaves out what is not `persistent`."""
         *path, leaf = name.split(".")
         module: torch.nn.Module = self
         for part in path:
