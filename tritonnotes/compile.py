@@ -72,6 +72,7 @@ def compile(
         place = device_of(graph, example, device)
         return ImportedModel(imported(graph, example, batch=batch, dynamic=dynamic), device=place, **how)
     check_is_graph(graph)
+    assert isinstance(graph, Graph)
     if example:
         raise DeclarationError("compile: takes a graph alone by position; its options are named, as in device='cpu'")
     _check_not_imported("compile", batch=batch, dynamic=dynamic)

@@ -59,7 +59,7 @@ def arguments_of(node: Node, convert: Callable[[Any], Any]) -> tuple[dict[str, A
     """All arguments of a call by the names of its schema, and the defaults."""
     assert isinstance(node.target, torch._ops.OpOverload)
     schema = node.target._schema.arguments
-    defaults = {a.name: a.default_value for a in schema if a.has_default_value()}
+    defaults: dict[str, Any] = {a.name: a.default_value for a in schema if a.has_default_value()}
     given = {a.name: value for a, value in zip(schema, node.args, strict=False)} | node.kwargs
     found: dict[str, Any] = {}
     for argument in schema:

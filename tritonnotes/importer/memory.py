@@ -25,8 +25,8 @@ class Memory:
         return _written(node)
 
     def seen_elsewhere(self, written: Node, by: Node) -> Node | None:
-        """Another node that shows the memory which `by` writes into, and is read later (a buffer by the next call). Views
-        that are made later are made of what was written."""
+        """Another node that shows the memory which `by` writes into, and is read later (a buffer by the next call).
+        Views that are made later are made of what was written."""
         root, now = self._root[written], self._order[by]
         for node, its_root in self._root.items():
             is_read = node.op == "placeholder" or any(self._order[user] > now for user in node.users)

@@ -150,8 +150,9 @@ class _Walk:
             if given not in self.found:
                 return self.sizes.size(given.meta["val"])
             value = self.found[given]
-            if self.buffers.get(given) is value and value.name in self.graph.updates and not moves_statistics:
-                raise DeclarationError(f"reads {value.name!r} after it was moved; read it before, or in the next call")
+            unwritten = self.buffers.get(given)
+            if unwritten is value and unwritten.name in self.graph.updates and not moves_statistics:
+                raise DeclarationError(f"reads {unwritten.name!r} after it was moved; read it before, or in the next call")
             return value
         if isinstance(given, torch.SymInt):
             return self.sizes.size(given)

@@ -15,8 +15,8 @@ import tritonnotes as tn
 
 TEXT = """\
 graph Sequential declared
-0.weight: float32[4, 8] = parameter(a=2.23606797749979, init='kaiming_uniform')
-0.bias: float32[4] = parameter(fan_in=8.0, init='bias_uniform')
+0.weight: float32[4, 8] = parameter(init='kaiming_uniform', a=2.23606797749979)
+0.bias: float32[4] = parameter(init='bias_uniform', fan_in=8.0)
 1.weight: float32[4] = parameter(init='ones')
 1.bias: float32[4] = parameter(init='zeros')
 input: float32[batch, 8] = input()
