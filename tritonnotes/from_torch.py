@@ -66,6 +66,11 @@ def imported(
     target: Any = None,
 ) -> Imported:
     """As `from_torch`, with the tensors of the module and the form of its result."""
+    if not isinstance(module, torch.nn.Module):
+        raise DeclarationError(
+            f"from_torch: wanted a torch.nn.Module, got {type(module).__name__}; give the module, then an example of its "
+            "inputs"
+        )
     names, all_inputs = input_names(module, example), [*example]
     if loss is not None:
         targets = _targets(module, example, loss, target)

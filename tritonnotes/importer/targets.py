@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
+from torch.utils import _pytree as pytree
 
 from ..ir.core.errors import DeclarationError
 from .wrapped import in_form
@@ -55,9 +56,12 @@ def target_like(module: torch.nn.Module, example: Sequence[Any], loss: Callable[
             "with; give an example of that as target="
         )
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    fake = [mode.from_tensor(x) if isinstance(x, Tensor) else x for x in example]
+    arguments = pytree.tree_map_only(Tensor, mode.from_tensor, tuple(example))
+    # Fake ones in place of the module's own, which its forward may write into.
+    held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    held = {name: mode.from_tensor(tensor) for name, tensor in held.items()}
     with mode, torch.no_grad(), in_form(module, training=False):
-        result = module(*fake)
+        result = torch.func.functional_call(module, held, arguments)
     if not isinstance(result, Tensor):
         raise DeclarationError(
             f"loss: {type(module).__name__} returns a {type(result).__name__}; give a function of it as loss=, and an "

@@ -152,7 +152,9 @@ class _Walk:
             value = self.found[given]
             unwritten = self.buffers.get(given)
             if unwritten is value and unwritten.name in self.graph.updates and not moves_statistics:
-                raise DeclarationError(f"reads {unwritten.name!r} after it was moved; read it before, or in the next call")
+                raise DeclarationError(
+                    f"reads {unwritten.name!r} after it was moved; read it before, or in the next call"
+                )
             return value
         if isinstance(given, torch.SymInt):
             return self.sizes.size(given)

@@ -7,7 +7,7 @@ from copy import deepcopy
 
 import pytest
 import torch
-from modules_to_import import ROWS, WIDTH, TiedModel, rows, words
+from modules_to_import import ROWS, WIDTH, TiedModel, WritesInPlace, rows, words
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -79,6 +79,14 @@ def test_axes_are_called_as_asked() -> None:
 def test_products_of_sizes_are_sizes() -> None:
     g = tn.from_torch(TiedModel(), *words(), dynamic={"ids": {0: "batch", 1: "time"}})
     assert str(g.outputs["output"].shape) == "(batch*time, 10)"
+
+
+def test_an_import_leaves_the_module_as_it_was() -> None:
+    net = nn.Sequential(WritesInPlace(), nn.BatchNorm1d(WIDTH))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    tn.compile_step(net, *rows(), loss=F.mse_loss, optimizer=tn.sgd())
+    after = net.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
 def test_both_forms_are_those_of_the_module() -> None:

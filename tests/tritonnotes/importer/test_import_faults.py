@@ -93,6 +93,7 @@ def test_an_axis_that_must_be_symbolic_and_is_fixed_is_refused() -> None:
 def test_arguments_that_fit_nothing_are_refused() -> None:
     net = nn.Linear(8, 3)
     cases = {
+        "wanted a torch.nn.Module, got Tensor": lambda: tn.from_torch(X, X),  # type: ignore[arg-type]
         "there is no input 'y'; there are input": lambda: tn.from_torch(net, X, dynamic={"y": {0: "batch"}}),
         "input 'input' has 2 axes, and no axis 5": lambda: tn.from_torch(net, X, dynamic={"input": {5: "n"}}),
         "too many positional arguments": lambda: tn.from_torch(net, X, X),
