@@ -68,8 +68,8 @@ def imported(
     """As `from_torch`, with the tensors of the module and the form of its result."""
     if not isinstance(module, torch.nn.Module):
         raise DeclarationError(
-            f"from_torch: wanted a torch.nn.Module, got {type(module).__name__}; give the module, then an example of its "
-            "inputs"
+            f"from_torch: wanted a torch.nn.Module, got {type(module).__name__}; give the module, then an example of "
+            "its inputs"
         )
     names, all_inputs = input_names(module, example), [*example]
     if loss is not None:
