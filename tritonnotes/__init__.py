@@ -5,6 +5,7 @@ from .check import Certificate, check
 from .compile import compile, compile_step
 from .custom import op, update_rule
 from .distributed.parallel import DataParallel
+from .from_torch import from_torch
 from .graph import Graph
 from .ir.core.errors import TritonNotesError
 from .ir.core.graph import Value
@@ -175,6 +176,7 @@ __all__ = [
     "floor",
     "focal_loss",
     "gaussian_nll_loss",
+    "from_torch",
     "ge",
     "geglu",
     "gelu",

@@ -1,14 +1,18 @@
-"""`tn.compile` and `tn.compile_step`."""
+"""`tn.compile` and `tn.compile_step`, of graphs and of torch modules."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Any, TypeGuard
 
 import torch
 
 from .codegen.fusion.constraints import as_fusion
 from .distributed.parallel import DataParallel
+from .from_torch import BATCH, ImportedModel, Loss, device_of, imported
+from .importer.export import Dynamic
+from .importer.wrapped import LOSS
 from .ir.core.errors import DeclarationError
 from .ir.core.graph import Graph, check_is_graph
 from .ir.core.optimizer import Optimizer
@@ -20,9 +24,11 @@ from .training.step import TrainingStep
 
 
 def compile(
-    graph: Graph,
+    graph: Graph | torch.nn.Module,
     *example: object,
     training: bool = False,
+    batch: str | None = BATCH,
+    dynamic: Dynamic | None = None,
     fusion: str = "optimal",
     fuse: Iterable[str | tuple[str, ...]] = (),
     forbid: Iterable[str | tuple[str, ...]] = (),
@@ -35,6 +41,10 @@ def compile(
     seed: int = 0,
 ) -> Model:
     """Compile a declared graph to a `Model`: a torch module whose forward and backward are generated kernels.
+
+    A torch module is imported first, as `tn.from_torch(module, *example, batch=..., dynamic=...)` does. The model then
+    computes with the module's own parameters and buffers, on their device, takes what the module takes and returns what
+    the module returns.
 
     `training=False` compiles the evaluation form: batch norm uses its running statistics, dropout keeps everything,
     buffers stay. `training=True` compiles the graph as declared, and a call updates the buffers in place.
@@ -55,19 +65,28 @@ def compile(
     products are left to the library. Either plan runs anywhere, and `explain()` says which it is.
     `logits_budget` is as for `compile_step`, for calls without autograd, which keeps the logits whole.
     """
+    options = as_fusion(fusion, fuse, forbid, products, target)
+    how: dict[str, Any] = {"strict": strict, "sanitize": sanitize, "logits_budget": logits_budget, "seed": seed}
+    how |= {"training": training, "fusion": options}
+    if _is_imported(graph, example):
+        place = device_of(graph, example, device)
+        return ImportedModel(imported(graph, example, batch=batch, dynamic=dynamic), device=place, **how)
     check_is_graph(graph)
+    assert isinstance(graph, Graph)
     if example:
         raise DeclarationError("compile: takes a graph alone by position; its options are named, as in device='cpu'")
-    options = as_fusion(fusion, fuse, forbid, products, target)
-    where = {"device": device, "strict": strict, "sanitize": sanitize}
-    return Model(graph, training=training, fusion=options, logits_budget=logits_budget, seed=seed, **where)  # type: ignore[arg-type]
+    _check_not_imported("compile", batch=batch, dynamic=dynamic)
+    return Model(graph, device=device, **how)
 
 
 def compile_step(
-    graph: Graph,
-    loss: str = "loss",
+    graph: Graph | torch.nn.Module,
+    *given: Any,
+    loss: str | Loss | None = None,
     optimizer: Optimizer | None = None,
-    *,
+    batch: str | None = BATCH,
+    dynamic: Dynamic | None = None,
+    target_example: Any = None,
     param_groups: Groups | None = None,
     accumulate: int = 1,
     scaler: GradScaler | None = None,
@@ -87,7 +106,13 @@ def compile_step(
     """Compile forward, backward and update of a declared graph to one program, in its training form.
 
     `loss` names the output to minimise, a float of shape (); `optimizer` is an update rule with its numbers, such as
-    `tn.adam(lr=1e-3)`. `seed` is that of the initial weights and of what random ops draw. The rest as for `compile`.
+    `tn.adam(lr=1e-3)`; of a graph both may be given by position. `seed` is that of the initial weights and of what
+    random ops draw. The rest as for `compile`.
+
+    Of a torch module an example of its inputs is given by position, and `loss` is a function of its result and of a
+    target, such as `torch.nn.functional.cross_entropy`: `step(x, y)` feeds the inputs, then the target. Losses of torch
+    tell what their target looks like; for any other function `target_example` is an example, or a tuple of them. Where
+    the module computes its loss itself, `loss` names that output. The step trains the module's own parameters.
 
     `param_groups` give some parameters other numbers, as torch.optim's do: a list of dicts such as
     `{"params": ["*.bias", "ln*"], "weight_decay": 0.0}`, whose `params` are names, patterns or a function of a name; or
@@ -114,10 +139,46 @@ def compile_step(
     `data_parallel` makes the step one of several processes, which torch.distributed knows: each is fed its own part of
     a batch, and all update by the mean of their gradients. True, or a `tn.DataParallel`.
     """
-    check_is_graph(graph)
     wanted = as_fusion(fusion, fuse, forbid, products, target)
     wanted = wanted if memory_budget is None else replace(wanted, memory_budget=memory_budget)
-    shared = {"param_groups": param_groups, "accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel}
-    where = {"device": device, "strict": strict, "sanitize": sanitize}
-    options = {**shared, **where, "fusion": wanted, "seed": seed, "logits_budget": logits_budget}
-    return TrainingStep(graph, loss, optimizer, **options)  # type: ignore[arg-type]
+    options: dict[str, Any] = {
+        "param_groups": param_groups, "accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel,
+        "strict": strict, "sanitize": sanitize, "fusion": wanted, "seed": seed, "logits_budget": logits_budget,
+    }  # fmt: skip
+    if _is_imported(graph, given):
+        function = None if loss is None or isinstance(loss, str) else loss
+        made = imported(graph, given, batch=batch, dynamic=dynamic, loss=function, target=target_example)
+        name = loss if isinstance(loss, str) else LOSS
+        options |= {"shared": made.shared, "device": device_of(graph, given, device)}
+        return TrainingStep(made.graph, name, optimizer, **options)  # type: ignore[arg-type]
+    check_is_graph(graph)
+    _check_not_imported("compile_step", batch=batch, dynamic=dynamic, target_example=target_example)
+    name, rule = _by_position(given, loss, optimizer)
+    return TrainingStep(graph, name, rule, device=device, **options)  # type: ignore[arg-type]
+
+
+def _is_imported(given: object, example: tuple[Any, ...]) -> TypeGuard[torch.nn.Module]:
+    """Whether a torch module and an example of its inputs were given, and nothing that is compiled already."""
+    return isinstance(given, torch.nn.Module) and not isinstance(given, Model) and bool(example)
+
+
+def _by_position(given: tuple[Any, ...], loss: Any, optimizer: Any) -> tuple[Any, Any]:
+    """The loss and the optimizer of a graph's step, which may be given by position."""
+    names = ("loss", "optimizer")
+    named = {name: value for name, value in zip(names, (loss, optimizer), strict=True) if value is not None}
+    placed = dict(zip(names, given, strict=False))
+    twice = [name for name in placed if name in named]
+    if twice or len(given) > len(names):
+        raise DeclarationError(
+            f"compile_step: {twice[0] + ' is given twice' if twice else f'{len(given)} arguments follow the graph'}; "
+            "a graph takes loss and optimizer"
+        )
+    found = {"loss": LOSS, "optimizer": None, **named, **placed}
+    return found["loss"], found["optimizer"]
+
+
+def _check_not_imported(what: str, *, batch: str | None, **others: Any) -> None:
+    """Raise `DeclarationError` where a graph is given what says how a torch module is imported."""
+    said = [name for name, value in others.items() if value is not None] + (["batch"] if batch != BATCH else [])
+    if said:
+        raise DeclarationError(f"{what}: {said[0]}= says how a torch module is imported; a graph is declared with Dims")

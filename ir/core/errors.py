@@ -22,6 +22,10 @@ class DTypeError(DeclarationError, TypeError):
     """A dtype is not one that the op works on."""
 
 
+class ModelImportError(DeclarationError):
+    """A torch module cannot be imported; the message names the op, the module and the line where it is called."""
+
+
 class VerificationError(TritonNotesError):
     """A stage broke its own invariants: a defect of the compiler, never of the user."""
 

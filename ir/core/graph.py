@@ -526,8 +526,7 @@ def check_is_graph(given: object) -> None:
         remedy = "it is compiled already; pass its .graph to compile it otherwise"
     elif hasattr(given, "state_dict") and hasattr(given, "forward"):
         remedy = (
-            "declare its layers on a tn.Graph under the names that they have, as in tn.linear(x, 10, name='0'), "
-            "compile that, and load module.state_dict()"
+            "import it with tn.from_torch(module, x), or give tn.compile an example of its inputs, as in (module, x)"
         )
     raise DeclarationError(f"wanted a tn.Graph, got {type(given).__name__}; {remedy}")
 

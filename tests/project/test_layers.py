@@ -23,7 +23,7 @@ tritonnotes.training
 tritonnotes.distributed
 tritonnotes.runtime
 tritonnotes.runtime.executors
-tritonnotes.judge  tritonnotes.interpreter  tritonnotes.native
+tritonnotes.judge  tritonnotes.interpreter  tritonnotes.native  tritonnotes.importer
 tritonnotes.native.run
 tritonnotes.native.lower
 tritonnotes.native.schedule

@@ -21,6 +21,7 @@ from ..ir.passes.chunks import LOGITS_BUDGET, check_budget
 from ..ir.passes.evaluation import evaluation_form
 from ..tensors.initial import initial_state
 from ..tensors.seeds import fresh_seed
+from ..tensors.shared import Shared
 from .executors.execution import execution
 from .feeds import named_feeds
 from .form import Form
@@ -63,6 +64,7 @@ class Model(NamedModule):
         sanitize: bool = False,
         seed: int = 0,
         at_once: bool = True,
+        shared: Shared | None = None,
     ) -> None:
         super().__init__()
         verify(graph)
@@ -84,9 +86,16 @@ class Model(NamedModule):
         self._at_once = at_once
         self.turns = Turns()
         # Last, since a tensor may be called as one of these attributes is.
-        for name, tensor in initial_state(graph, seed).items():
-            self.hold(name, tensor.to(self.device), graph[name].op.name == "parameter")
+        self._hold_all(initial_state(graph, seed) if shared is None else shared.tensors, shared or Shared())
         self.train(training)
+
+    def _hold_all(self, tensors: Mapping[str, Tensor], shared: Shared) -> None:
+        """Hold these tensors, on the model's device, under all their names."""
+        held = {name: tensor.to(self.device) for name, tensor in tensors.items()}
+        kinds = {value.name: value.op.name for value in self.graph.leaves("parameter", "buffer")}
+        for alias, name in [*((name, name) for name in held), *shared.aliases.items()]:
+            persistent = alias not in shared.transient
+            self.hold(alias, held[name], kinds[name] == "parameter", persistent=persistent)
 
     def train(self, mode: bool = True) -> Self:
         """Go on in the training form, or with `mode=False` in the evaluation form; `eval()` is short for that."""

@@ -21,8 +21,9 @@ class NamedModule(torch.nn.Module):
     there as well, unless torch's modules have one of that name: that stays theirs.
     """
 
-    def hold(self, name: str, tensor: Tensor, is_parameter: bool) -> None:
-        """Put `fc1.weight` where torch would: as `weight` of a submodule `fc1`."""
+    def hold(self, name: str, tensor: Tensor, is_parameter: bool, *, persistent: bool = True) -> None:
+        """Put `fc1.weight` where torch would: as `weight` of a submodule `fc1`. A `Parameter` stays the object that it
+        is. A state dict leaves out what is not `persistent`."""
         *path, leaf = name.split(".")
         module: torch.nn.Module = self
         for part in path:
@@ -30,9 +31,12 @@ class NamedModule(torch.nn.Module):
                 module._modules[part] = NamedModule()
             module = module._modules[part]  # type: ignore[assignment]
         if is_parameter:
-            module._parameters[leaf] = torch.nn.Parameter(tensor)
+            is_made = isinstance(tensor, torch.nn.Parameter)
+            module._parameters[leaf] = tensor if is_made else torch.nn.Parameter(tensor)  # type: ignore[assignment]
         else:
             module._buffers[leaf] = tensor
+            if not persistent:
+                module._non_persistent_buffers_set.add(leaf)
 
     def __call__(self, /, *inputs: Any, **feeds: Any) -> Any:
         return super().__call__(*inputs, **{NOT_A_KEYWORD if n == "self" else n: t for n, t in feeds.items()})

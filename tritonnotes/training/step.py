@@ -26,6 +26,7 @@ from ..runtime.capture import MOST_CAPTURED
 from ..runtime.feeds import named_feeds
 from ..runtime.kernel_reports import Reports
 from ..runtime.model import Model
+from ..tensors.shared import Shared
 from .param_groups import Groups, ParamGroup, with_groups
 from .progress import Progress, Report
 from .step_programs import StepPrograms, StepSource
@@ -86,6 +87,7 @@ class TrainingStep:
         strict: bool | None = None,
         sanitize: bool = False,
         seed: int = 0,
+        shared: Shared | None = None,
     ) -> None:
         check_budget(logits_budget)
         _check_options(optimizer, accumulate, scaler, data_parallel)
@@ -97,13 +99,13 @@ class TrainingStep:
         self.optimizer = optimizer
         self.accumulate, self.scaler = accumulate, scaler
         where: dict[str, Any] = {"device": device, "strict": strict, "sanitize": sanitize}
-        self._options = {"fusion": fusion, "logits_budget": logits_budget, "seed": seed, **where}
+        self._options = {"fusion": fusion, "logits_budget": logits_budget, "seed": seed, "shared": shared, **where}
         self._source = StepSource(
             graph, loss, optimizer, accumulate, scaler, parallel, as_fusion(fusion), logits_budget
         )
         programs = self._source.without(frozenset())
-        shared = {"logits_budget": logits_budget, "seed": seed, **where}
-        model = Model(graph, fusion=as_fusion(fusion).lenient(), at_once=False, **shared)
+        same = {"logits_budget": logits_budget, "seed": seed, "shared": shared, **where}
+        model = Model(graph, fusion=as_fusion(fusion).lenient(), at_once=False, **same)
         reducer = None if parallel is None else _joined(parallel, programs, model, optimizer, scaler)
         self._begin(programs, model, seed, reducer)
 

@@ -1,0 +1,120 @@
+"""Imported graphs as text, and what is compiled of modules: its inputs, results, forms, sizes and copies."""
+
+from __future__ import annotations
+
+import pickle
+from copy import deepcopy
+
+import pytest
+import torch
+from modules_to_import import ROWS, WIDTH, TiedModel, WritesInPlace, rows, words
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import tritonnotes as tn
+
+TEXT = """\
+graph Sequential declared
+0.weight: float32[4, 8] = parameter(init='kaiming_uniform', a=2.23606797749979)
+0.bias: float32[4] = parameter(init='bias_uniform', fan_in=8.0)
+1.weight: float32[4] = parameter(init='ones')
+1.bias: float32[4] = parameter(init='zeros')
+input: float32[batch, 8] = input()
+0: float32[batch, 4] = linear(input, 0.weight, 0.bias)
+1: float32[batch, 4] = layer_norm(0, 1.weight, 1.bias, dims=1, eps=1e-05)
+2: float32[batch, 4] = relu(1) as output
+output output = 2
+"""
+
+
+class Many(nn.Module):
+    """Two inputs, and results in a dict and a tuple."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(WIDTH, 3)
+
+    def forward(self, x: Tensor, y: Tensor) -> dict[str, object]:
+        h = self.fc(x)
+        return {"logits": h, "parts": (h.sum(dim=-1), y * 2), "loss": F.mse_loss(h, y), "nothing": None}
+
+
+def test_a_graph_reads_like_a_declared_one() -> None:
+    g = tn.from_torch(nn.Sequential(nn.Linear(8, 4), nn.LayerNorm(4), nn.ReLU()), *rows())
+    assert str(g) == TEXT
+    assert g.state()["1.weight"].tolist() == [1.0] * 4
+
+
+def test_a_model_returns_what_its_module_returns() -> None:
+    net, x, y = Many(), torch.randn(ROWS, WIDTH), torch.randn(ROWS, 3)
+    model = tn.compile(net, x, y)
+    got, want = model(x, y), net(x, y)
+    assert got.keys() == want.keys() and got["nothing"] is None and isinstance(got["parts"], tuple)
+    torch.testing.assert_close(got, want)
+    assert list(model.graph.outputs) == ["logits", "parts_0", "parts_1", "loss"]
+    torch.testing.assert_close(model(y=y, x=x)["loss"], want["loss"])
+    step = tn.compile_step(net, x, y, optimizer=tn.sgd(lr=0.1))
+    assert step(x, y)["loss"] == pytest.approx(want["loss"].item()) and step(x, y)["loss"] < want["loss"]
+
+
+@pytest.mark.parametrize("given", [1, 5])
+def test_the_batch_is_symbolic_whatever_the_example(given: int) -> None:
+    net = nn.Linear(WIDTH, 3)
+    model = tn.compile(net, torch.randn(given, WIDTH))
+    for count in (1, 2, 7):
+        x = torch.randn(count, WIDTH)
+        torch.testing.assert_close(model(x), net(x))
+
+
+def test_axes_are_called_as_asked() -> None:
+    net = nn.Embedding(10, 4)
+    ids = torch.zeros(2, 5, dtype=torch.int64)
+    assert str(tn.from_torch(net, ids).inputs[0].shape) == "(batch, 5)"
+    assert str(tn.from_torch(net, ids, batch="rows").inputs[0].shape) == "(rows, 5)"
+    assert str(tn.from_torch(net, ids, batch=None).inputs[0].shape) == "(2, 5)"
+    both = tn.from_torch(net, ids, dynamic={"input": {0: "batch", 1: "time"}})
+    assert str(both.outputs["output"].shape) == "(batch, time, 4)"
+
+
+def test_products_of_sizes_are_sizes() -> None:
+    g = tn.from_torch(TiedModel(), *words(), dynamic={"ids": {0: "batch", 1: "time"}})
+    assert str(g.outputs["output"].shape) == "(batch*time, 10)"
+
+
+def test_an_import_leaves_the_module_as_it_was() -> None:
+    net = nn.Sequential(WritesInPlace(), nn.BatchNorm1d(WIDTH))
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    tn.compile_step(net, *rows(), loss=F.mse_loss, optimizer=tn.sgd())
+    after = net.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_both_forms_are_those_of_the_module() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.BatchNorm1d(WIDTH), nn.Dropout(0.5))
+    (x,) = rows()
+    model = tn.compile(net, x)
+    torch.testing.assert_close(model(x), deepcopy(net).eval()(x))
+    assert net[0].num_batches_tracked == 0
+    dropped = model.train()(x)
+    other = deepcopy(net)
+    kept = other[0].train()(x)
+    assert net[0].num_batches_tracked == 1
+    assert ((dropped == 0) | torch.isclose(dropped, 2 * kept, atol=1e-5)).all() and (dropped == 0).any()
+
+
+def test_a_step_of_tied_weights_is_copied_pickled_and_saved() -> None:
+    torch.manual_seed(0)
+    net, (ids,) = TiedModel(), words()
+    step = tn.compile_step(net, ids, loss=F.cross_entropy, optimizer=tn.adamw(lr=1e-2))
+    target = torch.randint(0, 10, (ids.numel(),))
+    step(ids, target)
+    assert net.head.weight is net.table.weight
+    for other in (deepcopy(step), pickle.loads(pickle.dumps(step))):
+        tensors = other.model.state_dict()
+        assert tensors.keys() == net.state_dict().keys()
+        assert other.model.get_parameter("head.weight") is other.model.get_parameter("table.weight")
+        assert other.model.get_parameter("head.weight") is not net.head.weight
+        expected = other(ids, target)["loss"]
+    assert torch.equal(step(ids, target)["loss"], expected)
+    net.load_state_dict(tensors)

@@ -1,0 +1,142 @@
+"""`tn.from_torch`: torch modules as graphs; models and losses of them for `tn.compile` and `tn.compile_step`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from .graph import Graph
+from .importer.export import Dynamic, axes_of_inputs, exported, input_names
+from .importer.results import restored
+from .importer.targets import target_like
+from .importer.walk import Imported, declare
+from .importer.wrapped import Wrapped, reads_training
+from .ir.core.errors import DeclarationError, ModelImportError
+from .ir.core.types import is_name
+from .ir.passes.evaluation import evaluation_form
+from .runtime.model import Model
+
+BATCH = "batch"
+"""What axis 0 of a module's inputs is called unless the caller says otherwise."""
+
+TARGET = "target"
+"""The input of a training step that the loss compares the module's result with."""
+
+Loss = Callable[..., Any]
+
+
+def from_torch(
+    module: torch.nn.Module,
+    *example: Any,
+    batch: str | None = BATCH,
+    dynamic: Dynamic | None = None,
+    loss: Loss | None = None,
+    target: Any = None,
+) -> Graph:
+    """The graph of a torch module: what it calls on the `example` inputs, as ops of tritonnotes.
+
+    Parameters and buffers keep their names, and so do inputs, which are called as the parameters of `forward`; layers
+    are called by their path in the module. Tied weights are one parameter. Outputs are the keys of a dict that the
+    module returns, `output` of a tensor, and `output_0`, `output_1`, ... of a tuple.
+
+    Axis 0 of the first input, and of each other one of that size, is the `Dim` that `batch` names, unless the module
+    fixes it; `batch=None` keeps all sizes. `dynamic` says more: `{"tokens": {0: "batch", 1: "time"}}` names the axes of
+    an input. An axis that is named there must stay symbolic.
+
+    The graph is the module's training form, of which `tn.compile` makes the evaluation form. A module in training is
+    taken as it is, with parts of it that are in evaluation; one in evaluation as after `module.train()`. With a `loss`
+    the graph has the input `target` and the output `loss`, as `tn.compile_step` wants it.
+
+    Raises `ModelImportError` for what cannot be imported, with the op, the module and the line that calls it.
+    """
+    return imported(module, example, batch=batch, dynamic=dynamic, loss=loss, target=target).graph  # type: ignore[return-value]
+
+
+def imported(
+    module: torch.nn.Module,
+    example: Sequence[Any],
+    *,
+    batch: str | None = BATCH,
+    dynamic: Dynamic | None = None,
+    loss: Loss | None = None,
+    target: Any = None,
+) -> Imported:
+    """As `from_torch`, with the tensors of the module and the form of its result."""
+    if not isinstance(module, torch.nn.Module):
+        raise DeclarationError(
+            f"from_torch: wanted a torch.nn.Module, got {type(module).__name__}; give the module, then an example of "
+            "its inputs"
+        )
+    names, all_inputs = input_names(module, example), [*example]
+    if loss is not None:
+        targets = _targets(module, example, loss, target)
+        names += [TARGET] if len(targets) == 1 else [f"{TARGET}_{i}" for i in range(len(targets))]
+        all_inputs += targets
+    elif target is not None:
+        raise DeclarationError("target: is what a loss compares the result with; give loss=, too")
+    wrapped = Wrapped(module, loss, len(example))
+    leaves = pytree.tree_leaves(tuple(all_inputs))
+    axes = axes_of_inputs(names, leaves, batch, dynamic or {})
+
+    def form(training: bool) -> Imported:
+        program = exported(wrapped, all_inputs, axes, training=training)
+        graph = Graph(type(module).__name__ if is_name(type(module).__name__) else "module")
+        return declare(graph, program, wrapped, names, axes)
+
+    made = form(training=True)
+    _check_dynamic(made, dynamic or {})
+    if reads_training(module) and str(evaluation_form(made.graph)) != str(evaluation_form(form(training=False).graph)):
+        raise ModelImportError(
+            f"{type(module).__name__}: its forward computes something else in evaluation, beyond dropout and "
+            "batch norm; import a module for each form, whose forward does not read self.training"
+        )
+    return made
+
+
+def _check_dynamic(made: Imported, dynamic: Dynamic) -> None:
+    """Raise `ModelImportError` where an axis that was to stay symbolic did not."""
+    for name, axes in dynamic.items():
+        shape = made.graph[name].shape
+        fixed = [axis for axis in axes if isinstance(shape[axis], int)]
+        if fixed:
+            raise ModelImportError(
+                f"dynamic: the module fixes axis {fixed[0]} of {name!r} to {shape[fixed[0]]}; take the size from the "
+                "tensor, as in x.shape[0], or leave the axis out"
+            )
+
+
+def _targets(module: torch.nn.Module, example: Sequence[Any], loss: Loss, target: Any) -> list[Tensor]:
+    """What the loss takes beside the module's result: as given, or as losses of torch have it."""
+    given = target_like(module, example, loss) if target is None else target
+    targets = [*given] if isinstance(given, list | tuple) else [given]
+    if not all(isinstance(t, Tensor) for t in targets):
+        raise DeclarationError(f"target: is {target!r}; give an example of it, a tensor or a tuple of tensors")
+    return targets
+
+
+def device_of(module: torch.nn.Module, example: Sequence[Any], device: torch.device | str | None) -> torch.device:
+    """Where the tensors of a module lie, which is where it is compiled for."""
+    tensors = [*module.parameters(), *module.buffers(), *pytree.tree_leaves(tuple(example))]
+    found = next((t.device for t in tensors if isinstance(t, Tensor)), torch.device("cpu"))
+    if device is not None and torch.device(device).type != found.type:
+        raise DeclarationError(
+            f"device is {str(device)!r}, the module lies on {str(found)!r}, and they share their tensors; move it with "
+            f"module.to({str(device)!r})"
+        )
+    return found
+
+
+class ImportedModel(Model):
+    """A compiled torch module. It takes what the module takes, and returns what the module returns."""
+
+    def __init__(self, made: Imported, **options: Any) -> None:
+        super().__init__(made.graph, shared=made.shared, **options)
+        self.result = made.result
+
+    def forward(self, /, *inputs: Any, **feeds: Tensor) -> Any:
+        """The module's result: `inputs` are its arguments in order, `feeds` tensors by the names of the graph."""
+        return restored(self.result, super().forward(*pytree.tree_leaves(inputs), **feeds))

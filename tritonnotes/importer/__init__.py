@@ -1,0 +1,1 @@
+"""Graphs of torch modules: `torch.export` says which ops a module calls, and `table.py` which of ours they are."""

@@ -1,0 +1,88 @@
+"""`torch.export` of a module, with the axes that change between calls symbolic."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from ..ir.core.errors import DeclarationError, ModelImportError
+from .places import line_of
+from .sizes import Axes
+from .wrapped import Wrapped, in_form
+
+Dynamic = Mapping[str, Axes]
+"""The symbolic axes of inputs by the input's name: `{"tokens": {0: "batch", 1: "time"}}`."""
+
+LEAST = 2
+"""What axes of fewer elements have in the export: torch takes sizes 0 and 1 for known ones."""
+
+
+def input_names(module: torch.nn.Module, example: Sequence[Any]) -> list[str]:
+    """The names of the tensors of `example`, in order: those of the parameters of `forward`, with what leads to a
+    tensor inside a tuple or a dict behind it."""
+    try:
+        bound = inspect.signature(module.forward).bind(*example)
+    except TypeError as error:
+        raise DeclarationError(f"{type(module).__name__}.forward: {error}; give an example of each input") from None
+    named: list[str] = []
+    for name, given in bound.arguments.items():
+        for path, leaf in pytree.tree_flatten_with_path(given)[0]:
+            named.append("_".join([name, *map(step_name, path)]))
+            if not isinstance(leaf, Tensor):
+                raise DeclarationError(
+                    f"{type(module).__name__}.forward: {named[-1]!r} is {leaf!r}, no tensor; import a module that "
+                    "fixes it, whose forward(self, x) calls this one"
+                )
+    return named
+
+
+def step_name(key: Any) -> str:
+    """What leads from a container to a part of it."""
+    return str(getattr(key, "idx", getattr(key, "key", getattr(key, "name", key))))
+
+
+def axes_of_inputs(names: Sequence[str], tensors: Sequence[Tensor], batch: str | None, dynamic: Dynamic) -> list[Axes]:
+    """The symbolic axes of each input: those of `dynamic`, and else axis 0 of all that have as many rows as the
+    first."""
+    unknown = [name for name in dynamic if name not in names]
+    if unknown:
+        raise DeclarationError(f"dynamic: there is no input {unknown[0]!r}; there are {', '.join(names) or 'none'}")
+    for name, tensor in zip(names, tensors, strict=True):
+        wrong = [axis for axis in dynamic.get(name, {}) if not 0 <= axis < tensor.ndim]
+        if wrong:
+            raise DeclarationError(f"dynamic: input {name!r} has {tensor.ndim} axes, and no axis {wrong[0]}")
+    rows = next((t.shape[0] for t in tensors if t.ndim), None)
+    by_default = [{0: batch} if batch is not None and t.ndim and t.shape[0] == rows else {} for t in tensors]
+    return [dynamic.get(name, axes) for name, axes in zip(names, by_default, strict=True)]
+
+
+def exported(wrapped: Wrapped, example: Sequence[Any], axes: Sequence[Axes], *, training: bool) -> ExportedProgram:
+    """The exported program of a module. Raises `ModelImportError` with torch's reason and the line where it arose."""
+    leaves, spec = pytree.tree_flatten(tuple(example))
+    widened = [_widened(leaf, wanted) for leaf, wanted in zip(leaves, axes, strict=True)]
+    shapes = [{axis: torch.export.Dim.AUTO for axis in wanted} or None for wanted in axes]
+    arguments = pytree.tree_unflatten(widened, spec)
+    dynamic = pytree.tree_unflatten(shapes, spec)
+    try:
+        with in_form(wrapped.module, training):
+            return torch.export.export(wrapped, arguments, dynamic_shapes=(dynamic,), strict=False)
+    except Exception as error:
+        line = line_of(error.__traceback__)
+        reason = next((part for part in str(error).splitlines() if part.strip()), type(error).__name__)
+        raise ModelImportError(
+            f"{type(wrapped.module).__name__}: torch.export refuses it{' at ' + line if line else ''}: "
+            f"{reason.strip()} ({type(error).__name__}). Write that line with tensors alone, as with torch.where in "
+            "place of an if, or import the parts around it"
+        ) from error
+
+
+def _widened(tensor: Tensor, axes: Axes) -> Tensor:
+    """The example, with `LEAST` elements at least along symbolic axes; what they are says nothing to an export."""
+    sizes = [max(size, LEAST) if axis in axes else size for axis, size in enumerate(tensor.shape)]
+    return tensor if list(tensor.shape) == sizes else tensor.detach().new_zeros(sizes)

@@ -1,0 +1,67 @@
+"""The parameters, buffers and constants of a module, declared in a graph under the names they have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind, InputSpec
+
+from ..ir.core.errors import ModelImportError
+from ..ir.core.graph import Graph, Value
+from ..ir.core.types import check_name
+from ..tensors.shared import Shared
+from .initial import ZEROS, First
+from .wrapped import LOSS, Wrapped, own_path
+
+
+class State:
+    """What a graph holds of a module: each tensor once, by its first name."""
+
+    def __init__(self, graph: Graph, wrapped: Wrapped, first: Mapping[str, First]) -> None:
+        self.graph, self._first = graph, first
+        self.tensors: dict[str, Tensor] = {}
+        self.aliases: dict[str, str] = {}
+        self._names: dict[int, str] = {}
+        kept = {name for name in wrapped.state_dict() if not name.startswith(f"{LOSS}.")}
+        self.transient: set[str] = set()
+        for path, tensor in _held(wrapped):
+            name = own_path(path)
+            if id(tensor) in self._names:
+                self.aliases[name] = self._names[id(tensor)]
+            else:
+                self._declare(name, tensor, first.get(path, ZEROS))
+            if path not in kept and not isinstance(tensor, torch.nn.Parameter):
+                self.transient.add(name)
+
+    def value(self, spec: InputSpec, program: ExportedProgram, wrapped: Wrapped) -> Value:
+        """The value that a placeholder of an exported graph stands for."""
+        assert spec.target is not None
+        if spec.kind is InputKind.CONSTANT_TENSOR:
+            constant = program.constants[spec.target]
+            if not isinstance(constant, Tensor):
+                raise ModelImportError(f"{spec.target!r} is a {type(constant).__name__}, no tensor")
+            if id(constant) not in self._names:
+                name = own_path(spec.target)
+                self._declare(name, constant, ZEROS)
+                self.transient.add(name)
+            return self.graph[self._names[id(constant)]]
+        return self.graph[self._names[id(dict(_held(wrapped))[spec.target])]]
+
+    def shared(self) -> Shared:
+        return Shared(self.tensors, self.aliases, frozenset(self.transient))
+
+    def _declare(self, name: str, tensor: Tensor, first: First) -> None:
+        check_name(name, "from_torch")
+        declare = self.graph.parameter if isinstance(tensor, torch.nn.Parameter) else self.graph.buffer
+        declare(name, tuple(tensor.shape), dtype=tensor.dtype, **first)
+        self.tensors[name] = tensor
+        self._names[id(tensor)] = name
+
+
+def _held(wrapped: Wrapped) -> Iterable[tuple[str, Tensor]]:
+    """Parameters and buffers by all their names, in torch's order."""
+    yield from wrapped.named_parameters(remove_duplicate=False)
+    yield from wrapped.named_buffers(remove_duplicate=False)
