@@ -80,6 +80,9 @@ CASES: dict[str, tuple[Function, Function, tuple[Tensor, ...]]] = {
         (numbers(5, 8), numbers(5, 2)),
     ),
     "a tensor without axes": (lambda x: tn.exp(x), torch.exp, (numbers(),)),
+    "along the batch": (lambda x: tn.softmax(x, 0), lambda x: F.softmax(x, 0), (numbers(5),)),
+    "a sum over the batch": (lambda x: tn.sum(x, 0), lambda x: x.sum(0), (numbers(5, 4),)),
+    "a mean of all": (tn.mse_loss, F.mse_loss, (numbers(5, 2), numbers(5, 2, seed=1))),
     "no rows": (lambda x: tn.gelu(x), F.gelu, (numbers(0, 4),)),
     "one row": (lambda x, y: tn.mul(x, y), torch.mul, (numbers(1, 4), numbers(5, 4, seed=1))),
     "strides": (lambda x: tn.relu(x.t()), lambda x: F.relu(x.t()), (numbers(3, 4),)),
@@ -129,6 +132,17 @@ def test_derivatives_of_second_order_are_torchs() -> None:
         (first,) = torch.autograd.grad(gelu(x).sum(), x, create_graph=True)
         found.append(torch.autograd.grad(first.square().sum(), x)[0])
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.interpreted
+def test_a_result_may_be_changed_in_place() -> None:
+    found = []
+    for gelu in (tn.gelu, F.gelu):
+        x = numbers(3, 4).requires_grad_()
+        y = gelu(x).mul_(2)
+        found.append([y, *torch.autograd.grad(y.square().sum(), x)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 @pytest.mark.interpreted

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
+from typing import Any
 
 import pytest
 import torch
+from paths import ROOT
 from torch import Tensor, nn
 
 import tritonnotes as tn
@@ -138,3 +141,16 @@ def test_modules_are_traced_in_one_graph() -> None:
 def test_what_is_not_done_is_refused_with_the_remedy(module: nn.Module, message: str) -> None:
     with pytest.raises(DeclarationError, match=message):
         module(torch.ones(4, 6))
+
+
+@pytest.mark.interpreted
+def test_the_document_runs_and_shows_what_replace_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs/modules.md").read_text(encoding="utf-8")
+    shared: dict[str, Any] = {}
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        exec(compile(block, "docs/modules.md", "exec"), shared)
+    (printed,) = re.findall(r"^```text\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert capsys.readouterr().out == printed
+    assert shared["x"].grad.shape == shared["x"].shape
+    listed = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| (?:norm|act|loss).*", text, re.MULTILINE))))
+    assert listed == {n for n in tn.nn.__all__ if n not in ("replace", "Replacement")}
