@@ -65,13 +65,13 @@ def replace(model: nn.Module) -> Replacement:
     replaced, left = {}, {}
     for name, module in model.named_modules():
         shown = name or type(module).__name__
-        if type(module) in COUNTERPARTS.values():
+        if type(module) in COUNTERPARTS.values() or "parametrizations" in name.split("."):
             continue
         reason = _reason(module)
         if reason is None:
             module.__class__ = COUNTERPARTS[type(module)]
             replaced[shown] = type(module).__name__
-        elif not any(True for _ in module.children()) or type(module) in COUNTERPARTS:
+        elif parametrize.is_parametrized(module) or not any(True for _ in module.children()):
             left[shown] = reason
     return Replacement(replaced, left)
 

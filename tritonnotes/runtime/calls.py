@@ -266,8 +266,8 @@ def _arranged(
     for key in PARAMETERS:
         if named.get(key) is not None and not isinstance(named[key], _Place):
             raise DeclarationError(
-                f"tn.{name} of tensors: {key} is {named[key]!r}; pass a tensor, as in torch.nn.functional.{name}, or use "
-                "a module of tn.nn or torch.nn"
+                f"tn.{name} of tensors: {key} is {named[key]!r}; pass a tensor, as in torch.nn.functional.{name}, or "
+                "use a module of tn.nn or torch.nn"
             )
     return [], named
 

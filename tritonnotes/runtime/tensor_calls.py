@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..ir.core.graph import Value, bind
-from ..ir.core.op import Op
+from ..ir.core.op import Op, refuse_tensors
 from ..tensors.seeds import fresh_seed
 from .calls import FUNCTIONS, Call, call_of, call_text, tensor_at
 from .traced import constant_result, forward
@@ -26,6 +26,7 @@ def also_of_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
     def either(*args: Any, **kwargs: Any) -> Any:
         if sees_tensors(args, kwargs):
             return of_tensors(name, args, kwargs)
+        refuse_tensors(f"tn.{name}", (*args, *kwargs.values()))
         return function(*args, **kwargs)
 
     return either
