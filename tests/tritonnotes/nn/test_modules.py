@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -128,6 +129,17 @@ def test_modules_are_traced_in_one_graph() -> None:
         found.append([loss, *(p.grad for p in model.parameters()), *model.buffers()])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.interpreted
+def test_modules_are_exported_for_every_batch_and_loaded(tmp_path: Path) -> None:
+    model = nn.Sequential(tn.nn.BatchNorm1d(6), tn.nn.GELU(), tn.nn.Softmax(-1)).to(DEVICE).eval()
+    x = fed("LayerNorm")[0]
+    made = torch.export.export(model, (x,), dynamic_shapes=({0: torch.export.Dim.DYNAMIC},))
+    torch.export.save(made, tmp_path / "model.pt2")
+    loaded = torch.export.load(tmp_path / "model.pt2").module()
+    for batch in (x, x[:3]):
+        torch.testing.assert_close(loaded(batch), model(batch))
 
 
 @pytest.mark.parametrize(
