@@ -2,7 +2,7 @@
 
 A call is an op and its attributes, with places for tensors. Its programs differ by what tensors are: dtypes, shapes,
 device. The first axis of tensors is taken to be the batch: where it has the same size in several tensors, one program
-serves every size. All other sizes, and a size of 1, are known to the program.
+serves every size. All other sizes, and a size of 0 or 1, are known to the program.
 """
 
 from __future__ import annotations
@@ -242,10 +242,10 @@ def _function(name: str) -> Callable[..., Any]:
 
 def _rows(tensors: Sequence[Tensor]) -> Any:
     """The size of the batch: of the first axis of the first tensor that has most axes. None where that is 1, which
-    broadcasts, so that a program must know it."""
+    broadcasts, or 0, of which there is no mean: a program must know either."""
     first = max(tensors, key=lambda t: t.dim())
     rows = first.shape[0] if first.dim() else 1
-    return None if rows == 1 else rows
+    return None if rows == 1 or rows == 0 else rows
 
 
 def _arranged(
