@@ -1,11 +1,57 @@
 """Small models as graphs, differentiated, fused and written as Triton kernels that one can read."""
 
-from . import optim
+from . import nn, optim
 from .check import Certificate, check
 from .compile import compile, compile_step
 from .custom import op, update_rule
 from .distributed.parallel import DataParallel
 from .from_torch import from_torch
+from .functions import (
+    abs,
+    add,
+    amax,
+    amin,
+    broadcast_to,
+    cast,
+    cat,
+    cos,
+    div,
+    eq,
+    erf,
+    exp,
+    expm1,
+    floor,
+    ge,
+    gt,
+    le,
+    log,
+    log1p,
+    logical_and,
+    logical_not,
+    logical_or,
+    lt,
+    matmul,
+    max,
+    maximum,
+    min,
+    minimum,
+    mul,
+    narrow,
+    ne,
+    neg,
+    pow,
+    reshape,
+    rsqrt,
+    sign,
+    sin,
+    sqrt,
+    sub,
+    sum,
+    tanh,
+    transpose,
+    var_mean,
+    where,
+)
 from .graph import Graph
 from .ir.core.errors import TritonNotesError
 from .ir.core.graph import Value
@@ -47,49 +93,11 @@ from .ir.ops.regression import (
     smooth_l1_loss,
 )
 from .ir.ops.scores import f1, precision, recall, specificity
-from .ir.ops.shapes import detach, expand, flatten, permute, reshape, squeeze, transpose, unsqueeze
+from .ir.ops.shapes import detach, expand, flatten, permute, squeeze, unsqueeze
 from .ir.ops.softmax import log_softmax, softmax, softmin
-from .ir.ops.statistics import amax, amin, argmax, logsumexp, max, mean, min, std, sum, var, var_mean
+from .ir.ops.statistics import argmax, logsumexp, mean, std, var
 from .ir.passes.autocast import autocast
 from .ir.passes.scaling import GradScaler
-from .ir.primitives import (
-    abs,
-    add,
-    broadcast_to,
-    cast,
-    cat,
-    cos,
-    div,
-    eq,
-    erf,
-    exp,
-    expm1,
-    floor,
-    ge,
-    gt,
-    le,
-    log,
-    log1p,
-    logical_and,
-    logical_not,
-    logical_or,
-    lt,
-    matmul,
-    maximum,
-    minimum,
-    mul,
-    narrow,
-    ne,
-    neg,
-    pow,
-    rsqrt,
-    sign,
-    sin,
-    sqrt,
-    sub,
-    tanh,
-    where,
-)
 from .ir.version import VERSION
 from .judge.executor import eager, eager_updates
 from .optim.optimizers import (
@@ -226,6 +234,7 @@ __all__ = [
     "neg",
     "nesterov",
     "nll_loss",
+    "nn",
     "normalize",
     "op",
     "optim",

@@ -24,6 +24,10 @@ class Op(Operator):
 
     kind = "op"
 
+    sees_tensors: Callable[[tuple[Any, ...], Mapping[str, Any]], bool] = staticmethod(lambda args, kwargs: False)
+    of_tensors: Callable[[str, tuple[Any, ...], Mapping[str, Any]], Any]
+    """Whether a call is one of tensors alone, and what it gives: bound from above, where there is torch."""
+
     def __init__(
         self,
         name: str,
@@ -75,7 +79,10 @@ class Op(Operator):
         self.__signature__ = self._call = inspect.signature(front)
         return front
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Value:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """A Value of the arguments' graph; of tensors alone, the tensor that the op makes of them."""
+        if self.sees_tensors(args, kwargs):
+            return self.of_tensors(self.name, args, kwargs)
         refuse_tensors(f"tn.{self.name}", (*args, *kwargs.values()))
         if self.front is None:
             return self.apply(*args, **kwargs)
@@ -178,7 +185,7 @@ def refuse_tensors(what: str, args: Iterable[object]) -> None:
         beside = f" beside the Value {values}" if values else ""
         raise DeclarationError(
             f"{what}: got a torch.Tensor{beside}; a graph holds no tensors: declare g.input(...) and feed it, or "
-            "g.parameter(...) or g.buffer(...) and load its state; for a tensor alone call torch.nn.functional"
+            "g.parameter(...) or g.buffer(...) and load its state; given tensors alone, an op of tn runs at once"
         )
 
 

@@ -18,6 +18,7 @@ from paths import ROOT
 LAYERS = """
 tritonnotes.cli
 tritonnotes
+tritonnotes.nn
 tritonnotes.optim
 tritonnotes.training
 tritonnotes.distributed

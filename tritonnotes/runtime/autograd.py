@@ -37,7 +37,7 @@ class Differentiable:
         self.graph = graph
         self.outputs = list(graph.outputs)
         self.floats = [n for n, v in graph.outputs.items() if v.dtype.is_float]
-        self.constant = _constant_outputs(graph, wanted)
+        self.constant = constant_outputs(graph, wanted)
         self.overwritten = _overwritten(graph, joint)
         self.fed_gradients = cotangent_names(graph, self.floats)
         made_gradients = cotangent_names(graph, wanted)
@@ -66,7 +66,7 @@ class Differentiable:
         return {n: results[made] for n, made in self.reached.items()}
 
 
-def _constant_outputs(graph: Graph, wanted: Sequence[str]) -> frozenset[str]:
+def constant_outputs(graph: Graph, wanted: Sequence[str]) -> frozenset[str]:
     """The float outputs that no gradient comes from, in torch's sense: what is made by way of comparisons or integers
     alone, of what was detached, or of leaves that want none."""
     primitives = decompose(graph)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any, Self
@@ -27,6 +27,7 @@ from .executors.execution import Execution
 from .feeds import FeedBinder, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from .held import Written
 from .runner import Runner
+from .turns import Turns
 
 KEPT = 16
 """Forms that are compiled for the text of an exported program, and kept: those used longest ago go first."""
@@ -89,6 +90,26 @@ class Form:
             check_apart(state, self.updates)
             bound = Written({n: state[n] for n in self.updates}).apart(bound)
         return {**bound, **state}, sizes
+
+    def run(
+        self,
+        feeds: Mapping[str, Tensor],
+        state: Mapping[str, Tensor],
+        draw: Callable[[Sequence[str]], dict[str, int]],
+        turns: Turns,
+    ) -> dict[str, Tensor]:
+        """The outputs by name, differentiable where leaves want it. `draw` gives the seeds of these names, after what
+        is fed was found to fit; backward takes `turns` with those who change weights."""
+        leaves, sizes = self.bind(feeds, state)
+        numbers = draw(self.seeds)
+        wanted = tuple(n for n, t in leaves.items() if t.requires_grad)
+        if wanted and torch.is_grad_enabled():
+            outputs = self.differentiable(wanted)(leaves, sizes, numbers, turns)
+        else:
+            outputs = self.runner.run({n: t.detach() for n, t in leaves.items()}, sizes, numbers)
+        # A kernel writes past autograd's eyes: what was saved of the old buffers must not pass for the new ones.
+        torch.autograd.graph.increment_version([state[n] for n in self.updates])
+        return outputs
 
     def tuned(self, program: Program) -> Self:
         """The same with another program for the forward run."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Self
 
 import torch
@@ -122,16 +122,7 @@ class Model(NamedModule):
         if torch.compiler.is_compiling():
             return run_traced(form, fed, state, self._traced_seed())
         with self.turns:
-            leaves, sizes = form.bind(fed, state)
-            numbers = self._numbers()
-            wanted = tuple(n for n, t in leaves.items() if t.requires_grad)
-            if wanted and torch.is_grad_enabled():
-                outputs = form.differentiable(wanted)(leaves, sizes, numbers, self.turns)
-            else:
-                outputs = form.runner.run({n: t.detach() for n, t in leaves.items()}, sizes, numbers)
-            # A kernel writes past autograd's eyes: what was saved of the old buffers must not pass for the new ones.
-            torch.autograd.graph.increment_version([state[n] for n in form.updates])
-            return outputs
+            return form.run(fed, state, self._numbers, self.turns)
 
     def tensors(self) -> dict[str, Tensor]:
         """The declared parameters and buffers by name, as they are now."""
@@ -143,9 +134,8 @@ class Model(NamedModule):
         """As `tensors`, without names; None where the module has to be walked to find them."""
         return self._places[self.training].known(self)
 
-    def _numbers(self) -> dict[str, int]:
+    def _numbers(self, names: Sequence[str]) -> dict[str, int]:
         """What random ops draw from in this call; the generator moves only where something is drawn."""
-        names = self._form.seeds
         return dict.fromkeys(names, fresh_seed() if self.seed is None else self.seed) if names else {}
 
     def _traced_seed(self) -> Tensor | None:

@@ -125,7 +125,9 @@ class Runner:
         self.launch_all(tensors, sizes, programs, scalars or {})
         result = {}
         for name, (buffer, shape) in self.program.outputs.items():
-            tensor = tensors[buffer].reshape([_size(s, sizes) for s in shape])
+            tensor, known = tensors[buffer], tuple(_size(s, sizes) for s in shape)
+            # A view of a custom function's result may not be changed in place, so it is none where it need not be.
+            tensor = tensor if tensor.shape == known else tensor.reshape(known)
             # A leaf that is an output is handed out as it is now, not as a later run leaves it.
             result[name] = tensor.clone() if buffer in leaves else tensor
         return result

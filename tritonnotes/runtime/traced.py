@@ -2,7 +2,8 @@
 
 `tritonnotes::forward` and `tritonnotes::backward` take tensors and the text of a form. Tracers see the shapes of their
 results and how gradients come about; what runs in the end is the same kernels as without a tracer. The text holds the
-whole graph, so that an exported program can be loaded where nothing was compiled.
+whole graph, or an op and its attributes where it is a call of one, whose form follows from the tensors: so an exported
+program can be loaded where nothing was compiled.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ..codegen.program.program import Program
 from ..ir.core.evaluate import bind_dims, bind_sizes, concrete
 from ..tensors.dtypes import torch_dtype
 from .autograd import Differentiable
+from .calls import BEGINNING, call_of
 from .form import Form, form_of
 
 P = ParamSpec("P")
@@ -34,11 +36,20 @@ def _updated(buffer: str) -> str:
     return f"updated {buffer}"
 
 
+def _form_for(spec: str, leaves: Sequence[Tensor]) -> Form:
+    """The form that a text says, of a call the one for these tensors."""
+    if not spec.startswith(BEGINNING):
+        return form_of(spec)
+    call = call_of(spec)
+    given = dict(zip(call.order, leaves, strict=True))
+    return call.form([given[index] for index in sorted(given)]).form
+
+
 @torch.library.custom_op("tritonnotes::forward", mutates_args=())
 def forward(leaves: Sequence[Tensor], seed: Tensor | None, spec: str, wanted: Sequence[bool]) -> list[Tensor]:
     """One run of a form. `wanted` says of each leaf whether it wants a gradient. No leaf is changed: updated buffers
     are new tensors."""
-    form = form_of(spec)
+    form = _form_for(spec, leaves)
     given = dict(zip(form.leaves, leaves, strict=True))
     state = {v.name: given[v.name].detach().clone() if v.name in form.updates else given[v.name] for v in form.held}
     bound, sizes = form.bind({n: given[n] for n in form.inputs}, state)
@@ -51,7 +62,7 @@ def forward(leaves: Sequence[Tensor], seed: Tensor | None, spec: str, wanted: Se
 
 @forward.register_fake
 def _(leaves: Sequence[Tensor], seed: Tensor | None, spec: str, wanted: Sequence[bool]) -> list[Tensor]:
-    form = form_of(spec)
+    form = _form_for(spec, leaves)
     sizes = _sizes(form, leaves)
     names = _named(form, wanted)
     program = (form.differentiable(names).forward if names else form.runner).program
@@ -95,14 +106,14 @@ def _(
 
 def _setup_context(ctx: Any, inputs: Any, output: Sequence[Tensor]) -> None:
     leaves, seed, spec, wanted = inputs
-    form = form_of(spec)
+    form = _form_for(spec, leaves)
     names = _named(form, wanted)
     results = dict(zip(results_of(form, names), output, strict=True))
     kept = {**results, **dict(zip(form.leaves, leaves, strict=True))}
     ctx.save_for_backward(*(kept[n] for n in _kept(form, form.differentiable(names))))
     sizes = _sizes(form, leaves)
     ctx.sizes = [sizes[n] for n in _dims(form)]
-    ctx.seed, ctx.spec, ctx.wanted = seed, spec, wanted
+    ctx.seed, ctx.spec, ctx.wanted = seed, form.spec, wanted
 
 
 def _backward(ctx: Any, gradients: Sequence[Tensor]) -> Any:
@@ -133,20 +144,20 @@ def run_traced(
     return {n: found[n].detach() if n in fixed else found[n] for n in form.outputs}
 
 
-def _constant(function: Callable[P, R]) -> Callable[P, R]:
+def constant_result(function: Callable[P, R]) -> Callable[P, R]:
     """As `torch.compiler.assume_constant_result`, which imports all of torch's tracer: half of what it takes to import
     this package."""
     function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
 
 
-@_constant
+@constant_result
 def _names_of_results(spec: str, wanted: list[bool]) -> list[str]:
     form = form_of(spec)
     return [*results_of(form, _named(form, wanted))]
 
 
-@_constant
+@constant_result
 def _fixed_outputs(spec: str, wanted: list[bool]) -> list[str]:
     """The outputs that have no gradient though they are floats."""
     form = form_of(spec)
