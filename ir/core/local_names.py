@@ -24,13 +24,17 @@ _OWN_MODULES = frozenset(
 )
 """Their variables are nobody's names for anything."""
 
+_PACKAGE = f"{__name__.partition('.ir.')[0]}."
+_FORMULAS = f"{_PACKAGE}ir."
+"""Nor are those of our code above `ir`, which stands between a formula and the ops that it calls."""
+
 
 @contextmanager
 def capture_names(graph: Graph, start: int) -> Iterator[None]:
     """Name the values that `graph` gains from index `start` on after the variables of the functions that make them."""
 
     def on_return(frame: FrameType, event: str, arg: Any) -> None:
-        if event != "return" or frame.f_globals.get("__name__") in _OWN_MODULES:
+        if event != "return" or _is_own(frame.f_globals.get("__name__", "")):
             return
         code = frame.f_code
         parameters = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
@@ -42,6 +46,10 @@ def capture_names(graph: Graph, start: int) -> Iterator[None]:
 
     with _at_returns(on_return):
         yield
+
+
+def _is_own(module: str) -> bool:
+    return module in _OWN_MODULES or (module.startswith(_PACKAGE) and not module.startswith(_FORMULAS))
 
 
 Hook = Callable[[FrameType, str, Any], None]
