@@ -89,7 +89,7 @@ def compile_step(
     target_example: Any = None,
     param_groups: Groups | None = None,
     accumulate: int = 1,
-    scaler: GradScaler | None = None,
+    scaler: GradScaler | torch.amp.GradScaler | None = None,
     data_parallel: DataParallel | bool = False,
     fusion: str = "optimal",
     fuse: Iterable[str | tuple[str, ...]] = (),

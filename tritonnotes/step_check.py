@@ -177,7 +177,7 @@ def _kept_rows(step: TrainingStep, name: str, update: _Update) -> list[NamedRow]
 
 def _slots(step: TrainingStep, name: str) -> dict[str, str]:
     """The slots of a parameter's state, by the rule's names for it."""
-    variant = step.optimizer.variants[step.optimizer.group_of(name)]
+    variant = step.declared_optimizer.variants[step.declared_optimizer.group_of(name)]
     given = step.graph.given_names
     return {slot: slot_name(name, slot, given) for slot in variant.state}
 
@@ -186,10 +186,10 @@ def _update_rows(step: TrainingStep, name: str, update: _Update, error_of_eager:
     """A parameter and its state. Where a rule makes much of the rounding of a gradient, as Adam does near 0, so much is
     allowed as the gradient's own tolerance makes of it."""
     before, after = update.before, update.after
-    group = step.optimizer.group_of(name)
+    group = step.declared_optimizer.group_of(name)
     # What clips is of all groups together.
-    settings = {**step.param_groups[group], **{n: step.hyperparameters[n] for n in step.optimizer.clip}}
-    variant = _as_it_is(step.optimizer.variants[group], settings)
+    settings = {**step.param_groups[group], **{n: step.hyperparameters[n] for n in step.declared_optimizer.clip}}
+    variant = _as_it_is(step.declared_optimizer.variants[group], settings)
     numbers = {n: _number(step, before, in_group(n, group)) for n in variant.numbers}
     count = before["steps"] if step.scaler is None else int(before["slots"][_scaler_slot(step, "step")])
     eager_gradient, exact_gradient = (_clipped(judge.gradients, name, variant) for judge in update.judges)

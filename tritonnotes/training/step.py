@@ -29,9 +29,11 @@ from ..runtime.model import Model
 from ..tensors.shared import Shared
 from .param_groups import Groups, ParamGroup, with_groups
 from .progress import Progress, Report
+from .step_optimizer import StepOptimizer
 from .step_programs import StepPrograms, StepSource
 from .step_runner import StepRunner
 from .step_state import StepState
+from .torch_scaler import as_scaler, load_scaler_state, scaler_state
 
 
 def _of_state(name: str) -> Any:
@@ -79,7 +81,7 @@ class TrainingStep:
         *,
         param_groups: Groups | None = None,
         accumulate: int = 1,
-        scaler: GradScaler | None = None,
+        scaler: GradScaler | torch.amp.GradScaler | None = None,
         data_parallel: DataParallel | bool = False,
         fusion: str | Fusion = "optimal",
         logits_budget: int | None = LOGITS_BUDGET,
@@ -90,37 +92,44 @@ class TrainingStep:
         shared: Shared | None = None,
     ) -> None:
         check_budget(logits_budget)
-        _check_options(optimizer, accumulate, scaler, data_parallel)
+        _check_options(optimizer, accumulate, data_parallel)
+        made_scaler = as_scaler(scaler)
         parallel = DataParallel() if data_parallel is True else data_parallel or None
         verify(graph)
         optimizer = with_groups(optimizer, param_groups, [v.name for v in graph.parameters])
         self.graph = graph = snapshot(graph)
         self.loss = loss
-        self.optimizer = optimizer
-        self.accumulate, self.scaler = accumulate, scaler
+        self.declared_optimizer = optimizer
+        self.accumulate, self.scaler = accumulate, made_scaler
         where: dict[str, Any] = {"device": device, "strict": strict, "sanitize": sanitize}
         self._options = {"fusion": fusion, "logits_budget": logits_budget, "seed": seed, "shared": shared, **where}
         self._source = StepSource(
-            graph, loss, optimizer, accumulate, scaler, parallel, as_fusion(fusion), logits_budget
+            graph, loss, optimizer, accumulate, made_scaler, parallel, as_fusion(fusion), logits_budget
         )
         programs = self._source.without(frozenset())
         same = {"logits_budget": logits_budget, "seed": seed, "shared": shared, **where}
         model = Model(graph, fusion=as_fusion(fusion).lenient(), at_once=False, **same)
-        reducer = None if parallel is None else _joined(parallel, programs, model, optimizer, scaler)
+        reducer = None if parallel is None else _joined(parallel, programs, model, optimizer, made_scaler)
         self._begin(programs, model, seed, reducer)
+        if isinstance(scaler, torch.amp.GradScaler):
+            self.load_scaler_state_dict(scaler.state_dict())
 
     def _begin(self, programs: StepPrograms, model: Model, seed: int, reducer: Reducer | None) -> None:
         """Train these weights from now on."""
         self.model, self.device = model, model.device
-        graphs, accumulate = programs.graphs, self.accumulate
-        self._state = StepState(graphs, self.optimizer, model, accumulate=accumulate, seed=seed, reducer=reducer)
+        graphs, rule, accumulate = programs.graphs, self.declared_optimizer, self.accumulate
+        self._state = StepState(graphs, rule, model, accumulate=accumulate, seed=seed, reducer=reducer)
+        self._optimizer: StepOptimizer | None = None
         self._runner = StepRunner(programs, self._state, self.scaler, programs_without=self._source.without)
 
     def __call__(self, /, *inputs: Tensor, **feeds: Tensor) -> dict[str, Tensor]:
         """One step; `inputs` are fed in the order of declaration, `feeds` by name. Raises `FeedError` for tensors that
         do not fit, before anything is changed, and `InterruptedStepError` where an earlier step was interrupted between
         its launches, until a state is loaded."""
-        return self._runner.run(named_feeds(self._runner.inputs, inputs, feeds))
+        outputs = self._runner.run(named_feeds(self._runner.inputs, inputs, feeds))
+        if self._optimizer is not None and not self.gathered:
+            self._optimizer.note_update()
+        return outputs
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A step that goes on from the same state, with the same programs; without callbacks."""
@@ -140,7 +149,13 @@ class TrainingStep:
         self._check_copied()
         given = {"accumulate": self.accumulate, "scaler": self.scaler, **self._options}
         frozen = [n for n, p in self.model.named_parameters() if not p.requires_grad]
-        return _restored, (type(self), (self.graph, self.loss, self.optimizer), given, frozen, self.state_dict())
+        return _restored, (
+            type(self),
+            (self.graph, self.loss, self.declared_optimizer),
+            given,
+            frozen,
+            self.state_dict(),
+        )
 
     def _check_copied(self) -> None:
         """Raise where there is no copy: processes that share a step know each other by it."""
@@ -177,6 +192,14 @@ class TrainingStep:
         are, then the groups that the step was compiled with. Numbers may be set between steps:
         `step.param_groups[1]["lr"] = 1e-4`."""
         return self._state.param_groups
+
+    @property
+    def optimizer(self) -> StepOptimizer:
+        """The step as an optimizer of torch.optim, for its schedulers, and for checkpoints that torch.optim reads and
+        writes: `torch.optim.lr_scheduler.CosineAnnealingLR(step.optimizer, 100)`. `declared_optimizer` is the rule."""
+        if self._optimizer is None:
+            self._optimizer = StepOptimizer(self, self._state)
+        return self._optimizer
 
     def explain(self) -> str:
         """The fusion plan of the step and its reasons, and the memory that it needs beside eager PyTorch's. Where
@@ -252,6 +275,15 @@ class TrainingStep:
         """Continue from `state_dict()`'s result. Everything is checked before anything is changed."""
         self._state.load_state_dict(state)
 
+    def scaler_state_dict(self) -> dict[str, Any]:
+        """The state of the scaler as torch.amp.GradScaler has it, which loads it; empty without a scaler."""
+        return scaler_state(self._state, self.scaler)
+
+    def load_scaler_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from the `state_dict()` of a torch.amp.GradScaler. Raises `FeedError` where its factors are others
+        than those compiled."""
+        load_scaler_state(self._state, self.scaler, state)
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write all of `state_dict()` to a safetensors file, whole or not at all. With `DataParallel(shard=True)` all
         processes must call it, since each holds a part; each writes the whole to its `path`."""
@@ -273,15 +305,11 @@ def _restored(kind: type[TrainingStep], what: Any, given: dict[str, Any], frozen
     return made
 
 
-def _check_options(optimizer: object, accumulate: object, scaler: object, data_parallel: object) -> None:
+def _check_options(optimizer: object, accumulate: object, data_parallel: object) -> None:
     """Raise `DeclarationError` for what `compile_step` does not take."""
     if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
         raise DeclarationError(
             f"compile_step: accumulate is {accumulate!r}; it counts the batches of an update, so an int ≥ 1"
-        )
-    if scaler is not None and not isinstance(scaler, GradScaler):
-        raise DeclarationError(
-            f"compile_step: scaler is {scaler!r}; pass a tn.GradScaler(), which runs on the device, or None"
         )
     if data_parallel and data_parallel is not True and not isinstance(data_parallel, DataParallel):
         raise DeclarationError(

@@ -14,6 +14,7 @@ from ..distributed.parallel import Reducer
 from ..ir.core.errors import DeclarationError, FeedError, InterruptedStepError
 from ..ir.core.optimizer import RANGES, Optimizer, check_hyperparameters, in_group
 from ..ir.passes.joint import FIRST, WORLD_SIZE, slot_name
+from ..ir.passes.scaling import scaler_slot
 from ..runtime.model import Model
 from ..tensors.dtypes import torch_dtype
 from ..tensors.seeds import step_seed
@@ -66,12 +67,8 @@ class StepState:
             self.slots |= reducer.tensors
         self._all_slots = graphs.whole.leaves("slot")
         self._owners = graphs.owners
-        given = graphs.declared.given_names
-        self._slot_owners = {
-            slot_name(p, slot, given): rank
-            for p, rank in graphs.owners.items()
-            for slot in optimizer.variants[optimizer.group_of(p)].state
-        }
+        self._given_names = graphs.declared.given_names
+        self._slot_owners = {name: rank for p, rank in graphs.owners.items() for name in self.slots_of(p).values()}
 
     # -- whole or torn -------------------------------------------------------------------------------------------------
 
@@ -117,7 +114,7 @@ class StepState:
     def _checked_settings(self) -> dict[str, float]:
         """The hyperparameters of all groups as floats, checked where one of them is another object than in the last
         batch: numbers do not change in themselves."""
-        all_given = self._given()
+        all_given = self.all_numbers_of_groups()
         seen: list[object] = []
         if all(type(given) is dict for given in all_given):
             seen = [thing for given in all_given for thing in (len(given), *given, *given.values())]
@@ -125,8 +122,7 @@ class StepState:
             return self._settings
         settings: dict[str, float] = {}
         for group, (variant, given) in enumerate(zip(self.optimizer.variants, all_given, strict=True)):
-            _check_numbers(variant, given)
-            _check_fixed(variant, given)
+            check_group_numbers(variant, given)
             if group:
                 _check_clip(self.optimizer, group, given)
             settings |= {in_group(name, group): float(value) for name, value in given.items()}
@@ -134,9 +130,13 @@ class StepState:
         self._settings = settings
         return settings
 
-    def _given(self) -> list[dict[str, float | bool]]:
+    def all_numbers_of_groups(self) -> list[dict[str, float | bool]]:
         """The hyperparameters of each variant of the optimizer."""
         return [self.hyperparameters, *self.group_hyperparameters]
+
+    def group_numbers(self, group: int) -> dict[str, float | bool]:
+        """The hyperparameters of the variant of this place."""
+        return self.all_numbers_of_groups()[group]
 
     @property
     def param_groups(self) -> list[ParamGroup]:
@@ -144,7 +144,7 @@ class StepState:
         grouped = {name for group in self.optimizer.groups for name in group.parameters}
         others = [v.name for v in self.model.graph.parameters if v.name not in grouped]
         names = [others, *(group.parameters for group in self.optimizer.groups)]
-        return [ParamGroup(n, given) for n, given in zip(names, self._given(), strict=True)]
+        return [ParamGroup(n, given) for n, given in zip(names, self.all_numbers_of_groups(), strict=True)]
 
     def batch_seed(self) -> int:
         """What random ops draw from in the batch that comes, on this process."""
@@ -157,6 +157,33 @@ class StepState:
         self.steps += is_last
         self.gathered = 0 if is_last else self.gathered + 1
         self.numbers = numbers
+
+    # -- by parameter --------------------------------------------------------------------------------------------------
+
+    def slots_of(self, parameter: str) -> dict[str, str]:
+        """The slots of a parameter, by the rule's names for its state."""
+        variant = self.optimizer.variants[self.optimizer.group_of(parameter)]
+        return {slot: slot_name(parameter, slot, self._given_names) for slot in variant.state}
+
+    def count_in(self, state: Mapping[str, Any]) -> int:
+        """The updates that were made, of a `state_dict()`: the device knows where a scaler may skip some."""
+        counted = state["slots"].get(self.scaler_slot("step"))
+        return int(state["steps"] if counted is None else counted)
+
+    def number_in(self, state: Mapping[str, Any], name: str) -> float:
+        """A number that the rule keeps, of a `state_dict()`."""
+        counted = state["slots"].get(self.scaler_slot(name))
+        return float(state["numbers"][name] if counted is None else counted)
+
+    def with_counts(self, state: Mapping[str, Any], steps: int, numbers: Mapping[str, float]) -> dict[str, Any]:
+        """A state with another number of updates, and other numbers that the rule keeps."""
+        counted = {self.scaler_slot(n): float(v) for n, v in {"step": steps, **numbers}.items()}
+        slots = {n: torch.full_like(t, counted[n]) if n in counted else t for n, t in state["slots"].items()}
+        return {**state, "slots": slots, "steps": steps, "numbers": {**state["numbers"], **numbers}}
+
+    def scaler_slot(self, name: str) -> str:
+        """The slot where a scaler keeps something, or counts what the host counts without one."""
+        return scaler_slot(name, self._given_names)
 
     # -- slots that other processes hold -------------------------------------------------------------------------------
 
@@ -312,6 +339,12 @@ def _check_numbers(
         check_hyperparameters("clip", {n: given[n] for n in optimizer.clip})
     else:
         check_hyperparameters(name, given, (), what)
+
+
+def check_group_numbers(optimizer: Optimizer, given: Mapping[str, Any]) -> None:
+    """Raise `DeclarationError` unless these are hyperparameters that the step was compiled for."""
+    _check_numbers(optimizer, given)
+    _check_fixed(optimizer, given)
 
 
 def _check_fixed(optimizer: Optimizer, given: Mapping[str, float | bool]) -> None:
