@@ -5,11 +5,23 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..ir import primitives as P
+from ..ir.core.errors import ShapeError
 from ..ir.ops.activations import relu, sigmoid
 from ..ir.ops.gated import geglu, glu, reglu, swiglu
-from ..ir.ops.gates import gelu, logsigmoid, mish, silu, softplus
-from ..ir.ops.piecewise import celu, elu, leaky_relu, prelu, selu
-from ..ir.ops.softmax import log_softmax, softmax
+from ..ir.ops.gates import gelu, hardsigmoid, hardswish, logsigmoid, mish, silu, softplus, softsign, tanhshrink
+from ..ir.ops.piecewise import (
+    celu,
+    elu,
+    hardshrink,
+    hardtanh,
+    leaky_relu,
+    prelu,
+    relu6,
+    selu,
+    softshrink,
+    threshold,
+)
+from ..ir.ops.softmax import log_softmax, softmax, softmin
 from ..runtime.tensor_calls import also_of_tensors
 from .refusals import check
 
@@ -107,6 +119,74 @@ class Softplus(nn.Softplus):
         return softplus(input, beta=self.beta, threshold=self.threshold)
 
 
+class ReLU6(nn.ReLU6):
+    """torch.nn.ReLU6 by generated kernels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        check(self)
+        return relu6(input)
+
+
+class Hardtanh(nn.Hardtanh):
+    """torch.nn.Hardtanh by generated kernels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        check(self)
+        return hardtanh(input, min_val=self.min_val, max_val=self.max_val)
+
+
+class Hardsigmoid(nn.Hardsigmoid):
+    """torch.nn.Hardsigmoid by generated kernels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        check(self)
+        return hardsigmoid(input)
+
+
+class Hardswish(nn.Hardswish):
+    """torch.nn.Hardswish by generated kernels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        check(self)
+        return hardswish(input)
+
+
+class Hardshrink(nn.Hardshrink):
+    """torch.nn.Hardshrink by generated kernels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return hardshrink(input, lambd=self.lambd)
+
+
+class Softshrink(nn.Softshrink):
+    """torch.nn.Softshrink by generated kernels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return softshrink(input, lambd=self.lambd)
+
+
+class Softsign(nn.Softsign):
+    """torch.nn.Softsign by generated kernels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return softsign(input)
+
+
+class Tanhshrink(nn.Tanhshrink):
+    """torch.nn.Tanhshrink by generated kernels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return tanhshrink(input)
+
+
+class Threshold(nn.Threshold):
+    """torch.nn.Threshold by generated kernels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        check(self)
+        return threshold(input, self.threshold, self.value)
+
+
 class PReLU(nn.PReLU):
     """torch.nn.PReLU by generated kernels."""
 
@@ -135,6 +215,23 @@ class LogSoftmax(nn.LogSoftmax):
     def forward(self, input: Tensor) -> Tensor:
         check(self)
         return log_softmax(input, self.dim)
+
+
+class Softmin(nn.Softmin):
+    """torch.nn.Softmin by generated kernels."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        check(self)
+        return softmin(input, self.dim)
+
+
+class Softmax2d(nn.Softmax2d):
+    """torch.nn.Softmax2d by generated kernels: over the channels of (N, C, H, W) or (C, H, W)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.dim() not in (3, 4):
+            raise ShapeError(f"tn.nn.Softmax2d: takes (N, C, H, W) or (C, H, W), got {list(input.shape)}")
+        return softmax(input, -3)
 
 
 class _Gated(nn.Module):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from ..ir.ops.batch_statistics import batch_norm
+from ..ir.ops.batch_statistics import batch_norm, instance_norm
 from ..ir.ops.normalization import group_norm, layer_norm, rms_norm
 from .refusals import check
 
@@ -44,7 +44,43 @@ class BatchNorm2d(nn.BatchNorm2d):
         return _batch_norm(self, input)
 
 
-def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d, input: Tensor) -> Tensor:
+class BatchNorm3d(nn.BatchNorm3d):
+    """torch.nn.BatchNorm3d by generated kernels, which move the running statistics too. `momentum` must be a number."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _batch_norm(self, input)
+
+
+class InstanceNorm1d(nn.InstanceNorm1d):
+    """torch.nn.InstanceNorm1d by generated kernels, which move the running statistics too."""
+
+    def _apply_instance_norm(self, input: Tensor) -> Tensor:
+        return _instance_norm(self, input)
+
+
+class InstanceNorm2d(nn.InstanceNorm2d):
+    """torch.nn.InstanceNorm2d by generated kernels, which move the running statistics too."""
+
+    def _apply_instance_norm(self, input: Tensor) -> Tensor:
+        return _instance_norm(self, input)
+
+
+class InstanceNorm3d(nn.InstanceNorm3d):
+    """torch.nn.InstanceNorm3d by generated kernels, which move the running statistics too."""
+
+    def _apply_instance_norm(self, input: Tensor) -> Tensor:
+        return _instance_norm(self, input)
+
+
+def _instance_norm(module: nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d, input: Tensor) -> Tensor:
+    """As torch's modules do once they have checked the input, and given one without a batch an axis for it."""
+    check(module)
+    uses_input = module.training or not module.track_running_stats
+    mean, var, weight, bias = module.running_mean, module.running_var, module.weight, module.bias
+    return instance_norm(input, mean, var, weight, bias, uses_input, module.momentum, module.eps)
+
+
+def _batch_norm(module: nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d, input: Tensor) -> Tensor:
     """As the forward of torch's modules decides which statistics are used, and which are moved."""
     check(module)
     module._check_input_dim(input)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import nn
+from torch.nn.modules.lazy import LazyModuleMixin
 from torch.nn.utils import parametrize
 
 from ..ir.core.errors import DeclarationError
@@ -21,7 +22,7 @@ def _counterparts() -> dict[type[nn.Module], type[nn.Module]]:
     return {
         k.__bases__[0]: k
         for k in ours
-        if k.__bases__[0].__module__.startswith("torch.nn.") and k.__bases__[0] is not nn.Module
+        if k.__bases__[0].__module__.startswith("torch.nn.") and k.__bases__[0] not in (nn.Module, nn.Linear)
     }
 
 
@@ -32,6 +33,9 @@ LEFT: Mapping[type[nn.Module], str] = {
     nn.Linear: "a matrix product is a call of torch's library either way",
     nn.Dropout: "its mask would be drawn from other random numbers",
     nn.Embedding: "a lookup of rows is torch's either way",
+    nn.SyncBatchNorm: "its statistics are those of several processes; see tn.DataParallel(sync_batch_norm=True)",
+    nn.AdaptiveLogSoftmaxWithLoss: "how many rows each of its clusters has depends on the targets",
+    nn.NLLLoss2d: "torch has it for old code alone; torch.nn.NLLLoss does the same",
 }
 """Classes that are left though there is an op, and why."""
 
@@ -81,6 +85,8 @@ def _reason(module: nn.Module) -> str | None:
     kind = type(module)
     if parametrize.is_parametrized(module):
         return "its parameters are parametrized"
+    if issubclass(kind, LazyModuleMixin):
+        return "its parameters have no shape yet; run the model once, then replace"
     if kind not in COUNTERPARTS:
         known = kind.__module__.startswith("torch.nn.")
         described = f"there is no tn.nn.{kind.__name__}" if known else f"{kind.__name__} has a forward of its own"

@@ -67,10 +67,11 @@ AS_TORCH: Mapping[str, _AsTorch] = {
     "batch_norm": _AsTorch({**_RUNNING, "training": False}, buffers=tuple(_RUNNING)[:2], moved_by="training"),
     "instance_norm": _AsTorch(_RUNNING, buffers=tuple(_RUNNING)[:2], moved_by="use_input_stats"),
     "dropout": _AsTorch(draws=True),
+    "linear_cross_entropy": _AsTorch(),
 }
 """The ops whose arguments mean something else without a graph to declare in."""
 
-PARAMETERS = ("weight", "bias", "running_mean", "running_var")
+PARAMETERS = ("weight", "bias", "running_mean", "running_var", "linear_weight", "linear_bias")
 """Arguments of these ops whose first axis is none of the batch, whatever its size."""
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {}

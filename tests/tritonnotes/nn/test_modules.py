@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import re
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 import torch
 from paths import ROOT
 from torch import Tensor, nn
+from torch.nn.modules.lazy import LazyModuleMixin
 
 import tritonnotes as tn
-from tritonnotes.ir.core.errors import DeclarationError
+from tritonnotes.ir.core.errors import DeclarationError, ShapeError
 from tritonnotes.judge.tolerance import compare
-from tritonnotes.nn.replacing import COUNTERPARTS
+from tritonnotes.nn.replacing import COUNTERPARTS, LEFT
 from tritonnotes.runtime.runner import pick_device
 
 DEVICE = pick_device()
@@ -27,6 +29,10 @@ ARGUMENTS: dict[str, tuple[object, ...]] = {
     "GroupNorm": (2, 6),
     "BatchNorm1d": (6,),
     "BatchNorm2d": (6,),
+    "BatchNorm3d": (6,),
+    "InstanceNorm1d": (6,),
+    "InstanceNorm2d": (6, 1e-5, 0.1, True, True),
+    "InstanceNorm3d": (6, 1e-5, 0.1, True),
     "LeakyReLU": (0.2,),
     "ELU": (0.5,),
     "CELU": (0.5,),
@@ -36,6 +42,11 @@ ARGUMENTS: dict[str, tuple[object, ...]] = {
     "GLU": (-1,),
     "Softmax": (-1,),
     "LogSoftmax": (1,),
+    "Softmin": (-1,),
+    "Hardtanh": (-0.5, 0.25),
+    "Hardshrink": (0.25,),
+    "Softshrink": (0.25,),
+    "Threshold": (0.1, -2.0),
 }
 LOSSES = {
     "CrossEntropyLoss": {"ignore_index": 2, "label_smoothing": 0.1},
@@ -45,7 +56,18 @@ LOSSES = {
     "L1Loss": {"reduction": "none"},
     "SmoothL1Loss": {"beta": 0.5},
     "HuberLoss": {"delta": 0.5},
+    "BCELoss": {"reduction": "sum"},
+    "KLDivLoss": {"reduction": "batchmean"},
+    "PoissonNLLLoss": {"full": True},
+    "GaussianNLLLoss": {"full": True, "eps": 1e-3},
+    "SoftMarginLoss": {},
+    "MultiMarginLoss": {"p": 2, "margin": 0.5},
+    "MarginRankingLoss": {"margin": 0.5},
+    "CosineEmbeddingLoss": {"margin": 0.1},
+    "TripletMarginLoss": {"margin": 0.5, "swap": True},
 }
+OF_CLASSES = ("CrossEntropyLoss", "NLLLoss", "MultiMarginLoss")
+POSITIONS = {"1d": (4, 6), "2d": (4, 6, 2, 2), "3d": (4, 6, 2, 1, 2)}
 NAMES = sorted(kind.__name__ for kind in COUNTERPARTS)
 
 
@@ -62,11 +84,22 @@ def pair(name: str) -> tuple[nn.Module, nn.Module]:
 
 
 def fed(name: str) -> list[Tensor]:
-    shape = (4, 6, 2, 2) if name.endswith("2d") else (4, 6)
+    shape = (4, 6, 5) if name == "InstanceNorm1d" else POSITIONS.get(name[-2:], (4, 6))
     generator = torch.Generator().manual_seed(1)
     x = torch.randn(shape, generator=generator)
-    if name in ("CrossEntropyLoss", "NLLLoss"):
+    if name in OF_CLASSES:
         return [x.to(DEVICE), (torch.arange(4) % 6).to(DEVICE)]
+    if name in ("MarginRankingLoss", "CosineEmbeddingLoss", "TripletMarginLoss", "GaussianNLLLoss", "BCELoss"):
+        others = torch.rand((2, *shape), generator=generator) + 0.1
+        signs = torch.tensor([1.0, -1.0, -1.0, 1.0])
+        given = {
+            "MarginRankingLoss": [x[:, 0], others[0, :, 0], signs],
+            "CosineEmbeddingLoss": [x, others[0], signs],
+            "TripletMarginLoss": [x, others[0], x.flip(0)],
+            "GaussianNLLLoss": [x, others[0], others[1]],
+            "BCELoss": [torch.sigmoid(x), others[0] / 2],
+        }
+        return [t.to(DEVICE) for t in given[name]]
     if name in LOSSES:
         return [x.to(DEVICE), torch.rand(shape, generator=generator).to(DEVICE)]
     return [x.to(DEVICE)]
@@ -96,15 +129,72 @@ def test_a_module_gives_what_torchs_gives_and_shares_its_state_dict(name: str) -
 
 
 @pytest.mark.interpreted
-@pytest.mark.parametrize("name", ["BatchNorm1d", "BatchNorm2d"])
-def test_batch_norm_evaluates_by_its_running_statistics(name: str) -> None:
+@pytest.mark.parametrize("name", ["BatchNorm1d", "BatchNorm3d", "InstanceNorm2d"])
+def test_norms_evaluate_by_their_running_statistics(name: str) -> None:
     theirs, mine = pair(name)
     x = fed(name)[0]
     for module in (theirs, mine):
         module(x)
         module.eval()
     torch.testing.assert_close(mine(x), theirs(x))
-    assert int(mine.num_batches_tracked) == 1
+    assert int(mine.num_batches_tracked) == int(theirs.num_batches_tracked)
+
+
+@pytest.mark.interpreted
+def test_modules_take_what_torchs_take_in_other_forms() -> None:
+    """One sample without a batch, and a variance for each row or for all."""
+    sample, rows = torch.randn(6, 5).to(DEVICE), torch.randn(4, 6).to(DEVICE)
+    torch.testing.assert_close(tn.nn.InstanceNorm1d(6)(sample), nn.InstanceNorm1d(6)(sample))
+    image = torch.randn(3, 2, 2).to(DEVICE)
+    torch.testing.assert_close(tn.nn.Softmax2d()(image), nn.Softmax2d()(image))
+    for var in (torch.full((4,), 0.5).to(DEVICE), 0.5):
+        losses = [made(reduction="none")(rows, rows + 1, var) for made in (tn.nn.GaussianNLLLoss, nn.GaussianNLLLoss)]
+        torch.testing.assert_close(*losses)
+    with pytest.raises(ShapeError, match=r"tn.nn.Softmax2d: takes \(N, C, H, W\) or \(C, H, W\), got \[4, 6\]"):
+        tn.nn.Softmax2d()(rows)
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("options", [{}, {"reduction": "none", "label_smoothing": 0.1}, {"bias": False}])
+def test_linear_cross_entropy_is_both_in_turn_with_the_state_of_a_linear_layer(options: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    given = {**options, "ignore_index": 2, "class_weight": torch.tensor([0.5, 1.0, 1.5]).to(DEVICE)}
+    mine = tn.nn.LinearCrossEntropy(6, 3, device=DEVICE, **given)
+    linear = nn.Linear(6, 3, bias=options.get("bias", True), device=DEVICE)
+    linear.load_state_dict(mine.state_dict())
+    mine.load_state_dict(linear.state_dict())
+    target = (torch.arange(10) % 3).reshape(5, 2).to(DEVICE)
+    attrs = {n: v for n, v in given.items() if n not in ("class_weight", "bias")}
+    found = []
+    for exact in (False, True):
+        x = torch.randn(5, 2, 6, generator=torch.Generator().manual_seed(1)).to(DEVICE).requires_grad_()
+        if exact:
+            logits = linear(x).reshape(10, 3)
+            y = nn.functional.cross_entropy(logits, target.flatten(), given["class_weight"], **attrs)
+            y = y.reshape(5, 2) if attrs.get("reduction") == "none" else y
+        else:
+            y = mine(x, target)
+        leaves = [x, *(linear if exact else mine).parameters()]
+        found.append([y, *torch.autograd.grad(y.sum(), leaves)])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other)
+    assert repr(mine).startswith("LinearCrossEntropy(in_features=6, out_features=3, bias=")
+
+
+def test_every_module_of_torch_whose_function_is_an_op_has_a_counterpart_or_a_reason() -> None:
+    kinds = [getattr(nn, name) for name in nn.modules.__all__]
+    without = [
+        kind.__name__
+        for kind in kinds
+        if isinstance(kind, type)
+        and issubclass(kind, nn.Module)
+        and not issubclass(kind, LazyModuleMixin)
+        and kind.forward is not nn.Module.forward
+        and any(hasattr(tn, name) for name in re.findall(r"\bF\.(\w+)\(", inspect.getsource(kind.forward)))
+        and kind not in COUNTERPARTS
+        and kind not in LEFT
+    ]
+    assert without == []
 
 
 @pytest.mark.interpreted
