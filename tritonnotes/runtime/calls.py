@@ -13,6 +13,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 import torch
@@ -31,6 +32,9 @@ from .turns import Turns
 
 KEPT = 512
 """Programs of calls that are kept: those used longest ago go first."""
+
+MOST_KNOWN = 4 * KEPT
+"""Sets of sizes of which it is remembered what program serves them, and calls of which it is what text says them."""
 
 ROWS = Dim("rows")
 """The first axis of the tensors, where a program serves every size of it."""
@@ -117,6 +121,39 @@ def _from_json(said: dict[str, Any]) -> Any:
     return as_dtype(said[_DTYPE]) if _DTYPE in said else said
 
 
+_PLAIN = frozenset({int, bool, str, type(None), torch.dtype, DType})
+"""Kinds of arguments that are told apart by kind and value. A float is not: 0.0 and -0.0 are equal."""
+
+
+class _NotPlainError(Exception):
+    """An argument of a kind that only the text of a call tells apart."""
+
+
+def call_key(
+    name: str, args: Sequence[Any], kwargs: Mapping[str, Any], tensors: list[Tensor]
+) -> tuple[Any, ...] | None:
+    """What two calls have in common where their texts are the same, found without writing one; None where only the text
+    can tell. The tensors of the call are added to `tensors`, in their order."""
+    try:
+        return name, *[_place(arg, tensors) for arg in args], *[(n, _place(arg, tensors)) for n, arg in kwargs.items()]
+    except _NotPlainError:
+        return None
+
+
+def _place(arg: Any, tensors: list[Tensor]) -> Any:
+    kind = type(arg)
+    if isinstance(arg, Tensor):
+        tensors.append(arg)
+        return Tensor
+    if kind in _PLAIN:
+        return kind, arg
+    if kind is float:
+        return kind, arg.hex()
+    if isinstance(arg, list | tuple):
+        return list, *[_place(part, tensors) for part in arg]
+    raise _NotPlainError
+
+
 class Call:
     """One op and its attributes, for tensors of whatever shape. `order` says which tensor is which leaf of its forms,
     `moved` which tensors it updates, `results` how many it gives, `is_constant` that no gradient comes from them."""
@@ -138,8 +175,27 @@ class Call:
         self.results = RESULTS.get(self.name, 1)
         self.is_constant = _is_constant(self.name)
 
+    def known_form(self, tensors: Sequence[Tensor]) -> Compiled:
+        """As `form`, for tensors of kinds that are plain, remembered by their very sizes. That each has its memory, and
+        that all lie on one device, is looked at when the form runs."""
+        device = tensors[0].device
+        signature = (self, device, execution(device), *map(Tensor.size, tensors), *[t.dtype for t in tensors])
+        kept = _known.get(signature)
+        made = None if kept is None else kept.made
+        if kept is None or made is None:
+            kept, made = self._find(tensors)
+            with _lock:
+                if len(_known) >= MOST_KNOWN:
+                    _known.clear()
+                _known[signature] = kept
+        kept.used = next(_ticks)
+        return made
+
     def form(self, tensors: Sequence[Tensor]) -> Compiled:
         """The form for tensors like these, in the order of the call; compiled, and kept, when it is first asked for."""
+        return self._find(tensors)[1]
+
+    def _find(self, tensors: Sequence[Tensor]) -> tuple[_Kept, Compiled]:
         device = tensors[0].device
         how = execution(device, None, False)
         rows = _rows(tensors)
@@ -150,10 +206,10 @@ class Call:
             with _lock:
                 if key not in _compiled:
                     _keep(key, self._compile(shapes, dtypes, device, how, is_symbolic))
-                _compiled.move_to_end(key)
-                found = _compiled[key]
-            if found is not None:
-                return found
+                kept = _compiled[key]
+                kept.used, made = next(_ticks), kept.made
+            if made is not None:
+                return kept, made
         raise AssertionError("a form of known sizes is made, or its error raised")
 
     def _compile(
@@ -203,15 +259,27 @@ class Compiled:
     turns: Turns
 
 
+@dataclass
+class _Kept:
+    """What a call is compiled to for tensors of a kind, None where that cannot be or is no longer kept, and when it was
+    used last."""
+
+    made: Compiled | None
+    used: int
+
+
 _lock = threading.RLock()
-_compiled: OrderedDict[tuple[Any, ...], Compiled | None] = OrderedDict()
+_ticks = count()
+_compiled: dict[tuple[Any, ...], _Kept] = {}
+_known: dict[tuple[Any, ...], _Kept] = {}
 _calls: OrderedDict[str, Call] = OrderedDict()
 
 
 def _keep(key: tuple[Any, ...], made: Compiled | None) -> None:
-    _compiled[key] = made
+    _compiled[key] = _Kept(made, next(_ticks))
     if len(_compiled) > KEPT:
-        _compiled.popitem(last=False)
+        oldest = min(_compiled, key=lambda k: _compiled[k].used)
+        _compiled.pop(oldest).made = None
 
 
 def call_of(text: str) -> Call:
@@ -227,9 +295,10 @@ def call_of(text: str) -> Call:
 
 
 def compiled_forms() -> list[Form]:
-    """The forms that calls are compiled to at present."""
+    """The forms that calls are compiled to at present, those used longest ago first."""
     with _lock:
-        return [made.form for made in _compiled.values() if made is not None]
+        kept = sorted(_compiled.values(), key=lambda k: k.used)
+        return [k.made.form for k in kept if k.made is not None]
 
 
 def _function(name: str) -> Callable[..., Any]:

@@ -12,9 +12,9 @@ from torch import Tensor
 from ..ir.core.graph import Value, bind
 from ..ir.core.op import Op, refuse_tensors
 from ..tensors.seeds import fresh_seed
-from .calls import FUNCTIONS, Call, call_of, call_text, tensor_at
+from .calls import FUNCTIONS, MOST_KNOWN, Call, call_key, call_of, call_text, tensor_at
 from .traced import constant_result, forward
-from .vetting import vet
+from .vetting import are_plain, vet
 
 
 def also_of_tensors(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,11 +46,25 @@ def sees_tensors(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
 def of_tensors(name: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     """What the op `name` makes of tensors, differentiable: a tensor, or a tuple where it gives several."""
     tensors: list[Tensor] = []
-    marked = [_marked(arg, tensors) for arg in args]
-    marked_too = {key: _marked(arg, tensors) for key, arg in kwargs.items()}
     if torch.compiler.is_compiling():
+        marked = [_marked(arg, tensors) for arg in args]
+        marked_too = {key: _marked(arg, tensors) for key, arg in kwargs.items()}
         return _traced(_constant_text(name, marked, marked_too), tensors)
-    return _at_once(call_of(call_text(name, marked, marked_too)), tensors)
+    key = call_key(name, args, kwargs, tensors)
+    text = None if key is None else _texts.get(key)
+    if text is None:
+        tensors.clear()
+        marked = [_marked(arg, tensors) for arg in args]
+        text = call_text(name, marked, {n: _marked(arg, tensors) for n, arg in kwargs.items()})
+        if key is not None:
+            if len(_texts) >= MOST_KNOWN:
+                _texts.clear()
+            _texts[key] = text
+    return _at_once(call_of(text), tensors)
+
+
+_texts: dict[tuple[Any, ...], str] = {}
+"""The texts of calls, by what is found of a call without writing one."""
 
 
 bind(Op, sees_tensors=staticmethod(sees_tensors), of_tensors=staticmethod(of_tensors))
@@ -67,8 +81,11 @@ def _marked(arg: Any, tensors: list[Tensor]) -> Any:
 
 
 def _at_once(call: Call, tensors: Sequence[Tensor]) -> Any:
-    plain = [vet(tensor, f"tn.{call.name}: {call.names[place]!r}") for place, tensor in enumerate(tensors)]
-    compiled = call.form(plain)
+    if are_plain(tensors):
+        plain, compiled = tensors, call.known_form(tensors)
+    else:
+        plain = [vet(tensor, f"tn.{call.name}: {call.names[place]!r}") for place, tensor in enumerate(tensors)]
+        compiled = call.form(plain)
     form = compiled.form
     given = dict(zip(form.leaves, (plain[index] for index in call.order), strict=True))
     feeds = {name: given[name] for name in form.inputs}

@@ -9,10 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
 
 import tritonnotes as tn
 from tritonnotes.ir.core.errors import DeclarationError, FeedError, ShapeError
 from tritonnotes.ir.core.op import Op
+from tritonnotes.ir.core.types import float16
 from tritonnotes.judge.tolerance import compare
 from tritonnotes.runtime import calls, tensor_calls, traced
 from tritonnotes.runtime.runner import pick_device
@@ -171,7 +173,8 @@ def declared(function: Function, *tensors: Tensor) -> int:
 
 @pytest.fixture
 def nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calls, "_compiled", type(calls._compiled)())
+    for kept in ("_compiled", "_known"):
+        monkeypatch.setattr(calls, kept, {})
 
 
 @pytest.mark.usefixtures("nothing_kept")
@@ -225,6 +228,66 @@ def test_every_public_op_takes_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert called == [getattr(tn, n).__name__ for n in ops] and len(ops) > 120
     undone = [n for n, f in vars(tn).items() if getattr(f, "__module__", "").startswith("tritonnotes.ir.ops")]
     assert {n for n in undone if n not in ops} == {"chunk", "split"}
+
+
+# -- what is remembered of a call ------------------------------------------------------------------------------------
+
+ARGUMENTS = (
+    0, 1, 2, True, False, None, 0.0, -0.0, 1.0, float("inf"), "1", "sum", torch.float32, float16, numbers(2), (),
+    [1], (1,), [True], [1.0], [[1]], [numbers(2)], [numbers(2), 1],
+)  # fmt: skip
+
+
+def test_calls_of_one_key_have_one_text() -> None:
+    """Exhaustive over kinds of arguments and their places: what is found without writing a text is as fine as one."""
+    texts: dict[Any, str] = {}
+    pairs = [(a, b) for a in ARGUMENTS for b in ARGUMENTS]
+    calls_made: list[tuple[tuple[Any, ...], dict[str, Any]]] = [
+        *((pair, {}) for pair in pairs),
+        *(((a,), {"b": b}) for a, b in pairs),
+        *(((), {"b": a, "a": b}) for a, b in pairs),
+    ]
+    for args, kwargs in calls_made:
+        tensors: list[Tensor] = []
+        key = calls.call_key("an_op", args, kwargs, tensors)
+        again: list[Tensor] = []
+        marked = [tensor_calls._marked(arg, again) for arg in args]
+        text = calls.call_text("an_op", marked, {n: tensor_calls._marked(a, again) for n, a in kwargs.items()})
+        assert texts.setdefault(key, text) == text
+        assert len(tensors) == len(again) and all(map(lambda t, u: t is u, tensors, again))
+    assert calls.call_key("an_op", [numbers(1).numpy()[0]], {}, []) is None
+
+
+@pytest.mark.interpreted
+def test_what_is_remembered_of_a_call_lets_nothing_else_in() -> None:
+    """Tensors of the sizes and the dtype of a call that there was, which kernels cannot read as they are."""
+    x = numbers(3, 4)
+    for _ in range(2):
+        torch.testing.assert_close(tn.gelu(x), F.gelu(x))
+    turned = numbers(4, 3).t()
+    conj = torch.complex(numbers(3, 4), x).conj().imag
+    assert conj.is_neg()
+    for other in (turned, conj, x[:, :1].expand(3, 4), x.double(), torch.nn.Parameter(x)):
+        torch.testing.assert_close(tn.gelu(other), F.gelu(other))
+    freed = x.clone()
+    freed.untyped_storage().resize_(0)
+    with pytest.raises(FeedError, match="its storage holds 0 bytes"):
+        tn.gelu(freed)
+    with pytest.raises(FeedError, match=r"tn.gelu: 'x': kernels cannot read a tensor of layout"):
+        tn.gelu(x.to_sparse())
+    with pytest.raises(FeedError, match="meta device"):
+        tn.gelu(x.to("meta"))
+    with FakeTensorMode() as mode, pytest.raises(FeedError, match="FakeTensor"):
+        tn.gelu(mode.from_tensor(x))
+
+
+@pytest.mark.interpreted
+def test_the_environment_is_asked_at_every_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = numbers(3, 4)
+    tn.gelu(x)
+    monkeypatch.setenv("TRITONNOTES_STRICT", "maybe")
+    with pytest.raises(DeclarationError, match="TRITONNOTES_STRICT is 'maybe'"):
+        tn.gelu(x)
 
 
 # -- tracers -----------------------------------------------------------------------------------------------------------

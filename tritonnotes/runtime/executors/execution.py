@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -33,10 +34,15 @@ class Execution:
 def execution(device: torch.device, strict: bool | None = None, sanitize: bool = False) -> Execution:
     """What a caller asked for; `strict` None is what the environment says. Raises `DeclarationError` for a GPU, which
     has neither: there the checks are a debugger's."""
+    return _execution(device, os.environ.get(STRICT_VARIABLE, ""), strict, sanitize)
+
+
+@cache
+def _execution(device: torch.device, variable: str, strict: bool | None, sanitize: bool) -> Execution:
     if device.type != "cpu" and (strict or sanitize):
         asked = "strict=True" if strict else "sanitize=True"
         raise DeclarationError(f"{asked} is for kernels on the CPU, not on {device}; pass device='cpu' as well")
-    asked_for = os.environ.get(STRICT_VARIABLE, "").strip().lower()
+    asked_for = variable.strip().lower()
     if asked_for not in ("", "0", "1"):
         raise DeclarationError(f"{STRICT_VARIABLE} is {asked_for!r}; set it to 1, or leave it unset")
     return Execution(asked_for == "1" if strict is None else bool(strict), bool(sanitize))
