@@ -6,7 +6,7 @@ Nothing of tritonnotes runs here. A cast rounds in the exact run as well; its gr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -74,7 +74,7 @@ class Run:
     def __call__(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], training: bool) -> Tensors:
         """Every value by name. `tensors` are inputs and state; running statistics are updated in place."""
         self.values = {}
-        _forward(self.case)(tensors, self.keep, self.to, self.margin, training, **sizes)
+        _forward(self.case)(tensors, self.keep, self.near, self.to, self.margin, training, **sizes)
         return self.values
 
     def keep(self, name: str, value: Tensor) -> Tensor:
@@ -89,8 +89,18 @@ class Run:
         """The value with a rounding error, where the run makes any."""
         if self.noise is None:
             return value
+        return self._moved(value, coarsest(self.case))
+
+    def near(self, value: Tensor) -> Tensor:
+        """What a step computes with that no rounding has touched: a sum that is added up in float32 is the exact one of
+        numbers near these."""
+        if self.noise is None or not value.is_floating_point():
+            return value
+        return self._moved(value, min(coarsest(self.case), torch.finfo(torch.float32).eps))
+
+    def _moved(self, value: Tensor, by: float) -> Tensor:
         error = torch.rand(value.shape, generator=self.noise, dtype=torch.float64) - 0.5
-        return value * (1 + coarsest(self.case) * error)
+        return value * (1 + by * error)
 
     def to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         if not self.exact or not dtype.is_floating_point:
@@ -137,8 +147,9 @@ def _forward(case: Case) -> Callable[..., None]:
     for step in case.steps:
         if step.margin and not exact.issuperset(step.operands):
             body.append(f"margin(lambda: {step.filled('margin')}, {', '.join(step.operands)})")
-        body.append(f'{step.name} = keep("{step.name}", {step.filled("torch")})')
-    head = f"def forward({', '.join(['T', 'keep', 'to', 'margin', 'training', *case.dims])}):"
+        near = replace(step, operands=tuple(f"near({o})" if step.rounds and o in exact else o for o in step.operands))
+        body.append(f'{step.name} = keep("{step.name}", {near.filled("torch")})')
+    head = f"def forward({', '.join(['T', 'keep', 'near', 'to', 'margin', 'training', *case.dims])}):"
     names: dict[str, Any] = {"torch": torch, "F": F, "gap": gap, "batch_norm": batch_norm, "accuracy": accuracy}
     exec("\n    ".join([head, *body, "pass"]), names)
     forward: Callable[..., None] = names["forward"]
