@@ -218,9 +218,12 @@ def _update(run: Run, optimizer: torch.optim.Optimizer, weights: list[Tensor]) -
     for weight in weights:
         if weight.grad is not None:
             weight.grad = run.noised(weight.grad)
+    before = [weight.detach().clone() for weight in weights]
     optimizer.step()
     optimizer.zero_grad()
-    for weight in weights:
+    for weight, old in zip(weights, before, strict=True):
+        if run.noise is not None:  # what is added to a weight is a rounded number
+            weight.data.copy_(old + run.noised(weight.detach() - old))
         kept = optimizer.state.get(weight, {})
         kept.update({k: run.noised(t) for k, t in kept.items() if isinstance(t, Tensor) and k not in COUNTED})
 
