@@ -82,6 +82,8 @@ class Run:
             value = value.double()
         if value.is_floating_point() and name not in _exact(self.case):
             value = self.noised(value)
+            if self.noise is not None and value.requires_grad:
+                value.register_hook(self.noised)
         self.values[name] = value
         return value
 
@@ -210,8 +212,17 @@ def step_results(run: Run, batches: list[Batch], state: Tensors) -> Tensors:
         for name in weights:
             for key, slot in optimizer.state.get(tensors[name], {}).items():
                 if isinstance(slot, Tensor) and slot.shape == tensors[name].shape and key not in COUNTED:
-                    made[f"batch {number}: state {name}.{key}"] = slot.detach().clone()
+                    made[f"batch {number}: state {name}.{key}"] = as_slope(key, slot)
     return made
+
+
+def as_slope(key: str, slot: Tensor) -> Tensor:
+    """A slot as it is judged, sums of squared gradients by their roots: where gradients cancel, the squares of what
+    rounding leaves of them differ by far more than they do."""
+    return slot.detach().sqrt() if key in _SQUARES else slot.detach().clone()
+
+
+_SQUARES = ("sum", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "acc_delta")
 
 
 def _update(run: Run, optimizer: torch.optim.Optimizer, weights: list[Tensor]) -> None:
