@@ -21,18 +21,20 @@ class State:
     """What a graph holds of a module: each tensor once, by its first name."""
 
     def __init__(self, graph: Graph, wrapped: Wrapped, first: Mapping[str, First]) -> None:
-        self.graph, self._first = graph, first
+        self.graph = graph
         self.tensors: dict[str, Tensor] = {}
         self.aliases: dict[str, str] = {}
         self._names: dict[int, str] = {}
         kept = {name for name in wrapped.state_dict() if not name.startswith(f"{LOSS}.")}
         self.transient: set[str] = set()
+        # A tied weight begins as the op has it that reads it first, under whichever of its names.
+        firsts = {id(tensor): first[path] for path, tensor in _held(wrapped) if path in first}
         for path, tensor in _held(wrapped):
             name = own_path(path)
             if id(tensor) in self._names:
                 self.aliases[name] = self._names[id(tensor)]
             else:
-                self._declare(name, tensor, first.get(path, ZEROS))
+                self._declare(name, tensor, firsts.get(id(tensor), ZEROS))
             if path not in kept and not isinstance(tensor, torch.nn.Parameter):
                 self.transient.add(name)
 
