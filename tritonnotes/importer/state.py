@@ -11,9 +11,9 @@ from torch.export.graph_signature import InputKind, InputSpec
 
 from ..ir.core.errors import ModelImportError
 from ..ir.core.graph import Graph, Value
-from ..ir.core.types import check_name
 from ..tensors.shared import Shared
 from .initial import ZEROS, First
+from .names import local_name
 from .wrapped import LOSS, Wrapped, own_path
 
 
@@ -23,6 +23,8 @@ class State:
     def __init__(self, graph: Graph, wrapped: Wrapped, first: Mapping[str, First]) -> None:
         self.graph = graph
         self.tensors: dict[str, Tensor] = {}
+        self.keys: dict[str, str] = {}
+        self._taken = {own_path(path) for path, _ in _held(wrapped)}
         self.aliases: dict[str, str] = {}
         self._names: dict[int, str] = {}
         kept = {name for name in wrapped.state_dict() if not name.startswith(f"{LOSS}.")}
@@ -53,10 +55,14 @@ class State:
         return self.graph[self._names[id(dict(_held(wrapped))[spec.target])]]
 
     def shared(self) -> Shared:
-        return Shared(self.tensors, self.aliases, frozenset(self.transient))
+        return Shared(self.tensors, self.keys, self.aliases, frozenset(self.transient))
 
-    def _declare(self, name: str, tensor: Tensor, first: First) -> None:
-        check_name(name, "from_torch")
+    def _declare(self, key: str, tensor: Tensor, first: First) -> None:
+        """Declare a tensor under the name that its module has for it, or one like it that a graph can have."""
+        name = local_name(key, self._taken)
+        if name != key:
+            self.keys[name] = key
+            self._taken.add(name)
         declare = self.graph.parameter if isinstance(tensor, torch.nn.Parameter) else self.graph.buffer
         declare(name, tuple(tensor.shape), dtype=tensor.dtype, **first)
         self.tensors[name] = tensor
