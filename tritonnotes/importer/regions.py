@@ -63,7 +63,7 @@ def _inline(graph: Graph, owner: GraphModule, node: Node, around: Autocast | Non
             results = [_detached(graph, result) for result in results]
     for user in [*node.users]:
         assert user.target is operator.getitem
-        user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index, arg-type]
+        user.replace_all_uses_with(results[user.args[1]])  # type: ignore[index]
         graph.erase_node(user)
     graph.erase_node(node)
     if not inner.users:
@@ -98,12 +98,9 @@ def _copied(graph: Graph, body: GraphModule, known: dict[Node, Any], autocast: A
         elif node.target is operator.getitem and isinstance(known[node.args[0]], list):
             known[node] = known[node.args[0]][node.args[1]]
         else:
-            casts = _casts(node, autocast)
             known[node] = made = graph.node_copy(node, known.__getitem__)
             with graph.inserting_before(made):
-                made.args, made.kwargs = pytree.tree_map_only(
-                    Node, lambda arg, casts=casts: _cast(graph, arg, casts, autocast), (made.args, made.kwargs)
-                )
+                _cast_arguments(graph, made, _casts(node, autocast), autocast)
     raise AssertionError("a graph ends in its output")
 
 
@@ -127,6 +124,13 @@ def _detached(graph: Graph, result: Any) -> Any:
     if not isinstance(result, Node) or not isinstance(result.meta.get("val"), Tensor):
         return result
     return _added(graph, torch.ops.aten.detach.default, (result,), result.meta["val"].detach())
+
+
+def _cast_arguments(graph: Graph, made: Node, casts: Mapping[int, torch.dtype], autocast: Autocast | None) -> None:
+    def cast(arg: Node) -> Node:
+        return _cast(graph, arg, casts, autocast)
+
+    made.args, made.kwargs = pytree.tree_map_only(Node, cast, (made.args, made.kwargs))
 
 
 def _cast(graph: Graph, arg: Node, casts: Mapping[int, torch.dtype], autocast: Autocast | None) -> Node:
