@@ -5,12 +5,13 @@
 - `text`: graphs read from text and JSON;
 - `ops`: the ops, each with formula, hand-written gradient, domain and note;
 - `optim`: update rules, and updates in a graph;
-- `passes`: from graph to graph: primitives, gradients, the joint graph, evaluation, mixed precision, chunks of rows.
+- `passes`: from graph to graph: primitives, gradients, the joint graph, evaluation, mixed precision, chunks of rows;
+- `script`: a declared graph as the Python that declares it.
 """
 
-from . import ops, primitives, text
+from . import ops, primitives, script, text
 from .core.graph import Graph, Value
 from .core.types import Dim
 from .optim import update_rules
 
-__all__ = ["Dim", "Graph", "Value", "ops", "primitives", "text", "update_rules"]
+__all__ = ["Dim", "Graph", "Value", "ops", "primitives", "script", "text", "update_rules"]

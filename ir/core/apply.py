@@ -150,7 +150,7 @@ def _number(graph: Graph, given: Any, op: Primitive, args: Sequence[Any]) -> Num
     count: Any = known_factor((given,))
     for dim in dims_in((given,)):
         value = graph.append("dim_size", (), {"dim": dim.name}, (), host)
-        count = value if count == 1 and not isinstance(count, Value) else value * count
+        count = value if not isinstance(count, Value) and count == 1 else value * count
     return count
 
 

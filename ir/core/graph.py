@@ -423,12 +423,13 @@ class Graph:
             self._derive_names()
         return self._derived_names[value]
 
-    def keep_name(self, value: Value, name: str) -> None:
-        """Fix the name of a value that has none of its own, as readers of text and JSON do."""
+    def keep_name(self, value: Value, name: str) -> Value:
+        """The value, its name fixed where it has none of its own, as readers of text and JSON do."""
         if self._by_name.setdefault(name, value) is not value:
             raise DeclarationError(f"the name {name!r} is taken in graph {self.name!r}; choose another")
         value._name = name
         self._derived_names.clear()
+        return value
 
     def __repr__(self) -> str:
         return f"Graph({self.name!r}, {len(self.values)} values)"
@@ -464,8 +465,10 @@ class Graph:
         def call(self, op: Operator | str, /, *args: Any, name: str | None = None, **attrs: Any) -> Value:
             """Apply an op to Values and numbers; a number takes the dtype of the Values it meets."""
 
-        # Bound by core/printer.py, text/parser.py and text/json_form.py.
+        # Bound by core/printer.py, text/parser.py, text/json_form.py and script/script.py.
         def __str__(self) -> str: ...
+
+        def to_python(self) -> str: ...
 
         @classmethod
         def from_text(cls, text: str) -> Self: ...

@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 import torch
 from paths import ROOT
+from scripts import assert_declares
 from sklearn import metrics
 
 import tritonnotes as tn
@@ -29,6 +30,11 @@ def example(name: str) -> ModuleType:
 
 def test_the_example_declares_the_model_of_the_demo() -> None:
     assert str(example("digits").graph()) == str(digits())
+
+
+@pytest.mark.parametrize("name", ["breast_cancer", "custom", "diabetes", "digits", "language_model", "mixer"])
+def test_the_graph_of_an_example_is_declared_again_by_its_script(name: str, no_op_stays: None) -> None:
+    assert_declares(example(name).graph())
 
 
 def test_digits_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,7 +49,7 @@ tritonnotes.codegen.target
 tritonnotes.codegen.support
 
 tritonnotes.ir
-tritonnotes.ir.passes
+tritonnotes.ir.passes  tritonnotes.ir.script
 tritonnotes.ir.ops  tritonnotes.ir.optim  tritonnotes.ir.text
 tritonnotes.ir.primitives
 tritonnotes.ir.core

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from ..ir.core.errors import DeclarationError, ModelImportError
 from .places import line_of
+from .regions import with_regions_inlined
 from .sizes import Axes
 from .wrapped import Wrapped, in_form
 
@@ -71,7 +72,10 @@ def exported(wrapped: Wrapped, example: Sequence[Any], axes: Sequence[Axes], *, 
     dynamic = pytree.tree_unflatten(shapes, spec)
     try:
         with in_form(wrapped.module, training):
-            return torch.export.export(wrapped, arguments, dynamic_shapes=(dynamic,), strict=False)
+            program = torch.export.export(wrapped, arguments, dynamic_shapes=(dynamic,), strict=False)
+        return with_regions_inlined(program)
+    except ModelImportError:
+        raise
     except Exception as error:
         line = line_of(error.__traceback__)
         reason = next((part for part in str(error).splitlines() if part.strip()), type(error).__name__)

@@ -22,11 +22,9 @@ First = Mapping[str, Any]
 ZEROS: First = {"init": "zeros"}
 ONES: First = {"init": "ones"}
 KAIMING: First = {"init": "kaiming_uniform", "a": math.sqrt(5)}
-NORMAL: First = {"init": "normal", "mean": 0.0, "std": 1.0}
 
 FIRST: Mapping[tuple[str, str], First] = {
     ("aten.linear.default", "weight"): KAIMING,
-    ("aten.embedding.default", "weight"): NORMAL,
     ("aten.layer_norm.default", "weight"): ONES,
     ("aten.rms_norm.default", "weight"): ONES,
     ("aten.group_norm.default", "weight"): ONES,
@@ -61,4 +59,6 @@ def _first(op: str, argument: str, arguments: Mapping[str, Any]) -> First | None
     weight = arguments.get("weight")
     if (op, argument) == ("aten.linear.default", "bias") and isinstance(weight, Node):
         return {"init": "bias_uniform", "fan_in": int(weight.meta["val"].shape[1])}
+    if (op, argument) == ("aten.embedding.default", "weight"):
+        return {"init": "normal_rows", "mean": 0.0, "std": 1.0, "zero_row": float(arguments["padding_idx"])}
     return FIRST.get((op, argument))

@@ -16,13 +16,20 @@ class Memory:
     def __init__(self, nodes: Sequence[Node]) -> None:
         self._order = {node: place for place, node in enumerate(nodes)}
         self._root: dict[Node, Node] = {}
+        self._base: dict[Node, Node] = {}
         for node in nodes:
+            written = _written(node)
+            self._base[node] = node if written is None else self._base[written]
             shown = _shown(node)
             self._root[node] = node if shown is None else self._root[shown]
 
+    def base(self, node: Node) -> Node:
+        """The tensor that a node is: of a write, what is written into, which is the same tensor before and after."""
+        return self._base[node]
+
     def written(self, node: Node) -> Node | None:
-        """The argument that a call writes into; None where it makes a new tensor."""
-        return _written(node)
+        """The tensor that a call writes into; None where it makes a new one."""
+        return None if _written(node) is None else self._base[node]
 
     def seen_elsewhere(self, written: Node, by: Node) -> Node | None:
         """Another node that shows the memory which `by` writes into, and is read later (a buffer by the next call).
@@ -30,7 +37,7 @@ class Memory:
         root, now = self._root[written], self._order[by]
         for node, its_root in self._root.items():
             is_read = node.op == "placeholder" or any(self._order[user] > now for user in node.users)
-            if its_root is root and is_read and node is not written and self._order[node] < now:
+            if its_root is root and is_read and self._base[node] is not written and self._order[node] < now:
                 return node
         return None
 

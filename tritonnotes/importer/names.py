@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable
 
 from torch.fx import Node
 
 from ..ir.core.types import MAX_NAME, is_name
 from .places import Place, op_name, place_of
+
+_OTHERS = re.compile(r"[^A-Za-z0-9_]+")
+_LONGEST = MAX_NAME - 16
+"""What follows a name is a count, or the name of an op."""
+
+
+def local_name(key: str, taken: Collection[str]) -> str:
+    """What a graph calls a tensor or a module of this name: the same where that is a name, else what is left of it
+    without other characters, apart from the `taken` ones."""
+    if is_name(key) and len(key) <= MAX_NAME:
+        return key
+    stem = ".".join(_OTHERS.sub("_", part) or "_" for part in key.split("."))[:_LONGEST].rstrip(".")
+    name, count = stem, 0
+    while name in taken:
+        count += 1
+        name = f"{stem}_{count}"
+    return name
 
 
 class Names:
@@ -25,8 +43,8 @@ class Names:
         if not place.module:
             return None
         op = op_name(node.target).split(".")[1].strip("_") if "." in op_name(node.target) else op_name(node.target)
-        wanted = place.module if self._last.get(place.module) is node else f"{place.module}.{op}"
-        return self._free(wanted) if is_name(wanted) and len(wanted) < MAX_NAME - 4 else None
+        path = local_name(place.module[:_LONGEST].rstrip("."), ())
+        return self._free(path if self._last.get(place.module) is node else f"{path}.{op}")
 
     def _free(self, wanted: str) -> str:
         name, count = wanted, 0

@@ -11,9 +11,9 @@ from torch.export.graph_signature import InputKind, InputSpec
 
 from ..ir.core.errors import ModelImportError
 from ..ir.core.graph import Graph, Value
-from ..ir.core.types import check_name
 from ..tensors.shared import Shared
 from .initial import ZEROS, First
+from .names import local_name
 from .wrapped import LOSS, Wrapped, own_path
 
 
@@ -21,18 +21,22 @@ class State:
     """What a graph holds of a module: each tensor once, by its first name."""
 
     def __init__(self, graph: Graph, wrapped: Wrapped, first: Mapping[str, First]) -> None:
-        self.graph, self._first = graph, first
+        self.graph = graph
         self.tensors: dict[str, Tensor] = {}
+        self.keys: dict[str, str] = {}
+        self._taken = {own_path(path) for path, _ in _held(wrapped)}
         self.aliases: dict[str, str] = {}
         self._names: dict[int, str] = {}
         kept = {name for name in wrapped.state_dict() if not name.startswith(f"{LOSS}.")}
         self.transient: set[str] = set()
+        # A tied weight begins as the op has it that reads it first, under whichever of its names.
+        firsts = {id(tensor): first[path] for path, tensor in _held(wrapped) if path in first}
         for path, tensor in _held(wrapped):
             name = own_path(path)
             if id(tensor) in self._names:
                 self.aliases[name] = self._names[id(tensor)]
             else:
-                self._declare(name, tensor, first.get(path, ZEROS))
+                self._declare(name, tensor, firsts.get(id(tensor), ZEROS))
             if path not in kept and not isinstance(tensor, torch.nn.Parameter):
                 self.transient.add(name)
 
@@ -51,10 +55,14 @@ class State:
         return self.graph[self._names[id(dict(_held(wrapped))[spec.target])]]
 
     def shared(self) -> Shared:
-        return Shared(self.tensors, self.aliases, frozenset(self.transient))
+        return Shared(self.tensors, self.keys, self.aliases, frozenset(self.transient))
 
-    def _declare(self, name: str, tensor: Tensor, first: First) -> None:
-        check_name(name, "from_torch")
+    def _declare(self, key: str, tensor: Tensor, first: First) -> None:
+        """Declare a tensor under the name that its module has for it, or one like it that a graph can have."""
+        name = local_name(key, self._taken)
+        if name != key:
+            self.keys[name] = key
+            self._taken.add(name)
         declare = self.graph.parameter if isinstance(tensor, torch.nn.Parameter) else self.graph.buffer
         declare(name, tuple(tensor.shape), dtype=tensor.dtype, **first)
         self.tensors[name] = tensor

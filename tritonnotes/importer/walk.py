@@ -147,6 +147,7 @@ class _Walk:
     def _argument(self, given: Any, moves_statistics: bool) -> Any:
         """An argument of a call: a value, a size, or a plain number, dtype or list of these."""
         if isinstance(given, Node):
+            given = self.memory.base(given)
             if given not in self.found:
                 return self.sizes.size(given.meta["val"])
             value = self.found[given]
@@ -208,7 +209,7 @@ class _Walk:
         return pytree.tree_unflatten(given, spec)
 
     def _output(self, name: str, leaf: Node) -> None:
-        self.graph.output(**{name: self.found[leaf]})
+        self.graph.output(**{name: self.found[self.memory.base(leaf)]})
 
 
 def _gives_tensors(node: Node) -> bool:

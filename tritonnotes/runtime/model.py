@@ -84,6 +84,7 @@ class Model(NamedModule):
         self._forms: dict[bool, Form] = {}
         self._places: dict[bool, TensorPlaces] = {}
         self._at_once = at_once
+        self._keys = dict(shared.keys) if shared is not None else {}
         self.turns = Turns()
         # Last, since a tensor may be called as one of these attributes is.
         self._hold_all(initial_state(graph, seed) if shared is None else shared.tensors, shared or Shared())
@@ -93,7 +94,7 @@ class Model(NamedModule):
         """Hold these tensors, on the model's device, under all their names."""
         held = {name: tensor.to(self.device) for name, tensor in tensors.items()}
         kinds = {value.name: value.op.name for value in self.graph.leaves("parameter", "buffer")}
-        for alias, name in [*((name, name) for name in held), *shared.aliases.items()]:
+        for alias, name in [*((self._keys.get(name, name), name) for name in held), *shared.aliases.items()]:
             persistent = alias not in shared.transient
             self.hold(alias, held[name], kinds[name] == "parameter", persistent=persistent)
 
@@ -104,7 +105,7 @@ class Model(NamedModule):
             graph = self.graph if mode else evaluation_form(self.graph)
             same = [f for f in self._forms.values() if f.graph is graph]
             self._forms[mode] = same[0] if same else self._compiled(graph)
-            self._places[mode] = TensorPlaces(self._forms[mode].held_names)
+            self._places[mode] = TensorPlaces(self._forms[mode].held_names, self._keys)
         if self._at_once:
             _ = self._form.runner
         return self
@@ -127,7 +128,7 @@ class Model(NamedModule):
     def tensors(self) -> dict[str, Tensor]:
         """The declared parameters and buffers by name, as they are now."""
         if torch.compiler.is_compiling():  # what is remembered says nothing to a tracer
-            return tensors_by_name(self, self._form.held_names)
+            return tensors_by_name(self, self._form.held_names, self._keys)
         return self._places[self.training].tensors(self)
 
     def known_tensors(self) -> list[Tensor] | None:
@@ -189,7 +190,8 @@ class Model(NamedModule):
     @property
     def gradient_programs(self) -> tuple[Program, Program]:
         """The forward and the backward program that autograd runs when all parameters want a gradient."""
-        made = self._form.differentiable(tuple(n for n, _ in self.named_parameters()))
+        names = {key: name for name, key in self._keys.items()}
+        made = self._form.differentiable(tuple(names.get(n, n) for n, _ in self.named_parameters()))
         return made.forward.program, made.backward.program
 
     @property

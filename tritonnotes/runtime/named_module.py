@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import repeat
 from operator import attrgetter, is_, is_not
 from typing import Any, Self
@@ -73,11 +73,11 @@ _MODULES, _PARAMETERS, _BUFFERS = attrgetter("_modules"), attrgetter("_parameter
 
 
 class TensorPlaces:
-    """Where a module keeps its tensors of some names: found by a walk over it, and looked up while its submodules stay
-    the same. A copy finds its own."""
+    """Where a module keeps its tensors of some names, which it may know by other `keys`: found by a walk over it, and
+    looked up while its submodules stay the same. A copy finds its own."""
 
-    def __init__(self, names: Sequence[str]) -> None:
-        self._names = names
+    def __init__(self, names: Sequence[str], keys: Mapping[str, str]) -> None:
+        self._names, self._given_keys = names, keys
         self._are_known = False
         self._parents: list[int] = []
         self._keys: list[str] = []
@@ -92,7 +92,7 @@ class TensorPlaces:
         found = self.known(module)
         if found is not None:
             return dict(zip(self._names, found, strict=True))
-        walked = tensors_by_name(module, self._names)
+        walked = tensors_by_name(module, self._names, self._given_keys)
         self._are_known = len(walked) == len(self._names) and self._find(module)
         return walked
 
@@ -120,7 +120,7 @@ class TensorPlaces:
         self._parents, self._keys = [], []
         self._dicts, self._leaves = [], []
         for name in self._names:
-            *path, leaf = name.split(".")
+            *path, leaf = self._given_keys.get(name, name).split(".")
             for depth in range(len(path)):
                 way = (*path[: depth + 1],)
                 if way in places:
@@ -144,14 +144,14 @@ class TensorPlaces:
         return True
 
     def __deepcopy__(self, memo: Any) -> Self:
-        return type(self)(self._names)
+        return type(self)(self._names, self._given_keys)
 
     def __reduce__(self) -> Any:
-        return type(self), (self._names,)
+        return type(self), (self._names, self._given_keys)
 
 
-def tensors_by_name(module: torch.nn.Module, names: Sequence[str]) -> dict[str, Tensor]:
-    """The tensors of some names that a walk over a module finds."""
+def tensors_by_name(module: torch.nn.Module, names: Sequence[str], keys: Mapping[str, str]) -> dict[str, Tensor]:
+    """The tensors of some names that a walk over a module finds, which knows them by `keys` where these are others."""
     held = (module.named_parameters(remove_duplicate=False), module.named_buffers(remove_duplicate=False))
     found = {name: tensor for named in held for name, tensor in named}
-    return {name: found[name] for name in names if name in found}
+    return {name: found[keys.get(name, name)] for name in names if keys.get(name, name) in found}

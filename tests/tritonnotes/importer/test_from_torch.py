@@ -45,6 +45,11 @@ def test_a_graph_reads_like_a_declared_one() -> None:
     assert g.state()["1.weight"].tolist() == [1.0] * 4
 
 
+def test_a_tied_weight_begins_as_its_first_reader_has_it() -> None:
+    table = tn.from_torch(TiedModel(), *words())["table.weight"]
+    assert dict(table.attrs) == {"init": "normal_rows", "mean": 0.0, "std": 1.0, "zero_row": -1.0}
+
+
 def test_a_model_returns_what_its_module_returns() -> None:
     net, x, y = Many(), torch.randn(ROWS, WIDTH), torch.randn(ROWS, 3)
     model = tn.compile(net, x, y)

@@ -7,6 +7,7 @@ from copy import deepcopy
 import pytest
 import torch
 from modules_to_import import CASES, Case, example_of
+from scripts import assert_declares
 from torch import Tensor, nn
 
 import tritonnotes as tn
@@ -45,6 +46,15 @@ def assert_close(got: dict[str, Tensor], eager: dict[str, Tensor], exact: dict[s
     for name, tensor in got.items():
         found = compare(tensor, eager[name], exact[name])
         assert found.ok, f"{name}: {found}"
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_imported_graph_is_declared_again_by_its_script(name: str) -> None:
+    case = CASES[name]
+    net, example, target = example_of(case)
+    assert_declares(tn.from_torch(net, *example))
+    script = assert_declares(tn.from_torch(net, *example, loss=case.loss, target=target))
+    assert "g.call" not in script
 
 
 @pytest.mark.parametrize("name", CASES)
