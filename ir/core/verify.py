@@ -161,9 +161,17 @@ def dims_of(value: Value) -> Iterable[Dim]:
         value.attrs.get("size"),
         value.attrs.get("rows"),
         *_as_tuple(value.attrs.get("shape")),
+        *_parts_of(value.attrs.get("arguments")),
+        *_parts_of(value.attrs.get("options")),
     ]
     found = list(dims_in(sizes))
     return [*found, Dim(value.attrs["dim"])] if value.op.name == "dim_size" else found
+
+
+def _parts_of(value: object) -> Iterable[object]:
+    """What a tuple holds, tuples in it opened."""
+    for part in _as_tuple(value):
+        yield from _parts_of(part) if isinstance(part, tuple) else (part,)
 
 
 def _as_tuple(value: object) -> tuple[object, ...]:

@@ -25,6 +25,7 @@ from .executors.executor import NOTHING_HELD, Around, Executor, Held
 from .executors.interpreted import InterpretedExecutor
 from .executors.machine_code import NativeExecutor
 from .executors.recorded import RecordedRuns
+from .executors.recording import UnrecordableError
 
 KEPT_SIZES = 8
 """How many sets of sizes keep their buffers, so that a ragged last batch does not evict the others."""
@@ -101,7 +102,10 @@ class Runner:
         name. Returns the outputs."""
         with self._taking_turns:
             if self._recorded is not None and self.around is None:
-                return self._recorded.run(leaves, held, sizes, scalars or {}, self.all_reduce, self.begin)
+                try:
+                    return self._recorded.run(leaves, held, sizes, scalars or {}, self.all_reduce, self.begin)
+                except UnrecordableError:
+                    self._recorded = None
             leaves = {**leaves, **held.leaves}
             programs = self.programs(sizes)
             if self.begin is not None:
