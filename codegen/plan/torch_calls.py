@@ -12,13 +12,12 @@ from .launches import Launch, LibraryCall, TorchCall, torch_call
 def join_torch_calls(launches: Iterable[Launch]) -> tuple[Launch, ...]:
     """The launches of a plan with what one call of torch gives as one launch, in the place of the first: all that it
     reads is there by then, and its results lie in memory that nothing else writes."""
-    calls: dict[object, list[LibraryCall]] = {}
     listed = list(launches)
-    for launch in listed:
-        if _is_call(launch):
-            calls.setdefault(call_key(launch.unit.value), []).append(launch)
-    joined = {members[0]: torch_call(m.piece for m in members) for members in calls.values()}
-    return tuple(joined.get(k, k) if _is_call(k) else k for k in listed if k in joined or not _is_call(k))
+    calls: dict[object, list[LibraryCall]] = {}
+    for call in filter(None, map(_call, listed)):
+        calls.setdefault(call_key(call.unit.value), []).append(call)
+    first: dict[Launch, Launch] = {members[0]: torch_call(m.piece for m in members) for members in calls.values()}
+    return tuple(first.get(k, k) for k in listed if k in first or _call(k) is None)
 
 
 def torch_calls(launches: Iterable[Launch]) -> tuple[TorchCall, ...]:
@@ -43,5 +42,6 @@ def gradients_of(launches: Iterable[Launch]) -> dict[TorchCall, tuple[TorchCall 
     return found
 
 
-def _is_call(launch: Launch) -> bool:
-    return isinstance(launch, LibraryCall) and launch.unit.value.op.name in LIBRARY_OPS
+def _call(launch: Launch) -> LibraryCall | None:
+    """A launch that is one of these calls."""
+    return launch if isinstance(launch, LibraryCall) and launch.unit.value.op.name in LIBRARY_OPS else None

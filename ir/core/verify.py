@@ -107,7 +107,8 @@ def check_arguments(op: Operator, args: Sequence[Value | None]) -> None:
         names = ", ".join(op.arg_names)
     else:
         assert isinstance(op, Primitive)
-        count = max(len(args), 1) if op.arity == ANY_NUMBER else op.arity
+        least = 0 if op.name == "library" else 1  # a call of torch may make its result of numbers
+        count = max(len(args), least) if op.arity == ANY_NUMBER else op.arity
         optional, names = [False] * count, f"{count} values"
     if len(args) != len(optional):
         raise DeclarationError(f"{op.name}: takes {len(optional)} arguments ({names}), got {len(args)}")

@@ -47,16 +47,9 @@ def library_results(graph: Graph, node: Node, convert: Convert, size: Callable[[
         shape, dtype = tuple(map(size, leaf.shape)), as_dtype(leaf.dtype)
         first = all(value is None for value in made)
         called = name if first or name is None else graph.fresh_name(name)
-        made.append(
-            library(graph, values, str(target), tuple(arguments), tuple(options), which, shape, dtype, called)
-            if values
-            else _alone(graph, str(target), tuple(arguments), tuple(options), which, shape, dtype, called)
-        )
+        call = str(target), tuple(arguments), tuple(options)
+        made.append(library(graph, values, *call, which, shape, dtype, called))
     return pytree.tree_unflatten(made, spec)
-
-
-def _alone(graph: Graph, *call: Any) -> Value:
-    return library(graph, (), *call)
 
 
 def _functional(node: Node) -> Any:
@@ -101,8 +94,9 @@ def _said(given: Any, values: list[Value]) -> object:
 
 def _read(node: Node, count: int) -> set[int]:
     """The numbers of the results that somebody reads."""
-    picked = [user.args[1] for user in node.users if user.target is operator.getitem]
-    if len(picked) < len(node.users) or not isinstance(node.meta["val"], list | tuple):
+    users = [user for user in node.users if user.users or user.target is not operator.getitem]
+    picked = [user.args[1] for user in users if user.target is operator.getitem]
+    if len(picked) < len(users) or not isinstance(node.meta["val"], list | tuple):
         return set(range(count))
     starts, found = [0], set[int]()
     for part in node.meta["val"]:

@@ -8,7 +8,7 @@ from typing import Any
 from ..ir import primitives as P
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Value
-from ..ir.core.types import DType, Shape, broadcast
+from ..ir.core.types import DType, Shape, Size, broadcast, product_of, quotient
 from ..ir.ops import shapes, statistics
 from ..ir.ops.batch_statistics import batch_norm, instance_norm
 from ..ir.ops.comparisons import clamp
@@ -93,6 +93,15 @@ def reshape(x: Value, shape: Shape) -> Value:
 
 def reshape_as(x: Value, other: Value) -> Value:
     return shapes.reshape(x, other.shape)
+
+
+def unflattened(x: Value, dim: int, sizes: Sequence[Size]) -> Value:
+    at = dim % len(x.shape)
+    known = [size for size in sizes if size != -1]
+    rest = quotient(x.shape[at], product_of(known))
+    if rest is None:
+        raise DeclarationError(f"axis {at} of {x.name!r} has size {x.shape[at]}, which {tuple(sizes)} do not divide")
+    return shapes.reshape(x, (*x.shape[:at], *(rest if size == -1 else size for size in sizes), *x.shape[at + 1 :]))
 
 
 def expand(x: Value, shape: Shape) -> Value:

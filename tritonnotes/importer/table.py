@@ -95,6 +95,7 @@ _MORE: dict[str, Row] = {
     "view_as.default": row(rules.reshape_as, X, "other"),
     "reshape_as.default": row(rules.reshape_as, X, "other"),
     "flatten.using_ints": row(shapes.flatten, X, "start_dim", "end_dim"),
+    "unflatten.int": row(rules.unflattened, X, "dim", "sizes"),
     "squeeze.dim": row(shapes.squeeze, X, "dim"),
     "squeeze.dims": row(shapes.squeeze, X, "dim"),
     "unsqueeze.default": row(shapes.unsqueeze, X, "dim"),

@@ -52,7 +52,9 @@ def refusal(found: Any) -> str:
         return "writes into its arguments; compute a new tensor instead"
     if not any("Tensor" in kind for kind in kinds) and any("str" in kind for kind in kinds):
         return "takes no tensors"
-    if any("Generator" in kind or "Storage" in kind or "ScriptObject" in kind for kind in kinds if "?" not in kind):
+    if any(
+        "Generator" in kind or "Storage" in kind or "ScriptObject" in kind for kind in kinds if "Optional" not in kind
+    ):
         return "takes what is no tensor and no number"
     returned = [str(given.type).replace("Optional[", "").rstrip("]") for given in schema.returns]
     if not returned or any(kind.replace("List[", "") != "Tensor" for kind in returned):
@@ -65,7 +67,7 @@ def is_random(found: Any, given: Mapping[str, Any]) -> bool:
     if torch.Tag.nondeterministic_seeded not in found.tags:
         return False
     schema = found._schema.arguments
-    known = {a.name: a.default_value for a in schema if a.has_default_value()} | given
+    known = {a.name: a.default_value for a in schema if a.has_default_value()} | dict(given)
     return not any(known.get(name) is not None and known[name] == quiet for name, quiet in OFF.items())
 
 
