@@ -31,6 +31,11 @@ class Calls(nn.Module):
         return tuple(torch.tanh(p) * 2 if p.is_floating_point() else p for p in parts)
 
 
+class Attends(nn.Module):
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=0.5, is_causal=True)
+
+
 def floats(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
 
@@ -138,6 +143,19 @@ def test_all_results_of_a_call_are_one_launch() -> None:
     assert [k.kind for k in model.plan.launches].count("library") == 1
     text = model.explain()
     assert "aten.topk.default has no formula here" in text and "aten.topk.default: 1 launch" in text
+
+
+def test_attention_with_dropout_is_made_of_products_and_ours() -> None:
+    """Its evaluation form is torch's attention, and its mean over what is drawn, too."""
+    torch.manual_seed(0)
+    example = floats(2, 3, 4), floats(2, 3, 4), floats(2, 3, 4)
+    g = tn.from_torch(Attends(), *example, batch=None)
+    want = F.scaled_dot_product_attention(*example, is_causal=True)
+    torch.testing.assert_close(tn.compile(g)(*example)["output"], want)
+    model = tn.compile(g, training=True)
+    drawn = torch.stack([model(*example)["output"] for _ in range(400)])
+    assert (drawn[0] != drawn[1]).any()
+    torch.testing.assert_close(drawn.mean(0), want, atol=0.3, rtol=0)
 
 
 def test_a_call_that_draws_is_refused() -> None:
