@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..codegen.plan.torch_calls import torch_calls
 from ..codegen.program.program import Program
 from ..codegen.target.cache import KernelCache
 from ..codegen.target.load import load_source
@@ -203,7 +204,10 @@ def _executor(
 
 
 def _recorded(program: Program, executor: Executor, how: Execution) -> RecordedRuns | None:
-    """Runs that are recorded, where that can be done: the sanitizer looks at each launch."""
+    """Runs that are recorded, where that can be done: the sanitizer looks at each launch, and what torch calls within a
+    call of it is not the same in each run."""
+    if torch_calls(program.plan.launches):
+        return None
     if isinstance(executor, NativeExecutor) and not how.sanitize and not program.in_memory:
         return RecordedRuns(program, executor)
     return None
