@@ -27,6 +27,7 @@ from .plan.build import name_launches
 from .plan.chunk_loops import chunk_loops, loop_over_chunks
 from .plan.fusion_plan import FusionPlan, verify_plan
 from .plan.join import group_weight_gradients, join_foreach_updates
+from .plan.torch_calls import join_torch_calls
 from .plan.verdicts import verdicts
 from .program.memory_budget import fit_memory
 from .program.program import Program
@@ -122,6 +123,7 @@ def schedule(found: Candidate, taken: Names = frozenset(), *, group_matmuls: boo
     if joins:
         found = finalize_in_last_block(found)
     launches = name_launches(found, taken)
+    launches = join_torch_calls(launches)
     launches = loop_over_chunks(launches, partial(plan_region, found.options))
     if joins:
         launches = join_foreach_updates(found, launches, taken)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.core.rewrite import copy_value
+from tritonnotes.ir.primitives.library import LIBRARY_OPS
 
 from ..analysis.axes import label_axes
 from ..analysis.views import APART, base_of, is_alias, is_drawn, is_free, is_host, is_number, is_view
 from .slices import narrow_early
+
+CHUNKED = "chunked"
 
 
 def materialize(graph: Graph) -> Graph:
@@ -26,11 +29,11 @@ def materialize(graph: Graph) -> Graph:
             args = (made.call("copy", args[0]), *args[1:])
         if is_alias(value) and args[0] is not None and not (is_number(args[0]) or is_drawn(args[0])):
             args = (_in_memory(made, args[0], copies), *args[1:])
-        if value.op.kind in ("contraction", "collective", "gather") and value.op.name != "chunked":
+        if value.op.kind in ("contraction", "collective", "gather") and value.op.name != CHUNKED:
             # Read from memory, but for the row numbers of a gather: what has none, as a number, gets it, once.
             read = args[:1] if value.op.kind == "gather" else args
             args = (*(a if a is None else _in_memory(made, a, copies) for a in read), *args[len(read) :])
-        if value.op.name == "chunked":
+        if value.op.name == CHUNKED:
             # Rows are taken of each argument as it lies in memory; all results of a region read one and the same.
             for a in args:
                 if a is not None and a not in copies:
@@ -52,7 +55,10 @@ def materialize(graph: Graph) -> Graph:
         shown = _shown(value)
         plain = _in_order(value) and not is_free(shown)
         changes = shown.is_leaf and shown.name in graph.updates
-        changes |= is_update and shown.op.name == "chunked"  # whose sums begin at 0
+        changes |= is_update and shown.op.name in (
+            CHUNKED,
+            *LIBRARY_OPS,
+        )  # sums begin at 0; torch gives tensors of its own
         if plain and not (changes or is_update and (shown.is_leaf or shown in taken)):
             if is_update:
                 taken.add(shown)

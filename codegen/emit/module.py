@@ -12,6 +12,7 @@ from dataclasses import replace
 from tritonnotes.ir.core.graph import Graph, Value, is_seed
 from tritonnotes.ir.core.types import Shape, element_count
 from tritonnotes.ir.primitives import CHUNK_ROWS
+from tritonnotes.ir.primitives.library import GRADIENT, call_of
 from tritonnotes.ir.version import VERSION
 
 from ..analysis.units import destinations_of
@@ -26,18 +27,20 @@ from ..memory.arena import Arena, Life, place
 from ..memory.buffers import Buffer, buffer_of, scratch_name
 from ..plan.chunk_loops import ChunkLoop
 from ..plan.fusion_plan import FusionPlan
-from ..plan.launches import LibraryCall
+from ..plan.launches import Launch, LibraryCall, TorchCall
+from ..plan.torch_calls import gradients_of, torch_calls
 from ..support.arguments import RunArguments, SizeText
 from ..support.names import uncounted
 from ..support.sizes import known_size
 from ..support.statements import Line
 from ..support.text import INDENT, call_lines, counted
+from ..support.torch_text import call_text
 from .foreach import render_foreach
 from .grouped_matmul import render_grouped_matmul
 from .host import HostNumbers, python_number, uses_math
 from .kernel import KernelSource, render_kernel
 from .ops import HELPERS, helpers_in_order
-from .prelude import ALL_REDUCE, GIVEN_LAUNCH, IN_ARENA, LAUNCH, LAUNCHER_HELPERS
+from .prelude import ALL_REDUCE, CALLED, GIVEN_LAUNCH, GRADIENTS, IN_ARENA, LAUNCH, LAUNCHER_HELPERS
 
 
 def render_module(
@@ -65,6 +68,7 @@ def render_module(
         + "\n",
         LAUNCH,
         *([ALL_REDUCE] if _has_collectives(plan) else []),
+        *_torch_helpers(plan),
         *(HELPERS[name] for name in helpers),
         *(text for name, text in LAUNCHER_HELPERS.items() if any(name in s.launcher_helpers for s in sources)),
     ]
@@ -129,6 +133,9 @@ class _Run:
         sizes = {dim.name: variable for dim, variable in arguments.dims.items()}
         self.host = HostNumbers(python_number, lambda value: value, self.names, dict(arguments.scalars), sizes)
         self.on_device: dict[str, str] = {}
+        self.gradients = gradients_of(plan.launches)
+        self.made: dict[Launch, str] = {}
+        self.listed = ""
         held = plan.graph.leaves("input", "parameter", "buffer", "slot")
         self.device = f"{_tensor(held[0].name)}.device" if held else ""
 
@@ -154,6 +161,8 @@ class _Run:
                     yield from self._chunks(launch)
                 case LibraryCall():
                     yield from self._library(launch)
+                case TorchCall():
+                    yield from self._torch(launch)
                 case _:
                     yield from self._generated(self.kernels[launch.name])
 
@@ -298,6 +307,36 @@ class _Run:
             return call_lines("torch.addmm(", [target, left, right, f"out={target}"], ")")
         return call_lines("torch.mm(", [left, right, f"out={target}"], ")")
 
+    def _torch(self, launch: TorchCall) -> Iterator[str]:
+        """A call of torch that the graph names. Where gradients of it are asked for later in this run, what torch
+        keeps for them is kept until then; else they begin with the call."""
+        values = [unit.value for unit in launch.units]
+        if values[0].op.name == GRADIENT:
+            forward, asked = self.gradients[launch]
+            made = self.made.get(forward) if forward is not None else None
+            wanted = sorted(v.attrs["which"] for v in values)
+            made = made or f"called({', '.join(self._call(values[0], {}, wanted))})"
+            places = {v.attrs["which"]: self._memory(v) for v in values}
+            arguments = [made, str(values[0].attrs["result"]), self._operand(values[0].inputs[0]), _dict(places)]
+            again = ["again=True"] if forward is not None and launch is not asked[-1] else []
+            yield from call_lines("gradients(", [*arguments, *again], ")")
+            return
+        later = [k for k, (forward, _) in self.gradients.items() if forward is launch]
+        wanted = sorted({u.value.attrs["which"] for k in later for u in k.units})
+        places = {v.attrs["which"]: self._memory(v) for v in values}
+        start = ""
+        if later:
+            self.made[launch] = self.names.claim(f"{uncounted(values[0])}_made")
+            start = f"{self.made[launch]} = "
+        yield from call_lines(f"{start}called(", self._call(values[0], places, wanted), ")")
+
+    def _call(self, value: Value, places: Mapping[int, str], wanted: list[int]) -> list[str]:
+        """The arguments of `called`."""
+        self.listed = tensors = self.listed or self.names.claim("tensors")
+        text = f"lambda {tensors}: {call_text(value.attrs, tensors, self.sizes, self.device)}"
+        given = f"[{', '.join(map(self._operand, call_of(value)))}]"
+        return [text, given, _dict(places), *([f"wanted={wanted}"] if wanted else [])]
+
     def _operand(self, value: Value) -> str:
         """A library operand: its memory, seen through the views between."""
         if value.op.name == "transpose":
@@ -324,6 +363,17 @@ class _Run:
             yield str(self.sizes.product(layout.row_shape))
         if layout.counts_programs:
             yield "programs"
+
+
+def _torch_helpers(plan: FusionPlan) -> list[str]:
+    """What makes the calls of torch that the graph names."""
+    calls = torch_calls(plan.launches)
+    asks = any(u.value.op.name == GRADIENT for k in calls for u in k.units)
+    return [*([CALLED] if calls else []), *([GRADIENTS] if asks else [])]
+
+
+def _dict(places: Mapping[int, str]) -> str:
+    return f"{{{', '.join(f'{number}: {text}' for number, text in places.items())}}}"
 
 
 def _has_collectives(plan: FusionPlan) -> bool:

@@ -20,6 +20,39 @@ def all_reduce(x, total):
 '''
 
 
+CALLED = '''\
+def flat(given):
+    """The results of a call, counted through tuples and lists."""
+    return [part for inner in given for part in flat(inner)] if isinstance(given, (tuple, list)) else [given]
+
+
+def called(call, tensors, places, wanted=()):
+    """Call torch, and keep results in `places` by number. Of the tensors that are `wanted` it may be asked for
+    `gradients` later."""
+    with torch.set_grad_enabled(len(wanted) > 0):
+        inputs = [tensor.data.requires_grad_(number in wanted) for number, tensor in enumerate(tensors)]
+        results = flat(call(inputs))
+    for number, place in places.items():
+        if results[number].shape != place.shape:
+            raise RuntimeError(f"torch gives {tuple(results[number].shape)} where {tuple(place.shape)} is declared")
+        place.copy_(results[number].detach())
+    return inputs, results
+'''
+
+
+GRADIENTS = '''\
+def gradients(made, number, d, places, again=False):
+    """torch's own gradient of result `number` of a call, for the tensors that have `places`. `again`: more follow."""
+    inputs, results = made
+    found = [None] * len(places)
+    if results[number].requires_grad:
+        wanted = [inputs[place] for place in places]
+        found = torch.autograd.grad(results[number], wanted, d, retain_graph=again, allow_unused=True)
+    for place, gradient in zip(places.values(), found):
+        place.zero_() if gradient is None else place.copy_(gradient)
+'''
+
+
 PRECISION = '''\
 def float32_precision():
     """How tensor cores may take float32: not at all, unless torch is told that tf32 will do, by its old name or new."""

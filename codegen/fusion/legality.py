@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.primitives.library import LIBRARY_OPS
 
 from ..analysis.axes import ROW_BYTES, Axes, Labels, Space, known_product, reduced_axes, row_bytes
 from ..analysis.matmul import sides
@@ -187,6 +188,9 @@ def _name_of_twice(legality: Legality, members: Iterable[Unit]) -> str:
 def _name_of_call(legality: Legality, members: Iterable[Unit]) -> str:
     if any(unit.is_collective for unit in members):
         return "processes add up what they have between launches, which nothing is fused into"
+    call = next((u.value.attrs["call"] for u in members if u.value.op.name in LIBRARY_OPS), None)
+    if call is not None:
+        return f"{call} has no formula here: it is one call of torch, which nothing is fused into"
     return "a matrix product is a library call here, which nothing is fused into: a kernel would take longer"
 
 

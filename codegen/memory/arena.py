@@ -15,7 +15,7 @@ from ..lower.foreach import ForeachKernel
 from ..lower.lower import GeneratedKernel
 from ..plan.chunk_loops import ChunkLoop
 from ..plan.fusion_plan import FusionPlan
-from ..plan.launches import LibraryCall
+from ..plan.launches import LibraryCall, TorchCall
 from .buffers import Buffer, buffer_of, outer_names, scratch_name, scratch_names
 
 
@@ -140,7 +140,7 @@ def uses_of(plan: FusionPlan, kernels: Sequence[GeneratedKernel], regions: Mappi
         match launch:
             case ChunkLoop():
                 made += _uses_of_chunks(launch, regions[launch.name], destinations)
-            case LibraryCall():
+            case LibraryCall() | TorchCall():
                 made.append(_uses_of_call(launch, destinations))
             case _:
                 made.append(_uses_of_kernel(lowered[launch.name], destinations))
@@ -157,11 +157,11 @@ def _uses_of_chunks(loop: ChunkLoop, region: Memory, destinations: Mapping[Value
         yield Uses(reads, writes, held)
 
 
-def _uses_of_call(call: LibraryCall, destinations: Mapping[Value, Value]) -> Uses:
-    value = call.unit.value
-    operands = map(memory_of, value.inputs)
+def _uses_of_call(call: LibraryCall | TorchCall, destinations: Mapping[Value, Value]) -> Uses:
+    values = [unit.value for unit in call.units]
+    operands = (memory_of(arg) for value in values for arg in value.inputs)
     reads = frozenset(destinations.get(memory, memory).name for memory in operands)
-    return Uses(reads, frozenset([destinations.get(value, value).name]))
+    return Uses(reads, frozenset(destinations.get(value, value).name for value in values))
 
 
 def _uses_of_kernel(kernel: GeneratedKernel, destinations: Mapping[Value, Value]) -> Uses:

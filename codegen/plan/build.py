@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tritonnotes.ir.core.types import Shape
+from tritonnotes.ir.primitives.library import GRADIENT, LIBRARY_OPS
 
 from ..analysis.axes import LONG_ROW, Axes, Space, known_product
 from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, Unit, UnitSet
@@ -94,6 +95,10 @@ def _kind(members: Sequence[Unit], space: Space) -> str:
 def _kernel_name(members: Sequence[Unit]) -> str:
     """From the op instances covered, the phases, and whether sums are finalized: `fc1_ln1_relu`, `ln1_backward`."""
     if members[0].is_library:
+        value = members[0].value
+        if value.op.name in LIBRARY_OPS:
+            op = value.attrs["call"].split(".")[1].strip("_")
+            return f"{op}_{'gradient_' if value.op.name == GRADIENT else ''}{identifier(value.name)}"
         what = "all_reduce_" if members[0].is_collective else "matmul_"
         return what + identifier(members[0].value.name)
     shown = [u.value for u in members if u.value.scope.phase != "update"] or [members[0].value]

@@ -277,6 +277,40 @@ def library_call(piece: Piece) -> LibraryCall:
 
 
 @dataclass(frozen=True, eq=False)
+class TorchCall(Launch):
+    """One call of torch that the graph names, for all `parts` of it that are wanted: results, or gradients."""
+
+    parts: tuple[Piece, ...]
+
+    is_generated = False
+    is_library = True
+
+    @property
+    def stages(self) -> tuple[tuple[Piece, ...], ...]:
+        return (self.parts,)
+
+    @property
+    def call(self) -> str:
+        """What torch calls it."""
+        return str(self.units[0].value.attrs["call"])
+
+    def describe(self) -> Iterator[str]:
+        yield f"calls  {self.call}"
+        yield from super().describe()
+
+    def _traffic(self, sizes: Sizes, programs: int) -> Traffic:
+        """What its values take. torch makes tensors of its own, which are copied to where the plan wants them."""
+        moved = self._moved(sizes, programs)
+        return moved + Traffic(read=moved.written, written=moved.written)
+
+
+def torch_call(parts: Iterable[Piece]) -> TorchCall:
+    """The call of torch that computes what some kernels of the partition do."""
+    first, *rest = parts
+    return TorchCall(first.name, first.kind, (first, *rest))
+
+
+@dataclass(frozen=True, eq=False)
 class _Joined(Launch):
     """A launch that runs its `members` independently."""
 

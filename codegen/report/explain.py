@@ -8,7 +8,8 @@ from ..fusion.constraints import Fusion
 from ..pipeline import make_plan
 from ..plan.chunk_loops import chunk_loops
 from ..plan.fusion_plan import FusionPlan
-from ..plan.launches import ForeachLaunch, GroupedMatmul, Launch
+from ..plan.launches import ForeachLaunch, GroupedMatmul, Launch, TorchCall
+from ..plan.torch_calls import gradients_of, torch_calls
 from ..plan.verdicts import HARD_RULES, Verdict
 from ..support.sizes import NOMINAL, Sizes
 from ..support.text import counted
@@ -50,6 +51,7 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
             *_joined(plan.launches),
             *_chunked(plan, batch),
             *_multiplied(plan.launches),
+            *_called(plan.launches, batch),
             "",
             "Not fused (the value goes through memory):",
             *(_reasons(apart) or ["    nothing"]),
@@ -136,6 +138,21 @@ def _multiplied(launches: Iterable[Launch]) -> Iterator[str]:
     if found:
         shown = _few([f"{value.name} in {kernel.name}" for kernel, value in found])
         yield f"    Matmuls computed inside kernels: {shown}."
+
+
+def _called(launches: Iterable[Launch], batch: int) -> Iterator[str]:
+    """What stays a call of torch, and what that costs."""
+    asked = gradients_of(launches)
+    by_call: dict[str, list[TorchCall]] = {}
+    for launch in torch_calls(launches):
+        by_call.setdefault(launch.call, []).append(launch)
+    if by_call:
+        yield "    Calls of torch, for what has no formula here (their results are copied to where the plan has them):"
+    for call, found in by_call.items():
+        again = sum(k in asked and asked[k][0] is None for k in found)
+        twice = f"; {again} of them compute the forward again for its gradient" if again else ""
+        moved = sum(k.bytes_moved(batch) for k in found)
+        yield f"        {call}: {counted(len(found), 'launch')}, {moved:,} bytes{twice}"
 
 
 def _reasons(apart: list[Verdict]) -> list[str]:

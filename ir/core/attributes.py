@@ -21,6 +21,12 @@ def check_attr(value: object, what: str) -> object:
     return value if isinstance(value, Graph) else check_plain(value, what)
 
 
+LIBRARY_ATTRS = {
+    "library": ("call", "arguments", "options", "which", "shape", "dtype"),
+    "library_gradient": ("call", "arguments", "options", "result", "which"),
+}
+"""The attributes of calls of torch, whose meaning `primitives/library.py` tells."""
+
 _ANNOTATED = {"bool": bool, "int": int, "float": float, "str": str, "tuple[int, ...]": tuple}
 
 
@@ -32,7 +38,12 @@ def attr_names(op: Operator) -> tuple[str, ...]:
     assert isinstance(op, Primitive)
     if op.kind == "elementwise" or op.name in ("input", "scalar"):
         return ()
-    own = {"slot": ("init",), "dim_size": ("dim",), "cat": ("axis",), "chunked": ("region", "which", "rows")}
+    own = {
+        "slot": ("init",),
+        "dim_size": ("dim",),
+        "cat": ("axis",),
+        "chunked": ("region", "which", "rows"),
+    } | LIBRARY_ATTRS
     return own.get(op.name) or tuple(inspect.signature(op.evaluate).parameters)[op.arity :]
 
 
@@ -95,6 +106,10 @@ def _check_primitive_attrs(op: Primitive, args: Sequence[Value | None], attrs: A
             "rows": (type(value) is int and value >= 0, "a count of rows"),
             "region": (isinstance(value, Graph), "a graph"),
             "which": (type(value) is int, "the number of a result"),
+            "result": (type(value) is int, "the number of a result"),
+            "call": (type(value) is str, "the name of an overload"),
+            "arguments": (type(value) is tuple, "a tuple"),
+            "options": (type(value) is tuple, "a tuple"),
             "dim": (type(value) is str and is_name(value), "the name of a Dim"),
         }.get(name, (type(value) in (bool, int, float), "a number"))
         if not fits:

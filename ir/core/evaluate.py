@@ -14,6 +14,9 @@ from .types import Dim, DimProduct, Shape, bind_dims, dims_in, size_at, unbound
 
 Sizes = Mapping[str, int]
 
+SIZED = ("shape", "size", "arguments", "options")
+"""The attributes that may hold `Dim`s."""
+
 
 def evaluate(
     graph: Graph, feeds: Mapping[str, Any], sizes: Sizes | None = None, wanted: Iterable[Value] | None = None
@@ -35,7 +38,7 @@ def evaluate(
         elif value.is_leaf and name not in ("constant", "iota", "uniform"):
             result[value] = _fed(value, feeds, known)
         else:
-            attrs = {k: concrete(v, known) if k in ("shape", "size") else v for k, v in value.attrs.items()}
+            attrs = {k: concrete(v, known) if k in SIZED else v for k, v in value.attrs.items()}
             with np.errstate(all="ignore"):
                 assert isinstance(value.op, Primitive)
                 result[value] = value.op.evaluate(*(result[a] for a in value.inputs), **attrs)

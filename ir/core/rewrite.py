@@ -72,7 +72,7 @@ def key_of(value: Value, args: Iterable[Value | None]) -> tuple[Any, ...]:
 
 
 def _attr_key(attr: object) -> object:
-    return attr_key(attr) if isinstance(attr, float | Graph) else attr
+    return attr_key(attr) if isinstance(attr, float | tuple | Graph) else attr
 
 
 COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum", "eq", "ne", "logical_and", "logical_or"})

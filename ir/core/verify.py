@@ -107,7 +107,8 @@ def check_arguments(op: Operator, args: Sequence[Value | None]) -> None:
         names = ", ".join(op.arg_names)
     else:
         assert isinstance(op, Primitive)
-        count = max(len(args), 1) if op.arity == ANY_NUMBER else op.arity
+        least = 0 if op.name == "library" else 1  # a call of torch may make its result of numbers
+        count = max(len(args), least) if op.arity == ANY_NUMBER else op.arity
         optional, names = [False] * count, f"{count} values"
     if len(args) != len(optional):
         raise DeclarationError(f"{op.name}: takes {len(optional)} arguments ({names}), got {len(args)}")
@@ -161,9 +162,17 @@ def dims_of(value: Value) -> Iterable[Dim]:
         value.attrs.get("size"),
         value.attrs.get("rows"),
         *_as_tuple(value.attrs.get("shape")),
+        *_parts_of(value.attrs.get("arguments")),
+        *_parts_of(value.attrs.get("options")),
     ]
     found = list(dims_in(sizes))
     return [*found, Dim(value.attrs["dim"])] if value.op.name == "dim_size" else found
+
+
+def _parts_of(value: object) -> Iterable[object]:
+    """What a tuple holds, tuples in it opened."""
+    for part in _as_tuple(value):
+        yield from _parts_of(part) if isinstance(part, tuple) else (part,)
 
 
 def _as_tuple(value: object) -> tuple[object, ...]:

@@ -1,7 +1,8 @@
 """The primitives: a closed set. Each is one block: numpy meaning, derivative, and the function users call.
 
 From the bottom up: `elementwise`, `leaves`, `shapes`, `reductions` (with broadcasts), `contractions`, `collectives`,
-`slices`, `rows`, `philox` (random numbers), `indexing` (of values, `x[...]`) and `chunked` (regions of rows).
+`slices`, `rows`, `philox` (random numbers), `indexing` (of values, `x[...]`), `chunked` (regions of rows) and
+`library` (calls of torch).
 """
 
 from . import indexing
@@ -48,6 +49,7 @@ from .elementwise import (
     where,
 )
 from .leaves import count_along, index_along
+from .library import library
 from .philox import uniform
 from .reductions import LARGEST_INDEX, argmax, broadcast_to, max, mean, min, sum, sum_to, zeros_like
 from .rows import add_rows, take_rows
@@ -80,6 +82,7 @@ __all__ = [
     "indexing",
     "is_comparison",
     "le",
+    "library",
     "log",
     "log1p",
     "logical_and",

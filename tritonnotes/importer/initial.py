@@ -15,6 +15,7 @@ from torch.fx import Node
 
 from .calls import arguments_of
 from .places import op_name
+from .table import TABLE
 
 First = Mapping[str, Any]
 """The `init` of a parameter with its numbers."""
@@ -34,7 +35,16 @@ FIRST: Mapping[tuple[str, str], First] = {
     ("aten.instance_norm.default", "running_var"): ONES,
     ("aten.prelu.default", "weight"): {"init": 0.25},
 }
-"""By the op and its argument. All others begin at zero, as biases of norms do."""
+"""By the op and its argument. Matrices that torch alone computes with are drawn as those of `linear` are; all others
+begin at zero, as biases of norms do."""
+
+MULTIPLIES = ("aten.linear.default", *(f"aten.conv{n}d.default" for n in (1, 2, 3)),
+              *(f"aten.conv{n}d.padding" for n in (1, 2, 3)), "aten.conv_transpose1d.default",
+              "aten.conv_transpose2d.input", "aten.conv_transpose3d.input")  # fmt: skip
+"""The ops whose biases are drawn as wide as the sums beside them."""
+
+LOOKS_UP = ("aten.embedding.default", "aten.embedding_bag.padding_idx")
+"""The ops whose tables are drawn normally, the row of padding at zero."""
 
 
 def first_values(program: ExportedProgram) -> dict[str, First]:
@@ -57,8 +67,11 @@ def first_values(program: ExportedProgram) -> dict[str, First]:
 
 def _first(op: str, argument: str, arguments: Mapping[str, Any]) -> First | None:
     weight = arguments.get("weight")
-    if (op, argument) == ("aten.linear.default", "bias") and isinstance(weight, Node):
-        return {"init": "bias_uniform", "fan_in": int(weight.meta["val"].shape[1])}
-    if (op, argument) == ("aten.embedding.default", "weight"):
+    if argument == "bias" and op in MULTIPLIES and isinstance(weight, Node):
+        return {"init": "bias_uniform", "fan_in": math.prod(map(int, weight.meta["val"].shape[1:]))}
+    if argument == "weight" and op in LOOKS_UP:
         return {"init": "normal_rows", "mean": 0.0, "std": 1.0, "zero_row": float(arguments["padding_idx"])}
+    is_torchs = (op, argument) not in FIRST and op.removeprefix("aten.") not in TABLE
+    if is_torchs and arguments[argument].meta["val"].ndim > 1:
+        return KAIMING
     return FIRST.get((op, argument))

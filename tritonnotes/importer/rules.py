@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
 from ..ir import primitives as P
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Value
-from ..ir.core.types import DType, Shape, broadcast
+from ..ir.core.types import DType, Shape, Size, bool_, broadcast, product_of, quotient
 from ..ir.ops import shapes, statistics
 from ..ir.ops.batch_statistics import batch_norm, instance_norm
 from ..ir.ops.comparisons import clamp
+from ..ir.ops.dropout import dropout
 from ..ir.ops.elementary import reciprocal
 from ..ir.ops.embedding import NO_PADDING, embedding
 from ..ir.ops.normalization import layer_norm, rms_norm
 from ..ir.ops.parts import chunk, split
+from ..ir.ops.softmax import softmax
 
 
 def same(x: Value) -> Value:
@@ -84,6 +87,29 @@ def addmm(bias: Value, a: Value, b: Value) -> Value:
     return P.add(bias, P.matmul(a, b))
 
 
+def attention(
+    query: Value, key: Value, value: Value, mask: Value | None, dropout_p: float, is_causal: bool, scale: float | None
+) -> Value:
+    """Attention with dropout, of which ours draws the same numbers forward and backward; without, torch's own."""
+    if not dropout_p:
+        raise DeclarationError("without dropout it is one call of torch")
+    if query.shape[:-2] != key.shape[:-2] or key.shape[:-2] != value.shape[:-2] or not isinstance(query.shape[-1], int):
+        raise DeclarationError("with dropout it takes query, key and value with the same leading axes")
+    factor = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = product(query, shapes.transpose(key, -2, -1)) * factor
+    if is_causal:
+        scores = P.where(P.index_along(scores, -2) >= P.index_along(scores, -1), scores, -math.inf)
+    if mask is not None:
+        scores = P.where(mask, scores, -math.inf) if mask.dtype is bool_ else scores + mask
+    return product(dropout(softmax(scores, dim=-1), p=dropout_p), value)
+
+
+def product(a: Value, b: Value) -> Value:
+    """A product of matrices for each index of the leading axes, which is a call of torch."""
+    shape = (*a.shape[:-1], b.shape[-1])
+    return P.library(a.graph, (a, b), "aten.matmul.default", ("%0", "%1"), (), 0, shape, a.dtype)
+
+
 # -- views -------------------------------------------------------------------------------------------------------------
 
 
@@ -93,6 +119,15 @@ def reshape(x: Value, shape: Shape) -> Value:
 
 def reshape_as(x: Value, other: Value) -> Value:
     return shapes.reshape(x, other.shape)
+
+
+def unflattened(x: Value, dim: int, sizes: Sequence[Size]) -> Value:
+    at = dim % len(x.shape)
+    known = [size for size in sizes if size != -1]
+    rest = quotient(x.shape[at], product_of(known))
+    if rest is None:
+        raise DeclarationError(f"axis {at} of {x.name!r} has size {x.shape[at]}, which {tuple(sizes)} do not divide")
+    return shapes.reshape(x, (*x.shape[:at], *(rest if size == -1 else size for size in sizes), *x.shape[at + 1 :]))
 
 
 def expand(x: Value, shape: Shape) -> Value:

@@ -81,6 +81,9 @@ _MORE: dict[str, Row] = {
     "matmul.default": row(rules.matmul, X, "other"),
     "mm.default": row(rules.matmul, X, "mat2"),
     "addmm.default": row(rules.addmm, X, "mat1", "mat2"),
+    "scaled_dot_product_attention.default": row(
+        rules.attention, "query", "key", "value", "attn_mask", "dropout_p", "is_causal", "scale"
+    ),
     # dtypes
     "to.dtype": row(rules.cast, X, "dtype"),
     "to.dtype_layout": row(rules.cast, X, "dtype"),
@@ -95,6 +98,7 @@ _MORE: dict[str, Row] = {
     "view_as.default": row(rules.reshape_as, X, "other"),
     "reshape_as.default": row(rules.reshape_as, X, "other"),
     "flatten.using_ints": row(shapes.flatten, X, "start_dim", "end_dim"),
+    "unflatten.int": row(rules.unflattened, X, "dim", "sizes"),
     "squeeze.dim": row(shapes.squeeze, X, "dim"),
     "squeeze.dims": row(shapes.squeeze, X, "dim"),
     "unsqueeze.default": row(shapes.unsqueeze, X, "dim"),

@@ -20,6 +20,7 @@ from ..ir.core.types import as_dtype, show_shape
 from ..tensors.shared import Shared
 from .calls import apply_row, arguments_of, plain
 from .initial import first_values
+from .library import library_results
 from .memory import Memory
 from .names import Names
 from .places import op_name
@@ -126,11 +127,17 @@ class _Walk:
             key = key.replace("_.", ".", 1)
             self._check_written(written, node)
         if key not in TABLE:
-            return self.unknown(node)
+            return self._library(node, written, self.names.name(node))
         moves = key in MOVES_STATISTICS
         arguments, defaults = arguments_of(node, lambda given: self._argument(given, moves))
         start, name = len(self.graph.values), self.names.name(node)
-        made = apply_row(TABLE[key], arguments, defaults, name)
+        try:
+            made = apply_row(TABLE[key], arguments, defaults, name)
+        except TritonNotesError as refused:
+            # What our op does not take is torch's, unless that writes where nobody is told.
+            if moves:
+                raise
+            return self._library(node, written, name, refused)
         if name and not TABLE[key].takes_name and isinstance(made, Value) and made.index >= start:
             self.graph.keep_name(made, name)
         if written is not None:
@@ -138,11 +145,22 @@ class _Walk:
         return made
 
     def unknown(self, node: Node) -> Any:
-        """A call that has no row."""
-        raise DeclarationError(
-            "has no formula here; write it with ops that have one (docs/importing.md tells which), or import the parts "
-            "of the model around it"
-        )
+        """A call that is none of an op of torch."""
+        raise DeclarationError("is no op of torch that takes tensors; import the parts of the model around it")
+
+    def _library(
+        self, node: Node, written: Node | None, name: str | None, refused: TritonNotesError | None = None
+    ) -> Any:
+        """A call that stays torch's; `refused` is why our op of the same meaning does not take it."""
+        try:
+            made = library_results(self.graph, node, lambda given: self._argument(given, False), self.sizes.size, name)
+        except TritonNotesError as error:
+            if refused is None:
+                raise
+            raise type(refused)(f"{refused}; and as a call of torch: {error}") from error
+        if written is not None:
+            self.found[written] = made
+        return made
 
     def _argument(self, given: Any, moves_statistics: bool) -> Any:
         """An argument of a call: a value, a size, or a plain number, dtype or list of these."""
@@ -178,6 +196,8 @@ class _Walk:
         wanted = node.meta["val"]
         pairs = zip(made, wanted, strict=True) if isinstance(made, list | tuple) else [(made, wanted)]
         for value, want in pairs:
+            if value is None:
+                continue  # nobody reads it
             shape = tuple(map(self.sizes.size, want.shape))
             if value.shape != shape or value.dtype is not as_dtype(want.dtype):
                 raise ModelImportError(

@@ -242,7 +242,7 @@ def _call(
         wide = args[0].to(torch.float64)
         return _Rounded.apply(wide, torch_dtype(value.dtype), torch_dtype(source) if source.is_float else wide.dtype)
     result = reference(*args, **attrs)
-    if op.name == "iota":
+    if op.name in ("iota", "library"):
         result = result.to(device)
     if value.dtype is host:
         return result.item()

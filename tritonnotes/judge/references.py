@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from ..ir.core.errors import DeclarationError
 from ..tensors.dtypes import torch_dtype
+from .library_references import library, library_gradient
 from .scores import score
 from .update_references import UPDATE_REFERENCES
 
@@ -568,4 +569,6 @@ REFERENCES |= {
     "all_reduce": lambda x: x,
     "matmul": _matmul,
     "matmul_over_rows": _matmul_over_rows,
+    "library": library,
+    "library_gradient": library_gradient,
 }

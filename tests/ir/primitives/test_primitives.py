@@ -15,6 +15,7 @@ from tritonnotes.ir import primitives as P
 from tritonnotes.ir.core.errors import DeclarationError, DTypeError, ShapeError
 from tritonnotes.ir.core.op import OPS, lookup
 from tritonnotes.ir.core.registry import PRIMITIVES
+from tritonnotes.ir.core.types import float64
 from tritonnotes.ir.passes.joint import gradient_graph
 
 NAN, INF = math.nan, math.inf
@@ -220,6 +221,18 @@ OTHERS: dict[str, list[tuple[Build, dict[str, Any]]]] = {
         (lambda a, b: P.matmul(a, b), {"a": ((3,), "float64"), "b": ((3, 4), "float64")}),
         (lambda a, b: P.matmul(a, b, True), {"a": ((BATCH, 0), "float64"), "b": ((4, 0), "float64")}),
     ],
+    "library": [
+        (
+            lambda x, w: P.library(x.graph, (x, w), "aten.conv1d.default", ("%0", "%1"), (), 0, (BATCH, 3, 3), float64),
+            {"x": ((BATCH, 2, 5), "float64"), "w": ((3, 2, 3), "float64")},
+        ),
+        (
+            lambda x: P.library(
+                x.graph, (x,), "aten.topk.default", ("%0", 2, 1), (("largest", False),), 0, (BATCH, 2), float64
+            ),
+            {"x": ((BATCH, 5), "float64")},
+        ),
+    ],
     "matmul_over_rows": [
         (lambda a, b: P.matmul_over_rows(a, b), {"a": ((BATCH, 3), "float64"), "b": ((BATCH, 4), "float64")}),
         (lambda a, b: P.matmul_over_rows(a, b), {"a": ((2, BATCH, 3), "float64"), "b": ((2, BATCH, 4), "float64")}),
@@ -261,7 +274,9 @@ def test_unfitting_shapes_are_errors_that_show_both() -> None:
 
 def test_every_primitive_is_covered_here() -> None:
     # A region of rows means what is in it; tests/ir/passes/test_chunks.py holds it against eager PyTorch.
-    covered = {p.name for p in ELEMENTWISE} | {"sum", "max", "min", "chunked"} | OTHERS.keys() | LEAVES
+    # What torch has no second derivative of here, the gradient of a library op, is met where gradients are compared.
+    elsewhere = {"sum", "max", "min", "chunked", "library_gradient"}
+    covered = {p.name for p in ELEMENTWISE} | elsewhere | OTHERS.keys() | LEAVES
     assert covered == PRIMITIVES.keys()
 
 

@@ -27,19 +27,19 @@ class AsksForSizes(nn.Module):
         return x * 2 if x.shape[0] > 10 else x * 3
 
 
-class HasNoFormula(nn.Module):
+class HasARandomCall(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.inner = nn.Sequential(nn.Linear(8, 8), Sorts())
+        self.inner = nn.Sequential(nn.Linear(8, 8), Draws())
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.inner(x)
         return out
 
 
-class Sorts(nn.Module):
+class Draws(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sort(x)[0]
+        return F.rrelu(x, training=True)
 
 
 class WritesItsInput(nn.Module):
@@ -68,8 +68,8 @@ class FixesRows(nn.Module):
 FAULTS = {
     "a branch on values": (AsksForValues(), r"AsksForValues: torch.export refuses it at .*test_import_faults.py:\d+"),
     "a branch on sizes": (AsksForSizes(), r"it computes this only where batch <= 10"),
-    "an op without a formula": (
-        HasNoFormula(), r"aten.sort.default in module 'inner.1' \(Sorts\), at .*:\d+: return torch.sort\(x\)",
+    "a call that draws": (
+        HasARandomCall(), r"aten.rrelu.default in module 'inner.1' \(Draws\), at .*:\d+: return F.rrelu.*draws random",
     ),
     "a write into an input": (WritesItsInput(), r"aten.add_.Tensor in the module itself .*writes into 'x'.* no buffer"),
     "a write behind a view": (WritesBehindAView(), r"aten.mul_.Tensor .*writes into memory that 'mul' shows"),

@@ -20,6 +20,7 @@ from torch import Tensor
 from ... import native
 from ...codegen.fusion.horizontal import SEGMENTS
 from ...codegen.lower.foreach import ForeachKernel
+from ...codegen.plan.torch_calls import torch_calls
 from ...codegen.program.program import Program
 from ...codegen.target.cache import KernelCache
 from ...codegen.target.load import load_source
@@ -28,7 +29,7 @@ from ...tensors.allocation import allocating
 from ...tensors.dtypes import torch_dtype
 from .executor import Held
 from .machine_code import NativeExecutor
-from .recording import Call, Part, Places, Recording, Result, stand_in
+from .recording import Call, Part, Places, Recording, Result, UnrecordableError, stand_in
 
 KEPT_SIZES = 8
 """How many sets of sizes are kept, so that a ragged last batch does not evict the others. What was used longest ago
@@ -67,7 +68,7 @@ class RecordedRuns:
         if record is None:
             with allocating(f"graph {self._program.graph.name!r}"):
                 given = {**leaves, **held.leaves}
-                record = Record(self._program, self.module, self._executor, given, sizes, scalars, all_reduce)
+                record = self._recorded(given, sizes, scalars, all_reduce)
             self._kept[key] = record
             if len(self._kept) > KEPT_SIZES:
                 self._kept.popitem(last=False)
@@ -79,6 +80,22 @@ class RecordedRuns:
             # Programs that did not arrive are missing in the counts that the arena holds.
             self._kept.pop(key, None)
             raise
+
+    def _recorded(
+        self,
+        leaves: Mapping[str, Tensor],
+        sizes: Mapping[str, int],
+        scalars: Mapping[str, float],
+        all_reduce: AllReduce | None,
+    ) -> Record:
+        """A run recorded. Raises `UnrecordableError` where a call of torch that the graph names is refused the zeros
+        that a record is made of, or asks for a number in a tensor."""
+        try:
+            return Record(self._program, self.module, self._executor, leaves, sizes, scalars, all_reduce)
+        except (RuntimeError, ValueError, IndexError, NotImplementedError) as error:
+            if not torch_calls(self._program.plan.launches) or isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise UnrecordableError(str(error)) from error
 
 
 class Record:
@@ -275,13 +292,20 @@ class _Replay:
         self._arguments, self._options = list(call.arguments), dict(call.options)
         self._parts: list[tuple[Any, Any, Part]] = []
         self._earlier: list[tuple[Any, Any, Result]] = []
-        for held in (self._arguments, self._options):
-            for key, value in enumerate(held) if isinstance(held, list) else held.items():
-                if isinstance(value, Part):
-                    self._parts.append((held, key, value))
-                    slots.watch(value.buffer, self)
-                elif isinstance(value, Result):
-                    self._earlier.append((held, key, value))
+        self._find(self._arguments, slots)
+        self._find(self._options, slots)
+
+    def _find(self, held: Any, slots: _Slots) -> None:
+        """Note the tensors that are others in each run."""
+        for key, value in enumerate(held) if isinstance(held, list) else held.items():
+            if isinstance(value, Part):
+                self._parts.append((held, key, value))
+                slots.watch(value.buffer, self)
+            elif isinstance(value, Result):
+                self._earlier.append((held, key, value))
+            elif isinstance(value, list):
+                held[key] = [*value]
+                self._find(held[key], slots)
 
     def point(self, buffer: str, tensor: Tensor) -> None:
         for held, key, part in self._parts:

@@ -1,0 +1,194 @@
+"""Modules of which something stays a call of torch: results, gradients and steps against eager, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import tritonnotes as tn
+from tritonnotes.ir.core.errors import FormatError, ModelImportError
+
+Function = Callable[..., Any]
+
+
+class Calls(nn.Module):
+    """A function of tensors with fused neighbours: what it is given is scaled, what it gives is squashed."""
+
+    def __init__(self, function: Function) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor, *more: Tensor) -> Any:
+        given = self.function(torch.sin(x) if x.is_floating_point() else x, *more)
+        parts = given if isinstance(given, tuple) else (given,)
+        return tuple(torch.tanh(p) * 2 if p.is_floating_point() else p for p in parts)
+
+
+class Attends(nn.Module):
+    def forward(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, dropout_p=0.5, is_causal=True)
+
+
+def floats(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+
+
+WHERE = torch.tensor([0, 3, 3, 1, 2])
+CASES: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
+    "conv1d": (lambda x, w: F.conv1d(x, w, stride=2, padding=1), (floats(3, 2, 9), floats(4, 2, 3))),
+    "conv2d": (lambda x, w, b: F.conv2d(x, w, b, padding="same"), (floats(2, 2, 5, 4), floats(3, 2, 3, 3), floats(3))),
+    "conv_transpose2d": (lambda x, w: F.conv_transpose2d(x, w, stride=2), (floats(2, 3, 3, 2), floats(3, 2, 2, 2))),
+    "max_pool": (lambda x: F.max_pool2d(x, 2, return_indices=True), (floats(2, 3, 4, 6),)),
+    "avg_pool": (lambda x: F.avg_pool1d(x, 2), (floats(2, 3, 6),)),
+    "adaptive": (lambda x: F.adaptive_avg_pool2d(x, (2, 1)), (floats(2, 3, 5, 4),)),
+    "attention": (
+        lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+        (floats(2, 2, 5, 4), floats(2, 2, 5, 4), floats(2, 2, 5, 4)),
+    ),
+    "bmm": (torch.bmm, (floats(3, 2, 4), floats(3, 4, 5))),
+    "batched": (lambda a, b: a @ b.transpose(-1, -2), (floats(2, 3, 2, 4), floats(2, 3, 5, 4))),
+    "einsum": (lambda a, b: torch.einsum("bij,bkj->bik", a, b), (floats(3, 2, 4), floats(3, 5, 4))),
+    "bag": (
+        lambda w, i: F.embedding_bag(i, w, torch.tensor([0, 2, 2]), mode="mean"),
+        (floats(4, 3), WHERE),
+    ),
+    "interpolate": (lambda x: F.interpolate(x, scale_factor=2.0, mode="bilinear"), (floats(1, 2, 3, 4),)),
+    "sort": (lambda x: torch.sort(x, dim=1, descending=True), (floats(3, 7),)),
+    "topk": (lambda x: torch.topk(x, 3), (floats(3, 7),)),
+    "cumsum": (lambda x: torch.cumsum(x, dim=1), (floats(3, 7),)),
+    "gather": (lambda x, i: torch.gather(x, 0, i.view(1, -1)), (floats(4, 5), WHERE)),
+    "unfold": (lambda x: F.unfold(x, 2), (floats(2, 2, 3, 4),)),
+    "pad": (lambda x: F.pad(x, (1, 2), value=0.5), (floats(3, 4),)),
+    "in place": (lambda x: (x + 0).cumsum_(0), (floats(3, 4),)),
+    "listed": (lambda x, y: torch.cartesian_prod(x, y), (floats(3), floats(2))),
+    "positions": (lambda x: x + torch.arange(x.shape[1], device=x.device), (floats(3, 4),)),
+    "norm": (lambda x: torch.linalg.vector_norm(x, 3, dim=1), (floats(3, 4),)),
+}
+
+
+def gradients_of(outputs: Any, inputs: list[Tensor]) -> list[Tensor]:
+    """The gradients of all that is differentiable in what was given, with random ones flowing in."""
+    found = [o for o in outputs if o.requires_grad]
+    ds = [torch.randn(o.shape, generator=torch.Generator().manual_seed(3)) for o in found]
+    return [g for g in torch.autograd.grad(found, inputs, ds, allow_unused=True) if g is not None]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_stays_a_call_gives_what_torch_gives(case: str) -> None:
+    function, example = CASES[case]
+    net = Calls(function)
+    model = tn.compile(net, *example, batch=None)
+    assert any(v.op.name == "library" for v in model.graph.values)
+    runs = []
+    for run in (net, model, model):  # a run that is recorded, and the record
+        inputs = [x.clone().requires_grad_(x.is_floating_point()) for x in example]
+        outputs = run(*inputs)
+        runs.append((outputs, gradients_of(outputs, [x for x in inputs if x.requires_grad])))
+    for other in runs[1:]:
+        torch.testing.assert_close(other, runs[0], rtol=1e-5, atol=1e-5)
+
+
+def lenet() -> nn.Module:
+    """Two convolutions and their pools, and two layers: a convolution at the front, in the middle and at the end."""
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.ReLU(), nn.Flatten(), nn.Linear(12, 5),
+    )  # fmt: skip
+
+
+def digits(rows: int) -> tuple[Tensor, Tensor]:
+    drawn = torch.Generator().manual_seed(rows)
+    return torch.randn(rows, 1, 8, 8, generator=drawn), torch.randint(0, 5, (rows,), generator=drawn)
+
+
+@pytest.mark.parametrize("how", [{}, {"strict": True}], ids=["native", "strict"])
+def test_a_convolutional_net_trains_as_eager_does(how: dict[str, bool]) -> None:
+    net, reference = lenet(), lenet()
+    step = tn.compile_step(net, digits(4)[0], loss=F.cross_entropy, optimizer=tn.sgd(lr=0.1), **how)
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1)
+    for rows in (4, 7, 4):
+        x, y = digits(rows)
+        loss = F.cross_entropy(reference(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        torch.testing.assert_close(step(x, y)["loss"], loss.detach(), rtol=1e-5, atol=1e-5)
+    for name, value in reference.state_dict().items():
+        torch.testing.assert_close(net.state_dict()[name], value, rtol=1e-4, atol=1e-5)
+    # Forward and gradient of a call are one pass through torch: what it keeps is kept.
+    run = step.source[step.source.index("def run(") :]
+    assert run.count("called(") == 3 and run.count("gradients(") == 3
+
+
+def test_the_graph_can_be_printed_read_judged_and_kept() -> None:
+    g = tn.from_torch(lenet(), digits(4)[0], loss=F.cross_entropy)
+    assert str(tn.Graph.from_text(str(g))) == str(tn.Graph.from_json(g.to_json())) == str(g)
+    assert tn.check(g).ok
+    model = tn.compile(pickle.loads(pickle.dumps(deepcopy(g))))
+    x, y = digits(6)
+    feeds, state = {"input": x, "target": y}, model.state_dict()
+    torch.testing.assert_close(model(**feeds), tn.eager(g, feeds, state))
+
+
+def test_all_results_of_a_call_are_one_launch() -> None:
+    model = tn.compile(Calls(lambda x: torch.topk(x, 2)), floats(3, 7))
+    assert [k.kind for k in model.plan.launches].count("library") == 1
+    text = model.explain()
+    assert "aten.topk.default has no formula here" in text and "aten.topk.default: 1 launch" in text
+
+
+def test_attention_with_dropout_is_made_of_products_and_ours() -> None:
+    """Its evaluation form is torch's attention, and its mean over what is drawn, too."""
+    torch.manual_seed(0)
+    example = floats(2, 3, 4), floats(2, 3, 4), floats(2, 3, 4)
+    g = tn.from_torch(Attends(), *example, batch=None)
+    want = F.scaled_dot_product_attention(*example, is_causal=True)
+    torch.testing.assert_close(tn.compile(g)(*example)["output"], want)
+    model = tn.compile(g, training=True)
+    drawn = torch.stack([model(*example)["output"] for _ in range(400)])
+    assert (drawn[0] != drawn[1]).any()
+    torch.testing.assert_close(drawn.mean(0), want, atol=0.3, rtol=0)
+
+
+def test_a_call_that_draws_is_refused() -> None:
+    with pytest.raises(ModelImportError, match=r"rrelu.*draws random numbers.*nn\.Dropout"):
+        tn.compile(nn.Sequential(nn.Linear(4, 4), nn.RReLU()).train(), floats(3, 4))
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments", "said"),
+    [
+        ("os.system.default", '["%0"]', "torch has no os.system.default"),
+        ("aten.sin_.default", '["%0"]', "writes into its arguments"),
+        ("aten.from_file.default", '["\'/etc/passwd"]', "takes no tensors"),
+        ("aten.__class__.default", '["%0"]', "names an overload|torch has no"),
+        ("aten.sin.default; print()", '["%0"]', "names an overload"),
+        ("aten.sin.default", '["%0", "torch.load()"]', "is no argument"),
+        ("aten.sin.default", '["%1"]', "in order"),
+        ("aten.sum.default", '["%0"]', "is said to be"),
+        ("aten.item.default", '["%0"]', "gives what is no tensor"),
+    ],
+)
+def test_a_file_names_nothing_but_calls_that_compute(call: str, arguments: str, said: str) -> None:
+    g = tn.Graph("g")
+    x = g.input("x", (3, 4))
+    g.output(y=tn.sin(x))
+    args = "" if "'" in arguments else ', "args": ["x"]'
+    attrs = (
+        f'{{"call": "{call}", "arguments": {arguments}, "options": [], "which": 0, "shape": [3, 4], '
+        '"dtype": {"dtype": "float32"}}'
+    )
+    text = g.to_json()
+    line = next(line for line in text.splitlines() if '"op": "sin"' in line)
+    name = '{"name": "y", "op": "library", "dtype": "float32", "shape": [3, 4]'
+    changed = text.replace(line, f'  {name}{args}, "attrs": {attrs}}}')
+    with pytest.raises(FormatError, match=said):
+        tn.Graph.from_json(changed)
