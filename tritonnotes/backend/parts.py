@@ -51,7 +51,8 @@ def partition(calls: Mapping[Node, Call], found: Effects, refused: dict[Node, st
         if not poor:
             return Stages(stages, parts)
         for part in poor:
-            later = _later(part, stages, refused, found)
+            # Once alone: what it is to join may have to wait for it, and would move on for ever.
+            later = None if least.keys() & set(part) else _later(part, stages, refused, found)
             if later is None:
                 refused |= dict.fromkeys(part, _why_poor(calls, part))
             else:
