@@ -22,8 +22,9 @@ __all__ = ["pytest_terminal_summary"]
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
 
-# Test runs share the machine's cores among themselves. Results are the same for any number of threads.
-torch.set_num_threads(1)
+# Test runs share the machine's cores among themselves, unless they are asked for threads of their own. Results are the
+# same for any number of threads.
+torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", 1)))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from math import inf
 from typing import Any
 
 from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Value
 
 from ..analysis.views import is_host
-from ..support.expressions import Display, Expression, Literal, Name, call, number, total
+from ..support.expressions import Conditional, Display, Expression, Literal, Name, call, number, total
 from ..support.facets import FACETS, triton
 from ..support.names import Names, describe, uncounted
 from ..support.statements import Assign, Statement, names_of, written
@@ -87,7 +88,24 @@ def python_number(value: Value, arguments: list[Expression]) -> Expression:
     build = FACETS[op].host if op in FACETS else None
     if build is None or not all(map(is_host, value.inputs)):
         raise PlanError(f"{op} of {value.name!r} is worked out on the host, which has no {op}")
-    return build(*arguments)
+    made = build(*arguments)
+    return (
+        Conditional(made, arguments[1], _over_zero(value, arguments))
+        if op == "div" and _has_size(value.inputs[1])
+        else made
+    )
+
+
+def _over_zero(quotient: Value, arguments: list[Expression]) -> Expression:
+    """What floats make of a quotient where the divisor is a size of 0, for which Python raises."""
+    numerator = quotient.inputs[0]
+    if numerator.op.name == "constant":
+        return number(numerator.attrs["value"] * inf)
+    return arguments[0] * inf
+
+
+def _has_size(value: Value) -> bool:
+    return value.op.name == "dim_size" or any(map(_has_size, value.inputs))
 
 
 def triton_number(value: Value, arguments: list[Expression]) -> Expression:

@@ -68,8 +68,8 @@ class Writer:
     def _operands(self, step: Step) -> list[Expression]:
         """What a primitive is taken of. A number is a literal where Triton reads that as the same number in the dtype
         of a tensor beside it, else a tensor itself."""
-        chosen = step.args[step.op == "where" :]
-        beside = [self.steps[a].dtype for a in chosen if self.steps[a].op != "number"]
+        chosen = [self.steps[a] for a in step.args[step.op == "where" :]]
+        beside = [s.dtype for s in chosen if s.op != "number" and not (step.dtype is float64 and _is_size(s))]
         keeps = bool(beside) and step.op in ARITHMETIC
 
         def operand(place: int, name: str) -> Expression:
@@ -215,6 +215,11 @@ def _full(source: Step, dtype: DType) -> Expression:
     elif _is_minus_zero(source):
         return call("tl.full", Display(()), number(0.0), tl(dtype)) * number(-1.0)
     return call("tl.full", Display(()), written, tl(dtype))
+
+
+def _is_size(source: Step) -> bool:
+    """Whether a step is the size of a `Dim`: an int, which with a literal beside it makes float32."""
+    return source.op == "argument" and source.dtype is float32
 
 
 def _is_minus_zero(source: Step) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from tritonnotes.ir.core.graph import Graph, Value
-from tritonnotes.ir.core.types import DType, float32
+from tritonnotes.ir.core.types import DType, float32, product_of
 
 from ..analysis.axes import Space
 from ..analysis.units import PARTIAL, Unit, Units, UnitSet
@@ -60,6 +60,7 @@ def memory_plan(
         stores[kernel] = tuple(sorted((u.value for u in stored), key=lambda v: v.index))
         storage.update((v, _storage_dtype(legality, v, space)) for v in stores[kernel])
         looped[kernel] = loop_reads(units, units_of(units, kernel, partition), space, loads[kernel], stores[kernel])
+    storage.update(_of_statistics(legality, storage))
     return MemoryPlan(loads, stores, legal, looped, storage, _rounded(stores, storage, _only_updated(units.graph)))
 
 
@@ -108,12 +109,30 @@ def units_of(units: Units, kernel: UnitSet, partition: Partition) -> list[Unit]:
     return [*kernel, *(units.producer[v] for v in partition.recomputed.get(kernel, ()))]
 
 
+def _of_statistics(legality: Legality, storage: Mapping[Value, DType]) -> dict[Value, DType]:
+    """What is worked out of statistics and is no larger than they are stays float32, as they do. Where both have one
+    element, a projection in 16 bits would not cancel the gradient in float32 that it is taken of."""
+    wide: set[Value] = set()
+    for value in legality.units.graph.values:
+        if storage.get(value, value.dtype) is not value.dtype:
+            wide.add(value)
+        elif value.dtype.itemsize == 2 and not _is_rounded_for_readers(legality, value):
+            sources = (memory_of(a) for a in value.inputs)
+            if any(s in wide and product_of(s.shape) == product_of(value.shape) for s in sources):
+                wide.add(value)
+    return {v: float32 for v in wide if v in storage}
+
+
+def _is_rounded_for_readers(legality: Legality, value: Value) -> bool:
+    """Whether a value is rounded to its dtype in memory: an output, the result of a library call or what one reads."""
+    if value.op.kind == "contraction" or value in legality.units.roots:
+        return True
+    return any(r.value.op.kind == "contraction" for r in legality.readers.get(value, ()))
+
+
 def _storage_dtype(legality: Legality, value: Value, space: Space) -> DType:
     """Statistics between kernels stay float32: only what users see, or a library call reads, is rounded to 16 bits."""
-    units = legality.units
-    if value.op.kind == "contraction" or value.dtype.itemsize != 2:
+    if value.dtype.itemsize != 2 or _is_rounded_for_readers(legality, value):
         return value.dtype
-    if value in units.roots or any(r.value.op.kind == "contraction" for r in legality.readers.get(value, ())):
-        return value.dtype
-    is_whole = units.axes.of(value) == frozenset((*space.rows, *space.cols))
+    is_whole = legality.units.axes.of(value) == frozenset((*space.rows, *space.cols))
     return value.dtype if is_whole and not space.finalizes else float32

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from math import isfinite
 
-COMPARISON, UNARY, POWER, ATOM = 6, 13, 14, 16
+CONDITIONAL, COMPARISON, UNARY, POWER, ATOM = 1, 6, 13, 14, 16
 
 PRECEDENCE = {
     **dict.fromkeys(("==", "!=", "<", "<=", ">", ">="), COMPARISON),
@@ -159,6 +159,19 @@ class Call(Expression):
 
 
 @dataclass(frozen=True)
+class Conditional(Expression):
+    """`then if condition else otherwise`."""
+
+    then: Expression
+    condition: Expression
+    otherwise: Expression
+
+    @property
+    def parts(self) -> tuple[Expression, ...]:
+        return self.then, self.condition, self.otherwise
+
+
+@dataclass(frozen=True)
 class Display(Expression):
     """A list of expressions: `[ROWS, BLOCK]`."""
 
@@ -268,6 +281,8 @@ def precedence(expression: Expression) -> int:
             return PRECEDENCE[sign]
         case Unary():
             return UNARY
+        case Conditional():
+            return CONDITIONAL
         case Literal(written) if written[0] == "-":
             return UNARY
     return ATOM
@@ -295,6 +310,9 @@ def _source(expression: Expression) -> str:
         case Call(function, arguments, keywords):
             shown = [*map(str, arguments), *(f"{name}={value}" for name, value in keywords)]
             return f"{_inside(function, ATOM)}({', '.join(shown)})"
+        case Conditional(then, condition, otherwise):
+            first, second = (_inside(part, CONDITIONAL + 1) for part in (then, condition))
+            return f"{first} if {second} else {_inside(otherwise, CONDITIONAL)}"
         case Display(items):
             return f"[{', '.join(map(str, items))}]"
     raise TypeError(f"{type(expression).__name__} has no source")

@@ -8,6 +8,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from compiled import DTYPES, Tensors
+from torch import Tensor
+from torch.nn import functional as F
 
 import tritonnotes as tn
 from tritonnotes.ir import primitives as P
@@ -168,3 +170,36 @@ def test_numbers_are_reduced_joined_shaped_and_looked_up(dtype: str, fusion: str
     g.output(fixed=P.take_rows(block, tn.expand(g.constant(2), (5,))), number=number + 0)
     feeds = {"x": torch.ones(2, 3).to(getattr(torch, dtype)), "index": torch.tensor([3, 0])}
     assert_near(g, run(g, fusion, feeds), 4, feeds)
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("fusion", MODES)
+@pytest.mark.parametrize(
+    ("ours", "torchs"),
+    [
+        (lambda x: tn.mean(x * x), lambda x: torch.mean(x * x)),
+        (lambda x: tn.mean(x * x * x), lambda x: torch.mean(x * x * x)),
+        (lambda x: tn.mean(tn.exp(2.5 * x)), lambda x: torch.mean(torch.exp(2.5 * x))),
+        (lambda x: tn.var(3 * x), lambda x: torch.var(3 * x)),
+        (lambda x: tn.mse_loss(x * x, 0.7 * x), lambda x: F.mse_loss(x * x, 0.7 * x)),
+        (lambda x: tn.sum(tn.mean(x, 0) * x), lambda x: torch.sum(torch.mean(x, 0) * x)),
+    ],
+    ids=["squares", "cubes", "exp", "var", "mse_loss", "mean_of_rows"],
+)
+def test_a_number_over_the_size_of_a_dim_has_the_digits_of_float64(
+    ours: Callable[[Value], Value], torchs: Callable[[Tensor], Tensor], fusion: str
+) -> None:
+    """Literals and sizes alone are float32 and int32 in Triton."""
+    g = tn.Graph("sizes")
+    w = g.parameter("w", (1, 1), dtype="float64")
+    g.output(loss=ours(g.input("x", (BATCH,), "float64") * w))
+    step = tn.compile_step(g, optimizer=tn.sgd(lr=1.0), fusion=fusion)
+    for rows in (3, 7):
+        weight = torch.tensor([[0.3]], dtype=torch.float64, requires_grad=True)
+        step.model.load_state_dict({"w": weight.detach()})
+        x = torch.randn(rows, dtype=torch.float64, generator=torch.Generator().manual_seed(rows))
+        step(x=x)
+        (slope,) = torch.autograd.grad(torchs(x * weight), weight)
+        torch.testing.assert_close(
+            step.model.state_dict()["w"].cpu(), (weight - slope).detach(), rtol=1e-14, atol=1e-14
+        )

@@ -215,3 +215,19 @@ def test_the_oracle_reads_outputs_as_they_are_given_out() -> None:
     found = oracle(g, {"x": torch.ones(3, dtype=torch.bfloat16)})
     assert found["above"].tolist() == [False] * 3 and found["twice"].tolist() == [2.0] * 3
     assert found["h"].tolist() == [1 + 2**-10] * 3
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("fusion", MODES)
+@pytest.mark.parametrize("dtype", NARROW)
+@pytest.mark.parametrize(
+    "of_one", [lambda x: tn.softmax(x, 0), lambda x: x - tn.mean(x, 0)], ids=["softmax", "centered"]
+)
+def test_gradient_that_cancels_in_torch_cancels_here(of_one: Callable[[Value], Value], dtype: str, fusion: str) -> None:
+    """Over an axis of size 1: what is subtracted from a gradient that was added up in float32 is as wide as it is."""
+    g = tn.Graph("one")
+    g.output(y=tn.expand(of_one(g.input("x", (1, 1), dtype)), (1, 3)))
+    x = torch.tensor([[0.26]], dtype=getattr(torch, dtype), requires_grad=True)
+    y = tn.compile(g, fusion=fusion)(x=x)["y"]
+    y.backward(torch.tensor([[0.71, 0.33, 0.17]], dtype=y.dtype))
+    assert x.grad is not None and x.grad.item() == 0

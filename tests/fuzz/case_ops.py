@@ -350,7 +350,8 @@ def channel_norm(pool: Pool) -> Line | None:
     groups = pool.pick([g for g in range(1, x.shape[1] + 1) if x.shape[1] % g == 0])  # type: ignore[operator]
     well = f"{{0}}.reshape({{0}}.shape[0], {groups}, -1).var(-1, correction=0)"
     tn = f'tn.group_norm({{0}}, {groups}, eps=0.1, name="{{name}}")'
-    torch = f'F.group_norm({{0}}, {groups}, T["{{name}}.weight"], T["{{name}}.bias"], 0.1)'
+    # The backward run of torch 2.13 kills the process where channels lie last and {0} needs no gradient.
+    torch = f'F.group_norm({{0}}.contiguous(), {groups}, T["{{name}}.weight"], T["{{name}}.bias"], 0.1)'
     return _line(tn, torch, x, well=well, stem="gn")
 
 

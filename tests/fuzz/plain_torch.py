@@ -6,7 +6,7 @@ Nothing of tritonnotes runs here. A cast rounds in the exact run as well; its gr
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
@@ -74,7 +74,7 @@ class Run:
     def __call__(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int], training: bool) -> Tensors:
         """Every value by name. `tensors` are inputs and state; running statistics are updated in place."""
         self.values = {}
-        _forward(self.case)(tensors, self.keep, self.to, self.margin, training, **sizes)
+        _forward(self.case)(tensors, self.keep, self.near, self.to, self.margin, training, **sizes)
         return self.values
 
     def keep(self, name: str, value: Tensor) -> Tensor:
@@ -82,6 +82,8 @@ class Run:
             value = value.double()
         if value.is_floating_point() and name not in _exact(self.case):
             value = self.noised(value)
+            if self.noise is not None and value.requires_grad:
+                value.register_hook(self.noised)
         self.values[name] = value
         return value
 
@@ -89,8 +91,18 @@ class Run:
         """The value with a rounding error, where the run makes any."""
         if self.noise is None:
             return value
+        return self._moved(value, coarsest(self.case))
+
+    def near(self, value: Tensor) -> Tensor:
+        """What a step computes with that no rounding has touched: a sum that is added up in float32 is the exact one of
+        numbers near these."""
+        if self.noise is None or not value.is_floating_point():
+            return value
+        return self._moved(value, min(coarsest(self.case), torch.finfo(torch.float32).eps))
+
+    def _moved(self, value: Tensor, by: float) -> Tensor:
         error = torch.rand(value.shape, generator=self.noise, dtype=torch.float64) - 0.5
-        return value * (1 + coarsest(self.case) * error)
+        return value * (1 + by * error)
 
     def to(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         if not self.exact or not dtype.is_floating_point:
@@ -137,8 +149,9 @@ def _forward(case: Case) -> Callable[..., None]:
     for step in case.steps:
         if step.margin and not exact.issuperset(step.operands):
             body.append(f"margin(lambda: {step.filled('margin')}, {', '.join(step.operands)})")
-        body.append(f'{step.name} = keep("{step.name}", {step.filled("torch")})')
-    head = f"def forward({', '.join(['T', 'keep', 'to', 'margin', 'training', *case.dims])}):"
+        near = replace(step, operands=tuple(f"near({o})" if step.rounds and o in exact else o for o in step.operands))
+        body.append(f'{step.name} = keep("{step.name}", {near.filled("torch")})')
+    head = f"def forward({', '.join(['T', 'keep', 'near', 'to', 'margin', 'training', *case.dims])}):"
     names: dict[str, Any] = {"torch": torch, "F": F, "gap": gap, "batch_norm": batch_norm, "accuracy": accuracy}
     exec("\n    ".join([head, *body, "pass"]), names)
     forward: Callable[..., None] = names["forward"]
@@ -199,17 +212,29 @@ def step_results(run: Run, batches: list[Batch], state: Tensors) -> Tensors:
         for name in weights:
             for key, slot in optimizer.state.get(tensors[name], {}).items():
                 if isinstance(slot, Tensor) and slot.shape == tensors[name].shape and key not in COUNTED:
-                    made[f"batch {number}: state {name}.{key}"] = slot.detach().clone()
+                    made[f"batch {number}: state {name}.{key}"] = as_slope(key, slot)
     return made
+
+
+def as_slope(key: str, slot: Tensor) -> Tensor:
+    """A slot as it is judged, sums of squared gradients by their roots: where gradients cancel, the squares of what
+    rounding leaves of them differ by far more than they do."""
+    return slot.detach().sqrt() if key in _SQUARES else slot.detach().clone()
+
+
+_SQUARES = ("sum", "exp_avg_sq", "max_exp_avg_sq", "square_avg", "acc_delta")
 
 
 def _update(run: Run, optimizer: torch.optim.Optimizer, weights: list[Tensor]) -> None:
     for weight in weights:
         if weight.grad is not None:
             weight.grad = run.noised(weight.grad)
+    before = [weight.detach().clone() for weight in weights]
     optimizer.step()
     optimizer.zero_grad()
-    for weight in weights:
+    for weight, old in zip(weights, before, strict=True):
+        if run.noise is not None:  # what is added to a weight is a rounded number
+            weight.data.copy_(old + run.noised(weight.detach() - old))
         kept = optimizer.state.get(weight, {})
         kept.update({k: run.noised(t) for k, t in kept.items() if isinstance(t, Tensor) and k not in COUNTED})
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 from graph_cases import OPTIMIZERS, Case, coarsest, declare, drawn, feeds_of, shape_of, size_in, state_of
-from plain_torch import Batch, Run, Tensors, model_results, step_results
+from plain_torch import Batch, Run, Tensors, as_slope, model_results, step_results
 from torch import Tensor
 
 import tritonnotes as tn
@@ -198,7 +198,8 @@ def _fused_step(step: Any, batches: list[Batch]) -> Tensors:
         for name, tensor in step.model.tensors().items():
             what = "weight" if name in parameters else "buffer"
             made[f"batch {number}: {what} {name}"] = tensor.detach().clone()
-        made |= {f"batch {number}: state {n}": t.clone() for n, t in step.slots.items() if not n.endswith(".grad")}
+        slots = {n: t for n, t in step.slots.items() if not n.endswith(".grad")}
+        made |= {f"batch {number}: state {n}": as_slope(n.rpartition(".")[2], t) for n, t in slots.items()}
     return made
 
 

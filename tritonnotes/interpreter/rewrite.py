@@ -82,7 +82,7 @@ def rewrite(kernel: JITFunction, operations: Mapping[str, Callable[..., Any]]) -
     Raises KernelError for source that the JIT would refuse.
     """
     fn = kernel.fn
-    module = ast.parse(kernel.src)
+    module = ast.parse("\n" * (_line_of_def(kernel) - 1) + kernel.src)  # so errors name the lines of the file
     definition = module.body[0]
     assert isinstance(definition, ast.FunctionDef)
     definition.decorator_list = []
@@ -107,7 +107,6 @@ def rewrite(kernel: JITFunction, operations: Mapping[str, Callable[..., Any]]) -
         factory.type_params = []  # type: ignore[attr-defined]
     module.body = [factory]
     ast.fix_missing_locations(module)
-    ast.increment_lineno(module, _line_of_def(kernel) - 1)
     outer = _code_in(compile(module, fn.__code__.co_filename, "exec"))
     code = _code_in(outer, definition.name)
 

@@ -62,6 +62,8 @@ def _rms_norm(x: Tensor, weight: Tensor | None, *, dims: int, eps: float) -> Ten
 
 
 def _group_norm(x: Tensor, weight: Tensor | None, bias: Tensor | None, *, num_groups: int, eps: float) -> Tensor:
+    # The backward run of torch 2.13 kills the process where channels lie last and x needs no gradient.
+    x = x.contiguous()
     if weight is None and bias is not None:
         # torch's own backward run fails for a bias without a weight.
         return F.group_norm(x, num_groups, eps=eps) + bias.to(x.dtype).reshape(-1, *(1 for _ in x.shape[2:]))

@@ -18,6 +18,7 @@ from tritonnotes.codegen.support.expressions import (
     Attribute,
     Binary,
     Call,
+    Conditional,
     Display,
     Expression,
     Literal,
@@ -56,6 +57,8 @@ def meaning(tree: Expression) -> Any:
             return -meaning(value)
         case Binary(sign, left, right):
             return OPERATORS[sign](meaning(left), meaning(right))
+        case Conditional(then, condition, otherwise):
+            return meaning(then) if meaning(condition) else meaning(otherwise)
         case Attribute(value, name):
             return getattr(meaning(value), name)
         case Subscript(value, index):
@@ -95,6 +98,8 @@ def read(node: ast.expr) -> Expression:
             return Attribute(read(value), name)
         case ast.Subscript(value, index):
             return Subscript(read(value), ast.unparse(index))
+        case ast.IfExp(condition, then, otherwise):
+            return Conditional(read(then), read(condition), read(otherwise))
         case ast.List(items):
             return Display(tuple(map(read, items)))
         case ast.Call(function, arguments, keywords):
@@ -123,6 +128,7 @@ def larger(parts: st.SearchStrategy[Expression]) -> st.SearchStrategy[Expression
         st.builds(Subscript, pairs.map(Display), st.sampled_from(["0", "1"])),
         pairs.map(lambda two: call("max", *two)),
         parts.map(lambda e: call("abs", e)),
+        st.builds(Conditional, parts, parts, parts),
     )
 
 

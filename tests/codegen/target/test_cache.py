@@ -300,7 +300,7 @@ def test_damaged_source_file_is_replaced_never_rewritten(cache: KernelCache, dam
 # Writing
 
 
-@pytest.mark.parametrize("moment", ["fsync", "replace"])
+@pytest.mark.parametrize("moment", ["fdopen", "replace"])
 def test_kill_in_the_middle_of_a_write_leaves_no_entry(tmp_path: Path, moment: str) -> None:
     root = tmp_path / "cache"
     process = child(
@@ -362,10 +362,10 @@ def test_write_that_fails_keeps_the_old_entry_and_names_the_remedy(
 ) -> None:
     cache.put("cubin", KEY, b"old")
 
-    def full(descriptor: int) -> None:
+    def full(old: str, new: str) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "fsync", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(CacheError, match=f"No space left on device.*{CACHE_DIR_VARIABLE}"):
         cache.put("cubin", KEY, b"new")
     monkeypatch.undo()

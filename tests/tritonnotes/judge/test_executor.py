@@ -18,7 +18,7 @@ from tritonnotes.ir.ops.activations import relu
 from tritonnotes.ir.ops.linear import linear
 from tritonnotes.ir.ops.losses import cross_entropy
 from tritonnotes.ir.ops.metrics import accuracy
-from tritonnotes.ir.ops.normalization import layer_norm
+from tritonnotes.ir.ops.normalization import group_norm, layer_norm
 from tritonnotes.judge.executor import eager, oracle
 from tritonnotes.judge.references import REFERENCES, register_reference
 from tritonnotes.tensors.initial import initial_state
@@ -73,6 +73,20 @@ def test_autograd_reaches_inputs_and_state() -> None:
         results.append([x.grad, *(t.grad for t in state.values())])
     for mine, theirs in zip(*results, strict=True):
         assert mine is not None and torch.equal(mine, theirs)
+
+
+def test_weights_of_a_group_norm_have_gradients_where_channels_lie_last() -> None:
+    """torch 2.13 kills the process there, if the input needs no gradient."""
+    graph = Graph("channels_last")
+    graph.output(y=group_norm(graph.input("x", (BATCH, 33, 1, 4), "float64"), 1, name="gn"))
+    x = torch.randn(7, 33, 1, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    slopes = []
+    for laid_out in (x, x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)):
+        state = {n: t.requires_grad_() for n, t in initial_state(graph).items()}
+        eager(graph, {"x": laid_out}, state)["y"].square().mean().backward()
+        slopes.append([t.grad for t in state.values()])
+    for mine, theirs in zip(*slopes, strict=True):
+        torch.testing.assert_close(mine, theirs)
 
 
 def test_each_op_is_called_once(monkeypatch: pytest.MonkeyPatch) -> None:

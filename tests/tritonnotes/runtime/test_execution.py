@@ -140,14 +140,14 @@ def test_threads_that_share_a_model_take_turns() -> None:
 def test_any_number_of_threads_leaves_the_same_bits(threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(program, "LEAST_SHARED", 0)
     feeds = draw(digits(), batch=150)
-    found = []
+    found, before = [], torch.get_num_threads()
     for count in (1, threads):
         torch.set_num_threads(count)
         try:
             step = tn.compile_step(digits(), optimizer=tn.adam(), seed=1)
             outputs = [step(**feeds) for _ in range(2)][-1]
         finally:
-            torch.set_num_threads(1)
+            torch.set_num_threads(before)
         found.append({**outputs, **step.model.state_dict(), **step.slots})
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
 
