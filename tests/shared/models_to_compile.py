@@ -27,16 +27,8 @@ def rows(count: int) -> tuple[Tensor, ...]:
     return (torch.randn(count, WIDTH),)
 
 
-def pictures(count: int) -> tuple[Tensor, ...]:
-    return (torch.randn(count, 3, 8, 8),)
-
-
 def sequences(count: int) -> tuple[Tensor, ...]:
     return (torch.randn(count, 5, WIDTH),)
-
-
-def words(count: int) -> tuple[Tensor, ...]:
-    return (torch.randint(0, 10, (count, 5)),)
 
 
 class Residual(nn.Module):
@@ -60,18 +52,6 @@ class Mixer(nn.Module):
         x = x + F.gelu(self.tokens(self.first(x).transpose(1, 2))).transpose(1, 2)
         out: Tensor = x + F.gelu(self.channels(self.second(x)))
         return out.mean(dim=1)
-
-
-class Encoder(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.table = nn.Embedding(10, WIDTH)
-        self.layer = nn.TransformerEncoderLayer(WIDTH, 2, 2 * WIDTH, dropout=0.0, batch_first=True, norm_first=True)
-        self.head = nn.Linear(WIDTH, 10)
-
-    def forward(self, ids: Tensor) -> Tensor:
-        out: Tensor = self.head(self.layer(self.table(ids)))
-        return out
 
 
 class Breaks(nn.Module):
@@ -101,55 +81,6 @@ class Several(nn.Module):
         return {"parts": (low * scale, torch.sigmoid(high) + 1), "rows": x.shape[0], "given": x, "sum": h.sum()}
 
 
-class InPlace(nn.Module):
-    """Activations and sums in place, a counter, slices that are written, and a mask."""
-
-    calls: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc, self.norm = nn.Linear(WIDTH, WIDTH, bias=False), nn.BatchNorm1d(WIDTH)
-        self.register_buffer("calls", torch.zeros(()))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.calls += 1
-        h = F.leaky_relu(self.norm(self.fc(x)), inplace=True)
-        h = F.silu(h)
-        h += x
-        out = torch.zeros_like(h)
-        out[:, 1:] = h[:, 1:] * 2
-        out.mul_(0.5)
-        return torch.where(out > 0, out, out.exp() - 1) * self.calls
-
-
-class Precise(nn.Module):
-    """Part of it in another precision, and part of it without gradients."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
-
-    def forward(self, x: Tensor) -> Tensor:
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            h = F.gelu(self.first(x)) * 2
-        with torch.no_grad():
-            scale = 1 + torch.sigmoid(x.mean(dim=-1, keepdim=True))
-        out: Tensor = torch.tanh(self.second(h.to(x.dtype))) * scale
-        return out
-
-
-def _convolutional() -> nn.Module:
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3, padding=1, bias=False), nn.BatchNorm2d(4), nn.ReLU(inplace=True), nn.MaxPool2d(2),
-        nn.Conv2d(4, 4, 3, padding=1), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 6), nn.GELU(),
-    )  # fmt: skip
-
-
-def _classes(result: Tensor) -> Tensor:
-    logits = result.flatten(0, -2)
-    return F.cross_entropy(logits, torch.arange(len(logits)) % logits.shape[1])
-
-
 MODELS: dict[str, Compiled] = {
     "MLP": Compiled(lambda: nn.Sequential(nn.Linear(WIDTH, 16), nn.ReLU(), nn.Linear(16, 4), nn.Tanh()), rows),
     "residual": Compiled(lambda: nn.Sequential(Residual(), Residual(), nn.LayerNorm(WIDTH)), rows),
@@ -160,11 +91,8 @@ MODELS: dict[str, Compiled] = {
         ),
         rows,
     ),
-    "convolutional": Compiled(_convolutional, pictures),
-    "encoder": Compiled(Encoder, words, _classes),
     "graph break": Compiled(Breaks, rows, whole=False),
     "several results": Compiled(
         Several, lambda n: (*rows(n), 3, 0.5), lambda r: r["parts"][0].sum() + r["parts"][1].square().mean() + r["sum"]
     ),
-    "in place": Compiled(InPlace, rows),
 }
