@@ -1,6 +1,8 @@
 """Small models as graphs, differentiated, fused and written as Triton kernels that one can read."""
 
 from . import nn, optim
+from .backend.registration import register as _register
+from .backend.report import torch_compile_report
 from .check import Certificate, check
 from .compile import compile, compile_step
 from .custom import op, update_rule
@@ -121,6 +123,8 @@ from .training.accumulator import MetricAccumulator
 from .training.step import TrainingStep
 
 __version__ = VERSION
+
+_register()
 
 __all__ = [
     "Certificate",
@@ -281,6 +285,7 @@ __all__ = [
     "tanh",
     "tanhshrink",
     "threshold",
+    "torch_compile_report",
     "transpose",
     "triplet_margin_loss",
     "unsqueeze",

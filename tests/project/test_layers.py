@@ -18,7 +18,7 @@ from paths import ROOT
 LAYERS = """
 tritonnotes.cli
 tritonnotes
-tritonnotes.nn
+tritonnotes.nn  tritonnotes.backend
 tritonnotes.optim
 tritonnotes.training
 tritonnotes.distributed

@@ -35,6 +35,12 @@ class Sizes:
             if isinstance(size, torch.SymInt):
                 self._environments.append(size.node.shape_env)
 
+    def call(self, given: int | torch.SymInt, name: str) -> None:
+        """Call a symbolic size, of whatever form, as a `Dim`; it keeps its first name."""
+        expression = symbolic(given)
+        if not isinstance(expression, int) and not expression.is_Integer:
+            self._dims.setdefault(expression, Dim(name))
+
     def size(self, given: int | torch.SymInt) -> Size:
         """An int or a symbolic size. Raises `ModelImportError` for what is no product of `Dim`s."""
         return self._of(symbolic(given))

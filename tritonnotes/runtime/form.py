@@ -112,6 +112,11 @@ class Form:
             torch.autograd.graph.increment_version([state[n] for n in self.updates])
         return outputs
 
+    def made(self) -> list[Program]:
+        """The programs that were made so far: the forward run, and for autograd forward and backward."""
+        alone = [self.runner.program] if "runner" in self.__dict__ else []
+        return alone + [run.program for d in self._differentiable.values() for run in (d.forward, d.backward)]
+
     def tuned(self, program: Program) -> Self:
         """The same with another program for the forward run."""
         made = object.__new__(type(self))

@@ -1,0 +1,81 @@
+"""Models compiled by torch.compile(backend="tritonnotes") beside eager PyTorch and float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from typing import Any
+
+import pytest
+import torch
+from models_to_compile import MODELS, Compiled
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+import tritonnotes as tn
+from tritonnotes.judge.tolerance import compare
+
+
+@pytest.fixture(autouse=True)
+def _anew() -> Iterator[None]:
+    torch._dynamo.reset()
+    tn.torch_compile_report(clear=True)
+    yield
+    torch._dynamo.reset()
+
+
+class Trained:
+    """A module that torch trains, called by `run`."""
+
+    def __init__(self, module: nn.Module, run: Callable[..., Any], case: Compiled, dtype: torch.dtype) -> None:
+        self.module, self.call, self.loss, self.dtype = module, run, case.loss, dtype
+        self.optimizer = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+
+    def step(self, example: tuple[Any, ...]) -> dict[str, Tensor]:
+        """The results and gradients of a training step, and what is held after it."""
+        self.optimizer.zero_grad()
+        result = self.call(*self.inputs(example))
+        self.loss(result).backward()
+        found = {f"result {i}": t for i, t in enumerate(pytree.tree_leaves(result)) if isinstance(t, Tensor)}
+        found |= {f"gradient of {n}": p.grad for n, p in self.module.named_parameters() if p.grad is not None}
+        self.optimizer.step()
+        return {n: t.detach().clone() for n, t in (found | self.module.state_dict()).items()}
+
+    def inputs(self, example: tuple[Any, ...]) -> list[Any]:
+        return [x.to(self.dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in example]
+
+
+def trained(case: Compiled) -> list[Trained]:
+    """The model compiled, eager, and in float64."""
+    torch.manual_seed(0)
+    net = case.module()
+    eager, exact = deepcopy(net), deepcopy(net).double()
+    compiled = torch.compile(net, backend="tritonnotes", fullgraph=case.whole)
+    return [
+        Trained(net, compiled, case, torch.float32),
+        Trained(eager, eager, case, torch.float32),
+        Trained(exact, exact, case, torch.float64),
+    ]
+
+
+def assert_close(got: dict[str, Tensor], eager: dict[str, Tensor], exact: dict[str, Tensor]) -> None:
+    assert got.keys() == eager.keys()
+    for name, tensor in got.items():
+        found = compare(tensor, eager[name], exact[name])
+        assert found.ok, f"{name}: {found}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_a_compiled_model_computes_and_learns_as_in_eager(name: str) -> None:
+    case = MODELS[name]
+    models = trained(case)
+    for count in (8, 5, 3):
+        example = case.example(count)
+        assert_close(*(model.step(example) for model in models))
+    report = tn.torch_compile_report()
+    assert report.fused > 0 and "report this" not in str(report), str(report)
+    for model in models:
+        model.module.eval()
+    with torch.no_grad():
+        assert_close(*({"result": pytree.tree_leaves(m.call(*m.inputs(example)))[0]} for m in models))
