@@ -70,7 +70,8 @@ def _first(op: str, argument: str, arguments: Mapping[str, Any]) -> First | None
     if argument == "bias" and op in MULTIPLIES and isinstance(weight, Node):
         return {"init": "bias_uniform", "fan_in": math.prod(map(int, weight.meta["val"].shape[1:]))}
     if argument == "weight" and op in LOOKS_UP:
-        return {"init": "normal_rows", "mean": 0.0, "std": 1.0, "zero_row": float(arguments["padding_idx"])}
+        padding = arguments["padding_idx"]
+        return {"init": "normal_rows", "mean": 0.0, "std": 1.0, "zero_row": -1.0 if padding is None else float(padding)}
     is_torchs = (op, argument) not in FIRST and op.removeprefix("aten.") not in TABLE
     if is_torchs and arguments[argument].meta["val"].ndim > 1:
         return KAIMING
