@@ -118,7 +118,7 @@ class Indexing:
         return [Assign("col", Name("start") + self._lanes("BLOCK", "None, :")), *lines]
 
     def row_name(self) -> str:
-        return "row" if self.layout.cols else "offset"
+        return "row" if self.layout.cols or self.layout.traversal.is_given else "offset"
 
     def row(self) -> Name:
         return Name(self.row_name())

@@ -287,6 +287,18 @@ def test_an_operand_of_two_products_never_reaches_memory(rows: int) -> None:
         torch.testing.assert_close(weight, apart.model.state_dict()[name], rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 33])
+def test_an_operand_of_one_column_is_computed_where_it_is_multiplied(rows: int) -> None:
+    graph = Graph("column")
+    w = graph.parameter("w", (rows, 1), init="normal", mean=0.0, std=1.0)
+    h = tn.relu(w)
+    graph.output(y=tn.minimum(tn.linear(h, weight=w, bias=False) - h, w))
+    fused = tn.compile(graph)
+    assert rows == 1 or "def tile_" in fused.source
+    mine = fused.state_dict()["w"]
+    torch.testing.assert_close(fused()["y"], torch.minimum(mine.relu() @ mine.T - mine.relu(), mine))
+
+
 def test_what_others_read_is_not_only_an_operand() -> None:
     graph = Graph("both")
     h = tn.gelu(graph.input("x", (BATCH, 50)))
