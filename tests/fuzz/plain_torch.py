@@ -43,7 +43,8 @@ def batch_norm(x: Tensor, held: Mapping[str, Tensor], name: str, training: bool)
     mean, var, weight, bias = (held[f"{name}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
     if training:
         held[f"{name}.num_batches_tracked"].add_(1)
-    return F.batch_norm(x, mean, var, weight, bias, training, 0.1, 0.1)
+    # Where channels lie last and rows do in the gradient, the backward run of torch 2.13 gives wrong numbers.
+    return F.batch_norm(x.contiguous(), mean, var, weight, bias, training, 0.1, 0.1)
 
 
 def accuracy(logits: Tensor, target: Tensor) -> Tensor:

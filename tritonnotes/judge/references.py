@@ -81,6 +81,7 @@ def _batch_norm(
     training: bool,
     eps: float,
 ) -> Tensor:
+    x = x.contiguous()  # where channels lie last and rows do in d, the backward run of torch 2.13 gives wrong numbers
     if training or running_mean is None or running_var is None:
         return F.batch_norm(x, None, None, weight, bias, True, 0.0, eps)
     return F.batch_norm(x, running_mean.detach(), running_var.detach(), weight, bias, False, 0.0, eps)
@@ -96,6 +97,7 @@ def _instance_norm(
     training: bool,
     eps: float,
 ) -> Tensor:
+    x = x.contiguous()  # as for batch norm
     if not training and running_mean is not None and running_var is not None:
         # What torch does there too, but for an empty batch, in which it fails to find a first instance.
         return F.batch_norm(x, running_mean.detach(), running_var.detach(), weight, bias, False, 0.0, eps)

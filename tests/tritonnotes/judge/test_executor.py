@@ -13,12 +13,15 @@ from torch.nn import functional as F
 from tritonnotes.ir import Dim, Graph
 from tritonnotes.ir import primitives as P
 from tritonnotes.ir.core.errors import DeclarationError, FeedError, VerificationError
+from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.core.op import Op, op
 from tritonnotes.ir.ops.activations import relu
+from tritonnotes.ir.ops.batch_statistics import batch_norm, instance_norm
 from tritonnotes.ir.ops.linear import linear
 from tritonnotes.ir.ops.losses import cross_entropy
 from tritonnotes.ir.ops.metrics import accuracy
 from tritonnotes.ir.ops.normalization import group_norm, layer_norm
+from tritonnotes.ir.passes.evaluation import evaluation_form
 from tritonnotes.judge.executor import eager, oracle
 from tritonnotes.judge.references import REFERENCES, register_reference
 from tritonnotes.tensors.initial import initial_state
@@ -87,6 +90,27 @@ def test_weights_of_a_group_norm_have_gradients_where_channels_lie_last() -> Non
         slopes.append([t.grad for t in state.values()])
     for mine, theirs in zip(*slopes, strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("norm", [batch_norm, instance_norm, group_norm], ids=["batch", "instance", "group"])
+def test_gradients_of_a_norm_do_not_depend_on_where_channels_lie(norm: Callable[..., Value]) -> None:
+    """In torch 2.13 those of a batch norm in evaluation do."""
+    graph = Graph("laid_out")
+    how: dict[str, Any] = {"num_groups": 1} if norm is group_norm else {"affine": True} if norm is instance_norm else {}
+    graph.output(y=norm(graph.input("x", (BATCH, 2, 2, 1)), name="norm", **how))
+    graph = evaluation_form(graph)
+    x, d = torch.randn(2, 1, 2, 2, 1, generator=torch.Generator().manual_seed(0))
+    found = []
+    turned = x[..., 0].transpose(1, 2).contiguous().transpose(1, 2)[..., None]
+    for laid_out in (x, x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2), turned):
+        state = {n: t.requires_grad_(t.is_floating_point()) for n, t in initial_state(graph).items()}
+        leaf = laid_out.detach().requires_grad_()
+        eager(graph, {"x": leaf}, state)["y"].backward(d)
+        found.append([leaf.grad, *(t.grad for t in state.values() if t.grad is not None)])
+    assert len(found[0]) > 1
+    for first, *others in zip(*found, strict=True):
+        for other in others:
+            torch.testing.assert_close(first, other)
 
 
 def test_each_op_is_called_once(monkeypatch: pytest.MonkeyPatch) -> None:
