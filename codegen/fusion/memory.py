@@ -131,8 +131,11 @@ def _is_rounded_for_readers(legality: Legality, value: Value) -> bool:
 
 
 def _storage_dtype(legality: Legality, value: Value, space: Space) -> DType:
-    """Statistics between kernels stay float32: only what users see, or a library call reads, is rounded to 16 bits."""
+    """Statistics and single numbers stay float32 between kernels. Only what users see, or a library call reads, is
+    rounded to 16 bits."""
     if value.dtype.itemsize != 2 or _is_rounded_for_readers(legality, value):
         return value.dtype
+    if product_of(value.shape) == 1:
+        return float32  # one number costs nothing
     is_whole = legality.units.axes.of(value) == frozenset((*space.rows, *space.cols))
     return value.dtype if is_whole and not space.finalizes else float32

@@ -231,3 +231,21 @@ def test_gradient_that_cancels_in_torch_cancels_here(of_one: Callable[[Value], V
     y = tn.compile(g, fusion=fusion)(x=x)["y"]
     y.backward(torch.tensor([[0.71, 0.33, 0.17]], dtype=y.dtype))
     assert x.grad is not None and x.grad.item() == 0
+
+
+@pytest.mark.interpreted
+@pytest.mark.parametrize("dtype", NARROW)
+def test_one_number_is_as_exact_between_kernels_as_within_one(dtype: str) -> None:
+    """sigmoid(x) − t, of which 16 bits would keep few digits where every primitive is a kernel."""
+    g = tn.Graph("number")
+    w, t = g.parameter("w", (), dtype=dtype), g.input("t", (), dtype)
+    g.output(loss=tn.binary_cross_entropy_with_logits(w, t))
+    model = tn.compile(g, fusion="off")
+    number = torch.tensor(2.59375, dtype=getattr(torch, dtype))
+    model.load_state_dict({"w": number})
+    target = torch.tensor(0.80078125, dtype=number.dtype)
+    model(t=target)["loss"].backward()
+    (slope,) = [p.grad for p in model.parameters()]
+    assert slope is not None
+    wanted = number.double().sigmoid() - target.double()
+    assert abs(slope.double() - wanted) <= torch.finfo(number.dtype).eps * abs(wanted)

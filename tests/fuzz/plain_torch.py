@@ -83,8 +83,8 @@ class Run:
             value = value.double()
         if value.is_floating_point() and name not in _exact(self.case):
             value = self.noised(value)
-            if self.noise is not None and value.requires_grad:
-                value.register_hook(self.noised)
+        if self.noise is not None and value.requires_grad:
+            value.register_hook(self.noised)  # a gradient rounds on its way, also where its value does not
         self.values[name] = value
         return value
 
