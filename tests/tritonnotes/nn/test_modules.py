@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -109,10 +110,10 @@ def test_batch_norm_evaluates_by_its_running_statistics(name: str) -> None:
 
 @pytest.mark.interpreted
 @pytest.mark.parametrize(("name", "formula"), [("SwiGLU", nn.functional.silu), ("GEGLU", nn.functional.gelu)])
-def test_gated_units_are_one_half_squashed_times_the_other(name: str, formula: object) -> None:
+def test_gated_units_are_one_half_squashed_times_the_other(name: str, formula: Callable[[Tensor], Tensor]) -> None:
     x = torch.randn(4, 6).to(DEVICE)
     a, b = x.chunk(2, -1)
-    torch.testing.assert_close(getattr(tn.nn, name)()(x), formula(a) * b)  # type: ignore[operator]
+    torch.testing.assert_close(getattr(tn.nn, name)()(x), formula(a) * b)
     assert repr(getattr(tn.nn, name)(1)) == f"{name}(dim=1)"
 
 
