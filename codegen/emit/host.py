@@ -89,11 +89,9 @@ def python_number(value: Value, arguments: list[Expression]) -> Expression:
     if build is None or not all(map(is_host, value.inputs)):
         raise PlanError(f"{op} of {value.name!r} is worked out on the host, which has no {op}")
     made = build(*arguments)
-    return (
-        Conditional(made, arguments[1], _over_zero(value, arguments))
-        if op == "div" and _has_size(value.inputs[1])
-        else made
-    )
+    if op == "div" and _has_size(value.inputs[1]):
+        return Conditional(made, arguments[1], _over_zero(value, arguments))
+    return made
 
 
 def _over_zero(quotient: Value, arguments: list[Expression]) -> Expression:

@@ -110,9 +110,11 @@ def units_of(units: Units, kernel: UnitSet, partition: Partition) -> list[Unit]:
 
 
 def _of_statistics(legality: Legality, storage: Mapping[Value, DType]) -> dict[Value, DType]:
-    """What is worked out of statistics and is no larger than they are stays float32, as they do. Where both have one
-    element, a projection in 16 bits would not cancel the gradient in float32 that it is taken of."""
+    """What is worked out of statistics and is no larger than they are stays float32, as they do. Along an axis of size
+    1, a projection in 16 bits would not cancel the gradient in float32 that it is taken of."""
     wide: set[Value] = set()
+    if not any(v.dtype.itemsize == 2 for v in storage):
+        return {}
     for value in legality.units.graph.values:
         if storage.get(value, value.dtype) is not value.dtype:
             wide.add(value)

@@ -167,8 +167,9 @@ def declare(case: Case) -> tuple[Graph, dict[str, Any]]:
 def coarsest(case: Case) -> float:
     """The relative spacing of the coarsest floats in the case."""
     text = " ".join([*(leaf.dtype for leaf in case.leaves), *(s.torch for s in case.steps)])
-    text = text.replace("accuracy(", "float32 accuracy(")  # the share of rows is one
-    return max(torch.finfo(getattr(torch, name)).eps for name in FLOATS if name in text)
+    found = {name for name in FLOATS if name in text}
+    found |= {"float32"} if "accuracy(" in text else set()  # the share of rows is one
+    return max(torch.finfo(getattr(torch, name)).eps for name in found)
 
 
 def exact_values(case: Case) -> set[str]:

@@ -150,7 +150,9 @@ def _forward(case: Case) -> Callable[..., None]:
     for step in case.steps:
         if step.margin and not exact.issuperset(step.operands):
             body.append(f"margin(lambda: {step.filled('margin')}, {', '.join(step.operands)})")
-        near = replace(step, operands=tuple(f"near({o})" if step.rounds and o in exact else o for o in step.operands))
+        moved = {o: f"near_{o}" for o in step.operands if step.rounds and o in exact}
+        body += [f"{near} = near({o})" for o, near in moved.items()]
+        near = replace(step, operands=tuple(moved.get(o, o) for o in step.operands))
         body.append(f'{step.name} = keep("{step.name}", {near.filled("torch")})')
     head = f"def forward({', '.join(['T', 'keep', 'near', 'to', 'margin', 'training', *case.dims])}):"
     names: dict[str, Any] = {"torch": torch, "F": F, "gap": gap, "batch_norm": batch_norm, "accuracy": accuracy}

@@ -362,12 +362,14 @@ def test_errors_name_the_op_and_the_remedy() -> None:
 
 @pytest.mark.interpreted
 def test_a_custom_op_takes_tensors_and_may_be_declared_again() -> None:
+    def times_something(factor: float) -> Callable[[Tensor], Tensor]:
+        @tn.op(reference=lambda x: x * factor)
+        def times(x: tn.Value) -> tn.Value:
+            """x · factor"""
+            return x * factor
+
+        return times
+
     x = numbers(3, 4)
     for factor in (2.0, 3.0):
-
-        @tn.op(reference=lambda x, factor=factor: x * factor)
-        def times_something(x: tn.Value) -> tn.Value:
-            """x · factor"""
-            return x * factor  # noqa: B023
-
-        torch.testing.assert_close(times_something(x), x * factor)
+        torch.testing.assert_close(times_something(factor)(x), x * factor)

@@ -6,6 +6,7 @@ import copy
 import inspect
 import pickle
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -199,10 +200,10 @@ def test_every_module_of_torch_whose_function_is_an_op_has_a_counterpart_or_a_re
 
 @pytest.mark.interpreted
 @pytest.mark.parametrize(("name", "formula"), [("SwiGLU", nn.functional.silu), ("GEGLU", nn.functional.gelu)])
-def test_gated_units_are_one_half_squashed_times_the_other(name: str, formula: object) -> None:
+def test_gated_units_are_one_half_squashed_times_the_other(name: str, formula: Callable[[Tensor], Tensor]) -> None:
     x = torch.randn(4, 6).to(DEVICE)
     a, b = x.chunk(2, -1)
-    torch.testing.assert_close(getattr(tn.nn, name)()(x), formula(a) * b)  # type: ignore[operator]
+    torch.testing.assert_close(getattr(tn.nn, name)()(x), formula(a) * b)
     assert repr(getattr(tn.nn, name)(1)) == f"{name}(dim=1)"
 
 
