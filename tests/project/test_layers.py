@@ -24,6 +24,7 @@ tritonnotes.training
 tritonnotes.distributed
 tritonnotes.runtime
 tritonnotes.runtime.executors
+tritonnotes.onnx_importer
 tritonnotes.judge  tritonnotes.interpreter  tritonnotes.native  tritonnotes.importer
 tritonnotes.native.run
 tritonnotes.native.lower
