@@ -247,8 +247,8 @@ class Graph:
     """A model: named inputs, parameters and buffers, the ops on them, and named outputs.
 
     `level` is 'declared' (ops stay ops) or 'primitive' (an op's formula runs at once and leaves its primitives).
-    `first` holds tensors, by the names of parameters and buffers that begin with them rather than with what `init` says:
-    those of the file that a graph was read from. Text and JSON leave them out.
+    `first` holds tensors, by the names of parameters and buffers that begin with them rather than with what `init`
+    says: those of the file that a graph was read from. Text and JSON leave them out.
     """
 
     def __init__(self, name: str = "graph", *, level: str = "declared") -> None:

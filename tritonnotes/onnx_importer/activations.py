@@ -112,7 +112,9 @@ def _dropout_of_inference(node: Node, x: Value, ratio: float = 0.5) -> Any:
     return _dropped(node, x, ratio, False)
 
 
-def _dropout(node: Node, x: Value, ratio: Array | None = None, training_mode: Array | None = None, seed: int = 0) -> Any:
+def _dropout(
+    node: Node, x: Value, ratio: Array | None = None, training_mode: Array | None = None, seed: int = 0
+) -> Any:
     return _dropped(node, x, 0.5 if ratio is None else number(ratio), bool(number(training_mode)))
 
 

@@ -78,7 +78,7 @@ def _clip_by_attributes(x: Value, min: float = -math.inf, max: float = math.inf)
 
 def _clip(x: Value, low: Any = None, high: Any = None) -> Value:
     bounds = [number(bound) for bound in (low, high)]
-    return x if bounds == [None, None] else clamp(x, *bounds)
+    return x if bounds[0] is None and bounds[1] is None else clamp(x, *bounds)
 
 
 def _cast(x: Value, to: int, saturate: int = 1, round_mode: str = "up") -> Value:
@@ -118,8 +118,8 @@ def _identity(x: Value) -> Value:
 
 
 OF_TORCH = {
-    "Acos": "acos", "Acosh": "acosh", "Asin": "asin", "Asinh": "asinh", "Atan": "atan", "Atanh": "atanh", "Cosh": "cosh",
-    "Sinh": "sinh", "Tan": "tan", "Det": "det",
+    "Acos": "acos", "Acosh": "acosh", "Asin": "asin", "Asinh": "asinh", "Atan": "atan", "Atanh": "atanh",
+    "Cosh": "cosh", "Sinh": "sinh", "Tan": "tan", "Det": "det",
 }  # fmt: skip
 """Operators that are one call of torch, by its name there."""
 

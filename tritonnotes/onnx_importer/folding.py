@@ -165,4 +165,3 @@ SYMBOLIC: Mapping[str, Callable[..., Any]] = {
     "Where": np.where,
 }
 """What operators do with sizes of which some are `Dim`s."""
-

@@ -84,12 +84,20 @@ def _one_hot(indices: Value, depth: Array, values: Value, axis: int = -1) -> Val
 
 
 def _top_k_by_attribute(x: Value, k: int, axis: int = -1) -> Any:
-    return torch_calls("aten.topk.default", x, k, axis, True, True, results=(0, 1))
+    return _largest(x, k, axis, True)
+
+
+def _largest(x: Value, count: Size, axis: int, largest: bool) -> tuple[Value, ...]:
+    """Of equal numbers the first ones, which torch's topk does not promise: a stable sort does."""
+    both = torch_calls("aten.sort.stable", x, stable=True, dim=axis, descending=largest, results=(0, 1))
+    if isinstance(x.shape[axis], int) and isinstance(count, int):
+        return tuple(P.narrow(part, axis, 0, count) for part in both)
+    return tuple(torch_call("aten.slice_copy.Tensor", part, axis, 0, count, 1) for part in both)
 
 
 def _top_k(x: Value, k: Array, axis: int = -1, largest: int = 1, sorted: int = 1) -> Any:
     (count,) = listed(k) or [0]
-    return torch_calls("aten.topk.default", x, count, axis, bool(largest), bool(sorted), results=(0, 1))
+    return _largest(x, count, axis, bool(largest))
 
 
 INDEXING: Table = {

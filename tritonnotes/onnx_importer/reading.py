@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -100,5 +99,3 @@ def as_tensor(given: Any) -> Tensor:
     if given.dtype.name == "bfloat16":
         return torch.from_numpy(np.array(given).view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(np.array(given))
-
-

@@ -16,8 +16,8 @@ from .torch_call import torch_call, torch_calls
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 
 ORDER = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
-"""Where ONNX has each of torch's gates: input, forget, cell, output of an LSTM, which ONNX has as input, output, forget,
-cell; reset, update, new of a GRU, which it has as update, reset, new."""
+"""Where ONNX has each of torch's gates: input, forget, cell, output of an LSTM, which ONNX has as input, output,
+forget, cell; reset, update, new of a GRU, which it has as update, reset, new."""
 
 USUAL = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
 """The activations of each direction that torch has, too."""
@@ -57,7 +57,10 @@ def _recurrent(
     directions = DIRECTIONS[direction]
     usual = USUAL[kind] * directions
     refuse(sequence_lens is None, "has sequences of several lengths; cut them first")
-    refuse(activations is None or tuple(a.capitalize() for a in activations) == usual, f"has other activations than {usual}")
+    refuse(
+        activations is None or tuple(a.capitalize() for a in activations) == usual,
+        f"has other activations than {usual}",
+    )
     refuse(not clip, "clips what its gates take, which torch does not")
     if layout:
         x = shapes.transpose(x, 0, 1)

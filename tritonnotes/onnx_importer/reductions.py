@@ -10,7 +10,7 @@ from ..ir.core.graph import Value
 from ..ir.core.types import bool_, int32
 from ..ir.ops import statistics
 from ..ir.ops.elementary import square
-from .rows import Array, Row, Table, listed, refuse
+from .rows import Array, Row, Table, ints, listed, refuse
 from .torch_call import torch_call
 
 Reduction = Callable[[Value, tuple[int, ...], bool], Value]
@@ -44,7 +44,9 @@ def _product(x: Value, axes: tuple[int, ...], keepdim: bool) -> Value:
     return x
 
 
-def _after(make: Callable[[Value], Value], reduction: Reduction, then: Callable[[Value], Value] | None = None) -> Reduction:
+def _after(
+    make: Callable[[Value], Value], reduction: Reduction, then: Callable[[Value], Value] | None = None
+) -> Reduction:
     """A reduction of what `make` gives, and `then` a function of its result."""
 
     def over(x: Value, axes: tuple[int, ...], keepdim: bool) -> Value:
@@ -115,8 +117,7 @@ def _place(kind: str) -> Callable[..., Value]:
             if x.dtype.is_float:
                 return statistics.argmax(-x, at, bool(keepdims))
             return torch_call(f"aten.{kind}.default", x, at, bool(keepdims))
-        size = x.shape[at]
-        refuse(isinstance(size, int), f"asks for the last of axis {at}, whose size is {size}; fix it with sizes={{}}")
+        (size,) = ints(x.shape[at : at + 1], "the axis that the last extreme is looked for along")
         turned = torch_call(f"aten.{kind}.default", torch_call("aten.flip.default", x, (at,)), at, bool(keepdims))
         return (size - 1) - turned
 

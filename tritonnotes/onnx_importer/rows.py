@@ -92,7 +92,9 @@ def listed(given: Array | Sequence[Any] | None) -> list[Any] | None:
     """Axes, sizes or pads as Python's ints and `Dim`s."""
     if given is None:
         return None
-    return [part if not isinstance(part, np.generic) else part.item() for part in np.asarray(given).reshape(-1).tolist()]
+    return [
+        part if not isinstance(part, np.generic) else part.item() for part in np.asarray(given).reshape(-1).tolist()
+    ]
 
 
 def ints(sizes: Sequence[Size], what: str) -> list[int]:

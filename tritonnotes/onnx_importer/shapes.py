@@ -6,9 +6,10 @@ from typing import Any
 
 from ..ir import primitives as P
 from ..ir.core.graph import Graph, Value
-from ..ir.core.types import Shape, Size, as_dtype, broadcast, product_of
+from ..ir.core.types import Shape, Size, as_dtype, bool_, broadcast, product_of
 from ..ir.ops import shapes
 from ..ir.ops.parts import split
+from .reading import dtype_name
 from .rows import Array, Node, Row, Table, ints, listed, number, refuse
 from .torch_call import torch_call
 
@@ -79,10 +80,9 @@ def _constant_of_shape(node: Node, shape: Array, value: Array | None = None) -> 
 
 
 def _eye_like(x: Value, dtype: int | None = None, k: int = 0) -> Value:
-    from_name = x.dtype if dtype is None else None
-    refuse(from_name is not None, "asks for another dtype; cast the result")
     diagonal = P.eq(P.index_along(x, 0) + k, P.index_along(x, 1))
-    return P.cast(diagonal, x.dtype)
+    wanted = x.dtype if dtype is None else as_dtype(dtype_name(dtype))
+    return diagonal if wanted is bool_ else P.cast(diagonal, wanted)
 
 
 # -- joined and parted -------------------------------------------------------------------------------------------------
@@ -161,13 +161,11 @@ def _depth_to_space(x: Value, blocksize: int, mode: str = "DCR") -> Value:
 
 
 def _space_to_depth(x: Value, blocksize: int, mode: str = "DCR") -> Value:
-    refuse(mode == "DCR", f"mode={mode!r} is not supported")
     n, c, *rest = x.shape
     h, w = ints(rest, "the shape of an image")
+    order = (0, 3, 5, 1, 2, 4) if mode == "DCR" else (0, 1, 3, 5, 2, 4)
     parts = P.reshape(x, (n, c, h // blocksize, blocksize, w // blocksize, blocksize))
-    return P.reshape(
-        shapes.permute(parts, (0, 3, 5, 1, 2, 4)), (n, c * blocksize**2, h // blocksize, w // blocksize)
-    )
+    return P.reshape(shapes.permute(parts, order), (n, c * blocksize**2, h // blocksize, w // blocksize))
 
 
 # -- padding -----------------------------------------------------------------------------------------------------------
@@ -227,4 +225,3 @@ SHAPES: Table = {
     "SpaceToDepth": (Row(_space_to_depth),),
     "Pad": (Row(_pad_by_attributes, 2), Row(_pad, 11, known=(1, 2, 3))),
 }
-

@@ -6,8 +6,6 @@ import inspect
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import numpy as np
-
 from ..importer.names import local_name
 from ..ir.core.errors import DeclarationError, DTypeError, ModelImportError, TritonNotesError
 from ..ir.core.graph import Graph, Value
@@ -74,7 +72,9 @@ class _Walk:
 
     def _input(self, given: Any) -> Value:
         if given.type.WhichOneof("value") != "tensor_type":
-            raise ModelImportError(f"input {given.name!r} is a {given.type.WhichOneof('value')}; a graph has tensors alone")
+            raise ModelImportError(
+                f"input {given.name!r} is a {given.type.WhichOneof('value')}; a graph has tensors alone"
+            )
         kind = given.type.tensor_type
         if not kind.HasField("shape"):
             raise ModelImportError(f"input {given.name!r} has no shape; export the model with one")
@@ -114,9 +114,10 @@ class _Walk:
             raise ModelImportError(f"{self._place(proto)}: {error}") from error
         named: set[Value] = set()
         for name, result in zip(proto.output, results, strict=False):
-            if name:
-                self.found[name] = result
-            if name and isinstance(result, Value) and result.index >= start and result not in named:
+            if not name:
+                continue
+            self.found[name] = result
+            if isinstance(result, Value) and not result.is_leaf and result.index >= start and result not in named:
                 self.graph.keep_name(result, self.names[name])
                 named.add(result)
 
@@ -211,7 +212,7 @@ class _Walk:
 
 
 _WAY_OUT = (
-    "docs/onnx.md lists what is read. Import the torch module itself with tn.from_torch, or rewrite the node with "
+    "docs/importing.md lists what is read. Import the torch module itself with tn.from_torch, or rewrite the node with "
     "those operators"
 )
 
@@ -247,4 +248,6 @@ def _subgraphs(node: Any) -> list[Any]:
 
 def _reads(onnx_graph: Any) -> set[str]:
     """The names that the nodes of a branch or a body read."""
-    return {name for node in onnx_graph.node for name in (*node.input, *(n for g in _subgraphs(node) for n in _reads(g)))}
+    return {
+        name for node in onnx_graph.node for name in (*node.input, *(n for g in _subgraphs(node) for n in _reads(g)))
+    }

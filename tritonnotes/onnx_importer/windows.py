@@ -71,10 +71,12 @@ def _conv_transpose(
     if output_shape is not None or auto_pad in SAME:
         sizes = ints(x.shape[2:], "the shape of the positions")
         wanted = output_shape or [size * step for size, step in zip(sizes, strides, strict=True)]
-        total = [
-            max(step * (size - 1) + span - want, 0)
+        over = [
+            step * (size - 1) + span - want
             for step, size, span, want in zip(strides, sizes, whole, wanted[-count:], strict=True)
         ]
+        extra = [more + max(-o, 0) for more, o in zip(extra, over, strict=True)]
+        total = [max(o, 0) for o in over]
         less, more = [t // 2 for t in total], [t - t // 2 for t in total]
         before, after = (less, more) if auto_pad == "SAME_UPPER" else (more, less)
     else:
@@ -83,11 +85,10 @@ def _conv_transpose(
     alike = before == after
     call = f"aten.conv_transpose{count}d.{'default' if count == 1 else 'input'}"
     padding = tuple(before) if alike else (0,) * count
-    extra_after = [max(e, 0) for e in extra]
-    late = not alike or any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True))
+    late = any(e >= max(s, d) for e, s, d in zip(extra, strides, dilations, strict=True))
     refuse(alike or not any(extra), "pads both ends differently beside output_padding; fold one into the other")
-    refuse(not late or alike is False, "output_padding is as large as the stride; make it smaller")
-    made = torch_call(call, x, weight, bias, tuple(strides), padding, tuple(extra_after), group, tuple(dilations))
+    refuse(not late, "output_padding is as large as the stride; make it smaller")
+    made = torch_call(call, x, weight, bias, tuple(strides), padding, tuple(extra), group, tuple(dilations))
     return made if alike else _cut(made, before, after)
 
 
@@ -155,7 +156,10 @@ def _lrn(x: Value, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: flo
     """Squares are averaged over `size` channels around each."""
     low, rank = (size - 1) // 2, len(x.shape)
     channels, *positions = x.shape[1:]
-    refuse(isinstance(channels, int) and all(isinstance(p, int) for p in positions), "needs known sizes; fix them with sizes={}")
+    refuse(
+        isinstance(channels, int) and all(isinstance(p, int) for p in positions),
+        "needs known sizes; fix them with sizes={}",
+    )
     pads = [0] * (2 * rank)
     pads[1], pads[1 + rank] = low, size - 1 - low
     squares = padded(x * x, pads)
@@ -200,9 +204,16 @@ def _resize(
         halves = corners in ("half_pixel", "pytorch_half_pixel") and nearest_mode.startswith("round") and whole
         refuse(floors or halves, f"takes the nearest pixel by {corners} and {nearest_mode}, which torch does not")
         return torch_call(f"aten.{NAMES[mode, count]}.default", x, wanted, *_scales(factors))
+    by_scale = corners != "align_corners" or _are_whole(x, factors)
+    refuse(by_scale, "aligns corners to a size that is no whole number, which torch does not; give sizes")
     refuse(corners in PIXELS, f"places pixels by {corners}, which torch does not")
     refuse(corners != "pytorch_half_pixel" or all(size > 1 for size in wanted), "gives a size of 1")
     return torch_call(f"aten.{NAMES[mode, count]}.default", x, wanted, PIXELS[corners], *_scales(factors))
+
+
+def _are_whole(x: Value, factors: list[float]) -> bool:
+    sizes = ints(x.shape[2:], "the shape of the positions")
+    return all(abs(size * factor - round(size * factor)) < 1e-6 for size, factor in zip(sizes, factors, strict=True))
 
 
 def _scales(factors: list[float]) -> list[float | None]:

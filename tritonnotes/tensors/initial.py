@@ -20,7 +20,8 @@ def initial_state(graph: Graph, seed: int = 0) -> dict[str, Tensor]:
     """Parameters and buffers of `graph` by name, in the order of declaration, on the CPU, in their declared dtypes.
 
     Bit for bit what torch.nn modules declared in the same order hold after `torch.manual_seed(seed)`; the global
-    generator is neither read nor moved. What `graph.first` holds begins as a copy of that. Raises `DeclarationError` for a parameter whose shape holds a `Dim`.
+    generator is neither read nor moved. What `graph.first` holds begins as a copy of that. Raises `DeclarationError`
+    for a parameter whose shape holds a `Dim`.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     state = {}
