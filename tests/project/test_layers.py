@@ -25,6 +25,7 @@ tritonnotes.distributed
 tritonnotes.runtime
 tritonnotes.runtime.executors
 tritonnotes.judge  tritonnotes.interpreter  tritonnotes.native  tritonnotes.importer
+tritonnotes.importer.ops
 tritonnotes.native.run
 tritonnotes.native.lower
 tritonnotes.native.schedule
