@@ -26,6 +26,7 @@ tritonnotes.runtime
 tritonnotes.runtime.executors
 tritonnotes.onnx_importer
 tritonnotes.judge  tritonnotes.interpreter  tritonnotes.native  tritonnotes.importer
+tritonnotes.importer.ops
 tritonnotes.native.run
 tritonnotes.native.lower
 tritonnotes.native.schedule

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..importer.library import said
+from ..importer.ops.library import said
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Value
 from ..ir.core.types import Dim, DType, Shape, Size, as_dtype, dims_in, product_of, show_shape, size_at

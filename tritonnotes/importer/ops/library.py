@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.fx import Node
 from torch.utils import _pytree as pytree
 
-from ..ir.core.errors import DeclarationError
-from ..ir.core.graph import Graph, Value
-from ..ir.core.types import Dim, DimProduct, Size, as_dtype
-from ..ir.primitives import library
-from ..ir.primitives.library import DEVICE, NONE, TENSOR, TEXT
-from ..tensors.library_calls import is_random, overload
+from ...ir.core.errors import DeclarationError
+from ...ir.core.graph import Graph, Value
+from ...ir.core.types import Dim, DimProduct, Size, as_dtype
+from ...ir.primitives import library
+from ...ir.primitives.library import DEVICE, NONE, TENSOR, TEXT
+from ...tensors.library_calls import is_random, overload
 
 Convert = Callable[[Any], Any]
 
