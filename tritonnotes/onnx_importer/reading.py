@@ -94,6 +94,17 @@ def dtype_name(elem_type: int) -> str:
         raise DeclarationError(f"element type {elem_type} is none that ONNX names") from None
 
 
+def element_type(name: str) -> int:
+    """ONNX's number of an element type that is called so."""
+    kinds = onnx_package().TensorProto
+    return int(getattr(kinds, {"float32": "FLOAT", "float64": "DOUBLE"}.get(name, name.upper())))
+
+
+def numpy_dtype(name: str) -> Any:
+    """What arrays of this dtype have; bfloat16 is of another package."""
+    return onnx_package("onnx.helper").tensor_dtype_to_np_dtype(element_type(name))
+
+
 def as_tensor(given: Any) -> Tensor:
     """A tensor of an array's own; numpy's bfloat16 comes from another package."""
     if given.dtype.name == "bfloat16":

@@ -77,10 +77,14 @@ def of_one(*names_and_makes: tuple[str, Callable[..., Any]]) -> dict[str, tuple[
     return {name: (Row(make),) for name, make in names_and_makes}
 
 
+class RefusedError(DeclarationError):
+    """A rule does not hold for a node. The definition of its operator by others may."""
+
+
 def refuse(holds: object, why: str) -> None:
-    """Raise `DeclarationError` with the reason where a rule does not hold."""
+    """Raise `RefusedError` with the reason where a rule does not hold."""
     if not holds:
-        raise DeclarationError(why)
+        raise RefusedError(why)
 
 
 def number(given: Array | float | None) -> Any:

@@ -82,7 +82,7 @@ def _size(found: Sequence[int], tried: Sequence[Mapping[str, int]], dims: Sequen
     if [size_at(size, sizes) for sizes in tried] != [*found]:
         shown = " and ".join(f"{size} where {sizes}" for size, sizes in zip(found, tried, strict=True))
         raise DeclarationError(
-            f"{call}: a size of its result, {shown}, is no product of Dims; fix a size, as in "
-            f"sizes={{{dims[0].name!r}: 8}}"
+            f"{call}: a size of its result, {shown}, is no product of Dims; fix it with "
+            f"sizes={{}}, which takes {', '.join(map(str, dims))}"
         )
     return size
