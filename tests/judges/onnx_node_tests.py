@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.onnx_importer.reading import as_tensor
+from tritonnotes.onnx_importer.operators.package import as_tensor
 from tritonnotes.onnx_importer.walk import row_of
 
 Run = Callable[[tn.Graph, Mapping[str, Tensor]], Mapping[str, Tensor]]

@@ -10,8 +10,8 @@ import numpy as np
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Value
 from ..ir.core.types import Shape, product_of, quotient
-from .reading import dtype_name, numpy_dtype, onnx_package
-from .rows import Known
+from .operators.package import dtype_name, numpy_dtype, onnx_package
+from .operators.rows import Known
 
 KEPT = (
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "If", "Loop",

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..ir.core.graph import Value
-from .reading import element_type, onnx_package
-from .rows import Known
+from .operators.package import element_type, onnx_package
+from .operators.rows import Known
 
 Found = Value | Known | None
 

@@ -12,10 +12,11 @@ from ..ir.core.graph import Graph, Value
 from ..ir.core.types import DTYPES, MAX_NAME, Dim, Size, as_dtype, is_name, show_shape
 from .folding import folded
 from .functions import written_out
-from .reading import DEFAULT_DOMAINS, array, as_tensor, attributes, dtype_name, opset
-from .rows import Known, Node, RefusedError, Row
-from .shapes import filled, sizes_as_values
-from .table import TABLE
+from .operators.package import as_tensor, dtype_name
+from .operators.rows import Known, Node, RefusedError, Row
+from .operators.shapes import filled, sizes_as_values
+from .operators.table import TABLE
+from .reading import DEFAULT_DOMAINS, array, attributes, opset
 
 Found = Value | Known | None
 

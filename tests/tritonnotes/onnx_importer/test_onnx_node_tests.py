@@ -12,8 +12,8 @@ from onnx_node_tests import NodeTest, compiled, eager, node_tests
 
 import tritonnotes as tn
 from tritonnotes.ir.ops.gates import silu
-from tritonnotes.onnx_importer.rows import Row
-from tritonnotes.onnx_importer.table import TABLE
+from tritonnotes.onnx_importer.operators.rows import Row
+from tritonnotes.onnx_importer.operators.table import TABLE
 
 DRAWN = ("test_training_dropout", "test_training_dropout_default")
 """What these drop is drawn from numpy's generator."""

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.core.errors import DeclarationError
-from ..ir.core.graph import Graph, Value
-from ..ir.core.types import Size
+from ...ir.core.errors import DeclarationError
+from ...ir.core.graph import Graph, Value
+from ...ir.core.types import Size
 
 Array = Any
 """A numpy array. One of dtype object holds ints and `Dim`s."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..ir import primitives as P
-from ..ir.core.graph import Graph, Value
-from ..ir.core.types import Shape, Size, as_dtype, bool_, broadcast, dims_in, int64, known_factor, product_of
-from ..ir.ops import shapes
-from ..ir.ops.parts import split
-from .reading import dtype_name
+from ...ir import primitives as P
+from ...ir.core.graph import Graph, Value
+from ...ir.core.types import Shape, Size, as_dtype, bool_, broadcast, dims_in, int64, known_factor, product_of
+from ...ir.ops import shapes
+from ...ir.ops.parts import split
+from .package import dtype_name
 from .rows import Array, Node, Row, Table, ints, listed, number, refuse
 from .torch_call import torch_call
 

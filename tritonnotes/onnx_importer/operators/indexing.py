@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from ..ir import primitives as P
-from ..ir.core.graph import Value
-from ..ir.core.types import Size, int64, product_of
-from ..ir.ops.embedding import embedding
+from ...ir import primitives as P
+from ...ir.core.graph import Value
+from ...ir.core.types import Size, int64, product_of
+from ...ir.ops.embedding import embedding
 from .rows import Array, Row, Table, listed, number, refuse
 from .torch_call import torch_call, torch_calls
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..ir import primitives as P
-from ..ir.core.graph import Value
-from ..ir.core.types import bool_, product_of
-from ..ir.ops import shapes
-from ..ir.ops.linear import linear
+from ...ir import primitives as P
+from ...ir.core.graph import Value
+from ...ir.core.types import bool_, product_of
+from ...ir.ops import shapes
+from ...ir.ops.linear import linear
 from .rows import Node, Row, Table, ints, refuse
 from .torch_call import torch_call
 
