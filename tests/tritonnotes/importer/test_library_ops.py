@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from scripts import assert_declares
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -86,6 +87,7 @@ def test_what_stays_a_call_gives_what_torch_gives(case: str) -> None:
     net = Calls(function)
     model = tn.compile(net, *example, batch=None)
     assert any(v.op.name == "library" for v in model.graph.values)
+    assert_declares(model.graph)
     runs = []
     for run in (net, model, model):  # a run that is recorded, and the record
         inputs = [x.clone().requires_grad_(x.is_floating_point()) for x in example]
