@@ -40,7 +40,7 @@ from .grouped_matmul import render_grouped_matmul
 from .host import HostNumbers, python_number, uses_math
 from .kernel import KernelSource, render_kernel
 from .ops import HELPERS, helpers_in_order
-from .prelude import ALL_REDUCE, CALLED, GIVEN_LAUNCH, GRADIENTS, IN_ARENA, LAUNCH, LAUNCHER_HELPERS
+from .prelude import ALL_REDUCE, CALLS_OF_TORCH, GIVEN_LAUNCH, IN_ARENA, LAUNCH, LAUNCHER_HELPERS
 
 
 def render_module(
@@ -68,7 +68,7 @@ def render_module(
         + "\n",
         LAUNCH,
         *([ALL_REDUCE] if _has_collectives(plan) else []),
-        *_torch_helpers(plan),
+        *map(CALLS_OF_TORCH.__getitem__, _torch_helpers(plan)),
         *(HELPERS[name] for name in helpers),
         *(text for name, text in LAUNCHER_HELPERS.items() if any(name in s.launcher_helpers for s in sources)),
     ]
@@ -147,6 +147,7 @@ class _Run:
         arguments = ["t", "*", *self.given.dims.values(), *numbers, "programs=1", GIVEN_LAUNCH]
         if _has_collectives(self.plan):
             arguments.append("all_reduce=all_reduce")
+        arguments += [f"{name}={name}" for name in _torch_helpers(self.plan)]
         lines = call_lines("def run(", arguments, "):")
         lines.append(
             f'{INDENT}"""Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""'
@@ -366,10 +367,10 @@ class _Run:
 
 
 def _torch_helpers(plan: FusionPlan) -> list[str]:
-    """What makes the calls of torch that the graph names."""
+    """Which of the functions are needed that make the calls of torch that the graph names."""
     calls = torch_calls(plan.launches)
     asks = any(u.value.op.name == GRADIENT for k in calls for u in k.units)
-    return [*([CALLED] if calls else []), *([GRADIENTS] if asks else [])]
+    return [*(["called"] if calls else []), *(["gradients"] if asks else [])]
 
 
 def _dict(places: Mapping[int, str]) -> str:

@@ -52,6 +52,10 @@ def gradients(made, number, d, places, again=False):
         place.zero_() if gradient is None else place.copy_(gradient)
 '''
 
+CALLS_OF_TORCH = {"called": CALLED, "gradients": GRADIENTS}
+"""What makes the calls of torch that a graph names. `run` takes these as arguments, so that who runs a module may note
+them."""
+
 
 PRECISION = '''\
 def float32_precision():

@@ -319,7 +319,7 @@ def _op_form(
             placed.append(shown)
         else:
             named[name] = shown
-    if value in names and "name" in op.__signature__.parameters or (value in names and op.front is None):
+    if value in names and op.takes_name:
         named["name"] = Expr(json.dumps(names[value]))
     parts = [*placed, *named.values()]
     arguments = _ArgumentsOrText(parts, known)

@@ -24,7 +24,9 @@ tritonnotes.training
 tritonnotes.distributed
 tritonnotes.runtime
 tritonnotes.runtime.executors
+tritonnotes.onnx_importer
 tritonnotes.judge  tritonnotes.interpreter  tritonnotes.native  tritonnotes.importer
+tritonnotes.importer.ops
 tritonnotes.native.run
 tritonnotes.native.lower
 tritonnotes.native.schedule

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import torch
 from torch.fx import Node
 
+from ..importer.ops.table import TABLE, UNCOUNTED
 from ..importer.places import op_name
-from ..importer.table import TABLE, UNCOUNTED
 from ..ir.core.errors import TritonNotesError
 from .declaring import Declaring, key_of
 from .effects import Effects

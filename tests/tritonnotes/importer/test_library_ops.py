@@ -88,13 +88,51 @@ def test_what_stays_a_call_gives_what_torch_gives(case: str) -> None:
     model = tn.compile(net, *example, batch=None)
     assert any(v.op.name == "library" for v in model.graph.values)
     assert_declares(model.graph)
-    runs = []
-    for run in (net, model, model):  # a run that is recorded, and the record
-        inputs = [x.clone().requires_grad_(x.is_floating_point()) for x in example]
-        outputs = run(*inputs)
-        runs.append((outputs, gradients_of(outputs, [x for x in inputs if x.requires_grad])))
-    for other in runs[1:]:
-        torch.testing.assert_close(other, runs[0], rtol=1e-5, atol=1e-5)
+    for scale in (1.0, -0.5, 2.0):  # a run that is recorded, then the record over other numbers in other memory
+        runs = []
+        for run in (net, model):
+            inputs = [(x * scale).requires_grad_() if x.is_floating_point() else x.clone() for x in example]
+            outputs = run(*inputs)
+            runs.append((outputs, gradients_of(outputs, [x for x in inputs if x.requires_grad])))
+        torch.testing.assert_close(runs[1], runs[0], rtol=1e-5, atol=1e-5)
+
+
+RECURRENT: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "lstm": (lambda: nn.LSTM(3, 4, num_layers=2, batch_first=True), (2, 5, 3)),
+    "gru": (lambda: nn.GRU(3, 4, bidirectional=True, batch_first=True), (2, 5, 3)),
+    "transformer": (lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), (2, 5, 4)),
+}
+
+
+@pytest.mark.filterwarnings("error:The tensor attributes")
+@pytest.mark.parametrize("name", RECURRENT)
+def test_layers_over_time_train_as_eager_does(name: str) -> None:
+    made, shape = RECURRENT[name]
+    torch.manual_seed(0)
+    net, loss = made(), nn.MSELoss()
+    example = torch.randn(shape)
+    given = net(example)
+    case = First() if isinstance(given, tuple) else nn.Identity()
+    net = nn.Sequential(net, case)
+    reference = deepcopy(net)
+    step = tn.compile_step(net, example, loss=loss, optimizer=tn.sgd(lr=0.1))
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1)
+    for rows in (2, 3, 2):
+        x = torch.randn(rows, *shape[1:])
+        y = torch.randn_like(reference(x))
+        optimizer.zero_grad()
+        wanted = loss(reference(x), y)
+        wanted.backward()
+        optimizer.step()
+        torch.testing.assert_close(step(x, y)["loss"], wanted.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(net.state_dict(), reference.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+class First(nn.Module):
+    """The first of several results."""
+
+    def forward(self, given: tuple[Tensor, ...]) -> Tensor:
+        return given[0]
 
 
 def lenet() -> nn.Module:

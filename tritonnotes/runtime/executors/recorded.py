@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from ... import native
+from ...codegen.emit.prelude import CALLS_OF_TORCH
 from ...codegen.fusion.horizontal import SEGMENTS
 from ...codegen.lower.foreach import ForeachKernel
-from ...codegen.plan.torch_calls import torch_calls
 from ...codegen.program.program import Program
 from ...codegen.target.cache import KernelCache
 from ...codegen.target.load import load_source
@@ -29,7 +29,7 @@ from ...tensors.allocation import allocating
 from ...tensors.dtypes import torch_dtype
 from .executor import Held
 from .machine_code import NativeExecutor
-from .recording import Call, Part, Places, Recording, Result, UnrecordableError, stand_in
+from .recording import Call, Made, Part, Places, Recording, Result, stand_in
 
 KEPT_SIZES = 8
 """How many sets of sizes are kept, so that a ragged last batch does not evict the others. What was used longest ago
@@ -68,7 +68,7 @@ class RecordedRuns:
         if record is None:
             with allocating(f"graph {self._program.graph.name!r}"):
                 given = {**leaves, **held.leaves}
-                record = self._recorded(given, sizes, scalars, all_reduce)
+                record = Record(self._program, self.module, self._executor, given, sizes, scalars, all_reduce)
             self._kept[key] = record
             if len(self._kept) > KEPT_SIZES:
                 self._kept.popitem(last=False)
@@ -80,22 +80,6 @@ class RecordedRuns:
             # Programs that did not arrive are missing in the counts that the arena holds.
             self._kept.pop(key, None)
             raise
-
-    def _recorded(
-        self,
-        leaves: Mapping[str, Tensor],
-        sizes: Mapping[str, int],
-        scalars: Mapping[str, float],
-        all_reduce: AllReduce | None,
-    ) -> Record:
-        """A run recorded. Raises `UnrecordableError` where a call of torch that the graph names is refused the zeros
-        that a record is made of, or asks for a number in a tensor."""
-        try:
-            return Record(self._program, self.module, self._executor, leaves, sizes, scalars, all_reduce)
-        except (RuntimeError, ValueError, IndexError, NotImplementedError) as error:
-            if not torch_calls(self._program.plan.launches) or isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise UnrecordableError(str(error)) from error
 
 
 class Record:
@@ -136,7 +120,8 @@ class Record:
         recording = Recording(places, [*arena.values(), self._numbers])
         given = {**self._given_sizes, "numbers": self._numbers, "programs": programs}
         if all_reduce is not None and hasattr(module, "all_reduce"):
-            given["all_reduce"] = lambda x, total: recording.call(all_reduce, (x, total), {})
+            given["all_reduce"] = recording.instead_of(all_reduce)
+        given |= {name: recording.instead_of(getattr(module, name)) for name in CALLS_OF_TORCH if hasattr(module, name)}
         tables: list[Tensor] = []
 
         def launch(kernel: Any, grid: tuple[int, ...], *passed: Any, **options: Any) -> None:
@@ -291,21 +276,20 @@ class _Replay:
         self._function = call.function
         self._arguments, self._options = list(call.arguments), dict(call.options)
         self._parts: list[tuple[Any, Any, Part]] = []
-        self._earlier: list[tuple[Any, Any, Result]] = []
+        self._earlier: list[tuple[Any, Any, Result | Made]] = []
         self._find(self._arguments, slots)
         self._find(self._options, slots)
 
-    def _find(self, held: Any, slots: _Slots) -> None:
-        """Note the tensors that are others in each run."""
-        for key, value in enumerate(held) if isinstance(held, list) else held.items():
+    def _find(self, held: list[Any] | dict[Any, Any], slots: _Slots) -> None:
+        """Note what is another in each run."""
+        for key, value in [*enumerate(held)] if isinstance(held, list) else [*held.items()]:
             if isinstance(value, Part):
                 self._parts.append((held, key, value))
                 slots.watch(value.buffer, self)
-            elif isinstance(value, Result):
+            elif isinstance(value, Result | Made):
                 self._earlier.append((held, key, value))
-            elif isinstance(value, list):
-                held[key] = [*value]
-                self._find(held[key], slots)
+            elif isinstance(value, list | dict):
+                self._find(value, slots)
 
     def point(self, buffer: str, tensor: Tensor) -> None:
         for held, key, part in self._parts:

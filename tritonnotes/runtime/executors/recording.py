@@ -21,18 +21,25 @@ from ... import native
 
 @dataclass(frozen=True)
 class Result:
-    """A view of a tensor that an earlier call of the same run gave, by its number among the steps: of several the one
-    numbered `place`."""
+    """A view of the tensor that an earlier call of the same run gave, by its number among the steps."""
 
     number: int
-    place: int | None
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int
 
-    def of(self, given: Any) -> Tensor:
-        tensor: Tensor = given if self.place is None else tensors_in(given)[self.place]
+    def of(self, tensor: Tensor) -> Tensor:
         return tensor.as_strided(self.shape, self.strides, self.offset)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What an earlier call of the same run gave, by its number among the steps: a function of the module knows it."""
+
+    number: int
+
+    def of(self, given: Any) -> Any:
+        return given
 
 
 @dataclass(frozen=True)
@@ -60,17 +67,6 @@ class Call:
 
 Step = tuple[native.Launch, ...] | Call
 """Launches that follow each other, or a call."""
-
-
-class UnrecordableError(Exception):
-    """A run does what only the numbers in its tensors say, so that it must be made anew each time."""
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """The tensors in a value, its tuples and lists opened."""
-    if isinstance(value, list | tuple):
-        return [tensor for part in value for tensor in tensors_in(part)]
-    return [value] if isinstance(value, Tensor) else []
 
 
 class Places:
@@ -104,7 +100,7 @@ class Recording(TorchDispatchMode):
         self._places = places
         self._launches: list[native.Launch] = []
         self._known = {t.untyped_storage().data_ptr() for t in stays}
-        self._results: dict[int, tuple[int, int | None, Tensor]] = {}
+        self._results: dict[int, tuple[int, Tensor]] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -121,6 +117,15 @@ class Recording(TorchDispatchMode):
         given = tuple(self._said(value) for value in arguments)
         self.steps.append(Call(function, given, {name: self._said(value) for name, value in options.items()}))
 
+    def instead_of(self, function: Callable[..., Any]) -> Callable[..., Made]:
+        """What is called in the place of a function of the module: it notes a call, and computes nothing."""
+
+        def noted(*arguments: Any, **options: Any) -> Made:
+            self.call(function, arguments, options)
+            return Made(len(self.steps) - 1)
+
+        return noted
+
     def flush(self) -> None:
         """The launches so far end a step."""
         if self._launches:
@@ -129,30 +134,14 @@ class Recording(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = kwargs or {}
-        tensors = tensors_in((*args, *options.values()))
-        # What is made of nothing is made anew in each run, since it may be written into.
-        if func.is_view or (tensors and not any(map(self._is_known, tensors))):
+        tensors = [value for value in (*args, *options.values()) if isinstance(value, Tensor)]
+        if func.is_view or not any(map(self._is_known, tensors)):
             return func(*args, **options)
-        if func._schema.is_mutable and not all(map(self._is_known, self._written(func, args, options))):
-            raise UnrecordableError(f"{func} writes into what no run makes")
         self.call(func, args, options)
         result = func(*args, **options)
-        made = tensors_in(result)
-        if not made and not func._schema.is_mutable:
-            raise UnrecordableError(f"{func} reads a tensor's number")
-        for place, tensor in enumerate(made):
-            if not any(tensor is t for t in tensors) and tensor.numel():
-                where = None if result is tensor else place
-                self._results[tensor.untyped_storage().data_ptr()] = len(self.steps) - 1, where, tensor
+        if isinstance(result, Tensor) and not any(result is t for t in tensors):
+            self._results[result.untyped_storage().data_ptr()] = len(self.steps) - 1, result
         return result
-
-    @staticmethod
-    def _written(func: Any, args: Sequence[Any], options: Mapping[str, Any]) -> list[Tensor]:
-        """The tensors that a call writes into."""
-        schema = func._schema.arguments
-        given = {a.name: value for a, value in zip(schema, args, strict=False)} | dict(options)
-        writes = [a.name for a in schema if a.alias_info is not None and a.alias_info.is_write]
-        return tensors_in([given.get(name) for name in writes])
 
     def _is_known(self, tensor: Tensor) -> bool:
         place = tensor.untyped_storage().data_ptr()
@@ -160,13 +149,15 @@ class Recording(TorchDispatchMode):
 
     def _said(self, value: Any) -> Any:
         """An argument as it is kept."""
-        if isinstance(value, list | tuple) and tensors_in(value):
+        if isinstance(value, list):
             return [self._said(part) for part in value]
+        if isinstance(value, dict):
+            return {key: self._said(part) for key, part in value.items()}
         if not isinstance(value, Tensor):
             return value
         found = self._results.get(value.untyped_storage().data_ptr())
         if found is not None:
-            return Result(*found[:2], tuple(value.shape), value.stride(), int(value.storage_offset()))
+            return Result(found[0], tuple(value.shape), value.stride(), int(value.storage_offset()))
         place = self._places.find(value.data_ptr())
         if place is None:
             return value
