@@ -25,6 +25,7 @@ tritonnotes.distributed
 tritonnotes.runtime
 tritonnotes.runtime.executors
 tritonnotes.onnx_importer
+tritonnotes.onnx_importer.operators
 tritonnotes.judge  tritonnotes.interpreter  tritonnotes.native  tritonnotes.importer
 tritonnotes.importer.ops
 tritonnotes.native.run

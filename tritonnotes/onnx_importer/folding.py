@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Value
-from ..ir.core.types import product_of, quotient
-from .reading import dtype_name, onnx_package
-from .rows import Known
+from ..ir.core.types import Shape, product_of, quotient
+from .operators.package import dtype_name, numpy_dtype, onnx_package
+from .operators.rows import Known
 
-RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial")
+KEPT = (
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "If", "Loop",
+    "Scan", "SequenceMap",
+)  # fmt: skip
+"""Operators that give other numbers each time, and those that hold graphs, whose inputs are more than is said."""
 
 
 def folded(
@@ -22,22 +26,34 @@ def folded(
     """What a node gives whose inputs are all known; None of any other."""
     if node.op_type == "Constant":
         return (Known(node.output[0], _constant(attrs)),)
-    if node.op_type in ("Shape", "Size") and isinstance(given[0], Value):
-        return (Known(node.output[0], _sizes(node.op_type, given[0], attrs)),)
+    if node.op_type in ("Shape", "Size") and given[0] is not None:
+        shape = given[0].shape if isinstance(given[0], Value) else given[0].array.shape
+        return (Known(node.output[0], _sizes(node.op_type, shape, attrs)),)
+    if node.op_type == "CastLike" and _is_number(given[0]) and isinstance(given[1], Value):
+        return (Known(node.output[0], given[0].array.astype(numpy_dtype(given[1].dtype.name))),)
     known = [part for part in given if part is not None]
-    if not known or node.op_type in RANDOM or any(isinstance(part, Value) or part.trained for part in known):
+    if not known or node.op_type in KEPT or any(isinstance(part, Value) or part.trained for part in known):
         return None
     arrays = [part.array if isinstance(part, Known) else None for part in given]
     if all(part.is_plain for part in known if isinstance(part, Known)):
         results = _by_reference(node, arrays, opset)
     elif node.op_type in SYMBOLIC:
-        results = [_tidy(SYMBOLIC[node.op_type](*arrays, **attrs))]
+        try:
+            results = [_tidy(SYMBOLIC[node.op_type](*arrays, **attrs))]
+        except NoSizeError:
+            return None
     else:
         return None
     return tuple(Known(name, result) for name, result in zip(node.output, results, strict=False))
 
 
+def _is_number(given: Value | Known | None) -> TypeGuard[Known]:
+    return isinstance(given, Known) and given.is_plain and not given.trained
+
+
 def _constant(attrs: Mapping[str, Any]) -> Any:
+    if len(attrs) != 1:
+        raise DeclarationError(f"holds {len(attrs)} values; a constant is one")
     ((kind, value),) = attrs.items()
     dtypes = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
     if kind == "value":
@@ -47,10 +63,10 @@ def _constant(attrs: Mapping[str, Any]) -> Any:
     return np.array(value, dtypes[kind])
 
 
-def _sizes(op_type: str, x: Value, attrs: Mapping[str, Any]) -> Any:
+def _sizes(op_type: str, shape: Shape, attrs: Mapping[str, Any]) -> Any:
     if op_type == "Size":
-        return _tidy(np.array(product_of(x.shape), object))
-    return _tidy(_objects(x.shape[attrs.get("start", 0) : attrs.get("end", len(x.shape))]))
+        return _tidy(np.array(product_of(shape), object))
+    return _tidy(_objects(shape[attrs.get("start", 0) : attrs.get("end", len(shape))]))
 
 
 def _by_reference(node: Any, arrays: Sequence[Any], opset: int) -> list[Any]:
@@ -63,6 +79,10 @@ def _by_reference(node: Any, arrays: Sequence[Any], opset: int) -> list[Any]:
     except Exception as error:
         raise DeclarationError(f"cannot be computed from the numbers of the file: {error}") from error
     return [np.asarray(result) for result in results]
+
+
+class NoSizeError(Exception):
+    """What is computed of sizes is no size. It may be a number that tensors are computed with."""
 
 
 # -- with Dims ---------------------------------------------------------------------------------------------------------
@@ -106,7 +126,7 @@ def _slice(x: Any, starts: Any, ends: Any, axes: Any = None, steps: Any = None) 
 
 def _cast(x: Any, to: int, saturate: int = 1, round_mode: str = "up") -> Any:
     if dtype_name(to) not in ("int64", "int32"):
-        raise DeclarationError(f"casts the size {x.tolist()} to {dtype_name(to)}; fix it with sizes={{}}")
+        raise NoSizeError
     return x
 
 
@@ -119,7 +139,7 @@ def _plus(a: Any, b: Any) -> Any:
         return b if a == 0 else a
     if isinstance(a, int) and isinstance(b, int):
         return a + b
-    raise DeclarationError(f"adds the sizes {a} and {b}, which is no product of Dims; fix them with sizes={{}}")
+    raise NoSizeError
 
 
 def _minus(a: Any, b: Any) -> Any:
@@ -129,7 +149,7 @@ def _minus(a: Any, b: Any) -> Any:
 def _over(a: Any, b: Any) -> Any:
     whole = quotient(a, b)
     if whole is None:
-        raise DeclarationError(f"divides the size {a} by {b}, which is no product of Dims; fix it with sizes={{}}")
+        raise NoSizeError
     return whole
 
 

@@ -1,31 +1,19 @@
-"""ONNX models as the `onnx` package reads them, which an extra installs."""
+"""ONNX models as the `onnx` package reads them."""
 
 from __future__ import annotations
 
-import importlib
 import os
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..ir.core.errors import DeclarationError, ModelImportError
+from .operators.package import onnx_package
 
 OLDEST = 7
 """The operator set from which on operators mean what the rules say."""
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
-
-
-def onnx_package(part: str = "onnx") -> Any:
-    """The package, or a module of it. Raises `ModelImportError` where it is not installed."""
-    try:
-        return importlib.import_module(part)
-    except ImportError as error:
-        raise ModelImportError(
-            "from_onnx reads files with the onnx package, which is not installed: pip install 'tritonnotes[onnx]'"
-        ) from error
 
 
 def read(file: Any) -> Any:
@@ -83,19 +71,3 @@ def _plain(value: Any) -> Any:
 def array(tensor: Any) -> Any:
     """The numbers of a `TensorProto`."""
     return np.asarray(onnx_package("onnx.numpy_helper").to_array(tensor))
-
-
-def dtype_name(elem_type: int) -> str:
-    """numpy's name of an element type of ONNX, which is torch's where torch has it."""
-    onnx = onnx_package()
-    try:
-        return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type).name)
-    except (KeyError, TypeError):
-        raise DeclarationError(f"element type {elem_type} is none that ONNX names") from None
-
-
-def as_tensor(given: Any) -> Tensor:
-    """A tensor of an array's own; numpy's bfloat16 comes from another package."""
-    if given.dtype.name == "bfloat16":
-        return torch.from_numpy(np.array(given).view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(np.array(given))

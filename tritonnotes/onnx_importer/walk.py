@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..importer.names import local_name
 from ..ir.core.errors import DeclarationError, DTypeError, ModelImportError, TritonNotesError
 from ..ir.core.graph import Graph, Value
-from ..ir.core.types import DTYPES, Dim, Size, as_dtype, show_shape
+from ..ir.core.types import DTYPES, MAX_NAME, Dim, Size, as_dtype, is_name, show_shape
 from .folding import folded
-from .reading import DEFAULT_DOMAINS, array, as_tensor, attributes, dtype_name, opset
-from .rows import Known, Node, Row
-from .shapes import filled
-from .table import TABLE
+from .functions import written_out
+from .operators.package import as_tensor, dtype_name
+from .operators.rows import Known, Node, RefusedError, Row
+from .operators.shapes import filled, sizes_as_values
+from .operators.table import TABLE
+from .reading import DEFAULT_DOMAINS, array, attributes, opset
 
 Found = Value | Known | None
 
@@ -24,7 +26,7 @@ def declare(graph: Graph, model: Any, sizes: Mapping[str, int]) -> None:
     walk = _Walk(graph, model, sizes)
     walk.declare_leaves()
     for node in walk.nodes():
-        walk.call(node)
+        walk.call(node, walk.opset)
     walk.finish()
 
 
@@ -40,6 +42,7 @@ class _Walk:
         self.found: dict[str, Found] = {}
         self.values: dict[str, Value] = {}
         self.names = _names(model.graph)
+        self.read: set[str] = set()
         self.dims: dict[str, str] = {}
         self.buffers = {
             node.input[place]
@@ -56,11 +59,7 @@ class _Walk:
         onnx_graph = self.model.graph
         if onnx_graph.sparse_initializer:
             raise ModelImportError("it holds sparse initializers; store them dense")
-        for tensor in onnx_graph.initializer:
-            numbers = array(tensor)
-            floats = numbers.dtype.name in DTYPES and as_dtype(numbers.dtype.name).is_float
-            trained = floats and numbers.ndim > 0 and tensor.name not in self.buffers
-            self.found[tensor.name] = Known(tensor.name, numbers, trained)
+        self._hold(onnx_graph.initializer)
         for given in onnx_graph.input:
             if given.name not in self.found:
                 self.found[given.name] = self.values[given.name] = self._input(given)
@@ -69,6 +68,13 @@ class _Walk:
             raise ModelImportError(
                 f"sizes: {unknown[0]!r} is no symbolic size of the model; it has {', '.join(self.dims) or 'none'}"
             )
+
+    def _hold(self, initializers: Iterable[Any]) -> None:
+        for tensor in initializers:
+            numbers = array(tensor)
+            floats = numbers.dtype.name in DTYPES and as_dtype(numbers.dtype.name).is_float
+            trained = floats and numbers.ndim > 0 and tensor.name not in self.buffers
+            self.found[tensor.name] = Known(tensor.name, numbers, trained)
 
     def _input(self, given: Any) -> Value:
         if given.type.WhichOneof("value") != "tensor_type":
@@ -96,52 +102,88 @@ class _Walk:
 
     def nodes(self) -> list[Any]:
         """The nodes that outputs need, in order."""
-        needed = {output.name for output in self.model.graph.output}
+        return self._needed(self.model.graph.node, {output.name for output in self.model.graph.output})
+
+    def _needed(self, nodes: Iterable[Any], needed: set[str]) -> list[Any]:
+        """Those of `nodes` that what is `needed` depends on, in order. What they read is noted."""
         wanted = []
-        for node in reversed(self.model.graph.node):
+        for node in reversed([*nodes]):
             if needed.intersection(node.output):
                 wanted.append(node)
                 needed.update(node.input, *(_reads(graph) for graph in _subgraphs(node)))
-        self.read = needed - {""}
+        self.read |= needed - {""}
         return wanted[::-1]
 
-    def call(self, proto: Any) -> None:
+    def call(self, proto: Any, opset: int) -> None:
         """Declare one node. Raises `ModelImportError` that says which."""
         start = len(self.graph.values)
         try:
-            results = self._results(proto)
+            results = self._results(proto, opset)
         except TritonNotesError as error:
-            raise ModelImportError(f"{self._place(proto)}: {error}") from error
+            raise ModelImportError(f"{self._place(proto, opset)}: {error}") from error
         named: set[Value] = set()
         for name, result in zip(proto.output, results, strict=False):
             if not name:
                 continue
             self.found[name] = result
             if isinstance(result, Value) and not result.is_leaf and result.index >= start and result not in named:
-                self.graph.keep_name(result, self.names[name])
+                self.graph.keep_name(result, self._name(name))
                 named.add(result)
 
-    def _results(self, proto: Any) -> tuple[Found, ...]:
+    def _results(self, proto: Any, opset: int) -> tuple[Found, ...]:
         given = [self._found(name) for name in proto.input]
         if proto.domain not in DEFAULT_DOMAINS:
             raise DeclarationError(f"is of the domain {proto.domain!r}; {_WAY_OUT}")
         attrs = attributes(proto)
-        known = folded(proto, given, attrs, self.opset)
+        known = folded(proto, given, attrs, opset)
         if known is not None:
             return known
-        row = row_of(proto.op_type, self.opset)
+        if proto.op_type == "If":
+            return self._branch(proto, given[0], attrs, opset)
+        row = row_of(proto.op_type, opset)
         if row is None:
-            raise DeclarationError(f"is none of the operators that are read; {_WAY_OUT}")
+            return self._written_out(proto, given, opset, f"is none of the operators that are read; {_WAY_OUT}")
+        try:
+            return self._by_row(row, proto, given, attrs, opset)
+        except RefusedError as refused:
+            return self._written_out(proto, given, opset, refused)
+
+    def _by_row(
+        self, row: Row, proto: Any, given: Sequence[Found], attrs: Mapping[str, Any], opset: int
+    ) -> tuple[Found, ...]:
         arguments = [self._argument(row, place, part) for place, part in enumerate(given)]
         if row.takes_node:
             read = tuple(name in self.read for name in proto.output)
-            arguments = [Node(self.graph, proto.op_type, self.opset, proto.name, read), *arguments]
+            arguments = [Node(self.graph, proto.op_type, opset, proto.name, read), *arguments]
         try:
             inspect.signature(row.make).bind(*arguments, **attrs)
         except TypeError as error:
-            raise DeclarationError(f"{error}, in operator set {self.opset}; {_WAY_OUT}") from error
+            raise DeclarationError(f"{error}, in operator set {opset}; {_WAY_OUT}") from error
         made = row.make(*arguments, **attrs)
         return made if isinstance(made, tuple) else (made,)
+
+    def _written_out(
+        self, proto: Any, given: Sequence[Found], opset: int, refused: TritonNotesError | str
+    ) -> tuple[Found, ...]:
+        """The results of an operator as ONNX defines it by others; `refused` says why it is not read as it is."""
+        body = written_out(proto, given, opset)
+        if body is None:
+            raise refused if isinstance(refused, TritonNotesError) else DeclarationError(refused)
+        nodes, version = body
+        for node in self._needed(nodes, {name for name in proto.output if name in self.read}):
+            self.call(node, version)
+        return tuple(self.found.get(name) for name in proto.output)
+
+    def _branch(self, proto: Any, condition: Found, attrs: Mapping[str, Any], opset: int) -> tuple[Found, ...]:
+        """The results of the branch that the file chooses."""
+        if not isinstance(condition, Known):
+            raise DeclarationError(f"has a condition that is known only when tensors are fed; {_WAY_OUT}")
+        branch = attrs["then_branch" if condition.array.reshape(()).item() else "else_branch"]
+        self._hold(branch.initializer)
+        names = [output.name for output in branch.output]
+        for node in self._needed(branch.node, {*names}):
+            self.call(node, opset)
+        return tuple(self._found(name) for name in names)
 
     def _found(self, name: str) -> Found:
         if not name:
@@ -155,7 +197,8 @@ class _Walk:
             if isinstance(given, Value):
                 raise DeclarationError(
                     f"input {place}, {given.name!r}, says what is computed, and is known only when tensors are fed; "
-                    "the file has to say it, as an initializer or constant"
+                    "the file has to say it, as an initializer or constant (where it follows from sizes, fix these "
+                    "with sizes={})"
                 )
             return None if given is None else given.array
         return self.value(given) if isinstance(given, Known) else given
@@ -170,14 +213,11 @@ class _Walk:
 
     def _declared(self, known: Known) -> Value:
         if not known.is_plain:
-            raise DeclarationError(
-                f"computes with the size {known.array.tolist()} of a tensor, which is known only when tensors are fed; "
-                "fix it with sizes={}"
-            )
+            return sizes_as_values(self.graph, known.array)
         numbers = known.array
         if numbers.dtype.name not in DTYPES:
             raise DTypeError(f"{known.name!r} is {numbers.dtype.name}; dtypes are {', '.join(DTYPES)}")
-        name, dtype = self.names[known.name], as_dtype(numbers.dtype.name)
+        name, dtype = self._name(known.name), as_dtype(numbers.dtype.name)
         if not known.trained and known.name not in self.buffers and numbers.size and (numbers == numbers.flat[0]).all():
             return filled(self.graph, numbers.flat[0].item(), numbers.shape, numbers.dtype.name)
         declare = self.graph.parameter if known.trained else self.graph.buffer
@@ -198,7 +238,13 @@ class _Walk:
                 raise ModelImportError(f"output {given.name!r} is a result that is not computed here")
             self.graph.output(**{self.names[given.name]: made})
 
-    def _place(self, proto: Any) -> str:
+    def _name(self, name: str) -> str:
+        """What a value of the file is called here; also one within an operator that is written out."""
+        if name not in self.names:
+            self.names[name] = _free(_plain_name(name), {*self.names.values()})
+        return self.names[name]
+
+    def _place(self, proto: Any, opset: int) -> str:
         """A node for a message: what it is, where, and what it is given."""
         shown = []
         for name in proto.input:
@@ -208,7 +254,7 @@ class _Walk:
             elif found is not None:
                 shown.append(f"{name}: {found.dtype}{list(found.array.shape)}")
         called = f" {proto.name!r}" if proto.name else ""
-        return f"node{called} {proto.op_type} ({proto.domain or 'ai.onnx'} {self.opset}; {', '.join(shown)})"
+        return f"node{called} {proto.op_type} ({proto.domain or 'ai.onnx'} {opset}; {', '.join(shown)})"
 
 
 _WAY_OUT = (
@@ -227,11 +273,16 @@ def _names(onnx_graph: Any) -> dict[str, str]:
     taken: set[str] = set()
     for exact in (True, False):
         for name in dict.fromkeys(listed):
-            made = local_name(name.strip("/").replace("/", ".") if not exact else name, taken)
-            if name not in names and (made == name) >= exact:
+            made = name if exact else _plain_name(name)
+            if name not in names and (is_name(name) and len(name) <= MAX_NAME or not exact):
                 names[name] = _free(made, taken)
                 taken.add(names[name])
     return names
+
+
+def _plain_name(name: str) -> str:
+    """A name of a file as one of a graph: a path keeps its parts."""
+    return local_name(name.strip("/").replace("/", "."), ())
 
 
 def _free(name: str, taken: Iterable[str]) -> str:

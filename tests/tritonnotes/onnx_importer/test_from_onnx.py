@@ -285,6 +285,42 @@ def test_a_model_agrees_with_onnxs_own_evaluator() -> None:
         torch.testing.assert_close(got[name], torch.from_numpy(np.array(array)))
 
 
+def test_operators_that_onnx_defines_by_others_are_written_out() -> None:
+    text = """g (float[N, 3, 4, 8] q, float[N, 3, 4, 8] k, float[N, 3, 4, 8] v) => (float[N, 3, 4, 8] y)
+    { a = Attention <is_causal = 1> (q, k, v) y = Attention <softcap = 2.0> (a, k, v) }"""
+    model = model_of(text)
+    model.opset_import[0].version = 23
+    g = tn.from_onnx(model)
+    assert g["a"].attrs["call"] == "aten.scaled_dot_product_attention.default", "torch has it as one call"
+    feeds = {name: torch.randn(2, 3, 4, 8) for name in "qkv"}
+    (want,) = ReferenceEvaluator(model).run(None, {name: t.numpy() for name, t in feeds.items()})
+    torch.testing.assert_close(tn.eager(g, feeds)["y"], torch.from_numpy(want), rtol=1e-4, atol=1e-5)
+    inner = [v.name for v in g.values if v.name.startswith("y.")]
+    assert "y.AttnWeightSoftmax" in inner
+
+
+def test_sizes_may_be_numbers_that_tensors_are_computed_with() -> None:
+    text = """g (float[N, M] x) => (float[N, M] y, int64[2] s, int64[M] places)
+    { s = Shape(x) f = Cast <to = 1> (s) first = Gather(f, zero) less = Sub(first, one) y = Div(x, less)
+      second = Gather(s, last) places = Range(start, second, step) }"""
+    g = tn.from_onnx(model_of(
+        text, zero=np.array(0), one=np.float32(1), last=np.array(1), start=np.array(0), step=np.array(1)
+    ))  # fmt: skip
+    x = torch.randn(5, 3)
+    for found in (tn.eager(g, {"x": x}), tn.compile(g, device="cpu")(x)):
+        torch.testing.assert_close(found["y"], x / 4)
+        assert found["s"].tolist() == [5, 3] and found["places"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("chosen", (True, False))
+def test_the_branch_that_the_file_chooses_is_taken(chosen: bool) -> None:
+    text = """g (float[N, 2] x) => (float[N, 2] y)
+    { y = If (c) <then_branch = then () => (float[N, 2] a) { a = Neg(x) },
+                  else_branch = other () => (float[N, 2] b) { b = Abs(x) }> }"""
+    g = tn.from_onnx(model_of(text, c=np.array(chosen)))
+    assert tn.eager(g, {"x": torch.ones(1, 2)})["y"].tolist() == [[-1.0 if chosen else 1.0] * 2]
+
+
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 
@@ -307,11 +343,11 @@ REFUSED = {
     ),
     "a sum of sizes": (
         "g (float[N, 3] x) => (float[N, 3] y) { s = Shape(x) t = Add(s, s) y = Reshape(x, t) }",
-        r"node Add .*: adds the sizes N and N, which is no product of Dims; fix them with sizes=",
+        r"node Reshape .*: input 1, 't', says what is computed, and is known only when .* fix these with sizes=",
     ),
-    "a size as a number": (
-        "g (float[N, 3] x) => (int64[2] y) { y = Shape(x) }",
-        r"output 'y': computes with the size \[N, 3\] of a tensor, which is known only when tensors are fed",
+    "a size that is no product": (
+        "g (float[N, 1, H] x, float[2, 1, 3] w) => (float[N, 2, H2] y) { y = Conv <strides = [2]> (x, w) }",
+        r"node Conv .*: aten.conv1d.default: a size of its result, .* is no product of Dims; fix it with sizes=",
     ),
     "a dtype that is none of ours": (
         "g (uint8[N, 3] x) => (uint8[N, 3] y) { y = Identity(x) }",

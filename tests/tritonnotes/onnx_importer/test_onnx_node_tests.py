@@ -12,8 +12,8 @@ from onnx_node_tests import NodeTest, compiled, eager, node_tests
 
 import tritonnotes as tn
 from tritonnotes.ir.ops.gates import silu
-from tritonnotes.onnx_importer.rows import Row
-from tritonnotes.onnx_importer.table import TABLE
+from tritonnotes.onnx_importer.operators.rows import Row
+from tritonnotes.onnx_importer.operators.table import TABLE
 
 DRAWN = ("test_training_dropout", "test_training_dropout_default")
 """What these drop is drawn from numpy's generator."""
@@ -23,15 +23,13 @@ REASONS = {
     r"is none of the operators|is of the domain": "operator",
     r"it is written in operator set": "operator set",
     r"is a optional_type|is a sequence_type": "no tensor",
-    r"says what is computed, and is known only": "known only when fed",
 }
 """Why a test may be refused, and what that is called here; all other reasons are counted by operator."""
 
-PASSED = 1069
+PASSED = 1232
 REFUSED = {
-    "AveragePool": 6, "Constant": 4, "Dropout": 3, "GRU": 6, "LSTM": 1, "LpPool": 1, "MaxPool": 2, "ReduceMax": 2,
-    "ReduceMin": 1, "Resize": 28, "dtype": 182, "known only when fed": 19, "no tensor": 3, "operator": 322,
-    "operator set": 10,
+    "AveragePool": 6, "Dropout": 3, "GRU": 6, "If": 1, "LSTM": 1, "LpPool": 1, "MaxPool": 2, "ReduceMax": 2,
+    "ReduceMin": 1, "Resize": 28, "dtype": 185, "no tensor": 3, "operator": 178, "operator set": 10,
 }  # fmt: skip
 """How many tests of onnx 1.23.2 pass, and how many are refused why."""
 

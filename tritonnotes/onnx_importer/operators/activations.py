@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..ir import primitives as P
-from ..ir.core.graph import Value
-from ..ir.core.types import bool_, product_of
-from ..ir.ops import activations, gates, piecewise, statistics
-from ..ir.ops.comparisons import clamp
-from ..ir.ops.dropout import dropout
-from ..ir.ops.gated import swiglu
-from ..ir.ops.softmax import log_softmax, softmax
+from ...ir import primitives as P
+from ...ir.core.graph import Value
+from ...ir.core.types import bool_, product_of
+from ...ir.ops import activations, gates, piecewise, statistics
+from ...ir.ops.comparisons import clamp
+from ...ir.ops.dropout import dropout
+from ...ir.ops.gated import swiglu
+from ...ir.ops.softmax import log_softmax, softmax
 from .rows import Array, Node, Row, Table, number, of_one, refuse
 
 SELU = 1.67326319217681884765625, 1.05070102214813232421875

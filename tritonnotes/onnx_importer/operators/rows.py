@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.core.errors import DeclarationError
-from ..ir.core.graph import Graph, Value
-from ..ir.core.types import Size
+from ...ir.core.errors import DeclarationError
+from ...ir.core.graph import Graph, Value
+from ...ir.core.types import Size
 
 Array = Any
 """A numpy array. One of dtype object holds ints and `Dim`s."""
@@ -77,10 +77,14 @@ def of_one(*names_and_makes: tuple[str, Callable[..., Any]]) -> dict[str, tuple[
     return {name: (Row(make),) for name, make in names_and_makes}
 
 
+class RefusedError(DeclarationError):
+    """A rule does not hold for a node. The definition of its operator by others may."""
+
+
 def refuse(holds: object, why: str) -> None:
-    """Raise `DeclarationError` with the reason where a rule does not hold."""
+    """Raise `RefusedError` with the reason where a rule does not hold."""
     if not holds:
-        raise DeclarationError(why)
+        raise RefusedError(why)
 
 
 def number(given: Array | float | None) -> Any:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ..ir import primitives as P
-from ..ir.core.graph import Value
-from ..ir.core.types import Shape
-from ..ir.ops import shapes
+from ...ir import primitives as P
+from ...ir.core.graph import Value
+from ...ir.core.types import Shape
+from ...ir.ops import shapes
 from .rows import Row, Table, ints, refuse
 from .shapes import filled
 from .torch_call import torch_call, torch_calls

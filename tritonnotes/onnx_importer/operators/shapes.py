@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..ir import primitives as P
-from ..ir.core.graph import Graph, Value
-from ..ir.core.types import Shape, Size, as_dtype, bool_, broadcast, product_of
-from ..ir.ops import shapes
-from ..ir.ops.parts import split
-from .reading import dtype_name
+from ...ir import primitives as P
+from ...ir.core.graph import Graph, Value
+from ...ir.core.types import Shape, Size, as_dtype, bool_, broadcast, dims_in, int64, known_factor, product_of
+from ...ir.ops import shapes
+from ...ir.ops.parts import split
+from .package import dtype_name
 from .rows import Array, Node, Row, Table, ints, listed, number, refuse
 from .torch_call import torch_call
 
@@ -21,6 +21,25 @@ def filled(graph: Graph, value: Any, shape: Shape, dtype: str) -> Value:
     """A tensor of one number."""
     constant = graph.constant(value, as_dtype(dtype))
     return P.broadcast_to(constant, tuple(shape)) if shape else constant
+
+
+def sizes_as_values(graph: Graph, sizes: Array) -> Value:
+    """Sizes as a tensor of int64, known or not."""
+    parts = [P.reshape(_size_as_value(graph, size), (1,)) for size in listed(sizes) or []]
+    return P.reshape(P.cat(parts, 0), sizes.shape)
+
+
+def _size_as_value(graph: Graph, size: Size) -> Value:
+    count: Any = graph.constant(known_factor((size,)), int64)
+    for dim in dims_in((size,)):
+        whole = next((v for v in graph.inputs if dim in v.shape), None)
+        refuse(whole is not None, f"computes with the size {dim}, which no input has as an axis")
+        assert whole is not None
+        along = P.count_along(whole, whole.shape.index(dim))
+        assert isinstance(along, Value)
+        counted = P.cast(along, int64)
+        count = counted if count.op.name == "constant" and count.attrs["value"] == 1 else count * counted
+    return count
 
 
 def _reshape(x: Value, shape: Array, allowzero: int = 0) -> Value:
@@ -77,6 +96,13 @@ def _tile(x: Value, repeats: Array) -> Value:
 def _constant_of_shape(node: Node, shape: Array, value: Array | None = None) -> Value:
     one = 0.0 if value is None else number(value)
     return filled(node.graph, one, tuple(listed(shape) or ()), "float32" if value is None else value.dtype.name)
+
+
+def _range(node: Node, start: Array, limit: Array, delta: Array) -> Value:
+    """Numbers up to a symbolic size; all others are computed when a file is read."""
+    first, size, step = number(start), number(limit), number(delta)
+    refuse(_is(first, 0) and _is(step, 1), f"counts from {first} to {size} by {step}; only from 0 by 1 to a Dim")
+    return P.index_along(filled(node.graph, 0, (size,), "int64"), 0)
 
 
 def _eye_like(x: Value, dtype: int | None = None, k: int = 0) -> Value:
@@ -217,6 +243,7 @@ SHAPES: Table = {
     "Expand": (Row(_expand, 8, known=(1,)),),
     "Tile": (Row(_tile, 6, known=(1,)),),
     "ConstantOfShape": (Row(_constant_of_shape, 9, known=(0,), takes_node=True),),
+    "Range": (Row(_range, 11, known=(0, 1, 2), takes_node=True),),
     "EyeLike": (Row(_eye_like, 9),),
     "Concat": (Row(_concat, 4),),
     "Split": (Row(_split_by_attribute, 2, takes_node=True), Row(_split, 13, known=(1,), takes_node=True)),

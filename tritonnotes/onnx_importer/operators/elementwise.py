@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from ..ir import primitives as P
-from ..ir.core.graph import Value
-from ..ir.core.types import as_dtype, bool_, float32
-from ..ir.ops.comparisons import clamp
-from ..ir.ops.elementary import reciprocal
-from .reading import dtype_name
+from ...ir import primitives as P
+from ...ir.core.graph import Value
+from ...ir.core.types import as_dtype, bool_, float32
+from ...ir.ops.comparisons import clamp
+from ...ir.ops.elementary import reciprocal
+from .package import dtype_name
 from .rows import Array, Row, Table, number, of_one
 from .torch_call import torch_call
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from ..ir import primitives as P
-from ..ir.core.graph import Value
-from ..ir.core.types import bool_, int32
-from ..ir.ops import statistics
-from ..ir.ops.elementary import square
+from ...ir import primitives as P
+from ...ir.core.graph import Value
+from ...ir.core.types import bool_, int32
+from ...ir.ops import statistics
+from ...ir.ops.elementary import square
 from .rows import Array, Row, Table, ints, listed, refuse
 from .torch_call import torch_call
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..ir import primitives as P
-from ..ir.core.graph import Value
-from ..ir.core.types import Size
-from ..ir.ops import statistics
-from ..ir.ops.batch_statistics import batch_norm, instance_norm
-from ..ir.ops.losses import cross_entropy, nll_loss
-from ..ir.ops.lp_norms import normalize
-from ..ir.ops.normalization import group_norm, layer_norm, rms_norm
-from ..ir.ops.softmax import log_softmax
+from ...ir import primitives as P
+from ...ir.core.graph import Value
+from ...ir.core.types import Size
+from ...ir.ops import statistics
+from ...ir.ops.batch_statistics import batch_norm, instance_norm
+from ...ir.ops.losses import cross_entropy, nll_loss
+from ...ir.ops.lp_norms import normalize
+from ...ir.ops.normalization import group_norm, layer_norm, rms_norm
+from ...ir.ops.softmax import log_softmax
 from .rows import Node, Row, Table, ints, refuse
 
 IGNORED = -100

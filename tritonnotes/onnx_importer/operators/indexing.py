@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from ..ir import primitives as P
-from ..ir.core.graph import Value
-from ..ir.core.types import Size, int64, product_of
-from ..ir.ops.embedding import embedding
-from .rows import Array, Row, Table, ints, listed, number, refuse
+from ...ir import primitives as P
+from ...ir.core.graph import Value
+from ...ir.core.types import Size, int64, product_of
+from ...ir.ops.embedding import embedding
+from .rows import Array, Row, Table, listed, number, refuse
 from .torch_call import torch_call, torch_calls
 
 
@@ -30,17 +30,17 @@ def _gather_known(x: Value, indices: Array, at: int) -> Value:
     refuse(indices.dtype != object, "takes elements by the size of a tensor; fix it with sizes={}")
     size = x.shape[at]
     numbers = indices.astype(np.int64).reshape(-1)
-    if (numbers < 0).any():
-        (known,) = ints((size,), "the axis that negative indices count from")
-        numbers = np.where(numbers < 0, numbers + known, numbers)
-    steps = np.diff(numbers)
     refuse(numbers.size, "takes no elements")
-    if (steps == 1).all() and isinstance(size, int):
+    if not isinstance(size, int):
+        ends = [None if i == -1 else int(i) + 1 for i in numbers]
+        parts = [torch_call("aten.slice_copy.Tensor", x, at, int(i), e) for i, e in zip(numbers, ends, strict=True)]
+        return P.reshape(P.cat(parts, at), (*x.shape[:at], *indices.shape, *x.shape[at + 1 :]))
+    if (numbers < 0).any():
+        numbers = np.where(numbers < 0, numbers + size, numbers)
+    if (np.diff(numbers) == 1).all():
         taken = P.narrow(x, at, int(numbers[0]), len(numbers))
     else:
-        parts = [P.narrow(x, at, int(i), 1) for i in numbers] if isinstance(size, int) else []
-        refuse(parts, f"takes elements of axis {at}, whose size is {size}; fix it with sizes={{}}")
-        taken = P.cat(parts, at)
+        taken = P.cat([P.narrow(x, at, int(i), 1) for i in numbers], at)
     return P.reshape(taken, (*x.shape[:at], *indices.shape, *x.shape[at + 1 :]))
 
 

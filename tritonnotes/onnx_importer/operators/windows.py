@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ..ir import primitives as P
-from ..ir.core.graph import Value
+from ...ir import primitives as P
+from ...ir.core.graph import Value
 from .rows import Array, Node, Row, Table, ints, listed, refuse
 from .shapes import padded
 from .torch_call import torch_call

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..importer.ops.library import said
-from ..ir.core.errors import DeclarationError
-from ..ir.core.graph import Value
-from ..ir.core.types import Dim, DType, Shape, Size, as_dtype, dims_in, product_of, show_shape, size_at
-from ..ir.primitives import library
-from ..ir.primitives.library import parts_of
-from ..tensors.dtypes import torch_dtype
-from ..tensors.library_calls import called
+from ...importer.ops.library import said
+from ...ir.core.errors import DeclarationError
+from ...ir.core.graph import Value
+from ...ir.core.types import Dim, DType, Shape, Size, as_dtype, dims_in, product_of, show_shape, size_at
+from ...ir.primitives import library
+from ...ir.primitives.library import parts_of
+from ...tensors.dtypes import torch_dtype
+from ...tensors.library_calls import called
 
 PRIMES = ((1009, 1013, 1019, 1021, 1031, 1033), (2003, 2011, 2017, 2027, 2029, 2039))
 """Sizes that `Dim`s are tried with: what they divide is told by its factors."""
@@ -82,7 +82,7 @@ def _size(found: Sequence[int], tried: Sequence[Mapping[str, int]], dims: Sequen
     if [size_at(size, sizes) for sizes in tried] != [*found]:
         shown = " and ".join(f"{size} where {sizes}" for size, sizes in zip(found, tried, strict=True))
         raise DeclarationError(
-            f"{call}: a size of its result, {shown}, is no product of Dims; fix a size, as in "
-            f"sizes={{{dims[0].name!r}: 8}}"
+            f"{call}: a size of its result, {shown}, is no product of Dims; fix it with "
+            f"sizes={{}}, which takes {', '.join(map(str, dims))}"
         )
     return size
