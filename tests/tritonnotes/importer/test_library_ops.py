@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from scripts import assert_declares
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -90,6 +91,7 @@ def test_what_stays_a_call_gives_what_torch_gives(case: str) -> None:
     net = Calls(function)
     model = tn.compile(net, *example, batch=None)
     assert any(v.op.name == "library" for v in model.graph.values)
+    assert_declares(model.graph)
     for scale in (1.0, -0.5, 2.0):  # a run that is recorded, then the record over other numbers in other memory
         runs = []
         for run in (net, model):

@@ -13,9 +13,9 @@ from torch.utils import _pytree as pytree
 
 from ...ir.core.errors import DeclarationError
 from ...ir.core.graph import Graph, Value
-from ...ir.core.types import Dim, DimProduct, Size, as_dtype
+from ...ir.core.types import Dim, DimProduct, DType, Size, as_dtype
 from ...ir.primitives import library
-from ...ir.primitives.library import DEVICE, NONE, TENSOR, TEXT
+from ...ir.primitives.library import DEVICE, NONE, OF_TORCH, TENSOR, TEXT
 from ...tensors.library_calls import is_random, overload
 
 Convert = Callable[[Any], Any]
@@ -84,11 +84,11 @@ def said(given: Any, values: list[Value]) -> object:
         case torch.device():
             return DEVICE
         case torch.dtype() | torch.layout() | torch.memory_format():
-            return as_dtype(given) if isinstance(given, torch.dtype) else str(given)
+            return str(given)
         case bool() | int() | float() | Dim() | DimProduct():
             return given
-    if type(given).__name__ == "DType":
-        return given
+    if isinstance(given, DType):
+        return f"{OF_TORCH}{given.name}"
     raise DeclarationError(f"is given {given!r}, a {type(given).__name__}; a graph keeps numbers, texts and tensors")
 
 
