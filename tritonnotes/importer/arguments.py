@@ -92,6 +92,8 @@ def arguments_of_call(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapp
     names = tuple(name for name, leaf in leaves.items() if isinstance(leaf, Tensor))
     fixed = {name: leaf for name, leaf in leaves.items() if name not in names}
     for name, value in fixed.items():
+        if not names:
+            raise DeclarationError(f"{type(module).__name__}.forward: {name!r} is {value!r}, no tensor; give a tensor")
         if not isinstance(value, FIXED):
             raise DeclarationError(
                 f"{type(module).__name__}.forward: {name!r} is {value!r}, no tensor; import a module that "
