@@ -10,8 +10,9 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .graph import Graph
-from .importer.export import Dynamic, axes_of_inputs, exported, input_names
+from .importer.export import LEAST, Dynamic, axes_of_inputs, exported, input_names, rows_of
 from .importer.results import restored
+from .importer.sizes import Axes
 from .importer.targets import target_like
 from .importer.walk import Imported, declare
 from .importer.wrapped import Wrapped, reads_training
@@ -81,8 +82,17 @@ def imported(
     wrapped = Wrapped(module, loss, len(example))
     leaves = pytree.tree_leaves(tuple(all_inputs))
     axes = axes_of_inputs(names, leaves, batch, dynamic or {})
+    known = axes_of_inputs(names, leaves, batch if rows_of(leaves) >= LEAST else None, dynamic or {})
 
     def form(training: bool) -> Imported:
+        try:
+            return form_with(axes, training)
+        except ModelImportError:
+            if known == axes:
+                raise
+            return form_with(known, training)  # an example of one row, of a module that takes no other
+
+    def form_with(axes: Sequence[Axes], training: bool) -> Imported:
         program = exported(wrapped, all_inputs, axes, training=training)
         graph = Graph(type(module).__name__ if is_name(type(module).__name__) else "module")
         return declare(graph, program, wrapped, names, axes)

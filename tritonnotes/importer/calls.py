@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,10 @@ def apply_row(found: Row, arguments: Mapping[str, Any], defaults: Mapping[str, A
             raise DeclarationError(f"{key}={value!r} is not supported; leave it at {defaults.get(key)!r}")
     by_name = {ours: arguments[theirs] for ours, theirs in found.named.items()}
     called = {"name": name} if found.takes_name else {}
-    return found.make(*(arguments[key] for key in found.order), **by_name, **called)
+    with warnings.catch_warnings():
+        # What ours warns of, torch's function has warned of where it is called.
+        warnings.simplefilter("ignore", UserWarning)
+        return found.make(*(arguments[key] for key in found.order), **by_name, **called)
 
 
 def _same(value: object, default: object) -> bool:
@@ -64,9 +68,10 @@ def arguments_of(node: Node, convert: Callable[[Any], Any]) -> tuple[dict[str, A
     found: dict[str, Any] = {}
     for argument in schema:
         value = convert(given[argument.name]) if argument.name in given else defaults[argument.name]
-        found[argument.name] = REDUCTIONS[value] if argument.name == "reduction" else value
-    if "reduction" in defaults:
-        defaults["reduction"] = REDUCTIONS[defaults["reduction"]]
+        found[argument.name] = value
+    for named in (found, defaults):
+        if isinstance(named.get("reduction"), int):  # some ops take it as a word
+            named["reduction"] = REDUCTIONS[named["reduction"]]
     return found, defaults
 
 
