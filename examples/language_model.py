@@ -22,13 +22,19 @@ CHUNK = 64
 RARE = 0
 
 
-def load_words(rows: int = 8192) -> Dataset:
-    """`rows` places of the text: the numbers of the words before each, int64 [rows, CONTEXT], and of the one that
-    follows. A tenth, from the end, is held out. The WORDS − 1 most frequent words have numbers; all others are RARE."""
+def load_tokens(count: int) -> torch.Tensor:
+    """The numbers of the first words of the text, int64 [count]. The WORDS − 1 most frequent words have numbers; all
+    others are RARE."""
     text = "\n".join(topics[name] for name in sorted(topics)).lower()
     words = re.findall(r"[a-z]+|[0-9]+|[^\sa-z0-9]", text)
     numbers = {word: number for number, (word, _) in enumerate(Counter(words).most_common(WORDS - 1), RARE + 1)}
-    tokens = torch.tensor([numbers.get(word, RARE) for word in words])[: rows + CONTEXT]
+    return torch.tensor([numbers.get(word, RARE) for word in words[:count]])
+
+
+def load_words(rows: int = 8192) -> Dataset:
+    """`rows` places of the text: the numbers of the words before each, int64 [rows, CONTEXT], and of the one that
+    follows. A tenth, from the end, is held out."""
+    tokens = load_tokens(rows + CONTEXT)
     places = tokens.unfold(0, CONTEXT + 1, 1)
     x, y = places[:, :CONTEXT].contiguous(), places[:, CONTEXT].contiguous()
     seen = len(y) - len(y) // 10

@@ -40,7 +40,7 @@ from .grouped_matmul import render_grouped_matmul
 from .host import HostNumbers, python_number, uses_math
 from .kernel import KernelSource, render_kernel
 from .ops import HELPERS, helpers_in_order
-from .prelude import ALL_REDUCE, CALLED, GIVEN_LAUNCH, GRADIENTS, IN_ARENA, LAUNCH, LAUNCHER_HELPERS
+from .prelude import ALL_REDUCE, CALLS_OF_TORCH, GIVEN_LAUNCH, IN_ARENA, LAUNCH, LAUNCHER_HELPERS
 
 
 def render_module(
@@ -68,7 +68,7 @@ def render_module(
         + "\n",
         LAUNCH,
         *([ALL_REDUCE] if _has_collectives(plan) else []),
-        *_torch_helpers(plan),
+        *map(CALLS_OF_TORCH.__getitem__, _torch_helpers(plan)),
         *(HELPERS[name] for name in helpers),
         *(text for name, text in LAUNCHER_HELPERS.items() if any(name in s.launcher_helpers for s in sources)),
     ]
@@ -147,6 +147,7 @@ class _Run:
         arguments = ["t", "*", *self.given.dims.values(), *numbers, "programs=1", GIVEN_LAUNCH]
         if _has_collectives(self.plan):
             arguments.append("all_reduce=all_reduce")
+        arguments += [f"{name}={name}" for name in _torch_helpers(self.plan)]
         lines = call_lines("def run(", arguments, "):")
         lines.append(
             f'{INDENT}"""Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""'
@@ -308,34 +309,36 @@ class _Run:
         return call_lines("torch.mm(", [left, right, f"out={target}"], ")")
 
     def _torch(self, launch: TorchCall) -> Iterator[str]:
-        """A call of torch that the graph names. Where gradients of it are asked for later in this run, what torch
-        keeps for them is kept until then; else they begin with the call."""
+        """A call of torch that the graph names: its tensors are those that the plan has, where they can be. Where
+        gradients of it are asked for later in this run, what torch keeps for them is kept until then; else they begin
+        with the call."""
         values = [unit.value for unit in launch.units]
+        name = self.made[launch] = self.names.claim(f"{uncounted(values[0])}_made")
         if values[0].op.name == GRADIENT:
             forward, asked = self.gradients[launch]
-            made = self.made.get(forward) if forward is not None else None
             wanted = sorted(v.attrs["which"] for v in values)
-            made = made or f"called({', '.join(self._call(values[0], {}, wanted))})"
-            places = {v.attrs["which"]: self._memory(v) for v in values}
-            arguments = [made, str(values[0].attrs["result"]), self._operand(values[0].inputs[0]), _dict(places)]
+            made = self.made[forward] if forward is not None else f"called({', '.join(self._call(values[0], wanted))})"
+            given = [made, str(values[0].attrs["result"]), self._operand(values[0].inputs[0]), str(wanted)]
             again = ["again=True"] if forward is not None and launch is not asked[-1] else []
-            yield from call_lines("gradients(", [*arguments, *again], ")")
-            return
-        later = [k for k, (forward, _) in self.gradients.items() if forward is launch]
-        wanted = sorted({u.value.attrs["which"] for k in later for u in k.units})
-        places = {v.attrs["which"]: self._memory(v) for v in values}
-        start = ""
-        if later:
-            self.made[launch] = self.names.claim(f"{uncounted(values[0])}_made")
-            start = f"{self.made[launch]} = "
-        yield from call_lines(f"{start}called(", self._call(values[0], places, wanted), ")")
+            yield from call_lines(f"{name} = gradients(", [*given, *again], ")")
+            number = {v: wanted.index(v.attrs["which"]) for v in values}
+        else:
+            later = [k for k, (forward, _) in self.gradients.items() if forward is launch]
+            wanted = sorted({u.value.attrs["which"] for k in later for u in k.units})
+            yield from call_lines(f"{name} = called(", self._call(values[0], wanted), ")")
+            number = {v: v.attrs["which"] for v in values}
+        for value in launch.stores:
+            given = [name, str(number[value]), self.sizes.shape(value.shape), f"torch.{launch.storage[value].name}"]
+            yield from call_lines(f"{self._memory(value)} = kept(", given, ")")
 
-    def _call(self, value: Value, places: Mapping[int, str], wanted: list[int]) -> list[str]:
+    def _call(self, value: Value, wanted: list[int]) -> list[str]:
         """The arguments of `called`."""
         self.listed = tensors = self.listed or self.names.claim("tensors")
-        text = f"lambda {tensors}: {call_text(value.attrs, tensors, self.sizes, self.device)}"
-        given = f"[{', '.join(map(self._operand, call_of(value)))}]"
-        return [text, given, _dict(places), *([f"wanted={wanted}"] if wanted else [])]
+        given = [*map(self._operand, call_of(value))]
+        # The call may outlive this run, so it holds no tensors.
+        device = f"{tensors}[0].device" if given else self.device
+        text = f"lambda {tensors}: {call_text(value.attrs, tensors, self.sizes, device)}"
+        return [text, f"[{', '.join(given)}]", *([f"wanted={wanted}"] if wanted else [])]
 
     def _operand(self, value: Value) -> str:
         """A library operand: its memory, seen through the views between."""
@@ -366,14 +369,10 @@ class _Run:
 
 
 def _torch_helpers(plan: FusionPlan) -> list[str]:
-    """What makes the calls of torch that the graph names."""
+    """Which of the functions are needed that make the calls of torch that the graph names."""
     calls = torch_calls(plan.launches)
     asks = any(u.value.op.name == GRADIENT for k in calls for u in k.units)
-    return [*([CALLED] if calls else []), *([GRADIENTS] if asks else [])]
-
-
-def _dict(places: Mapping[int, str]) -> str:
-    return f"{{{', '.join(f'{number}: {text}' for number, text in places.items())}}}"
+    return [*(["called", "kept"] if calls else []), *(["gradients"] if asks else [])]
 
 
 def _has_collectives(plan: FusionPlan) -> bool:

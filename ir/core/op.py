@@ -79,6 +79,11 @@ class Op(Operator):
         self.__signature__ = self._call = inspect.signature(front)
         return front
 
+    @property
+    def takes_name(self) -> bool:
+        """Whether a call may say what the value is called."""
+        return self.front is None or "name" in self._call.parameters
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """A Value of the arguments' graph; of tensors alone, the tensor that the op makes of them."""
         if self.sees_tensors(args, kwargs):

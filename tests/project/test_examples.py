@@ -10,14 +10,26 @@ from types import ModuleType
 import pytest
 import torch
 from paths import ROOT
+from rich.console import Console
 from scripts import assert_declares
 from sklearn import metrics
+from torch import Tensor, nn
+from torch._dynamo.exc import BackendCompilerFailed
+from torch.nn import functional as F
 
 import tritonnotes as tn
+from tritonnotes.cli import beside as beside_module
+from tritonnotes.cli.beside import EAGER, INDUCTOR, OURS, Step, Trained, train_beside
 from tritonnotes.cli.demo import digits, run_demo
-from tritonnotes.datasets import Dataset, load_breast_cancer, load_mnist
+from tritonnotes.datasets import Dataset, load_breast_cancer, load_digits, load_mnist
 
 EXAMPLES = ROOT / "examples"
+
+
+@pytest.fixture(autouse=True)
+def scripts_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where an example runs as a script."""
+    monkeypatch.syspath_prepend(str(EXAMPLES))
 
 
 def example(name: str) -> ModuleType:
@@ -84,6 +96,45 @@ def test_larger_example_matches_eager_step_by_step(name: str, tmp_path: Path) ->
     assert max(differences) < 1e-5
     assert sum(result.fused_losses[-3:]) < 0.95 * sum(result.fused_losses[:3])
     assert result.fused_scores == pytest.approx(result.eager_scores, rel=1e-4)
+
+
+def beside(name: str, **settings: object) -> dict[str, Trained]:
+    """A torch module of an example trained by a step of ours and by eager PyTorch, from the same weights."""
+    results: dict[str, Trained] = example(name).train(epochs=1, ways=(OURS, EAGER), **settings)
+    ours, eager = results[OURS], results[EAGER]
+    assert len(ours.losses) == len(eager.losses) >= 4 and eager.losses[-1] < eager.losses[0]
+    assert ours.losses == pytest.approx(eager.losses, rel=1e-5)
+    assert ours.held_out == pytest.approx(eager.held_out, rel=1e-4)
+    return results
+
+
+def test_one_changed_line_trains_a_module_as_eager_does() -> None:
+    module = example("from_torch")
+    eager, compiled = module.one_changed_line(load_digits(), epochs=1)
+    assert compiled == pytest.approx(eager, rel=1e-5) and eager[-1] < eager[0]
+
+
+def test_torch_modules_of_the_examples_train_as_eager_does() -> None:
+    beside("from_torch")
+    beside("cnn", data=reduced_data("mnist"), batch_size=32, lr=3e-3)
+    beside("gpt", data=example("gpt").load_text(rows=32), batch_size=7)
+
+
+def test_a_way_that_cannot_run_is_named_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(module: nn.Module, loss: object, lr: float) -> Step:
+        def step(x: Tensor, y: Tensor) -> Tensor:
+            raise BackendCompilerFailed(refuse, RuntimeError("no compiler here"), [])
+
+        return step
+
+    monkeypatch.setattr(beside_module, "STEPS", {**beside_module.STEPS, INDUCTOR: refuse})
+    console = Console(record=True, width=100)
+    results = train_beside(
+        nn.Linear(64, 10), load_digits(), F.cross_entropy, epochs=1, ways=(EAGER, INDUCTOR), console=console
+    )
+    shown = console.export_text()
+    assert results[EAGER].losses and not results[INDUCTOR].losses
+    assert results[INDUCTOR].failed == "RuntimeError: no compiler here" and "not run: RuntimeError" in shown
 
 
 def test_mnist_comes_in_proportion() -> None:

@@ -24,7 +24,10 @@ tritonnotes.training
 tritonnotes.distributed
 tritonnotes.runtime
 tritonnotes.runtime.executors
+tritonnotes.onnx_importer
+tritonnotes.onnx_importer.operators
 tritonnotes.judge  tritonnotes.interpreter  tritonnotes.native  tritonnotes.importer
+tritonnotes.importer.ops
 tritonnotes.native.run
 tritonnotes.native.lower
 tritonnotes.native.schedule

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..importer.calls import apply_row, arguments_of, plain
+from ..importer.ops.calls import apply_row, arguments_of, plain
+from ..importer.ops.table import TABLE
 from ..importer.places import op_name
 from ..importer.sizes import Sizes, symbolic
-from ..importer.table import TABLE
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Graph, Value
 from ..ir.core.types import MAX_NAME, as_dtype, is_name, show_shape

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.fx import Node
 
-from ..importer.calls import arguments_of
+from ..importer.ops.calls import arguments_of
 from ..importer.places import op_name
 from .reading import Call, is_call, tensors_of
 

@@ -17,8 +17,8 @@ import networkx
 import torch
 from torch.fx import Node
 
-from ..importer import rules
-from ..importer.table import TABLE, UNCOUNTED
+from ..importer.ops import rules
+from ..importer.ops.table import TABLE, UNCOUNTED
 from ..ir.ops import shapes
 from .declaring import key_of
 from .effects import Effects

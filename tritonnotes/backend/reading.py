@@ -109,7 +109,8 @@ def _traced(
         found.update({node: replace(call, refusal=given.get(node)) for node, call in replayed.calls.items()})
         return replayed.tensors
 
-    with torch.no_grad():
+    # Tensors that calls make of nothing are fake, too.
+    with torch.no_grad(), mode:
         made = make_fx(replay, pre_dispatch=True)(*(leaves[place] for place in places))
     alive = {*made.graph.nodes}
     return {node: replace(found[node], aten=tuple(n for n in found[node].aten if n in alive)) for node in nodes}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -76,7 +77,9 @@ def exported(wrapped: Wrapped, example: Sequence[Any], axes: Sequence[Axes], *, 
     arguments = pytree.tree_unflatten(widened, spec)
     dynamic = pytree.tree_unflatten(shapes, spec)
     try:
-        with in_form(wrapped.module, training):
+        with in_form(wrapped.module, training), warnings.catch_warnings():
+            # Recurrent layers list their parameters anew while they are traced, which changes nothing.
+            warnings.filterwarnings("ignore", message="The tensor attributes? .* assigned during export")
             program = torch.export.export(wrapped, arguments, dynamic_shapes=(dynamic,), strict=False)
         return with_regions_inlined(program)
     except ModelImportError:
@@ -87,8 +90,7 @@ def exported(wrapped: Wrapped, example: Sequence[Any], axes: Sequence[Axes], *, 
         raise ModelImportError(
             f"{type(wrapped.module).__name__}: torch.export refuses it{' at ' + line if line else ''}: "
             f"{reason.strip()} ({type(error).__name__}). Write that line with tensors alone, as with torch.where in "
-            "place of an if, import the parts around it, or take it in parts: "
-            'torch.compile(module, backend="tritonnotes")'
+            "place of an if; or torch.compile(model, backend='tritonnotes') compiles the parts around it"
         ) from error
 
 

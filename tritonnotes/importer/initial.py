@@ -13,9 +13,9 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from .calls import arguments_of
+from .ops.calls import arguments_of
+from .ops.table import TABLE
 from .places import op_name
-from .table import TABLE
 
 First = Mapping[str, Any]
 """The `init` of a parameter with its numbers."""

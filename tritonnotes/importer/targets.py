@@ -53,7 +53,7 @@ def target_like(module: torch.nn.Module, example: Sequence[Any], loss: Callable[
     if made is None:
         raise DeclarationError(
             f"loss: of {getattr(loss, '__name__', type(loss).__name__)} it is not known what it compares the result "
-            "with; give an example of that as target="
+            "with; give an example of that as target= (of compile_step, target_example=)"
         )
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     arguments = pytree.tree_map_only(Tensor, mode.from_tensor, tuple(example))

@@ -18,16 +18,16 @@ from ..ir.core.errors import DeclarationError, ModelImportError, TritonNotesErro
 from ..ir.core.graph import Graph, Value
 from ..ir.core.types import as_dtype, show_shape
 from ..tensors.shared import Shared
-from .calls import apply_row, arguments_of, plain
 from .initial import first_values
-from .library import library_results
 from .memory import Memory
 from .names import Names
+from .ops.calls import apply_row, arguments_of, plain
+from .ops.library import library_results
+from .ops.table import TABLE, UNCOUNTED
 from .places import op_name
 from .results import Output, output_names
 from .sizes import Axes, Sizes
 from .state import State
-from .table import TABLE, UNCOUNTED
 from .wrapped import Wrapped
 
 MOVES_STATISTICS = ("batch_norm.default", "instance_norm.default")

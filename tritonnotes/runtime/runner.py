@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..codegen.plan.torch_calls import torch_calls
 from ..codegen.program.program import Program
 from ..codegen.target.cache import KernelCache
 from ..codegen.target.load import load_source
@@ -26,7 +25,6 @@ from .executors.executor import NOTHING_HELD, Around, Executor, Held
 from .executors.interpreted import InterpretedExecutor
 from .executors.machine_code import NativeExecutor
 from .executors.recorded import RecordedRuns
-from .executors.recording import UnrecordableError
 
 KEPT_SIZES = 8
 """How many sets of sizes keep their buffers, so that a ragged last batch does not evict the others."""
@@ -103,10 +101,7 @@ class Runner:
         name. Returns the outputs."""
         with self._taking_turns:
             if self._recorded is not None and self.around is None:
-                try:
-                    return self._recorded.run(leaves, held, sizes, scalars or {}, self.all_reduce, self.begin)
-                except UnrecordableError:
-                    self._recorded = None
+                return self._recorded.run(leaves, held, sizes, scalars or {}, self.all_reduce, self.begin)
             leaves = {**leaves, **held.leaves}
             programs = self.programs(sizes)
             if self.begin is not None:
@@ -204,10 +199,7 @@ def _executor(
 
 
 def _recorded(program: Program, executor: Executor, how: Execution) -> RecordedRuns | None:
-    """Runs that are recorded, where that can be done: the sanitizer looks at each launch, and what torch calls within a
-    call of it is not the same in each run."""
-    if torch_calls(program.plan.launches):
-        return None
+    """Runs that are recorded, where that can be done: the sanitizer looks at each launch."""
     if isinstance(executor, NativeExecutor) and not how.sanitize and not program.in_memory:
         return RecordedRuns(program, executor)
     return None

@@ -48,6 +48,21 @@ def test_every_op_has_a_form(name: str) -> None:
     assert "g.call" not in script or name in ("running_mean", "running_var"), script
 
 
+def is_without_state(name: str) -> bool:
+    """Whether an op declares nothing of its own, so that a name is the value's alone."""
+    g = tn.Graph("g")
+    catalogue()[name].sample(g, (BATCH, 6), "float32")
+    return not g.leaves("parameter", "buffer")
+
+
+@pytest.mark.parametrize("name", [*filter(is_without_state, catalogue())])
+def test_every_op_that_has_a_name_has_a_form(name: str) -> None:
+    g = tn.Graph("g")
+    g.output(out=g.keep_name(catalogue()[name].sample(g, (BATCH, 6), "float32"), "chosen"))
+    script = assert_declares(g)
+    assert "chosen" in script and ("g.call" not in script or name in ("running_mean", "running_var")), script
+
+
 @settings(max_examples=60)
 @given(st.integers(0, 2**32))
 def test_random_graphs_are_declared_again(seed: int) -> None:

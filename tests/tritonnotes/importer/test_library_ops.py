@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 import torch
+from scripts import assert_declares
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import tritonnotes as tn
+from tritonnotes.codegen.target.cache import KernelCache
+from tritonnotes.codegen.target.load import load_source
 from tritonnotes.ir.core.errors import FormatError, ModelImportError
 
 Function = Callable[..., Any]
@@ -65,6 +68,8 @@ CASES: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "cumsum": (lambda x: torch.cumsum(x, dim=1), (floats(3, 7),)),
     "gather": (lambda x, i: torch.gather(x, 0, i.view(1, -1)), (floats(4, 5), WHERE)),
     "unfold": (lambda x: F.unfold(x, 2), (floats(2, 2, 3, 4),)),
+    "windows": (lambda x: x.unfold(0, 2, 2), (floats(6),)),
+    "views": (lambda x: torch.unbind(torch.cumsum(x, 0)), (floats(3, 4),)),
     "pad": (lambda x: F.pad(x, (1, 2), value=0.5), (floats(3, 4),)),
     "in place": (lambda x: (x + 0).cumsum_(0), (floats(3, 4),)),
     "listed": (lambda x, y: torch.cartesian_prod(x, y), (floats(3), floats(2))),
@@ -86,13 +91,52 @@ def test_what_stays_a_call_gives_what_torch_gives(case: str) -> None:
     net = Calls(function)
     model = tn.compile(net, *example, batch=None)
     assert any(v.op.name == "library" for v in model.graph.values)
-    runs = []
-    for run in (net, model, model):  # a run that is recorded, and the record
-        inputs = [x.clone().requires_grad_(x.is_floating_point()) for x in example]
-        outputs = run(*inputs)
-        runs.append((outputs, gradients_of(outputs, [x for x in inputs if x.requires_grad])))
-    for other in runs[1:]:
-        torch.testing.assert_close(other, runs[0], rtol=1e-5, atol=1e-5)
+    assert_declares(model.graph)
+    for scale in (1.0, -0.5, 2.0):  # a run that is recorded, then the record over other numbers in other memory
+        runs = []
+        for run in (net, model):
+            inputs = [(x * scale).requires_grad_() if x.is_floating_point() else x.clone() for x in example]
+            outputs = run(*inputs)
+            runs.append((outputs, gradients_of(outputs, [x for x in inputs if x.requires_grad])))
+        torch.testing.assert_close(runs[1], runs[0], rtol=1e-5, atol=1e-5)
+
+
+RECURRENT: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "lstm": (lambda: nn.LSTM(3, 4, num_layers=2, batch_first=True), (2, 5, 3)),
+    "gru": (lambda: nn.GRU(3, 4, bidirectional=True, batch_first=True), (2, 5, 3)),
+    "transformer": (lambda: nn.TransformerEncoderLayer(4, 2, 8, dropout=0.0, batch_first=True), (2, 5, 4)),
+}
+
+
+@pytest.mark.filterwarnings("error:The tensor attributes")
+@pytest.mark.parametrize("name", RECURRENT)
+def test_layers_over_time_train_as_eager_does(name: str) -> None:
+    made, shape = RECURRENT[name]
+    torch.manual_seed(0)
+    net, loss = made(), nn.MSELoss()
+    example = torch.randn(shape)
+    given = net(example)
+    case = First() if isinstance(given, tuple) else nn.Identity()
+    net = nn.Sequential(net, case)
+    reference = deepcopy(net)
+    step = tn.compile_step(net, example, loss=loss, optimizer=tn.sgd(lr=0.1))
+    optimizer = torch.optim.SGD(reference.parameters(), lr=0.1)
+    for rows in (2, 3, 2):
+        x = torch.randn(rows, *shape[1:])
+        y = torch.randn_like(reference(x))
+        optimizer.zero_grad()
+        wanted = loss(reference(x), y)
+        wanted.backward()
+        optimizer.step()
+        torch.testing.assert_close(step(x, y)["loss"], wanted.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(net.state_dict(), reference.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+class First(nn.Module):
+    """The first of several results."""
+
+    def forward(self, given: tuple[Tensor, ...]) -> Tensor:
+        return given[0]
 
 
 def lenet() -> nn.Module:
@@ -136,6 +180,20 @@ def test_the_graph_can_be_printed_read_judged_and_kept() -> None:
     x, y = digits(6)
     feeds, state = {"input": x, "target": y}, model.state_dict()
     torch.testing.assert_close(model(**feeds), tn.eager(g, feeds, state))
+
+
+def test_a_result_is_copied_only_where_it_is_not_its_own() -> None:
+    model = tn.compile(Calls(lambda x: torch.topk(x, 2)), floats(3, 7))
+    kept = load_source(model.source, KernelCache()).kept
+    x = floats(8, 4)
+    own, other = x.exp(), torch.empty(12)[1:9].view(2, 4)
+    assert kept(([x], [own]), 0, (8, 4), torch.float32).data_ptr() == own.data_ptr()
+    for given, wanted in ((x.view(4, 8), (4, 8)), (own.T, (4, 8)), (other, (2, 4)), (own.double(), (8, 4))):
+        made = kept(([x], [given]), 0, wanted, torch.float32)
+        assert made.data_ptr() != given.data_ptr() and made.is_contiguous()
+        torch.testing.assert_close(made, given.float())
+    with pytest.raises(RuntimeError, match=r"torch gives \(8, 4\) where \(8, 5\) is declared"):
+        kept(([x], [own]), 0, (8, 5), torch.float32)
 
 
 def test_all_results_of_a_call_are_one_launch() -> None:

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from ... import native
+from ...codegen.emit.prelude import CALLS_OF_TORCH
 from ...codegen.fusion.horizontal import SEGMENTS
 from ...codegen.lower.foreach import ForeachKernel
-from ...codegen.plan.torch_calls import torch_calls
 from ...codegen.program.program import Program
 from ...codegen.target.cache import KernelCache
 from ...codegen.target.load import load_source
@@ -29,7 +29,7 @@ from ...tensors.allocation import allocating
 from ...tensors.dtypes import torch_dtype
 from .executor import Held
 from .machine_code import NativeExecutor
-from .recording import Call, Part, Places, Recording, Result, UnrecordableError, stand_in
+from .recording import Call, Made, Part, Places, Recording, Result, stand_in
 
 KEPT_SIZES = 8
 """How many sets of sizes are kept, so that a ragged last batch does not evict the others. What was used longest ago
@@ -68,7 +68,7 @@ class RecordedRuns:
         if record is None:
             with allocating(f"graph {self._program.graph.name!r}"):
                 given = {**leaves, **held.leaves}
-                record = self._recorded(given, sizes, scalars, all_reduce)
+                record = Record(self._program, self.module, self._executor, given, sizes, scalars, all_reduce)
             self._kept[key] = record
             if len(self._kept) > KEPT_SIZES:
                 self._kept.popitem(last=False)
@@ -80,22 +80,6 @@ class RecordedRuns:
             # Programs that did not arrive are missing in the counts that the arena holds.
             self._kept.pop(key, None)
             raise
-
-    def _recorded(
-        self,
-        leaves: Mapping[str, Tensor],
-        sizes: Mapping[str, int],
-        scalars: Mapping[str, float],
-        all_reduce: AllReduce | None,
-    ) -> Record:
-        """A run recorded. Raises `UnrecordableError` where a call of torch that the graph names is refused the zeros
-        that a record is made of, or asks for a number in a tensor."""
-        try:
-            return Record(self._program, self.module, self._executor, leaves, sizes, scalars, all_reduce)
-        except (RuntimeError, ValueError, IndexError, NotImplementedError) as error:
-            if not torch_calls(self._program.plan.launches) or isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise UnrecordableError(str(error)) from error
 
 
 class Record:
@@ -128,15 +112,19 @@ class Record:
         stand_ins = {name: stand_in(leaf) for name, leaf in leaves.items()}
         stand_ins |= {name: torch.zeros(shape, dtype=dtype, device="cpu") for name, (shape, dtype) in outputs.items()}
         shown = {name: (buffer, concrete(shape, sizes)) for name, (buffer, shape) in program.outputs.items()}
+        shapes = {b.name: concrete(b.shape, sizes) for b in program.buffers}
         self._results = tuple(
-            (name, buffer, buffer in leaves, None if stand_ins[buffer].shape == shape else shape)
+            (name, buffer, buffer in leaves, None if shapes[buffer] == shape else shape)
             for name, (buffer, shape) in shown.items()
         )
         places = Places(stand_ins)
         recording = Recording(places, [*arena.values(), self._numbers])
         given = {**self._given_sizes, "numbers": self._numbers, "programs": programs}
         if all_reduce is not None and hasattr(module, "all_reduce"):
-            given["all_reduce"] = lambda x, total: recording.call(all_reduce, (x, total), {})
+            given["all_reduce"] = recording.instead_of(all_reduce)
+        given |= {name: recording.instead_of(getattr(module, name)) for name in CALLS_OF_TORCH if hasattr(module, name)}
+        if hasattr(module, "kept"):
+            given["kept"] = recording.making(module.kept, (b.name for b in program.buffers if b.role == "torch"))
         tables: list[Tensor] = []
 
         def launch(kernel: Any, grid: tuple[int, ...], *passed: Any, **options: Any) -> None:
@@ -149,9 +137,11 @@ class Record:
             recorder(kernel, grid, *passed, **options)
             recording.launch(recorder.launches)
 
+        tensors = {**arena, **stand_ins}
         with torch.no_grad(), recording:
-            module.run({**arena, **stand_ins}, **given, launch=launch)
+            module.run(tensors, **given, launch=launch)
             recording.flush()
+        assert all(tensors[name] is made for name, made in recording.made.items()), "in the order of the buffers"
         self._slots = _Slots(places)
         self._steps = [self._replayed(step) for step in recording.steps]
         self._tables = [_Table(table, self._slots) for table in tables]
@@ -206,6 +196,9 @@ class Record:
                 results.append(None)
             else:
                 results.append(step.run(results))
+                if step.makes:
+                    made[step.makes] = results[-1]
+                    point(step.makes, results[-1], results[-1].data_ptr())
         found = {}
         for name, buffer, is_leaf, shape in self._results:
             if is_leaf:
@@ -288,24 +281,23 @@ class _Replay:
     """A call to torch's library over the tensors of a run."""
 
     def __init__(self, call: Call, slots: _Slots) -> None:
-        self._function = call.function
+        self._function, self.makes = call.function, call.makes
         self._arguments, self._options = list(call.arguments), dict(call.options)
         self._parts: list[tuple[Any, Any, Part]] = []
-        self._earlier: list[tuple[Any, Any, Result]] = []
+        self._earlier: list[tuple[Any, Any, Result | Made]] = []
         self._find(self._arguments, slots)
         self._find(self._options, slots)
 
-    def _find(self, held: Any, slots: _Slots) -> None:
-        """Note the tensors that are others in each run."""
-        for key, value in enumerate(held) if isinstance(held, list) else held.items():
+    def _find(self, held: list[Any] | dict[Any, Any], slots: _Slots) -> None:
+        """Note what is another in each run."""
+        for key, value in [*enumerate(held)] if isinstance(held, list) else [*held.items()]:
             if isinstance(value, Part):
                 self._parts.append((held, key, value))
                 slots.watch(value.buffer, self)
-            elif isinstance(value, Result):
+            elif isinstance(value, Result | Made):
                 self._earlier.append((held, key, value))
-            elif isinstance(value, list):
-                held[key] = [*value]
-                self._find(held[key], slots)
+            elif isinstance(value, list | dict):
+                self._find(value, slots)
 
     def point(self, buffer: str, tensor: Tensor) -> None:
         for held, key, part in self._parts:

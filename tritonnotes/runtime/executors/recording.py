@@ -8,7 +8,7 @@ its result where that is a new tensor.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,18 +21,25 @@ from ... import native
 
 @dataclass(frozen=True)
 class Result:
-    """A view of a tensor that an earlier call of the same run gave, by its number among the steps: of several the one
-    numbered `place`."""
+    """A view of the tensor that an earlier call of the same run gave, by its number among the steps."""
 
     number: int
-    place: int | None
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     offset: int
 
-    def of(self, given: Any) -> Tensor:
-        tensor: Tensor = given if self.place is None else tensors_in(given)[self.place]
+    def of(self, tensor: Tensor) -> Tensor:
         return tensor.as_strided(self.shape, self.strides, self.offset)
+
+
+@dataclass(frozen=True)
+class Made:
+    """What an earlier call of the same run gave, by its number among the steps: a function of the module knows it."""
+
+    number: int
+
+    def of(self, given: Any) -> Any:
+        return given
 
 
 @dataclass(frozen=True)
@@ -50,27 +57,17 @@ class Part:
 
 @dataclass(frozen=True)
 class Call:
-    """A call to torch's library, or another process: `arguments` and `options` hold a `Result` or a `Part` where the
-    tensor is another one in each run."""
+    """A call to torch's library, or another process: `arguments` and `options` hold a `Result`, a `Made` or a `Part`
+    where they are others in each run. What it gives is the buffer `makes`, where that is not empty."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     options: Mapping[str, Any]
+    makes: str = ""
 
 
 Step = tuple[native.Launch, ...] | Call
 """Launches that follow each other, or a call."""
-
-
-class UnrecordableError(Exception):
-    """A run does what only the numbers in its tensors say, so that it must be made anew each time."""
-
-
-def tensors_in(value: Any) -> list[Tensor]:
-    """The tensors in a value, its tuples and lists opened."""
-    if isinstance(value, list | tuple):
-        return [tensor for part in value for tensor in tensors_in(part)]
-    return [value] if isinstance(value, Tensor) else []
 
 
 class Places:
@@ -80,6 +77,13 @@ class Places:
         held = [(t.data_ptr(), t.data_ptr() + t.numel() * t.element_size(), n) for n, t in stand_ins.items()]
         self._spans = sorted(span for span in held if span[0] < span[1])
         self._starts = [start for start, _, _ in self._spans]
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """One more buffer, and the stand-in for it."""
+        if size := tensor.numel() * tensor.element_size():
+            place = bisect_right(self._starts, tensor.data_ptr())
+            self._starts.insert(place, tensor.data_ptr())
+            self._spans.insert(place, (tensor.data_ptr(), tensor.data_ptr() + size, name))
 
     def find(self, address: int) -> tuple[str, int] | None:
         """The buffer, and the byte in it; None for memory that stays."""
@@ -101,10 +105,12 @@ class Recording(TorchDispatchMode):
     def __init__(self, places: Places, stays: Sequence[Tensor]) -> None:
         super().__init__()
         self.steps: list[Step] = []
+        self.made: dict[str, Tensor] = {}
+        """The stand-ins for buffers that are made within the run."""
         self._places = places
         self._launches: list[native.Launch] = []
         self._known = {t.untyped_storage().data_ptr() for t in stays}
-        self._results: dict[int, tuple[int, int | None, Tensor]] = {}
+        self._results: dict[int, tuple[int, Tensor]] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -115,11 +121,38 @@ class Recording(TorchDispatchMode):
         """Kernels are launched here."""
         self._launches += recorded
 
-    def call(self, function: Callable[..., Any], arguments: Sequence[Any], options: Mapping[str, Any]) -> None:
+    def call(
+        self, function: Callable[..., Any], arguments: Sequence[Any], options: Mapping[str, Any], makes: str = ""
+    ) -> None:
         """Something else is called here."""
         self.flush()
         given = tuple(self._said(value) for value in arguments)
-        self.steps.append(Call(function, given, {name: self._said(value) for name, value in options.items()}))
+        said = {name: self._said(value) for name, value in options.items()}
+        self.steps.append(Call(function, given, said, makes))
+
+    def instead_of(self, function: Callable[..., Any]) -> Callable[..., Made]:
+        """What is called in the place of a function of the module: it notes a call, and computes nothing."""
+
+        def noted(*arguments: Any, **options: Any) -> Made:
+            self.call(function, arguments, options)
+            return Made(len(self.steps) - 1)
+
+        return noted
+
+    def making(self, function: Callable[..., Tensor], buffers: Iterable[str]) -> Callable[..., Tensor]:
+        """The same for a function that makes the next of the `buffers`, of a shape and a dtype, its last arguments: it
+        gives a stand-in for that."""
+        names = iter(buffers)
+
+        def noted(*arguments: Any) -> Tensor:
+            *_, shape, dtype = arguments
+            made, name = torch.zeros(shape, dtype=dtype, device="cpu"), next(names)
+            self.made[name] = made
+            self._places.add(name, made)
+            self.call(function, arguments, {}, makes=name)
+            return made
+
+        return noted
 
     def flush(self) -> None:
         """The launches so far end a step."""
@@ -129,30 +162,14 @@ class Recording(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = kwargs or {}
-        tensors = tensors_in((*args, *options.values()))
-        # What is made of nothing is made anew in each run, since it may be written into.
-        if func.is_view or (tensors and not any(map(self._is_known, tensors))):
+        tensors = [value for value in (*args, *options.values()) if isinstance(value, Tensor)]
+        if func.is_view or not any(map(self._is_known, tensors)):
             return func(*args, **options)
-        if func._schema.is_mutable and not all(map(self._is_known, self._written(func, args, options))):
-            raise UnrecordableError(f"{func} writes into what no run makes")
         self.call(func, args, options)
         result = func(*args, **options)
-        made = tensors_in(result)
-        if not made and not func._schema.is_mutable:
-            raise UnrecordableError(f"{func} reads a tensor's number")
-        for place, tensor in enumerate(made):
-            if not any(tensor is t for t in tensors) and tensor.numel():
-                where = None if result is tensor else place
-                self._results[tensor.untyped_storage().data_ptr()] = len(self.steps) - 1, where, tensor
+        if isinstance(result, Tensor) and not any(result is t for t in tensors):
+            self._results[result.untyped_storage().data_ptr()] = len(self.steps) - 1, result
         return result
-
-    @staticmethod
-    def _written(func: Any, args: Sequence[Any], options: Mapping[str, Any]) -> list[Tensor]:
-        """The tensors that a call writes into."""
-        schema = func._schema.arguments
-        given = {a.name: value for a, value in zip(schema, args, strict=False)} | dict(options)
-        writes = [a.name for a in schema if a.alias_info is not None and a.alias_info.is_write]
-        return tensors_in([given.get(name) for name in writes])
 
     def _is_known(self, tensor: Tensor) -> bool:
         place = tensor.untyped_storage().data_ptr()
@@ -160,13 +177,15 @@ class Recording(TorchDispatchMode):
 
     def _said(self, value: Any) -> Any:
         """An argument as it is kept."""
-        if isinstance(value, list | tuple) and tensors_in(value):
+        if isinstance(value, list):
             return [self._said(part) for part in value]
+        if isinstance(value, dict):
+            return {key: self._said(part) for key, part in value.items()}
         if not isinstance(value, Tensor):
             return value
         found = self._results.get(value.untyped_storage().data_ptr())
         if found is not None:
-            return Result(*found[:2], tuple(value.shape), value.stride(), int(value.storage_offset()))
+            return Result(found[0], tuple(value.shape), value.stride(), int(value.storage_offset()))
         place = self._places.find(value.data_ptr())
         if place is None:
             return value

@@ -6,19 +6,19 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from ..ir import primitives as P
-from ..ir.core.errors import DeclarationError
-from ..ir.core.graph import Value
-from ..ir.core.types import DType, Shape, Size, bool_, broadcast, product_of, quotient
-from ..ir.ops import shapes, statistics
-from ..ir.ops.batch_statistics import batch_norm, instance_norm
-from ..ir.ops.comparisons import clamp
-from ..ir.ops.dropout import dropout
-from ..ir.ops.elementary import reciprocal
-from ..ir.ops.embedding import NO_PADDING, embedding
-from ..ir.ops.normalization import layer_norm, rms_norm
-from ..ir.ops.parts import chunk, split
-from ..ir.ops.softmax import softmax
+from ...ir import primitives as P
+from ...ir.core.errors import DeclarationError
+from ...ir.core.graph import Value
+from ...ir.core.types import DType, Shape, Size, bool_, broadcast, product_of, quotient
+from ...ir.ops import shapes, statistics
+from ...ir.ops.batch_statistics import batch_norm, instance_norm
+from ...ir.ops.comparisons import clamp
+from ...ir.ops.dropout import dropout
+from ...ir.ops.elementary import reciprocal
+from ...ir.ops.embedding import NO_PADDING, embedding
+from ...ir.ops.normalization import layer_norm, rms_norm
+from ...ir.ops.parts import chunk, split
+from ...ir.ops.softmax import softmax
 
 
 def same(x: Value) -> Value:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..ir import primitives as P
-from ..ir.ops import (
+from ...ir import primitives as P
+from ...ir.ops import (
     activations,
     binary,
     comparisons,

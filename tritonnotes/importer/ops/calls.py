@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch.fx import Node
 
-from ..ir.core.errors import DeclarationError
-from ..ir.core.types import as_dtype
+from ...ir.core.errors import DeclarationError
+from ...ir.core.types import as_dtype
 
 REDUCTIONS = ("none", "mean", "sum")
 """torch's numbers of reductions."""
