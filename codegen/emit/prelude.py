@@ -28,9 +28,10 @@ def flat(given):
 
 def called(call, tensors, places, wanted=()):
     """Call torch, and keep results in `places` by number. Of the tensors that are `wanted` it may be asked for
-    `gradients` later."""
-    with torch.set_grad_enabled(len(wanted) > 0):
-        inputs = [tensor.data.requires_grad_(number in wanted) for number, tensor in enumerate(tensors)]
+    `gradients` later. The modes of torch that surround the run, such as autocast, change nothing of it."""
+    with torch.inference_mode(False), torch._C._DisableAutocast(), torch.set_grad_enabled(len(wanted) > 0):
+        own = [tensor.clone() if wanted and tensor.is_inference() else tensor.data for tensor in tensors]
+        inputs = [tensor.requires_grad_(number in wanted) for number, tensor in enumerate(own)]
         results = flat(call(inputs))
     for number, place in places.items():
         if results[number].shape != place.shape:
@@ -47,7 +48,8 @@ def gradients(made, number, d, places, again=False):
     found = [None] * len(places)
     if results[number].requires_grad:
         wanted = [inputs[place] for place in places]
-        found = torch.autograd.grad(results[number], wanted, d, retain_graph=again, allow_unused=True)
+        with torch.inference_mode(False), torch._C._DisableAutocast():
+            found = torch.autograd.grad(results[number], wanted, d, retain_graph=again, allow_unused=True)
     for place, gradient in zip(places.values(), found):
         place.zero_() if gradient is None else place.copy_(gradient)
 '''
