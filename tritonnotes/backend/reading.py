@@ -16,6 +16,9 @@ from torch.utils import _pytree as pytree
 STATEFUL = ("_set_grad_enabled", "_enter_autocast", "_exit_autocast", "_enter_inference_mode", "_exit_inference_mode")
 """Calls that change how those after them compute."""
 
+CONSTANTS = (torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy)
+"""Calls that make tensors of numbers in the code, which a trace would hold as such."""
+
 STATE = "changes how the calls after it compute"
 
 
@@ -70,6 +73,8 @@ def _not_traced(node: Node) -> str | None:
     leaves = pytree.tree_leaves(node.meta.get("example_value"))
     if getattr(node.target, "__name__", "") in STATEFUL:
         return STATE
+    if node.target in CONSTANTS:
+        return "makes a tensor of numbers in the code"
     if node.op == "call_module" or isinstance(node.target, torch._ops.HigherOrderOperator):
         return "is a call with a graph or a module of its own"
     if any(isinstance(leaf, Tensor) and type(leaf) is not FakeTensor for leaf in leaves):

@@ -61,6 +61,7 @@ CASES: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
         lambda w, i: F.embedding_bag(i, w, torch.tensor([0, 2, 2]), mode="mean"),
         (floats(4, 3), WHERE),
     ),
+    "frequent": (lambda w, i: F.embedding(i, w, scale_grad_by_freq=True), (floats(4, 3), WHERE)),
     "interpolate": (lambda x: F.interpolate(x, scale_factor=2.0, mode="bilinear"), (floats(1, 2, 3, 4),)),
     "sort": (lambda x: torch.sort(x, dim=1, descending=True), (floats(3, 7),)),
     "topk": (lambda x: torch.topk(x, 3), (floats(3, 7),)),
@@ -95,6 +96,24 @@ def test_what_stays_a_call_gives_what_torch_gives(case: str) -> None:
             outputs = run(*inputs)
             runs.append((outputs, gradients_of(outputs, [x for x in inputs if x.requires_grad])))
         torch.testing.assert_close(runs[1], runs[0], rtol=1e-5, atol=1e-5)
+
+
+SPARSE: dict[str, Function] = {
+    "embedding": lambda w, i: F.embedding(i, w, sparse=True),
+    "bag": lambda w, i: F.embedding_bag(i.view(1, -1), w, mode="sum", sparse=True),
+    "gather": lambda w, i: torch.gather(w, 0, i.view(1, -1), sparse_grad=True),
+}
+
+
+@pytest.mark.parametrize("case", SPARSE)
+def test_a_gradient_that_torch_gives_sparse_is_dense(case: str) -> None:
+    net = Calls(SPARSE[case])
+    given = (floats(4, 5), WHERE)
+    model, found = tn.compile(net, *given, batch=None), []
+    for run in (net, model):
+        weight = given[0].clone().requires_grad_()
+        found += gradients_of(run(weight, WHERE), [weight])
+    torch.testing.assert_close(found[1], found[0].to_dense())
 
 
 RECURRENT: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
