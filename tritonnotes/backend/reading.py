@@ -16,9 +16,6 @@ from torch.utils import _pytree as pytree
 STATEFUL = ("_set_grad_enabled", "_enter_autocast", "_exit_autocast", "_enter_inference_mode", "_exit_inference_mode")
 """Calls that change how those after them compute."""
 
-CONSTANTS = (torch.tensor, torch.as_tensor, torch.asarray, torch.from_numpy)
-"""Calls that make tensors of numbers in the code, which a trace would hold as such."""
-
 STATE = "changes how the calls after it compute"
 
 
@@ -73,8 +70,6 @@ def _not_traced(node: Node) -> str | None:
     leaves = pytree.tree_leaves(node.meta.get("example_value"))
     if getattr(node.target, "__name__", "") in STATEFUL:
         return STATE
-    if node.target in CONSTANTS:
-        return "makes a tensor of numbers in the code"
     if node.op == "call_module" or isinstance(node.target, torch._ops.HigherOrderOperator):
         return "is a call with a graph or a module of its own"
     if any(isinstance(leaf, Tensor) and type(leaf) is not FakeTensor for leaf in leaves):
@@ -172,7 +167,10 @@ class _Replay(Interpreter):
                 start, value = self._count(), self._cast(n, wanted)
         except Exception as error:
             raise _TraceError(n, f"cannot be traced: {_first_line(error)}") from error
-        self.calls[n] = Call(n, tuple([*self.tracer.graph.nodes][start:]), self._named(value))
+        aten = tuple([*self.tracer.graph.nodes][start:])
+        if any(made.op == "get_attr" for made in aten):
+            raise _TraceError(n, "makes a tensor of numbers in the code")
+        self.calls[n] = Call(n, aten, self._named(value))
         return value
 
     def _count(self) -> int:
