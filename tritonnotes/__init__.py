@@ -7,6 +7,7 @@ from .check import Certificate, check
 from .compile import compile, compile_step
 from .custom import op, update_rule
 from .distributed.parallel import DataParallel
+from .from_onnx import from_onnx
 from .from_torch import from_torch
 from .functions import (
     abs,
@@ -188,6 +189,7 @@ __all__ = [
     "floor",
     "focal_loss",
     "gaussian_nll_loss",
+    "from_onnx",
     "from_torch",
     "ge",
     "geglu",

@@ -122,7 +122,12 @@ def _with_shown(made: Graph, value: Value, shown: Value) -> Value:
     """The views of `value`, of something else."""
     if not (is_view(value) or is_alias(value)):
         return shown
-    return copy_value(made, value, (_with_shown(made, value.inputs[0], shown),))
+    # A name is that of the view that stays beside this one.
+    inner = _with_shown(made, value.inputs[0], shown)
+    made.scope = value.scope
+    again = made.append(value.op, (inner,), value.attrs, value.shape, value.dtype)
+    again.hint = value.hint
+    return again
 
 
 def _lies_in_memory(value: Value) -> bool:

@@ -73,7 +73,11 @@ class ProductText:
             block = call("tl.where", inner < self.index.size_product(summed), block, 0.0)
         if step.dtype.itemsize < 4:
             block = block.method("to", tl(step.dtype))
-        computed = CallFunction(call(part.kernel.name, *places, *map(Name, part.arguments)), step.name)
+        bound: list[Expression] = []
+        if part.kernel.layout.counts_rows:
+            ends = self.index.row_bound() if step.extent == ROW else self.index.col_bound()
+            bound.append(self.index.size_product(summed) if step.attrs["leading"] else ends)
+        computed = CallFunction(call(part.kernel.name, *places, *map(Name, part.arguments), *bound), step.name)
         return [computed] if block == Name(step.name) else [computed, Assign(step.name, block)]
 
     def shared_lines(self, step: Step, rest: Sequence[Statement]) -> list[Statement]:

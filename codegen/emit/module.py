@@ -309,34 +309,36 @@ class _Run:
         return call_lines("torch.mm(", [left, right, f"out={target}"], ")")
 
     def _torch(self, launch: TorchCall) -> Iterator[str]:
-        """A call of torch that the graph names. Where gradients of it are asked for later in this run, what torch
-        keeps for them is kept until then; else they begin with the call."""
+        """A call of torch that the graph names: its tensors are those that the plan has, where they can be. Where
+        gradients of it are asked for later in this run, what torch keeps for them is kept until then; else they begin
+        with the call."""
         values = [unit.value for unit in launch.units]
+        name = self.made[launch] = self.names.claim(f"{uncounted(values[0])}_made")
         if values[0].op.name == GRADIENT:
             forward, asked = self.gradients[launch]
-            made = self.made.get(forward) if forward is not None else None
             wanted = sorted(v.attrs["which"] for v in values)
-            made = made or f"called({', '.join(self._call(values[0], {}, wanted))})"
-            places = {v.attrs["which"]: self._memory(v) for v in values}
-            arguments = [made, str(values[0].attrs["result"]), self._operand(values[0].inputs[0]), _dict(places)]
+            made = self.made[forward] if forward is not None else f"called({', '.join(self._call(values[0], wanted))})"
+            given = [made, str(values[0].attrs["result"]), self._operand(values[0].inputs[0]), str(wanted)]
             again = ["again=True"] if forward is not None and launch is not asked[-1] else []
-            yield from call_lines("gradients(", [*arguments, *again], ")")
-            return
-        later = [k for k, (forward, _) in self.gradients.items() if forward is launch]
-        wanted = sorted({u.value.attrs["which"] for k in later for u in k.units})
-        places = {v.attrs["which"]: self._memory(v) for v in values}
-        start = ""
-        if later:
-            self.made[launch] = self.names.claim(f"{uncounted(values[0])}_made")
-            start = f"{self.made[launch]} = "
-        yield from call_lines(f"{start}called(", self._call(values[0], places, wanted), ")")
+            yield from call_lines(f"{name} = gradients(", [*given, *again], ")")
+            number = {v: wanted.index(v.attrs["which"]) for v in values}
+        else:
+            later = [k for k, (forward, _) in self.gradients.items() if forward is launch]
+            wanted = sorted({u.value.attrs["which"] for k in later for u in k.units})
+            yield from call_lines(f"{name} = called(", self._call(values[0], wanted), ")")
+            number = {v: v.attrs["which"] for v in values}
+        for value in launch.stores:
+            given = [name, str(number[value]), self.sizes.shape(value.shape), f"torch.{launch.storage[value].name}"]
+            yield from call_lines(f"{self._memory(value)} = kept(", given, ")")
 
-    def _call(self, value: Value, places: Mapping[int, str], wanted: list[int]) -> list[str]:
+    def _call(self, value: Value, wanted: list[int]) -> list[str]:
         """The arguments of `called`."""
         self.listed = tensors = self.listed or self.names.claim("tensors")
-        text = f"lambda {tensors}: {call_text(value.attrs, tensors, self.sizes, self.device)}"
-        given = f"[{', '.join(map(self._operand, call_of(value)))}]"
-        return [text, given, _dict(places), *([f"wanted={wanted}"] if wanted else [])]
+        given = [*map(self._operand, call_of(value))]
+        # The call may outlive this run, so it holds no tensors.
+        device = f"{tensors}[0].device" if given else self.device
+        text = f"lambda {tensors}: {call_text(value.attrs, tensors, self.sizes, device)}"
+        return [text, f"[{', '.join(given)}]", *([f"wanted={wanted}"] if wanted else [])]
 
     def _operand(self, value: Value) -> str:
         """A library operand: its memory, seen through the views between."""
@@ -370,11 +372,7 @@ def _torch_helpers(plan: FusionPlan) -> list[str]:
     """Which of the functions are needed that make the calls of torch that the graph names."""
     calls = torch_calls(plan.launches)
     asks = any(u.value.op.name == GRADIENT for k in calls for u in k.units)
-    return [*(["called"] if calls else []), *(["gradients"] if asks else [])]
-
-
-def _dict(places: Mapping[int, str]) -> str:
-    return f"{{{', '.join(f'{number}: {text}' for number, text in places.items())}}}"
+    return [*(["called", "kept"] if calls else []), *(["gradients"] if asks else [])]
 
 
 def _has_collectives(plan: FusionPlan) -> bool:

@@ -26,35 +26,45 @@ def flat(given):
     return [part for inner in given for part in flat(inner)] if isinstance(given, (tuple, list)) else [given]
 
 
-def called(call, tensors, places, wanted=()):
-    """Call torch, and keep results in `places` by number. Of the tensors that are `wanted` it may be asked for
-    `gradients` later. The modes of torch that surround the run, such as autocast, change nothing of it."""
+def called(call, tensors, wanted=()):
+    """Call torch. Of the tensors that are `wanted` it may be asked for `gradients` later. The modes of torch that
+    surround the run, such as autocast, change nothing of it."""
     with torch.inference_mode(False), torch._C._DisableAutocast(), torch.set_grad_enabled(len(wanted) > 0):
         own = [tensor.clone() if wanted and tensor.is_inference() else tensor.data for tensor in tensors]
         inputs = [tensor.requires_grad_(number in wanted) for number, tensor in enumerate(own)]
-        results = flat(call(inputs))
-    for number, place in places.items():
-        if results[number].shape != place.shape:
-            raise RuntimeError(f"torch gives {tuple(results[number].shape)} where {tuple(place.shape)} is declared")
-        place.copy_(results[number].detach())
-    return inputs, results
+        return inputs, flat(call(inputs))
+'''
+
+
+KEPT = '''\
+def kept(made, number, shape, dtype):
+    """Result `number` of what torch made. It is copied only where it lies in another's memory, or not in order."""
+    given, results = made
+    result = results[number].detach()
+    if result.shape != shape:
+        raise RuntimeError(f"torch gives {tuple(result.shape)} where {shape} is declared")
+    memory = result.untyped_storage()
+    is_own = memory.nbytes() == result.numel() * result.element_size()
+    is_own = is_own and all(memory.data_ptr() != tensor.untyped_storage().data_ptr() for tensor in given)
+    if is_own and result.dtype == dtype and result.is_contiguous() and result.data_ptr() % 16 == 0:
+        return result
+    return torch.empty(shape, dtype=dtype, device=result.device).copy_(result)
 '''
 
 
 GRADIENTS = '''\
-def gradients(made, number, d, places, again=False):
-    """torch's own gradient of result `number` of a call, for the tensors that have `places`. `again`: more follow."""
+def gradients(made, number, d, wanted, again=False):
+    """torch's own gradient of result `number` of a call, for the tensors that are `wanted`. `again`: more follow."""
     inputs, results = made
-    found = [None] * len(places)
+    asked = [inputs[place] for place in wanted]
+    found = [None] * len(asked)
     if results[number].requires_grad:
-        wanted = [inputs[place] for place in places]
         with torch.inference_mode(False), torch._C._DisableAutocast():
-            found = torch.autograd.grad(results[number], wanted, d, retain_graph=again, allow_unused=True)
-    for place, gradient in zip(places.values(), found):
-        place.zero_() if gradient is None else place.copy_(gradient)
+            found = torch.autograd.grad(results[number], asked, d, retain_graph=again, allow_unused=True)
+    return [*inputs, d], [torch.zeros_like(x) if g is None else g for x, g in zip(asked, found)]
 '''
 
-CALLS_OF_TORCH = {"called": CALLED, "gradients": GRADIENTS}
+CALLS_OF_TORCH = {"called": CALLED, "kept": KEPT, "gradients": GRADIENTS}
 """What makes the calls of torch that a graph names. `run` takes these as arguments, so that who runs a module may note
 them."""
 

@@ -20,12 +20,13 @@ from ..lower.lower import GeneratedKernel
 from ..lower.tile_ir import Kernel, Parameter
 from ..plan.chunk_loops import ChunkLoop
 from ..plan.fusion_plan import FusionPlan, memories_of_outputs
-from ..plan.launches import TileLaunch
+from ..plan.launches import TileLaunch, TorchCall
 
 
 @dataclass(frozen=True)
 class Buffer:
-    """Memory of a program. `role` is 'leaf' (fed or held by the model), 'output' (made anew by each run), 'temporary',
+    """Memory of a program. `role` is 'leaf' (fed or held by the model), 'output' (made anew by each run), 'torch' (made
+    by a call of torch that the graph names, and kept until the run ends; some are outputs, too), 'temporary',
     'partial' (one row for each program of a kernel, in front of `shape`), 'split-K' (one `shape` for each program that
     shares the sums of a product over `summed` sizes, `most` of them), or 'arrivals' (a count of programs, and one for
     each group of them, that are 0 between launches)."""
@@ -63,7 +64,7 @@ def allocate(
     for launch in plan.launches:
         for value in launch.stores:
             if value not in destinations:
-                role = "output" if value in shown else "temporary"
+                role = "torch" if isinstance(launch, TorchCall) else "output" if value in shown else "temporary"
                 buffers.append(Buffer(value.name, value.shape, launch.storage[value], role))
         match launch:
             case TileLaunch():
@@ -90,7 +91,7 @@ def partial_buffers(launch: TileLaunch) -> list[Buffer]:
 
 def scratch_names(buffers: Sequence[Buffer]) -> Iterator[str]:
     """The names of the buffers that a chunk makes for itself."""
-    return (b.name for b in buffers if b.role not in ("leaf", "output"))
+    return (b.name for b in buffers if b.role not in ("leaf", "output", "torch"))
 
 
 def scratch_of(loop: ChunkLoop, buffers: Sequence[Buffer]) -> list[Buffer]:

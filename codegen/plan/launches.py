@@ -298,11 +298,6 @@ class TorchCall(Launch):
         yield f"calls  {self.call}"
         yield from super().describe()
 
-    def _traffic(self, sizes: Sizes, programs: int) -> Traffic:
-        """What its values take. torch makes tensors of its own, which are copied to where the plan wants them."""
-        moved = self._moved(sizes, programs)
-        return moved + Traffic(read=moved.written, written=moved.written)
-
 
 def torch_call(parts: Iterable[Piece]) -> TorchCall:
     """The call of torch that computes what some kernels of the partition do."""

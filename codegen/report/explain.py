@@ -147,7 +147,7 @@ def _called(launches: Iterable[Launch], batch: int) -> Iterator[str]:
     for launch in torch_calls(launches):
         by_call.setdefault(launch.call, []).append(launch)
     if by_call:
-        yield "    Calls of torch, for what has no formula here (their results are copied to where the plan has them):"
+        yield "    Calls of torch, for what has no formula here:"
     for call, found in by_call.items():
         again = sum(k in asked and asked[k][0] is None for k in found)
         twice = f"; {again} of them compute the forward again for its gradient" if again else ""

@@ -18,6 +18,7 @@ from .types import (
     DimProduct,
     DType,
     Shape,
+    as_dtype,
     as_shape,
     bool_,
     check_name,
@@ -38,6 +39,8 @@ def call(graph: Graph, op: Operator | str, /, *args: Any, name: str | None = Non
         check_name(name, op.name)
     checked = MappingProxyType({k: check_attr(v, f"{op.name}: {k}") for k, v in attrs.items()})
     if isinstance(op, Primitive):
+        if isinstance(attrs.get("dtype"), str):
+            checked = MappingProxyType({**checked, "dtype": as_dtype(attrs["dtype"])})
         if op.name == "pow" and graph.level == "declared" and all(map(_is_whole, args)):
             return _whole_power(graph, *args, name=name)
         op, lifted = _lift(graph, op, args)

@@ -247,6 +247,8 @@ class Graph:
     """A model: named inputs, parameters and buffers, the ops on them, and named outputs.
 
     `level` is 'declared' (ops stay ops) or 'primitive' (an op's formula runs at once and leaves its primitives).
+    `first` holds tensors, by the names of parameters and buffers that begin with them rather than with what `init`
+    says: those of the file that a graph was read from. Text and JSON leave them out.
     """
 
     def __init__(self, name: str = "graph", *, level: str = "declared") -> None:
@@ -256,6 +258,7 @@ class Graph:
         self.outputs: dict[str, Value] = {}
         self.updates: dict[str, Value] = {}
         self.regions: list[Region] = []
+        self.first: dict[str, Any] = {}
         self.scope = TOP
         self._by_name: dict[str, Value] = {}
         self._counters: dict[str, int] = {}
@@ -452,13 +455,14 @@ class Graph:
             args = tuple(None if a is None else made.values[a.index] for a in region.args)
             made.regions.append(Region(region.op, args, region.attrs, made.values[region.out.index], region.scope))
         made._counters = dict(self._counters)
+        made.first = dict(self.first)
         return made
 
     def __copy__(self) -> Self:
         return self.__deepcopy__({})
 
     def __reduce__(self) -> Any:
-        return _graph_of, (type(self), self.to_json())
+        return _graph_of, (type(self), self.to_json(), self.first)
 
     if TYPE_CHECKING:
         # Bound by apply.py.
@@ -534,8 +538,10 @@ def check_is_graph(given: object) -> None:
     raise DeclarationError(f"wanted a tn.Graph, got {type(given).__name__}; {remedy}")
 
 
-def _graph_of(kind: type[Graph], text: str) -> Graph:
-    return kind.from_json(text)
+def _graph_of(kind: type[Graph], text: str, first: dict[str, Any]) -> Graph:
+    made = kind.from_json(text)
+    made.first = first
+    return made
 
 
 def _value_of(graph: Graph, index: int) -> Value:

@@ -31,6 +31,7 @@ def copy_graph(
 def snapshot(graph: GraphT) -> GraphT:
     """The graph as it is now, whatever is declared in it later."""
     made = type(graph)(graph.name, level=graph.level)
+    made.first = dict(graph.first)
     _copy_into(made, graph, graph.values)
     return made
 

@@ -48,6 +48,7 @@ def autocast(graph: Graph, dtype: object = "bfloat16") -> Graph:
     if graph.level != "declared":
         raise DeclarationError(f"autocast: graph {graph.name!r} is one of primitives; give the graph as it is declared")
     made = Graph(graph.name, level=graph.level)
+    made.first = dict(graph.first)
     cast = _Casts(made)
     new: dict[Value, Value] = {}
     for value in graph.values:

@@ -11,7 +11,7 @@ from typing import Any
 from ..core.graph import Value
 from ..core.op import Op
 from ..core.registry import Operator
-from ..core.types import Dim, DimProduct, product_of
+from ..core.types import Dim, DimProduct, DType, product_of
 from ..ops.declare import Declare
 from .expressions import (
     AND,
@@ -185,9 +185,14 @@ def _function(name: str, *more: str) -> Callable[..., Expr]:
 
 def _general(value: Value, names: Mapping[Value, str], dims: Dims) -> Callable[..., Expr]:
     """What writes any op: `g.call`."""
-    attrs = {key: literal(attr, dims) for key, attr in value.attrs.items() if key != "dtype"}
+    attrs = {key: _attr(attr, dims) for key, attr in value.attrs.items()}
     named = {"name": json.dumps(names[value])} if value in names and isinstance(value.op, Op) else {}
     return lambda *args: called("g.call", [json.dumps(value.op.name), *(a.text for a in args)], **named, **attrs)
+
+
+def _attr(attr: object, dims: Dims) -> str:
+    """An attribute as `g.call` takes it; a dtype by its name."""
+    return json.dumps(attr.name) if isinstance(attr, DType) else literal(attr, dims)
 
 
 # -- primitives --------------------------------------------------------------------------------------------------------

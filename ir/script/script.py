@@ -250,7 +250,7 @@ class _Script:
         parts += [] if init == "zeros" else [shown]
         parts += [] if value.dtype.name == "float32" else [f'dtype="{value.dtype.name}"']
         parts += [f"{key}={literal(number, {})}" for key, number in attrs.items()]
-        self.lines.append(f"{self._variable(value)} = g.{value.op.name}({', '.join(parts)})")
+        self._add(f"{self._variable(value)} = g.{value.op.name}(", ", ".join(parts), ")")
 
 
 def _is_variable(value: Value) -> bool:

@@ -104,20 +104,22 @@ def judge(
         return judged
     # Eager stands in for the kernels: its error is measured, on feeds of the same kind.
     others = [runs.judged(redraw(seed + i), seed + i, [eager, eager, oracle]) for i in range(1, REDRAWS + 1)]
-    return [_against_the_worst(j, [again[i].comparison for again in others]) for i, j in enumerate(judged)]
+    return [
+        replace(j, comparison=against_the_worst(j.comparison, [again[i].comparison for again in others]))
+        for i, j in enumerate(judged)
+    ]
 
 
 REDRAWS = 32
 
 
-def _against_the_worst(judged: Judged, others: Sequence[Comparison]) -> Judged:
-    own = judged.comparison
-    worst = replace(
+def against_the_worst(own: Comparison, others: Sequence[Comparison]) -> Comparison:
+    """A comparison where eager's error is the worst of several draws."""
+    return replace(
         own,
         eager_max_error=max(c.eager_max_error for c in (own, *others)),
         eager_rms_error=max(c.eager_rms_error for c in (own, *others)),
     )
-    return replace(judged, comparison=worst)
 
 
 @dataclass(frozen=True)

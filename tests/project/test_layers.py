@@ -24,6 +24,8 @@ tritonnotes.training
 tritonnotes.distributed
 tritonnotes.runtime
 tritonnotes.runtime.executors
+tritonnotes.onnx_importer
+tritonnotes.onnx_importer.operators
 tritonnotes.judge  tritonnotes.interpreter  tritonnotes.native  tritonnotes.importer
 tritonnotes.importer.ops
 tritonnotes.native.run

@@ -109,7 +109,8 @@ def _traced(
         found.update({node: replace(call, refusal=given.get(node)) for node, call in replayed.calls.items()})
         return replayed.tensors
 
-    with torch.no_grad():
+    # Tensors that calls make of nothing are fake, too.
+    with torch.no_grad(), mode:
         made = make_fx(replay, pre_dispatch=True)(*(leaves[place] for place in places))
     alive = {*made.graph.nodes}
     return {node: replace(found[node], aten=tuple(n for n in found[node].aten if n in alive)) for node in nodes}
@@ -167,10 +168,7 @@ class _Replay(Interpreter):
                 start, value = self._count(), self._cast(n, wanted)
         except Exception as error:
             raise _TraceError(n, f"cannot be traced: {_first_line(error)}") from error
-        aten = tuple([*self.tracer.graph.nodes][start:])
-        if any(made.op == "get_attr" for made in aten):
-            raise _TraceError(n, "makes a tensor of numbers in the code")
-        self.calls[n] = Call(n, aten, self._named(value))
+        self.calls[n] = Call(n, tuple([*self.tracer.graph.nodes][start:]), self._named(value))
         return value
 
     def _count(self) -> int:

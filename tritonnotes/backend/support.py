@@ -45,6 +45,8 @@ def gives_tensors(node: Node) -> bool:
 def _refusal(call: Call) -> str | None:
     if not gives_tensors(call.node):
         return "gives no tensor"
+    if any(aten.op == "get_attr" for aten in call.aten):
+        return "makes a tensor of numbers that stand in the code"
     missing = [op_name(aten.target) for aten in call.aten if not _has_row(aten)]
     if missing:
         return f"{missing[0]} has no formula here"

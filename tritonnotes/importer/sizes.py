@@ -24,26 +24,33 @@ class Sizes:
 
     def __init__(self) -> None:
         self._dims: dict[Any, Dim] = {}
+        self._same: dict[Any, Any] = {}
         self._environments: list[Any] = []
 
     def name_axes(self, shape: Iterable[int | torch.SymInt], axes: Axes) -> None:
-        """Call the symbols of an input as its axes are named; a symbol keeps the first name."""
+        """Call the symbols of an input as its axes are named; a symbol keeps the first name, and symbols of one name
+        are one size."""
         for axis, size in enumerate(shape):
-            expression = symbolic(size)
-            if axis in axes and getattr(expression, "is_Symbol", False):
-                self._dims.setdefault(expression, Dim(axes[axis]))
+            expression = self._expression(size)
+            if axis in axes and getattr(expression, "is_Symbol", False) and expression not in self._dims:
+                dim = Dim(axes[axis])
+                first = next((symbol for symbol, known in self._dims.items() if known == dim), None)
+                if first is None:
+                    self._dims[expression] = dim
+                else:
+                    self._same[expression] = first
             if isinstance(size, torch.SymInt):
                 self._environments.append(size.node.shape_env)
 
     def call(self, given: int | torch.SymInt, name: str) -> None:
         """Call a symbolic size, of whatever form, as a `Dim`; it keeps its first name."""
-        expression = symbolic(given)
+        expression = self._expression(given)
         if not isinstance(expression, int) and not expression.is_Integer:
             self._dims.setdefault(expression, Dim(name))
 
     def size(self, given: int | torch.SymInt) -> Size:
         """An int or a symbolic size. Raises `ModelImportError` for what is no product of `Dim`s."""
-        return self._of(symbolic(given))
+        return self._of(self._expression(given))
 
     def check_guards(self) -> None:
         """Raise `ModelImportError` where an export holds for some sizes alone, as where `forward` asks whether one is
@@ -51,12 +58,17 @@ class Sizes:
         environments = {id(env): env for env in self._environments}
         for env in environments.values():
             for guard in env.guards:
-                expression = env.replace(guard.expr)
+                expression = env.replace(guard.expr).xreplace(self._same)
                 if self._fails(expression):
                     raise ModelImportError(
                         f"it computes this only where {self._shown(expression)}; let forward compute the same for all "
                         "sizes, or fix that size with dynamic={} or batch=None"
                     )
+
+    def _expression(self, size: int | torch.SymInt) -> Any:
+        """A size as an int, or as torch's expression of it over symbols of which no two have one name."""
+        expression = symbolic(size)
+        return expression if isinstance(expression, int) else expression.xreplace(self._same)
 
     def _fails(self, expression: Any) -> bool:
         """Whether a condition is known to be false for some sizes."""

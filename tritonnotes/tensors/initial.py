@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..ir.core.errors import DeclarationError, DTypeError
-from ..ir.core.graph import Graph
+from ..ir.core.graph import Graph, Value
 from ..ir.core.types import dims_in, show_shape
 from .allocation import allocating
 from .dtypes import torch_dtype
@@ -20,7 +20,8 @@ def initial_state(graph: Graph, seed: int = 0) -> dict[str, Tensor]:
     """Parameters and buffers of `graph` by name, in the order of declaration, on the CPU, in their declared dtypes.
 
     Bit for bit what torch.nn modules declared in the same order hold after `torch.manual_seed(seed)`; the global
-    generator is neither read nor moved. Raises `DeclarationError` for a parameter whose shape holds a `Dim`.
+    generator is neither read nor moved. What `graph.first` holds begins as a copy of that. Raises `DeclarationError`
+    for a parameter whose shape holds a `Dim`.
     """
     generator = torch.Generator("cpu").manual_seed(seed)
     state = {}
@@ -37,8 +38,18 @@ def initial_state(graph: Graph, seed: int = 0) -> dict[str, Tensor]:
         with allocating(what):
             made = torch.empty(known, dtype=torch_dtype(value.dtype), device="cpu")
         _fill(made, value.name, value.attrs, generator)
-        state[value.name] = made
+        state[value.name] = made if value.name not in graph.first else _given(value, graph.first[value.name])
     return state
+
+
+def _given(value: Value, tensor: Tensor) -> Tensor:
+    """A copy of what a parameter or buffer begins with, which has to fit its declaration."""
+    if tuple(tensor.shape) != value.shape or tensor.dtype != torch_dtype(value.dtype):
+        raise DeclarationError(
+            f"{value.op.name} {value.name!r} is {value.dtype}{show_shape(value.shape)} and begins with "
+            f"{tensor.dtype}{list(tensor.shape)}; give graph.first[{value.name!r}] its dtype and shape"
+        )
+    return tensor.detach().clone()
 
 
 def _fill(tensor: Tensor, name: str, attrs: Mapping[str, Any], generator: torch.Generator) -> None:

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from ..ir.core.errors import DeclarationError, DTypeError
 from ..ir.core.graph import Value
-from ..ir.core.types import Dim, DimProduct, DType, as_dtype, dims_in, show_shape, size_at
+from ..ir.core.types import Dim, DimProduct, as_dtype, dims_in, show_shape, size_at
 from ..ir.primitives.library import DEVICE, NONE, OF_TORCH, TENSOR, TEXT, Torch, parts_of
 from .dtypes import torch_dtype
 
@@ -79,8 +79,6 @@ def decoded(
         return [decoded(inner, tensors, device, sizes, exact) for inner in part]
     if isinstance(part, Dim | DimProduct):
         return size_at(part, sizes)
-    if isinstance(part, DType):
-        return torch.float64 if exact and part.is_float else torch_dtype(part)
     if not isinstance(part, str):
         return part
     if part.startswith(TEXT):
@@ -89,7 +87,8 @@ def decoded(
         return tensors[int(part[1:])]
     if part == DEVICE:
         return torch.device(device)
-    return None if part == NONE else getattr(torch, part.removeprefix(OF_TORCH))
+    found = None if part == NONE else getattr(torch, part.removeprefix(OF_TORCH))
+    return torch.float64 if exact and isinstance(found, torch.dtype) and found.is_floating_point else found
 
 
 def called(

@@ -51,6 +51,7 @@ MODELS: dict[str, tuple[tuple[int, ...], Callable[[Value], Value]]] = {
         (50,),
         lambda x: tn.linear(tn.silu(x) * 2.0, 72, name="fc"),
     ),
+    "operand over leading axes": ((5, 24), lambda x: tn.linear(tn.silu(x) * 2.0, 40, name="fc")),
     "normalized operand": (
         (24,),
         lambda x: tn.relu(tn.linear(tn.elu(tn.batch_norm(x, name="bn")), 40, name="fc")),

@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 import torch
+from scripts import assert_declares
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import tritonnotes as tn
+from tritonnotes.codegen.target.cache import KernelCache
+from tritonnotes.codegen.target.load import load_source
 from tritonnotes.ir.core.errors import FormatError, ModelImportError
 
 Function = Callable[..., Any]
@@ -68,6 +71,8 @@ CASES: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
     "cumsum": (lambda x: torch.cumsum(x, dim=1), (floats(3, 7),)),
     "gather": (lambda x, i: torch.gather(x, 0, i.view(1, -1)), (floats(4, 5), WHERE)),
     "unfold": (lambda x: F.unfold(x, 2), (floats(2, 2, 3, 4),)),
+    "windows": (lambda x: x.unfold(0, 2, 2), (floats(6),)),
+    "views": (lambda x: torch.unbind(torch.cumsum(x, 0)), (floats(3, 4),)),
     "pad": (lambda x: F.pad(x, (1, 2), value=0.5), (floats(3, 4),)),
     "in place": (lambda x: (x + 0).cumsum_(0), (floats(3, 4),)),
     "listed": (lambda x, y: torch.cartesian_prod(x, y), (floats(3), floats(2))),
@@ -89,6 +94,7 @@ def test_what_stays_a_call_gives_what_torch_gives(case: str) -> None:
     net = Calls(function)
     model = tn.compile(net, *example, batch=None)
     assert any(v.op.name == "library" for v in model.graph.values)
+    assert_declares(model.graph)
     for scale in (1.0, -0.5, 2.0):  # a run that is recorded, then the record over other numbers in other memory
         runs = []
         for run in (net, model):
@@ -237,6 +243,20 @@ def test_the_graph_can_be_printed_read_judged_and_kept() -> None:
     x, y = digits(6)
     feeds, state = {"input": x, "target": y}, model.state_dict()
     torch.testing.assert_close(model(**feeds), tn.eager(g, feeds, state))
+
+
+def test_a_result_is_copied_only_where_it_is_not_its_own() -> None:
+    model = tn.compile(Calls(lambda x: torch.topk(x, 2)), floats(3, 7))
+    kept = load_source(model.source, KernelCache()).kept
+    x = floats(8, 4)
+    own, other = x.exp(), torch.empty(12)[1:9].view(2, 4)
+    assert kept(([x], [own]), 0, (8, 4), torch.float32).data_ptr() == own.data_ptr()
+    for given, wanted in ((x.view(4, 8), (4, 8)), (own.T, (4, 8)), (other, (2, 4)), (own.double(), (8, 4))):
+        made = kept(([x], [given]), 0, wanted, torch.float32)
+        assert made.data_ptr() != given.data_ptr() and made.is_contiguous()
+        torch.testing.assert_close(made, given.float())
+    with pytest.raises(RuntimeError, match=r"torch gives \(8, 4\) where \(8, 5\) is declared"):
+        kept(([x], [own]), 0, (8, 5), torch.float32)
 
 
 def test_all_results_of_a_call_are_one_launch() -> None:

@@ -102,6 +102,9 @@ SIZES = {
     "x / b": lambda x: x / x.size(0),
     "x * b * 2": lambda x: x * (x.size(0) * 2),
     "mean by hand": lambda x: x.sum() / x.numel(),
+    "two batches": lambda x: torch.cat([x, 2 * x]),
+    "halves of two batches": lambda x: torch.cat([x, 2 * x]).chunk(2)[1],
+    "rows of an index": lambda x: x.flatten(1).gather(1, torch.arange(x.size(0)).unsqueeze(1) * 0),
     "expand": lambda x: x[:, :1].expand(x.size(0), 4, 2),
 }
 
@@ -122,3 +125,17 @@ def test_sizes_in_shapes_and_in_arithmetic(name: str) -> None:
     for rows in (1, 5):
         x = torch.randn(rows, 4, 2)
         torch.testing.assert_close(tn.eager(g, {"x": x}, {})["output"], SIZES[name](x))
+
+
+class Pairs(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        both = torch.cat([x, y])
+        return both[: x.size(0)].gather(1, y.argmax(1, keepdim=True)) + both.chunk(2)[1]
+
+
+def test_inputs_of_one_batch_have_one_size() -> None:
+    """Whatever export calls the sizes of their first axes: sums of them are multiples, and none is the smaller one."""
+    g = tn.from_torch(Pairs(), X, Y)
+    for rows in (1, 5):
+        x, y = torch.randn(rows, 8), torch.randn(rows, 8)
+        torch.testing.assert_close(tn.eager(g, {"x": x, "y": y}, {})["output"], Pairs()(x, y))

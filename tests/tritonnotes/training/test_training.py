@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from compiled import against_the_worst
 from torch import Tensor, nn
 
 import tritonnotes as tn
 from tritonnotes.ir.core.errors import DeclarationError, FeedError
-from tritonnotes.judge.tolerance import Comparison, compare
+from tritonnotes.judge.tolerance import compare
 from tritonnotes.runtime.runner import pick_device
 
 DEVICE = pick_device()
@@ -158,7 +158,7 @@ def test_each_step_in_float32_errs_as_torch_does(rule: str) -> None:
             twin = tn.compile_step(model(), optimizer=optimizer)
             twin.load_state_dict(before)
             others = [_eager_and_exact(twin, make, batch(size, 1000 + i)) for i in range(16)]
-            found = {n: _against_the_worst(c, [compare(e[n], e[n], t[n]) for e, t in others]) for n, c in found.items()}
+            found = {n: against_the_worst(c, [compare(e[n], e[n], t[n]) for e, t in others]) for n, c in found.items()}
         wrong = {name: str(c) for name, c in found.items() if not c.ok}
         assert not wrong, f"step {index}, batch {size}: {wrong}"
 
@@ -170,12 +170,6 @@ def _eager_and_exact(step: tn.TrainingStep, make: Torch, feeds: Feeds) -> list[d
         stepped = torch_step(by_hand, optimizer, {**feeds, "x": feeds["x"].to(dtype)})
         made.append({name: t.clone() for name, t in stepped.items()})
     return made
-
-
-def _against_the_worst(own: Comparison, others: list[Comparison]) -> Comparison:
-    worst_max = max(c.eager_max_error for c in (own, *others))
-    worst_rms = max(c.eager_rms_error for c in (own, *others))
-    return replace(own, eager_max_error=worst_max, eager_rms_error=worst_rms)
 
 
 def test_a_wrong_rule_is_noticed_at_the_first_step() -> None:

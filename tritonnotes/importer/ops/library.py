@@ -13,9 +13,9 @@ from torch.utils import _pytree as pytree
 
 from ...ir.core.errors import DeclarationError
 from ...ir.core.graph import Graph, Value
-from ...ir.core.types import Dim, DimProduct, Size, as_dtype
+from ...ir.core.types import Dim, DimProduct, DType, Size, as_dtype
 from ...ir.primitives import library
-from ...ir.primitives.library import DEVICE, NONE, TENSOR, TEXT
+from ...ir.primitives.library import DEVICE, NONE, OF_TORCH, TENSOR, TEXT
 from ...tensors.library_calls import is_random, overload
 from .calls import SPARSE
 
@@ -37,8 +37,8 @@ def library_results(graph: Graph, node: Node, convert: Convert, size: Callable[[
     known = {a.name: a.default_value for a in schema if a.has_default_value()}
     last = max((positional.index(key) for key in given if key in positional), default=-1)
     for key in positional[: last + 1]:
-        arguments.append(_said(convert(given.get(key, known.get(key))), values))
-    options = [(a.name, _said(convert(given[a.name]), values)) for a in schema if a.kwarg_only and a.name in given]
+        arguments.append(said(convert(given.get(key, known.get(key))), values))
+    options = [(a.name, said(convert(given[a.name]), values)) for a in schema if a.kwarg_only and a.name in given]
     leaves, spec = pytree.tree_flatten(node.meta["val"], is_leaf=lambda part: part is None)
     read = _read(node, len(leaves))
     made: list[Value | None] = []
@@ -71,7 +71,7 @@ def _refuse_random(target: Any, given: Any) -> None:
         )
 
 
-def _said(given: Any, values: list[Value]) -> object:
+def said(given: Any, values: list[Value]) -> object:
     """An argument as a library op keeps it. Values are noted."""
     match given:
         case Value():
@@ -80,17 +80,17 @@ def _said(given: Any, values: list[Value]) -> object:
         case None:
             return NONE
         case list() | tuple():
-            return tuple(_said(part, values) for part in given)
+            return tuple(said(part, values) for part in given)
         case str():
             return TEXT + given
         case torch.device():
             return DEVICE
         case torch.dtype() | torch.layout() | torch.memory_format():
-            return as_dtype(given) if isinstance(given, torch.dtype) else str(given)
+            return str(given)
         case bool() | int() | float() | Dim() | DimProduct():
             return given
-    if type(given).__name__ == "DType":
-        return given
+    if isinstance(given, DType):
+        return f"{OF_TORCH}{given.name}"
     raise DeclarationError(f"is given {given!r}, a {type(given).__name__}; a graph keeps numbers, texts and tensors")
 
 

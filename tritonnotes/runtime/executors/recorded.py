@@ -112,8 +112,9 @@ class Record:
         stand_ins = {name: stand_in(leaf) for name, leaf in leaves.items()}
         stand_ins |= {name: torch.zeros(shape, dtype=dtype, device="cpu") for name, (shape, dtype) in outputs.items()}
         shown = {name: (buffer, concrete(shape, sizes)) for name, (buffer, shape) in program.outputs.items()}
+        shapes = {b.name: concrete(b.shape, sizes) for b in program.buffers}
         self._results = tuple(
-            (name, buffer, buffer in leaves, None if stand_ins[buffer].shape == shape else shape)
+            (name, buffer, buffer in leaves, None if shapes[buffer] == shape else shape)
             for name, (buffer, shape) in shown.items()
         )
         places = Places(stand_ins)
@@ -122,6 +123,8 @@ class Record:
         if all_reduce is not None and hasattr(module, "all_reduce"):
             given["all_reduce"] = recording.instead_of(all_reduce)
         given |= {name: recording.instead_of(getattr(module, name)) for name in CALLS_OF_TORCH if hasattr(module, name)}
+        if hasattr(module, "kept"):
+            given["kept"] = recording.making(module.kept, (b.name for b in program.buffers if b.role == "torch"))
         tables: list[Tensor] = []
 
         def launch(kernel: Any, grid: tuple[int, ...], *passed: Any, **options: Any) -> None:
@@ -134,9 +137,11 @@ class Record:
             recorder(kernel, grid, *passed, **options)
             recording.launch(recorder.launches)
 
+        tensors = {**arena, **stand_ins}
         with torch.no_grad(), recording:
-            module.run({**arena, **stand_ins}, **given, launch=launch)
+            module.run(tensors, **given, launch=launch)
             recording.flush()
+        assert all(tensors[name] is made for name, made in recording.made.items()), "in the order of the buffers"
         self._slots = _Slots(places)
         self._steps = [self._replayed(step) for step in recording.steps]
         self._tables = [_Table(table, self._slots) for table in tables]
@@ -191,6 +196,9 @@ class Record:
                 results.append(None)
             else:
                 results.append(step.run(results))
+                if step.makes:
+                    made[step.makes] = results[-1]
+                    point(step.makes, results[-1], results[-1].data_ptr())
         found = {}
         for name, buffer, is_leaf, shape in self._results:
             if is_leaf:
@@ -273,7 +281,7 @@ class _Replay:
     """A call to torch's library over the tensors of a run."""
 
     def __init__(self, call: Call, slots: _Slots) -> None:
-        self._function = call.function
+        self._function, self.makes = call.function, call.makes
         self._arguments, self._options = list(call.arguments), dict(call.options)
         self._parts: list[tuple[Any, Any, Part]] = []
         self._earlier: list[tuple[Any, Any, Result | Made]] = []

@@ -8,7 +8,7 @@ its result where that is a new tensor.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,12 +57,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Call:
-    """A call to torch's library, or another process: `arguments` and `options` hold a `Result` or a `Part` where the
-    tensor is another one in each run."""
+    """A call to torch's library, or another process: `arguments` and `options` hold a `Result`, a `Made` or a `Part`
+    where they are others in each run. What it gives is the buffer `makes`, where that is not empty."""
 
     function: Callable[..., Any]
     arguments: tuple[Any, ...]
     options: Mapping[str, Any]
+    makes: str = ""
 
 
 Step = tuple[native.Launch, ...] | Call
@@ -76,6 +77,13 @@ class Places:
         held = [(t.data_ptr(), t.data_ptr() + t.numel() * t.element_size(), n) for n, t in stand_ins.items()]
         self._spans = sorted(span for span in held if span[0] < span[1])
         self._starts = [start for start, _, _ in self._spans]
+
+    def add(self, name: str, tensor: Tensor) -> None:
+        """One more buffer, and the stand-in for it."""
+        if size := tensor.numel() * tensor.element_size():
+            place = bisect_right(self._starts, tensor.data_ptr())
+            self._starts.insert(place, tensor.data_ptr())
+            self._spans.insert(place, (tensor.data_ptr(), tensor.data_ptr() + size, name))
 
     def find(self, address: int) -> tuple[str, int] | None:
         """The buffer, and the byte in it; None for memory that stays."""
@@ -97,6 +105,8 @@ class Recording(TorchDispatchMode):
     def __init__(self, places: Places, stays: Sequence[Tensor]) -> None:
         super().__init__()
         self.steps: list[Step] = []
+        self.made: dict[str, Tensor] = {}
+        """The stand-ins for buffers that are made within the run."""
         self._places = places
         self._launches: list[native.Launch] = []
         self._known = {t.untyped_storage().data_ptr() for t in stays}
@@ -111,11 +121,14 @@ class Recording(TorchDispatchMode):
         """Kernels are launched here."""
         self._launches += recorded
 
-    def call(self, function: Callable[..., Any], arguments: Sequence[Any], options: Mapping[str, Any]) -> None:
+    def call(
+        self, function: Callable[..., Any], arguments: Sequence[Any], options: Mapping[str, Any], makes: str = ""
+    ) -> None:
         """Something else is called here."""
         self.flush()
         given = tuple(self._said(value) for value in arguments)
-        self.steps.append(Call(function, given, {name: self._said(value) for name, value in options.items()}))
+        said = {name: self._said(value) for name, value in options.items()}
+        self.steps.append(Call(function, given, said, makes))
 
     def instead_of(self, function: Callable[..., Any]) -> Callable[..., Made]:
         """What is called in the place of a function of the module: it notes a call, and computes nothing."""
@@ -123,6 +136,21 @@ class Recording(TorchDispatchMode):
         def noted(*arguments: Any, **options: Any) -> Made:
             self.call(function, arguments, options)
             return Made(len(self.steps) - 1)
+
+        return noted
+
+    def making(self, function: Callable[..., Tensor], buffers: Iterable[str]) -> Callable[..., Tensor]:
+        """The same for a function that makes the next of the `buffers`, of a shape and a dtype, its last arguments: it
+        gives a stand-in for that."""
+        names = iter(buffers)
+
+        def noted(*arguments: Any) -> Tensor:
+            *_, shape, dtype = arguments
+            made, name = torch.zeros(shape, dtype=dtype, device="cpu"), next(names)
+            self.made[name] = made
+            self._places.add(name, made)
+            self.call(function, arguments, {}, makes=name)
+            return made
 
         return noted
 

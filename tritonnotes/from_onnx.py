@@ -1,0 +1,33 @@
+"""`tn.from_onnx`: ONNX models as graphs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from .graph import Graph
+from .importer.names import local_name
+from .onnx_importer.reading import read
+from .onnx_importer.walk import declare
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+
+def from_onnx(file: str | os.PathLike[str] | bytes | ModelProto, *, sizes: Mapping[str, int] | None = None) -> Graph:
+    """The graph of an ONNX model: its nodes as ops of tritonnotes, or as calls of torch where they have no formula.
+
+    `file` is a path, the bytes of a file, or an `onnx.ModelProto`. Inputs, outputs, parameters and other values are
+    called as in the file (characters that no name has become `_`). Symbolic sizes are `Dim`s, and `sizes` fixes some
+    of them: `sizes={"batch": 8}`. Initializers of floats are parameters, which begin with their values in the file;
+    numbers of shape () are constants, and running statistics and ints are buffers. Dropout and batch norm that the
+    file has in training mode are trained so.
+
+    Needs the onnx package: `pip install 'tritonnotes[onnx]'`. Raises `ModelImportError` for what cannot be imported,
+    with the node, its operator set and its inputs.
+    """
+    model = read(file)
+    graph = Graph(local_name(model.graph.name or "model", ()))
+    declare(graph, model, dict(sizes or {}))
+    return graph

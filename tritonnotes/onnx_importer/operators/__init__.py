@@ -1,0 +1,1 @@
+"""What operators of ONNX are here: a table of rules."""
