@@ -16,11 +16,14 @@ from ...ir.core.types import as_dtype
 REDUCTIONS = ("none", "mean", "sum")
 """torch's numbers of reductions."""
 
+SPARSE = ("sparse", "sparse_grad")
+"""Arguments that ask for sparse gradients, which ours never are."""
+
 UNREAD = frozenset(
-    ("cudnn_enable", "cudnn_enabled", "sparse", "scale_grad_by_freq", "non_blocking", "copy", "memory_format",
-     "layout", "device", "pin_memory", "implicit")
+    ("cudnn_enable", "cudnn_enabled", "non_blocking", "copy", "memory_format", "layout", "device", "pin_memory",
+     "implicit", *SPARSE)
 )  # fmt: skip
-"""Arguments that change no number, or that say where and how a tensor lies in memory."""
+"""Arguments that change no number, also of a gradient, or that say where and how a tensor lies in memory."""
 
 
 @dataclass(frozen=True)
