@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, TypeGuard
 
@@ -26,6 +26,7 @@ from .training.step import TrainingStep
 def compile(
     graph: Graph | torch.nn.Module,
     *example: object,
+    kwargs: Mapping[str, Any] | None = None,
     training: bool = False,
     batch: str | None = BATCH,
     dynamic: Dynamic | None = None,
@@ -44,7 +45,7 @@ def compile(
 
     A torch module is imported first, as `tn.from_torch(module, *example, batch=..., dynamic=...)` does. The model then
     computes with the module's own parameters and buffers, on their device, takes what the module takes and returns what
-    the module returns.
+    the module returns. `kwargs` are the example's arguments by name. What is no tensor is fixed as in the example.
 
     `training=False` compiles the evaluation form: batch norm uses its running statistics, dropout keeps everything,
     buffers stay. `training=True` compiles the graph as declared, and a call updates the buffers in place.
@@ -68,20 +69,21 @@ def compile(
     options = as_fusion(fusion, fuse, forbid, products, target)
     how: dict[str, Any] = {"strict": strict, "sanitize": sanitize, "logits_budget": logits_budget, "seed": seed}
     how |= {"training": training, "fusion": options}
-    if _is_imported(graph, example):
-        place = device_of(graph, example, device)
-        return ImportedModel(imported(graph, example, batch=batch, dynamic=dynamic), device=place, **how)
+    if _is_imported(graph, example or kwargs):
+        place = device_of(graph, (example, kwargs), device)
+        return ImportedModel(imported(graph, example, kwargs, batch=batch, dynamic=dynamic), device=place, **how)
     check_is_graph(graph)
     assert isinstance(graph, Graph)
     if example:
         raise DeclarationError("compile: takes a graph alone by position; its options are named, as in device='cpu'")
-    _check_not_imported("compile", batch=batch, dynamic=dynamic)
+    _check_not_imported("compile", batch=batch, dynamic=dynamic, kwargs=kwargs)
     return Model(graph, device=device, **how)
 
 
 def compile_step(
     graph: Graph | torch.nn.Module,
     *given: Any,
+    kwargs: Mapping[str, Any] | None = None,
     loss: str | Loss | None = None,
     optimizer: Optimizer | None = None,
     batch: str | None = BATCH,
@@ -109,10 +111,11 @@ def compile_step(
     `tn.adam(lr=1e-3)`; of a graph both may be given by position. `seed` is that of the initial weights and of what
     random ops draw. The rest as for `compile`.
 
-    Of a torch module an example of its inputs is given by position, and `loss` is a function of its result and of a
-    target, such as `torch.nn.functional.cross_entropy`: `step(x, y)` feeds the inputs, then the target. Losses of torch
-    tell what their target looks like; for any other function `target_example` is an example, or a tuple of them. Where
-    the module computes its loss itself, `loss` names that output. The step trains the module's own parameters.
+    Of a torch module an example of its inputs is given by position, or by name in `kwargs`, and `loss` is a function of
+    its result and of a target, such as `torch.nn.functional.cross_entropy`: `step(x, y)` feeds the tensors among the
+    inputs, then the target. Losses of torch tell what their target looks like; for any other function `target_example`
+    is an example, or a tuple of them. Where the module computes its loss itself, `loss` names that output. The step
+    trains the module's own parameters.
 
     `param_groups` give some parameters other numbers, as torch.optim's do: a list of dicts such as
     `{"params": ["*.bias", "ln*"], "weight_decay": 0.0}`, whose `params` are names, patterns or a function of a name; or
@@ -145,19 +148,20 @@ def compile_step(
         "param_groups": param_groups, "accumulate": accumulate, "scaler": scaler, "data_parallel": data_parallel,
         "strict": strict, "sanitize": sanitize, "fusion": wanted, "seed": seed, "logits_budget": logits_budget,
     }  # fmt: skip
-    if _is_imported(graph, given):
+    if _is_imported(graph, given or kwargs):
         function = None if loss is None or isinstance(loss, str) else loss
-        made = imported(graph, given, batch=batch, dynamic=dynamic, loss=function, target=target_example)
+        how: dict[str, Any] = {"batch": batch, "dynamic": dynamic, "loss": function, "target": target_example}
+        made = imported(graph, given, kwargs, **how)
         name = loss if isinstance(loss, str) else LOSS
-        options |= {"shared": made.shared, "device": device_of(graph, given, device)}
+        options |= {"shared": made.shared, "device": device_of(graph, (given, kwargs), device)}
         return TrainingStep(made.graph, name, optimizer, **options)  # type: ignore[arg-type]
     check_is_graph(graph)
-    _check_not_imported("compile_step", batch=batch, dynamic=dynamic, target_example=target_example)
+    _check_not_imported("compile_step", batch=batch, dynamic=dynamic, target_example=target_example, kwargs=kwargs)
     name, rule = _by_position(given, loss, optimizer)
     return TrainingStep(graph, name, rule, device=device, **options)  # type: ignore[arg-type]
 
 
-def _is_imported(given: object, example: tuple[Any, ...]) -> TypeGuard[torch.nn.Module]:
+def _is_imported(given: object, example: object) -> TypeGuard[torch.nn.Module]:
     """Whether a torch module and an example of its inputs were given, and nothing that is compiled already."""
     return isinstance(given, torch.nn.Module) and not isinstance(given, Model) and bool(example)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +10,10 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from .graph import Graph
-from .importer.export import Dynamic, axes_of_inputs, exported, input_names
+from .importer.arguments import Arguments, arguments_of_call
+from .importer.export import LEAST, Dynamic, axes_of_inputs, exported, rows_of
 from .importer.results import restored
+from .importer.sizes import Axes
 from .importer.targets import target_like
 from .importer.walk import Imported, declare
 from .importer.wrapped import Wrapped, reads_training
@@ -32,12 +34,14 @@ Loss = Callable[..., Any]
 def from_torch(
     module: torch.nn.Module,
     *example: Any,
+    kwargs: Mapping[str, Any] | None = None,
     batch: str | None = BATCH,
     dynamic: Dynamic | None = None,
     loss: Loss | None = None,
     target: Any = None,
 ) -> Graph:
-    """The graph of a torch module: what it calls on the `example` inputs, as ops of tritonnotes.
+    """The graph of a torch module: what it calls on the `example` inputs, and on those given by name in `kwargs`, as
+    ops of tritonnotes. Tensors among them are the graph's inputs; numbers, strings, truth values and None are fixed.
 
     Parameters and buffers keep their names, and so do inputs, which are called as the parameters of `forward`; layers
     are called by their path in the module. Tied weights are one parameter. Outputs are the keys of a dict that the
@@ -53,12 +57,13 @@ def from_torch(
 
     Raises `ModelImportError` for what cannot be imported, with the op, the module and the line that calls it.
     """
-    return imported(module, example, batch=batch, dynamic=dynamic, loss=loss, target=target).graph  # type: ignore[return-value]
+    return imported(module, example, kwargs, batch=batch, dynamic=dynamic, loss=loss, target=target).graph  # type: ignore[return-value]
 
 
 def imported(
     module: torch.nn.Module,
     example: Sequence[Any],
+    kwargs: Mapping[str, Any] | None = None,
     *,
     batch: str | None = BATCH,
     dynamic: Dynamic | None = None,
@@ -71,19 +76,28 @@ def imported(
             f"from_torch: wanted a torch.nn.Module, got {type(module).__name__}; give the module, then an example of "
             "its inputs"
         )
-    names, all_inputs = input_names(module, example), [*example]
+    arguments = arguments_of_call(module, example, kwargs or {})
+    names, tensors = [*arguments.form.names], [*arguments.tensors]
     if loss is not None:
-        targets = _targets(module, example, loss, target)
+        targets = _targets(module, arguments, loss, target)
         names += [TARGET] if len(targets) == 1 else [f"{TARGET}_{i}" for i in range(len(targets))]
-        all_inputs += targets
+        tensors += targets
     elif target is not None:
         raise DeclarationError("target: is what a loss compares the result with; give loss=, too")
-    wrapped = Wrapped(module, loss, len(example))
-    leaves = pytree.tree_leaves(tuple(all_inputs))
-    axes = axes_of_inputs(names, leaves, batch, dynamic or {})
+    wrapped = Wrapped(module, loss, arguments)
+    axes = axes_of_inputs(names, tensors, batch, dynamic or {})
+    known = axes_of_inputs(names, tensors, batch if rows_of(tensors) >= LEAST else None, dynamic or {})
 
     def form(training: bool) -> Imported:
-        program = exported(wrapped, all_inputs, axes, training=training)
+        try:
+            return form_with(axes, training)
+        except ModelImportError:
+            if known == axes:
+                raise
+            return form_with(known, training)  # an example of one row, of a module that takes no other
+
+    def form_with(axes: Sequence[Axes], training: bool) -> Imported:
+        program = exported(wrapped, tensors, axes, training=training)
         graph = Graph(type(module).__name__ if is_name(type(module).__name__) else "module")
         return declare(graph, program, wrapped, names, axes)
 
@@ -109,18 +123,18 @@ def _check_dynamic(made: Imported, dynamic: Dynamic) -> None:
             )
 
 
-def _targets(module: torch.nn.Module, example: Sequence[Any], loss: Loss, target: Any) -> list[Tensor]:
+def _targets(module: torch.nn.Module, arguments: Arguments, loss: Loss, target: Any) -> list[Tensor]:
     """What the loss takes beside the module's result: as given, or as losses of torch have it."""
-    given = target_like(module, example, loss) if target is None else target
+    given = target_like(module, arguments, loss) if target is None else target
     targets = [*given] if isinstance(given, list | tuple) else [given]
     if not all(isinstance(t, Tensor) for t in targets):
         raise DeclarationError(f"target: is {target!r}; give an example of it, a tensor or a tuple of tensors")
     return targets
 
 
-def device_of(module: torch.nn.Module, example: Sequence[Any], device: torch.device | str | None) -> torch.device:
-    """Where the tensors of a module lie, which is where it is compiled for."""
-    tensors = [*module.parameters(), *module.buffers(), *pytree.tree_leaves(tuple(example))]
+def device_of(module: torch.nn.Module, example: Any, device: torch.device | str | None) -> torch.device:
+    """Where the tensors of a module lie, and of an `example`, which is where it is compiled for."""
+    tensors = [*module.parameters(), *module.buffers(), *pytree.tree_leaves(example)]
     found = next((t.device for t in tensors if isinstance(t, Tensor)), torch.device("cpu"))
     if device is not None and torch.device(device).type != found.type:
         raise DeclarationError(
@@ -135,8 +149,13 @@ class ImportedModel(Model):
 
     def __init__(self, made: Imported, **options: Any) -> None:
         super().__init__(made.graph, shared=made.shared, **options)
-        self.result = made.result
+        self.result, self.call = made.result, made.call
 
-    def forward(self, /, *inputs: Any, **feeds: Tensor) -> Any:
-        """The module's result: `inputs` are its arguments in order, `feeds` tensors by the names of the graph."""
-        return restored(self.result, super().forward(*pytree.tree_leaves(inputs), **feeds))
+    def forward(self, /, *inputs: Any, **feeds: Any) -> Any:
+        """The module's result: `inputs` are its arguments in order, `feeds` those by name, or tensors by the names of
+        the graph. Raises `FeedError` where a call differs from the example in more than its tensors."""
+        tensors = pytree.tree_leaves(inputs)
+        plain = all(isinstance(t, Tensor) for t in [*tensors, *feeds.values()])
+        if not plain or self.call.fixes_others:
+            tensors, feeds = self.call.tensors_of(inputs, feeds), {}
+        return restored(self.result, super().forward(*tensors, **feeds))

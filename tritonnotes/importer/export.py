@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
-from torch.utils import _pytree as pytree
 
 from ..ir.core.errors import DeclarationError, ModelImportError
 from .places import line_of
@@ -25,30 +22,6 @@ LEAST = 2
 """What axes of fewer elements have in the export: torch takes sizes 0 and 1 for known ones."""
 
 
-def input_names(module: torch.nn.Module, example: Sequence[Any]) -> list[str]:
-    """The names of the tensors of `example`, in order: those of the parameters of `forward`, with what leads to a
-    tensor inside a tuple or a dict behind it."""
-    try:
-        bound = inspect.signature(module.forward).bind(*example)
-    except TypeError as error:
-        raise DeclarationError(f"{type(module).__name__}.forward: {error}; give an example of each input") from None
-    named: list[str] = []
-    for name, given in bound.arguments.items():
-        for path, leaf in pytree.tree_flatten_with_path(given)[0]:
-            named.append("_".join([name, *map(step_name, path)]))
-            if not isinstance(leaf, Tensor):
-                raise DeclarationError(
-                    f"{type(module).__name__}.forward: {named[-1]!r} is {leaf!r}, no tensor; import a module that "
-                    "fixes it, whose forward(self, x) calls this one"
-                )
-    return named
-
-
-def step_name(key: Any) -> str:
-    """What leads from a container to a part of it."""
-    return str(getattr(key, "idx", getattr(key, "key", getattr(key, "name", key))))
-
-
 def axes_of_inputs(names: Sequence[str], tensors: Sequence[Tensor], batch: str | None, dynamic: Dynamic) -> list[Axes]:
     """The symbolic axes of each input: those of `dynamic`, and else axis 0 of all that have as many rows as the
     first."""
@@ -59,18 +32,20 @@ def axes_of_inputs(names: Sequence[str], tensors: Sequence[Tensor], batch: str |
         wrong = [axis for axis in dynamic.get(name, {}) if not 0 <= axis < tensor.ndim]
         if wrong:
             raise DeclarationError(f"dynamic: input {name!r} has {tensor.ndim} axes, and no axis {wrong[0]}")
-    rows = next((t.shape[0] for t in tensors if t.ndim), None)
+    rows = rows_of(tensors)
     by_default = [{0: batch} if batch is not None and t.ndim and t.shape[0] == rows else {} for t in tensors]
     return [dynamic.get(name, axes) for name, axes in zip(names, by_default, strict=True)]
 
 
-def exported(wrapped: Wrapped, example: Sequence[Any], axes: Sequence[Axes], *, training: bool) -> ExportedProgram:
+def rows_of(tensors: Sequence[Tensor]) -> int:
+    """The size of axis 0 of the first tensor that has one, which is the batch; else 0."""
+    return next((t.shape[0] for t in tensors if t.ndim), 0)
+
+
+def exported(wrapped: Wrapped, tensors: Sequence[Tensor], axes: Sequence[Axes], *, training: bool) -> ExportedProgram:
     """The exported program of a module. Raises `ModelImportError` with torch's reason and the line where it arose."""
-    leaves, spec = pytree.tree_flatten(tuple(example))
-    widened = [_widened(leaf, wanted) for leaf, wanted in zip(leaves, axes, strict=True)]
-    shapes = [{axis: torch.export.Dim.AUTO for axis in wanted} or None for wanted in axes]
-    arguments = pytree.tree_unflatten(widened, spec)
-    dynamic = pytree.tree_unflatten(shapes, spec)
+    arguments = tuple(_widened(tensor, wanted) for tensor, wanted in zip(tensors, axes, strict=True))
+    dynamic = tuple({axis: torch.export.Dim.AUTO for axis in wanted} or None for wanted in axes)
     try:
         with in_form(wrapped.module, training), warnings.catch_warnings():
             # Recurrent layers list their parameters anew while they are traced, which changes nothing.
@@ -90,6 +65,8 @@ def exported(wrapped: Wrapped, example: Sequence[Any], axes: Sequence[Axes], *, 
 
 
 def _widened(tensor: Tensor, axes: Axes) -> Tensor:
-    """The example, with `LEAST` elements at least along symbolic axes; what they are says nothing to an export."""
+    """The example, with `LEAST` elements at least along symbolic axes; what they are says nothing to an export. It is a
+    tensor of its own: an export takes inputs that are one tensor, or that are a parameter, for one value."""
     sizes = [max(size, LEAST) if axis in axes else size for axis, size in enumerate(tensor.shape)]
-    return tensor if list(tensor.shape) == sizes else tensor.detach().new_zeros(sizes)
+    own = tensor.detach() if list(tensor.shape) == sizes else tensor.detach().new_zeros(sizes)
+    return own.requires_grad_(tensor.requires_grad)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ..ir.core.types import is_name
-from .export import step_name
+from .arguments import step_name
 from .wrapped import LOSS
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
-from torch.utils import _pytree as pytree
 
 from ..ir.core.errors import DeclarationError
+from .arguments import Arguments
 from .wrapped import in_form
 
 
@@ -45,7 +45,7 @@ TARGETS: dict[Any, Callable[[Tensor], Tensor]] = {
 """By the function, or by the class of the module."""
 
 
-def target_like(module: torch.nn.Module, example: Sequence[Any], loss: Callable[..., Any]) -> Tensor:
+def target_like(module: torch.nn.Module, arguments: Arguments, loss: Callable[..., Any]) -> Tensor:
     """An example of what `loss` compares the module's result with. Raises `DeclarationError` where it is no loss of
     torch's, or the result no tensor."""
     known = loss.func if isinstance(loss, partial) else loss
@@ -56,12 +56,12 @@ def target_like(module: torch.nn.Module, example: Sequence[Any], loss: Callable[
             "with; give an example of that as target= (of compile_step, target_example=)"
         )
     mode = FakeTensorMode(allow_non_fake_inputs=True)
-    arguments = pytree.tree_map_only(Tensor, mode.from_tensor, tuple(example))
+    args, kwargs = arguments.rebuilt([mode.from_tensor(tensor) for tensor in arguments.tensors])
     # Fake ones in place of the module's own, which its forward may write into.
     held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     held = {name: mode.from_tensor(tensor) for name, tensor in held.items()}
     with mode, torch.no_grad(), in_form(module, training=False):
-        result = torch.func.functional_call(module, held, arguments)
+        result = torch.func.functional_call(module, held, args, kwargs)
     if not isinstance(result, Tensor):
         raise DeclarationError(
             f"loss: {type(module).__name__} returns a {type(result).__name__}; give a function of it as loss=, and an "

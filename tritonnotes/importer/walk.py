@@ -18,6 +18,7 @@ from ..ir.core.errors import DeclarationError, ModelImportError, TritonNotesErro
 from ..ir.core.graph import Graph, Value
 from ..ir.core.types import as_dtype, show_shape
 from ..tensors.shared import Shared
+from .arguments import CallForm
 from .initial import first_values
 from .memory import Memory
 from .names import Names
@@ -42,6 +43,7 @@ class Imported:
     graph: Graph
     shared: Shared
     result: Any
+    call: CallForm
 
 
 def declare(
@@ -53,7 +55,7 @@ def declare(
     walk.declare_leaves(inputs, axes)
     for node in walk.calls():
         walk.call(node)
-    return Imported(graph, walk.state.shared(), walk.finish())
+    return Imported(graph, walk.state.shared(), walk.finish(), wrapped.arguments.form)
 
 
 class _Walk:

@@ -8,21 +8,26 @@ from typing import Any
 
 import torch
 
+from .arguments import Arguments
+
 MODULE, LOSS = "module", "loss"
 """The attributes of `Wrapped`, which stand in front of the names of all modules, parameters and buffers."""
 
 
 class Wrapped(torch.nn.Module):
-    """A module, or with a `loss` a module and the loss of its result and of the inputs behind the first `count`."""
+    """A module as a function of the tensors of its `arguments`; or with a `loss`, the module and the loss of its result
+    and of the tensors behind them."""
 
-    def __init__(self, module: torch.nn.Module, loss: Callable[..., Any] | None, count: int) -> None:
+    def __init__(self, module: torch.nn.Module, loss: Callable[..., Any] | None, arguments: Arguments) -> None:
         super().__init__()
-        self.module, self.count = module, count
+        self.module, self.arguments = module, arguments
         self.loss = loss
 
-    def forward(self, *inputs: Any) -> Any:
-        result = self.module(*inputs[: self.count])
-        return result if self.loss is None else (result, self.loss(result, *inputs[self.count :]))
+    def forward(self, *tensors: Any) -> Any:
+        count = len(self.arguments.form.names)
+        args, kwargs = self.arguments.rebuilt(tensors[:count])
+        result = self.module(*args, **kwargs)
+        return result if self.loss is None else (result, self.loss(result, *tensors[count:]))
 
 
 def own_path(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeGuard
 
@@ -34,6 +35,8 @@ def folded(
     known = [part for part in given if part is not None]
     if not known or node.op_type in KEPT or any(isinstance(part, Value) or part.trained for part in known):
         return None
+    if node.op_type in MADE_LARGE and _elements_of(node.op_type, known) > LARGEST:
+        return None
     arrays = [part.array if isinstance(part, Known) else None for part in given]
     if all(part.is_plain for part in known if isinstance(part, Known)):
         results = _by_reference(node, arrays, opset)
@@ -45,6 +48,23 @@ def folded(
     else:
         return None
     return tuple(Known(name, result) for name, result in zip(node.output, results, strict=False))
+
+
+MADE_LARGE = ("ConstantOfShape", "Expand", "Tile", "Range")
+LARGEST = 2**12
+"""Operators that make many numbers of few, and how many may be: more are made where they are read."""
+
+
+def _elements_of(op_type: str, known: Sequence[Any]) -> float:
+    """How many numbers a node gives, or more."""
+    arrays = [part.array for part in known]
+    if any(array.dtype == object for array in arrays):
+        return 0
+    if op_type == "Range":
+        start, limit, step = (array.reshape(()).item() for array in arrays)
+        return abs((limit - start) / step) if step else 0
+    count = math.prod(max(abs(int(size)), 1) for size in arrays[-1 if op_type != "ConstantOfShape" else 0].tolist())
+    return count * (1 if op_type == "ConstantOfShape" else arrays[0].size)
 
 
 def _is_number(given: Value | Known | None) -> TypeGuard[Known]:

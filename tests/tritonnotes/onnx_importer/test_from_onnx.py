@@ -126,7 +126,42 @@ def recurrent() -> tuple[nn.Module, Tensor]:
     return Recurrent(), torch.randn(ROWS, 7, 3)
 
 
-MODELS = (mlp, cnn, transformer, recurrent)
+class UNet(nn.Module):
+    """Down, up, and what was there beside it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.down = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 8, 3, padding=1, stride=2)
+        self.up, self.last = nn.ConvTranspose2d(8, 4, 2, stride=2), nn.Conv2d(8, 5, 3, padding=1)
+        self.norm = nn.GroupNorm(2, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first = F.relu(self.norm(self.first(x)))
+        both = torch.cat([first, self.up(F.silu(self.down(first)))], 1)
+        return F.interpolate(self.last(both), scale_factor=2, mode="bilinear").mean((2, 3))
+
+
+def unet() -> tuple[nn.Module, Tensor]:
+    return UNet(), torch.randn(ROWS, 1, 8, 8)
+
+
+class Many(nn.Module):
+    """Functions of torch, which an export writes out as many nodes."""
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        y = x.clamp(min=0.1) ** 2
+        y = y / y.norm(dim=-1, keepdim=True)
+        values, places = y.topk(2)
+        kept = torch.where(y > 0.3, y, torch.zeros_like(y))
+        return (
+            kept.std(-1), values.mean(), places, torch.einsum("bi,bj->bij", y, kept).flatten(1), y.var(0), y[:, ::2],
+            F.pad(y, (1, 2)), x.masked_fill(x < 0.5, 1.0), F.one_hot(places[:, 0], 4).float(), torch.outer(y[0], y[1]),
+            x.cumsum(1), x.roll(1, 1), F.hardswish(x), F.softshrink(x), F.logsigmoid(x), F.glu(x, -1), F.normalize(x),
+            x.argmin(1), torch.stack([x, y], 1), x.repeat(2, 1), x.gather(1, places), x[:, None, [0, 2]], x[-1],
+        )  # fmt: skip
+
+
+MODELS = (mlp, cnn, transformer, recurrent, unet)
 
 
 @pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
@@ -159,6 +194,14 @@ def test_a_model_that_torch_exports_computes_and_trains_as_in_torch(make: Callab
         torch.testing.assert_close(trained[name], parameter.detach(), rtol=1e-4, atol=1e-5, msg=name)
 
 
+def test_functions_of_torch_come_out_as_they_go_in() -> None:
+    x, more = torch.rand(4, 4), torch.rand(6, 4)
+    g = tn.from_onnx(exported(Many(), x))
+    found = tn.eager(g, {"x": more}, g.state())
+    for got, want in zip(found.values(), Many()(more), strict=True):
+        torch.testing.assert_close(got, want)
+
+
 def test_running_statistics_move_as_onnx_has_it() -> None:
     net, x = nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 5)), torch.randn(ROWS, 8) * 3 + 1
     g = tn.from_onnx(exported(net, x, training=True))
@@ -166,6 +209,9 @@ def test_running_statistics_move_as_onnx_has_it() -> None:
     moved = tn.eager_updates(g, {"x": x}, state)
     batch = {"0.running_mean": x.mean(0), "0.running_var": x.var(0, correction=0)}
     torch.testing.assert_close(moved, {name: 0.9 * state[name] + 0.1 * now for name, now in batch.items()})
+    model = tn.compile(g, device="cpu")
+    net.eval().load_state_dict(model.state_dict(), strict=False)
+    torch.testing.assert_close(model(x)["logits"], net(x), msg="evaluation takes the running statistics")
     kept = tn.from_onnx(exported(net.eval(), x))
     assert not kept.updates and not kept.outputs["logits"].graph.leaves("scalar")
 
@@ -230,6 +276,7 @@ def test_sizes_are_dims_and_may_be_fixed() -> None:
     assert str(g["flat"].shape) == "(batch, 4*time)" and g["x"].shape == (tn.Dim("batch"), tn.Dim("time"), 4)
     assert [*g.outputs] == ["y", "z"]
     assert tn.from_onnx(model_of(text), sizes={"batch": 3, "time": 2})["flat"].shape == (3, 8)
+    assert tn.from_onnx(model_of(text), sizes={"time": "batch"})["flat"].shape == (tn.Dim("batch"), 4 * tn.Dim("batch"))
     with pytest.raises(ModelImportError, match=r"'rows' is no symbolic size of the model; it has batch, time"):
         tn.from_onnx(model_of(text), sizes={"rows": 3})
 

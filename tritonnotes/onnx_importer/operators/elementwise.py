@@ -13,7 +13,8 @@ from ...ir.core.types import as_dtype, bool_, float32
 from ...ir.ops.comparisons import clamp
 from ...ir.ops.elementary import reciprocal
 from .package import dtype_name
-from .rows import Array, Row, Table, number, of_one
+from .rows import Array, Row, Table, ints, number, of_one
+from .shapes import padded
 from .torch_call import torch_call
 
 
@@ -105,6 +106,18 @@ def _cum_sum(x: Value, axis: Array, exclusive: int = 0, reverse: int = 0) -> Val
     return torch_call("aten.flip.default", total, (at,)) if reverse else total
 
 
+def _cum_prod(x: Value, axis: Array, exclusive: int = 0, reverse: int = 0) -> Value:
+    at = number(axis) % len(x.shape)
+    turned = torch_call("aten.flip.default", x, (at,)) if reverse else x
+    if exclusive:
+        (size,) = ints(x.shape[at : at + 1], "the axis that is multiplied along")
+        pads = [0] * (2 * len(x.shape))
+        pads[at] = 1
+        turned = padded(P.narrow(turned, at, 0, size - 1), pads, value=1)
+    total = torch_call("aten.cumprod.default", turned, at, dtype=x.dtype)
+    return torch_call("aten.flip.default", total, (at,)) if reverse else total
+
+
 def _bitwise(name: str) -> Callable[..., Value]:
     return lambda *values: torch_call(f"aten.{name}", *values)
 
@@ -141,4 +154,5 @@ ELEMENTWISE: Table = {
     "Clip": (Row(_clip_by_attributes), Row(_clip, 11, numbers=(1, 2))),
     "Trilu": (Row(_trilu, known=(1,)),),
     "CumSum": (Row(_cum_sum, known=(1,)),),
+    "CumProd": (Row(_cum_prod, known=(1,)),),
 }  # fmt: skip

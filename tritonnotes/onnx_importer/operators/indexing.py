@@ -8,9 +8,9 @@ import numpy as np
 
 from ...ir import primitives as P
 from ...ir.core.graph import Value
-from ...ir.core.types import Size, int64, product_of
+from ...ir.core.types import Shape, Size, int64, product_of
 from ...ir.ops.embedding import embedding
-from .rows import Array, Row, Table, listed, number, refuse
+from .rows import Array, Row, Table, ints, listed, number, refuse
 from .torch_call import torch_call, torch_calls
 
 
@@ -60,6 +60,26 @@ def _gather_elements(x: Value, indices: Value, axis: int = 0) -> Value:
     return torch_call("aten.gather.default", x, axis, _elements(indices, x.shape[axis]))
 
 
+def _places(indices: Value, shape: Shape) -> list[Value]:
+    """Of indices (..., K) the K tensors of numbers along the first axes."""
+    (count,) = ints(indices.shape[-1:], "the number of axes that indices are for")
+    parts = (P.narrow(indices, -1, axis, 1) for axis in range(count))
+    flat = (P.reshape(part, indices.shape[:-1]) for part in parts)
+    return [_elements(part, size) for part, size in zip(flat, shape, strict=False)]
+
+
+def _gather_nd(x: Value, indices: Value, batch_dims: int = 0) -> Value:
+    rows = P.reshape(P.narrow(indices, -1, 0, 1), indices.shape[:-1])
+    batches = [P.index_along(rows, axis) for axis in range(batch_dims)]
+    return torch_call("aten.index.Tensor", x, [*batches, *_places(indices, x.shape[batch_dims:])])
+
+
+def _scatter_nd(x: Value, indices: Value, updates: Value, reduction: str = "none") -> Value:
+    refuse(reduction in ("none", "add"), f"reduction={reduction!r} is not supported; only 'none' and 'add'")
+    places = _places(indices, x.shape)
+    return torch_call("aten.index_put.default", x, places, updates, reduction == "add")
+
+
 REDUCED = {"add": "sum", "mul": "prod", "max": "amax", "min": "amin"}
 """ONNX's names of what is done with elements of one place, and torch's."""
 
@@ -103,6 +123,9 @@ def _top_k(x: Value, k: Array, axis: int = -1, largest: int = 1, sorted: int = 1
 INDEXING: Table = {
     "Gather": (Row(_gather, numbers=(1,)),),
     "GatherElements": (Row(_gather_elements, 11),),
+    "GatherND": (Row(_gather_nd, 11),),
+    "ScatterND": (Row(_scatter_nd, 11),),
+    "Scatter": (Row(_scatter_elements, 9),),
     "ScatterElements": (Row(_scatter_elements, 11),),
     "OneHot": (Row(_one_hot, 9, known=(1,)),),
     "TopK": (Row(_top_k_by_attribute), Row(_top_k, 10, known=(1,))),

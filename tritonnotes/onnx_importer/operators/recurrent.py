@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,17 +10,23 @@ from ...ir import primitives as P
 from ...ir.core.graph import Value
 from ...ir.core.types import Shape
 from ...ir.ops import shapes
+from ...ir.ops.activations import sigmoid
 from .rows import Row, Table, ints, refuse
 from .shapes import filled
 from .torch_call import torch_call, torch_calls
 
 DIRECTIONS = {"forward": 1, "reverse": 1, "bidirectional": 2}
 
-ORDER = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
+ORDER = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,), "GRU, step by step": (0, 1, 2)}
 """Where ONNX has each of torch's gates: input, forget, cell, output of an LSTM, which ONNX has as input, output,
-forget, cell; reset, update, new of a GRU, which it has as update, reset, new."""
+forget, cell; reset, update, new of a GRU, which it has as update, reset, new. A GRU that resets before its product, as
+torch's does not, is computed step by step, by gates in ONNX's order."""
 
-USUAL = {"LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",)}
+USUAL = {
+    "LSTM": ("Sigmoid", "Tanh", "Tanh"), "GRU": ("Sigmoid", "Tanh"), "RNN": ("Tanh",),
+    "GRU, step by step": ("Sigmoid", "Tanh"),
+}  # fmt: skip
+CALLS = {"LSTM": "aten.lstm.input", "GRU": "aten.gru.input", "RNN": "aten.rnn_tanh.input"}
 """The activations of each direction that torch has, too."""
 
 
@@ -36,7 +43,8 @@ def _gru(
     x: Value, w: Value, r: Value, b: Value | None = None, sequence_lens: Value | None = None, h: Value | None = None,
     linear_before_reset: int = 0, **attrs: Any,
 ) -> Any:  # fmt: skip
-    refuse(linear_before_reset, "resets before its product (linear_before_reset=0), which torch's GRU does after it")
+    if not linear_before_reset:
+        return _recurrent("GRU, step by step", x, w, r, b, sequence_lens, [h], **attrs)
     return _recurrent("GRU", x, w, r, b, sequence_lens, [h], **attrs)
 
 
@@ -68,18 +76,48 @@ def _recurrent(
     steps, batch, _ = x.shape
     (hidden,) = ints(r.shape[-1:], "the hidden size")
     start = [_state(x, (directions, batch, hidden)) if state is None else state for state in first]
-    turned = torch_call("aten.flip.default", x, (0,)) if direction == "reverse" else x
-    how = (b is not None, 1, 0.0, False, directions == 2, False)
     weights = _weights(kind, w, r, b, directions, hidden)
-    call = {"LSTM": "aten.lstm.input", "GRU": "aten.gru.input", "RNN": "aten.rnn_tanh.input"}[kind]
-    results = range(len(start) + 1)
-    states = start if kind == "LSTM" else start[0]
-    y, *last = torch_calls(call, turned, states, weights, *how, results=results)
-    y = torch_call("aten.flip.default", y, (0,)) if direction == "reverse" else y
-    y = P.reshape(y, (steps, batch, directions, hidden))
+    if kind not in CALLS:
+        backwards = [False, True] if directions == 2 else [direction == "reverse"]
+        y, *last = _step_by_step(x, start[0], weights, backwards, hidden)
+    else:
+        turned = torch_call("aten.flip.default", x, (0,)) if direction == "reverse" else x
+        how = (b is not None, 1, 0.0, False, directions == 2, False)
+        states = start if kind == "LSTM" else start[0]
+        y, *last = torch_calls(CALLS[kind], turned, states, weights, *how, results=range(len(start) + 1))
+        y = torch_call("aten.flip.default", y, (0,)) if direction == "reverse" else y
+        y = P.reshape(y, (steps, batch, directions, hidden))
     if layout:
         return shapes.permute(y, (1, 0, 2, 3)), *(shapes.transpose(state, 0, 1) for state in last)
     return shapes.permute(y, (0, 2, 1, 3)), *last
+
+
+def _step_by_step(
+    x: Value, start: Value, weights: Sequence[Value], backwards: Sequence[bool], hidden: int
+) -> tuple[Value, Value]:
+    """The states (times, batch, directions, hidden), and the last ones, of GRUs that reset before their product."""
+    (steps,) = ints(x.shape[:1], "the number of times")
+    each = len(weights) // len(backwards)
+    found, last = [], []
+    for one, backward in enumerate(backwards):
+        w, r, *biases = weights[one * each : (one + 1) * each]
+        state, states = start[one], [start[one]] * steps
+        for time in range(steps)[:: -1 if backward else 1]:
+            state = _gru_step(x[time], state, w, r, biases, hidden)
+            states[time] = state
+        found.append(P.cat([P.reshape(s, (1, s.shape[0], 1, hidden)) for s in states], 0))
+        last.append(P.reshape(state, (1, *state.shape)))
+    return P.cat(found, 2), P.cat(last, 0)
+
+
+def _gru_step(x: Value, state: Value, w: Value, r: Value, biases: Sequence[Value], hidden: int) -> Value:
+    ahead = P.matmul(x, w, True)
+    ahead = ahead + functools.reduce(P.add, biases) if biases else ahead
+    gates = P.narrow(ahead, 1, 0, 2 * hidden) + P.matmul(state, P.narrow(r, 0, 0, 2 * hidden), True)
+    update, reset = (sigmoid(P.narrow(gates, 1, place * hidden, hidden)) for place in (0, 1))
+    product = P.matmul(reset * state, P.narrow(r, 0, 2 * hidden, hidden), True)
+    new = P.tanh(P.narrow(ahead, 1, 2 * hidden, hidden) + product)
+    return (1 - update) * new + update * state
 
 
 def _state(x: Value, shape: Shape) -> Value:

@@ -9,7 +9,7 @@ from ...ir import primitives as P
 from ...ir.core.graph import Value
 from .rows import Array, Node, Row, Table, ints, listed, refuse
 from .shapes import padded
-from .torch_call import torch_call
+from .torch_call import torch_call, torch_calls
 
 SAME = ("SAME_UPPER", "SAME_LOWER")
 
@@ -106,19 +106,28 @@ def _max_pool(
     node: Node, x: Value, kernel_shape: list[int], auto_pad: str = "NOTSET", ceil_mode: int = 0,
     dilations: list[int] | None = None, pads: list[int] | None = None, storage_order: int = 0,
     strides: list[int] | None = None,
-) -> Value:  # fmt: skip
-    refuse(not node.reads(1), "gives the places of its results; read its first result alone")
+) -> Any:  # fmt: skip
     count = len(kernel_shape)
     refuse(1 <= count <= 3, f"has {count} axes of positions; 1 to 3 are supported")
     strides, dilations = strides or [1] * count, dilations or [1] * count
     before, after = _pads(x, kernel_shape, strides, dilations, pads, auto_pad)
     if before != after or any(2 * pad > k for pad, k in zip(before, kernel_shape, strict=True)):
         refuse(x.dtype.is_float, "pads ints at one end; cast them to a float first")
+        refuse(not node.reads(1), "gives the places of its results, and pads both ends differently; do one of them")
         x, before = padded(x, _around(before, after), value=-math.inf), [0] * count
-    return torch_call(
-        f"aten.max_pool{count}d.default", x, tuple(kernel_shape), tuple(strides), tuple(before), tuple(dilations),
-        bool(ceil_mode),
-    )  # fmt: skip
+    how = tuple(kernel_shape), tuple(strides), tuple(before), tuple(dilations), bool(ceil_mode)
+    if not node.reads(1):
+        return torch_call(f"aten.max_pool{count}d.default", x, *how)
+    refuse(count > 1 and not storage_order, "gives places of one axis, or in columns; read its first result alone")
+    y, within = torch_calls(f"aten.max_pool{count}d_with_indices.default", x, *how, results=(0, 1))
+    return y, _in_all(x, within)
+
+
+def _in_all(x: Value, within: Value) -> Value:
+    """Places in the whole tensor, of places within the positions of each channel."""
+    channels, *positions = ints(x.shape[1:], "the shape of a sample")
+    planes = P.index_along(within, 0) * channels + P.index_along(within, 1)
+    return within + planes * math.prod(positions)
 
 
 def _average_pool(
@@ -240,6 +249,18 @@ def _new_sizes(
     return tuple(wanted), [new / old for new, old in zip(wanted, positions, strict=True)]
 
 
+GRID_MODES = {"bilinear": 0, "linear": 0, "nearest": 1, "bicubic": 2, "cubic": 2}
+GRID_PADS = {"zeros": 0, "border": 1, "reflection": 2}
+"""torch's numbers of ways to read between pixels, and beside them."""
+
+
+def _grid_sample(
+    x: Value, grid: Value, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros"
+) -> Value:
+    how = GRID_MODES[mode], GRID_PADS[padding_mode], bool(align_corners)
+    return torch_call("aten.grid_sampler.default", x, grid, *how)
+
+
 WINDOWS: Table = {
     "Conv": (Row(_conv),),
     "ConvTranspose": (Row(_conv_transpose),),
@@ -247,6 +268,7 @@ WINDOWS: Table = {
     "AveragePool": (Row(_average_pool),),
     "LpPool": (Row(_lp_pool, 2),),
     "LRN": (Row(_lrn),),
+    "GridSample": (Row(_grid_sample, 16),),
     "Upsample": (Row(_upsample, 9, known=(1,)),),
     "Resize": (Row(_resize, 11, known=(1, 2, 3)),),
 }
