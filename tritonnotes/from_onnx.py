@@ -15,14 +15,16 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 
-def from_onnx(file: str | os.PathLike[str] | bytes | ModelProto, *, sizes: Mapping[str, int] | None = None) -> Graph:
+def from_onnx(
+    file: str | os.PathLike[str] | bytes | ModelProto, *, sizes: Mapping[str, int | str] | None = None
+) -> Graph:
     """The graph of an ONNX model: its nodes as ops of tritonnotes, or as calls of torch where they have no formula.
 
     `file` is a path, the bytes of a file, or an `onnx.ModelProto`. Inputs, outputs, parameters and other values are
-    called as in the file (characters that no name has become `_`). Symbolic sizes are `Dim`s, and `sizes` fixes some
-    of them: `sizes={"batch": 8}`. Initializers of floats are parameters, which begin with their values in the file;
-    numbers of shape () are constants, and running statistics and ints are buffers. Dropout and batch norm that the
-    file has in training mode are trained so.
+    called as in the file (characters that no name has become `_`). Symbolic sizes are `Dim`s; `sizes` fixes some of
+    them, or calls them otherwise, as two that are one: `sizes={"time": 8, "mask_axis": "batch"}`. Initializers of
+    floats are parameters, which begin with their values in the file; numbers of shape () are constants, and running
+    statistics and ints are buffers. Dropout and batch norm that the file has in training mode are trained so.
 
     Needs the onnx package: `pip install 'tritonnotes[onnx]'`. Raises `ModelImportError` for what cannot be imported,
     with the node, its operator set and its inputs.

@@ -20,9 +20,12 @@ from .reading import DEFAULT_DOMAINS, array, attributes, opset
 
 Found = Value | Known | None
 
+MALFORMED = (LookupError, ValueError, TypeError, ArithmeticError)
+"""What rules raise for nodes that no checker of ONNX lets pass, such as an axis that a tensor does not have."""
 
-def declare(graph: Graph, model: Any, sizes: Mapping[str, int]) -> None:
-    """Declare an ONNX model in an empty `graph`. Symbolic sizes that `sizes` names are fixed to the numbers there."""
+
+def declare(graph: Graph, model: Any, sizes: Mapping[str, int | str]) -> None:
+    """Declare an ONNX model in an empty `graph`. Symbolic sizes that `sizes` names are the numbers or names there."""
     walk = _Walk(graph, model, sizes)
     walk.declare_leaves()
     for node in walk.nodes():
@@ -36,7 +39,7 @@ def row_of(op_type: str, version: int) -> Row | None:
 
 
 class _Walk:
-    def __init__(self, graph: Graph, model: Any, sizes: Mapping[str, int]) -> None:
+    def __init__(self, graph: Graph, model: Any, sizes: Mapping[str, int | str]) -> None:
         self.graph, self.model, self.sizes = graph, model, sizes
         self.opset = opset(model)
         self.found: dict[str, Found] = {}
@@ -96,7 +99,8 @@ class _Walk:
             return int(dim.dim_value)
         key = dim.dim_param or unnamed
         name = self.dims.setdefault(key, local_name(key.replace(".", "_"), self.dims.values()))
-        return self.sizes.get(key, Dim(name))
+        said = self.sizes.get(key, name)
+        return Dim(said) if isinstance(said, str) else said
 
     # -- nodes ---------------------------------------------------------------------------------------------------------
 
@@ -121,6 +125,11 @@ class _Walk:
             results = self._results(proto, opset)
         except TritonNotesError as error:
             raise ModelImportError(f"{self._place(proto, opset)}: {error}") from error
+        except MALFORMED as error:
+            raise ModelImportError(
+                f"{self._place(proto, opset)}: is malformed, it has a number, a word or an input too many or too few "
+                f"({type(error).__name__}: {error}); check the file with onnx.checker"
+            ) from error
         named: set[Value] = set()
         for name, result in zip(proto.output, results, strict=False):
             if not name:

@@ -276,6 +276,7 @@ def test_sizes_are_dims_and_may_be_fixed() -> None:
     assert str(g["flat"].shape) == "(batch, 4*time)" and g["x"].shape == (tn.Dim("batch"), tn.Dim("time"), 4)
     assert [*g.outputs] == ["y", "z"]
     assert tn.from_onnx(model_of(text), sizes={"batch": 3, "time": 2})["flat"].shape == (3, 8)
+    assert tn.from_onnx(model_of(text), sizes={"time": "batch"})["flat"].shape == (tn.Dim("batch"), 4 * tn.Dim("batch"))
     with pytest.raises(ModelImportError, match=r"'rows' is no symbolic size of the model; it has batch, time"):
         tn.from_onnx(model_of(text), sizes={"rows": 3})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import onnx
 import pytest
@@ -12,9 +12,11 @@ from onnx_node_tests import NodeTest, compiled, eager, node_tests
 from paths import ROOT
 
 import tritonnotes as tn
+from tritonnotes.ir.core.errors import ModelImportError
 from tritonnotes.ir.ops.gates import silu
 from tritonnotes.onnx_importer.operators.rows import Row
 from tritonnotes.onnx_importer.operators.table import TABLE
+from tritonnotes.onnx_importer.reading import OLDEST
 
 DRAWN = ("test_training_dropout", "test_training_dropout_default")
 """What these drop is drawn from numpy's generator."""
@@ -67,6 +69,50 @@ COMPILED = (
 def test_what_is_read_compiles(name: str) -> None:
     (test,) = (test for test in node_tests() if test.name == name)
     assert test.wrong(compiled) == []
+
+
+def mutants(test: NodeTest) -> Iterator[onnx.ModelProto]:
+    """The model with a node that is not as it was: other numbers and words, an input less, and one of another rank."""
+    node = test.model.graph.node[0]
+    for place in range(len(node.attribute)):
+        for number in (99, -99, 0):
+            model = copied(test.model)
+            given = model.graph.node[0].attribute[place]
+            given.i, given.s, given.f = number, str(number).encode(), number
+            given.ints[:] = [number] * len(given.ints)
+            yield model
+    for left in range(len(node.input)):
+        model = copied(test.model)
+        model.graph.node[0].input[:] = node.input[:left]
+        yield model
+    for place in range(len(test.model.graph.input)):
+        model = copied(test.model)
+        shape = model.graph.input[place].type.tensor_type.shape
+        shape.dim.add().dim_value = 3
+        yield model
+        del shape.dim[:]
+        yield model
+
+
+def copied(model: onnx.ModelProto) -> onnx.ModelProto:
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    return made
+
+
+def test_a_broken_node_ends_in_one_error_that_names_it() -> None:
+    first = {test.op_type: test for test in reversed(node_tests()) if len(test.model.graph.node) == 1}
+    refused = 0
+    for test in first.values():
+        if test.op_type not in TABLE or test.model.opset_import[0].version < OLDEST:
+            continue
+        for model in mutants(test):
+            try:
+                tn.from_onnx(model)
+            except ModelImportError as error:
+                refused += 1
+                assert test.op_type in str(error) or "input" in str(error)
+    assert refused > len(TABLE)
 
 
 def test_the_docs_list_the_operators() -> None:
