@@ -11,8 +11,9 @@ from torch.utils import _pytree as pytree
 
 from .graph import Graph
 from .importer.arguments import Arguments, arguments_of_call
-from .importer.export import Dynamic, axes_of_inputs, exported
+from .importer.export import LEAST, Dynamic, axes_of_inputs, exported, rows_of
 from .importer.results import restored
+from .importer.sizes import Axes
 from .importer.targets import target_like
 from .importer.walk import Imported, declare
 from .importer.wrapped import Wrapped, reads_training
@@ -85,8 +86,17 @@ def imported(
         raise DeclarationError("target: is what a loss compares the result with; give loss=, too")
     wrapped = Wrapped(module, loss, arguments)
     axes = axes_of_inputs(names, tensors, batch, dynamic or {})
+    known = axes_of_inputs(names, tensors, batch if rows_of(tensors) >= LEAST else None, dynamic or {})
 
     def form(training: bool) -> Imported:
+        try:
+            return form_with(axes, training)
+        except ModelImportError:
+            if known == axes:
+                raise
+            return form_with(known, training)  # an example of one row, of a module that takes no other
+
+    def form_with(axes: Sequence[Axes], training: bool) -> Imported:
         program = exported(wrapped, tensors, axes, training=training)
         graph = Graph(type(module).__name__ if is_name(type(module).__name__) else "module")
         return declare(graph, program, wrapped, names, axes)

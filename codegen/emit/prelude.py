@@ -27,9 +27,11 @@ def flat(given):
 
 
 def called(call, tensors, wanted=()):
-    """Call torch. Of the tensors that are `wanted` it may be asked for `gradients` later."""
-    with torch.set_grad_enabled(len(wanted) > 0):
-        inputs = [tensor.data.requires_grad_(number in wanted) for number, tensor in enumerate(tensors)]
+    """Call torch. Of the tensors that are `wanted` it may be asked for `gradients` later. The modes of torch that
+    surround the run, such as autocast, change nothing of it."""
+    with torch.inference_mode(False), torch._C._DisableAutocast(), torch.set_grad_enabled(len(wanted) > 0):
+        own = [tensor.clone() if wanted and tensor.is_inference() else tensor.data for tensor in tensors]
+        inputs = [tensor.requires_grad_(number in wanted) for number, tensor in enumerate(own)]
         return inputs, flat(call(inputs))
 '''
 
@@ -57,7 +59,8 @@ def gradients(made, number, d, wanted, again=False):
     asked = [inputs[place] for place in wanted]
     found = [None] * len(asked)
     if results[number].requires_grad:
-        found = torch.autograd.grad(results[number], asked, d, retain_graph=again, allow_unused=True)
+        with torch.inference_mode(False), torch._C._DisableAutocast():
+            found = torch.autograd.grad(results[number], asked, d, retain_graph=again, allow_unused=True)
     return [*inputs, d], [torch.zeros_like(x) if g is None else g for x, g in zip(asked, found)]
 '''
 

@@ -4,7 +4,7 @@ that follows."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from .reading import Call, is_call, tensors_of
 
 STATISTICS = {"batch_norm.default": "training", "instance_norm.default": "use_input_stats"}
 """Ops that write running statistics without saying so in their schema, and the argument that says whether they do."""
+
+BY_STRIDES = frozenset(("as_strided.default", "as_strided_copy.default", "as_strided_scatter.default"))
+"""Ops that see how a tensor lies in memory."""
 
 RUNNING = ("running_mean", "running_var")
 RANDOM = "random numbers"
@@ -29,11 +32,13 @@ Memory = frozenset[int | str]
 class Effects:
     """What each call of a graph does. `memory` is where the tensors of a node lie, `writes` what a call changes.
     `in_place` are calls that change nothing that anybody sees but in their result, and the argument they write.
-    `barriers` are calls that no other is moved past, `kept` says why a call must stay torch's."""
+    `by_strides` is the memory that a call sees the strides of. `barriers` are calls that no other is moved past, `kept`
+    says why a call must stay torch's."""
 
     memory: Mapping[Node, Memory]
     writes: Mapping[Node, Memory]
     in_place: Mapping[Node, Node]
+    by_strides: Memory
     barriers: frozenset[Node]
     kept: Mapping[Node, str]
 
@@ -63,8 +68,10 @@ def effects(calls: Mapping[Node, Call], output: Node) -> Effects:
                 written = []
             drawn = {RANDOM} if any(_draws(aten) for aten in call.aten) else set()
             writes[node] = frozenset(drawn).union(*(memory[n] for n in written))
-    made = Effects(memory, writes, in_place, barriers, {})
-    return Effects(memory, writes, in_place, barriers, _kept(calls, made, order, output))
+    seen = [arg for node, call in calls.items() if any(map(_sees_strides, call.aten)) for arg in node.all_input_nodes]
+    by_strides = frozenset[int | str]().union(*(memory[arg] for arg in seen))
+    made = Effects(memory, writes, in_place, by_strides, barriers, {})
+    return replace(made, kept=_kept(calls, made, order, output))
 
 
 def _memory(node: Node) -> Memory:
@@ -76,6 +83,10 @@ def _storage(tensor: Tensor) -> int:
         return tensor.untyped_storage()._cdata
     except NotImplementedError:  # sparse tensors have none
         return id(tensor)
+
+
+def _sees_strides(node: Node) -> bool:
+    return isinstance(node.target, torch._ops.OpOverload) and op_name(node.target).removeprefix("aten.") in BY_STRIDES
 
 
 # -- writes ------------------------------------------------------------------------------------------------------------
@@ -180,6 +191,8 @@ def _kept(calls: Mapping[Node, Call], found: Effects, order: Mapping[Node, int],
             kept[node] = "lies in memory that is written"
         elif any(last_write.get(memory, -1) >= order[node] for memory in found.touches(node) - own):
             kept[node] = "reads memory that is written later"
+        elif own & found.by_strides:
+            kept[node] = "lies in memory whose strides are seen"
         elif any(found.memory[out] & own & leaves for out in returned):
             kept[node] = "is a view of an input, and returned"
         elif sum(bool(found.memory[out] & own) for out in dict.fromkeys(returned)) > 1 and _is_view(node, found):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
 from torch.fx import Graph as TorchGraph
 from torch.fx import GraphModule, Node
 
@@ -113,23 +115,52 @@ def rebuilt(
     order = {node: place for place, node in enumerate(calls)}
     by_first = {part[0]: (name, put) for name, (part, put) in _named(parts)}
     ours = {node for part, _ in parts for node in part}
+    (output,) = (node for node in module.graph.nodes if node.op == "output")
+    seen = frozenset(output.all_input_nodes)
     torchs = [node for node in stages.of if node not in ours]
     for node in sorted([*torchs, *by_first], key=lambda n: (stages.of[n], order[n])):
         if node in by_first:
             name, put = by_first[node]
             module.add_submodule(name, put.module)
             results = graph.call_module(name, tuple(made[n] for n in put.inputs))
-            for place, output in enumerate(put.outputs):
-                made[output] = graph.call_function(_item, (results, place))
+            for place, result in enumerate(put.outputs):
+                made[result] = graph.call_function(_item, (results, place))
+                axes = _order_of_axes(result)
+                if axes is not None and (found.by_strides or result in seen):
+                    made[result] = graph.call_function(laid_out, (made[result], axes))
         else:
             made[node] = _copy(graph, node, made, clones=_must_clone(node, found, refused), found=found)
-    (output,) = (node for node in module.graph.nodes if node.op == "output")
     graph.node_copy(output, made.__getitem__)
     return GraphModule(module, graph)
 
 
 def _item(results: Sequence[object], place: int) -> object:
     return results[place]
+
+
+def laid_out(tensor: Tensor, axes: Sequence[int]) -> Tensor:
+    """A dense tensor whose axes lie in memory in this order, the outermost first: a copy, unless it is that."""
+    strides, step = [1] * tensor.dim(), 1
+    for axis in reversed(axes):
+        strides[axis] = step
+        step *= max(tensor.shape[axis], 1)
+    if tensor.stride() == (*strides,):
+        return tensor
+    return tensor.new_empty_strided(tensor.shape, strides).copy_(tensor)
+
+
+def _order_of_axes(node: Node) -> list[int] | None:
+    """The axes of a result as eager PyTorch lays them out, the outermost first; None where that is their own order."""
+    (tensor,) = tensors_of(node)
+    strides = [_hint(stride) for stride in tensor.stride()]
+    axes = [axis for axis, size in enumerate(tensor.shape) if _hint(size) != 1 and strides[axis]]
+    order = sorted(axes, key=lambda axis: -strides[axis])
+    return None if order == axes else [*(axis for axis in range(tensor.dim()) if axis not in axes), *order]
+
+
+def _hint(size: int | torch.SymInt) -> int:
+    """A size as it is now: to ask a symbolic one would be to fix what is asked."""
+    return int(size.node.hint) if isinstance(size, torch.SymInt) else size
 
 
 def _named(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch.fx import Node
 
+from ..importer.ops.calls import SPARSE, arguments_of
 from ..importer.ops.table import TABLE, UNCOUNTED
 from ..importer.places import op_name
 from ..ir.core.errors import TritonNotesError
@@ -49,11 +50,20 @@ def _refusal(call: Call) -> str | None:
     missing = [op_name(aten.target) for aten in call.aten if not _has_row(aten)]
     if missing:
         return f"{missing[0]} has no formula here"
+    if any(map(_asks_for_sparse, call.aten)):
+        return "gives sparse gradients"
     try:
         Declaring("tried", call.aten, lambda node: node.name)
     except TritonNotesError as error:
         return str(error)
     return None
+
+
+def _asks_for_sparse(node: Node) -> bool:
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return False
+    arguments, _ = arguments_of(node, lambda given: given)
+    return any(arguments.get(name) is True for name in SPARSE)
 
 
 def _has_row(node: Node) -> bool:

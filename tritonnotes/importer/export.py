@@ -32,9 +32,14 @@ def axes_of_inputs(names: Sequence[str], tensors: Sequence[Tensor], batch: str |
         wrong = [axis for axis in dynamic.get(name, {}) if not 0 <= axis < tensor.ndim]
         if wrong:
             raise DeclarationError(f"dynamic: input {name!r} has {tensor.ndim} axes, and no axis {wrong[0]}")
-    rows = next((t.shape[0] for t in tensors if t.ndim), None)
+    rows = rows_of(tensors)
     by_default = [{0: batch} if batch is not None and t.ndim and t.shape[0] == rows else {} for t in tensors]
     return [dynamic.get(name, axes) for name, axes in zip(names, by_default, strict=True)]
+
+
+def rows_of(tensors: Sequence[Tensor]) -> int:
+    """The size of axis 0 of the first tensor that has one, which is the batch; else 0."""
+    return next((t.shape[0] for t in tensors if t.ndim), 0)
 
 
 def exported(wrapped: Wrapped, tensors: Sequence[Tensor], axes: Sequence[Axes], *, training: bool) -> ExportedProgram:
@@ -60,6 +65,8 @@ def exported(wrapped: Wrapped, tensors: Sequence[Tensor], axes: Sequence[Axes], 
 
 
 def _widened(tensor: Tensor, axes: Axes) -> Tensor:
-    """The example, with `LEAST` elements at least along symbolic axes; what they are says nothing to an export."""
+    """The example, with `LEAST` elements at least along symbolic axes; what they are says nothing to an export. It is a
+    tensor of its own: an export takes inputs that are one tensor, or that are a parameter, for one value."""
     sizes = [max(size, LEAST) if axis in axes else size for axis, size in enumerate(tensor.shape)]
-    return tensor if list(tensor.shape) == sizes else tensor.detach().new_zeros(sizes)
+    own = tensor.detach() if list(tensor.shape) == sizes else tensor.detach().new_zeros(sizes)
+    return own.requires_grad_(tensor.requires_grad)

@@ -143,6 +143,7 @@ class TrainingStep:
             made._runner.programs_of_frozen |= programs
             made._runner.follow_frozen(made.model.tensors())
             made.load_state_dict(self.state_dict())
+            made._state.beside = deepcopy(self._state.beside, memo)
         return made
 
     def __reduce__(self) -> Any:
@@ -155,6 +156,7 @@ class TrainingStep:
             given,
             frozen,
             self.state_dict(),
+            self._state.beside,
         )
 
     def _check_copied(self) -> None:
@@ -295,13 +297,16 @@ class TrainingStep:
         self._state.load(path)
 
 
-def _restored(kind: type[TrainingStep], what: Any, given: dict[str, Any], frozen: Any, state: Any) -> TrainingStep:
+def _restored(
+    kind: type[TrainingStep], what: Any, given: dict[str, Any], frozen: Any, state: Any, beside: Any
+) -> TrainingStep:
     """What a pickle of a step is: compiled anew, with its state loaded."""
     made = kind(*what, **given)
     for name in frozen:
         made.model.get_parameter(name).requires_grad_(False)
     made._runner.follow_frozen(made.model.tensors())
     made.load_state_dict(state)
+    made._state.beside = beside
     return made
 
 

@@ -56,6 +56,8 @@ class StepState:
         self.hyperparameters: dict[str, float | bool] = optimizer.settings
         self.group_hyperparameters = [group.optimizer.settings for group in optimizer.groups]
         self.numbers = optimizer.all_numbers
+        self.beside: list[dict[str, Any]] = [{} for _ in optimizer.variants]
+        """What schedulers of torch put into the groups of `step.optimizer` beside numbers; no part of a state."""
         self._seen_settings: list[object] = []
         self._settings: dict[str, float] = {}
         self.seed = seed

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,7 +73,6 @@ class StepGroup(MutableMapping[str, Any]):
     def __init__(self, state: StepState, number: int, names: list[str]) -> None:
         self._state, self._number, self._names = state, number, names
         self._compiled = torch_options(self.optimizer)
-        self._others: dict[str, Any] = {}
 
     @property
     def optimizer(self) -> Optimizer:
@@ -88,6 +88,10 @@ class StepGroup(MutableMapping[str, Any]):
     def number(self) -> int:
         """The place of the rule among those of the step."""
         return self._number
+
+    @property
+    def _others(self) -> dict[str, Any]:
+        return self._state.beside[self._number]
 
     @property
     def _numbers(self) -> dict[str, Any]:
@@ -107,7 +111,7 @@ class StepGroup(MutableMapping[str, Any]):
 
     def keep(self, others: Mapping[str, Any]) -> None:
         """Keep these entries beside the step's numbers."""
-        self._others |= others
+        self._others.update(others)
 
     @property
     def _changeable(self) -> set[str]:
@@ -120,7 +124,8 @@ class StepGroup(MutableMapping[str, Any]):
         others: dict[str, Any] = {}
         for name, value in given.items():
             if name in self._changeable:
-                plain = [v.item() if isinstance(v, Tensor) else v for v in (value if name == "betas" else [value])]
+                parts = value if name == "betas" else [value]
+                plain = [v.item() if isinstance(v, Tensor | np.generic) else v for v in parts]
                 numbers |= zip(BETAS, plain, strict=True) if name == "betas" else {name: plain[0]}
             elif name in HOW or (name not in self._compiled and name != "params"):
                 others[name] = value

@@ -75,6 +75,21 @@ def tuples(x: Tensor, y: Tensor) -> Any:
     return {"largest": largest, "parts": (place, torch.cat(parts[::-1], 1)), "rows": x.shape[0], "given": y}
 
 
+def constants(x: Tensor, y: Tensor) -> Any:
+    return torch.tanh(x * torch.tensor([1.0, 2, 3, 4, 5, 6])) + torch.FloatTensor([1, 2, 3, 4, 5, 6])
+
+
+def by_strides(x: Tensor, y: Tensor) -> Any:
+    h = torch.tanh(x.t()) * 2 + 1
+    return torch.sigmoid(h.as_strided((2, 3), (1, 2))) * 3, torch.exp(h) + 1
+
+
+def transposed(x: Tensor, y: Tensor) -> Any:
+    h = torch.tanh(x.unsqueeze(1).transpose(0, 2)) * 2
+    torch._dynamo.graph_break()
+    return h, h.transpose(0, 2).view(-1) + 1, torch.sigmoid(h.mT) * 2
+
+
 def depends_on_values(x: Tensor, y: Tensor) -> Any:
     return (torch.tanh(x) * 2)[y > 0].sum()
 
@@ -92,10 +107,16 @@ FUNCTIONS: dict[Function, str] = {
     chain_in_place: "6 ops in 1 program",
     torch_in_place: "cumsum_: aten.cumsum_.default has no formula here",
     tuples: "",
+    constants: "3 ops in 1 program",
+    by_strides: "lies in memory whose strides are seen",
+    transposed: "",
     made_of_nothing: "3 ops in 1 program",
     depends_on_values: "2 ops in 1 program",
 }
 """With what the report says of them."""
+
+BROKEN = (depends_on_values, transposed)
+"""Those with a graph break."""
 
 
 @pytest.mark.parametrize("function", FUNCTIONS, ids=lambda f: f.__name__)
@@ -103,7 +124,7 @@ def test_results_gradients_and_memory_are_those_of_eager(function: Function) -> 
     torch.manual_seed(0)
     first = [torch.randn(4, 6, requires_grad=True) for _ in range(2)]
     second = [x.detach().clone().requires_grad_() for x in first]
-    compiled = torch.compile(function, backend="tritonnotes", fullgraph=function is not depends_on_values)
+    compiled = torch.compile(function, backend="tritonnotes", fullgraph=function not in BROKEN)
     torch.manual_seed(1)
     got = pytree.tree_leaves(compiled(*first))
     torch.manual_seed(1)
@@ -113,7 +134,7 @@ def test_results_gradients_and_memory_are_those_of_eager(function: Function) -> 
             assert one == other
             continue
         torch.testing.assert_close(one, other)
-        assert one.requires_grad is other.requires_grad
+        assert one.requires_grad is other.requires_grad and _strides(one) == _strides(other)
         assert [_shares(one, x) for x in first] == [_shares(other, x) for x in second]
     for one, other in zip(_gradients(got, first), _gradients(wanted, second), strict=True):
         assert (one is None) is (other is None)
@@ -121,6 +142,10 @@ def test_results_gradients_and_memory_are_those_of_eager(function: Function) -> 
     report = str(tn.torch_compile_report())
     assert FUNCTIONS[function] in report and "report this" not in report, report
     assert tn.torch_compile_report().fused >= 2
+
+
+def _strides(tensor: Tensor) -> list[int]:
+    return [stride for stride, size in zip(tensor.stride(), tensor.shape, strict=True) if size > 1]
 
 
 def _shares(one: Tensor, other: Tensor) -> bool:
@@ -139,6 +164,8 @@ def _gradients(results: list[Any], leaves: list[Tensor]) -> tuple[Tensor | None,
         (lambda x: x @ x @ x, "matmul ×2: is only matrix products"),
         (lambda x: torch.cumsum(x, 0), "cumsum: aten.cumsum.default has no formula here"),
         (lambda x: (x.to(torch.complex64) * 2).abs(), "complex64"),
+        (lambda x: F.embedding(torch.tensor([0, 2]), x, sparse=True) * 2, "gives sparse gradients"),
+        (lambda x: F.embedding(torch.tensor([0, 2]), x, scale_grad_by_freq=True) * 2, "by_freq=True is not"),
         (lambda x: torch.vmap(lambda row: torch.tanh(row) * 2 + 1)(x), "a class of their own"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import weakref
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from scripts import assert_declares
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 import tritonnotes as tn
 from tritonnotes.codegen.target.cache import KernelCache
@@ -62,6 +64,7 @@ CASES: dict[str, tuple[Function, tuple[Tensor, ...]]] = {
         lambda w, i: F.embedding_bag(i, w, torch.tensor([0, 2, 2]), mode="mean"),
         (floats(4, 3), WHERE),
     ),
+    "frequent": (lambda w, i: F.embedding(i, w, scale_grad_by_freq=True), (floats(4, 3), WHERE)),
     "interpolate": (lambda x: F.interpolate(x, scale_factor=2.0, mode="bilinear"), (floats(1, 2, 3, 4),)),
     "sort": (lambda x: torch.sort(x, dim=1, descending=True), (floats(3, 7),)),
     "topk": (lambda x: torch.topk(x, 3), (floats(3, 7),)),
@@ -99,6 +102,24 @@ def test_what_stays_a_call_gives_what_torch_gives(case: str) -> None:
             outputs = run(*inputs)
             runs.append((outputs, gradients_of(outputs, [x for x in inputs if x.requires_grad])))
         torch.testing.assert_close(runs[1], runs[0], rtol=1e-5, atol=1e-5)
+
+
+SPARSE: dict[str, Function] = {
+    "embedding": lambda w, i: F.embedding(i, w, sparse=True),
+    "bag": lambda w, i: F.embedding_bag(i.view(1, -1), w, mode="sum", sparse=True),
+    "gather": lambda w, i: torch.gather(w, 0, i.view(1, -1), sparse_grad=True),
+}
+
+
+@pytest.mark.parametrize("case", SPARSE)
+def test_a_gradient_that_torch_gives_sparse_is_dense(case: str) -> None:
+    net = Calls(SPARSE[case])
+    given = (floats(4, 5), WHERE)
+    model, found = tn.compile(net, *given, batch=None), []
+    for run in (net, model):
+        weight = given[0].clone().requires_grad_()
+        found += gradients_of(run(weight, WHERE), [weight])
+    torch.testing.assert_close(found[1], found[0].to_dense())
 
 
 RECURRENT: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
@@ -170,6 +191,48 @@ def test_a_convolutional_net_trains_as_eager_does(how: dict[str, bool]) -> None:
     # Forward and gradient of a call are one pass through torch: what it keeps is kept.
     run = step.source[step.source.index("def run(") :]
     assert run.count("called(") == 3 and run.count("gradients(") == 3
+
+
+@pytest.mark.parametrize("around", [lambda: torch.autocast("cpu", torch.bfloat16), torch.inference_mode, torch.no_grad])
+def test_what_surrounds_a_run_changes_nothing_within_a_call(around: Function) -> None:
+    alone, within = (
+        tn.compile_step(lenet(), digits(4)[0], loss=F.cross_entropy, optimizer=tn.sgd(lr=0.1)) for _ in range(2)
+    )
+    for rows in (4, 7, 4):
+        alone(*digits(rows))
+        with around():
+            within(*digits(rows))
+    assert not alone.state_dict()["model"]["0.weight"].equal(lenet()[0].weight)
+    torch.testing.assert_close(within.state_dict()["model"], alone.state_dict()["model"], rtol=0, atol=0)
+
+
+def test_gradients_that_flow_within_autocast_are_those_without() -> None:
+    net = Calls(torch.bmm)
+    model = tn.compile(net, floats(3, 2, 4), floats(3, 4, 5), batch=None)
+    found = []
+    for enabled in (False, True):
+        inputs = [floats(3, 2, 4).requires_grad_(), floats(3, 4, 5).requires_grad_()]
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            outputs = model(*inputs)
+            found.append(gradients_of(outputs, inputs))
+    torch.testing.assert_close(found[1], found[0], rtol=0, atol=0)
+
+
+def test_a_step_keeps_nothing_of_what_its_calls_made() -> None:
+    step = tn.compile_step(lenet(), digits(4)[0], loss=F.cross_entropy, optimizer=tn.sgd(lr=0.1))
+    made: list[weakref.ref[Tensor]] = []
+
+    class Watched(TorchFunctionMode):
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            given = func(*args, **(kwargs or {}))
+            if "conv" in str(func) and isinstance(given, Tensor):
+                made.append(weakref.ref(given))
+            return given
+
+    for rows in (4, 7, 4):
+        with Watched():
+            step(*digits(rows))
+    assert len(made) >= 6 and not [ref for ref in made if ref() is not None]
 
 
 def test_the_graph_can_be_printed_read_judged_and_kept() -> None:

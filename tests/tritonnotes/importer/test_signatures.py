@@ -127,6 +127,37 @@ def test_sizes_in_shapes_and_in_arithmetic(name: str) -> None:
         torch.testing.assert_close(tn.eager(g, {"x": x}, {})["output"], SIZES[name](x))
 
 
+class OfOneRow(nn.Module):
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x.view(8) * y
+
+
+@pytest.mark.parametrize("dynamic", [{}, {"y": {0: "rows"}}])
+def test_a_module_that_fixes_one_row_is_imported_with_one(dynamic: dict[str, dict[int, str]]) -> None:
+    x, y = torch.randn(1, 8), torch.randn(1, 8)
+    g = tn.from_torch(OfOneRow(), x, y, dynamic=dynamic)
+    assert [str(v.shape) for v in g.inputs] == ["(1, 8)", "(rows, 8)" if dynamic else "(1, 8)"]
+    torch.testing.assert_close(tn.eager(g, {"x": x, "y": y}, {})["output"], x * y)
+
+
+class Difference(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = nn.Parameter(torch.ones(8))
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return x - y * self.held
+
+
+@pytest.mark.parametrize("batch", ["batch", None])
+def test_inputs_stay_apart_whose_examples_are_one_tensor(batch: str | None) -> None:
+    net = Difference()
+    for example in ((X, X), (net.held, net.held), (X[0], X[0])):
+        g = tn.from_torch(net, *example, batch=batch)
+        x, y = torch.randn(2, *example[0].shape)
+        torch.testing.assert_close(tn.eager(g, {"x": x, "y": y}, {"held": net.held})["output"], x - y)
+
+
 class Pairs(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         both = torch.cat([x, y])

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -158,6 +159,38 @@ def test_a_schedule_goes_on_where_step_and_scheduler_are_loaded() -> None:
         runs.append(step.model.state_dict())
     for one, other in zip(*(run.values() for run in runs), strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_step_and_scheduler_are_copied_together(name: str) -> None:
+    step = fresh("sgd")
+    schedule = MAKERS[name](step.optimizer)
+    pairs = [(step, schedule)]
+    for number in range(6):
+        for copied, its_schedule in pairs:
+            loss = float(copied(**batch(number))["loss"])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # torch asks whether the copied optimizer is wrapped
+                its_schedule.step(*([round(loss, 3)] if "metrics" in signature(its_schedule) else []))
+        if number == 2:
+            pairs.append(copy.deepcopy(pairs[0]))
+            if name == "OneCycleLR":
+                pairs.append(pickle.loads(pickle.dumps(pairs[0])))
+    for other, _ in pairs[1:]:
+        assert [dict(g, params=0) for g in other.optimizer.param_groups] == [
+            dict(g, params=0) for g in step.optimizer.param_groups
+        ]
+        assert other.optimizer is not step.optimizer
+        torch.testing.assert_close(other.model.state_dict(), step.model.state_dict(), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64, torch.tensor])
+def test_numbers_of_other_libraries_are_numbers(kind: Callable[[int], Any]) -> None:
+    step = fresh("adamw")
+    group = step.optimizer.param_groups[0]
+    group["lr"], group["betas"] = kind(1), (kind(0), 0.5)
+    assert (group["lr"], group["betas"]) == (1, (0, 0.5)) and type(group["lr"]) in (int, float)
+    step(**batch(0))
 
 
 def test_groups_are_live_and_keep_what_schedulers_put_there() -> None:

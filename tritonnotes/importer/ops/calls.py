@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -15,11 +16,14 @@ from ...ir.core.types import as_dtype
 REDUCTIONS = ("none", "mean", "sum")
 """torch's numbers of reductions."""
 
+SPARSE = ("sparse", "sparse_grad")
+"""Arguments that ask for sparse gradients, which ours never are."""
+
 UNREAD = frozenset(
-    ("cudnn_enable", "cudnn_enabled", "sparse", "scale_grad_by_freq", "non_blocking", "copy", "memory_format",
-     "layout", "device", "pin_memory", "implicit")
+    ("cudnn_enable", "cudnn_enabled", "non_blocking", "copy", "memory_format", "layout", "device", "pin_memory",
+     "implicit", *SPARSE)
 )  # fmt: skip
-"""Arguments that change no number, or that say where and how a tensor lies in memory."""
+"""Arguments that change no number, also of a gradient, or that say where and how a tensor lies in memory."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,10 @@ def apply_row(found: Row, arguments: Mapping[str, Any], defaults: Mapping[str, A
             raise DeclarationError(f"{key}={value!r} is not supported; leave it at {defaults.get(key)!r}")
     by_name = {ours: arguments[theirs] for ours, theirs in found.named.items()}
     called = {"name": name} if found.takes_name else {}
-    return found.make(*(arguments[key] for key in found.order), **by_name, **called)
+    with warnings.catch_warnings():
+        # What ours warns of, torch's function has warned of where it is called.
+        warnings.simplefilter("ignore", UserWarning)
+        return found.make(*(arguments[key] for key in found.order), **by_name, **called)
 
 
 def _same(value: object, default: object) -> bool:
@@ -64,9 +71,10 @@ def arguments_of(node: Node, convert: Callable[[Any], Any]) -> tuple[dict[str, A
     found: dict[str, Any] = {}
     for argument in schema:
         value = convert(given[argument.name]) if argument.name in given else defaults[argument.name]
-        found[argument.name] = REDUCTIONS[value] if argument.name == "reduction" else value
-    if "reduction" in defaults:
-        defaults["reduction"] = REDUCTIONS[defaults["reduction"]]
+        found[argument.name] = value
+    for named in (found, defaults):
+        if isinstance(named.get("reduction"), int):  # some ops take it as a word
+            named["reduction"] = REDUCTIONS[named["reduction"]]
     return found, defaults
 
 

@@ -17,6 +17,7 @@ from ...ir.core.types import Dim, DimProduct, DType, Size, as_dtype
 from ...ir.primitives import library
 from ...ir.primitives.library import DEVICE, NONE, OF_TORCH, TENSOR, TEXT
 from ...tensors.library_calls import is_random, overload
+from .calls import SPARSE
 
 Convert = Callable[[Any], Any]
 
@@ -27,6 +28,7 @@ def library_results(graph: Graph, node: Node, convert: Convert, size: Callable[[
     target = _functional(node)
     schema = target._schema.arguments
     given = {a.name: value for a, value in zip(schema, node.args, strict=False)} | node.kwargs
+    given |= {name: False for name in SPARSE if name in given}
     _refuse_random(target, given)
     values: list[Value] = []
     arguments: list[object] = []

@@ -307,4 +307,8 @@ class _Replay:
     def run(self, results: list[Any]) -> Any:
         for held, key, earlier in self._earlier:
             held[key] = earlier.of(results[earlier.number])
-        return self._function(*self._arguments, **self._options)
+        try:
+            return self._function(*self._arguments, **self._options)
+        finally:
+            for held, key, _ in self._earlier:
+                held[key] = None  # else it would live until the next run
