@@ -90,7 +90,8 @@ def count(run: Callable[[], None]) -> dict[str, int]:
         # What no kernel wrote is garbage, at which eager code behind the compiled part may stumble.
         print(f"stopped by {type(error).__name__}: {error}", file=sys.stderr)
     kernels = sum(len(re.findall(r"^\s+\w+\.run\(", w, re.M)) for w in wrappers)
-    library = sum(len(re.findall(r"^\s+(?:\w+ = )?extern_kernels\.\w", w, re.M)) for w in wrappers)
+    calls = r"^\s+(?:\w+ = )?(?:extern_kernels\.\w|torch\.ops\.aten\.\w)"
+    library = sum(len(re.findall(calls, w, re.M)) for w in wrappers)
     return {"launches": kernels + library, "bytes": sum(moved)}
 
 

@@ -11,7 +11,7 @@ import torch
 from compiled import REDRAWS, against_the_worst
 from scripts import assert_declares
 from torch import Tensor, nn
-from whole_models import MODELS, Results, made
+from whole_models import MODELS, Results, gan, made
 
 import tritonnotes as tn
 from tritonnotes.judge.tolerance import compare
@@ -136,3 +136,32 @@ def test_a_model_under_torch_compile_computes_and_trains_as_in_eager(name: str) 
     assert_trained(name, before, Trained(net, torch.float32, compiled).trained(example))
     report = tn.torch_compile_report()
     assert report.fused > 0 and "report this" not in str(report), str(report)
+
+
+def test_two_steps_with_their_own_optimizers_train_one_gan() -> None:
+    torch.manual_seed(0)
+    losses = gan(True, False)
+    example = MODELS["generator"].example(6)
+    sides = [deepcopy(losses), [each.double() for each in deepcopy(losses)]]
+    steps = []
+    for each in losses:
+        each.train_one()
+        steps.append(tn.compile_step(each, *example, optimizer=tn.adamw(**HOW), **QUICK))
+    theirs = []
+    for side, dtype in zip(sides, (torch.float32, torch.float64), strict=True):
+        theirs.append([])
+        for each in side:
+            each.train_one()
+            theirs[-1].append(Trained(each, dtype))
+    for _ in range(STEPS):
+        for which, step in enumerate(steps):
+            losses[which].train_one()
+            got = step(*example)["loss"]
+            found = []
+            for side, trained in zip(sides, theirs, strict=True):
+                side[which].train_one()
+                found.append(trained[which].step(example)["loss"])
+            assert (comparison := compare(got, *found)).ok, f"{which}: {comparison}"
+    for name, tensor in losses[0].named_parameters():
+        eager, exact = (dict(side[0].named_parameters())[name] for side in sides)
+        assert (comparison := compare(tensor, eager, exact)).ok, f"{name}: {comparison}"

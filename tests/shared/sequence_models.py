@@ -79,7 +79,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.words, self.places = nn.Embedding(WORDS, WIDTH), nn.Parameter(torch.randn(LENGTH, WIDTH))
         layer = nn.TransformerEncoderLayer(WIDTH, 2, 16, dropout=0.0, activation="gelu", batch_first=True)
-        self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(WIDTH, CLASSES)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 1, enable_nested_tensor=False), nn.Linear(WIDTH, CLASSES)
 
     def forward(self, ids: Tensor) -> Tensor:
         out: Tensor = self.head(self.encoder(self.words(ids) + self.places).mean(dim=1))
@@ -130,12 +130,12 @@ class GPTBlock(nn.Module):
 
 
 class GPT(nn.Module):
-    """Two blocks, and a table of words that is the last layer's weight, too."""
+    """A block, and a table of words that is the last layer's weight, too."""
 
     def __init__(self) -> None:
         super().__init__()
         self.wte, self.wpe = nn.Embedding(WORDS, WIDTH), nn.Embedding(LENGTH, WIDTH)
-        self.h, self.ln_f = nn.ModuleList([GPTBlock(), GPTBlock()]), nn.LayerNorm(WIDTH)
+        self.h, self.ln_f = nn.ModuleList([GPTBlock()]), nn.LayerNorm(WIDTH)
         self.lm_head = nn.Linear(WIDTH, WORDS, bias=False)
         self.lm_head.weight = self.wte.weight
 

@@ -17,26 +17,27 @@ from torch.nn.utils.parametrizations import weight_norm
 
 ROWS, WIDTH, CLASSES, WORDS, LENGTH = 6, 8, 4, 11, 5
 Results = dict[str, Tensor]
+Example = Callable[[int], tuple[Tensor, ...]]
 
 
 @dataclass(frozen=True)
 class Model:
-    """What makes a module, and what makes its inputs."""
+    """What makes a module, and what makes its inputs for a number of rows."""
 
     module: Callable[[], nn.Module]
-    example: Callable[[], tuple[Tensor, ...]]
+    example: Example
 
 
-def rows(*widths: int) -> Callable[[], tuple[Tensor, ...]]:
-    return lambda: tuple(torch.randn(ROWS, width) for width in widths)
+def rows(*widths: int) -> Example:
+    return lambda n: tuple(torch.randn(n, width) for width in widths)
 
 
-def classes(count: int = CLASSES, *shape: int) -> Tensor:
-    return torch.randint(0, count, (ROWS, *shape))
+def classes(n: int, count: int = CLASSES, *shape: int) -> Tensor:
+    return torch.randint(0, count, (n, *shape))
 
 
-def labelled(*shape: int) -> Callable[[], tuple[Tensor, Tensor]]:
-    return lambda: (torch.randn(ROWS, *shape), classes())
+def labelled(*shape: int) -> Example:
+    return lambda n: (torch.randn(n, *shape), classes(n))
 
 
 def mlp(*widths: int, act: type[nn.Module] = nn.ReLU) -> nn.Sequential:
@@ -192,14 +193,16 @@ class DLRM(nn.Module):
 
 
 class GAN(nn.Module):
-    """A generator and a discriminator. `fooling` says for whom the loss is."""
+    """A generator and a discriminator. `fooling` says for whom the loss is; the other one is not trained."""
 
-    def __init__(self, fooling: bool) -> None:
+    def __init__(self, generator: nn.Module, discriminator: nn.Module, fooling: bool) -> None:
         super().__init__()
-        self.generator, self.discriminator = mlp(4, 8, WIDTH), mlp(WIDTH, 8, 1, act=nn.Tanh)
-        self.fooling = fooling
-        # Who is not trained has no gradients.
-        (self.discriminator if fooling else self.generator).requires_grad_(False)
+        self.generator, self.discriminator, self.fooling = generator, discriminator, fooling
+        self.train_one()
+
+    def train_one(self) -> None:
+        self.generator.requires_grad_(self.fooling)
+        self.discriminator.requires_grad_(not self.fooling)
 
     def forward(self, noise: Tensor, real: Tensor) -> Results:
         made = self.generator(noise)
@@ -207,6 +210,12 @@ class GAN(nn.Module):
             return {"loss": F.softplus(-self.discriminator(made)).mean(), "made": made}
         fake, true = self.discriminator(torch.cat([made.detach(), real])).chunk(2)
         return {"loss": F.softplus(fake).mean() + F.softplus(-true).mean()}
+
+
+def gan(*fooling: bool) -> list[GAN]:
+    """Losses of one generator and one discriminator."""
+    generator, discriminator = mlp(4, 8, WIDTH), mlp(WIDTH, 8, 1, act=nn.Tanh)
+    return [GAN(generator, discriminator, each) for each in fooling]
 
 
 class SimCLR(nn.Module):
@@ -356,13 +365,13 @@ class ActorCritic(nn.Module):
         return {"loss": F.mse_loss(self.critic(h).squeeze(-1), advantage) - gain - 0.01 * entropy, "entropy": entropy}
 
 
-def _words(*shape: int) -> Callable[[], tuple[Tensor, Tensor]]:
+def _words(*shape: int) -> Example:
     """Words, and a class for each row, or another word for each word."""
-    return lambda: (classes(WORDS, LENGTH), classes(WORDS, *shape) if shape else classes())
+    return lambda n: (classes(n, WORDS, LENGTH), classes(n, WORDS, *shape) if shape else classes(n))
 
 
-def _edges() -> Tensor:
-    return (torch.eye(ROWS) + (torch.rand(ROWS, ROWS) > 0.5)).clamp(max=1)
+def _edges(n: int) -> Tensor:
+    return (torch.eye(n) + (torch.rand(n, n) > 0.5)).clamp(max=1)
 
 
 MODELS: dict[str, Model] = {
@@ -378,7 +387,7 @@ MODELS: dict[str, Model] = {
     "mixer": Model(lambda: Classifier(Mixer()), labelled(LENGTH, WIDTH)),
     "autoencoder": Model(Autoencoder, rows(WIDTH)),
     "VAE": Model(VAE, rows(WIDTH, 2)),
-    "U-Net": Model(UNet, lambda: (torch.randn(ROWS, 1, 4, 4), classes(2, 4, 4))),
+    "U-Net": Model(UNet, lambda n: (torch.randn(n, 1, 4, 4), classes(n, 2, 4, 4))),
     "ResNet": Model(resnet, labelled(2, 6, 6)),
     "LeNet": Model(lenet, labelled(1, 8, 8)),
     "LSTM": Model(lambda: Classifier(LSTMClassifier()), _words()),
@@ -386,32 +395,34 @@ MODELS: dict[str, Model] = {
     "text CNN": Model(lambda: Classifier(TextCNN()), _words()),
     "WaveNet": Model(lambda: Classifier(WaveNet()), _words(LENGTH)),
     "transformer encoder": Model(lambda: Classifier(Encoder()), _words()),
-    "transformer decoder": Model(Decoder, lambda: (classes(WORDS, LENGTH), classes(WORDS, 4), classes(WORDS, 4))),
+    "transformer decoder": Model(
+        Decoder, lambda n: (classes(n, WORDS, LENGTH), classes(n, WORDS, 4), classes(n, WORDS, 4))
+    ),
     "GPT": Model(lambda: Classifier(GPT()), _words(LENGTH)),
     "LLaMA": Model(lambda: Classifier(Llama()), _words(LENGTH)),
     "vision transformer": Model(lambda: Classifier(VisionTransformer()), labelled(1, 8, 8)),
     "siamese with triplets": Model(SiameseTriplet, rows(WIDTH, WIDTH, WIDTH)),
     "DLRM": Model(
-        DLRM, lambda: (torch.randn(ROWS, WIDTH), classes(7, 3), classes(7, 2), torch.randint(0, 2, (ROWS,)).float())
+        DLRM, lambda n: (torch.randn(n, WIDTH), classes(n, 7, 3), classes(n, 7, 2), torch.randint(0, 2, (n,)).float())
     ),
-    "generator": Model(lambda: GAN(fooling=True), rows(4, WIDTH)),
-    "discriminator": Model(lambda: GAN(fooling=False), rows(4, WIDTH)),
+    "generator": Model(lambda: gan(True)[0], rows(4, WIDTH)),
+    "discriminator": Model(lambda: gan(False)[0], rows(4, WIDTH)),
     "SimCLR": Model(SimCLR, rows(WIDTH, WIDTH)),
-    "CLIP": Model(CLIP, lambda: (torch.randn(ROWS, WIDTH), classes(WORDS, 3))),
-    "matrix factorization": Model(MatrixFactorization, lambda: (classes(7), classes(9), torch.rand(ROWS))),
+    "CLIP": Model(CLIP, lambda n: (torch.randn(n, WIDTH), classes(n, WORDS, 3))),
+    "matrix factorization": Model(MatrixFactorization, lambda n: (classes(n, 7), classes(n, 9), torch.rand(n))),
     "distillation": Model(Distillation, labelled(WIDTH)),
-    "two heads": Model(TwoHeads, lambda: (torch.randn(ROWS, WIDTH), classes(), torch.randn(ROWS))),
+    "two heads": Model(TwoHeads, lambda n: (torch.randn(n, WIDTH), classes(n), torch.randn(n))),
     "mixture of experts": Model(lambda: Classifier(SoftExperts()), labelled(WIDTH)),
-    "graph convolution": Model(GraphConvolution, lambda: (torch.randn(ROWS, WIDTH), _edges(), classes())),
+    "graph convolution": Model(GraphConvolution, lambda n: (torch.randn(n, WIDTH), _edges(n), classes(n))),
     "normalizing flow": Model(Flow, rows(WIDTH)),
-    "deep Q": Model(DeepQ, lambda: (torch.randn(ROWS, WIDTH), classes(3), torch.randn(ROWS), torch.randn(ROWS, WIDTH))),
+    "deep Q": Model(DeepQ, lambda n: (torch.randn(n, WIDTH), classes(n, 3), torch.randn(n), torch.randn(n, WIDTH))),
     "actor and critic": Model(
-        ActorCritic, lambda: (torch.randn(ROWS, WIDTH), classes(3), -torch.rand(ROWS), torch.randn(ROWS))
+        ActorCritic, lambda n: (torch.randn(n, WIDTH), classes(n, 3), -torch.rand(n), torch.randn(n))
     ),
 }
 
 
-def made(name: str, seed: int = 0) -> tuple[nn.Module, tuple[Tensor, ...]]:
-    """A model and its inputs."""
+def made(name: str, seed: int = 0, count: int = ROWS) -> tuple[nn.Module, tuple[Tensor, ...]]:
+    """A model and its inputs, of so many rows."""
     torch.manual_seed(seed)
-    return MODELS[name].module(), MODELS[name].example()
+    return MODELS[name].module(), MODELS[name].example(count)

@@ -97,6 +97,23 @@ def test_results_and_gradients_are_within_the_policy(name: str, dtype: str, rows
     assert_within_policy(judged)
 
 
+OVER_LEADING_AXES: dict[str, Callable[[Value], Value]] = {
+    "rows and columns": lambda h: h @ tn.transpose(h, 0, 1),
+    "what is summed": lambda h: tn.transpose(h, 0, 1) @ h,
+    "columns": lambda h: (h.graph.parameter("w", (12, 8), "uniform", low=-1.0, high=1.0) * 2.0) @ tn.transpose(h, 0, 1),
+}
+
+
+@pytest.mark.parametrize("name", OVER_LEADING_AXES)
+def test_computed_operands_know_how_many_rows_several_axes_have(name: str) -> None:
+    graph = Graph("g")
+    h = tn.reshape(tn.silu(graph.input("x", (BATCH, 5, 8))) * 2.0, (BATCH * 5, 8))
+    graph.output(y=tn.sigmoid(OVER_LEADING_AXES[name](h)))
+    model = tn.compile(graph, products="generated")
+    assert "def tile_" in model.source
+    assert_within_policy(judge(graph, draw(graph, batch=3), model=model))
+
+
 @pytest.mark.parametrize("rows", [5, 255, 700])
 @pytest.mark.parametrize("tile", [256, 4096])
 def test_small_tiles_give_what_large_ones_do(tile: int, rows: int) -> None:
