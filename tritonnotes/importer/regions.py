@@ -107,8 +107,8 @@ def _copied(graph: Graph, body: GraphModule, known: dict[Node, Any], autocast: A
 
 
 def _is_without_gradient(node: Node) -> bool:
-    """Whether a call was made within torch.no_grad inside of torch.autocast: an export forgets that region, and knows of
-    its results alone that they want no gradient."""
+    """Whether a call was made within torch.no_grad inside of torch.autocast: an export forgets that region, and knows
+    of its results alone that they want no gradient."""
     is_plain = isinstance(node.target, torch._ops.OpOverload) and not node.target._schema.is_mutable
     result = node.meta.get("val")
     is_float = isinstance(result, Tensor) and result.is_floating_point()
