@@ -61,7 +61,7 @@ def results() -> tuple[list[str], Counter[str], list[str]]:
 COMPILED = (
     "test_gemm_all_attributes", "test_softmax_axis_1", "test_layer_normalization_2d_axis1", "test_where_example",
     "test_batchnorm_epsilon_training_mode", "test_nllloss_NCd1_weight_ii", "test_basic_conv_with_padding",
-    "test_lstm_with_initial_bias", "test_clip_expanded", "test_attention_3d_expanded",
+    "test_lstm_with_initial_bias", "test_clip_expanded", "test_attention_3d_expanded", "test_affine_grid_2d",
 )  # fmt: skip
 
 
