@@ -106,6 +106,8 @@ class _First(torch.autograd.Function):
         ctx.save_for_backward(*(leaves[n] for n in ctx.kept), *(results[n] for n in programs.saved))
         ctx.programs, ctx.sizes, ctx.numbers, ctx.turns, ctx.names = programs, sizes, numbers, turns, names
         outputs = {n: results[n] for n in programs.outputs}
+        # A result and its detached self are one tensor of the run.
+        outputs |= {n: outputs[n].detach() for n in programs.constant}
         fixed = [t for n, t in outputs.items() if n in programs.constant or not t.is_floating_point()]
         ctx.mark_non_differentiable(*fixed)
         return tuple(outputs.values())

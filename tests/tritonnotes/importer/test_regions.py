@@ -152,3 +152,15 @@ def test_modules_in_other_dtypes_stay_in_them(dtype: torch.dtype) -> None:
     assert found.ok, found
     assert all(p.dtype is dtype for p in net.parameters())
     assert net[3].num_batches_tracked == 1
+
+
+def test_a_result_beside_its_detached_self_wants_a_gradient() -> None:
+    class Both(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+            h = torch.tanh(x)
+            return h, h.detach()
+
+    model, x = tn.compile(Both(), torch.randn(4, 8)), torch.randn(4, 8, requires_grad=True)
+    one, other = model(x)
+    assert one.requires_grad and not other.requires_grad
+    torch.testing.assert_close(torch.autograd.grad(one.sum(), x)[0], 1 - torch.tanh(x.detach()) ** 2)
