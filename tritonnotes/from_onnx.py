@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from .graph import Graph
@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def from_onnx(
-    file: str | os.PathLike[str] | bytes | ModelProto, *, sizes: Mapping[str, int | str] | None = None
+    file: str | os.PathLike[str] | bytes | ModelProto,
+    *,
+    sizes: Mapping[str, int | str] | None = None,
+    frozen: Sequence[str] = (),
+    training: bool = False,
 ) -> Graph:
     """The graph of an ONNX model: its nodes as ops of tritonnotes, or as calls of torch where they have no formula.
 
@@ -24,12 +28,13 @@ def from_onnx(
     called as in the file (characters that no name has become `_`). Symbolic sizes are `Dim`s; `sizes` fixes some of
     them, or calls them otherwise, as two that are one: `sizes={"time": 8, "mask_axis": "batch"}`. Initializers of
     floats are parameters, which begin with their values in the file; numbers of shape () are constants, and running
-    statistics and ints are buffers. Dropout and batch norm that the file has in training mode are trained so.
+    statistics and ints are buffers, and so are initializers that `frozen` names: `frozen=["val_*"]`. Dropout and batch
+    norm are as the file has them; with `training=True` they train, whatever it says.
 
     Needs the onnx package: `pip install 'tritonnotes[onnx]'`. Raises `ModelImportError` for what cannot be imported,
     with the node, its operator set and its inputs.
     """
     model = read(file)
     graph = Graph(local_name(model.graph.name or "model", ()))
-    declare(graph, model, dict(sizes or {}))
+    declare(graph, model, dict(sizes or {}), [*frozen], training)
     return graph

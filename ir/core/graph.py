@@ -427,9 +427,11 @@ class Graph:
         return self._derived_names[value]
 
     def keep_name(self, value: Value, name: str) -> Value:
-        """The value, its name fixed where it has none of its own, as readers of text and JSON do."""
+        """The value, called so from here on, as readers of text and JSON do. The name that it had is free again."""
         if self._by_name.setdefault(name, value) is not value:
             raise DeclarationError(f"the name {name!r} is taken in graph {self.name!r}; choose another")
+        if value._name not in (None, name):
+            del self._by_name[value._name]
         value._name = name
         self._derived_names.clear()
         return value

@@ -68,6 +68,49 @@ class Breaks(nn.Module):
         return out
 
 
+class Embedded(nn.Module):
+    """Words and their bags, as recommenders have them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.bag = nn.Embedding(10, WIDTH, padding_idx=0), nn.EmbeddingBag(10, WIDTH, mode="sum")
+        self.top = nn.Sequential(nn.LayerNorm(WIDTH), nn.GELU(), nn.Linear(WIDTH, 3))
+
+    def forward(self, words: Tensor) -> Tensor:
+        out: Tensor = self.top(torch.tanh(self.words(words)).mean(dim=1) + self.bag(words))
+        return out
+
+
+class InPlace(nn.Module):
+    """Activations, sums and residuals that are written over what they are made of."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.norm, self.down = nn.Linear(WIDTH, WIDTH), nn.LayerNorm(WIDTH), nn.Linear(WIDTH, WIDTH)
+        self.squash = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.up(x)
+        h += x
+        out: Tensor = self.down(self.norm(self.squash(h))).mul_(0.5)
+        return out.add_(x)
+
+
+def pictures(count: int) -> tuple[Tensor, ...]:
+    return (torch.randn(count, 1, 8, 8),)
+
+
+def words(count: int) -> tuple[Tensor, ...]:
+    return (torch.randint(0, 10, (count, 5)),)
+
+
+def convolutional() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 2, 3, padding=1), nn.BatchNorm2d(2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(2, 3, 3), nn.SiLU(),
+        nn.Flatten(), nn.LayerNorm(12), nn.Linear(12, 5),
+    )  # fmt: skip
+
+
 class Several(nn.Module):
     """A dict of tuples, an input as it came, and a number."""
 
@@ -91,6 +134,9 @@ MODELS: dict[str, Compiled] = {
         ),
         rows,
     ),
+    "embeddings": Compiled(Embedded, words),
+    "in place": Compiled(InPlace, rows),
+    "convolutions": Compiled(convolutional, pictures),
     "graph break": Compiled(Breaks, rows, whole=False),
     "several results": Compiled(
         Several, lambda n: (*rows(n), 3, 0.5), lambda r: r["parts"][0].sum() + r["parts"][1].square().mean() + r["sum"]

@@ -24,8 +24,9 @@ class Part(torch.nn.Module):
     """Calls that are one program. `inputs` are the names of its tensors in the order in which they are given, `instead`
     the same calls as torch makes them, of these tensors and of the sizes behind them.
 
-    Tensors that kernels cannot read, such as those of `torch.func`, and values that the program refuses, go to
-    `instead`, which computes or raises what eager PyTorch does. `reason` says why the program cannot be had at all.
+    Tensors that kernels cannot read or keep, such as those of `torch.func` and of inference mode, and values that the
+    program refuses, go to `instead`, which computes or raises what eager PyTorch does. `reason` says why the program
+    cannot be had at all.
     """
 
     def __init__(
@@ -55,6 +56,10 @@ class Part(torch.nn.Module):
         feeds = {name: tensors[name] for name in form.inputs}
         state = {name: tensors[name] for name in form.held_names}
         wanted = tuple(n for n, t in tensors.items() if t.requires_grad) if torch.is_grad_enabled() else ()
+        if wanted and any(tensor.is_inference() for tensor in tensors.values()):
+            raise FeedError(
+                "a tensor of inference mode cannot be kept for a gradient, which torch's calls may not need"
+            )
         with self._turns:
             if wanted in self._seen:
                 return tuple(form.run(feeds, state, _no_seeds, self._turns).values())

@@ -12,7 +12,7 @@ from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Value
 from ..ir.core.types import Shape, product_of, quotient
 from .operators.package import dtype_name, numpy_dtype, onnx_package
-from .operators.rows import Known
+from .operators.rows import Found, Known
 
 KEPT = (
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial", "If", "Loop",
@@ -21,19 +21,18 @@ KEPT = (
 """Operators that give other numbers each time, and those that hold graphs, whose inputs are more than is said."""
 
 
-def folded(
-    node: Any, given: Sequence[Value | Known | None], attrs: Mapping[str, Any], opset: int
-) -> tuple[Known, ...] | None:
+def folded(node: Any, given: Sequence[Found], attrs: Mapping[str, Any], opset: int) -> tuple[Known, ...] | None:
     """What a node gives whose inputs are all known; None of any other."""
     if node.op_type == "Constant":
         return (Known(node.output[0], _constant(attrs)),)
-    if node.op_type in ("Shape", "Size") and given[0] is not None:
+    if node.op_type in ("Shape", "Size") and isinstance(given[0], Value | Known):
         shape = given[0].shape if isinstance(given[0], Value) else given[0].array.shape
         return (Known(node.output[0], _sizes(node.op_type, shape, attrs)),)
-    if node.op_type == "CastLike" and _is_number(given[0]) and isinstance(given[1], Value):
-        return (Known(node.output[0], given[0].array.astype(numpy_dtype(given[1].dtype.name))),)
+    if node.op_type == "CastLike" and _is_number(given[0]) and isinstance(given[1], Value | Known):
+        name = given[1].dtype.name if isinstance(given[1], Value) else given[1].dtype
+        return (Known(node.output[0], given[0].array.astype(numpy_dtype(name))),)
     known = [part for part in given if part is not None]
-    if not known or node.op_type in KEPT or any(isinstance(part, Value) or part.trained for part in known):
+    if not known or node.op_type in KEPT or not all(isinstance(part, Known) and not part.trained for part in known):
         return None
     if node.op_type in MADE_LARGE and _elements_of(node.op_type, known) > LARGEST:
         return None
@@ -67,7 +66,7 @@ def _elements_of(op_type: str, known: Sequence[Any]) -> float:
     return count * (1 if op_type == "ConstantOfShape" else arrays[0].size)
 
 
-def _is_number(given: Value | Known | None) -> TypeGuard[Known]:
+def _is_number(given: Found) -> TypeGuard[Known]:
     return isinstance(given, Known) and given.is_plain and not given.trained
 
 

@@ -7,9 +7,7 @@ from typing import Any
 
 from ..ir.core.graph import Value
 from .operators.package import element_type, onnx_package
-from .operators.rows import Known
-
-Found = Value | Known | None
+from .operators.rows import Found, Known
 
 
 def written_out(node: Any, given: Sequence[Found], opset: int) -> tuple[list[Any], int] | None:
@@ -39,7 +37,7 @@ def written_out(node: Any, given: Sequence[Found], opset: int) -> tuple[list[Any
 def _type_of(found: Found) -> bytes:
     """A `TypeProto` of what an input is; an empty one where it is left out."""
     helper = onnx_package("onnx.helper")
-    if found is None:
+    if not isinstance(found, Value | Known):
         return bytes(onnx_package().TypeProto().SerializeToString())
     if isinstance(found, Value):
         name, shape = found.dtype.name, [size if isinstance(size, int) else str(size) for size in found.shape]

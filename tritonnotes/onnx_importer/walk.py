@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 from ..importer.names import local_name
@@ -13,20 +14,26 @@ from ..ir.core.types import DTYPES, MAX_NAME, Dim, Size, as_dtype, is_name, show
 from .folding import folded
 from .functions import written_out
 from .operators.package import as_tensor, dtype_name
-from .operators.rows import Known, Node, RefusedError, Row
+from .operators.rows import Found, Known, Node, Parts, RefusedError, Row
 from .operators.shapes import filled, sizes_as_values
 from .operators.table import TABLE
 from .reading import DEFAULT_DOMAINS, array, attributes, opset
 
-Found = Value | Known | None
+MALFORMED = (LookupError, ValueError, TypeError, ArithmeticError, AttributeError)
+"""What rules raise for nodes that no checker of ONNX lets pass, such as an axis that a tensor does not have, or a
+sequence in the place of a tensor."""
 
-MALFORMED = (LookupError, ValueError, TypeError, ArithmeticError)
-"""What rules raise for nodes that no checker of ONNX lets pass, such as an axis that a tensor does not have."""
 
-
-def declare(graph: Graph, model: Any, sizes: Mapping[str, int | str]) -> None:
-    """Declare an ONNX model in an empty `graph`. Symbolic sizes that `sizes` names are the numbers or names there."""
-    walk = _Walk(graph, model, sizes)
+def declare(
+    graph: Graph,
+    model: Any,
+    sizes: Mapping[str, int | str],
+    frozen: Sequence[str] = (),
+    training: bool = False,
+) -> None:
+    """Declare an ONNX model in an empty `graph`. Symbolic sizes that `sizes` names are the numbers or names there;
+    initializers that `frozen` names, or a pattern in it, are buffers; with `training` dropout and batch norm train."""
+    walk = _Walk(graph, model, sizes, frozen, training)
     walk.declare_leaves()
     for node in walk.nodes():
         walk.call(node, walk.opset)
@@ -39,8 +46,11 @@ def row_of(op_type: str, version: int) -> Row | None:
 
 
 class _Walk:
-    def __init__(self, graph: Graph, model: Any, sizes: Mapping[str, int | str]) -> None:
+    def __init__(
+        self, graph: Graph, model: Any, sizes: Mapping[str, int | str], frozen: Sequence[str], training: bool
+    ) -> None:
         self.graph, self.model, self.sizes = graph, model, sizes
+        self.frozen, self.training = frozen, training
         self.opset = opset(model)
         self.found: dict[str, Found] = {}
         self.values: dict[str, Value] = {}
@@ -77,6 +87,7 @@ class _Walk:
             numbers = array(tensor)
             floats = numbers.dtype.name in DTYPES and as_dtype(numbers.dtype.name).is_float
             trained = floats and numbers.ndim > 0 and tensor.name not in self.buffers
+            trained = trained and not any(fnmatchcase(tensor.name, pattern) for pattern in self.frozen)
             self.found[tensor.name] = Known(tensor.name, numbers, trained)
 
     def _input(self, given: Any) -> Value:
@@ -136,8 +147,15 @@ class _Walk:
                 continue
             self.found[name] = result
             if isinstance(result, Value) and not result.is_leaf and result.index >= start and result not in named:
-                self.graph.keep_name(result, self._name(name))
+                self._keep_name(result, self._name(name))
                 named.add(result)
+
+    def _keep_name(self, value: Value, name: str) -> None:
+        """Call a result as the file does, or like it where a value within an op of ours has that name."""
+        try:
+            self.graph.keep_name(value, name)
+        except DeclarationError:
+            self.graph.keep_name(value, self.graph.fresh_name(name))
 
     def _results(self, proto: Any, opset: int) -> tuple[Found, ...]:
         given = [self._found(name) for name in proto.input]
@@ -163,7 +181,7 @@ class _Walk:
         arguments = [self._argument(row, place, part) for place, part in enumerate(given)]
         if row.takes_node:
             read = tuple(name in self.read for name in proto.output)
-            arguments = [Node(self.graph, proto.op_type, opset, proto.name, read), *arguments]
+            arguments = [Node(self.graph, proto.op_type, opset, proto.name, read, self.training), *arguments]
         try:
             inspect.signature(row.make).bind(*arguments, **attrs)
         except TypeError as error:
@@ -203,9 +221,10 @@ class _Walk:
 
     def _argument(self, row: Row, place: int, given: Found) -> Any:
         if place in row.known or (place in row.numbers and isinstance(given, Known)):
-            if isinstance(given, Value):
+            if not isinstance(given, Known | None):
+                said = given.name if isinstance(given, Value) else "a sequence"
                 raise DeclarationError(
-                    f"input {place}, {given.name!r}, says what is computed, and is known only when tensors are fed; "
+                    f"input {place}, {said!r}, says what is computed, and is known only when tensors are fed; "
                     "the file has to say it, as an initializer or constant (where it follows from sizes, fix these "
                     "with sizes={})"
                 )
@@ -243,8 +262,8 @@ class _Walk:
                 made = self.value(found) if isinstance(found, Known) else found
             except TritonNotesError as error:
                 raise ModelImportError(f"output {given.name!r}: {error}") from error
-            if made is None:
-                raise ModelImportError(f"output {given.name!r} is a result that is not computed here")
+            if not isinstance(made, Value):
+                raise ModelImportError(f"output {given.name!r} is no tensor that is computed here")
             self.graph.output(**{self.names[given.name]: made})
 
     def _name(self, name: str) -> str:
@@ -258,7 +277,9 @@ class _Walk:
         shown = []
         for name in proto.input:
             found = self.found.get(name)
-            if isinstance(found, Value):
+            if isinstance(found, Parts):
+                shown.append(f"{name}: {len(found.values)} tensors")
+            elif isinstance(found, Value):
                 shown.append(f"{name}: {found.dtype}{show_shape(found.shape)}")
             elif found is not None:
                 shown.append(f"{name}: {found.dtype}{list(found.array.shape)}")

@@ -55,6 +55,14 @@ def without_gradient(x: Tensor, y: Tensor) -> Any:
     return torch.tanh(x * y) * scale.mean(), (x * y + 1).detach()
 
 
+def across_a_mode(x: Tensor, y: Tensor) -> Any:
+    """A lone call before a change of mode, of which what uses it waits for that change, and that for the call."""
+    before = torch.tanh(x)
+    with torch.no_grad():
+        scale = torch.cumsum(y, 1)
+    return torch.sigmoid(before * scale) * 2
+
+
 def chain_in_place(x: Tensor, y: Tensor) -> Any:
     h = torch.tanh(x) + 1
     before = h * 2
@@ -104,6 +112,7 @@ FUNCTIONS: dict[Function, str] = {
     draws: "dropout: draws random numbers",
     towers: "2 programs",
     without_gradient: "",
+    across_a_mode: "tanh: is one op alone",
     chain_in_place: "6 ops in 1 program",
     torch_in_place: "cumsum_: aten.cumsum_.default has no formula here",
     tuples: "",

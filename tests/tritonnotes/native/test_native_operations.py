@@ -555,3 +555,34 @@ def test_a_product_and_a_sum_are_rounded_once_and_a_product_that_is_used_twice_i
     assert torch.equal(left[1], x * y)
     if dtype == torch.float32:
         assert torch.equal(out[0], (x.double() * y.double() + c.double()).float())
+
+
+@triton.jit
+def divided_kernel(
+    x_ptr, y_ptr, rows, START: tl.constexpr, A: tl.constexpr, B: tl.constexpr, S: tl.constexpr, ROWS: tl.constexpr,
+    COLS: tl.constexpr,
+):  # fmt: skip
+    """Along the last axis, along the first one, and along both in one."""
+    programs = tl.num_programs(0)
+    for tile in range(tl.program_id(0), tl.cdiv(rows, ROWS), programs):
+        row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None] + START
+        col = tl.arange(0, COLS)[None, :]
+        inside = row < rows
+        one = tl.load(x_ptr + tl.abs((row // A) * S + row % B) + col * 64, mask=inside & (row >= 0), other=-1.0)
+        two = tl.load(x_ptr + tl.abs(row) % 64 + (col + START) // A + (col * 2) % B + 64, mask=inside, other=-2.0)
+        flat = tl.reshape(row * COLS + col, [ROWS * COLS])
+        three = tl.load(x_ptr + tl.abs(flat // A % 8) * S + tl.abs(flat % B))
+        out = y_ptr + (row - START) * COLS + col
+        tl.store(out, one + 3.0 * two + 7.0 * tl.reshape(three, [ROWS, COLS]), mask=row - START < rows)
+
+
+@pytest.mark.parametrize("start", [0, 8, -5, -64])
+@pytest.mark.parametrize(("a", "b"), [(16, 16), (8, 48), (64, 24), (1024, 1024), (7, 160)])
+def test_quotients_of_offsets(start: int, a: int, b: int) -> None:
+    """Within a strip quotients are often one number, and remainders neighbours: but not where a strip begins between
+    multiples of the divisor, nor below 0."""
+    x = torch.arange(16384, dtype=torch.float32).cos()
+    for rows, cols in ((32, 4), (16, 64), (8, 16)):
+        y = torch.zeros(90, cols)
+        sizes = {"START": start, "A": a, "B": b, "S": 48, "ROWS": rows, "COLS": cols}
+        assert run_both(divided_kernel, (2,), (x, y, 90), sizes) == ""

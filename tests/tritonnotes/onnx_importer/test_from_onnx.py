@@ -310,6 +310,47 @@ def test_what_a_file_holds_is_a_parameter_a_buffer_a_constant_or_a_shape() -> No
     assert found["y"].tolist() == [[2, 3]] * 2 and found["j"].tolist() == [4, 5]
 
 
+def test_a_name_of_ours_makes_way_for_one_of_the_file() -> None:
+    """A layer is called `linear_1` until it has the name of the file, where another value is called so."""
+    text = """g (float[N, 3] x) => (float[N, 3] linear_1)
+    { linear = Gemm <transB = 1> (x, w) second = Gemm <transB = 1> (linear, w) linear_1 = Relu(second) }"""
+    g = tn.from_onnx(model_of(text, w=np.eye(3, dtype=np.float32)))
+    assert [v.name for v in g.values] == ["x", "w", "linear", "second", "linear_1"]
+
+
+def test_initializers_that_are_frozen_are_no_parameters() -> None:
+    text = "g (float[N, 2] x) => (float[N, 2] y) { h = Mul(x, val_1) s = Add(h, val_2) y = Add(s, w) }"
+    numbers = {"val_1": [1.0, 2.0], "val_2": [3.0, 3.0], "w": [0.0, 1.0]}
+    model = model_of(text, **{name: np.array(numbers, np.float32) for name, numbers in numbers.items()})
+    for frozen, parameters in (((), ["val_1", "val_2", "w"]), (["val_*"], ["w"]), (["w", "val_1"], ["val_2"])):
+        g = tn.from_onnx(model, frozen=frozen)
+        assert [v.name for v in g.parameters] == parameters
+        assert tn.eager(g, {"x": torch.ones(1, 2)}, g.state())["y"].tolist() == [[4, 6]]
+
+
+def test_a_file_in_evaluation_is_trained_where_that_is_asked_for() -> None:
+    text = """g (float[N, 2] x) => (float[N, 2] y)
+    { h = BatchNormalization(x, w, b, mean, var) y = Dropout(h, ratio) }"""
+    ones = np.ones(2, np.float32)
+    model = model_of(text, w=ones, b=0 * ones, mean=ones, var=4 * ones, ratio=np.float32(0.5))
+    x = torch.randn(400, 2)
+    kept = tn.from_onnx(model)
+    torch.testing.assert_close(tn.eager(kept, {"x": x}, kept.state(), training=True)["y"], (x - 1) / 2)
+    trained = tn.from_onnx(model, training=True)
+    dropped = tn.eager(trained, {"x": x}, trained.state(), training=True, seed=0)["y"]
+    assert 300 < (dropped == 0).sum() < 500 and sorted(trained.updates) == ["mean", "var"]
+    torch.testing.assert_close(tn.compile(trained, device="cpu")(x)["y"].detach(), (x - 1) / 2)
+
+
+def test_a_sequence_is_taken_apart() -> None:
+    text = """g (float[N, 6] x) => (float[N, 4] y)
+    { parts = SplitToSequence <axis = 1> (x, two) a = SequenceAt(parts, first) b = SequenceAt(parts, last)
+      both = SequenceConstruct(b, a) y = ConcatFromSequence <axis = 1> (both) }"""
+    model = model_of(text, two=np.array(2), first=np.array(0), last=np.array(-1))
+    found = tn.eager(tn.from_onnx(model), {"x": torch.arange(6.0)[None]})
+    assert found["y"].tolist() == [[4, 5, 0, 1]]
+
+
 def test_functions_of_a_file_are_written_out() -> None:
     text = """<ir_version: 8, opset_import: ["" : 17, "own" : 1]>
     g (float[N, 3] x) => (float[N, 3] y) { y = own.twice(x) }

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from ..llvm.elementwise import compute
 from ..llvm.strips import At, Index, Lanes, Strip, index_vector
 from ..llvm.writer import literal, llvm_type, memory_type, numbers, splat
-from ..schedule.analysis import VIEWS
+from ..schedule.analysis import DIVISIONS, REMAINDERS, VIEWS
 from ..ttir.ttir import BYTES, Op, Value
 from .lowering import Lowering
 from .views import source_index
@@ -137,6 +137,10 @@ def offset_pointer(low: Lowering, base: str, offset: str, elem: str, pointee: st
 def _elementwise(low: Lowering, op: Op, value: Value, index: Index, strip: Strip) -> Lanes:
     xs = [evaluate(low, operand, index, strip) for operand in op.operands]
     if all(x.kind != "vector" for x in xs) and any(x.kind == "affine" for x in xs):
+        if op.name in DIVISIONS and xs[0].kind == "affine":
+            along = [d for d, at in enumerate(index) if at.kind == "affine"]
+            if len(along) == 1 and low.analysis.stays_within(op, along[0], xs[0].step):
+                return _grown(low, op, xs, xs[0].step if op.name in REMAINDERS else 0)
         rule = _AFFINE.get(op.name)
         found = rule(low, op, xs, strip) if rule else None
         if found is not None:

@@ -4,8 +4,10 @@ exist before them, which accesses may meet in memory."""
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import gcd, prod
 
 from ..llvm.elementwise import CONVERSIONS, INTEGERS
+from ..llvm.strips import WIDTH
 from ..ttir.ttir import Function, Op, Uses, Value
 
 VIEWS = frozenset(
@@ -38,6 +40,12 @@ INLINE_IF_NO_FLOAT = frozenset({"arith.select", "tt.bitcast", "arith.bitcast"})
 
 DIVISIONS = frozenset({"arith.divsi", "arith.divui", "arith.remsi", "arith.remui"})
 """Inline by a constant alone: any other division costs more than to keep its result."""
+
+
+REMAINDERS = frozenset({"arith.remsi", "arith.remui"})
+
+KEEPS_SIGN = DIVISIONS | {"arith.addi", "arith.muli", "arith.extsi", "arith.extui", "arith.minsi", "arith.maxsi"}
+"""Operations on integers whose result is 0 or more where all operands are."""
 
 
 BARRIERS = frozenset({"ttg.barrier", "gpu.barrier", "ttg.local_barrier", "tt.debug_barrier"})
@@ -146,7 +154,7 @@ class Analysis(Uses):
         return bool(names & ({"tt.load", "tt.store", "tt.call"} | ATOMICS | BARRIERS))
 
     def step(self, value: Value, dim: int) -> int | None:
-        """How much a value grows from element to element along a dimension, if that is known now."""
+        """How much a value grows from element to element along a dimension within a strip, if that is known now."""
         if not value.type.is_tile or value.type.dims[dim] == 1:
             return 0
         op = self.definition.get(value)
@@ -181,4 +189,62 @@ class Analysis(Uses):
                 factor = self.constant(op.operands[other])
                 if factor is not None:
                     return int(known[one] * factor)
+        if op.name in DIVISIONS and known[0] and self.stays_within(op, dim, known[0]):
+            return known[0] if op.name in REMAINDERS else 0
         return None if any(known) else 0
+
+    def stays_within(self, division: Op, dim: int, step: int) -> bool:
+        """Whether all lanes of a strip along `dim` have the same quotient: none is negative, the divisor is known, and
+        what divides both it and lane 0 is further than the last lane."""
+        dividend, divisor = division.operands[0], self.constant(division.operands[1])
+        if divisor is None or divisor <= 0 or step < 0 or not self.is_nonnegative(dividend):
+            return False
+        lanes = min(dividend.type.dims[dim], WIDTH)
+        return (lanes - 1) * step < gcd(self.multiple(dividend, dim), divisor)
+
+    def multiple(self, value: Value, dim: int | None) -> int:
+        """A number that divides a value, wherever strips along `dim` begin: at multiples of their width. Along other
+        dimensions, and with None along all, it divides every element. 0 is divided by all, and so is 0 itself."""
+        op = self.definition.get(value)
+        if op is None:
+            return 1
+        match op.name:
+            case "arith.constant":
+                return abs(int(op.attrs.get("value", 0)))
+            case "tt.make_range":
+                size = value.type.dims[0]
+                return gcd(op.integer("start"), 0 if size == 1 else 1 if dim is None else min(size, WIDTH))
+            case "tt.splat":
+                return self.multiple(op.operands[0], None)
+            case "tt.expand_dims":
+                axis = op.integer("axis")
+                return self.multiple(op.operands[0], None if dim is None or dim == axis else dim - (dim > axis))
+            case "tt.broadcast":
+                return self.multiple(op.operands[0], dim)
+            case "arith.addi" | "arith.subi":
+                return gcd(*(self.multiple(operand, dim) for operand in op.operands))
+            case "arith.muli":
+                return prod(self.multiple(operand, dim) for operand in op.operands)
+            case "arith.extsi" | "arith.extui":
+                return self.multiple(op.operands[0], dim)
+        return 1
+
+    def is_nonnegative(self, value: Value) -> bool:
+        """Whether an integer is known to be 0 or more, where no sum or product is out of range."""
+        op = self.definition.get(value)
+        if op is None:
+            block = self.owner.get(value)
+            loop = self.parent[block] if block is not None else None
+            counts = block is not None and loop is not None and loop.name == "scf.for" and value is block.args[0]
+            return counts and loop is not None and self.is_nonnegative(loop.operands[0])
+        match op.name:
+            case "arith.constant":
+                return bool(op.attrs.get("value", 0) >= 0)
+            case "tt.make_range":
+                return op.integer("start") >= 0
+            case "tt.get_program_id" | "tt.get_num_programs":
+                return True
+            case "arith.extsi" if op.operands[0].type.elem == "i1":
+                return False
+        keeps = op.name in KEEPS_SIGN or op.name in VIEWS
+        return keeps and all(map(self.is_nonnegative, op.operands))

@@ -120,6 +120,7 @@ def _dropout(
 
 def _dropped(node: Node, x: Value, p: float, training: bool) -> Any:
     """In training the numbers are drawn from the seed of a run; the file's seed would draw the same ones each time."""
+    training = training or node.training
     kept = x if not training else dropout(x, p, training=True)
     if not node.reads(1):
         return kept

@@ -23,11 +23,11 @@ IGNORED = -100
 
 
 def _batch_norm_of_inference(
-    x: Value, scale: Value, bias: Value, mean: Value, var: Value, epsilon: float = 1e-5, momentum: float = 0.9,
-    spatial: int = 1,
-) -> Value:  # fmt: skip
+    node: Node, x: Value, scale: Value, bias: Value, mean: Value, var: Value, epsilon: float = 1e-5,
+    momentum: float = 0.9, spatial: int = 1,
+) -> Any:  # fmt: skip
     refuse(spatial, "has statistics of each position (spatial=0); only those of channels are supported")
-    return batch_norm(x, mean, var, scale, bias, training=False, eps=epsilon)
+    return _batch_norm(node, x, scale, bias, mean, var, epsilon, momentum)
 
 
 def _batch_norm(
@@ -35,7 +35,7 @@ def _batch_norm(
     momentum: float = 0.9, training_mode: int = 0,
 ) -> Any:  # fmt: skip
     """In training, running statistics that the file holds are moved as ONNX has it: by the biased variance."""
-    if not training_mode:
+    if not training_mode and not node.training:
         return batch_norm(x, mean, var, scale, bias, training=False, eps=epsilon)
     axes = (0, *range(2, len(x.shape)))
     held = mean.op.name == "buffer" and var.op.name == "buffer"
@@ -131,7 +131,7 @@ def _nll_loss(
 
 NORMS: Table = {
     "BatchNormalization": (
-        Row(_batch_norm_of_inference, buffers=(3, 4)),
+        Row(_batch_norm_of_inference, buffers=(3, 4), takes_node=True),
         Row(_batch_norm, 14, buffers=(3, 4), takes_node=True),
     ),
     "InstanceNormalization": (Row(_instance_norm),),

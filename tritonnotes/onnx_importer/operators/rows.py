@@ -36,14 +36,27 @@ class Known:
 
 
 @dataclass(frozen=True)
+class Parts:
+    """A sequence of tensors, which operators take apart again."""
+
+    values: tuple[Value, ...]
+
+
+Found = Value | Known | Parts | None
+"""What a name of a file stands for."""
+
+
+@dataclass(frozen=True)
 class Node:
-    """What a rule may ask about the node that it is applied to. `read` says of each result whether anybody reads it."""
+    """What a rule may ask about the node that it is applied to. `read` says of each result whether anybody reads it,
+    `training` whether dropout and batch norm are to be trained whatever the file says."""
 
     graph: Graph
     op_type: str
     opset: int
     name: str
     read: tuple[bool, ...]
+    training: bool = False
 
     def reads(self, result: int) -> bool:
         return result < len(self.read) and self.read[result]

@@ -10,7 +10,7 @@ from ...ir.core.types import Shape, Size, as_dtype, bool_, broadcast, dims_in, i
 from ...ir.ops import shapes
 from ...ir.ops.parts import split
 from .package import dtype_name
-from .rows import Array, Node, Row, Table, ints, listed, number, refuse
+from .rows import Array, Node, Parts, Row, Table, ints, listed, number, refuse
 from .torch_call import torch_call
 
 ALL = 2**31 - 1
@@ -135,6 +135,29 @@ def _parts(x: Value, axis: int, sizes: list[int] | None, count: int) -> Any:
     return tuple(split(x, sizes, axis))
 
 
+def _split_to_sequence(x: Value, sizes: Array | None = None, axis: int = 0, keepdims: int = 1) -> Parts:
+    (size,) = ints(x.shape[axis : axis + 1] if axis >= 0 else (x.shape[axis],), "the axis that is parted")
+    each = [1] if sizes is None else listed(sizes) or []
+    if sizes is None or sizes.ndim == 0:
+        each = [min(each[0], size - start) for start in range(0, size, each[0])]
+    parts = split(x, each, axis)
+    return Parts(tuple(shapes.squeeze(part, axis) for part in parts) if sizes is None and not keepdims else parts)
+
+
+def _sequence(*values: Value) -> Parts:
+    return Parts(values)
+
+
+def _sequence_at(parts: Parts, position: Array) -> Value:
+    return parts.values[number(position)]
+
+
+def _concat_from_sequence(parts: Parts, axis: int, new_axis: int = 0) -> Value:
+    if not new_axis:
+        return _concat(*parts.values, axis=axis)
+    return P.cat([_unsqueeze_by_attribute(value, [axis]) for value in parts.values], axis)
+
+
 def _slice_by_attributes(x: Value, starts: list[int], ends: list[int], axes: list[int] | None = None) -> Value:
     return _sliced(x, starts, ends, axes, None)
 
@@ -247,6 +270,10 @@ SHAPES: Table = {
     "EyeLike": (Row(_eye_like, 9),),
     "Concat": (Row(_concat, 4),),
     "Split": (Row(_split_by_attribute, 2, takes_node=True), Row(_split, 13, known=(1,), takes_node=True)),
+    "SplitToSequence": (Row(_split_to_sequence, 11, known=(1,)),),
+    "SequenceConstruct": (Row(_sequence, 11),),
+    "SequenceAt": (Row(_sequence_at, 11, known=(1,)),),
+    "ConcatFromSequence": (Row(_concat_from_sequence, 11),),
     "Slice": (Row(_slice_by_attributes), Row(_slice, 10, known=(1, 2, 3, 4))),
     "DepthToSpace": (Row(_depth_to_space),),
     "SpaceToDepth": (Row(_space_to_depth),),
