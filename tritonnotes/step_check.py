@@ -90,7 +90,8 @@ def _judged(
         {n: t.double() if exact and t.is_floating_point() else t.clone() for n, t in tensors.items()}
         for tensors in (feeds, state["model"])
     )
-    trained = [v.name for v in graph.parameters if step.model.get_parameter(v.name).requires_grad]
+    held = step.model.tensors()
+    trained = [v.name for v in graph.parameters if held[v.name].requires_grad]
     scale = None if step.scaler is None else state["slots"][_scaler_slot(step, "scale")]
     totals: Tensors = {}
     outputs: Tensors = {}

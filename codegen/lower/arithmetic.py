@@ -17,14 +17,19 @@ from .builder import Builder
 from .loads import resolve
 from .tile_ir import COL, ROW, SCALAR, TILE, Address, Step
 
-KEEPS_INT32 = ("where", "min", "max", "add", "sub", "mul", "maximum", "minimum", "copy")
+KEEPS_INT32 = ("where", "min", "max", "maximum", "minimum", "copy")
 """What gives int32 of int32, as indices are in a kernel, where the graph has int64."""
+
+ARITHMETIC, INDEXING = ("add", "sub", "mul", "pow"), ("argmax", "argmin")
+"""What may leave int32, and the ops whose own arithmetic does not: it gives places in a tensor."""
 
 
 def compute(builder: Builder, value: Value) -> None:
     """An elementwise primitive, on as much of the tile as its arguments have."""
     args = [resolve(builder, a) for a in value.inputs]
     dtype = dtype_of(value, args)
+    if value.dtype is int64 and dtype is int64 and value.op.name in ARITHMETIC:
+        args = [_widened(builder, a) if a.dtype is int32 and a.op != "number" else a for a in args]
     extent = _join(a.extent for a in args)
     op, attrs = value.op.name, dict[str, Any]()
     if op == "round_to":
@@ -34,10 +39,17 @@ def compute(builder: Builder, value: Value) -> None:
     builder.assign(value, Step("", op, tuple(a.name for a in args), extent, dtype, attrs))
 
 
+def _widened(builder: Builder, step: Step) -> Step:
+    """An index as int64, as the graph has it."""
+    name = builder.names.claim(f"{step.name}_wide")
+    return builder.add(Step(name, "cast", (step.name,), step.extent, int64, {}, False, step.scope))
+
+
 def dtype_of(value: Value, args: Sequence[Step]) -> DType:
     """What a primitive of these steps is computed in."""
     dtype = compute_dtype(value.dtype)
-    if dtype is not int64 or value.op.name not in KEEPS_INT32:
+    keeps = value.op.name in KEEPS_INT32 or (value.op.name in ARITHMETIC and value.scope.op in INDEXING)
+    if dtype is not int64 or not keeps:
         return dtype
     strong = [a.dtype for a in args if (a.op != "number" or a.dtype is int32) and a.dtype is not bool_]
     # Indices are int32 in a kernel, and so is what is chosen among them.

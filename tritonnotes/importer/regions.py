@@ -101,7 +101,22 @@ def _copied(graph: Graph, body: GraphModule, known: dict[Node, Any], autocast: A
             known[node] = made = graph.node_copy(node, known.__getitem__)
             with graph.inserting_before(made):
                 _cast_arguments(graph, made, _casts(node, autocast), autocast)
+            if autocast is not None and _is_without_gradient(node):
+                known[node] = _detached(graph, made)
     raise AssertionError("a graph ends in its output")
+
+
+def _is_without_gradient(node: Node) -> bool:
+    """Whether a call was made within torch.no_grad inside of torch.autocast: an export forgets that region, and knows
+    of its results alone that they want no gradient."""
+    is_plain = isinstance(node.target, torch._ops.OpOverload) and not node.target._schema.is_mutable
+    result = node.meta.get("val")
+    is_float = isinstance(result, Tensor) and result.is_floating_point()
+    return is_plain and is_float and not _wants_gradient(node) and any(map(_wants_gradient, node.all_input_nodes))
+
+
+def _wants_gradient(node: Node) -> bool:
+    return bool(getattr(node.meta.get("tensor_meta", node.meta.get("val")), "requires_grad", False))
 
 
 def _nested(

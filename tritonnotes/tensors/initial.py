@@ -49,7 +49,7 @@ def _given(value: Value, tensor: Tensor) -> Tensor:
             f"{value.op.name} {value.name!r} is {value.dtype}{show_shape(value.shape)} and begins with "
             f"{tensor.dtype}{list(tensor.shape)}; give graph.first[{value.name!r}] its dtype and shape"
         )
-    return tensor.detach().clone()
+    return tensor.detach().clone(memory_format=torch.contiguous_format)
 
 
 def _fill(tensor: Tensor, name: str, attrs: Mapping[str, Any], generator: torch.Generator) -> None:

@@ -68,6 +68,7 @@ class StepState:
         if reducer is not None:
             self.slots |= reducer.tensors
         self._all_slots = graphs.whole.leaves("slot")
+        self._slot_names = {slot.name for slot in self._all_slots}
         self._owners = graphs.owners
         self._given_names = graphs.declared.given_names
         self._slot_owners = {name: rank for p, rank in graphs.owners.items() for name in self.slots_of(p).values()}
@@ -163,9 +164,15 @@ class StepState:
     # -- by parameter --------------------------------------------------------------------------------------------------
 
     def slots_of(self, parameter: str) -> dict[str, str]:
-        """The slots of a parameter, by the rule's names for its state."""
+        """The slots of a parameter, by the rule's names for its state; none of one that the loss does not depend on."""
         variant = self.optimizer.variants[self.optimizer.group_of(parameter)]
-        return {slot: slot_name(parameter, slot, self._given_names) for slot in variant.state}
+        named = {slot: slot_name(parameter, slot, self._given_names) for slot in variant.state}
+        return {slot: name for slot, name in named.items() if name in self._slot_names}
+
+    def is_without_slots(self, parameter: str) -> bool:
+        """Whether a parameter has no state though its rule keeps some: the loss does not depend on it."""
+        variant = self.optimizer.variants[self.optimizer.group_of(parameter)]
+        return bool(variant.state) and not self.slots_of(parameter)
 
     def count_in(self, state: Mapping[str, Any]) -> int:
         """The updates that were made, of a `state_dict()`: the device knows where a scaler may skip some."""

@@ -99,7 +99,8 @@ class StepGroup(MutableMapping[str, Any]):
 
     def __getitem__(self, name: str) -> Any:
         if name == "params":
-            return [self._state.model.get_parameter(n) for n in self._names]
+            held = self._state.model.tensors()
+            return [held[n] for n in self._names]
         if name in self._others:
             return self._others[name]
         return _with_betas(self._numbers)[name] if name in self._changeable else self._compiled[name]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -26,6 +26,8 @@ def torch_state(state: StepState, groups: Sequence[StepGroup]) -> dict[Tensor, d
     made: dict[Tensor, dict[str, Any]] = {}
     for group in groups:
         for parameter, name in zip(group["params"], group.names, strict=True):
+            if state.is_without_slots(name):
+                continue
             own = _counts(state, held, group, count) if _is_counted(group.optimizer) else {}
             # Where nothing is counted, a buffer that is there says that a step was made.
             kept = state.slots_of(name) if own or count else {}
@@ -60,10 +62,11 @@ def from_torch_state(
     for group in groups:
         for parameter, name in zip(group["params"], group.names, strict=True):
             loaded = _Loaded(name, group.optimizer, given.get(parameter, {}))
-            counts |= {name: loaded.count(held["steps"])} if parameter.requires_grad else {}
+            is_trained = parameter.requires_grad and not state.is_without_slots(name)
+            counts |= {name: loaded.count(held["steps"])} if is_trained else {}
             slots |= {full: loaded.slot(slot, slots[full], parameter) for slot, full in state.slots_of(name).items()}
     count = _agreed("steps", counts, held["steps"])
-    numbers = _numbers(groups, given)
+    numbers = _numbers(groups, given, counts)
     settings = [dict(g) for g in state.all_numbers_of_groups()]
     for group, (changed, _) in zip(groups, taken, strict=True):
         settings[group.number] |= changed
@@ -114,13 +117,15 @@ class _Loaded:
         return found.detach().to(like)
 
 
-def _numbers(groups: Sequence[StepGroup], given: Mapping[Tensor, State]) -> dict[str, float]:
-    """The numbers that a rule keeps, of each group: torch keeps them for each parameter, and all had as many steps."""
+def _numbers(groups: Sequence[StepGroup], given: Mapping[Tensor, State], trained: Container[str]) -> dict[str, float]:
+    """The numbers that a rule keeps, of each group: torch keeps them for each parameter that is trained, and all had as
+    many steps."""
     made: dict[str, float] = {}
     for group in groups:
         for number, first in group.optimizer.numbers.items():
             kept = zip(group.names, (given.get(p, {}).get(number, first) for p in group["params"]), strict=True)
-            made[in_group(number, group.number)] = _agreed(number, {n: float(v) for n, v in kept}, first)
+            found = {n: float(v) for n, v in kept if n in trained}
+            made[in_group(number, group.number)] = _agreed(number, found, first)
     return made
 
 

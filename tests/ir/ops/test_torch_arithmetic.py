@@ -198,3 +198,27 @@ def test_binary_score_of_two_classes_is_that_of_class_one(metric: str) -> None:
             score = getattr(metrics, f"{metric}_score")
             wanted = score(feeds["target"], feeds["logits"].argmax(1), zero_division=0)
             assert found["default"].item() == pytest.approx(wanted, abs=1e-6)
+
+
+INDICES: dict[str, tuple[Callable[[Any], Any], Callable[[Tensor], Tensor]]] = {
+    "last": (lambda x: tn.argmax(x, dim=1), lambda x: x.argmax(1)),
+    "first": (lambda x: tn.argmax(x, dim=0), lambda x: x.argmax(0)),
+    "all": (lambda x: tn.argmax(x), lambda x: x.argmax()),
+}
+SCALED: dict[str, Callable[[Any], Any]] = {
+    "product": lambda i: i * 1_000_000_000,
+    "large": lambda i: i * 3_000_000_000 - 2**40,
+    "power": lambda i: i**20,
+    "both": lambda i: (i + 2_000_000_000) + (i + 2_000_000_000),
+    "difference": lambda i: (i - 2_000_000_000) - 2_000_000_000,
+}
+
+
+@pytest.mark.parametrize("scaled", SCALED)
+@pytest.mark.parametrize("index", INDICES)
+def test_an_index_is_an_int64_in_arithmetic(index: str, scaled: str) -> None:
+    ours, theirs = INDICES[index]
+    x = torch.randn(5, 7, generator=torch.Generator().manual_seed(3))
+    g = declared(lambda v: SCALED[scaled](ours(v)), x=x)
+    assert g is not None
+    assert torch.equal(tn.compile(g)(x=x)["y"], SCALED[scaled](theirs(x)))

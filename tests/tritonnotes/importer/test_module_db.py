@@ -96,6 +96,7 @@ def test_lazy_modules_are_imported_once_they_have_run(name: str) -> None:
     torch.testing.assert_close(model(*sample.example)["results"], wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IMPORTED)
 def test_other_samples_are_imported(name: str) -> None:
     """Some of them, and all that are known to be refused, by torch's own run of the imported graph."""

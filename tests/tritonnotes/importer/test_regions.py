@@ -100,6 +100,30 @@ def _in_float64(net: Mixed, x: Tensor) -> Tensor:
     return (net.norm(h) - net.frozen(x)).detach()
 
 
+def test_gradients_stop_where_both_regions_begin_together() -> None:
+    class Teaches(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc, self.teacher = nn.Linear(8, 8), nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            with torch.autocast("cpu", dtype=DTYPE):
+                with torch.no_grad():
+                    target = torch.tanh(self.teacher(x))
+                return F.mse_loss(self.fc(x) * target, target)
+
+    torch.manual_seed(0)
+    net, x = Teaches(), torch.randn(4, 8)
+    model = tn.compile(deepcopy(net), x)
+    loss, got = net(x), model(x)
+    loss.backward()
+    got.backward()
+    torch.testing.assert_close(got, loss, rtol=2e-2, atol=2e-2)
+    found = dict(model.named_parameters())
+    assert net.teacher.weight.grad is None and found["teacher.weight"].grad is None
+    torch.testing.assert_close(found["fc.weight"].grad, net.fc.weight.grad, rtol=2e-2, atol=2e-2)
+
+
 def test_gradients_pass_where_they_are_enabled_again() -> None:
     class Nested(nn.Module):
         def forward(self, x: Tensor) -> Tensor:

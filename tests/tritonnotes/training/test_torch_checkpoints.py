@@ -189,6 +189,42 @@ def test_a_parameter_that_was_never_trained_stays_frozen() -> None:
     assert_same(module, eager)
 
 
+class Partly(nn.Module):
+    """A parameter that the loss does not depend on, one that is frozen, and one whose name is no name of a graph."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unused, self.fc = nn.Linear(3, 3), net()
+        self.register_parameter("a-b", nn.Parameter(torch.ones(4)))
+        self.fc[0].bias.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.fc(x * getattr(self, "a-b"))
+
+
+@pytest.mark.parametrize("rule", ["nadam", "adam", "sgd_momentum", "sgd"])
+def test_parameters_that_are_not_trained_have_no_state(rule: str) -> None:
+    declare, make, options = RULES[rule]
+    torch.manual_seed(0)
+    module = Partly()
+    eager = copy.deepcopy(module)
+    optimizer = make(eager.parameters(), **options)
+    step = step_of(module, declare(**options))
+    run = eagerly(eager, optimizer)
+    for begin in (0, 4):
+        run_all(run, range(begin, begin + 2))
+        run_all(step, range(begin, begin + 2))
+        assert_same(module, eager)
+        theirs = copy.deepcopy(optimizer.state_dict())
+        optimizer.load_state_dict(step.optimizer.state_dict())
+        step.optimizer.load_state_dict(theirs)
+        run_all(run, range(begin + 2, begin + 4))
+        run_all(step, range(begin + 2, begin + 4))
+        assert_same(module, eager)
+    unused = [place for place, (name, _) in enumerate(module.named_parameters()) if "unused" in name]
+    assert not {*unused} & {*step.optimizer.state_dict()["state"]}
+
+
 def test_what_does_not_fit_is_refused_and_nothing_is_changed() -> None:
     module = net()
     step = step_of(module, tn.adamw(lr=0.1))

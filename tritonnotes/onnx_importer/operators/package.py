@@ -45,5 +45,5 @@ def numpy_dtype(name: str) -> Any:
 def as_tensor(given: Any) -> Tensor:
     """A tensor of an array's own; numpy's bfloat16 comes from another package."""
     if given.dtype.name == "bfloat16":
-        return torch.from_numpy(np.array(given).view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(np.array(given))
+        return torch.from_numpy(np.array(given, order="C").view(np.int16)).view(torch.bfloat16)
+    return torch.from_numpy(np.array(given, order="C"))

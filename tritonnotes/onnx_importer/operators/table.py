@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .activations import ACTIVATIONS
 from .elementwise import ELEMENTWISE
+from .images import IMAGES
 from .indexing import INDEXING
 from .norms import NORMS
 from .products import PRODUCTS
@@ -14,6 +15,7 @@ from .shapes import SHAPES
 from .windows import WINDOWS
 
 TABLE: Table = {
-    **ELEMENTWISE, **ACTIVATIONS, **NORMS, **REDUCTIONS, **SHAPES, **INDEXING, **PRODUCTS, **WINDOWS, **RECURRENT,
+    **ELEMENTWISE, **ACTIVATIONS, **NORMS, **REDUCTIONS, **SHAPES, **INDEXING, **PRODUCTS, **WINDOWS, **IMAGES,
+    **RECURRENT,
 }  # fmt: skip
 """By the operator's name; each begins with its oldest row, and the newest one of an operator set or before holds."""

@@ -1,4 +1,4 @@
-"""Convolutions, pools and images of another size: calls of torch."""
+"""Convolutions and pools: calls of torch."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from ...ir import primitives as P
 from ...ir.core.graph import Value
-from .rows import Array, Node, Row, Table, ints, listed, refuse
+from .rows import Node, Row, Table, ints, refuse
 from .shapes import padded
 from .torch_call import torch_call, torch_calls
 
@@ -178,89 +178,6 @@ def _lrn(x: Value, size: int, alpha: float = 1e-4, beta: float = 0.75, bias: flo
     return x / P.pow(bias + (alpha / size) * total, beta)
 
 
-# -- images of another size --------------------------------------------------------------------------------------------
-
-NAMES = {
-    ("nearest", 1): "upsample_nearest1d", ("nearest", 2): "upsample_nearest2d", ("nearest", 3): "upsample_nearest3d",
-    ("linear", 1): "upsample_linear1d", ("linear", 2): "upsample_bilinear2d", ("linear", 3): "upsample_trilinear3d",
-    ("cubic", 2): "upsample_bicubic2d",
-}  # fmt: skip
-"""torch's ops by ONNX's mode and the count of positions."""
-
-PIXELS = {"half_pixel": False, "pytorch_half_pixel": False, "align_corners": True}
-"""How corners lie, as torch's `align_corners` says it."""
-
-
-def _upsample(x: Value, scales: Array, mode: str = "nearest") -> Value:
-    return _resize(x, None, scales, None, "asymmetric", mode=mode, nearest_mode="floor")
-
-
-def _resize(
-    x: Value, roi: Array | None = None, scales: Array | None = None, sizes: Array | None = None,
-    coordinate_transformation_mode: str = "half_pixel", cubic_coeff_a: float = -0.75, exclude_outside: int = 0,
-    extrapolation_value: float = 0.0, mode: str = "nearest", nearest_mode: str = "round_prefer_floor",
-    antialias: int = 0, axes: list[int] | None = None, keep_aspect_ratio_policy: str = "stretch",
-) -> Value:  # fmt: skip
-    """Where torch has the same rule for which pixels count."""
-    count, corners = len(x.shape) - 2, coordinate_transformation_mode
-    refuse((mode, count) in NAMES, f"resizes {count} axes of positions by mode={mode!r}")
-    usual = cubic_coeff_a == -0.75 and not exclude_outside and not antialias and keep_aspect_ratio_policy == "stretch"
-    refuse(usual, "has cubic_coeff_a, exclude_outside, antialias or keep_aspect_ratio_policy, which are not supported")
-    wanted, factors = _new_sizes(x, scales, sizes, axes)
-    whole = all(float(f).is_integer() for f in factors)
-    if mode == "nearest":
-        floors = corners == "asymmetric" and nearest_mode == "floor"
-        halves = corners in ("half_pixel", "pytorch_half_pixel") and nearest_mode.startswith("round") and whole
-        refuse(floors or halves, f"takes the nearest pixel by {corners} and {nearest_mode}, which torch does not")
-        return torch_call(f"aten.{NAMES[mode, count]}.default", x, wanted, *_scales(factors))
-    by_scale = corners != "align_corners" or _are_whole(x, factors)
-    refuse(by_scale, "aligns corners to a size that is no whole number, which torch does not; give sizes")
-    refuse(corners in PIXELS, f"places pixels by {corners}, which torch does not")
-    refuse(corners != "pytorch_half_pixel" or all(size > 1 for size in wanted), "gives a size of 1")
-    return torch_call(f"aten.{NAMES[mode, count]}.default", x, wanted, PIXELS[corners], *_scales(factors))
-
-
-def _are_whole(x: Value, factors: list[float]) -> bool:
-    sizes = ints(x.shape[2:], "the shape of the positions")
-    return all(abs(size * factor - round(size * factor)) < 1e-6 for size, factor in zip(sizes, factors, strict=True))
-
-
-def _scales(factors: list[float]) -> list[float | None]:
-    return [float(factor) if factor else None for factor in factors]
-
-
-def _new_sizes(
-    x: Value, scales: Array | None, sizes: Array | None, axes: list[int] | None
-) -> tuple[tuple[int, ...], list[float]]:
-    """The sizes of the positions, and the factors by which they grow."""
-    rank = len(x.shape)
-    places = [axis % rank for axis in (range(rank) if axes is None else axes)]
-    positions = ints(x.shape[2:], "the shape of the positions")
-    given = listed(scales) or listed(sizes) or []
-    refuse(len(given) == len(places), "says neither scales nor sizes")
-    said: dict[int, Any] = dict(zip(places, given, strict=True))
-    by_scale = bool(listed(scales))
-    outside = [said.get(axis, 1 if by_scale else x.shape[axis]) for axis in (0, 1)]
-    refuse(outside == ([1, 1] if by_scale else [*x.shape[:2]]), "resizes samples or channels; resize positions alone")
-    if by_scale:
-        factors = [float(said.get(axis, 1.0)) for axis in range(2, rank)]
-        return tuple(math.floor(size * f) for size, f in zip(positions, factors, strict=True)), factors
-    wanted = ints([said.get(axis, size) for axis, size in enumerate(positions, 2)], "the new shape")
-    return tuple(wanted), [new / old for new, old in zip(wanted, positions, strict=True)]
-
-
-GRID_MODES = {"bilinear": 0, "linear": 0, "nearest": 1, "bicubic": 2, "cubic": 2}
-GRID_PADS = {"zeros": 0, "border": 1, "reflection": 2}
-"""torch's numbers of ways to read between pixels, and beside them."""
-
-
-def _grid_sample(
-    x: Value, grid: Value, align_corners: int = 0, mode: str = "linear", padding_mode: str = "zeros"
-) -> Value:
-    how = GRID_MODES[mode], GRID_PADS[padding_mode], bool(align_corners)
-    return torch_call("aten.grid_sampler.default", x, grid, *how)
-
-
 WINDOWS: Table = {
     "Conv": (Row(_conv),),
     "ConvTranspose": (Row(_conv_transpose),),
@@ -268,7 +185,4 @@ WINDOWS: Table = {
     "AveragePool": (Row(_average_pool),),
     "LpPool": (Row(_lp_pool, 2),),
     "LRN": (Row(_lrn),),
-    "GridSample": (Row(_grid_sample, 16),),
-    "Upsample": (Row(_upsample, 9, known=(1,)),),
-    "Resize": (Row(_resize, 11, known=(1, 2, 3)),),
 }
