@@ -92,7 +92,7 @@ def inductors(names: Sequence[str], rows: int) -> Iterator[tuple[str, dict[str, 
 
 def print_inductors(names: Sequence[str], rows: int) -> None:
     """The same in this process, a line for each model. The update is compiled apart from the rest, as a step in eager
-    Python has it, and with gradients that are there: what kernels that are never run leave is garbage."""
+    Python has it."""
     from benchmarks.inductor import count
 
     for name in names:

@@ -13,7 +13,7 @@ from paths import ROOT
 sys.path.insert(0, str(ROOT))
 
 from benchmarks import whole_models
-from benchmarks.on_cpu.peers import EAGER
+from benchmarks.on_cpu.peers import COMPILED, EAGER
 from benchmarks.peers import OURS
 from benchmarks.timing import Call
 
@@ -37,6 +37,15 @@ def test_calls_of_torch_are_told_apart() -> None:
 def test_wrong_losses_are_refused() -> None:
     judge = whole_models.subject("autoencoder", 6).judge
     assert judge(EAGER, Call(lambda _: torch.tensor(0.5))) is not None
+
+
+def test_the_written_table_is_that_of_the_results() -> None:
+    """docs/benchmarks.md has the table of benchmarks/whole_models.json, and that has every model of the tests."""
+    results = json.loads((ROOT / "benchmarks" / "whole_models.json").read_text(encoding="utf-8"))
+    assert set(results["models"]) == set(whole_models.MODELS) and not results["refused"]
+    assert all(COMPILED in model["launches"] for model in results["models"].values())
+    rows = [line for line in whole_models.markdown(results) if line.startswith("|")]
+    assert "\n".join(rows) in (ROOT / "docs" / "benchmarks.md").read_text(encoding="utf-8")
 
 
 def test_unknown_models_are_named(capsys: pytest.CaptureFixture[str]) -> None:
