@@ -8,7 +8,8 @@
 The models are those of the tests (tests/shared/whole_models.py), imported as they are: forward, backward and AdamW. A
 launch is a generated kernel or a call of torch; bytes are those of device memory, read and written, by the plan's own
 count and by Inductor's, for an H100. Nothing of that is run. Times are those of whole steps on the CPU, one thread, all
-peers in turns, each of a plan for the CPU; before a peer is timed its first losses are held to float64.
+peers in turns, each of a plan for the CPU; before a peer is timed its first losses are held to float64. JAX has the
+graph of each module that calls nothing of torch's (on_cpu/jax_graphs.py).
 """
 
 from __future__ import annotations
@@ -35,14 +36,17 @@ import tritonnotes as tn
 from benchmarks.measure import Case, Subject, measure
 from benchmarks.on_cpu import machine
 from benchmarks.on_cpu.clock import CpuClock
-from benchmarks.on_cpu.peers import COMPILED, EAGER, forget_compiled, missing
+from benchmarks.on_cpu.peers import COMPILED, EAGER, JAX, forget_compiled, missing
 from benchmarks.peers import OURS
 from benchmarks.results import versions
 from benchmarks.timing import Call
 from tritonnotes.codegen.plan.torch_calls import torch_calls
+from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
 
 BACKEND = "our backend"
-PEERS = (OURS, BACKEND, EAGER, COMPILED)
+PEERS = (OURS, BACKEND, EAGER, COMPILED, JAX)
 LR = 1e-3
 BATCH, ROUNDS = 64, 5
 JUDGED_STEPS = 3
@@ -137,6 +141,23 @@ def our_step(net: nn.Module, example: Example) -> Callable[[Any], Tensor]:
     return lambda _: step(*example)["loss"]
 
 
+def jax_step(graph: Graph, net: nn.Module, example: Example) -> Callable[[Any], Tensor]:
+    """What the graph of the module computes, in JAX."""
+    from benchmarks.on_cpu import jax_graphs, jax_peers
+
+    feeds = dict(zip((v.name for v in graph.inputs), example, strict=True))
+    run = jax_graphs.step(graph, "loss", feeds, net.state_dict(keep_vars=True), LR)
+    return lambda _: jax_peers.tensor(run())
+
+
+def not_in_jax(graph: Graph) -> str:
+    """Why JAX has no step of a graph; empty where it has one."""
+    from benchmarks.on_cpu import jax_graphs
+
+    found = jax_graphs.unknown(graph)
+    return f"no counterpart of {', '.join(found)}" if found else ""
+
+
 def subject(name: str, rows: int) -> Subject:
     """All peers of one model."""
     net, example = made(name, count=rows)
@@ -151,9 +172,14 @@ def subject(name: str, rows: int) -> Subject:
         return f"its first losses are {losses.tolist()}, in float64 {wanted.tolist()}"
 
     makers: dict[str, Callable[[], Call]] = {OURS: lambda: Call(our_step(deepcopy(net), example))}
-    for peer in PEERS[1:]:
+    for peer in (BACKEND, EAGER, COMPILED):
         makers[peer] = lambda peer=peer: Call(torch_step(deepcopy(net), example, peer))
     absent = {peer: why for peer, why in missing().items() if peer in PEERS}
+    if JAX not in absent:
+        graph = optimize(decompose(tn.from_torch(net, *example)))
+        makers[JAX] = lambda: Call(jax_step(graph, net, example))
+        if why := not_in_jax(graph):
+            absent[JAX] = why
     return Subject({peer: make for peer, make in makers.items() if peer not in absent}, absent, judge)
 
 
@@ -255,4 +281,5 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
+    machine.hold_to(1)
     sys.exit(main())
