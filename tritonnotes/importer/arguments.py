@@ -39,7 +39,7 @@ class CallForm:
     def tensors_of(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
         """The tensors of another call, in order. Raises `FeedError` where it differs in more than its tensors."""
         try:
-            leaves = named_leaves(self.signature, args, kwargs)
+            leaves = named_leaves(bound_arguments(self.signature, args, kwargs))
         except TypeError as error:
             raise FeedError(f"forward: {error}; it takes {self.signature}") from None
         given = {name: leaf for name, leaf in leaves.items() if isinstance(leaf, Tensor)}
@@ -83,11 +83,10 @@ def arguments_of_call(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapp
     plain = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
     signature = inspect.Signature(plain)
     try:
-        leaves = named_leaves(signature, args, kwargs)
+        bound = bound_arguments(signature, args, kwargs)
     except TypeError as error:
         raise DeclarationError(f"{type(module).__name__}.forward: {error}; give an example of each input") from None
-    bound = signature.bind(*args, **kwargs)
-    bound.apply_defaults()
+    leaves = named_leaves(bound)
     _, spec = pytree.tree_flatten((bound.args, bound.kwargs))
     names = tuple(name for name, leaf in leaves.items() if isinstance(leaf, Tensor))
     fixed = {name: leaf for name, leaf in leaves.items() if name not in names}
@@ -103,14 +102,24 @@ def arguments_of_call(module: torch.nn.Module, args: Sequence[Any], kwargs: Mapp
     return Arguments(CallForm(names, fixed, signature), tuple(leaves[name] for name in names), held, spec)
 
 
-def named_leaves(signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """What a call gives, tuples and dicts opened, defaults included. Raises `TypeError` for what it does not take."""
+def bound_arguments(
+    signature: inspect.Signature, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> inspect.BoundArguments:
+    """What a call gives to each parameter, defaults included. Raises `TypeError` for what it does not take."""
     bound = signature.bind(*args, **kwargs)
     bound.apply_defaults()
-    found = {}
+    return bound
+
+
+def named_leaves(bound: inspect.BoundArguments) -> dict[str, Any]:
+    """What a call gives, tuples and dicts opened; no two have one name."""
+    found: dict[str, Any] = {}
     for name, given in bound.arguments.items():
         for path, leaf in pytree.tree_flatten_with_path(given)[0]:
-            found["_".join([name, *map(step_name, path)])] = leaf
+            full = "_".join([name, *map(step_name, path)])
+            while full in found:
+                full += "_"
+            found[full] = leaf
     return found
 
 

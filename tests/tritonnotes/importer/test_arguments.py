@@ -76,6 +76,18 @@ def test_another_call_is_refused(example: Any, call: Any, said: str) -> None:
         model(*call[0], **call[1])
 
 
+class Opened(nn.Module):
+    def forward(self, parts: tuple[Tensor, Tensor], parts_0: Tensor, *more: Tensor) -> Tensor:
+        return parts[0] + 2 * parts[1] + 3 * parts_0 + 4 * more[0]
+
+
+def test_arguments_that_open_into_one_name_are_two() -> None:
+    args = (X, MASK), SCALE, X + 1
+    model = tn.compile(Opened(), *args)
+    assert len({v.name for v in model.graph.inputs}) == 4
+    torch.testing.assert_close(model(*args), Opened()(*args))
+
+
 def test_a_step_takes_the_tensors_then_the_target() -> None:
     net, reference = Flexible(), Flexible()
     reference.load_state_dict(net.state_dict())

@@ -586,3 +586,19 @@ def test_quotients_of_offsets(start: int, a: int, b: int) -> None:
         y = torch.zeros(90, cols)
         sizes = {"START": start, "A": a, "B": b, "S": 48, "ROWS": rows, "COLS": cols}
         assert run_both(divided_kernel, (2,), (x, y, 90), sizes) == ""
+
+
+@triton.jit
+def nested_kernel(x_ptr, y_ptr, DEPTH: tl.constexpr):
+    offset = tl.program_id(0) * 64 + tl.arange(0, 64)
+    for _ in tl.static_range(DEPTH):
+        offset = tl.minimum(offset + offset, offset)
+    tl.store(y_ptr + offset, tl.load(x_ptr + offset // 16 + offset % 16))
+
+
+def test_offsets_that_use_each_other_many_times_are_looked_at_once() -> None:
+    """Looked at for each use, they would take 3 to the 24th looks."""
+    x, y = drawn(torch.float32, 128), torch.zeros(128)
+    assert run_both(nested_kernel, (2,), (x, y), {"DEPTH": 24}) == ""
+    where = torch.arange(128)
+    assert torch.equal(y, x[where // 16 + where % 16])

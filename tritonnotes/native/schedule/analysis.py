@@ -66,6 +66,9 @@ class Analysis(Uses):
         self.aliased = aliased
         self.arguments = frozenset(function.args)
         self._roots: dict[Value, Value | None] = {}
+        self._steps: dict[tuple[Value, int], int | None] = {}
+        self._multiples: dict[tuple[Value, int | None], int] = {}
+        self._nonnegative: dict[Value, bool] = {}
 
     def is_inline(self, value: Value) -> bool:
         op = self.definition.get(value)
@@ -155,6 +158,11 @@ class Analysis(Uses):
 
     def step(self, value: Value, dim: int) -> int | None:
         """How much a value grows from element to element along a dimension within a strip, if that is known now."""
+        if (value, dim) not in self._steps:
+            self._steps[value, dim] = self._step(value, dim)
+        return self._steps[value, dim]
+
+    def _step(self, value: Value, dim: int) -> int | None:
         if not value.type.is_tile or value.type.dims[dim] == 1:
             return 0
         op = self.definition.get(value)
@@ -205,6 +213,11 @@ class Analysis(Uses):
     def multiple(self, value: Value, dim: int | None) -> int:
         """A number that divides a value, wherever strips along `dim` begin: at multiples of their width. Along other
         dimensions, and with None along all, it divides every element. 0 is divided by all, and so is 0 itself."""
+        if (value, dim) not in self._multiples:
+            self._multiples[value, dim] = self._multiple(value, dim)
+        return self._multiples[value, dim]
+
+    def _multiple(self, value: Value, dim: int | None) -> int:
         op = self.definition.get(value)
         if op is None:
             return 1
@@ -231,6 +244,11 @@ class Analysis(Uses):
 
     def is_nonnegative(self, value: Value) -> bool:
         """Whether an integer is known to be 0 or more, where no sum or product is out of range."""
+        if value not in self._nonnegative:
+            self._nonnegative[value] = self._is_nonnegative(value)
+        return self._nonnegative[value]
+
+    def _is_nonnegative(self, value: Value) -> bool:
         op = self.definition.get(value)
         if op is None:
             block = self.owner.get(value)
