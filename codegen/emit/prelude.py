@@ -64,7 +64,10 @@ def gradients(made, number, d, wanted, again=False):
     return [*inputs, d], [torch.zeros_like(x) if g is None else g for x, g in zip(asked, found)]
 '''
 
-CALLS_OF_TORCH = {"called": CALLED, "kept": KEPT, "gradients": GRADIENTS}
+MAKES = "kept"
+"""The one whose result is a buffer."""
+
+CALLS_OF_TORCH = {"called": CALLED, MAKES: KEPT, "gradients": GRADIENTS}
 """What makes the calls of torch that a graph names. `run` takes these as arguments, so that who runs a module may note
 them."""
 

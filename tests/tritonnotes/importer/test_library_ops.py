@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pickle
 import weakref
 from collections.abc import Callable
@@ -233,6 +234,15 @@ def test_a_step_keeps_nothing_of_what_its_calls_made() -> None:
         with Watched():
             step(*digits(rows))
     assert len(made) >= 6 and not [ref for ref in made if ref() is not None]
+
+
+def test_results_that_calls_hand_to_calls_are_freed_with_the_run() -> None:
+    step = tn.compile_step(nn.Sequential(nn.Conv2d(1, 3, 3), nn.MaxPool2d(2), nn.Flatten()), digits(4)[0],
+                           loss=nn.MSELoss(), optimizer=tn.sgd(lr=0.1))  # fmt: skip
+    for rows in (4, 7, 4):
+        result = step(digits(rows)[0], torch.zeros(rows, 27))["output"]
+    alive = {tuple(o.shape) for o in gc.get_objects() if type(o) is Tensor}
+    assert not alive & {(rows, 3, 6, 6) for rows in (4, 7)} and result.shape == (4, 27)
 
 
 def test_the_graph_can_be_printed_read_judged_and_kept() -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ... import native
-from ...codegen.emit.prelude import CALLS_OF_TORCH
+from ...codegen.emit.prelude import CALLS_OF_TORCH, MAKES
 from ...codegen.fusion.horizontal import SEGMENTS
 from ...codegen.lower.foreach import ForeachKernel
 from ...codegen.program.program import Program
@@ -122,9 +122,12 @@ class Record:
         given = {**self._given_sizes, "numbers": self._numbers, "programs": programs}
         if all_reduce is not None and hasattr(module, "all_reduce"):
             given["all_reduce"] = recording.instead_of(all_reduce)
-        given |= {name: recording.instead_of(getattr(module, name)) for name in CALLS_OF_TORCH if hasattr(module, name)}
-        if hasattr(module, "kept"):
-            given["kept"] = recording.making(module.kept, (b.name for b in program.buffers if b.role == "torch"))
+        by_torch = [b.name for b in program.buffers if b.role == "torch"]
+        for name in CALLS_OF_TORCH if by_torch else ():
+            function = getattr(module, name, None)
+            if function is not None:
+                makes = name == MAKES
+                given[name] = recording.making(function, by_torch) if makes else recording.instead_of(function)
         tables: list[Tensor] = []
 
         def launch(kernel: Any, grid: tuple[int, ...], *passed: Any, **options: Any) -> None:
@@ -186,7 +189,7 @@ class Record:
                 made[name] = tensor = torch.empty(shape, dtype=dtype, device=CPU)
                 point(name, tensor, tensor.data_ptr())
         for table in self._tables:
-            table.align()
+            table.align()  # what torch makes is aligned in every run
         if begin is not None:
             begin()
         results: list[Any] = []
@@ -199,6 +202,9 @@ class Record:
                 if step.makes:
                     made[step.makes] = results[-1]
                     point(step.makes, results[-1], results[-1].data_ptr())
+        for step in self._steps:
+            if isinstance(step, _Replay) and step.makes:
+                self._slots.forget(step.makes)
         found = {}
         for name, buffer, is_leaf, shape in self._results:
             if is_leaf:
@@ -251,6 +257,11 @@ class _Slots:
         for call in self._calls.get(buffer, ()):
             call.point(buffer, tensor)
 
+    def forget(self, buffer: str) -> None:
+        """No call sees a buffer until it is pointed at again."""
+        for call in self._calls.get(buffer, ()):
+            call.forget(buffer)
+
 
 class _Table:
     """The table of a foreach launch: a row for each update, which holds addresses."""
@@ -288,7 +299,7 @@ class _Replay:
         self._find(self._arguments, slots)
         self._find(self._options, slots)
 
-    def _find(self, held: list[Any] | dict[Any, Any], slots: _Slots) -> None:
+    def _find(self, held: list[Any] | dict[str, Any], slots: _Slots) -> None:
         """Note what is another in each run."""
         for key, value in [*enumerate(held)] if isinstance(held, list) else [*held.items()]:
             if isinstance(value, Part):
@@ -296,13 +307,18 @@ class _Replay:
                 slots.watch(value.buffer, self)
             elif isinstance(value, Result | Made):
                 self._earlier.append((held, key, value))
-            elif isinstance(value, list | dict):
+            elif isinstance(value, list):
                 self._find(value, slots)
 
     def point(self, buffer: str, tensor: Tensor) -> None:
         for held, key, part in self._parts:
             if part.buffer == buffer:
                 held[key] = part.of(tensor)
+
+    def forget(self, buffer: str) -> None:
+        for held, key, part in self._parts:
+            if part.buffer == buffer:
+                held[key] = None
 
     def run(self, results: list[Any]) -> Any:
         for held, key, earlier in self._earlier:

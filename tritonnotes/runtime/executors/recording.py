@@ -179,8 +179,6 @@ class Recording(TorchDispatchMode):
         """An argument as it is kept."""
         if isinstance(value, list):
             return [self._said(part) for part in value]
-        if isinstance(value, dict):
-            return {key: self._said(part) for key, part in value.items()}
         if not isinstance(value, Tensor):
             return value
         found = self._results.get(value.untyped_storage().data_ptr())
