@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from paths import ROOT
 from tally import pytest_terminal_summary
 
+import tritonnotes as tn
 from tritonnotes.codegen.target.cache import CACHE_DIR_VARIABLE
 from tritonnotes.ir.core.op import OPS
 from tritonnotes.native.llvm.engine import LEVEL_VARIABLE
@@ -53,6 +54,15 @@ def no_op_stays() -> Iterator[None]:
     yield
     OPS.clear()
     OPS.update(before)
+
+
+@pytest.fixture
+def dynamo_anew() -> Iterator[None]:
+    """TorchDynamo and the report of our backend know of nothing that ran before."""
+    torch._dynamo.reset()
+    tn.torch_compile_report(clear=True)
+    yield
+    torch._dynamo.reset()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -57,7 +57,9 @@ def from_torch(
 
     Raises `ModelImportError` for what cannot be imported, with the op, the module and the line that calls it.
     """
-    return imported(module, example, kwargs, batch=batch, dynamic=dynamic, loss=loss, target=target).graph  # type: ignore[return-value]
+    graph = imported(module, example, kwargs, batch=batch, dynamic=dynamic, loss=loss, target=target).graph
+    assert isinstance(graph, Graph), "as it was made"
+    return graph
 
 
 def imported(

@@ -21,7 +21,7 @@ from tritonnotes.ir.core.types import bind_dims
 
 from .jax_peers import array
 
-PRIMITIVES: Mapping[str, Callable[..., Any]] = {
+IN_JAX: Mapping[str, Callable[..., Any]] = {
     **{name: getattr(jnp, name) for name in (
         "abs", "cos", "exp", "expm1", "floor", "log", "log1p", "logical_and", "logical_not", "logical_or", "maximum",
         "minimum", "sign", "sin", "sqrt", "tanh", "where",
@@ -43,7 +43,7 @@ PRIMITIVES: Mapping[str, Callable[..., Any]] = {
 
 def unknown(graph: Graph) -> list[str]:
     """The primitives of a graph that have no counterpart in the table, such as calls of torch and random numbers."""
-    return sorted({v.op.name for v in graph.values if not v.is_leaf and v.op.name not in {*PRIMITIVES, "dim_size"}})
+    return sorted({v.op.name for v in graph.values if not v.is_leaf and v.op.name not in {*IN_JAX, "dim_size"}})
 
 
 def step(
@@ -68,7 +68,7 @@ def step(
                 known[value] = held[value.name] if value.name in held else given[value.name]
             else:
                 attrs = {k: concrete(v, sizes) if k in SIZED else v for k, v in value.attrs.items()}
-                known[value] = PRIMITIVES[value.op.name](*(known[a] for a in value.inputs), **attrs)
+                known[value] = IN_JAX[value.op.name](*(known[a] for a in value.inputs), **attrs)
         return known[graph.outputs[loss]]
 
     @partial(jax.jit, donate_argnums=(0, 1))

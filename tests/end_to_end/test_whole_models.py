@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -91,14 +91,6 @@ def assert_trained(name: str, net: nn.Module, got: Results, begins_with_a_run: b
         assert allowed.ok, f"{n}: {allowed}"
 
 
-@pytest.fixture
-def _anew() -> Iterator[None]:
-    torch._dynamo.reset()
-    tn.torch_compile_report(clear=True)
-    yield
-    torch._dynamo.reset()
-
-
 @pytest.mark.parametrize("name", MODELS)
 def test_an_imported_model_computes_and_trains_as_in_eager(name: str) -> None:
     net, example = made(name)
@@ -126,7 +118,7 @@ def test_a_step_of_the_least_cost_trains_as_in_eager(name: str) -> None:
     assert_trained(name, before, got | held(net), begins_with_a_run=False)
 
 
-@pytest.mark.usefixtures("_anew")
+@pytest.mark.usefixtures("dynamo_anew")
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_under_torch_compile_computes_and_trains_as_in_eager(name: str) -> None:
     net, example = made(name)

@@ -98,14 +98,13 @@ def test_larger_example_matches_eager_step_by_step(name: str, tmp_path: Path) ->
     assert result.fused_scores == pytest.approx(result.eager_scores, rel=1e-4)
 
 
-def beside(name: str, **settings: object) -> dict[str, Trained]:
-    """A torch module of an example trained by a step of ours and by eager PyTorch, from the same weights."""
+def assert_trains_as_eager_does(name: str, **settings: object) -> None:
+    """A torch module of an example, trained by a step of ours and by eager PyTorch from the same weights."""
     results: dict[str, Trained] = example(name).train(epochs=1, ways=(OURS, EAGER), **settings)
     ours, eager = results[OURS], results[EAGER]
     assert len(ours.losses) == len(eager.losses) >= 4 and eager.losses[-1] < eager.losses[0]
     assert ours.losses == pytest.approx(eager.losses, rel=1e-5)
     assert ours.held_out == pytest.approx(eager.held_out, rel=1e-4)
-    return results
 
 
 def test_one_changed_line_trains_a_module_as_eager_does() -> None:
@@ -115,9 +114,9 @@ def test_one_changed_line_trains_a_module_as_eager_does() -> None:
 
 
 def test_torch_modules_of_the_examples_train_as_eager_does() -> None:
-    beside("from_torch")
-    beside("cnn", data=reduced_data("mnist"), batch_size=32, lr=3e-3)
-    beside("gpt", data=example("gpt").load_text(rows=32), batch_size=7)
+    assert_trains_as_eager_does("from_torch")
+    assert_trains_as_eager_does("cnn", data=reduced_data("mnist"), batch_size=32, lr=3e-3)
+    assert_trains_as_eager_does("gpt", data=example("gpt").load_text(rows=32), batch_size=7)
 
 
 def test_a_way_that_cannot_run_is_named_in_the_table(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,7 +193,8 @@ class DLRM(nn.Module):
 
 
 class GAN(nn.Module):
-    """A generator and a discriminator. `fooling` says for whom the loss is; the other one is not trained."""
+    """A generator and a discriminator, of which one is trained: with `fooling` the generator, by how real the
+    discriminator takes what it makes to be; else the discriminator."""
 
     def __init__(self, generator: nn.Module, discriminator: nn.Module, fooling: bool) -> None:
         super().__init__()

@@ -65,6 +65,6 @@ def target_like(module: torch.nn.Module, arguments: Arguments, loss: Callable[..
     if not isinstance(result, Tensor):
         raise DeclarationError(
             f"loss: {type(module).__name__} returns a {type(result).__name__}; give a function of it as loss=, and an "
-            "example of what it compares with as target="
+            "example of what it compares with as target= (of compile_step, target_example=)"
         )
     return made(torch.empty(result.shape, dtype=result.dtype, device=result.device))

@@ -288,7 +288,7 @@ class _Walk:
 
 
 _WAY_OUT = (
-    "docs/importing.md lists what is read. Import the torch module itself with tn.from_torch, or rewrite the node with "
+    "docs/onnx.md lists what is read. Import the torch module itself with tn.from_torch, or rewrite the node with "
     "those operators"
 )
 

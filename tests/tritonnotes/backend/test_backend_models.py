@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -14,14 +14,6 @@ from torch.utils import _pytree as pytree
 
 import tritonnotes as tn
 from tritonnotes.judge.tolerance import compare
-
-
-@pytest.fixture(autouse=True)
-def _anew() -> Iterator[None]:
-    torch._dynamo.reset()
-    tn.torch_compile_report(clear=True)
-    yield
-    torch._dynamo.reset()
 
 
 class Trained:

@@ -6,7 +6,6 @@ torch's own tests of backends (test/dynamo/test_backends.py) are not part of its
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
@@ -28,14 +27,6 @@ BREAKS = {
 
 WHOLE = {"Transformer", "TransformerDecoderLayer", "TransformerEncoder"}
 """Models of layers that are compiled here, which take as long as all the rest."""
-
-
-@pytest.fixture(autouse=True)
-def _anew() -> Iterator[None]:
-    torch._dynamo.reset()
-    tn.torch_compile_report(clear=True)
-    yield
-    torch._dynamo.reset()
 
 
 @pytest.mark.parametrize("name", [name for name in INFOS if name not in WHOLE])

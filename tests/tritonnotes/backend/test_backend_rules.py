@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,14 +18,6 @@ from torch.utils import _pytree as pytree
 import tritonnotes as tn
 
 Function = Callable[..., Any]
-
-
-@pytest.fixture(autouse=True)
-def _anew() -> Iterator[None]:
-    torch._dynamo.reset()
-    tn.torch_compile_report(clear=True)
-    yield
-    torch._dynamo.reset()
 
 
 def views(x: Tensor, y: Tensor) -> Any:

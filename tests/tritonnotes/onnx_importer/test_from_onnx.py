@@ -415,7 +415,7 @@ def test_the_branch_that_the_file_chooses_is_taken(chosen: bool) -> None:
 REFUSED = {
     "an operator that is none of ours": (
         "g (float[N, 3] x) => (float[N, 3] y) { h = Relu(x) y = NonZero(h) }",
-        r"node NonZero \(ai.onnx 17; h: float32\[N, 3\]\): is none of the operators that are read; docs/importing.md",
+        r"node NonZero \(ai.onnx 17; h: float32\[N, 3\]\): is none of the operators that are read; docs/onnx.md",
     ),
     "a domain of others": (
         "g (float[N, 3] x) => (float[N, 3] y) { y = com.microsoft.FusedGemm(x) }",
