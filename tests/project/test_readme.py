@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 from typing import Any
 
@@ -32,6 +33,12 @@ def test_the_python_of_the_readme_runs_and_learns() -> None:
     assert "@triton.jit" in shared["source"]
     assert shared["model"].get_parameter("fc1.weight").grad is not None
     assert shared["mish"].name == "custom.mish"
+
+
+def test_the_module_shown_is_the_one_that_the_example_times() -> None:
+    shared: dict[str, Any] = {}
+    exec(blocks("python")[0].partition("step = ")[0], shared)
+    assert str(shared["net"]) == str(runpy.run_path(str(ROOT / "examples" / "from_torch.py"))["mlp"]())
 
 
 def test_the_kernel_shown_is_a_generated_one() -> None:
