@@ -148,19 +148,14 @@ class Program:
         named in `sizes` are `batch`; unless `programs` share each sum over rows, as many do as on an H100."""
         bound = Sizes(batch, sizes)
         shared = programs or self.programs(bound)
-        made = sum(b.bytes(bound, 1) for b in self.buffers if b.role == "torch" and b.name not in self._shown)
-        return self.output_bytes(batch, **sizes) + made + self.arena.placement(bound, shared).bytes
+        held = sum(b.bytes(bound, 1) for b in self.buffers if b.role in ("output", "torch"))
+        return held + self.arena.placement(bound, shared).bytes
 
     def output_bytes(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int:
         """Bytes of the outputs of a run, which it makes anew; as `peak_bytes`."""
         bound = Sizes(batch, sizes)
-        shown = (b for b in self.buffers if b.role == "output" or b.role == "torch" and b.name in self._shown)
-        return sum(b.bytes(bound, 1) for b in shown)
-
-    @cached_property
-    def _shown(self) -> frozenset[str]:
-        """The buffers that outputs lie in."""
-        return frozenset(buffer for buffer, _ in self.outputs.values())
+        shown = {buffer for buffer, _ in self.outputs.values()}
+        return sum(b.bytes(bound, 1) for b in self.buffers if b.role != "leaf" and b.name in shown)
 
     def buffer_bytes(self, batch: int | Mapping[str, int] = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
         """Bytes of all buffers that are not leaves, did each have its own; as `peak_bytes`."""

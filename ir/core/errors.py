@@ -56,3 +56,8 @@ class KernelError(TritonNotesError, RuntimeError):
 
 class CacheError(TritonNotesError, OSError):
     """The kernel cache on disk cannot be trusted or used."""
+
+
+def first_line(error: Exception) -> str:
+    """What another library's error says first, or its kind where it says nothing."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -13,6 +13,8 @@ from torch.fx import GraphModule, Interpreter, Node
 from torch.fx.experimental.proxy_tensor import get_proxy_mode, get_proxy_slot, make_fx
 from torch.utils import _pytree as pytree
 
+from ..ir.core.errors import first_line
+
 STATEFUL = ("_set_grad_enabled", "_enter_autocast", "_exit_autocast", "_enter_inference_mode", "_exit_inference_mode")
 """Calls that change how those after them compute."""
 
@@ -167,7 +169,7 @@ class _Replay(Interpreter):
             if wanted is not None:
                 start, value = self._count(), self._cast(n, wanted)
         except Exception as error:
-            raise _TraceError(n, f"cannot be traced: {_first_line(error)}") from error
+            raise _TraceError(n, f"cannot be traced: {first_line(error)}") from error
         self.calls[n] = Call(n, tuple([*self.tracer.graph.nodes][start:]), self._named(value))
         return value
 
@@ -197,7 +199,3 @@ def _other_dtype(node: Node, value: Any) -> torch.dtype | None:
     """The dtype that a call gives, where it is another than the one it was traced to."""
     made = [leaf for leaf in pytree.tree_leaves(value) if isinstance(leaf, Tensor)]
     return next((w.dtype for m, w in zip(made, tensors_of(node), strict=True) if m.dtype is not w.dtype), None)
-
-
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

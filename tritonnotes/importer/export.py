@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from ..ir.core.errors import DeclarationError, ModelImportError
+from ..ir.core.errors import DeclarationError, ModelImportError, first_line
 from .places import line_of
 from .regions import with_regions_inlined
 from .sizes import Axes
@@ -56,10 +56,9 @@ def exported(wrapped: Wrapped, tensors: Sequence[Tensor], axes: Sequence[Axes], 
         raise
     except Exception as error:
         line = line_of(error.__traceback__)
-        reason = next((part for part in str(error).splitlines() if part.strip()), type(error).__name__)
         raise ModelImportError(
             f"{type(wrapped.module).__name__}: torch.export refuses it{' at ' + line if line else ''}: "
-            f"{reason.strip()} ({type(error).__name__}). Write that line with tensors alone, as with torch.where in "
+            f"{first_line(error)} ({type(error).__name__}). Write that line with tensors alone, as with torch.where in "
             "place of an if; or torch.compile(model, backend='tritonnotes') compiles the parts around it"
         ) from error
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from ..ir.core.errors import DeclarationError, DTypeError
+from ..ir.core.errors import DeclarationError, DTypeError, first_line
 from ..ir.core.graph import Value
 from ..ir.core.types import Dim, DimProduct, as_dtype, dims_in, show_shape, size_at
 from ..ir.primitives.library import DEVICE, NONE, OF_TORCH, TENSOR, TEXT, Torch, parts_of
@@ -175,9 +175,9 @@ def _tried(given: Sequence[Value], attrs: Mapping[str, Any]) -> Any:
         except DeclarationError as error:
             return str(error)
         except Exception as error:
-            why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            why = first_line(error)
     shown = ", ".join(f"{v.name}: {v.dtype}{show_shape(v.shape)}" for v in given)
-    return f"{attrs['call']} ({shown}): {why.strip()}"
+    return f"{attrs['call']} ({shown}): {why}"
 
 
 def _on_nothing(given: Sequence[Value], attrs: Mapping[str, Any], sizes: Mapping[str, int]) -> tuple[Any, Any]:

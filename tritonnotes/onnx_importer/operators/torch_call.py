@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...importer.ops.library import said
-from ...ir.core.errors import DeclarationError
+from ...ir.core.errors import DeclarationError, first_line
 from ...ir.core.graph import Value
 from ...ir.core.types import Dim, DType, Shape, Size, as_dtype, dims_in, product_of, show_shape, size_at
 from ...ir.primitives import library
@@ -64,9 +64,8 @@ def _tried(values: Sequence[Value], attrs: Mapping[str, Any], sizes: Mapping[str
     except DeclarationError:
         raise
     except Exception as error:
-        why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         shown = ", ".join(f"{v.name}: {v.dtype}{show_shape(v.shape)}" for v in values)
-        raise DeclarationError(f"{attrs['call']} ({shown}): {why.strip()}") from error
+        raise DeclarationError(f"{attrs['call']} ({shown}): {first_line(error)}") from error
 
 
 def _size(found: Sequence[int], tried: Sequence[Mapping[str, int]], dims: Sequence[Dim], call: str) -> Size:
