@@ -38,8 +38,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """A million objects are there by now, of torch and of the tests, and stay: the garbage collector, which took a tenth
-    of a run, passes them by and comes less often."""
+    """A million objects are there by now, of torch and of the tests, and stay: the garbage collector, a tenth of a run
+    otherwise, passes them by and comes less often."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
