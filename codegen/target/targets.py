@@ -42,7 +42,7 @@ SERVER_CORE = Cpu(
         "bandwidth": "measured: torch's copy of 64 MiB with one thread, on two cores of a shared virtual machine",
         "flops": "16 numbers, two units, multiplication and addition, at 2.6 GHz",
         "launch": "an estimate: one launch among others of a recorded program, all of which are one native call",
-        "call": "measured: torch.mm of 128×128×10, nearly all call, takes 5.4e-6, and a recorded run 2e-6 to 4e-6 around it",
+        "call": "measured: torch.mm of 128×128×10 takes 5.4e-6, nearly all call; a recorded run 2e-6 to 4e-6 around it",
         "library_share": "measured: torch.mm of 1024×784×512 with one thread reaches 151e9",
         "generated_share": "measured: 0.66 to 0.78 of torch.mm in tiles of 64×64×64 to 64×256×128, operands copied",
     }),
