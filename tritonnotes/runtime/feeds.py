@@ -23,6 +23,10 @@ MOST_ACCEPTED = 16
 """Sets of shapes of which it is kept what tensors are taken as they are."""
 
 
+FEW = 32
+"""Numbers of which Python finds the lowest and the highest sooner than a call of torch begins to."""
+
+
 class TargetError(FeedError, IndexError):
     """A class index lies outside the classes."""
 
@@ -101,14 +105,15 @@ class FeedBinder:
     def __init__(self, graph: Graph, device: torch.device) -> None:
         self._name, self._device = graph.name, device
         self._inputs = {v.name: v for v in graph.inputs}
-        self._accepted: dict[tuple[torch.Size, ...], tuple[Callable[..., bool], dict[str, int]]] = {}
+        self._accepted: dict[tuple[torch.Size, ...], tuple[Callable[..., bool], list[int], dict[str, int]]] = {}
+        self._what = f"graph {self._name!r}"
 
     def bind(self, feeds: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, int]]:
         """Contiguous tensors for the inputs by name, and the size of each `Dim`.
 
         Raises `FeedError` for a missing or unknown input, a wrong dtype, shape or device, and what kernels cannot read.
         """
-        vetting.check_mode(f"graph {self._name!r}")
+        vetting.check_mode(self._what)
         inputs = self._inputs
         ready = self._ready(feeds)
         if ready is not None:
@@ -130,7 +135,7 @@ class FeedBinder:
         """Note that tensors like these are taken as they are."""
         if len(self._accepted) >= MOST_ACCEPTED:
             self._accepted.clear()
-        self._accepted[tuple(t.size() for t in tensors)] = guards(tensors), dict(sizes)
+        self._accepted[tuple(t.size() for t in tensors)] = guards(tensors), [t.nbytes for t in tensors], dict(sizes)
 
     def _ready(self, feeds: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, int]] | None:
         """What `bind` gives for tensors that are like those of an earlier batch; None for all others."""
@@ -143,9 +148,12 @@ class FeedBinder:
             known = self._accepted.get((*map(Tensor.size, tensors),))
         except RuntimeError:  # nested tensors have none
             return None
-        if known is None or not known[0](*tensors) or not vetting.are_there(tensors):
+        if known is None:
             return None
-        return dict(zip(self._inputs, tensors, strict=True)), dict(known[1])
+        are_alike, sizes_in_bytes, sizes = known
+        if not are_alike(*tensors) or not vetting.are_there(tensors, sizes_in_bytes):
+            return None
+        return dict(zip(self._inputs, tensors, strict=True)), dict(sizes)
 
 
 def _vetted(value: Value, tensor: object) -> Tensor:
@@ -204,11 +212,19 @@ def check_targets(checks: tuple[ClassInput, ...], feeds: Mapping[str, Tensor]) -
         if target.device.type != "cpu" or target.numel() == 0:
             continue
         if check.name not in bounds:
-            lowest, highest = target.aminmax()
-            bounds[check.name] = int(lowest), int(highest)
+            bounds[check.name] = _bounds(target)
         low, high = bounds[check.name]
         if low < 0 or high >= check.classes:
             _check_each_target(check, target)
+
+
+def _bounds(target: Tensor) -> tuple[int, int]:
+    """The lowest number of a tensor that is not empty, and the highest."""
+    if target.dim() == 1 and len(target) <= FEW:
+        numbers = target.tolist()
+        return min(numbers), max(numbers)
+    lowest, highest = target.aminmax()
+    return int(lowest), int(highest)
 
 
 def _check_each_target(check: ClassInput, target: Tensor) -> None:

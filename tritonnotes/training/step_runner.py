@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,8 +27,7 @@ from .step_programs import StepPrograms
 from .step_state import StepState
 
 
-@dataclass(frozen=True)
-class _Batch:
+class _Batch(NamedTuple):
     """One batch as its programs take it: `numbers` are the host's, `weights` parameters and buffers."""
 
     feeds: Mapping[str, Tensor]
@@ -81,9 +80,8 @@ class StepRunner:
         self.batches = 0
         self.progress: list[Progress] = []
         self._counts_on_device = scaler is not None
-        self._seen = Seen([])
+        self._seen = Seen([], {})
         self._weights: Mapping[str, Tensor] = {}
-        self._slots: list[str] = []
         self._stays: dict[Runner, _Stays] = {}
         self._not_captured: str | None = "capture() was not asked for"
         self.use(programs)
@@ -112,9 +110,10 @@ class StepRunner:
 
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One batch, and its outputs. Raises `FeedError` and `DeclarationError` before anything is changed."""
-        with self.state.turns:
+        with self.state.turns.lock:
             self.state.check_whole("step")
-            raise_held_back(self.progress)
+            if self.progress:
+                raise_held_back(self.progress)
             outputs = self._run(feeds)
             self.batches += 1
             for progress in self.progress:
@@ -124,8 +123,10 @@ class StepRunner:
     def _run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state = self.state
         bound, sizes = self._binder.bind(feeds)
-        check_targets(self.targets, bound)
-        check_sizes(self._sized, sizes)
+        if self.targets:
+            check_targets(self.targets, bound)
+        if self._sized:
+            check_sizes(self._sized, sizes)
         numbers = state.host_numbers()
         counts = state.is_last and not self._counts_on_device
         following = next_numbers(state.optimizer, numbers) if counts and state.numbers else state.numbers
@@ -139,18 +140,18 @@ class StepRunner:
         """Check parameters, buffers and slots, unless they are the tensors of the last batch, as they were then."""
         model, slots = self.state.model, self.state.slots
         known = model.known_tensors()
-        if known is not None and self._seen.are([*known, *slots.values()]) and [*slots] == self._slots:
+        if known is not None and self._seen.are(known, slots):
             return
         weights = model.tensors()
         check_held(self._held, {**weights, **slots}, self.device)
         self.follow_frozen(weights)
         self._forget()
-        self._seen, self._weights, self._slots = Seen([*weights.values(), *slots.values()]), weights, [*slots]
+        self._seen = Seen(model.known_tensors() or [*weights.values()], slots)
+        self._weights = weights
 
     def _forget(self) -> None:
         """Look at all that is held when it is used next."""
-        self._seen, self._weights, self._slots = Seen([]), {}, []
-        self._stays = {}
+        self._seen, self._weights, self._stays = Seen([], {}), {}, {}
 
     def _stays_of(self, runner: Runner, weights: Mapping[str, Tensor]) -> _Stays:
         """What a program is given of weights and slots, once for all batches that find them as they are."""
