@@ -87,11 +87,11 @@ def check_sizes(sized: tuple[Value, ...], sizes: Mapping[str, int]) -> None:
             raise FeedError(f"{value.op.name} {value.name!r}: {refused}")
 
 
-def named_feeds(names: Sequence[str], inputs: Sequence[Tensor], feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def named_feeds(names: Sequence[str], inputs: Sequence[Tensor], feeds: dict[str, Tensor]) -> dict[str, Tensor]:
     """`feeds` with the `inputs` that were given by position, in the order of declaration. Raises `FeedError` for more
     than there are, and for one that is given twice."""
     if not inputs:
-        return dict(feeds)
+        return feeds
     twice = [name for name in names[: len(inputs)] if name in feeds]
     if twice or len(inputs) > len(names):
         wrong = f"input {twice[0]!r} is fed by position and by name" if twice else f"{len(inputs)} tensors are fed"
@@ -114,10 +114,12 @@ class FeedBinder:
         Raises `FeedError` for a missing or unknown input, a wrong dtype, shape or device, and what kernels cannot read.
         """
         vetting.check_mode(self._what)
-        inputs = self._inputs
         ready = self._ready(feeds)
-        if ready is not None:
-            return ready
+        return self._bound(feeds) if ready is None else ready
+
+    def _bound(self, feeds: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """As `bind`, for tensors that are like none before."""
+        inputs = self._inputs
         unknown = [name for name in feeds if name not in inputs]
         missing = [name for name in inputs if name not in feeds]
         if unknown or missing:
@@ -209,7 +211,7 @@ def check_targets(checks: tuple[ClassInput, ...], feeds: Mapping[str, Tensor]) -
     bounds: dict[str, tuple[int, int]] = {}
     for check in checks:
         target = feeds[check.name]
-        if target.device.type != "cpu" or target.numel() == 0:
+        if not target.is_cpu or target.numel() == 0:
             continue
         if check.name not in bounds:
             bounds[check.name] = _bounds(target)
@@ -220,7 +222,7 @@ def check_targets(checks: tuple[ClassInput, ...], feeds: Mapping[str, Tensor]) -
 
 def _bounds(target: Tensor) -> tuple[int, int]:
     """The lowest number of a tensor that is not empty, and the highest."""
-    if target.dim() == 1 and len(target) <= FEW:
+    if target.ndim == 1 and target.numel() <= FEW:
         numbers = target.tolist()
         return min(numbers), max(numbers)
     lowest, highest = target.aminmax()

@@ -40,7 +40,7 @@ class Seen:
         """Whether these are the same list and dict, the dict holds the same tensors, and each is as it was: where it
         lies, its shape, strides, dtype, kind, and whether it wants a gradient."""
         # In this order: guards end the process over a nested tensor, and one of another kind need not have an address.
-        return (
+        return bool(
             listed is self._listed
             and named is self._named
             and len(named) == self._count
@@ -50,7 +50,7 @@ class Seen:
         )
 
 
-def same_items(items: Sequence[Item], owners: Sequence[Owner] = ()) -> Callable[[], bool]:
+def same_items(items: Sequence[Item], owners: Sequence[Owner] = ()) -> Callable[[], int]:
     """Says later whether all dicts hold these very objects, where owners have these dicts as their attributes; neither
     owners nor their dicts are kept."""
     try:
@@ -65,7 +65,7 @@ def same_items(items: Sequence[Item], owners: Sequence[Owner] = ()) -> Callable[
         )
 
 
-def _same_addresses(tensors: Sequence[Tensor]) -> Callable[[], bool]:
+def _same_addresses(tensors: Sequence[Tensor]) -> Callable[[], int]:
     """Says later whether each of these tensors lies where it does."""
     try:
         made = watch.same_addresses(tensors)
@@ -114,17 +114,16 @@ class Written:
         self._starts = [start for start, _, _ in spans]
         self._ends = [*accumulate((end for _, end, _ in spans), max)]
 
-    def reaches(self, tensor: Tensor) -> bool:
-        """Whether a contiguous tensor lies in that memory, in whole or in part."""
-        start, size = tensor.data_ptr(), tensor.nbytes
-        place = bisect_left(self._starts, start + size) - 1
-        return size > 0 and place >= 0 and self._ends[place] > start
-
     def apart(self, feeds: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The feeds, those copied that lie in memory which the run writes to: they are read as they were before it."""
-        if not any(map(self.reaches, feeds.values())):
-            return feeds
-        return {name: feed.clone() if self.reaches(feed) else feed for name, feed in feeds.items()}
+        starts, ends = self._starts, self._ends
+        inside = []
+        for name, feed in feeds.items():
+            start, size = feed.data_ptr(), feed.nbytes
+            place = bisect_left(starts, start + size) - 1
+            if size and place >= 0 and ends[place] > start:
+                inside.append(name)
+        return {**feeds, **{name: feeds[name].clone() for name in inside}} if inside else feeds
 
 
 def detached(tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:

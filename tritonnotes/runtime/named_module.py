@@ -77,7 +77,7 @@ class TensorPlaces:
         self._names, self._keys = names, keys
         self._module = 0
         self._found: list[Tensor] = []
-        self._stay: Callable[[], bool] | None = None
+        self._stay: Callable[[], int] | None = None
 
     def tensors(self, module: torch.nn.Module) -> dict[str, Tensor]:
         """The tensors by name, in order; those that are gone are left out."""
@@ -94,7 +94,7 @@ class TensorPlaces:
         looked for."""
         return self._found if self._stay is not None and id(module) == self._module and self._stay() else None
 
-    def _places(self, module: torch.nn.Module, walked: Mapping[str, Tensor]) -> Callable[[], bool] | None:
+    def _places(self, module: torch.nn.Module, walked: Mapping[str, Tensor]) -> Callable[[], int] | None:
         """Says later whether the way to each tensor is the same, and leads to it; None where a name is no way that
         does. The module itself is not held."""
         modules: dict[tuple[str, ...], torch.nn.Module] = {(): module}

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -21,7 +21,7 @@ Item = tuple[dict[str, Any], str, object]
 Owner = tuple[object, Mapping[str, Any]]
 """An object, and the dict of its attributes."""
 
-Holds = Callable[[], bool]
+Holds = Callable[[], int]
 
 _ADDRESS_OF: int = getattr(torch._C._dynamo.guards, "_torchinductor_pyobject_tensor_data_ptr", 0)
 """Where the function of C lies that Inductor's callers of machine code ask for the address of a tensor; 0 for a torch
@@ -49,12 +49,15 @@ def same_addresses(tensors: Sequence[Tensor]) -> Holds | None:
 
 def _asked(name: str, head: Sequence[int], words: Sequence[int], kept: object) -> Holds:
     block = (ctypes.c_uint64 * (len(head) + len(words)))(*head, *words)
-    call, place = _functions()[name], ctypes.c_void_p(ctypes.addressof(block))
+    made = _Asked(_functions()[name], ctypes.c_void_p(ctypes.addressof(block)))
+    made.kept = block, kept
+    return made
 
-    def holds(held: object = (block, kept)) -> bool:
-        return bool(call(place))
 
-    return holds
+class _Asked(partial[int]):
+    """A call of machine code, and what must be there for it."""
+
+    kept: object
 
 
 @cache

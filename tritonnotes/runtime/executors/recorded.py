@@ -181,15 +181,14 @@ class Record:
             self._point(held.leaves)
             self._mark = held.mark
         self._point(leaves)
-        made = {}
+        made: dict[str, Tensor] = {}
         try:
             for name, make in self._outputs:
-                made[name] = make()
+                made[name] = tensor = make()
+                point(name, tensor, tensor.data_ptr())
         except RuntimeError as error:
             raise_no_memory(error, self._what)
             raise
-        for name, tensor in made.items():
-            point(name, tensor, tensor.data_ptr())
         for table in self._tables:
             table.align()  # what torch makes is aligned in every run
         if begin is not None:
