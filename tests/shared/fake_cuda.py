@@ -116,6 +116,7 @@ class FakeCuda:
         self._device = 0
         self._made = 0
         self._current: dict[int, Stream] = {}
+        self._pinned: set[StorageWeakRef] = set()
         self._places: dict[int, tuple[StorageWeakRef, torch.device]] = {}
 
     # -- what torch.cuda has ------------------------------------------------------------------------------------------
@@ -190,6 +191,14 @@ class FakeCuda:
         if graph is not None and not known:
             graph.own.append(storage)
 
+    def pinned(self, tensor: Tensor) -> Tensor:
+        """Say of a tensor that the host's memory does not move."""
+        self._pinned.add(StorageWeakRef(tensor.untyped_storage()))
+        return tensor
+
+    def is_pinned(self, tensor: Tensor) -> bool:
+        return StorageWeakRef(tensor.untyped_storage()) in self._pinned
+
     def copy_with_host(self, device: torch.device) -> None:
         """A copy between a device and the host's pageable memory, which waits for the stream."""
         self.check_not_capturing(self.current_stream(device))
@@ -235,7 +244,10 @@ class _Named(TorchFunctionMode):
         named = [a for a in (*args, (kwargs or {}).get("device")) if isinstance(a, torch.device | str)]
         named = named or [name] * (name in ("cpu", "cuda"))
         wanted = self._wanted(named)
-        if wanted is None or func is torch.device:
+        if name == "pin_memory":
+            self._cuda.allocate_on_host()
+            return self._cuda.pinned(args[0].clone())
+        if wanted is None or name in ("device", "_parse_to"):
             return func(*args, **(kwargs or {}))
         if name in ("to", "cuda", "cpu"):
             return self._moved(args[0], wanted, func, args, kwargs or {})
@@ -264,10 +276,13 @@ class _Named(TorchFunctionMode):
         made: Tensor = Tensor.to(tensor, CPU, *kept, **others)
         if wanted == source:
             return made
-        self._cuda.copy_with_host(source if wanted == CPU else wanted)
+        if not (others.get("non_blocking") and self._cuda.is_pinned(tensor)):
+            self._cuda.copy_with_host(source if wanted == CPU else wanted)
         if made.untyped_storage()._cdata == tensor.untyped_storage()._cdata:
             made = made.detach().clone()
         self._cuda.place(made, wanted)
+        if wanted != CPU:
+            self._cuda.work("copy", wanted, [made])
         return made
 
 
@@ -289,7 +304,8 @@ class _Run(TorchDispatchMode):
         if not on_gpu:
             return func(*args, **(kwargs or {}))
         if func is torch.ops.aten.copy_.default:
-            if CPU in devices:
+            target, source, *others = args
+            if CPU in devices and not (others == [True] and cuda.is_pinned(source)):
                 cuda.copy_with_host(on_gpu[0])
         elif len(devices) > 1:
             found = ", ".join(sorted(map(str, devices)))
@@ -368,6 +384,13 @@ def fake_cuda(devices: int = 2) -> Iterator[FakeCuda]:
         stack.enter_context(mock.patch.object(driver, "_active", DRIVER))
         stack.enter_context(mock.patch.object(DRIVER, "cuda", cuda))
         DRIVER.calls.clear()
+        run_backward = torch.autograd._engine_run_backward
+
+        def named(*given: Any, **options: Any) -> Any:
+            with _Named(cuda):  # torch.autograd.grad leaves the mode
+                return run_backward(*given, **options)
+
+        stack.enter_context(mock.patch.object(torch.autograd, "_engine_run_backward", named))
         stack.enter_context(_Run(cuda))
         stack.enter_context(_Named(cuda))
         yield cuda

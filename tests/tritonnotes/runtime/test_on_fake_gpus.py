@@ -18,10 +18,18 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.from_torch import device_of
 from tritonnotes.ir.core.errors import DeclarationError, FeedError
+from tritonnotes.ir.core.graph import Graph
 from tritonnotes.judge.samples import draw_feeds
 from tritonnotes.runtime import held
 from tritonnotes.runtime.executors.executor import Launch
 from tritonnotes.runtime.runner import Runner
+
+
+@pytest.fixture(scope="module")
+def convolved() -> Graph:
+    """What torch.export makes of a module; it cannot run over a fake."""
+    module = torch.nn.Sequential(torch.nn.Conv1d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(24, 5))
+    return tn.from_torch(module, torch.rand(4, 3, 8), loss=torch.nn.functional.cross_entropy)
 
 
 @pytest.fixture
@@ -134,6 +142,16 @@ def test_tables_of_addresses_are_there_when_a_step_is_captured(cuda: FakeCuda, o
         other(**feeds_on("cuda:0"))
     second, third = (launched(cuda, step, once) for _ in range(2))
     assert step.graph_reason is None and second == third
+
+
+def test_a_step_is_captured_where_torch_makes_gradients_that_a_table_names(convolved: Graph, cuda: FakeCuda) -> None:
+    """They lie elsewhere in each run, and in a capture, where no table can be copied to the GPU."""
+    step = tn.compile_step(convolved, loss="loss", optimizer=tn.adam(), device="cuda:0")
+    assert "table_of(" in step.source
+    step.capture()
+    feeds = {n: t.to("cuda:0") for n, t in draw_feeds(convolved, {"batch": 4}).items()}
+    first, second, third = (launched(cuda, step, lambda: step(**feeds)) for _ in range(3))
+    assert step.graph_reason is None and first == second == third
 
 
 # -- streams and threads -----------------------------------------------------------------------------------------------
