@@ -32,11 +32,12 @@ NATIVE_INNER = 128
 @dataclass(frozen=True)
 class CpuTiles:
     """How the kernels of a program are cut into tiles of `elements`. With `few` as few numbers of rows as will do are
-    compiled for; else a tile has as many rows as there are, up to `elements`."""
+    compiled for; else a tile has as many rows as there are, up to `elements`; `split`, at most half of them."""
 
     program: Program
     elements: int
     few: bool
+    split: bool = False
 
     def programs(self, sizes: Mapping[str, int], most: int) -> int:
         """How many programs share each sum: no more than there are tiles."""
@@ -59,6 +60,8 @@ class CpuTiles:
         wanted = next_power_of_2(max(count, 1))
         if self.few:
             wanted = next((step for step in STEPS if step >= wanted), most)
+        if self.split:
+            wanted = max(wanted // 2, 1)
         return min(wanted, most)
 
     def block(self, kernel: ForeachKernel) -> int:
