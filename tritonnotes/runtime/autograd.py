@@ -44,8 +44,8 @@ class Differentiable:
         split = split_gradient(joint, self.outputs, [*self.fed_gradients.values()])
         self.saved = split.saved
         self.reached = {n: made for n, made in made_gradients.items() if made in split.backward.outputs}
-        self.forward = Runner(make_program(split.forward, fusion, graph), device, how)
-        self.backward = Runner(make_program(split.backward, fusion, graph), device, how)
+        self.forward = Runner(make_program(split.forward, fusion, graph, keep=True), device, how)
+        self.backward = Runner(make_program(split.backward, fusion, graph, keep=True), device, how)
         self.backward_leaves = {b.name for b in self.backward.program.buffers if b.role == "leaf"}
 
     def under(self, how: Execution) -> Self:

@@ -9,8 +9,9 @@ why.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from ..codegen.program.program import Program
 from ..ir.core.types import element_count
 from .executors.execution import Execution
 from .executors.executor import NOTHING_HELD, Held
-from .runner import Runner
+from .runner import Runner, Tables, stream_of
 
 MOST_CAPTURED = 8
 """Sets of sizes that are kept: each holds an arena, outputs and a graph. What was used longest ago goes first."""
@@ -39,8 +40,8 @@ class _Fixed:
     replay: Callable[[], None] | None = None
     is_warm: bool = False
     refused: str | None = None
-    tables: tuple[Tensor, ...] = ()
-    """Through which captured kernels find tensors; the module may forget them."""
+    tables: Tables = field(default_factory=dict)
+    """Through which kernels find tensors. The first run makes them, as a copy would end a capture."""
 
     def tell(self, numbers: Sequence[float]) -> None:
         """Bring the host's numbers to the device, exact ints bit for bit."""
@@ -113,7 +114,8 @@ class CapturedRuns:
 
     def _launch(self, fixed: _Fixed, sizes: Mapping[str, int]) -> None:
         def launch_all() -> None:
-            self.runner.launch_all(fixed.tensors, sizes, fixed.programs, fixed.numbers)
+            tables = fixed.tables if fixed.refused is None else self.runner.tables()
+            self.runner.launch_all(fixed.tensors, sizes, fixed.programs, fixed.numbers, tables)
 
         if fixed.replay is not None:
             fixed.replay()
@@ -121,7 +123,6 @@ class CapturedRuns:
         if fixed.is_warm and fixed.refused is None:
             try:
                 fixed.replay = self._capture(launch_all)
-                fixed.tables = tuple(getattr(self.runner.module, "TABLES", {}).values())
             except RuntimeError as error:
                 shown = ", ".join(f"{name}={size}" for name, size in sizes.items()) or "fixed sizes"
                 fixed.refused = f"capture refused for {shown}: {error}; free memory, or call capture() again"
@@ -133,9 +134,9 @@ class CapturedRuns:
 
     def _key(self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int]) -> tuple[object, ...]:
         """A replay knows weights and state by their places, and takes float32 as torch was told to when it was
-        captured: where these change it is captured anew."""
+        captured: where these change it is captured anew. Runs on another stream have places of their own."""
         places = (t.data_ptr() for n, t in leaves.items() if n not in self._fed)
-        return (takes_tf32(), *sorted(sizes.items()), *places)
+        return (takes_tf32(), stream_of(self.runner.device), *sorted(sizes.items()), *places)
 
     def _fix(self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int], count: int) -> _Fixed:
         runner = self.runner
@@ -157,10 +158,27 @@ def no_graph(device: torch.device) -> str | None:
     return None if device.type == "cuda" else f"{device} is no GPU, so kernels are launched one by one"
 
 
+@contextmanager
+def capturing(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream) -> Iterator[None]:
+    """Work for the device of a stream goes into a graph, and whatever happens the streams are then those from before.
+
+    The stream is the caller's, as the one that torch would take belongs to the device of its first capture. It is left
+    here, as torch does not leave it when a capture fails. What other threads do, such as a `DataLoader` that pins
+    memory, ends no capture.
+    """
+    context = torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
+    with torch.cuda.device(stream.device), torch.cuda.stream(stream), context:
+        yield
+
+
 def _cuda_graph(device: torch.device) -> Capture:
+    stream: list[torch.cuda.Stream] = []
+
     def capture(launch_all: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device), torch.cuda.graph(graph):
+        if not stream:
+            stream.append(torch.cuda.Stream(device))
+        with capturing(graph, stream[0]):
             launch_all()
         return graph.replay
 

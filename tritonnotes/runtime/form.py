@@ -64,7 +64,7 @@ class Form:
     def runner(self) -> Runner:
         """The forward run, planned and generated when it is first asked for."""
         fusion, _, device, how = self.options
-        return Runner(make_program(self._forward, fusion, self.graph), device, how)
+        return Runner(make_program(self._forward, fusion, self.graph, keep=True), device, how)
 
     @property
     def device(self) -> torch.device:
