@@ -219,7 +219,7 @@ def _executor(
     if device.type != "cpu":
         return GpuExecutor(program, device, programs=programs)
     if how.strict:
-        return InterpretedExecutor(program, programs=programs, tile=tile)
+        return InterpretedExecutor(program, programs=programs, tile=tile, split=how.split)
     return NativeExecutor(program, programs=programs, tile=tile, sanitize=how.sanitize)
 
 
