@@ -14,8 +14,6 @@ import torch
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
-from tritonnotes.codegen.target.language import triton_language
-
 from ..errors import NativeError
 from ..llvm.engine import Loaded, Object, compile_object, kept_object, kept_text, object_key, this_machine
 from ..llvm.threads import DECLARATIONS, openmp
@@ -24,6 +22,7 @@ from ..lower.lowering import Options
 from ..lower.sanitize import shadowed
 from ..ttir.front import TRITON_VERSION, Ttir, triton_ir
 from .arguments import FORMATS, Face, described, face_of, kinds, overlap, split
+from .source_key import source_key
 
 TTIR_KIND = "ttir"
 
@@ -101,7 +100,7 @@ def compile(
     given = dict(constexprs or {})
     values = {name: given.get(name, face.defaults.get(name)) for name in face.names if name not in signature}
     options = Options(enable_fp_fusion, this_machine().has_wide_registers, aliased, sanitize, tuple(shadows))
-    key = (kernel, tuple(sorted(signature.items())), _hashable(values), options)
+    key = (face, tuple(sorted(signature.items())), _hashable(values), options)
     found = _kernels.get(key)
     if found is None:
         found = _kernels[key] = _compiled(kernel, signature, values, options)
@@ -170,7 +169,5 @@ def kept_ir(kernel: JITFunction, signature: Mapping[str, str], constexprs: Mappi
     constants = {name: described(value) for name, value in constexprs.items()}
     if None in constants.values():
         return triton_ir(kernel, signature, constexprs)
-    with triton_language:  # the key looks at what the kernel calls
-        source = kernel.cache_key
-    key = object_key(source=source, signature=dict(signature), constants=constants, triton=TRITON_VERSION)
+    key = object_key(source=source_key(kernel), signature=dict(signature), constants=constants, triton=TRITON_VERSION)
     return Ttir(**json.loads(kept_text(TTIR_KIND, key, build)))
