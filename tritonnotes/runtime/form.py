@@ -128,8 +128,19 @@ class Form:
 
     def tuned(self, program: Program) -> Self:
         """The same with another program for the forward run."""
+        return self._but(runner=Runner(program, self.device, self.options[3]))
+
+    def under(self, how: Execution) -> Self:
+        """The same programs, which run another way."""
+        made = self._but(options=(*self.options[:3], how))
+        made._differentiable = {wanted: d.under(how) for wanted, d in self._differentiable.items()}
+        if "runner" in self.__dict__:
+            made.__dict__["runner"] = Runner(self.runner.program, self.device, how)
+        return made
+
+    def _but(self, **others: Any) -> Self:
         made = object.__new__(type(self))
-        made.__dict__.update(self.__dict__, runner=Runner(program, self.device, self.options[3]))
+        made.__dict__.update(self.__dict__, **others)
         return made
 
     def __deepcopy__(self, memo: Any) -> Self:

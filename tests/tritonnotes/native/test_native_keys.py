@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from paths import GOLDENS
 from triton.runtime.jit import JITFunction
 
-from tritonnotes.codegen.target.cache import KernelCache
+from tritonnotes.codegen.target.cache import CACHE_DIR_VARIABLE, KernelCache
 from tritonnotes.codegen.target.load import load_source
+from tritonnotes.native.run import compiled
 from tritonnotes.native.run.arguments import face_of
 from tritonnotes.native.run.source_key import source_key
+from tritonnotes.native.ttir.meaning import meaning_of
 
 SOURCE = """
 import triton
@@ -47,6 +50,13 @@ def run():
 """
 
 
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache that is still empty."""
+    monkeypatch.setenv(CACHE_DIR_VARIABLE, str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
 def functions() -> Iterator[JITFunction]:
     """All functions of the generated modules that the goldens are."""
     for path in sorted(GOLDENS.glob("*.py")):
@@ -62,10 +72,24 @@ def test_keys_tell_apart_what_tritons_own_tell_apart() -> None:
 
 
 def test_generated_kernels_are_told_apart_without_parsing_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that finds a kernel's IR on disk does not ask Triton what the kernel is."""
+    kernel = load_source("# not parsed\n" + SOURCE, KernelCache()).kernel
+    first = compiled.kept_ir(kernel, {"x_ptr": "*fp32"}, {"BLOCK": 16})
     monkeypatch.setattr(JITFunction, "parse", lambda self: pytest.fail(f"{self.__name__} is parsed"))
-    module = load_source("# not parsed\n" + SOURCE, KernelCache())
-    assert len(source_key(module.kernel)) == 64
-    assert face_of(module.kernel).name == "kernel"
+    kernel.hash = None
+    assert compiled.kept_ir(kernel, {"x_ptr": "*fp32"}, {"BLOCK": 16}) == first
+    assert face_of(kernel).name == "kernel"
+
+
+def test_what_generated_kernels_say_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For each of them what it says is found out once, and one that says the same elsewhere has its IR."""
+    asked: list[str] = []
+    monkeypatch.setattr(compiled, "meaning_of", lambda kernel: asked.append(kernel.__name__) or meaning_of(kernel))
+    for head in ("# one\n", "# one\n", "# another\n\n"):
+        kernel = load_source(head + SOURCE, KernelCache()).kernel
+        assert "tt.store" in compiled.kept_ir(kernel, {"x_ptr": "*fp32"}, {"BLOCK": 16}).text
+    assert asked == ["kernel"]
+    assert len([*(folder / "meaning").iterdir()]) == len([*(folder / "ttir").iterdir()]) == 1
 
 
 CHANGES = {

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-import triton.language as tl
 from torch import Tensor
 from triton.runtime.jit import JITFunction
 
 from ..errors import NativeError
 from ..llvm.writer import round_to_float32
 from ..lower.sanitize import span
+from ..ttir.meaning import described
 
 POINTERS = {
     torch.float32: "*fp32", torch.float64: "*fp64", torch.float16: "*fp16", torch.bfloat16: "*bf16",
@@ -104,13 +104,6 @@ def face_of(kernel: Any) -> Face:
             )
         found = _faces[id(kernel)] = Face(kernel)
     return found
-
-
-def described(value: Any) -> str | None:
-    """A constant as text that says everything about it; None for objects of which that is not known."""
-    if value is None or isinstance(value, (bool, int, float, str, tl.dtype)):
-        return f"{type(value).__name__} {value!r}"
-    return None
 
 
 def kinds(face: Face, values: Mapping[str, Any]) -> tuple[Any, ...]:

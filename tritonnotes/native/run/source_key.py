@@ -1,4 +1,4 @@
-"""What tells the source of one kernel from that of another, with all that it calls."""
+"""What tells the source of one kernel from that of another, with all that it calls, without parsing it."""
 
 from __future__ import annotations
 
@@ -8,38 +8,38 @@ from types import CodeType, ModuleType
 from triton.runtime.jit import JITFunction
 
 from tritonnotes.codegen.target.cache import key_of
-from tritonnotes.codegen.target.language import triton_language
 from tritonnotes.codegen.target.load import GENERATED
 
 
 def source_key(kernel: JITFunction) -> str:
-    """A hash of the text of a kernel and of all that it calls, with the lines where they stand.
-
-    Triton's own parses every function, to find what it calls. Generated modules call by name functions of the same
-    module, and Triton's own through modules, so there the names that their code holds say the same.
-    """
-    texts = _texts(kernel) if kernel.__module__.startswith(GENERATED) else None
-    if texts is not None:
-        return key_of(name=kernel.__name__, texts=texts)
-    with triton_language:  # Triton looks at what the kernel calls
+    """A hash of the text of a kernel and of all that it calls, with the lines where they stand. Unless a module is
+    generated, it is Triton's own, which parses every function to find what it calls."""
+    texts = own_texts(kernel)
+    if texts is None:
         return str(kernel.cache_key)
+    lines = {name: kernel.__globals__[name].starting_line_number for name in texts}
+    return key_of(name=kernel.__name__, texts=texts, lines=lines)
 
 
-def _texts(kernel: JITFunction) -> dict[str, tuple[int, str]] | None:
-    """The first line and the text of a kernel and of the functions of its module that it calls, by name; None where it
-    may use anything else that is no module."""
+def own_texts(kernel: JITFunction) -> dict[str, str] | None:
+    """The texts of a kernel of a generated module and of the functions there that it calls, by name; None for other
+    kernels, and for those that may use anything else that is no module.
+
+    Generated modules call functions by the names that their code holds, and Triton's own through modules.
+    """
+    if not kernel.__module__.startswith(GENERATED):
+        return None
     known = kernel.__globals__
-    texts: dict[str, tuple[int, str]] = {}
-    todo = [kernel]
+    texts: dict[str, str] = {}
+    todo = [kernel.__name__]
     while todo:
-        function = todo.pop()
-        texts[function.__name__] = (function.starting_line_number, "".join(function.raw_src))
-        for name in _names(function.fn.__code__):
-            value = known.get(name)
-            if isinstance(value, JITFunction) and value.__globals__ is known and value.__name__ == name:
-                todo += () if name in texts else (value,)
-            elif name in known and not isinstance(value, ModuleType):
-                return None
+        function = known.get(name := todo.pop())
+        if not isinstance(function, JITFunction) or function.__globals__ is not known or function.__name__ != name:
+            return None
+        texts[name] = f"{function.noinline} {function.src}"
+        for used in _names(function.fn.__code__):
+            if used in known and used not in texts and not isinstance(known[used], ModuleType):
+                todo.append(used)
     return texts
 
 

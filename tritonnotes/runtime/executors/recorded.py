@@ -134,9 +134,7 @@ class Record:
         def launch(kernel: Any, grid: tuple[int, ...], *passed: Any, **options: Any) -> None:
             planned, grid, options = executor.adapted(kernel, grid, options, sizes)
             if isinstance(planned, ForeachKernel):
-                # The module keeps the table for tensors at these addresses, which are stand-ins'.
-                tables.append(passed[0].clone())
-                passed = (tables[-1], *passed[1:])
+                tables.append(passed[0])
             recorder = native.Recorder(executor.work(planned, sizes))
             recorder(kernel, grid, *passed, **options)
             recording.launch(recorder.launches)
