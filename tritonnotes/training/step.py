@@ -13,6 +13,7 @@ from torch import Tensor
 from ..codegen.fusion.constraints import Fusion, as_fusion
 from ..codegen.plan.fusion_plan import FusionPlan
 from ..codegen.program.program import Program
+from ..codegen.support.collector import paused_collector
 from ..codegen.support.sizes import NOMINAL, Sizes
 from ..distributed.parallel import DataParallel, Reducer
 from ..ir.core.errors import DeclarationError
@@ -74,6 +75,7 @@ class TrainingStep:
     seed: int = _of_state("seed")
     slots: dict[str, Tensor] = _of_state("slots")
 
+    @paused_collector()
     def __init__(
         self,
         graph: Graph,

@@ -22,6 +22,7 @@ from ...codegen.emit.prelude import CALLS_OF_TORCH, MAKES
 from ...codegen.fusion.horizontal import SEGMENTS
 from ...codegen.lower.foreach import ForeachKernel
 from ...codegen.program.program import Program
+from ...codegen.support.collector import paused_collector
 from ...codegen.target.cache import KernelCache
 from ...codegen.target.load import load_source
 from ...ir.core.evaluate import concrete
@@ -66,7 +67,7 @@ class RecordedRuns:
         key = tuple(sizes.items())
         record = self._kept.get(key)
         if record is None:
-            with allocating(f"graph {self._program.graph.name!r}"):
+            with allocating(f"graph {self._program.graph.name!r}"), paused_collector():
                 given = {**leaves, **held.leaves}
                 record = Record(self._program, self.module, self._executor, given, sizes, scalars, all_reduce)
             self._kept[key] = record
