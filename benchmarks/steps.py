@@ -18,7 +18,7 @@ from tritonnotes.judge.tolerance import compare
 from . import shapes
 from .measure import Case, Subject
 from .peers import CAPTURED, EAGER, GPU_ALONE, MODES, OURS, REPLAYED, begin
-from .timing import Call
+from .timing import Call, captured
 
 FAMILY = "steps"
 LR = 1e-3
@@ -145,26 +145,12 @@ def captured_step(model: nn.Module, x: Tensor, y: Tensor) -> Call:
         return loss.detach()
 
     first = copy.deepcopy(model.state_dict())
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(3):
-            step()
-    side.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, stream=side):
-        loss = step()
-    torch.cuda.current_stream().wait_stream(side)
+    replay = captured([Call(lambda _: step())])
     model.load_state_dict(first)
     for state in optimizer.state.values():
         for tensor in state.values():
             tensor.zero_()
-
-    def run(_: Any, _held: Any = (graph, model, optimizer)) -> Tensor:
-        graph.replay()
-        return loss
-
-    return Call(run)
+    return Call(lambda _: replay()[0])
 
 
 class Judge:

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
+
+from tritonnotes.runtime.capture import capturing
 
 SHORT = 50e-6
 """Below so many seconds the launch is seen more than the kernel, so replays of a graph are timed as well."""
@@ -98,6 +101,7 @@ class CudaClock:
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
+        torch.cuda.set_device(device)  # events and streams are made on the current one
         self.cache_bytes = int(torch.cuda.get_device_properties(device).L2_cache_size)
         self._flushed = torch.empty(max(2**28, 2 * self.cache_bytes), dtype=torch.uint8, device=device)
 
@@ -150,23 +154,34 @@ class CudaClock:
 
 
 def captured(calls: Sequence[Call]) -> Callable[[], list[Any]]:
-    """The replay of calls, one after the other, in one CUDA graph; it returns what each of them left."""
+    """The replay of calls, one after the other, in one CUDA graph; it returns what each of them left.
+
+    A graph keeps no memory that it reads. So the replay holds the calls, what was prepared for them, and what autograd
+    has saved for backward runs, which it forgets when they have run.
+    """
+    saved: list[Tensor] = []
+
+    def save(tensor: Tensor) -> Tensor:
+        saved.append(tensor)
+        return tensor
+
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(3):
             calls[0].run(calls[0].prepare())
         # A backward run belongs to the stream of its forward run, which is not captured.
-        given = [call.prepare() for call in calls]
+        with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
+            given = [call.prepare() for call in calls]
     side.synchronize()
     graph = torch.cuda.CUDAGraph()
     kept = []
-    with torch.cuda.graph(graph, stream=side):
+    with capturing(graph, side):
         for call, each in zip(calls, given, strict=True):
             kept.append(call.run(each))
     torch.cuda.current_stream().wait_stream(side)
 
-    def replay(_held: Any = given) -> list[Any]:
+    def replay(_held: Any = (calls, given, saved)) -> list[Any]:
         graph.replay()
         return kept
 

@@ -16,6 +16,7 @@ from .canonicalize.materialize import materialize
 from .canonicalize.products import without_library_products
 from .fusion.candidate import Candidate
 from .fusion.constraints import Fusion, as_fusion
+from .fusion.kept import kept_candidate
 from .fusion.last_block import finalize_in_last_block
 from .fusion.matmul_epilogue import fuse_matmul_epilogues
 from .fusion.matmul_prologue import fuse_matmul_prologues
@@ -42,14 +43,18 @@ def make_program(
     fusion: str | Fusion = "optimal",
     declared: Graph | None = None,
     taken: Names = frozenset(),
+    keep: bool = False,
 ) -> Program:
     """Plan a graph of primitives, lower it to tile programs and lay out its buffers; every stage is verified.
 
     `fusion` is 'optimal' (searched for within a budget), 'greedy', 'off' (every primitive its own kernel), or a
-    `Fusion` with constraints; impossible ones raise `PlanError`. No launch has a name that is `taken`.
+    `Fusion` with constraints; impossible ones raise `PlanError`. No launch has a name that is `taken`. Where one is to
+    `keep` what is found, the kernel cache holds it for other processes: the program is the same.
     """
     options = as_fusion(fusion)
-    found = partition(canonicalize(graph, options), options)
+    plain = canonicalize(graph, options)
+    find = partial(partition, plain, options)
+    found = kept_candidate(plain, options, find) if keep else find()
     program = finish(schedule(found, taken), declared)
     if options.memory_budget is None:
         return program

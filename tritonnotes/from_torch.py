@@ -138,7 +138,8 @@ def device_of(module: torch.nn.Module, example: Any, device: torch.device | str 
     """Where the tensors of a module lie, and of an `example`, which is where it is compiled for."""
     tensors = [*module.parameters(), *module.buffers(), *pytree.tree_leaves(example)]
     found = next((t.device for t in tensors if isinstance(t, Tensor)), torch.device("cpu"))
-    if device is not None and torch.device(device).type != found.type:
+    wanted = found if device is None else torch.device(device)
+    if wanted.type != found.type or wanted.index not in (None, found.index):
         raise DeclarationError(
             f"device is {str(device)!r}, the module lies on {str(found)!r}, and they share their tensors; move it with "
             f"module.to({str(device)!r})"

@@ -23,7 +23,7 @@ from ..support.text import call_lines, counted, python_function, wrapped
 from .host import cell
 from .kernel import FunctionText, KernelSource, jit_function, joined
 from .ops import helpers_called, load, tl
-from .prelude import GIVEN_LAUNCH
+from .prelude import GIVEN_LAUNCH, GIVEN_TABLES
 from .scalars_in_memory import declared, number_loads, types
 from .steps import tile_statements
 
@@ -231,12 +231,15 @@ def _launcher(kernel: ForeachKernel) -> str:
         f"{size} elements of one segment a program: {counted(warps, 'warp')}, {counted(each, 'element')} a thread "
         f"and tensor, which in {accesses} of 16 bytes."
     )
-    passed = [kernel.name, "(programs,)", "table_of(segments)", *numbers, f"SEGMENTS={_segments(kernel)}"]
+    passed = [kernel.name, "(programs,)", "table_of(segments, tables)", *numbers, f"SEGMENTS={_segments(kernel)}"]
     passed += ["BLOCK=BLOCK", f"num_warps={warps}"]
     lines = [
         "programs = sum(triton.cdiv(tensors[0].numel(), BLOCK) for tensors in segments)",
         *call_lines("launch(", passed, ")"),
     ]
     return python_function(
-        f"run_{kernel.name}", ["segments", *numbers, f"BLOCK={size}", GIVEN_LAUNCH], wrapped(about), lines
+        f"run_{kernel.name}",
+        ["segments", *numbers, f"BLOCK={size}", GIVEN_TABLES, GIVEN_LAUNCH],
+        wrapped(about),
+        lines,
     )

@@ -40,7 +40,7 @@ from .grouped_matmul import render_grouped_matmul
 from .host import HostNumbers, python_number, uses_math
 from .kernel import KernelSource, render_kernel
 from .ops import HELPERS, helpers_in_order
-from .prelude import ALL_REDUCE, CALLS_OF_TORCH, GIVEN_LAUNCH, IN_ARENA, LAUNCH, LAUNCHER_HELPERS
+from .prelude import ALL_REDUCE, CALLS_OF_TORCH, GIVEN_LAUNCH, GIVEN_TABLES, IN_ARENA, LAUNCH, LAUNCHER_HELPERS
 
 
 def render_module(
@@ -145,6 +145,8 @@ class _Run:
         # A Dim keeps its own name here where it can: sizes are passed by name.
         numbers = [NUMBERS] if self.in_memory else self.given.scalars.values()
         arguments = ["t", "*", *self.given.dims.values(), *numbers, "programs=1", GIVEN_LAUNCH]
+        if any(isinstance(kernel, ForeachKernel) for kernel in self.kernels.values()):
+            arguments.append(GIVEN_TABLES)
         if _has_collectives(self.plan):
             arguments.append("all_reduce=all_reduce")
         arguments += [f"{name}={name}" for name in _torch_helpers(self.plan)]
@@ -245,7 +247,7 @@ class _Run:
             case ForeachKernel():
                 segments = self.names.claim(f"{kernel.name}_segments")
                 yield from self._segments(segments, kernel)
-                arguments = [segments, *self._arguments(kernel)]
+                arguments = [segments, *self._arguments(kernel), "tables=tables"]
             case GroupedMatmulKernel():
                 arguments = self._arguments(kernel)
             case Kernel():

@@ -81,26 +81,25 @@ def float32_precision():
 '''
 
 
+GIVEN_TABLES = "tables=None"
+"""Who runs a module may keep the tables of its launches: a copy to the GPU for each would wait, and end a capture."""
+
 TABLE_OF = '''\
-TABLES = {}
-
-
-def table_of(segments):
+def table_of(segments, tables):
     """What a kernel finds the tensors of each segment by, a row each: elements, whether all addresses are multiples of
-    16, the addresses. A table is made once for tensors that stay where they are."""
+    16, the addresses. Where `tables` are kept, one is made once for tensors that stay where they are."""
     device = segments[0][0].device
     places = [[tensor.data_ptr() for tensor in tensors] for tensors in segments]
-    key = (device, *(place for row in places for place in row))
-    if key not in TABLES:
-        if len(TABLES) >= 32:
-            TABLES.clear()
+    key = tuple(place for row in places for place in row)
+    tables = {} if tables is None else tables
+    if key not in tables:
         width = max(len(row) for row in places)
         rows = []
         for tensors, row in zip(segments, places):
             is_aligned = int(all(place % 16 == 0 for place in row))
             rows.append([tensors[0].numel(), is_aligned, *row, *[0] * (width - len(row))])
-        TABLES[key] = torch.tensor(rows, device=device)
-    return TABLES[key]
+        tables[key] = torch.tensor(rows, device=device)
+    return tables[key]
 '''
 
 

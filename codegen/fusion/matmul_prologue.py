@@ -92,7 +92,7 @@ def operands_elsewhere(candidate: Candidate, kernel: UnitSet) -> Candidate | Non
     other = made.with_partition(Partition(tuple(kernels), recomputed))
     if missing or other is None or other.refusal is not None:
         return None
-    return other if all(_reads_memory(other, k) for k in other.kernels) else None
+    return other if all(reads_memory(other, k) for k in other.kernels) else None
 
 
 def made_for(candidate: Candidate, kernel: UnitSet) -> set[Value]:
@@ -151,7 +151,7 @@ def _only_for(candidate: Candidate, kernel: UnitSet, wanted: set[Value]) -> set[
     return found
 
 
-def _reads_memory(candidate: Candidate, kernel: UnitSet) -> bool:
+def reads_memory(candidate: Candidate, kernel: UnitSet) -> bool:
     """Whether all that operands of a kernel are made of lies in memory before it, and is not overwritten there: other
     programs read it too, copied values included."""
     units = candidate.units

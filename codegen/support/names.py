@@ -28,7 +28,7 @@ RESERVED = frozenset(
     | {"address", "numbers", "parameters", "blocks", "ALIGN", "inside"}
     | {"INNER", "PRECISION", "float32_precision", "length", "other"}
     | {"tile_row", "tile_col", "part", "parts"}
-    | {"segments", "table_of", "TABLES", "SEGMENTS", "called", "kept", "gradients", "flat"}
+    | {"segments", "table_of", "tables", "SEGMENTS", "called", "kept", "gradients", "flat"}
     | set(keyword.kwlist)
     | set(keyword.softkwlist)
     | set(dir(builtins))

@@ -24,7 +24,7 @@ import re
 import stat
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -175,6 +175,16 @@ def key_of(**parts: object) -> str:
     and 0.0 from −0.0. Raises `CacheError` for a part of any other type.
     """
     return hashlib.sha256(_encode(FORMAT, "") + _encode(parts, "key")).hexdigest()
+
+
+def digest_of(root: Path, files: Iterable[Path]) -> str:
+    """A hash of files, with their places below `root`: of code that decides what is kept, so that other code finds
+    nothing of it."""
+    digest = hashlib.sha256()
+    for path in files:
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root)}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
 
 
 def _encode(value: object, where: str) -> bytes:

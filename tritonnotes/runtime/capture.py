@@ -9,17 +9,20 @@ why.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from ..codegen.emit.prelude import MAKES
+from ..codegen.lower.foreach import ForeachKernel
 from ..codegen.program.program import Program
 from ..ir.core.types import element_count
 from .executors.execution import Execution
-from .executors.executor import NOTHING_HELD, Held
-from .runner import Runner
+from .executors.executor import NOTHING_HELD, BufferNames, Held
+from .runner import Runner, Tables, stream_of
 
 MOST_CAPTURED = 8
 """Sets of sizes that are kept: each holds an arena, outputs and a graph. What was used longest ago goes first."""
@@ -39,8 +42,10 @@ class _Fixed:
     replay: Callable[[], None] | None = None
     is_warm: bool = False
     refused: str | None = None
-    tables: tuple[Tensor, ...] = ()
-    """Through which captured kernels find tensors; the module may forget them."""
+    tables: Tables = field(default_factory=dict)
+    """Through which kernels find tensors. The first run makes them, as a copy would end a capture."""
+    made: dict[str, Tensor] = field(default_factory=dict)
+    """Where tensors lie that torch makes and kernels find through tables: where torch made them in the first run."""
 
     def tell(self, numbers: Sequence[float]) -> None:
         """Bring the host's numbers to the device, exact ints bit for bit."""
@@ -71,6 +76,9 @@ class CapturedRuns:
         self.most = most
         self._capture = capture or _cuda_graph(device)
         self._fed = [v.name for v in program.plan.graph.leaves("input")]
+        self._by_torch = [b.name for b in program.buffers if b.role == "torch"]
+        names, tables = BufferNames(program), [k for k in program.kernels if isinstance(k, ForeachKernel)]
+        self._in_tables = {name for kernel in tables for name in names.in_table(kernel)} & {*self._by_torch}
         self._fixed: OrderedDict[tuple[object, ...], _Fixed] = OrderedDict()
 
     @property
@@ -113,7 +121,11 @@ class CapturedRuns:
 
     def _launch(self, fixed: _Fixed, sizes: Mapping[str, int]) -> None:
         def launch_all() -> None:
-            self.runner.launch_all(fixed.tensors, sizes, fixed.programs, fixed.numbers)
+            given = (fixed.tensors, sizes, fixed.programs, fixed.numbers)
+            if fixed.refused is None:
+                self.runner.launch_all(*given, fixed.tables, self._in_place(fixed.made))
+            else:
+                self.runner.launch_all(*given, self.runner.tables())
 
         if fixed.replay is not None:
             fixed.replay()
@@ -121,7 +133,6 @@ class CapturedRuns:
         if fixed.is_warm and fixed.refused is None:
             try:
                 fixed.replay = self._capture(launch_all)
-                fixed.tables = tuple(getattr(self.runner.module, "TABLES", {}).values())
             except RuntimeError as error:
                 shown = ", ".join(f"{name}={size}" for name, size in sizes.items()) or "fixed sizes"
                 fixed.refused = f"capture refused for {shown}: {error}; free memory, or call capture() again"
@@ -131,11 +142,27 @@ class CapturedRuns:
         launch_all()
         fixed.is_warm = True
 
+    def _in_place(self, places: dict[str, Tensor]) -> dict[str, Callable[..., Tensor]]:
+        """What keeps the results of torch in a run: those in tables are copied to the places of the first run."""
+        if not self._in_tables:
+            return {}
+        names, kept = iter(self._by_torch), self.runner.module.kept
+
+        def keep(made: object, number: int, shape: object, dtype: torch.dtype) -> Tensor:
+            result: Tensor = kept(made, number, shape, dtype)
+            name = next(names)
+            if name not in self._in_tables:
+                return result
+            place = places.setdefault(name, result)
+            return result if place is result else place.copy_(result)
+
+        return {MAKES: keep}
+
     def _key(self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int]) -> tuple[object, ...]:
         """A replay knows weights and state by their places, and takes float32 as torch was told to when it was
-        captured: where these change it is captured anew."""
+        captured: where these change it is captured anew. Runs on another stream have places of their own."""
         places = (t.data_ptr() for n, t in leaves.items() if n not in self._fed)
-        return (takes_tf32(), *sorted(sizes.items()), *places)
+        return (takes_tf32(), stream_of(self.runner.device), *sorted(sizes.items()), *places)
 
     def _fix(self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int], count: int) -> _Fixed:
         runner = self.runner
@@ -157,10 +184,27 @@ def no_graph(device: torch.device) -> str | None:
     return None if device.type == "cuda" else f"{device} is no GPU, so kernels are launched one by one"
 
 
+@contextmanager
+def capturing(graph: torch.cuda.CUDAGraph, stream: torch.cuda.Stream) -> Iterator[None]:
+    """Work for the device of a stream goes into a graph, and whatever happens the streams are then those from before.
+
+    The stream is the caller's, as the one that torch would take belongs to the device of its first capture. It is left
+    here, as torch does not leave it when a capture fails. What other threads do, such as a `DataLoader` that pins
+    memory, ends no capture.
+    """
+    context = torch.cuda.graph(graph, stream=stream, capture_error_mode="thread_local")
+    with torch.cuda.device(stream.device), torch.cuda.stream(stream), context:
+        yield
+
+
 def _cuda_graph(device: torch.device) -> Capture:
+    stream: list[torch.cuda.Stream] = []
+
     def capture(launch_all: Callable[[], None]) -> Callable[[], None]:
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(device), torch.cuda.graph(graph):
+        if not stream:
+            stream.append(torch.cuda.Stream(device))
+        with capturing(graph, stream[0]):
             launch_all()
         return graph.replay
 

@@ -79,8 +79,8 @@ _WANTS_GRADIENT = attrgetter("requires_grad")
 
 
 def guards(tensors: Sequence[Tensor]) -> Callable[..., bool]:
-    """Says of the same tensors later whether they are of the same type, dispatch keys, dtype, shape and strides, and
-    want a gradient as before: torch's own guards, in one call."""
+    """Says of the same tensors later whether they are of the same type, dispatch keys, dtype, shape and strides, lie on
+    the same device, and want a gradient as before: torch's own guards, in one call."""
     if TensorGuards is None or not tensors:
         return _looks(tensors)
     known: Any = {
@@ -102,7 +102,8 @@ def _looks(tensors: Sequence[Tensor]) -> Callable[..., bool]:
 
 
 _LOOKED_AT: tuple[Callable[[Tensor], object], ...] = (
-    type, Tensor.size, Tensor.stride, attrgetter("dtype"), attrgetter("requires_grad"), vetting.dispatch_keys,
+    type, Tensor.size, Tensor.stride, attrgetter("dtype"), attrgetter("device"), attrgetter("requires_grad"),
+    vetting.dispatch_keys,
 )  # fmt: skip
 
 

@@ -29,6 +29,12 @@ from .executors.recorded import RecordedRuns
 KEPT_SIZES = 8
 """How many sets of sizes keep their buffers, so that a ragged last batch does not evict the others."""
 
+KEPT_TABLES = 32
+"""How many tables of launches over many tensors are kept for a stream; beyond these, all are made anew."""
+
+Tables = dict[tuple[int, ...], Tensor]
+"""The tables of a program's launches over many tensors, by the addresses that they hold."""
+
 
 def pick_device(device: torch.device | str | None = None) -> torch.device:
     """The device asked for; None is the current GPU where there is one, else the CPU. Raises `DeclarationError` for
@@ -49,8 +55,14 @@ def pick_device(device: torch.device | str | None = None) -> torch.device:
     return torch.device("cuda", index)
 
 
+def stream_of(device: torch.device) -> int:
+    """The handle of the stream that work on a device is given to now. Runs on one stream follow each other, so they may
+    share memory; runs on two may not."""
+    return int(torch.cuda.current_stream(device).cuda_stream) if device.type == "cuda" else 0
+
+
 class Runner:
-    """A program on one device, with its buffers. Threads take turns: they share the buffers.
+    """A program on one device, with its buffers, of which each stream has its own. Threads take turns.
 
     `how` says what runs kernels on the CPU; None is what the environment says. `programs` overrides how many programs
     share a sum over rows, `tile` the elements of a tile on the CPU: results may then differ in the last bits, as sums
@@ -71,7 +83,8 @@ class Runner:
         self.how = execution(device) if how is None else how
         self._executor = _executor(program, device, self.how, programs, tile)
         self._recorded = _recorded(program, self._executor, self.how)
-        self._buffers: OrderedDict[tuple[tuple[str, int], ...], dict[str, Tensor]] = OrderedDict()
+        self._buffers: OrderedDict[tuple[Any, ...], dict[str, Tensor]] = OrderedDict()
+        self._tables: dict[int, Tables] = {}
         self._taking_turns = threading.RLock()
         self.around: Around | None = None
         """What each launch goes through, as it does to be timed."""
@@ -122,7 +135,7 @@ class Runner:
     ) -> dict[str, Tensor]:
         with allocating(f"graph {self.program.graph.name!r}"):
             tensors = {**self.temporaries(sizes, programs), **leaves, **self.outputs(sizes)}
-        self.launch_all(tensors, sizes, programs, scalars or {})
+        self.launch_all(tensors, sizes, programs, scalars or {}, self.tables())
         result = {}
         for name, (buffer, shape) in self.program.outputs.items():
             tensor, known = tensors[buffer], tuple(_size(s, sizes) for s in shape)
@@ -138,10 +151,15 @@ class Runner:
         sizes: Mapping[str, int],
         programs: int,
         numbers: Mapping[str, Any] | Tensor,
+        tables: Tables,
+        instead: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         """Every launch once, over tensors for all buffers. `numbers` are the host's by the names of scalars, or the
-        tensor that holds them."""
-        given = {"programs": programs, **self._given(sizes, numbers)}
+        tensor that holds them. `tables` that are not there yet are made. `instead` are functions that take the place of
+        the module's."""
+        given = {"programs": programs, **self._given(sizes, numbers), **(instead or {})}
+        if hasattr(self.module, "table_of"):
+            given["tables"] = tables
         if self.all_reduce is not None and hasattr(self.module, "all_reduce"):
             given["all_reduce"] = self.all_reduce
         self._executor.launch_all(self.module, tensors, sizes, given, self.around)
@@ -158,10 +176,10 @@ class Runner:
         return self._executor.programs(sizes)
 
     def temporaries(self, sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
-        """What a run makes for itself, the same for the same sizes."""
+        """What a run makes for itself, the same for the same sizes on the same stream."""
         if not self.program.arena.lives:
             return {}
-        key = (*sorted(sizes.items()), ("", programs))
+        key = (*sorted(sizes.items()), programs, stream_of(self.device))
         found = self._buffers.get(key)
         if found is None:
             self._buffers[key] = found = self.allocate(sizes, programs)
@@ -169,6 +187,13 @@ class Runner:
                 self._buffers.popitem(last=False)
         self._buffers.move_to_end(key)
         return found
+
+    def tables(self) -> Tables:
+        """The tables that runs on the current stream keep."""
+        tables = self._tables.setdefault(stream_of(self.device), {})
+        if len(tables) > KEPT_TABLES:
+            tables.clear()
+        return tables
 
     def allocate(self, sizes: Mapping[str, int], programs: int) -> dict[str, Tensor]:
         """The temporaries in an arena of their own."""
@@ -194,7 +219,7 @@ def _executor(
     if device.type != "cpu":
         return GpuExecutor(program, device, programs=programs)
     if how.strict:
-        return InterpretedExecutor(program, programs=programs, tile=tile)
+        return InterpretedExecutor(program, programs=programs, tile=tile, split=how.split)
     return NativeExecutor(program, programs=programs, tile=tile, sanitize=how.sanitize)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,6 +42,18 @@ WORTH = 0.98
 
 MOST_WARPS = 16
 
+REFUSALS = (triton.errors.TritonError, RuntimeError)
+"""What compiling or launching a choice may raise: it takes too many registers or too much shared memory, ptxas or a
+pass of Triton fails, the driver refuses it."""
+
+
+class _Refused(Exception):
+    """A kernel cannot be compiled or launched as it was chosen."""
+
+    def __init__(self, kernel: str) -> None:
+        super().__init__(kernel)
+        self.kernel = kernel
+
 
 def tuned(
     program: Program,
@@ -61,7 +74,7 @@ def tuned(
             raise DeclarationError(
                 f"tune: {device} is no GPU, and only there a kernel's time means anything; leave it out"
             )
-        timer = _on_gpu
+        timer = partial(_on_gpu, device)
     cache = cache or KernelCache()
     found = _with_tiles(program, device, sizes, timer, cache, progress)
     if not any(k.products for k in program.plan.launches):
@@ -71,7 +84,12 @@ def tuned(
     key = key_of(one=found.source, other=other.source, sizes=dict(sizes), where=_where(device))
     known = cache.get("tuned", key)
     if known is None:
-        known = json.dumps([timer(_whole(p, device, sizes)) for p in (found, other)]).encode()
+        mine, library = timer(_whole(found, device, sizes)), float("inf")
+        try:
+            library = timer(_whole(other, device, sizes))
+        except REFUSALS:
+            _check_answers(device)
+        known = json.dumps([mine, library]).encode()
         cache.put("tuned", key, known)
     mine, library = json.loads(known)
     return other if library < WORTH * mine else found
@@ -135,17 +153,37 @@ def candidates(kernel: GeneratedKernel) -> list[TunedTile]:
 def _timed(
     program: Program, device: torch.device, sizes: Mapping[str, int], timer: Timer, progress: bool
 ) -> dict[str, dict[TunedTile, float]]:
-    """Microseconds of each candidate of each kernel, the rules' first. Each round gives each kernel its next one."""
+    """Microseconds of each candidate of each kernel, the rules' first. Each round gives each kernel its next one. Where
+    one is refused the others begin anew without it, as they would read what it has not written."""
     wanted = {k.name: candidates(k) for k in program.kernels}
     times: dict[str, dict[TunedTile, float]] = {name: {} for name, found in wanted.items() if found}
     rounds = range(max((len(found) for found in wanted.values()), default=0))
     for number in track(rounds, "timing tiles and warps", disable=not progress):
         turn = {name: found[number] for name, found in wanted.items() if number < len(found)}
-        runner = Runner(_with(program, turn), device)
-        runner.around = lambda launch, turn=turn: _watched(launch, turn, times, timer)
-        leaves = dict(_made_up(program, sizes, device))
-        runner.run(leaves, sizes, _scalars(program))
+        while turn:
+            try:
+                _time_round(program, turn, times, device, sizes, timer)
+                break
+            except _Refused as refused:
+                if number == 0 and refused.__cause__ is not None:  # the rules' choice must run
+                    raise refused.__cause__ from None
+                _check_answers(device)
+                times[refused.kernel][turn.pop(refused.kernel)] = float("inf")
     return times
+
+
+def _time_round(
+    program: Program,
+    turn: Mapping[str, TunedTile],
+    times: Mapping[str, dict[TunedTile, float]],
+    device: torch.device,
+    sizes: Mapping[str, int],
+    timer: Timer,
+) -> None:
+    """Time one choice of each kernel in `turn`. Raises `_Refused` for the first that is refused."""
+    runner = Runner(_with(program, turn), device)
+    runner.around = lambda launch: _watched(launch, turn, times, timer)
+    runner.run(dict(_made_up(program, sizes, device)), sizes, _scalars(program))
 
 
 def _watched(
@@ -161,8 +199,8 @@ def _watched(
             return
         try:
             times[kernel.__name__][choice] = timer(once)
-        except triton.runtime.errors.OutOfResources:
-            times[kernel.__name__][choice] = float("inf")
+        except REFUSALS as error:
+            raise _Refused(kernel.__name__) from error
 
     return timing
 
@@ -204,5 +242,12 @@ def _dims(program: Program) -> list[str]:
     return sorted({dim.name for v in program.plan.graph.values for dim in dims_in(v.shape)})
 
 
-def _on_gpu(once: Callable[[], None]) -> float:
-    return 1000 * float(triton.testing.do_bench(once, return_mode="median"))
+def _check_answers(device: torch.device) -> None:
+    """Raise what the GPU raises from now on, if a refusal was a fault of a kernel that ran: no other is timed then."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _on_gpu(device: torch.device, once: Callable[[], None]) -> float:
+    with torch.cuda.device(device):  # whose events tell the time
+        return 1000 * float(triton.testing.do_bench(once, return_mode="median"))

@@ -172,7 +172,7 @@ def _compiled(
     chunked, found = in_chunks(joint, logits_budget)
     if chunked is not joint:
         verify_joint(chunked)
-    return make_program(chunked, fusion, graphs.declared), {chunking.name: chunking for chunking in found}
+    return make_program(chunked, fusion, graphs.declared, keep=True), {chunking.name: chunking for chunking in found}
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,13 @@ Kernels are compiled for an H100 as on one; what stands in for the driver record
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from compiled import digits, draw
+from fake_cuda import DRIVER, Driver
 from triton import knobs
-from triton.backends.compiler import GPUTarget
 from triton.runtime.driver import driver
 from triton.runtime.jit import JITFunction
 
@@ -20,55 +19,18 @@ import tritonnotes as tn
 from tritonnotes.runtime.executors import baked
 from tritonnotes.runtime.executors.baked import BakedLaunch
 
-Call = tuple[Any, ...]
-
-
-class Recorder:
-    """A driver that knows one GPU and launches nothing: `calls` are what compiled kernels were called with."""
-
-    def __init__(self) -> None:
-        self.calls: list[Call] = []
-        self.utils = self
-        self.stream = 7
-
-    def launcher_cls(self, source: Any, metadata: Any) -> Callable[..., None]:
-        def run(x: int, y: int, z: int, stream: int, function: int, packed: Any, told: Any, *rest: Any) -> None:
-            _, _, *arguments = rest
-            self.calls.append((source.fn.__name__, (x, y, z), stream, function, packed, *arguments))
-
-        return run
-
-    def load_binary(self, name: str, kernel: bytes, shared: int, device: int) -> tuple[int, int, int, int, int]:
-        return 1, hash(kernel), 32, 0, 1024
-
-    def get_device_properties(self, device: int) -> dict[str, int]:
-        return {"max_shared_mem": 232448, "multiprocessor_count": 132}
-
-    def get_current_device(self) -> int:
-        return 0
-
-    def get_current_stream(self, device: int) -> int:
-        return self.stream
-
-    def get_current_target(self) -> GPUTarget:
-        return GPUTarget("cuda", 90, 32)
-
-
-RECORDER = Recorder()
-"""One for all tests: compiled kernels keep the launcher that they got first."""
-
 
 @pytest.fixture
-def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    monkeypatch.setattr(driver, "_active", RECORDER)
-    RECORDER.calls.clear()
-    return RECORDER
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Driver:
+    monkeypatch.setattr(driver, "_active", DRIVER)
+    DRIVER.calls.clear()
+    return DRIVER
 
 
 class Both:
     """Each launch through Triton's dispatch, then baked: both must call the same compiled kernel with the same."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Driver) -> None:
         self.recorder = recorder
         self.launch = BakedLaunch()
         self.baked = self.launches = 0
@@ -108,7 +70,7 @@ def shifted(tensor: torch.Tensor, elements: int) -> torch.Tensor:
     return held[start : start + tensor.numel()].view(tensor.shape)
 
 
-def test_compiled_kernels_get_what_tritons_dispatch_hands_them(recorder: Recorder) -> None:
+def test_compiled_kernels_get_what_tritons_dispatch_hands_them(recorder: Driver) -> None:
     """Sizes that are 1, a multiple of 16 and neither, aligned memory and not, numbers that change: the second time each
     is baked, and the first time Triton chooses the kernel."""
     step = tn.compile_step(digits(), optimizer=tn.adamw())
@@ -123,9 +85,7 @@ def test_compiled_kernels_get_what_tritons_dispatch_hands_them(recorder: Recorde
 
 
 @pytest.mark.parametrize("fault", ["alignment", "one"])
-def test_a_key_that_minds_too_little_is_noticed(
-    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
+def test_a_key_that_minds_too_little_is_noticed(recorder: Driver, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     step = tn.compile_step(digits(), optimizer=tn.adamw())
 
     def coarse(kernel: Any, device: int, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
@@ -139,7 +99,7 @@ def test_a_key_that_minds_too_little_is_noticed(
         run_all(step, both, *((64, 1) if fault == "alignment" else (1, 0)))
 
 
-def test_who_watches_launches_has_all_of_them_by_tritons_dispatch(recorder: Recorder) -> None:
+def test_who_watches_launches_has_all_of_them_by_tritons_dispatch(recorder: Driver) -> None:
     step = tn.compile_step(digits(), optimizer=tn.adamw())
     launch = BakedLaunch()
     run_all(step, launch, 64)
@@ -155,7 +115,7 @@ def test_who_watches_launches_has_all_of_them_by_tritons_dispatch(recorder: Reco
 
 
 def test_what_a_hook_of_tritons_cache_kept_from_being_compiled_is_not_kept(
-    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    recorder: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = tn.compile_step(digits(), optimizer=tn.sgd(lr=1e-2))
     launch = BakedLaunch()
@@ -168,7 +128,7 @@ def test_what_a_hook_of_tritons_cache_kept_from_being_compiled_is_not_kept(
     assert len(recorder.calls) == len(step.plan.kernels)
 
 
-def test_another_triton_is_left_to_its_own_dispatch(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_triton_is_left_to_its_own_dispatch(recorder: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(baked.triton, "__version__", "3.9.0")
     launch = BakedLaunch()
     assert launch.reason == "Triton 3.9.0 dispatches in its own way"
@@ -176,7 +136,7 @@ def test_another_triton_is_left_to_its_own_dispatch(recorder: Recorder, monkeypa
     assert recorder.calls and not launch._known
 
 
-def test_baked_launches_ask_nothing_of_triton_dispatch(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_baked_launches_ask_nothing_of_triton_dispatch(recorder: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """What they save is Triton's dispatch, the slow part of a launch on the host: the first launch of each kernel pays
     for it, the later ones do not."""
     step = tn.compile_step(digits(), optimizer=tn.adamw())

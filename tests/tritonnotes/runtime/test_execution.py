@@ -181,6 +181,17 @@ def test_the_launches_of_small_batches_run_on_one_thread(batch: int, is_shared: 
 
 
 @on_the_cpu
+@pytest.mark.parametrize("batch", [1, 3, 16, 40, 100])
+def test_tiles_of_small_batches_are_not_twice_as_long(batch: int) -> None:
+    step = tn.compile_step(digits(), optimizer=tn.adam())
+    step(**draw(digits(), batch=batch))
+    (record,) = step._runner.updating._recorded._kept.values()  # type: ignore[union-attr]
+    launches = [launch for s in record._steps if isinstance(s, native.Bundle) for launch in s.launches]
+    rows = [int(launch.values["ROWS"]) for launch in launches if "ROWS" in launch.values]
+    assert rows and all(r < 2 * batch or r == 8 for r in rows)
+
+
+@on_the_cpu
 def test_recorded_runs_follow_feeds_sizes_and_numbers() -> None:
     """One step launched afresh for each batch, the other recorded once for each of two sizes."""
     recorded, fresh = (tn.compile_step(digits(), optimizer=tn.adam(), seed=2) for _ in range(2))

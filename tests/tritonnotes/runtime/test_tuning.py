@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+import triton.runtime.errors
 from compiled import digits
+from fake_cuda import CudaError, fake_cuda
 
 import tritonnotes as tn
 from tritonnotes.codegen.fusion.constraints import Fusion
@@ -187,3 +189,79 @@ def test_library_calls_take_the_place_of_products_where_they_are_faster(
     assert not list(whole)
     again = tuned(program, CPU, SIZES, timer=timer, cache=cache, progress=False)
     assert again.source == chosen.source
+
+
+# -- choices that are refused ------------------------------------------------------------------------------------------
+
+REFUSED = {
+    "too much shared memory": triton.runtime.errors.OutOfResources(300_000, 232_448, "shared memory"),
+    "ptxas": triton.runtime.errors.PTXASError("ptxas: too many registers"),
+    "a pass of Triton": RuntimeError("PassManager::run failed"),
+    "the driver": RuntimeError("Triton Error [CUDA]: invalid argument"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_choice_that_is_refused_is_not_chosen(cache: KernelCache, case: str) -> None:
+    """Two kernels: where the first one is refused a choice, the second is still timed with all of its own."""
+    graph = Graph("two")
+    x = tn.layer_norm(graph.input("x", (tn.Dim("batch"), 200)), name="ln")
+    graph.output(y=tn.softmax(x @ graph.parameter("w", (200, 50)), -1))
+    program = make_program(optimize(decompose(graph)), Fusion(products=False))
+    count = sum(len(candidates(kernel)) for kernel in program.kernels)
+    assert len(program.kernels) == 2
+    asked: list[int] = []
+
+    def timer(once: Callable[[], None]) -> float:
+        once()
+        asked.append(1)
+        if len(asked) == 3:
+            raise REFUSED[case]
+        return 1.0 / len(asked)
+
+    faster = tuned(program, CPU, SIZES, timer=timer, cache=cache, progress=False)
+    assert len(asked) == count, "the refused one counts, and what came before it in its round was not timed"
+    assert all(isinstance(k, Kernel) and k.layout.tuned is not None for k in faster.kernels)
+
+
+def test_what_the_rules_chose_must_run(cache: KernelCache) -> None:
+    def timer(once: Callable[[], None]) -> float:
+        raise REFUSED["ptxas"]
+
+    with pytest.raises(triton.runtime.errors.PTXASError):
+        tuned(norm(), CPU, SIZES, timer=timer, cache=cache, progress=False)
+
+
+def test_a_library_that_refuses_is_not_chosen(cache: KernelCache) -> None:
+    program = make_program(joint_graph(digits(), "loss", tn.sgd(lr=0.1)))
+    whole = iter([10.0, None])
+
+    def timer(once: Callable[[], None]) -> float:
+        once()
+        if not once.__qualname__.startswith("_whole"):
+            return 1.0
+        found = next(whole)
+        if found is None:
+            raise REFUSED["the driver"]
+        return found
+
+    chosen = tuned(program, CPU, SIZES, timer=timer, cache=cache, progress=False)
+    assert not any(k.is_library for k in chosen.plan.launches)
+
+
+def test_a_gpu_that_answers_no_more_ends_the_tuning(cache: KernelCache) -> None:
+    """An illegal access is no refusal of one choice: every later call raises it, and no time means anything."""
+    with fake_cuda() as cuda:
+        asked: list[int] = []
+
+        def timer(once: Callable[[], None]) -> float:
+            once()
+            asked.append(1)
+            if len(asked) == 2:
+                cuda.fault = CudaError("CUDA error: an illegal memory access was encountered")
+                raise cuda.fault
+            return 1.0
+
+        with pytest.raises(CudaError, match="illegal memory access"):
+            tuned(norm(), torch.device("cuda:0"), SIZES, timer=timer, cache=cache, progress=False)
+        assert len(asked) == 2

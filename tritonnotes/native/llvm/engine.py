@@ -7,7 +7,6 @@ imported here only, and only when something is compiled or loaded.
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import json
 import os
@@ -18,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tritonnotes.codegen.target.cache import KernelCache, key_of
+from tritonnotes.codegen.target.cache import KernelCache, digest_of, key_of
 
 from ..errors import NativeError
 from .threads import openmp
@@ -104,10 +103,7 @@ def own_files() -> list[Path]:
 @cache
 def _own_version() -> str:
     """A hash of the files of this package: whatever changes in them makes other code."""
-    digest = hashlib.sha256()
-    for path in own_files():
-        digest.update(str(path.relative_to(PACKAGE)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    return digest_of(PACKAGE, own_files())
 
 
 def object_key(**parts: object) -> str:

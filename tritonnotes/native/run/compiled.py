@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import struct
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -16,16 +17,18 @@ from triton.runtime.jit import JITFunction
 
 from tritonnotes.codegen.target.language import triton_language
 
-from ..errors import NativeError
+from ..errors import NativeError, UnsupportedError
 from ..llvm.engine import Loaded, Object, compile_object, kept_object, kept_text, object_key, this_machine
 from ..llvm.threads import DECLARATIONS, openmp
 from ..lower.kernel import lower
 from ..lower.lowering import Options
 from ..lower.sanitize import shadowed
 from ..ttir.front import TRITON_VERSION, Ttir, triton_ir
-from .arguments import FORMATS, Face, described, face_of, kinds, overlap, split
+from ..ttir.meaning import described, meaning_of
+from .arguments import FORMATS, Face, face_of, kinds, overlap, split
+from .source_key import own_texts, source_key
 
-TTIR_KIND = "ttir"
+TTIR_KIND, MEANING_KIND = "ttir", "meaning"
 
 
 _kernels: dict[Any, NativeKernel] = {}
@@ -101,7 +104,7 @@ def compile(
     given = dict(constexprs or {})
     values = {name: given.get(name, face.defaults.get(name)) for name in face.names if name not in signature}
     options = Options(enable_fp_fusion, this_machine().has_wide_registers, aliased, sanitize, tuple(shadows))
-    key = (kernel, tuple(sorted(signature.items())), _hashable(values), options)
+    key = (face, tuple(sorted(signature.items())), _hashable(values), options)
     found = _kernels.get(key)
     if found is None:
         found = _kernels[key] = _compiled(kernel, signature, values, options)
@@ -146,31 +149,50 @@ def _hashable(values: Mapping[str, Any]) -> tuple[Any, ...]:
 def _compiled(
     kernel: JITFunction, signature: Mapping[str, str], constexprs: Mapping[str, Any], options: Options
 ) -> NativeKernel:
-    ttir = kept_ir(kernel, signature, constexprs)
+    ttir = kept_ir(kernel, signature, constexprs, with_lines=options.sanitize)
 
     def build() -> Object:
-        lowered = lower(ttir, options, symbol)
+        try:
+            lowered = lower(ttir, options, symbol)
+        except UnsupportedError:
+            lower(triton_ir(kernel, signature, constexprs), options, symbol)  # says so with the line of its source
+            raise
         code = compile_object(f"{DECLARATIONS}\n{lowered.text}", f"kernel {ttir.name}")
         facts = {"arguments": lowered.arguments, "workspace": lowered.workspace, "faults": lowered.faults}
         return Object(facts, code)
 
     # Faults name lines, so what is sanitized depends on where the source stands.
-    key = object_key(ir=ttir.text, options=vars(options), located=ttir.located if options.sanitize else "")
+    key = object_key(ir=ttir.nameless, options=vars(options), located=ttir.located if options.sanitize else "")
     symbol = f"kernel_{key[:32]}"
     return NativeKernel(ttir.name, symbol, kept_object(key, build))
 
 
-def kept_ir(kernel: JITFunction, signature: Mapping[str, str], constexprs: Mapping[str, Any]) -> Ttir:
-    """A kernel's IR, from the cache where its source, all that it calls and its constants are known there."""
-
-    def build() -> str:
-        made = triton_ir(kernel, signature, constexprs)
-        return json.dumps(asdict(made))
-
+def kept_ir(
+    kernel: JITFunction, signature: Mapping[str, str], constexprs: Mapping[str, Any], *, with_lines: bool = False
+) -> Ttir:
+    """A kernel's IR, from the cache where all that decides it is known there. Without lines, kernels share it that say
+    the same, whatever they are called and wherever they stand."""
     constants = {name: described(value) for name, value in constexprs.items()}
     if None in constants.values():
         return triton_ir(kernel, signature, constexprs)
-    with triton_language:  # the key looks at what the kernel calls
-        source = kernel.cache_key
-    key = object_key(source=source, signature=dict(signature), constants=constants, triton=TRITON_VERSION)
-    return Ttir(**json.loads(kept_text(TTIR_KIND, key, build)))
+    with triton_language:  # the keys look at what the kernel calls
+        meaning = None if with_lines else _kept_meaning(kernel)
+        source = source_key(kernel) if meaning is None else ""
+    if meaning is None:
+        key = object_key(source=source, signature=dict(signature), constants=constants, triton=TRITON_VERSION)
+        made = kept_text(TTIR_KIND, key, lambda: json.dumps(asdict(triton_ir(kernel, signature, constexprs))))
+        return Ttir(**json.loads(made))
+    arguments = [signature.get(name, constants.get(name)) for name in kernel.arg_names]
+    key = object_key(meaning=meaning, arguments=arguments, triton=TRITON_VERSION)
+    return Ttir.named(
+        kernel.__name__, kept_text(TTIR_KIND, key, lambda: triton_ir(kernel, signature, constexprs).nameless)
+    )
+
+
+def _kept_meaning(kernel: JITFunction) -> str | None:
+    """What a kernel says, of a generated one from the cache: finding it out takes longer than to read it."""
+    texts = own_texts(kernel)
+    if texts is None:
+        return meaning_of(kernel)
+    key = object_key(name=kernel.__name__, texts=texts, python=sys.version_info[:2], triton=TRITON_VERSION)
+    return kept_text(MEANING_KIND, key, lambda: meaning_of(kernel) or "") or None

@@ -22,16 +22,29 @@ CAPABILITY = 80
 which later architectures keep for their hardware."""
 
 
+NAMELESS = "@kernel("
+
+
 TRITON_VERSION = str(triton.__version__)
 
 
 @dataclass(frozen=True)
 class Ttir:
-    """The IR of one kernel. `located` is the same text with locations, line for line."""
+    """The IR of one kernel. `located` is the same text with locations, line for line; empty where none are known."""
 
     name: str
     text: str
     located: str
+
+    @classmethod
+    def named(cls, name: str, nameless: str) -> Ttir:
+        """A kernel of this name that says what `nameless` does."""
+        return cls(name, nameless.replace(NAMELESS, f"@{name}("), "")
+
+    @property
+    def nameless(self) -> str:
+        """The text but for the kernel's name, so that it is the same for all kernels that say the same."""
+        return self.text.replace(f"@{self.name}(", NAMELESS)
 
     def source_line(self, line: int | None) -> str:
         """ " (file, line N)" of what stands on a line of the text; empty where that is not known."""

@@ -22,6 +22,7 @@ from ...codegen.emit.prelude import CALLS_OF_TORCH, MAKES
 from ...codegen.fusion.horizontal import SEGMENTS
 from ...codegen.lower.foreach import ForeachKernel
 from ...codegen.program.program import Program
+from ...codegen.support.collector import paused_collector
 from ...codegen.target.cache import KernelCache
 from ...codegen.target.load import load_source
 from ...ir.core.evaluate import concrete
@@ -64,7 +65,7 @@ class RecordedRuns:
         key = tuple(sizes.items())
         record = self._kept.get(key)
         if record is None:
-            with allocating(f"graph {self._program.graph.name!r}"):
+            with allocating(f"graph {self._program.graph.name!r}"), paused_collector():
                 given = {**leaves, **held.leaves}
                 record = Record(self._program, self.module, self._executor, given, sizes, scalars, all_reduce)
             self._kept[key] = record
@@ -131,9 +132,7 @@ class Record:
         def launch(kernel: Any, grid: tuple[int, ...], *passed: Any, **options: Any) -> None:
             planned, grid, options = executor.adapted(kernel, grid, options, sizes)
             if isinstance(planned, ForeachKernel):
-                # The module keeps the table for tensors at these addresses, which are stand-ins'.
-                tables.append(passed[0].clone())
-                passed = (tables[-1], *passed[1:])
+                tables.append(passed[0])
             recorder = native.Recorder(executor.work(planned, sizes))
             recorder(kernel, grid, *passed, **options)
             recording.launch(recorder.launches)

@@ -15,9 +15,9 @@ from ...codegen.program.program import Program
 from ...codegen.support.sizes import next_power_of_2
 from ...ir.core.types import element_count
 
-STEPS = (1, 8, 64, 512)
-"""Rows of a tile that are compiled for, up to the most that it may have. Each number of them is code of its own, so
-there are few."""
+FEW_ROWS = 8
+"""A tile that masks its rows has 1 row or a power of two from this one on. Each number of rows is code of its own, but
+a tile with four times as many as there are takes up to three times as long."""
 
 PRODUCT_ROWS = 64
 """Rows of a tile that multiplies: what it reads of the right operand then serves for so many."""
@@ -31,12 +31,14 @@ NATIVE_INNER = 128
 
 @dataclass(frozen=True)
 class CpuTiles:
-    """How the kernels of a program are cut into tiles of `elements`. With `few` as few numbers of rows as will do are
-    compiled for; else a tile has as many rows as there are, up to `elements`."""
+    """How the kernels of a program are cut into tiles of `elements`. With `few` no tile has 2 or 4 rows, so that
+    fewer numbers of rows are compiled for; else a tile has as many rows as there are, up to `elements`, and `split`, at
+    most half of them."""
 
     program: Program
     elements: int
     few: bool
+    split: bool = False
 
     def programs(self, sizes: Mapping[str, int], most: int) -> int:
         """How many programs share each sum: no more than there are tiles."""
@@ -57,8 +59,10 @@ class CpuTiles:
     def size(self, count: int, most: int) -> int:
         """A power of two that holds `count`, no larger than `most`."""
         wanted = next_power_of_2(max(count, 1))
-        if self.few:
-            wanted = next((step for step in STEPS if step >= wanted), most)
+        if self.few and wanted > 1:
+            wanted = max(wanted, FEW_ROWS)
+        if self.split:
+            wanted = max(wanted // 2, 1)
         return min(wanted, most)
 
     def block(self, kernel: ForeachKernel) -> int:
