@@ -61,7 +61,8 @@ def certificate_table(certificate: Certificate) -> Table:
     sizes = ", ".join(f"{name}={size}" for name, size in certificate.sizes.items())
     title = f"Numerics certificate of {certificate.graph}" + (f" at {sizes}" if sizes else "")
     held = "every result errs at most twice as much as eager, plus two units in the last place"
-    caption = f"OK: {held}" if certificate.ok else "FAILS: see the rows marked"
+    verdict = f"OK: {held}" if certificate.ok else "FAILS: see what is marked"
+    caption = escape("\n".join([*certificate.strict.lines(), verdict]))
     table = Table(title=title, caption=caption, title_justify="left", caption_justify="left")
     table.add_column("result", overflow="fold")
     for heading in ("fused error", "eager error", "allowed"):

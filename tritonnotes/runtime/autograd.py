@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -47,6 +47,17 @@ class Differentiable:
         self.forward = Runner(make_program(split.forward, fusion, graph, keep=True), device, how)
         self.backward = Runner(make_program(split.backward, fusion, graph, keep=True), device, how)
         self.backward_leaves = {b.name for b in self.backward.program.buffers if b.role == "leaf"}
+
+    def under(self, how: Execution) -> Self:
+        """The same programs, which run another way."""
+        made = object.__new__(type(self))
+        runners = {n: Runner(run.program, run.device, how) for n, run in self.runners.items()}
+        made.__dict__.update(self.__dict__, **runners)
+        return made
+
+    @property
+    def runners(self) -> dict[str, Runner]:
+        return {"forward": self.forward, "backward": self.backward}
 
     def __call__(
         self, leaves: dict[str, Tensor], sizes: dict[str, int], numbers: dict[str, int], turns: Turns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Self
 
 import torch
@@ -22,7 +23,7 @@ from ..ir.passes.evaluation import evaluation_form
 from ..tensors.initial import initial_state
 from ..tensors.seeds import fresh_seed
 from ..tensors.shared import Shared
-from .executors.execution import execution
+from .executors.execution import Execution, execution
 from .feeds import named_feeds
 from .form import Form
 from .kernel_reports import Reports, program_reports
@@ -147,6 +148,14 @@ class Model(NamedModule):
             return torch.randint(2**63 - 1, (), dtype=torch.int64, device="cpu")
         return torch.full((), self.seed, dtype=torch.int64, device="cpu")
 
+    def under(self, how: Execution) -> Self:
+        """A copy that runs the same programs another way on the CPU, such as under the strict interpreter."""
+        made = deepcopy(self)
+        made.execution = how
+        forms = {id(form): form.under(how) for form in self._forms.values()}
+        made._forms = {mode: forms[id(form)] for mode, form in self._forms.items()}
+        return made
+
     @property
     def _form(self) -> Form:
         return self._forms[self.training]
@@ -191,7 +200,16 @@ class Model(NamedModule):
     def gradient_programs(self) -> tuple[Program, Program]:
         """The forward and the backward program that autograd runs when all parameters want a gradient."""
         names = {key: name for name, key in self._keys.items()}
-        made = self._form.differentiable(tuple(names.get(n, n) for n, _ in self.named_parameters()))
+        forward, backward = self.programs_of([names.get(n, n) for n, _ in self.named_parameters()])
+        return forward, backward
+
+    def programs_of(self, wanted: Sequence[str] = ()) -> tuple[Program, ...]:
+        """The programs of a call where the leaves named in `wanted` want a gradient: forward and backward. Where none
+        does, the forward run alone."""
+        names = tuple(n for n in self._form.leaves if n in wanted)
+        if not names:
+            return (self.program,)
+        made = self._form.differentiable(names)
         return made.forward.program, made.backward.program
 
     @property

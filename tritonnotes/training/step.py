@@ -13,6 +13,7 @@ from torch import Tensor
 from ..codegen.fusion.constraints import Fusion, as_fusion
 from ..codegen.plan.fusion_plan import FusionPlan
 from ..codegen.program.program import Program
+from ..codegen.support.collector import paused_collector
 from ..codegen.support.sizes import NOMINAL, Sizes
 from ..distributed.parallel import DataParallel, Reducer
 from ..ir.core.errors import DeclarationError
@@ -23,7 +24,7 @@ from ..ir.core.verify import verify
 from ..ir.passes.chunks import LOGITS_BUDGET, check_budget
 from ..ir.passes.scaling import GradScaler
 from ..runtime.capture import MOST_CAPTURED
-from ..runtime.executors.execution import execution
+from ..runtime.executors.execution import Execution, execution
 from ..runtime.feeds import named_feeds
 from ..runtime.kernel_reports import Reports
 from ..runtime.model import Model
@@ -75,6 +76,7 @@ class TrainingStep:
     seed: int = _of_state("seed")
     slots: dict[str, Tensor] = _of_state("slots")
 
+    @paused_collector()
     def __init__(
         self,
         graph: Graph,
@@ -107,9 +109,7 @@ class TrainingStep:
         place = pick_device(device)
         fusion = as_fusion(fusion).on(execution(place, strict, sanitize).target(place))
         self._options = {"fusion": fusion, "logits_budget": logits_budget, "seed": seed, "shared": shared, **where}
-        self._source = StepSource(
-            graph, loss, optimizer, accumulate, made_scaler, parallel, fusion, logits_budget
-        )
+        self._source = StepSource(graph, loss, optimizer, accumulate, made_scaler, parallel, fusion, logits_budget)
         programs = self._source.without(frozenset())
         same = {"logits_budget": logits_budget, "seed": seed, "shared": shared, **where}
         model = Model(graph, fusion=fusion.lenient(), at_once=False, **same)
@@ -137,13 +137,23 @@ class TrainingStep:
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """A step that goes on from the same state, with the same programs; without callbacks."""
+        return self._copied(memo, self.model.execution)
+
+    def under(self, how: Execution) -> Self:
+        """A copy that runs the same programs another way on the CPU, such as under the strict interpreter."""
+        made = self._copied({}, how)
+        made._options |= {"strict": how.strict, "sanitize": how.sanitize}
+        return made
+
+    def _copied(self, memo: dict[int, Any], how: Execution) -> Self:
         self._check_copied()
         made = object.__new__(type(self))
         memo[id(self)] = made
-        made.__dict__.update(self.__dict__)
+        made.__dict__.update(self.__dict__, _options=dict(self._options))
         with self._state.turns:
             programs = self._runner.programs_of_frozen
-            made._begin(programs[frozenset()], deepcopy(self.model, memo), self.seed, None)
+            model = deepcopy(self.model, memo)
+            made._begin(programs[frozenset()], model if how == model.execution else model.under(how), self.seed, None)
             made._runner.programs_of_frozen |= programs
             made._runner.follow_frozen(made.model.tensors())
             made.load_state_dict(self.state_dict())

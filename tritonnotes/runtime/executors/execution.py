@@ -18,10 +18,12 @@ STRICT_VARIABLE = "TRITONNOTES_STRICT"
 @dataclass(frozen=True)
 class Execution:
     """How kernels run on the CPU: under the `strict` interpreter, or as machine code, where `sanitize` compiles checks
-    of bounds and of masked lanes in."""
+    of bounds and of masked lanes in. `split` has the interpreter share each launch out over several programs, the last
+    of them ragged, however little there is to do: else one tile holds all of a small launch, and nothing can race."""
 
     strict: bool = False
     sanitize: bool = False
+    split: bool = False
 
     def target(self, device: torch.device) -> str:
         """What plans are made for. The strict interpreter looks at the kernels that a GPU would get."""

@@ -23,15 +23,20 @@ TILE = 2**16
 PROGRAMS = 1
 """Programs that share a sum over rows, unless it is said."""
 
+SPLIT_PROGRAMS = 2
+"""The same where launches are split, so that the last of them finds what another one left."""
+
 
 class InterpretedExecutor:
     """Launches a program in Triton's interpreter, launch by launch."""
 
-    def __init__(self, program: Program, *, programs: int | None = None, tile: int | None = None) -> None:
+    def __init__(
+        self, program: Program, *, programs: int | None = None, tile: int | None = None, split: bool = False
+    ) -> None:
         self._program = program
         self._kernels = {k.name: k for k in program.kernels}
-        self._most_programs = programs or PROGRAMS
-        self._tiles = CpuTiles(program, tile or TILE, few=False)
+        self._most_programs = programs or (SPLIT_PROGRAMS if split else PROGRAMS)
+        self._tiles = CpuTiles(program, tile or TILE, few=False, split=split)
 
     def programs(self, sizes: Mapping[str, int]) -> int:
         return self._tiles.programs(sizes, self._most_programs)

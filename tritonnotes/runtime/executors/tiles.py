@@ -32,11 +32,13 @@ NATIVE_INNER = 128
 @dataclass(frozen=True)
 class CpuTiles:
     """How the kernels of a program are cut into tiles of `elements`. With `few` no tile has 2 or 4 rows, so that
-    fewer numbers of rows are compiled for; else a tile has as many rows as there are, up to `elements`."""
+    fewer numbers of rows are compiled for; else a tile has as many rows as there are, up to `elements`, and `split`, at
+    most half of them."""
 
     program: Program
     elements: int
     few: bool
+    split: bool = False
 
     def programs(self, sizes: Mapping[str, int], most: int) -> int:
         """How many programs share each sum: no more than there are tiles."""
@@ -59,6 +61,8 @@ class CpuTiles:
         wanted = next_power_of_2(max(count, 1))
         if self.few and wanted > 1:
             wanted = max(wanted, FEW_ROWS)
+        if self.split:
+            wanted = max(wanted // 2, 1)
         return min(wanted, most)
 
     def block(self, kernel: ForeachKernel) -> int:
