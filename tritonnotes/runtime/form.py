@@ -91,6 +91,7 @@ class Form:
     ) -> tuple[dict[str, Tensor], dict[str, int]]:
         """Tensors that kernels can read for all leaves by name, and the size of each `Dim`. Raises `FeedError` for
         feeds and state that do not fit."""
+        bound: Mapping[str, Tensor]
         bound, sizes = self._binder.bind(feeds)
         check_targets(self._targets, bound)
         check_sizes(self._sized, sizes)

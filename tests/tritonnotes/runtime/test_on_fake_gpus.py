@@ -252,3 +252,35 @@ def test_a_module_is_compiled_for_the_gpu_that_it_lies_on(cuda: FakeCuda, lies: 
     else:
         with pytest.raises(DeclarationError, match=r"device is 'cuda:0', the module lies on 'cuda:1'"):
             device_of(torch.nn.Identity(), example, wanted)
+
+
+def _gathered_step(device: str) -> None:
+    step = tn.compile_step(digits(), loss="loss", optimizer=tn.clip(tn.adam(), 0.1), accumulate=2, device=device)
+    for _ in range(2):
+        step(**feeds_on(device))
+
+
+def _model_with_backward(device: str) -> None:
+    graph = Graph("norm")
+    graph.output(y=tn.layer_norm(graph.input("x", (4, 16)), name="ln"))
+    model = tn.compile(graph, training=True, device=device)
+    model(x=torch.rand(4, 16, device=device))["y"].sum().backward()
+
+
+def _module_and_optimizer(device: str) -> None:
+    module = tn.nn.LayerNorm(16).to(device)
+    optimizer = tn.optim.AdamW(module.parameters(), max_norm=1.0)
+    module(torch.rand(4, 16, device=device)).sum().backward()
+    optimizer.step()
+
+
+def _function(device: str) -> None:
+    tn.softmax(torch.rand(4, 16, device=device), -1)
+
+
+@pytest.mark.parametrize("use", [_gathered_step, _model_with_backward, _module_and_optimizer, _function])
+def test_all_work_goes_to_the_gpu_of_the_tensors(cuda: FakeCuda, use: Callable[[str], None]) -> None:
+    """The current GPU is another one, and stays it."""
+    use("cuda:1")
+    assert {work.stream.device_index for work in cuda.ran} == {1}
+    assert cuda.current_device() == 0
