@@ -141,8 +141,8 @@ class Writer:
 
     def alloca(self, type_: str, count: int = 1, align: int = 64) -> str:
         register = self.fresh("a")
-        many = f", i64 {count}" if count > 1 else ""
-        self.allocas.append(f"  {register} = alloca {type_}{many}, align {align}")
+        # An array in the type: LLVM keeps such memory in registers where it can, and never that of a count beside it.
+        self.allocas.append(f"  {register} = alloca {f'[{count} x {type_}]' if count > 1 else type_}, align {align}")
         return register
 
     def open_loop(self, count: int, step: int = 1) -> Loop:
