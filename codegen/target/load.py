@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import importlib.machinery
+import importlib.util
 import io
 import linecache
+import marshal
 import sys
 import threading
-from types import ModuleType
+from contextlib import suppress
+from types import CodeType, ModuleType
 
-from .cache import KernelCache
+from .cache import KernelCache, key_of
+
+BYTECODE = "bytecode"
+"""The kind of entry that holds what Python compiles a module to."""
+
+
+GENERATED = "tritonnotes_generated_"
+"""What the names of generated modules begin with."""
+
 
 _lock = threading.RLock()
 
@@ -22,9 +33,9 @@ def load_source(source: str, cache: KernelCache) -> ModuleType:
     """The module that this generated text defines; the same text gives the same module within a process.
 
     Triton's JIT reads a kernel's text back through its file name, so the text needs a real file. What runs is
-    compiled from `source` itself, and `linecache` holds the same lines: a file changed after it was verified
-    changes neither. Python's own import is no use here: it believes any `__pycache__` that lies beside the
-    file.
+    compiled from `source` itself, by this process or by one that left its bytecode in the cache, and `linecache`
+    holds the same lines: a file changed after it was verified changes neither. Python's own import is no use here: it
+    believes any `__pycache__` that lies beside the file.
 
     Raises `CacheError` where the cache cannot be used, and whatever the module raises while it is executed.
     """
@@ -33,7 +44,7 @@ def load_source(source: str, cache: KernelCache) -> ModuleType:
         if digest in _modules:
             return _modules[digest]
         path = str(cache.source_path(source))
-        name = f"tritonnotes_generated_{digest}"
+        name = f"{GENERATED}{digest}"
         module = ModuleType(name)
         module.__file__ = path
         module.__spec__ = importlib.machinery.ModuleSpec(name, loader=None, origin=path)
@@ -43,10 +54,24 @@ def load_source(source: str, cache: KernelCache) -> ModuleType:
         # inspect finds a function's module, and pickle a function, through sys.modules.
         sys.modules[name] = module
         try:
-            exec(compile(source, path, "exec", dont_inherit=True), module.__dict__)
+            exec(_bytecode(source, path, cache), module.__dict__)
         except BaseException:
             del sys.modules[name]
             linecache.cache.pop(path, None)
             raise
         _modules[digest] = module
         return module
+
+
+def _bytecode(source: str, path: str, cache: KernelCache) -> CodeType:
+    """What a module runs, from the cache where this version of Python compiled the same text before."""
+    key = key_of(source=source, path=path, python=importlib.util.MAGIC_NUMBER, optimized=sys.flags.optimize)
+    kept = cache.get(BYTECODE, key)
+    if kept is not None:
+        with suppress(ValueError, EOFError, TypeError):
+            found = marshal.loads(kept)
+            if isinstance(found, CodeType):
+                return found
+    made = compile(source, path, "exec", dont_inherit=True)
+    cache.put(BYTECODE, key, marshal.dumps(made))
+    return made

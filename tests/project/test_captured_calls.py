@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from fake_cuda import CudaError, Graph, fake_cuda
+from paths import ROOT
 from torch import Tensor
 
 from benchmarks.timing import Call, captured
@@ -62,3 +63,10 @@ def test_a_graph_over_freed_memory_would_be_noticed() -> None:
             call.run(given)
         with pytest.raises(CudaError, match="illegal memory access"):
             graph.replay()
+
+
+def test_captures_are_made_in_one_place() -> None:
+    """`capturing` says how: on which stream, what of other threads ends them, and which stream is current after."""
+    folders = [ROOT / name for name in ("tritonnotes", "codegen", "benchmarks", "examples")]
+    code = [path for folder in folders for path in folder.rglob("*.py")]
+    assert [p.name for p in code if "torch.cuda.graph(" in p.read_text(encoding="utf-8")] == ["capture.py"]

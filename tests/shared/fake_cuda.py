@@ -116,6 +116,7 @@ class FakeCuda:
         self._device = 0
         self._made = 0
         self._current: dict[int, Stream] = {}
+        self._pinned: set[StorageWeakRef] = set()
         self._places: dict[int, tuple[StorageWeakRef, torch.device]] = {}
 
     # -- what torch.cuda has ------------------------------------------------------------------------------------------
@@ -190,6 +191,14 @@ class FakeCuda:
         if graph is not None and not known:
             graph.own.append(storage)
 
+    def pinned(self, tensor: Tensor) -> Tensor:
+        """Say of a tensor that the host's memory does not move."""
+        self._pinned.add(StorageWeakRef(tensor.untyped_storage()))
+        return tensor
+
+    def is_pinned(self, tensor: Tensor) -> bool:
+        return StorageWeakRef(tensor.untyped_storage()) in self._pinned
+
     def copy_with_host(self, device: torch.device) -> None:
         """A copy between a device and the host's pageable memory, which waits for the stream."""
         self.check_not_capturing(self.current_stream(device))
@@ -228,25 +237,38 @@ class _Named(TorchFunctionMode):
         self._cuda = cuda
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = getattr(getattr(func, "__self__", None), "__name__", "") if func.__name__ == "__get__" else func.__name__
-        if func.__name__ == "__get__" and name in ("device", "is_cuda"):
-            device = self._cuda.device_of(args[0])
-            return device if name == "device" else device.type == "cuda"
-        named = [a for a in (*args, (kwargs or {}).get("device")) if isinstance(a, torch.device | str)]
-        named = named or [name] * (name in ("cpu", "cuda"))
-        wanted = self._wanted(named)
-        if wanted is None or func is torch.device:
-            return func(*args, **(kwargs or {}))
+        given, name = kwargs or {}, func.__name__
+        if name == "__get__":  # of an attribute
+            return self._read(func, args, given)
+        if name == "pin_memory":
+            self._cuda.allocate_on_host()
+            return self._cuda.pinned(args[0].clone())
+        if name == "to":  # perhaps as another tensor is
+            like = {i: (self._cuda.device_of(a), a.dtype) for i, a in enumerate(args) if i and isinstance(a, Tensor)}
+            args = [part for i, a in enumerate(args) for part in like.get(i, (a,))]
+        named = [a for a in (*args, given.get("device")) if isinstance(a, torch.device | str)]
+        wanted = self._wanted(named or [name] * (name in ("cpu", "cuda")))
+        if wanted is None or name in ("device", "_parse_to"):
+            return func(*args, **given)
         if name in ("to", "cuda", "cpu"):
-            return self._moved(args[0], wanted, func, args, kwargs or {})
+            return self._moved(args[0], wanted, args[1:], given)
         args = [CPU if isinstance(a, torch.device | str) else a for a in args]
-        made = func(*args, **{**(kwargs or {}), **({"device": CPU} if "device" in (kwargs or {}) else {})})
+        made = func(*args, **({**given, "device": CPU} if "device" in given else given))
         if wanted != CPU:
             if name in ("tensor", "as_tensor"):
                 self._cuda.copy_with_host(wanted)
             self._cuda.place(made, wanted)
             self._cuda.work(name, wanted, [made])
         return made
+
+    def _read(self, func: Any, args: Any, given: Any) -> Any:
+        """An attribute of a tensor."""
+        match getattr(func.__self__, "__name__", ""):
+            case "device":
+                return self._cuda.device_of(args[0])
+            case "is_cuda":
+                return self._cuda.device_of(args[0]) != CPU
+        return func(*args, **given)
 
     def _wanted(self, named: Sequence[Any]) -> torch.device | None:
         for device in named:
@@ -257,17 +279,20 @@ class _Named(TorchFunctionMode):
             return torch.device("cuda", self._cuda.index_of(found)) if found.type == "cuda" else found
         return None
 
-    def _moved(self, tensor: Tensor, wanted: torch.device, func: Any, args: Any, kwargs: Any) -> Tensor:
+    def _moved(self, tensor: Tensor, wanted: torch.device, args: Any, given: Any) -> Tensor:
         source = self._cuda.device_of(tensor)
-        kept = [a for a in args[1:] if not isinstance(a, torch.device | str)]
-        others = {n: v for n, v in kwargs.items() if n != "device"}
+        kept = [a for a in args if not isinstance(a, torch.device | str)]
+        others = {n: v for n, v in given.items() if n != "device"}
         made: Tensor = Tensor.to(tensor, CPU, *kept, **others)
         if wanted == source:
             return made
-        self._cuda.copy_with_host(source if wanted == CPU else wanted)
+        if not (others.get("non_blocking") and self._cuda.is_pinned(tensor)):
+            self._cuda.copy_with_host(source if wanted == CPU else wanted)
         if made.untyped_storage()._cdata == tensor.untyped_storage()._cdata:
             made = made.detach().clone()
         self._cuda.place(made, wanted)
+        if wanted != CPU:
+            self._cuda.work("copy", wanted, [made])
         return made
 
 
@@ -289,7 +314,8 @@ class _Run(TorchDispatchMode):
         if not on_gpu:
             return func(*args, **(kwargs or {}))
         if func is torch.ops.aten.copy_.default:
-            if CPU in devices:
+            target, source, *others = args
+            if CPU in devices and not (others == [True] and cuda.is_pinned(source)):
                 cuda.copy_with_host(on_gpu[0])
         elif len(devices) > 1:
             found = ", ".join(sorted(map(str, devices)))
@@ -368,6 +394,13 @@ def fake_cuda(devices: int = 2) -> Iterator[FakeCuda]:
         stack.enter_context(mock.patch.object(driver, "_active", DRIVER))
         stack.enter_context(mock.patch.object(DRIVER, "cuda", cuda))
         DRIVER.calls.clear()
+        run_backward = torch.autograd._engine_run_backward
+
+        def named(*given: Any, **options: Any) -> Any:
+            with _Named(cuda):  # torch.autograd.grad leaves the mode
+                return run_backward(*given, **options)
+
+        stack.enter_context(mock.patch.object(torch.autograd, "_engine_run_backward", named))
         stack.enter_context(_Run(cuda))
         stack.enter_context(_Named(cuda))
         yield cuda

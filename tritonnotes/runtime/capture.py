@@ -16,10 +16,12 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from ..codegen.emit.prelude import MAKES
+from ..codegen.lower.foreach import ForeachKernel
 from ..codegen.program.program import Program
 from ..ir.core.types import element_count
 from .executors.execution import Execution
-from .executors.executor import NOTHING_HELD, Held
+from .executors.executor import NOTHING_HELD, BufferNames, Held
 from .runner import Runner, Tables, stream_of
 
 MOST_CAPTURED = 8
@@ -42,6 +44,8 @@ class _Fixed:
     refused: str | None = None
     tables: Tables = field(default_factory=dict)
     """Through which kernels find tensors. The first run makes them, as a copy would end a capture."""
+    made: dict[str, Tensor] = field(default_factory=dict)
+    """Where tensors lie that torch makes and kernels find through tables: where torch made them in the first run."""
 
     def tell(self, numbers: Sequence[float]) -> None:
         """Bring the host's numbers to the device, exact ints bit for bit."""
@@ -72,6 +76,9 @@ class CapturedRuns:
         self.most = most
         self._capture = capture or _cuda_graph(device)
         self._fed = [v.name for v in program.plan.graph.leaves("input")]
+        self._by_torch = [b.name for b in program.buffers if b.role == "torch"]
+        names, tables = BufferNames(program), [k for k in program.kernels if isinstance(k, ForeachKernel)]
+        self._in_tables = {name for kernel in tables for name in names.in_table(kernel)} & {*self._by_torch}
         self._fixed: OrderedDict[tuple[object, ...], _Fixed] = OrderedDict()
 
     @property
@@ -114,8 +121,11 @@ class CapturedRuns:
 
     def _launch(self, fixed: _Fixed, sizes: Mapping[str, int]) -> None:
         def launch_all() -> None:
-            tables = fixed.tables if fixed.refused is None else self.runner.tables()
-            self.runner.launch_all(fixed.tensors, sizes, fixed.programs, fixed.numbers, tables)
+            given = (fixed.tensors, sizes, fixed.programs, fixed.numbers)
+            if fixed.refused is None:
+                self.runner.launch_all(*given, fixed.tables, self._in_place(fixed.made))
+            else:
+                self.runner.launch_all(*given, self.runner.tables())
 
         if fixed.replay is not None:
             fixed.replay()
@@ -131,6 +141,22 @@ class CapturedRuns:
                 return
         launch_all()
         fixed.is_warm = True
+
+    def _in_place(self, places: dict[str, Tensor]) -> dict[str, Callable[..., Tensor]]:
+        """What keeps the results of torch in a run: those in tables are copied to the places of the first run."""
+        if not self._in_tables:
+            return {}
+        names, kept = iter(self._by_torch), self.runner.module.kept
+
+        def keep(made: object, number: int, shape: object, dtype: torch.dtype) -> Tensor:
+            result: Tensor = kept(made, number, shape, dtype)
+            name = next(names)
+            if name not in self._in_tables:
+                return result
+            place = places.setdefault(name, result)
+            return result if place is result else place.copy_(result)
+
+        return {MAKES: keep}
 
     def _key(self, leaves: Mapping[str, Tensor], sizes: Mapping[str, int]) -> tuple[object, ...]:
         """A replay knows weights and state by their places, and takes float32 as torch was told to when it was

@@ -23,6 +23,10 @@ MOST_ACCEPTED = 16
 """Sets of shapes of which it is kept what tensors are taken as they are."""
 
 
+FEW = 32
+"""Numbers of which Python finds the lowest and the highest sooner than a call of torch begins to."""
+
+
 class TargetError(FeedError, IndexError):
     """A class index lies outside the classes."""
 
@@ -83,11 +87,11 @@ def check_sizes(sized: tuple[Value, ...], sizes: Mapping[str, int]) -> None:
             raise FeedError(f"{value.op.name} {value.name!r}: {refused}")
 
 
-def named_feeds(names: Sequence[str], inputs: Sequence[Tensor], feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def named_feeds(names: Sequence[str], inputs: Sequence[Tensor], feeds: dict[str, Tensor]) -> dict[str, Tensor]:
     """`feeds` with the `inputs` that were given by position, in the order of declaration. Raises `FeedError` for more
     than there are, and for one that is given twice."""
     if not inputs:
-        return dict(feeds)
+        return feeds
     twice = [name for name in names[: len(inputs)] if name in feeds]
     if twice or len(inputs) > len(names):
         wrong = f"input {twice[0]!r} is fed by position and by name" if twice else f"{len(inputs)} tensors are fed"
@@ -101,18 +105,21 @@ class FeedBinder:
     def __init__(self, graph: Graph, device: torch.device) -> None:
         self._name, self._device = graph.name, device
         self._inputs = {v.name: v for v in graph.inputs}
-        self._accepted: dict[tuple[torch.Size, ...], tuple[Callable[..., bool], dict[str, int]]] = {}
+        self._accepted: dict[tuple[torch.Size, ...], tuple[Callable[..., bool], list[int], dict[str, int]]] = {}
+        self._what = f"graph {self._name!r}"
 
     def bind(self, feeds: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, int]]:
         """Contiguous tensors for the inputs by name, and the size of each `Dim`.
 
         Raises `FeedError` for a missing or unknown input, a wrong dtype, shape or device, and what kernels cannot read.
         """
-        vetting.check_mode(f"graph {self._name!r}")
-        inputs = self._inputs
+        vetting.check_mode(self._what)
         ready = self._ready(feeds)
-        if ready is not None:
-            return ready
+        return self._bound(feeds) if ready is None else ready
+
+    def _bound(self, feeds: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, int]]:
+        """As `bind`, for tensors that are like none before."""
+        inputs = self._inputs
         unknown = [name for name in feeds if name not in inputs]
         missing = [name for name in inputs if name not in feeds]
         if unknown or missing:
@@ -130,7 +137,7 @@ class FeedBinder:
         """Note that tensors like these are taken as they are."""
         if len(self._accepted) >= MOST_ACCEPTED:
             self._accepted.clear()
-        self._accepted[tuple(t.size() for t in tensors)] = guards(tensors), dict(sizes)
+        self._accepted[tuple(t.size() for t in tensors)] = guards(tensors), [t.nbytes for t in tensors], dict(sizes)
 
     def _ready(self, feeds: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, int]] | None:
         """What `bind` gives for tensors that are like those of an earlier batch; None for all others."""
@@ -143,9 +150,12 @@ class FeedBinder:
             known = self._accepted.get((*map(Tensor.size, tensors),))
         except RuntimeError:  # nested tensors have none
             return None
-        if known is None or not known[0](*tensors) or not vetting.are_there(tensors):
+        if known is None:
             return None
-        return dict(zip(self._inputs, tensors, strict=True)), dict(known[1])
+        are_alike, sizes_in_bytes, sizes = known
+        if not are_alike(*tensors) or not vetting.are_there(tensors, sizes_in_bytes):
+            return None
+        return dict(zip(self._inputs, tensors, strict=True)), dict(sizes)
 
 
 def _vetted(value: Value, tensor: object) -> Tensor:
@@ -201,14 +211,22 @@ def check_targets(checks: tuple[ClassInput, ...], feeds: Mapping[str, Tensor]) -
     bounds: dict[str, tuple[int, int]] = {}
     for check in checks:
         target = feeds[check.name]
-        if target.device.type != "cpu" or target.numel() == 0:
+        if not target.is_cpu or target.numel() == 0:
             continue
         if check.name not in bounds:
-            lowest, highest = target.aminmax()
-            bounds[check.name] = int(lowest), int(highest)
+            bounds[check.name] = _bounds(target)
         low, high = bounds[check.name]
         if low < 0 or high >= check.classes:
             _check_each_target(check, target)
+
+
+def _bounds(target: Tensor) -> tuple[int, int]:
+    """The lowest number of a tensor that is not empty, and the highest."""
+    if target.ndim == 1 and target.numel() <= FEW:
+        numbers = target.tolist()
+        return min(numbers), max(numbers)
+    lowest, highest = target.aminmax()
+    return int(lowest), int(highest)
 
 
 def _check_each_target(check: ClassInput, target: Tensor) -> None:

@@ -20,7 +20,7 @@ from ..ir.core.graph import Graph, is_seed
 from ..ir.core.rewrite import optimize
 from ..ir.core.types import dims_in
 from ..ir.core.verify import verify
-from ..ir.passes.chunks import in_chunks
+from ..ir.passes.chunks import Chunking, in_chunks
 from ..ir.passes.decompose import decompose
 from .autograd import Differentiable
 from .executors.execution import Execution
@@ -53,18 +53,27 @@ class Form:
         self.seeds = tuple(v.name for v in graph.leaves("scalar") if is_seed(v))
         self._binder = FeedBinder(graph, device)
         self._targets, self._sized = class_inputs(graph), sized_ops(graph)
-        self._forward, self.chunkings = in_chunks(optimize(decompose(graph)), logits_budget)
-        verify(self._forward)
         self._differentiable: dict[tuple[str, ...], Differentiable] = {}
         said = {"fusion": asdict(fusion), "logits_budget": logits_budget, "device": str(device), "how": asdict(how)}
         self.spec = json.dumps({"graph": graph.to_json(), **said})
         _forms[self.spec] = self
 
     @cached_property
+    def _planned(self) -> tuple[Graph, tuple[Chunking, ...]]:
+        forward, chunkings = in_chunks(optimize(decompose(self.graph)), self.options[1])
+        verify(forward)
+        return forward, chunkings
+
+    @property
+    def chunkings(self) -> tuple[Chunking, ...]:
+        """The layers of the forward run that are computed for some rows at a time."""
+        return self._planned[1]
+
+    @cached_property
     def runner(self) -> Runner:
         """The forward run, planned and generated when it is first asked for."""
         fusion, _, device, how = self.options
-        return Runner(make_program(self._forward, fusion, self.graph, keep=True), device, how)
+        return Runner(make_program(self._planned[0], fusion, self.graph, keep=True), device, how)
 
     @property
     def device(self) -> torch.device:
@@ -82,6 +91,7 @@ class Form:
     ) -> tuple[dict[str, Tensor], dict[str, int]]:
         """Tensors that kernels can read for all leaves by name, and the size of each `Dim`. Raises `FeedError` for
         feeds and state that do not fit."""
+        bound: Mapping[str, Tensor]
         bound, sizes = self._binder.bind(feeds)
         check_targets(self._targets, bound)
         check_sizes(self._sized, sizes)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import repeat
-from operator import attrgetter, is_, is_not
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor
+
+from .held import same_items
 
 NOT_A_KEYWORD = "self."
 """What an input called `self` is fed as where torch passes keywords on: no name ends in a dot."""
@@ -69,85 +69,61 @@ class NamedModule(torch.nn.Module):
         return super().get_buffer(target) if found is None else found
 
 
-_MODULES, _PARAMETERS, _BUFFERS = attrgetter("_modules"), attrgetter("_parameters"), attrgetter("_buffers")
-
-
 class TensorPlaces:
     """Where a module keeps its tensors of some names, which it may know by other `keys`: found by a walk over it, and
-    looked up while its submodules stay the same. A copy finds its own."""
+    known as long as nothing on the way to them has changed. A copy finds its own."""
 
     def __init__(self, names: Sequence[str], keys: Mapping[str, str]) -> None:
-        self._names, self._given_keys = names, keys
-        self._are_known = False
-        self._parents: list[int] = []
-        self._keys: list[str] = []
-        self._children: list[Any] = []
-        self._dicts: list[dict[str, Any]] = []
-        self._leaves: list[str] = []
-        self._parameters: list[Any] = []
-        self._buffers: list[Any] = []
+        self._names, self._keys = names, keys
+        self._module = 0
+        self._found: list[Tensor] = []
+        self._stay: Callable[[], int] | None = None
 
     def tensors(self, module: torch.nn.Module) -> dict[str, Tensor]:
         """The tensors by name, in order; those that are gone are left out."""
         found = self.known(module)
         if found is not None:
             return dict(zip(self._names, found, strict=True))
-        walked = tensors_by_name(module, self._names, self._given_keys)
-        self._are_known = len(walked) == len(self._names) and self._find(module)
+        walked = tensors_by_name(module, self._names, self._keys)
+        self._module, self._found = id(module), [*walked.values()]
+        self._stay = self._places(module, walked)
         return walked
 
     def known(self, module: torch.nn.Module) -> list[Tensor] | None:
-        """The tensors of all names, in order; None where they have to be looked for."""
-        if not self._are_known or not self._stays(module):
-            return None
-        found: list[Any] = [*map(dict.get, self._dicts, self._leaves)]
-        return found if all(map(is_not, found, repeat(None))) else None
+        """The tensors of all names, in order, in the same list as long as they are the same; None where they have to be
+        looked for."""
+        return self._found if self._stay is not None and id(module) == self._module and self._stay() else None
 
-    def _stays(self, module: torch.nn.Module) -> bool:
-        """Whether every module on the way is the one that it was, and keeps its tensors where it did."""
-        modules = [module, *self._children]
-        parents = map(modules.__getitem__, self._parents)
-        return (
-            all(map(is_, map(dict.get, map(_MODULES, parents), self._keys), self._children))
-            and all(map(is_, map(_PARAMETERS, modules), self._parameters))
-            and all(map(is_, map(_BUFFERS, modules), self._buffers))
-        )
-
-    def _find(self, module: torch.nn.Module) -> bool:
-        """Note the way to each tensor; False where a name is no way that leads there. The module itself is not held."""
-        modules: list[Any] = [module]
-        places: dict[tuple[str, ...], int] = {(): 0}
-        self._parents, self._keys = [], []
-        self._dicts, self._leaves = [], []
+    def _places(self, module: torch.nn.Module, walked: Mapping[str, Tensor]) -> Callable[[], int] | None:
+        """Says later whether the way to each tensor is the same, and leads to it; None where a name is no way that
+        does. The module itself is not held."""
+        modules: dict[tuple[str, ...], torch.nn.Module] = {(): module}
+        items: list[Any] = []
         for name in self._names:
-            *path, leaf = self._given_keys.get(name, name).split(".")
+            *path, leaf = self._keys.get(name, name).split(".")
             for depth in range(len(path)):
                 way = (*path[: depth + 1],)
-                if way in places:
-                    continue
-                parent = places[way[:-1]]
-                child = modules[parent]._modules.get(way[-1])
-                if child is None:
-                    return False
-                self._parents.append(parent)
-                self._keys.append(way[-1])
-                places[way] = len(modules)
-                modules.append(child)
-            owner = modules[places[(*path,)]]
-            held = next((h for h in (owner._buffers, owner._parameters) if leaf in h), None)
-            if held is None:
-                return False
-            self._dicts.append(held)
-            self._leaves.append(leaf)
-        self._children = modules[1:]
-        self._parameters, self._buffers = [*map(_PARAMETERS, modules)], [*map(_BUFFERS, modules)]
-        return True
+                if way not in modules:
+                    children = modules[way[:-1]]._modules
+                    child = children.get(way[-1])
+                    if child is None:
+                        return None
+                    modules[way] = child
+                    items.append((children, way[-1], child))
+            owner = modules[(*path,)]
+            held = next((h for h in (owner._buffers, owner._parameters) if leaf in h), {})
+            if name not in walked or held.get(leaf) is not walked[name]:
+                return None
+            items.append((held, leaf, walked[name]))
+        attributes = [(m, vars(m)) for m in modules.values()]
+        kept = ("_modules", "_parameters", "_buffers")
+        return same_items([(held, name, held[name]) for _, held in attributes for name in kept] + items, attributes)
 
     def __deepcopy__(self, memo: Any) -> Self:
-        return type(self)(self._names, self._given_keys)
+        return type(self)(self._names, self._keys)
 
     def __reduce__(self) -> Any:
-        return type(self), (self._names, self._given_keys)
+        return type(self), (self._names, self._keys)
 
 
 def tensors_by_name(module: torch.nn.Module, names: Sequence[str], keys: Mapping[str, str]) -> dict[str, Tensor]:

@@ -152,10 +152,12 @@ class Runner:
         programs: int,
         numbers: Mapping[str, Any] | Tensor,
         tables: Tables,
+        instead: Mapping[str, Callable[..., Any]] | None = None,
     ) -> None:
         """Every launch once, over tensors for all buffers. `numbers` are the host's by the names of scalars, or the
-        tensor that holds them. `tables` that are not there yet are made."""
-        given = {"programs": programs, **self._given(sizes, numbers)}
+        tensor that holds them. `tables` that are not there yet are made. `instead` are functions that take the place of
+        the module's."""
+        given = {"programs": programs, **self._given(sizes, numbers), **(instead or {})}
         if hasattr(self.module, "table_of"):
             given["tables"] = tables
         if self.all_reduce is not None and hasattr(self.module, "all_reduce"):

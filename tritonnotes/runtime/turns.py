@@ -11,16 +11,17 @@ class Turns:
     """A lock that its own thread may take again. A copy of what holds it has one of its own."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """Faster in a `with` than what has it."""
 
     def __enter__(self) -> Self:
-        self._lock.acquire()
+        self.lock.acquire()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
+        self.lock.release()
 
     def __deepcopy__(self, memo: Any) -> Turns:
         return Turns()

@@ -109,12 +109,16 @@ _REFUSALS = (
 )
 
 
-def are_there(tensors: Sequence[Tensor]) -> bool:
-    """Whether `vet` would hand out contiguous tensors as they are, of the same kinds as some that it did: none has a
-    tangent, and each has its memory."""
+def are_there(tensors: Sequence[Tensor], sizes: Sequence[int]) -> bool:
+    """Whether `vet` would hand out contiguous tensors of these sizes in bytes as they are, of the same kinds as some
+    that it did: none has a tangent, and each has its memory."""
     if forward_ad._current_level >= 0:
         return False
-    return all(t.untyped_storage().nbytes() >= t.storage_offset() * t.itemsize + t.nbytes for t in tensors)
+    for tensor, size in zip(tensors, sizes, strict=True):
+        reached = tensor.storage_offset() * tensor.itemsize + size
+        if tensor.untyped_storage().nbytes() < reached:
+            return False
+    return True
 
 
 def vet(tensor: object, what: str) -> Tensor:

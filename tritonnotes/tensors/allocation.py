@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from types import TracebackType
 
 import torch
@@ -27,12 +28,30 @@ class allocating:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if not isinstance(error, RuntimeError):
-            return
-        said = str(error)
-        if isinstance(error, torch.OutOfMemoryError) or any(word in said for word in ("alloc", "overflow")):
-            first = said.splitlines()[0]
-            raise AllocationError(f"{self._what}: does not fit the memory; use smaller sizes ({first})") from None
+        if isinstance(error, RuntimeError):
+            raise_no_memory(error, self._what)
+
+
+def raise_no_memory(error: RuntimeError, what: str) -> None:
+    """Raise `AllocationError` in the place of an error that says that there is no memory for `what`."""
+    said = str(error)
+    if isinstance(error, torch.OutOfMemoryError) or any(word in said for word in ("alloc", "overflow")):
+        first = said.splitlines()[0]
+        raise AllocationError(f"{what}: does not fit the memory; use smaller sizes ({first})") from None
+
+
+def maker(shape: Sequence[int], dtype: torch.dtype) -> Callable[[], Tensor]:
+    """Makes contiguous tensors on the CPU without values: as torch.empty, in a third of its time."""
+    sizes, strides = (*shape,), torch.empty(shape, dtype=dtype, device="meta").stride()
+    return partial(_empty_strided, sizes, strides, dtype)
+
+
+def _strided(sizes: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    return torch.empty_strided(sizes, strides, dtype=dtype, device="cpu")
+
+
+_empty_strided: Callable[..., Tensor] = getattr(torch._C._dynamo.guards, "_empty_strided_cpu", _strided)
+"""What Inductor's programs call."""
 
 
 def allocated(make: Callable[[], Tensor], what: str) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,8 +27,7 @@ from .step_programs import StepPrograms
 from .step_state import StepState
 
 
-@dataclass(frozen=True)
-class _Batch:
+class _Batch(NamedTuple):
     """One batch as its programs take it: `numbers` are the host's, `weights` parameters and buffers."""
 
     feeds: Mapping[str, Tensor]
@@ -81,9 +80,8 @@ class StepRunner:
         self.batches = 0
         self.progress: list[Progress] = []
         self._counts_on_device = scaler is not None
-        self._seen = Seen([])
+        self._seen = Seen([], {})
         self._weights: Mapping[str, Tensor] = {}
-        self._slots: list[str] = []
         self._stays: dict[Runner, _Stays] = {}
         self._not_captured: str | None = "capture() was not asked for"
         self.use(programs)
@@ -112,9 +110,11 @@ class StepRunner:
 
     def run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """One batch, and its outputs. Raises `FeedError` and `DeclarationError` before anything is changed."""
-        with self.state.turns:
-            self.state.check_whole("step")
-            raise_held_back(self.progress)
+        with self.state.turns.lock:
+            if not self.state.is_whole:
+                self.state.check_whole("step")
+            if self.progress:
+                raise_held_back(self.progress)
             outputs = self._run(feeds)
             self.batches += 1
             for progress in self.progress:
@@ -124,47 +124,47 @@ class StepRunner:
     def _run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state = self.state
         bound, sizes = self._binder.bind(feeds)
-        check_targets(self.targets, bound)
-        check_sizes(self._sized, sizes)
+        if self.targets:
+            check_targets(self.targets, bound)
+        if self._sized:
+            check_sizes(self._sized, sizes)
         numbers = state.host_numbers()
-        counts = state.is_last and not self._counts_on_device
-        following = next_numbers(state.optimizer, numbers) if counts and state.numbers else state.numbers
+        is_last, following = state.is_last, state.numbers
+        if following and is_last and not self._counts_on_device:
+            following = next_numbers(state.optimizer, numbers)
         self._look_at_held()
         outputs = self._run_batch(_Batch(bound, sizes, numbers, self._weights))
-        state.advance(following)
-        state.end()
+        state.advance(is_last, following)
         return outputs
 
     def _look_at_held(self) -> None:
         """Check parameters, buffers and slots, unless they are the tensors of the last batch, as they were then."""
         model, slots = self.state.model, self.state.slots
         known = model.known_tensors()
-        if known is not None and self._seen.are([*known, *slots.values()]) and [*slots] == self._slots:
+        if known is not None and self._seen.are(known, slots):
             return
         weights = model.tensors()
         check_held(self._held, {**weights, **slots}, self.device)
         self.follow_frozen(weights)
         self._forget()
-        self._seen, self._weights, self._slots = Seen([*weights.values(), *slots.values()]), weights, [*slots]
+        self._seen = Seen(model.known_tensors() or [*weights.values()], slots)
+        self._weights = weights
 
     def _forget(self) -> None:
         """Look at all that is held when it is used next."""
-        self._seen, self._weights, self._slots = Seen([]), {}, []
-        self._stays = {}
+        self._seen, self._weights, self._stays = Seen([], {}), {}, {}
 
     def _stays_of(self, runner: Runner, weights: Mapping[str, Tensor]) -> _Stays:
         """What a program is given of weights and slots, once for all batches that find them as they are."""
-        found = self._stays.get(runner)
-        if found is None:
-            graph, held = runner.program.graph, {**weights, **self.state.slots}
-            check_apart(held, graph.updates)
-            written = Written({n: held[n] for n in graph.updates})
-            updated = [weights[n] for n in graph.updates if n in weights]
-            scalars = graph.leaves("scalar")
-            given = self.programs.graphs.declared.given_names
-            keys = {v.name: number_key(v.name, given) for v in scalars if not is_seed(v)}
-            seeds = [v.name for v in scalars if is_seed(v)]
-            self._stays[runner] = found = _Stays(Held(detached(held)), written, updated, keys, seeds)
+        graph, held = runner.program.graph, {**weights, **self.state.slots}
+        check_apart(held, graph.updates)
+        written = Written({n: held[n] for n in graph.updates})
+        updated = [weights[n] for n in graph.updates if n in weights]
+        scalars = graph.leaves("scalar")
+        given = self.programs.graphs.declared.given_names
+        keys = {v.name: number_key(v.name, given) for v in scalars if not is_seed(v)}
+        seeds = [v.name for v in scalars if is_seed(v)]
+        self._stays[runner] = found = _Stays(Held(detached(held)), written, updated, keys, seeds)
         return found
 
     def follow_frozen(self, weights: Mapping[str, Tensor]) -> None:
@@ -209,7 +209,7 @@ class StepRunner:
 
     def _run_program(self, runner: Runner, batch: _Batch, reducer: Reducer | None = None) -> dict[str, Tensor]:
         """One run of a program; with a `reducer` gradients are sent while it goes on."""
-        stays = self._stays_of(runner, batch.weights)
+        stays = self._stays.get(runner) or self._stays_of(runner, batch.weights)
         feeds = detached(stays.written.apart(batch.feeds))
         captured = self.captured if runner is self.updating else None
         around: Around | None = None if reducer is None else reducer.around
@@ -238,8 +238,8 @@ class StepRunner:
 
     def _scalars(self, stays: _Stays, numbers: Mapping[str, float]) -> dict[str, float]:
         """The host numbers of a program by name, and the seeds that its random ops draw from."""
-        found = {name: numbers[key] for name, key in stays.keys.items()}
-        return {**found, **dict.fromkeys(stays.seeds, self.state.batch_seed())} if stays.seeds else found
+        found = dict(zip(stays.keys, map(numbers.__getitem__, stays.keys.values()), strict=True))
+        return found | dict.fromkeys(stays.seeds, self.state.batch_seed()) if stays.seeds else found
 
     def _share(self, reducer: Reducer, weights: Mapping[str, Tensor]) -> None:
         """Give all processes the weights that each has updated, where they are shared out."""

@@ -50,7 +50,8 @@ class StepState:
     ) -> None:
         self.optimizer, self.model, self.accumulate, self.reducer = optimizer, model, accumulate, reducer
         self.turns = model.turns
-        self._interrupted = False
+        self.is_whole = True
+        """Whether no batch began to change the state without an end."""
         self.steps = 0
         self.gathered = 0
         self.hyperparameters: dict[str, float | bool] = optimizer.settings
@@ -77,20 +78,15 @@ class StepState:
 
     def begin(self) -> None:
         """From now on weights or slots are changed: the state is torn until `end`."""
-        self._interrupted = True
+        self.is_whole = False
 
     def end(self) -> None:
         """All of a batch is in the state, or nothing of it."""
-        self._interrupted = False
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether no batch began to change the state without an end."""
-        return not self._interrupted
+        self.is_whole = True
 
     def check_whole(self, doing: str) -> None:
         """Raise `InterruptedStepError` where a batch began to change the state and did not end."""
-        if self._interrupted:
+        if not self.is_whole:
             raise InterruptedStepError(
                 f"{doing}: the step was interrupted between its launches after {self.steps} updates, so that some "
                 "weights are those before the interruption and some those after it; load a state first, with "
@@ -111,16 +107,20 @@ class StepState:
         counted = {"step": float(self.steps + 1), FIRST: float(self.gathered == 0)}
         if self.reducer is not None:
             counted[WORLD_SIZE] = float(self.reducer.world_size)
-        own = {n: float(v) for n, v in self.numbers.items()}
-        return {**settings, **own, **counted}
+        if self.numbers:
+            counted |= {n: float(v) for n, v in self.numbers.items() if n not in counted}
+        return {**settings, **counted}
 
     def _checked_settings(self) -> dict[str, float]:
         """The hyperparameters of all groups as floats, checked where one of them is another object than in the last
         batch: numbers do not change in themselves."""
-        all_given = self.all_numbers_of_groups()
+        all_given = [self.hyperparameters, *self.group_hyperparameters]
         seen: list[object] = []
-        if all(type(given) is dict for given in all_given):
-            seen = [thing for given in all_given for thing in (len(given), *given, *given.values())]
+        for given in all_given:
+            if type(given) is not dict:
+                seen = []
+                break
+            seen += (len(given), *given, *given.values())
         if seen and len(seen) == len(self._seen_settings) and all(map(is_, seen, self._seen_settings)):
             return self._settings
         settings: dict[str, float] = {}
@@ -154,12 +154,12 @@ class StepState:
         rank = self.reducer.rank if self.reducer is not None else 0
         return step_seed(self.seed + rank, self.steps * self.accumulate + self.gathered)
 
-    def advance(self, numbers: dict[str, float]) -> None:
-        """A batch is over, and left the update rule with these numbers."""
-        is_last = self.is_last
+    def advance(self, is_last: bool, numbers: dict[str, float]) -> None:
+        """A batch is over, all of it is in the state, and it left the update rule with these numbers."""
         self.steps += is_last
         self.gathered = 0 if is_last else self.gathered + 1
         self.numbers = numbers
+        self.is_whole = True
 
     # -- by parameter --------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import linecache
+import marshal
 import math
 import os
 import random
@@ -15,11 +16,13 @@ import textwrap
 from collections.abc import Callable
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 from paths import ROOT
 
 from tritonnotes.codegen.target import cache as cache_module
+from tritonnotes.codegen.target import load
 from tritonnotes.codegen.target.cache import CACHE_DIR_VARIABLE, STALE_SECONDS, KernelCache, key_of
 from tritonnotes.codegen.target.load import load_source
 from tritonnotes.ir.core.errors import CacheError
@@ -552,6 +555,54 @@ def test_planted_bytecode_is_never_run(cache: KernelCache) -> None:
     evil = path.parent / "__pycache__" / f"{path.stem}.{sys.implementation.cache_tag}.pyc"
     evil.write_bytes(b"not even bytecode")
     assert load_source(source, cache).scaled(1) == 3
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The texts that Python compiles, as in a process that has loaded nothing yet."""
+    found: list[str] = []
+
+    def counted(text: str, *args: Any, **options: Any) -> Any:
+        found.append(text)
+        return compile(text, *args, **options)
+
+    monkeypatch.setattr(load, "_modules", {})
+    monkeypatch.setattr(load, "compile", counted, raising=False)
+    return found
+
+
+def test_another_process_compiles_nothing(
+    cache: KernelCache, compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SOURCE.replace("the reason", "compiled once")
+    assert load_source(source, cache).scaled(1) == 3 and compiled == [source]
+    monkeypatch.setattr(load, "_modules", {})
+    module = load_source(source, cache)
+    assert module.scaled(1) == 3 and compiled == [source]
+    assert Path(module.scaled.__code__.co_filename) == cache.source_path(source)
+
+
+@pytest.mark.parametrize("damage", ["cut short", "flipped", "another's", "no bytecode", "no code"])
+def test_wrong_bytecode_is_compiled_anew(
+    damage: str, cache: KernelCache, compiled: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = SOURCE.replace("the reason", damage)
+    load_source(source, cache)
+    (entry,) = (cache.root / load.BYTECODE).iterdir()
+    content = entry.read_bytes()
+    if damage == "cut short":
+        entry.write_bytes(content[: len(content) // 2])
+    elif damage == "flipped":
+        entry.write_bytes(content[:-5] + bytes([content[-5] ^ 1]) + content[-4:])
+    elif damage == "another's":
+        load_source(SOURCE.replace("3", "5"), cache)
+        (other,) = {*(cache.root / load.BYTECODE).iterdir()} - {entry}
+        entry.write_bytes(other.read_bytes())
+    else:
+        cache.put(load.BYTECODE, entry.stem, b"\x00" if damage == "no bytecode" else marshal.dumps("text"))
+    monkeypatch.setattr(load, "_modules", {})
+    assert load_source(source, cache).scaled(1) == 3
+    assert compiled.count(source) == 2
 
 
 def test_tampered_source_file_is_never_run(cache: KernelCache) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from dataclasses import replace
 from itertools import groupby
@@ -90,9 +91,10 @@ def test_small_launches_run_on_the_calling_thread_and_leave_the_same_bits(
     calls: list[tuple[int, int]] = []
     entry = program._entry()
 
-    def watched(records: Any, count: int, work: Any, size: int, threads: int) -> None:
+    def watched(place: ctypes.c_void_p) -> None:
+        _, count, _, _, threads = (ctypes.c_uint64 * 5).from_address(place.value or 0)
         calls.append((count, threads))
-        entry(records, count, work, size, threads)
+        entry(place)
 
     monkeypatch.setattr(program, "_entry", lambda: watched)
     Bundle(given).run(2)

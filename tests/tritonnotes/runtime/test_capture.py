@@ -137,6 +137,21 @@ def test_replayed_steps_give_the_bits_of_launched_ones_while_numbers_and_sizes_c
     assert captured.graph_reason is None
 
 
+def test_what_torch_makes_is_copied_to_where_tables_have_it() -> None:
+    """Weights whose gradients are torch's: the launches of a replay find this run's gradients at the first run's
+    places."""
+    module = torch.nn.Sequential(torch.nn.Conv1d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(24, 5))
+    graph = tn.from_torch(module, torch.rand(4, 3, 8), loss=torch.nn.functional.cross_entropy)
+    plain = tn.compile_step(graph, optimizer=tn.adam(lr=1e-2), seed=3)
+    captured = captured_step(graph, tn.adam(lr=1e-2), lambda launch_all: launch_all)
+    for turn, batch in enumerate((6, 6, 3, 6, 3, 3)):
+        feeds = draw_feeds(graph, {"batch": batch}, seed=turn)
+        first, second = everything(plain, plain(**feeds)), everything(captured, captured(**feeds))
+        assert [n for n in first if not torch.equal(first[n], second[n])] == [], f"step {turn}"
+    assert captured._runner.captured is not None and captured.graph_reason is None
+    assert [len(fixed.tables) for fixed in captured._runner.captured._fixed.values()] == [1, 1]
+
+
 def test_a_number_that_is_baked_in_would_be_noticed() -> None:
     """The same with numbers left in memory as they were."""
     graphs = Graphs()

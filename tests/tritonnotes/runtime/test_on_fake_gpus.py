@@ -18,10 +18,18 @@ from torch import Tensor
 import tritonnotes as tn
 from tritonnotes.from_torch import device_of
 from tritonnotes.ir.core.errors import DeclarationError, FeedError
+from tritonnotes.ir.core.graph import Graph
 from tritonnotes.judge.samples import draw_feeds
 from tritonnotes.runtime import held
 from tritonnotes.runtime.executors.executor import Launch
 from tritonnotes.runtime.runner import Runner
+
+
+@pytest.fixture(scope="module")
+def convolved() -> Graph:
+    """What torch.export makes of a module; it cannot run over a fake."""
+    module = torch.nn.Sequential(torch.nn.Conv1d(3, 4, 3), torch.nn.Flatten(), torch.nn.Linear(24, 5))
+    return tn.from_torch(module, torch.rand(4, 3, 8), loss=torch.nn.functional.cross_entropy)
 
 
 @pytest.fixture
@@ -136,6 +144,16 @@ def test_tables_of_addresses_are_there_when_a_step_is_captured(cuda: FakeCuda, o
     assert step.graph_reason is None and second == third
 
 
+def test_a_step_is_captured_where_torch_makes_gradients_that_a_table_names(convolved: Graph, cuda: FakeCuda) -> None:
+    """They lie elsewhere in each run, and in a capture, where no table can be copied to the GPU."""
+    step = tn.compile_step(convolved, loss="loss", optimizer=tn.adam(), device="cuda:0")
+    assert "table_of(" in step.source
+    step.capture()
+    feeds = {n: t.to("cuda:0") for n, t in draw_feeds(convolved, {"batch": 4}).items()}
+    first, second, third = (launched(cuda, step, lambda: step(**feeds)) for _ in range(3))
+    assert step.graph_reason is None and first == second == third
+
+
 # -- streams and threads -----------------------------------------------------------------------------------------------
 
 
@@ -234,3 +252,35 @@ def test_a_module_is_compiled_for_the_gpu_that_it_lies_on(cuda: FakeCuda, lies: 
     else:
         with pytest.raises(DeclarationError, match=r"device is 'cuda:0', the module lies on 'cuda:1'"):
             device_of(torch.nn.Identity(), example, wanted)
+
+
+def _gathered_step(device: str) -> None:
+    step = tn.compile_step(digits(), loss="loss", optimizer=tn.clip(tn.adam(), 0.1), accumulate=2, device=device)
+    for _ in range(2):
+        step(**feeds_on(device))
+
+
+def _model_with_backward(device: str) -> None:
+    graph = Graph("norm")
+    graph.output(y=tn.layer_norm(graph.input("x", (4, 16)), name="ln"))
+    model = tn.compile(graph, training=True, device=device)
+    model(x=torch.rand(4, 16, device=device))["y"].sum().backward()
+
+
+def _module_and_optimizer(device: str) -> None:
+    module = tn.nn.LayerNorm(16).to(device)
+    optimizer = tn.optim.AdamW(module.parameters(), max_norm=1.0)
+    module(torch.rand(4, 16, device=device)).sum().backward()
+    optimizer.step()
+
+
+def _function(device: str) -> None:
+    tn.softmax(torch.rand(4, 16, device=device), -1)
+
+
+@pytest.mark.parametrize("use", [_gathered_step, _model_with_backward, _module_and_optimizer, _function])
+def test_all_work_goes_to_the_gpu_of_the_tensors(cuda: FakeCuda, use: Callable[[str], None]) -> None:
+    """The current GPU is another one, and stays it."""
+    use("cuda:1")
+    assert {work.stream.device_index for work in cuda.ran} == {1}
+    assert cuda.current_device() == 0

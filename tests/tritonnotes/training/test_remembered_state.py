@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 import tritonnotes as tn
 from tritonnotes.ir.core.errors import DeclarationError, FeedError
+from tritonnotes.native.errors import NativeError
+from tritonnotes.native.run import watch
 from tritonnotes.runtime import held
 
 STEPS = 100
@@ -45,11 +47,17 @@ def compiled() -> tn.TrainingStep:
     return tn.compile_step(net(), optimizer=tn.adam(lr=1e-3))
 
 
-@pytest.fixture(params=["guards of torch", "without them"])
+def no_machine_code(*given: object) -> None:
+    raise NativeError("there is no llvmlite")
+
+
+@pytest.fixture(params=["by machine code", "by Python"])
 def step(request: Any, compiled: tn.TrainingStep, monkeypatch: pytest.MonkeyPatch) -> Iterator[tn.TrainingStep]:
     """A step after many batches of one size, which has nothing left to find out."""
-    if request.param == "without them":
+    if request.param == "by Python":  # as where torch has no guards, and llvmlite is not installed
         monkeypatch.setattr(held, "TensorGuards", None)
+        monkeypatch.setattr(watch, "same_items", no_machine_code)
+        monkeypatch.setattr(watch, "same_addresses", no_machine_code)
     made = deepcopy(compiled)
     feeds = fed()
     for _ in range(STEPS):
@@ -172,6 +180,12 @@ def replace_dict(step: tn.TrainingStep) -> None:
     module.__dict__["_parameters"] = {n: nn.Parameter(p * 2) for n, p in module._parameters.items() if p is not None}
 
 
+def replace_attributes(step: tn.TrainingStep) -> None:
+    module = step.model.get_submodule("fc0")
+    doubled = {n: nn.Parameter(p * 2) for n, p in module._parameters.items() if p is not None}
+    module.__dict__ = {**module.__dict__, "_parameters": doubled}
+
+
 def write_past_torch(step: tn.TrainingStep) -> None:
     weight(step).detach().numpy()[:] = 0.5
 
@@ -180,11 +194,15 @@ FOLLOWED: dict[str, Callable[[tn.TrainingStep], Any]] = {
     "a parameter in place of another": replace_parameter,
     "a layer in place of another": replace_layer,
     "another dict of parameters": replace_dict,
+    "other attributes of a layer": replace_attributes,
     "other memory": set_data(Tensor.clone),
     "written in place": lambda step: weight(step).data.mul_(0.5),
     "written past torch": write_past_torch,
     "a parameter of a subclass": lambda step: setattr(weight(step), "__class__", type("Mine", (nn.Parameter,), {})),
     "another buffer": lambda step: step.model.get_submodule("bn")._buffers.update(running_mean=torch.ones(8)),
+    "another dict of slots": lambda step: setattr(
+        step, "slots", {**step.slots, "fc0.weight.exp_avg": torch.ones(8, 8)}
+    ),
     "another slot": lambda step: step.slots.update({"fc0.weight.exp_avg": torch.ones(8, 8)}),
     "slots in another order": lambda step: setattr(step, "slots", dict(reversed(step.slots.items()))),
     "another rate": lambda step: step.hyperparameters.update(lr=0.1),
@@ -242,6 +260,20 @@ def test_weights_that_were_replaced_are_let_go_by_the_next_step(step: tn.Trainin
     step(**fed())
     gc.collect()
     assert old() is None
+
+
+@on_the_cpu
+def test_what_is_remembered_does_not_keep_a_model(step: tn.TrainingStep) -> None:
+    made = deepcopy(step.model)
+    made(**fed())
+    made(**fed())
+    gone = weakref.ref(made)
+    gc.disable()
+    try:
+        del made
+        assert gone() is None
+    finally:
+        gc.enable()
 
 
 @on_the_cpu

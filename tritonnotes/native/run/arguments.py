@@ -35,6 +35,7 @@ class Face:
     """A kernel's parameters, read once."""
 
     def __init__(self, kernel: JITFunction) -> None:
+        self.kernel, self.source = kernel, kernel.src
         self.name = kernel.__name__
         self.names = [p.name for p in kernel.params]
         self.constexpr = frozenset(p.name for p in kernel.params if p.is_constexpr)
@@ -89,18 +90,19 @@ class Face:
         )
 
 
-_faces: dict[JITFunction, Face] = {}
+_faces: dict[int, Face] = {}
+"""By the address of a kernel, which its face holds: Triton would parse all that a kernel calls to hash it."""
 
 
 def face_of(kernel: Any) -> Face:
-    found = _faces.get(kernel)
-    if found is None:
+    found = _faces.get(id(kernel))
+    if found is None or found.source is not kernel.src:
         if not isinstance(kernel, JITFunction):
             raise NativeError(
                 f"a triton.jit function is wanted, not a {type(kernel).__name__}; of an autotuned or heuristic kernel "
                 "pass its .fn, with a value for each constant (is TRITON_INTERPRET set?)"
             )
-        found = _faces[kernel] = Face(kernel)
+        found = _faces[id(kernel)] = Face(kernel)
     return found
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import struct
+import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -25,8 +26,9 @@ from ..lower.sanitize import shadowed
 from ..ttir.front import TRITON_VERSION, Ttir, triton_ir
 from ..ttir.meaning import described, meaning_of
 from .arguments import FORMATS, Face, face_of, kinds, overlap, split
+from .source_key import own_texts, source_key
 
-TTIR_KIND = "ttir"
+TTIR_KIND, MEANING_KIND = "ttir", "meaning"
 
 
 _kernels: dict[Any, NativeKernel] = {}
@@ -102,7 +104,7 @@ def compile(
     given = dict(constexprs or {})
     values = {name: given.get(name, face.defaults.get(name)) for name in face.names if name not in signature}
     options = Options(enable_fp_fusion, this_machine().has_wide_registers, aliased, sanitize, tuple(shadows))
-    key = (kernel, tuple(sorted(signature.items())), _hashable(values), options)
+    key = (face, tuple(sorted(signature.items())), _hashable(values), options)
     found = _kernels.get(key)
     if found is None:
         found = _kernels[key] = _compiled(kernel, signature, values, options)
@@ -174,8 +176,8 @@ def kept_ir(
     if None in constants.values():
         return triton_ir(kernel, signature, constexprs)
     with triton_language:  # the keys look at what the kernel calls
-        meaning = None if with_lines else meaning_of(kernel)
-        source = kernel.cache_key if meaning is None else ""
+        meaning = None if with_lines else _kept_meaning(kernel)
+        source = source_key(kernel) if meaning is None else ""
     if meaning is None:
         key = object_key(source=source, signature=dict(signature), constants=constants, triton=TRITON_VERSION)
         made = kept_text(TTIR_KIND, key, lambda: json.dumps(asdict(triton_ir(kernel, signature, constexprs))))
@@ -185,3 +187,12 @@ def kept_ir(
     return Ttir.named(
         kernel.__name__, kept_text(TTIR_KIND, key, lambda: triton_ir(kernel, signature, constexprs).nameless)
     )
+
+
+def _kept_meaning(kernel: JITFunction) -> str | None:
+    """What a kernel says, of a generated one from the cache: finding it out takes longer than to read it."""
+    texts = own_texts(kernel)
+    if texts is None:
+        return meaning_of(kernel)
+    key = object_key(name=kernel.__name__, texts=texts, python=sys.version_info[:2], triton=TRITON_VERSION)
+    return kept_text(MEANING_KIND, key, lambda: meaning_of(kernel) or "") or None

@@ -106,7 +106,7 @@ class Bundle:
         for number in range(len(self.launches)):
             self._pack(number)
         self._workspace = max((made.workspace for made in self.kernels), default=0)
-        self._stretches = _stretches(self.launches, ctypes.addressof(self._block))
+        self._stretches = _stretches(self.launches, ctypes.addressof(self._block), self._workspace)
         self._entry = _entry() if self.launches else None
 
     def _pack(self, number: int) -> None:
@@ -146,22 +146,33 @@ class Bundle:
         entry = self._entry
         if entry is None:
             return
-        most = (torch.get_num_threads() if threads is None else threads) if openmp() else 1
         size = self._workspace
-        for records, count, programs in self._stretches:
-            sharing = max(1, min(most, programs))
-            entry(records, count, workspace(size * sharing), size, sharing)
+        for place, given, programs in self._stretches:
+            sharing = 1
+            if programs > 1 and openmp():
+                sharing = max(1, min(torch.get_num_threads() if threads is None else threads, programs))
+            if size:
+                given[_WORK] = workspace(size * sharing)
+            given[_THREADS] = sharing
+            entry(place)
 
 
-def _stretches(launches: Sequence[Launch], block: int) -> tuple[tuple[int, int, int], ...]:
-    """Launches that follow each other and are shared out alike: where the record of the first lies, how many they are,
-    and how many threads may share them."""
+_WORK, _THREADS = 2, 4
+"""The places of what is said anew in each run, among what the entry is given."""
+
+Stretch = tuple[ctypes.c_void_p, "ctypes.Array[ctypes.c_uint64]", int]
+
+
+def _stretches(launches: Sequence[Launch], block: int, workspace: int) -> tuple[Stretch, ...]:
+    """Launches that follow each other and are shared out alike: what the entry is given of them, by its address, which
+    a foreign call takes sooner than numbers, and how many threads may share them."""
     found = []
     place = block
     for is_shared, group in groupby(launches, key=lambda launch: launch.is_shared):
         together = [*group]
         most = max(math.prod(launch.grid) for launch in together) if is_shared else 1
-        found.append((place, len(together), most))
+        given = (ctypes.c_uint64 * 5)(place, len(together), 0, workspace, 1)
+        found.append((ctypes.c_void_p(ctypes.addressof(given)), given, most))
         place += 8 * RECORD_WORDS * len(together)
     return tuple(found)
 
@@ -176,13 +187,12 @@ def _library() -> Loaded:
 @cache
 def _entry() -> Any:
     """The function that runs a block of launches."""
-    pointer, size, word = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
-    return ctypes.CFUNCTYPE(None, pointer, size, pointer, size, word)(_library()["program"])
+    return ctypes.CFUNCTYPE(None, ctypes.c_void_p)(_library()["program"])
 
 
 _ENTRY = f"""{DECLARATIONS}
 %Record = type {{ ptr, ptr, i32, i32, i32, i32 }}
-%Together = type {{ ptr, i64, ptr, i64 }}
+%Together = type {{ ptr, i64, ptr, i64, i64 }}
 define internal void @share(ptr %together) nounwind {{
 entry:
   %records = load ptr, ptr %together
@@ -238,16 +248,16 @@ done:
 out:
   ret void
 }}
-define void @program(ptr %records, i64 %count, ptr %work, i64 %stride, i32 %threads) nounwind {{
+define void @program(ptr %together) nounwind {{
 entry:
-  %together = alloca %Together
-  store ptr %records, ptr %together
+  %records = load ptr, ptr %together
   %at1 = getelementptr %Together, ptr %together, i32 0, i32 1
-  store i64 %count, ptr %at1
+  %count = load i64, ptr %at1
   %at2 = getelementptr %Together, ptr %together, i32 0, i32 2
-  store ptr %work, ptr %at2
-  %at3 = getelementptr %Together, ptr %together, i32 0, i32 3
-  store i64 %stride, ptr %at3
+  %work = load ptr, ptr %at2
+  %at4 = getelementptr %Together, ptr %together, i32 0, i32 4
+  %wide_threads = load i64, ptr %at4
+  %threads = trunc i64 %wide_threads to i32
   %several = icmp sgt i32 %threads, 1
   br i1 %several, label %parallel, label %alone
 parallel:

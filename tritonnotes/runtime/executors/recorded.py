@@ -22,10 +22,11 @@ from ...codegen.emit.prelude import CALLS_OF_TORCH, MAKES
 from ...codegen.fusion.horizontal import SEGMENTS
 from ...codegen.lower.foreach import ForeachKernel
 from ...codegen.program.program import Program
+from ...codegen.support.collector import paused_collector
 from ...codegen.target.cache import KernelCache
 from ...codegen.target.load import load_source
 from ...ir.core.evaluate import concrete
-from ...tensors.allocation import allocating
+from ...tensors.allocation import allocating, maker, raise_no_memory
 from ...tensors.dtypes import torch_dtype
 from .executor import Held
 from .machine_code import NativeExecutor
@@ -34,8 +35,6 @@ from .recording import Call, Made, Part, Places, Recording, Result, stand_in
 KEPT_SIZES = 8
 """How many sets of sizes are kept, so that a ragged last batch does not evict the others. What was used longest ago
 goes first."""
-
-CPU = torch.device("cpu")
 
 AllReduce = Callable[[Tensor, Tensor], None]
 
@@ -66,7 +65,7 @@ class RecordedRuns:
         key = tuple(sizes.items())
         record = self._kept.get(key)
         if record is None:
-            with allocating(f"graph {self._program.graph.name!r}"):
+            with allocating(f"graph {self._program.graph.name!r}"), paused_collector():
                 given = {**leaves, **held.leaves}
                 record = Record(self._program, self.module, self._executor, given, sizes, scalars, all_reduce)
             self._kept[key] = record
@@ -101,7 +100,7 @@ class Record:
         outputs = {
             b.name: (concrete(b.shape, sizes), torch_dtype(b.dtype)) for b in program.buffers if b.role == "output"
         }
-        self._outputs = tuple((name, *made) for name, made in outputs.items())
+        self._outputs = tuple((name, maker(*made)) for name, made in outputs.items())
         self._numbers_of, self._given_numbers = module.numbers_of, arguments.given_numbers
         self._given_sizes = arguments.given_sizes(sizes)
         numbers = self._numbers_of(**self._given_sizes, **arguments.given_numbers(scalars))
@@ -181,11 +180,14 @@ class Record:
             self._point(held.leaves)
             self._mark = held.mark
         self._point(leaves)
-        made = {}
-        with allocating(self._what):
-            for name, shape, dtype in self._outputs:
-                made[name] = tensor = torch.empty(shape, dtype=dtype, device=CPU)
+        made: dict[str, Tensor] = {}
+        try:
+            for name, make in self._outputs:
+                made[name] = tensor = make()
                 point(name, tensor, tensor.data_ptr())
+        except RuntimeError as error:
+            raise_no_memory(error, self._what)
+            raise
         for table in self._tables:
             table.align()  # what torch makes is aligned in every run
         if begin is not None:
