@@ -79,7 +79,7 @@ class Found:
 def planned(name: str, rows: int) -> Found:
     """Launches and bytes of the plan of our step."""
     net, example = made(name, count=rows)
-    plan = tn.compile_step(net, *example, optimizer=tn.adamw(lr=LR)).plan
+    plan = tn.compile_step(net, *example, optimizer=tn.adamw(lr=LR), target="gpu").plan
     moved = sum(launch.bytes_moved(rows) for launch in plan.launches)
     return Found({OURS: len(plan.launches)}, {OURS: moved}, len(torch_calls(plan.launches)))
 
@@ -137,7 +137,7 @@ def torch_step(net: nn.Module, example: Example, peer: str) -> Callable[[Any], T
 
 
 def our_step(net: nn.Module, example: Example) -> Callable[[Any], Tensor]:
-    step = tn.compile_step(net, *example, optimizer=tn.adamw(lr=LR), target="cpu")
+    step = tn.compile_step(net, *example, optimizer=tn.adamw(lr=LR))
     return lambda _: step(*example)["loss"]
 
 

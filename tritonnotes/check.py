@@ -143,7 +143,7 @@ def check(
     if optimizer is not None:
         dtypes = dict.fromkeys(v.dtype for v in graph.parameters)
         for dtype in dtypes:
-            program = make_program(update_graph(optimizer, (Dim("elements"),), dtype), fusion)
+            program = make_program(update_graph(optimizer, (Dim("elements"),), dtype), model.fusion)
             rows += _updates(optimizer, dtype, program, model, seed)
             runs.append(run_of_update(program, _numbers(program, optimizer, optimizer.numbers, 1)))
     look = strict_look(graph, runs, device=model.device, how=model.execution, sizes=bound, feeds=feeds, seed=seed)

@@ -34,7 +34,7 @@ def compile(
     fuse: Iterable[str | tuple[str, ...]] = (),
     forbid: Iterable[str | tuple[str, ...]] = (),
     products: str = "fastest",
-    target: str = "gpu",
+    target: str | None = None,
     logits_budget: int | None = LOGITS_BUDGET,
     device: torch.device | str | None = None,
     strict: bool | None = None,
@@ -63,7 +63,8 @@ def compile(
     is torch. What a library adds up depends on the processor and, on many, on how many rows there are; with 'generated'
     each row of a result has the same bits whatever rows stand beside it, and no library is called.
     `target` is what the cost model plans for: 'gpu' (an H100), or 'cpu', where a launch costs little and larger
-    products are left to the library. Either plan runs anywhere, and `explain()` says which it is.
+    products are left to the library. None is what the kernels run on; the strict interpreter looks at those of a GPU.
+    Either plan runs anywhere, and `explain()` says which it is.
     `logits_budget` is as for `compile_step`, for calls without autograd, which keeps the logits whole.
     """
     options = as_fusion(fusion, fuse, forbid, products, target)
@@ -98,7 +99,7 @@ def compile_step(
     forbid: Iterable[str | tuple[str, ...]] = (),
     memory_budget: int | None = None,
     products: str = "fastest",
-    target: str = "gpu",
+    target: str | None = None,
     logits_budget: int | None = LOGITS_BUDGET,
     device: torch.device | str | None = None,
     strict: bool | None = None,

@@ -6,7 +6,7 @@ from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.core.rewrite import copy_value
 from tritonnotes.ir.primitives.library import LIBRARY_OPS
 
-from ..analysis.axes import label_axes
+from ..analysis.axes import Axes, label_axes
 from ..analysis.views import APART, base_of, is_alias, is_drawn, is_free, is_host, is_number, is_view
 from .slices import narrow_early
 
@@ -70,12 +70,13 @@ def materialize(graph: Graph) -> Graph:
 
     made.outputs = {name: root(new[v], False) for name, v in graph.outputs.items()}
     made.updates = {name: root(new[v], True) for name, v in graph.updates.items()}
-    return _written_last(_separate(made))
+    return _written_last(*_separate(made))
 
 
-def _separate(graph: Graph) -> Graph:
-    """`graph` with an argument read from memory apart wherever one axis would be two of a value, as in x + xᵀ."""
-    while clashes := label_axes(graph).clashes:
+def _separate(graph: Graph) -> tuple[Graph, Axes]:
+    """`graph` with an argument read from memory apart wherever one axis would be two of a value, as in x + xᵀ; and the
+    axes of what it became."""
+    while clashes := (axes := label_axes(graph)).clashes:
         made = Graph(graph.name, level=graph.level)
         new: dict[Value, Value] = {}
         for value in graph.values:
@@ -90,13 +91,12 @@ def _separate(graph: Graph) -> Graph:
         made.outputs = {name: new[v] for name, v in graph.outputs.items()}
         made.updates = {name: new[v] for name, v in graph.updates.items()}
         graph = made
-    return graph
+    return graph, axes
 
 
-def _written_last(graph: Graph) -> Graph:
+def _written_last(graph: Graph, axes: Axes) -> Graph:
     """`graph` with a `copy` at each update that reads what it overwrites in another order, as p ← pᵀ does: all of it is
     read before any of it is written."""
-    axes = label_axes(graph)
     for name, new in list(graph.updates.items()):
         shown = _shown(new)
         order = axes.iterated(axes.labels[shown])

@@ -41,7 +41,8 @@ class Fusion:
     leaves (`peak_bytes`, with every `Dim` at 256): launches are reordered, weight gradients run apart and values are
     computed again, until it is within, or nothing lowers it further.
 
-    `target` names what is planned for, one of `TARGETS`: its prices decide, and any plan runs on each of them.
+    `target` names what is planned for, one of `TARGETS`: its prices decide, and any plan runs on each of them. None is
+    what the plan will run on, where that is known, and else a GPU.
     """
 
     mode: str = "optimal"
@@ -51,13 +52,13 @@ class Fusion:
     products: bool = True
     all_generated: bool = False
     memory_budget: int | None = None
-    target: str = GPU
+    target: str | None = None
 
     def __post_init__(self) -> None:
         budget = self.memory_budget
         if budget is not None and (isinstance(budget, bool) or not isinstance(budget, int) or budget < 0):
             raise PlanError(f"memory_budget is {budget!r}; it must be a number of bytes, such as 512 * 2**20, or None")
-        if self.target not in TARGETS:
+        if self.target is not None and self.target not in TARGETS:
             raise PlanError(f"target={self.target!r}; use one of {', '.join(map(repr, TARGETS))}")
         if budget is not None and self.is_off:
             raise PlanError("memory_budget: fusion='off' leaves nothing to change; use 'optimal' or 'greedy'")
@@ -70,7 +71,11 @@ class Fusion:
     @property
     def planned_for(self) -> Target:
         """The target with its prices."""
-        return TARGETS[self.target]
+        return TARGETS[self.target or GPU]
+
+    def on(self, target: str) -> Fusion:
+        """The same for a plan that will run on `target`, where none is asked for."""
+        return replace(self, target=self.target or target)
 
     def lenient(self) -> Fusion:
         """The same for a graph that is only part of what the names speak of."""
@@ -82,7 +87,7 @@ def as_fusion(
     fuse: Iterable[object] = (),
     forbid: Iterable[object] = (),
     products: str = "fastest",
-    target: str = GPU,
+    target: str | None = None,
 ) -> Fusion:
     """A checked `Fusion`. Raises `PlanError` for an unknown mode, target or choice of products, and for what is no
     name."""

@@ -61,6 +61,7 @@ class Indexing:
         self._expanded: dict[tuple[Size, ...], Expression] = {}
         self._runs_of: dict[Address, list[Run]] = {}
         self._offsets: dict[Address, Expression] = {}
+        self._written: list[Address] | None = None
         self._name_what_repeats()
 
     def lines(self, in_loop: bool) -> list[Statement]:
@@ -343,12 +344,15 @@ class Indexing:
     def _share(self, expression: Expression, name: Name) -> None:
         self.shared[expression] = name
         self._offsets.clear()
+        self._written = None
 
     def _addresses(self) -> list[Address]:
         """One address for each offset that is written: of a row alone all, as each begins with where that row does."""
-        if not self.layout.traversal.names_offsets:
-            return [a for s in self.kernel.steps if (a := s.attrs.get("address"))]
-        return list({self._iterated(a): a for s in self.kernel.steps if (a := s.attrs.get("address"))}.values())
+        if self._written is None:
+            found = [a for s in self.kernel.steps if (a := s.attrs.get("address"))]
+            names_offsets = self.layout.traversal.names_offsets
+            self._written = list({self._iterated(a): a for a in found}.values()) if names_offsets else found
+        return self._written
 
     def _written_runs(self) -> list[Run]:
         """The runs of all offsets, and the axes whose index a formula asks for, as often as it does."""

@@ -14,7 +14,7 @@ def plan_data(plan: FusionPlan) -> dict[str, Any]:
     """The totals, the launches in order, and the verdict on every edge."""
     totals = {
         "fusion": plan.fusion,
-        "planned_for": plan.candidate.options.target,
+        "planned_for": plan.candidate.options.planned_for.name,
         "batch": NOMINAL,
         "bytes": plan.bytes_moved(),
         "kernels": len(plan.kernels),

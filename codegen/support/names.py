@@ -96,10 +96,9 @@ class LaunchNames:
     is what a variable of the author's is called, in `graph`."""
 
     def __init__(self, graph: Graph, taken: Iterable[str] = ()) -> None:
-        self.words = set(RESERVED)
-        for value in graph.values:
-            self.words |= {identifier(n) for n in (value.name, value.name.rpartition(".")[2], value.hint or "") if n}
-            self.words |= {identifier(dim.name) for dim in dims_in(value.shape)}
+        names = {name for value in graph.values for name in (value.name, value.name.rpartition(".")[2], value.hint)}
+        dims = {dim.name for shape in {value.shape for value in graph.values} for dim in dims_in(shape)}
+        self.words = RESERVED | {identifier(name) for name in names | dims if name}
         self.taken: set[str] = set()
         for name in taken:
             self._take(name)

@@ -243,6 +243,9 @@ class _Named(TorchFunctionMode):
         if name == "pin_memory":
             self._cuda.allocate_on_host()
             return self._cuda.pinned(args[0].clone())
+        if name == "to":  # perhaps as another tensor is
+            like = {i: (self._cuda.device_of(a), a.dtype) for i, a in enumerate(args) if i and isinstance(a, Tensor)}
+            args = [part for i, a in enumerate(args) for part in like.get(i, (a,))]
         named = [a for a in (*args, given.get("device")) if isinstance(a, torch.device | str)]
         wanted = self._wanted(named or [name] * (name in ("cpu", "cuda")))
         if wanted is None or name in ("device", "_parse_to"):

@@ -22,6 +22,7 @@ from torch import Tensor
 
 import tritonnotes as tn
 
+from ..codegen.fusion.constraints import Fusion
 from ..codegen.pipeline import make_plan
 from ..codegen.plan.fusion_plan import FusionPlan
 from ..datasets import Dataset, MissingExtraError, load_digits
@@ -176,7 +177,7 @@ def run_demo(
     )
     _compile_kernels(step, data, batch_size)
     compile_seconds = time.perf_counter() - started
-    plan_seconds = _planning_time(graph, optimizer)
+    plan_seconds = _planning_time(graph, optimizer, step.plan.candidate.options.target)
     where = step.model.execution.describe(step.device)
     say(f"Training {graph.name} with {optimizer} on {len(data.x):,} rows, {len(data.test_x)} more held out; {where}.")
     say(f"Compiled in {compile_seconds:.2f} s, kernels included; planning takes {plan_seconds * 1000:.0f} ms of that.")
@@ -190,7 +191,7 @@ def run_demo(
     remark = _INTERPRETED if step.model.execution.strict else ""
     say(f"Time: fused {times[0]:.2f} s, eager {times[1]:.2f} s.{remark}\n")
 
-    unfused = make_plan(step.plan.graph, "off")
+    unfused = make_plan(step.plan.graph, Fusion("off", target=step.plan.candidate.options.target))
     say(plan_table(step.plan, unfused, batch_size))
     certificate = tn.check(graph, optimizer=optimizer, device=step.device, strict=strict)
     say(certificate_table(certificate))
@@ -291,11 +292,11 @@ def _progress(console: Console | None) -> Any:
     return Progress(*columns, TimeRemainingColumn(), TextColumn("{task.fields[losses]}"), console=console)
 
 
-def _planning_time(graph: tn.Graph, optimizer: Optimizer) -> float:
+def _planning_time(graph: tn.Graph, optimizer: Optimizer, target: str | None) -> float:
     """Seconds that planning the training step takes, its joint graph given, once everything it imports is loaded."""
     joint = joint_graph(graph, "loss", optimizer)
     started = time.perf_counter()
-    make_plan(joint)
+    make_plan(joint, Fusion(target=target))
     return time.perf_counter() - started
 
 

@@ -217,7 +217,8 @@ class Call:
     ) -> Compiled | None:
         try:
             graph = self._graph(shapes, dtypes)
-            return Compiled(Form(graph, as_fusion("optimal"), LOGITS_BUDGET, device, how), Turns())
+            fusion = as_fusion("optimal", target=how.target(device))
+            return Compiled(Form(graph, fusion, LOGITS_BUDGET, device, how), Turns())
         except TritonNotesError:
             if is_symbolic:
                 return None  # the op needs the size, or two sizes are equal by chance

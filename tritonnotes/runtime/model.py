@@ -78,10 +78,10 @@ class Model(NamedModule):
                 f"{name!r} is a number or state of an optimizer; a model has inputs and parameters only"
             )
         self.graph = graph = snapshot(graph)
-        self.fusion = as_fusion(fusion)
         self.logits_budget = check_budget(logits_budget)
         self.device = pick_device(device)
         self.execution = execution(self.device, strict, sanitize)
+        self.fusion = as_fusion(fusion).on(self.execution.target(self.device))
         self._forms: dict[bool, Form] = {}
         self._places: dict[bool, TensorPlaces] = {}
         self._at_once = at_once

@@ -24,10 +24,11 @@ from ..ir.core.verify import verify
 from ..ir.passes.chunks import LOGITS_BUDGET, check_budget
 from ..ir.passes.scaling import GradScaler
 from ..runtime.capture import MOST_CAPTURED
-from ..runtime.executors.execution import Execution
+from ..runtime.executors.execution import Execution, execution
 from ..runtime.feeds import named_feeds
 from ..runtime.kernel_reports import Reports
 from ..runtime.model import Model
+from ..runtime.runner import pick_device
 from ..tensors.shared import Shared
 from .param_groups import Groups, ParamGroup, with_groups
 from .progress import Progress, Report
@@ -105,13 +106,13 @@ class TrainingStep:
         self.declared_optimizer = optimizer
         self.accumulate, self.scaler = accumulate, made_scaler
         where: dict[str, Any] = {"device": device, "strict": strict, "sanitize": sanitize}
+        place = pick_device(device)
+        fusion = as_fusion(fusion).on(execution(place, strict, sanitize).target(place))
         self._options = {"fusion": fusion, "logits_budget": logits_budget, "seed": seed, "shared": shared, **where}
-        self._source = StepSource(
-            graph, loss, optimizer, accumulate, made_scaler, parallel, as_fusion(fusion), logits_budget
-        )
+        self._source = StepSource(graph, loss, optimizer, accumulate, made_scaler, parallel, fusion, logits_budget)
         programs = self._source.without(frozenset())
         same = {"logits_budget": logits_budget, "seed": seed, "shared": shared, **where}
-        model = Model(graph, fusion=as_fusion(fusion).lenient(), at_once=False, **same)
+        model = Model(graph, fusion=fusion.lenient(), at_once=False, **same)
         reducer = None if parallel is None else _joined(parallel, programs, model, optimizer, made_scaler)
         self._begin(programs, model, seed, reducer)
         if isinstance(scaler, torch.amp.GradScaler):

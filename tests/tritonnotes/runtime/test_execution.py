@@ -181,6 +181,17 @@ def test_the_launches_of_small_batches_run_on_one_thread(batch: int, is_shared: 
 
 
 @on_the_cpu
+@pytest.mark.parametrize("how, made_for", [
+    ({}, "a server's core"), ({"sanitize": True}, "a server's core"), ({"strict": True}, "an H100 SXM"),
+    ({"target": "gpu"}, "an H100 SXM"), ({"strict": True, "target": "cpu"}, "a server's core"),
+])  # fmt: skip
+def test_plans_are_made_for_what_runs_them(how: dict[str, Any], made_for: str) -> None:
+    model, step = tn.compile(digits(), **how), tn.compile_step(digits(), optimizer=tn.adam(), **how)
+    for made in (model, step, step.under(Execution(strict=True))):
+        assert f"It is made for {made_for}" in made.explain()
+
+
+@on_the_cpu
 @pytest.mark.parametrize("batch", [1, 3, 16, 40, 100])
 def test_tiles_of_small_batches_are_not_twice_as_long(batch: int) -> None:
     step = tn.compile_step(digits(), optimizer=tn.adam())

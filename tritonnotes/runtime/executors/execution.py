@@ -8,6 +8,7 @@ from functools import cache
 
 import torch
 
+from ...codegen.target.targets import CPU, GPU
 from ...ir.core.errors import DeclarationError
 
 STRICT_VARIABLE = "TRITONNOTES_STRICT"
@@ -23,6 +24,10 @@ class Execution:
     strict: bool = False
     sanitize: bool = False
     split: bool = False
+
+    def target(self, device: torch.device) -> str:
+        """What plans are made for. The strict interpreter looks at the kernels that a GPU would get."""
+        return CPU if device.type == "cpu" and not self.strict else GPU
 
     def describe(self, device: torch.device) -> str:
         """What runs the kernels on a device, in words."""
