@@ -194,11 +194,13 @@ class UpdateOptimizer(torch.optim.Optimizer):
         how = self.execution(work.device)
         was_torn, self._is_torn = self._is_torn, True  # until all of the step is done
         rows, distinct = work.rows()
-        key = (extras, rows, places(columns))
         plan = work.plan
-        if plan is None or plan.key != key:
+        if plan is None or not work.is_known(extras, rows):
+            key = (extras, rows, places(columns))
             try:
-                work.plan = plan = make_plan(key, work.optimizer, extras, columns, rows, how)
+                if plan is None or plan.key != key:
+                    work.plan = plan = make_plan(key, work.optimizer, extras, columns, rows, how)
+                work.remember(extras, rows)
             except BaseException:
                 work.take_back()
                 self._is_torn = was_torn

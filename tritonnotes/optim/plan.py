@@ -5,6 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
+from operator import is_not
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +21,8 @@ from ..runtime.executors.execution import Execution
 from ..runtime.vetting import check_apart, vet_held
 from .launching import LoadedUpdate, Recorded, load_update, run
 from .tables import Blocks, block_table, dtype_of, has_layout, has_overlap, is_aligned, is_dense, upload
+
+_IS_THERE = partial(is_not, None)
 
 UPDATE_WORK = 16
 """Elements that are computed for one of a parameter: Adam's take a nanosecond each."""
@@ -52,7 +58,8 @@ class LaunchPlan:
         for (name, i), stand_in in self.stand_ins.items():
             stand_in.copy_(columns[name][i])  # type: ignore[arg-type]
         given = [self.parameters, self.blocks.table, numbers, *(scalars[name] for name in self.update.scalars)]
-        reached = [*_present(columns, columns), *self.stand_ins.values()]
+        is_judged = self.how.strict or self.how.sanitize
+        reached = [*_present(columns, columns), *self.stand_ins.values()] if is_judged else []
         run(
             self.loaded.module,
             "run",
@@ -122,7 +129,8 @@ def make_plan(
 
 
 def _present(columns: Columns, names: Mapping[str, object] | Sequence[str]) -> list[Tensor]:
-    return [t for name in names for t in columns[name] if t is not None]
+    tensors: Any = chain.from_iterable(map(columns.__getitem__, names))
+    return [*filter(_IS_THERE, tensors)]
 
 
 def _kind(optimizer: Optimizer, tensors: Mapping[str, Tensor], index: int) -> Kind:

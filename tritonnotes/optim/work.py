@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from operator import is_
+from functools import partial
+from operator import attrgetter, is_, is_not
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..ir.core.optimizer import Optimizer
-from ..ir.optim.update import G_NAME, MASTER, P_NAME
-from ..runtime.vetting import are_plain, vet, vet_held
+from ..ir.optim.update import G_NAME, MASTER, P_NAME, Extras
+from ..runtime.held import guards, same_addresses, same_items
+from ..runtime.vetting import are_plain, has_dual_level, vet, vet_held
 from .counting import CountPlan
 from .launching import LoadedUpdate
 from .plan import LaunchPlan
@@ -26,6 +28,22 @@ Row = tuple[float, ...]
 """What a row of numbers is worked out from besides the hyperparameters: the step, and the rule's own numbers."""
 
 State = dict[str, Any]
+
+_GRADIENT, _IS_SPARSE = attrgetter("grad"), attrgetter("is_sparse")
+_IS_THERE = partial(is_not, None)
+
+
+@dataclass(frozen=True, eq=False)
+class Known:
+    """What a plan was made for: `tensors` are the parameters and their state, and how to ask whether each is as it was;
+    `gradients` are addresses, since gradients themselves are not held."""
+
+    extras: Extras
+    rows: list[int]
+    tensors: tuple[Tensor, ...]
+    are_alike: Callable[..., bool]
+    lie_there: Callable[[], int]
+    gradients: list[int]
 
 
 @dataclass(eq=False)
@@ -54,6 +72,12 @@ class Work:
     counted: dict[str, Tensor] = field(default_factory=dict)
     kept: dict[str, list[Tensor | None]] = field(default_factory=dict)
     held: dict[str, list[Tensor | None]] = field(default_factory=dict)
+    _known: Known | None = None
+    _is_kept: Callable[[], int] = bool
+    _left_out: list[tuple[State, str]] = field(default_factory=list)
+    _all_states: tuple[list[Tensor], list[State]] = field(default_factory=lambda: ([], []))
+    _like_gradients: Callable[..., bool] | None = None
+    _are_alike: bool = False
 
     @property
     def device(self) -> torch.device:
@@ -62,8 +86,15 @@ class Work:
     def take_gradients(self, gradients: Sequence[Tensor]) -> None:
         """Take in the gradients of a step. Raises `FeedError` for those that kernels cannot read."""
         self.resolved = []
-        if not are_plain(gradients):
-            given = gradients
+        like = self._like_gradients
+        self._are_alike = like is not None and not has_dual_level() and like(*gradients)
+        if self._are_alike:
+            self.gradients = [*gradients]
+            return
+        if are_plain(gradients):
+            self._like_gradients = guards(gradients)
+        else:
+            self._like_gradients, given = None, gradients
             gradients = [vet(g, f"gradient of parameter {i}") for i, g in zip(self.places, given, strict=True)]
             self.resolved = [(g, plain) for g, plain in zip(given, gradients, strict=True) if g is not plain]
         self.gradients = list(gradients)
@@ -90,14 +121,48 @@ class Work:
         self.kept = {name: [state.get(name) for state in self.states] for name in kept}
         held = {name: self.kept[name] for name in (*masters, *self.optimizer.state)}
         self.held = {n: [None if t is None else real(t) for t in column] for n, column in held.items()}
+        found = [(s, n, t) for n, column in self.kept.items() for s, t in zip(self.states, column, strict=True)]
+        self._is_kept = same_items([each for each in found if each[2] is not None])
+        self._left_out = [(state, name) for state, name, tensor in found if tensor is None]
 
     def holds(self, states: Mapping[Tensor, State]) -> bool:
         """Whether the state is that of the last step, every tensor of it."""
         if not self.kept:
             return True
-        if not all(map(is_, map(states.get, self.params), self.states)):
+        if not self._is_kept() or any(state.get(name) is not None for state, name in self._left_out):
             return False
-        return all(all(map(is_, [s.get(n) for s in self.states], column)) for n, column in self.kept.items())
+        # torch hashes tensors in Python, so that they are looked up only where all that is kept has changed.
+        params, found = [*states], [*states.values()]
+        known_params, known = self._all_states
+        if len(params) == len(known_params) and all(map(is_, params, known_params)) and all(map(is_, found, known)):
+            return True
+        self._all_states = (params, found)
+        if all(map(is_, map(states.get, self.params), self.states)):
+            return True
+        self._all_states = ([], [])
+        return False
+
+    def remember(self, extras: Extras, rows: list[int]) -> None:
+        """The plan holds for the tensors as they are now."""
+        tensors = (*self.params, *(t for column in self.held.values() for t in column if t is not None))
+        self._known = None
+        if not any(map(Tensor.is_complex, tensors)):
+            addresses = [*map(Tensor.data_ptr, self.gradients)]
+            self._known = Known(extras, rows, tensors, guards(tensors), same_addresses(tensors), addresses)
+
+    def is_known(self, extras: Extras, rows: list[int]) -> bool:
+        """Whether the plan of the last step holds, where that can be seen at once: the parameters and their state are
+        as they were, and gradients of the same kind lie where those of the last step did."""
+        known = self._known
+        return (
+            known is not None
+            and self._are_alike
+            and known.extras == extras
+            and known.rows == rows
+            and known.are_alike(*known.tensors)
+            and bool(known.lie_there())
+            and [*map(Tensor.data_ptr, self.gradients)] == known.gradients
+        )
 
     def columns(self) -> dict[str, list[Tensor | None]]:
         """Every tensor of every parameter, complex ones as pairs of numbers."""
@@ -113,12 +178,14 @@ class Work:
         that have taken equally many steps share one. On the device, each has its own."""
         if self.counts:
             return list(range(len(self.params))), []
+        if not self.optimizer.numbers:
+            steps = self._steps()
+            if steps.count(steps[0]) == len(steps):
+                return [0] * len(steps), [(steps[0],)]
+            return _numbered([(step,) for step in steps])
         counts = [self._steps(), *(self.counted[name].tolist() for name in self.optimizer.numbers)]
         keys: list[Row] = list(zip(*counts, strict=True))
-        if keys.count(keys[0]) == len(keys):
-            return [0] * len(keys), keys[:1]
-        found: dict[Row, int] = {}
-        return [found.setdefault(key, len(found)) for key in keys], list(found)
+        return _numbered(keys)
 
     def take_back(self) -> None:
         """Uncount the step that `rows` counted, where it could not be taken."""
@@ -146,6 +213,12 @@ class Work:
         return steps
 
 
+def _numbered(keys: list[Row]) -> tuple[list[int], list[Row]]:
+    """For each row its number among those that are distinct, and these."""
+    found: dict[Row, int] = {}
+    return [found.setdefault(key, len(found)) for key in keys], list(found)
+
+
 @dataclass(frozen=True, eq=False)
 class Gathered:
     """The work in a group, one for each device, and the parameters whose gradients are sparse."""
@@ -159,18 +232,18 @@ class Gathered:
     def holds(self, formula: Hashable, params: Sequence[Tensor], states: Mapping[Tensor, State]) -> bool:
         """Whether the same parameters have gradients as in the last step, and the state is where it was. Takes the new
         gradients in."""
-        grads = [p.grad for p in params]
+        grads = [*map(_GRADIENT, params)]
         if (
             self.formula != formula
             or len(params) != len(self.params)
             or not all(map(is_, params, self.params))
-            or self.present != [g is not None for g in grads]
-            or any(g.is_sparse for g in grads if g is not None)
+            or self.present != [*map(_IS_THERE, grads)]
+            or any(map(_IS_SPARSE, filter(_IS_THERE, grads)))
             or not all(work.holds(states) for work in self.works)
         ):
             return False
         for work in self.works:
-            work.take_gradients([grads[place] for place in work.places])  # type: ignore[misc]
+            work.take_gradients([*map(grads.__getitem__, work.places)])
         return True
 
 

@@ -34,7 +34,7 @@ class Seen:
         self._listed, self._named, self._count = listed, named, len(named)
         self._are_items = same_items([(named, name, tensor) for name, tensor in named.items()])
         self._tensors = (*listed, *named.values())
-        self._are_alike, self._lie_there = guards(self._tensors), _same_addresses(self._tensors)
+        self._are_alike, self._lie_there = guards(self._tensors), same_addresses(self._tensors)
 
     def are(self, listed: Sequence[Tensor] | None, named: dict[str, Tensor]) -> bool:
         """Whether these are the same list and dict, the dict holds the same tensors, and each is as it was: where it
@@ -65,7 +65,7 @@ def same_items(items: Sequence[Item], owners: Sequence[Owner] = ()) -> Callable[
         )
 
 
-def _same_addresses(tensors: Sequence[Tensor]) -> Callable[[], int]:
+def same_addresses(tensors: Sequence[Tensor]) -> Callable[[], int]:
     """Says later whether each of these tensors lies where it does."""
     try:
         made = watch.same_addresses(tensors)

@@ -163,9 +163,14 @@ def vet_held(tensor: object, what: str) -> Tensor:
 
 def are_plain(tensors: Sequence[Tensor]) -> bool:
     """Whether `vet` would hand out all of these as they are, as far as their kinds tell: at the speed of `map`."""
-    if not {*map(type, tensors)} <= TYPES or forward_ad._current_level >= 0:
+    if not {*map(type, tensors)} <= TYPES or has_dual_level():
         return False
     return {*map(torch._C.DispatchKeySet.raw_repr, map(torch._C._dispatch_keys, tensors))} <= _plain
+
+
+def has_dual_level() -> bool:
+    """Whether tensors may have tangents of forward-mode differentiation."""
+    return forward_ad._current_level >= 0
 
 
 def check_mode(what: str) -> None:

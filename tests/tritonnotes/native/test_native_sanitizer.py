@@ -147,6 +147,89 @@ def test_poison_is_followed_wherever_it_goes(way: str) -> None:
         launch(poison_kernel, (1,), torch.randn(20), torch.zeros(32), 20, WAY=way, BLOCK=32, sanitize=True)
 
 
+@triton.jit
+def masked_kernel(x_ptr, out_ptr, n, m, WAY: tl.constexpr, BLOCK: tl.constexpr):
+    """Loads n elements without `other`, and stores what is made of them under another mask than that of the load."""
+    at = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    loaded = at < n
+    x = tl.load(x_ptr + at, mask=loaded) * 2.0 + 1.0
+    stored = at < m
+    if WAY == "both":
+        stored = loaded & stored
+    if WAY == "either":
+        stored = loaded | stored
+    if WAY == "neither":
+        stored = stored & (at >= n)
+    if WAY == "another load":
+        x = x + tl.load(x_ptr + at, mask=at < m)
+        stored = loaded
+    if WAY == "chosen":
+        x = tl.where(at < m, x, 0.0)
+        stored = loaded
+    if WAY == "summed":
+        x = x + tl.sum(x)
+        stored = loaded
+    if WAY == "turned":
+        x = tl.sum(tl.where(at[:, None] + at[None, :] == BLOCK - 1, x[None, :], 0.0), 1)
+        stored = loaded
+    if WAY == "carried":
+        for _ in range(m):
+            x = x + tl.load(x_ptr + at, mask=at < m)
+        stored = loaded
+    tl.store(out_ptr + at, x, mask=stored)
+
+
+POISONED = {
+    "same": False, "both": False, "chosen": False, "either": True, "neither": True, "another load": True,
+    "summed": True, "turned": True, "carried": True,
+}  # fmt: skip
+"""Whether a lane that is stored was masked off where it was loaded: 20 elements of 32 are loaded, 19 or 21 compared."""
+
+
+@pytest.mark.parametrize("way", POISONED)
+def test_poison_is_looked_for_unless_what_is_stored_was_surely_loaded(way: str) -> None:
+    x, out = torch.randn(32, generator=torch.Generator().manual_seed(0)), torch.zeros(32)
+    m = 19 if way in ("another load", "carried") else 21
+
+    def go() -> None:
+        launch(masked_kernel, (1,), x, out, 20, 20 if way == "same" else m, WAY=way, BLOCK=32, sanitize=True)
+
+    if POISONED[way]:
+        with pytest.raises(NativeError, match="store of a masked lane's poison"):
+            go()
+    else:
+        go()
+
+
+@triton.jit
+def lane_kernel(x_ptr, out_ptr, first, last, STORES: tl.constexpr, BLOCK: tl.constexpr):
+    """Touches the elements from `first` to `last` of a block."""
+    at = tl.arange(0, BLOCK)
+    mask = (at >= first) & (at <= last)
+    if STORES:
+        tl.store(out_ptr + at, 1.0, mask=mask)
+    else:
+        tl.store(out_ptr + at, tl.load(x_ptr + at, mask=mask, other=0.0))
+
+
+@pytest.mark.parametrize("stores", [False, True])
+@pytest.mark.parametrize("size", [1, 15, 16, 37, 48, 63])
+def test_one_active_lane_outside_is_enough_wherever_it_lies(size: int, stores: bool) -> None:
+    """Behind a tensor's end: in the first lane of a strip, in its last, in the middle, in a strip that is ragged."""
+    x, out = torch.ones(64), torch.zeros(64)
+
+    def go(first: int, last: int) -> None:
+        given = (x, out[:size]) if stores else (x[:size], out)
+        launch(lane_kernel, (1,), *given, first, last, STORES=stores, BLOCK=64, sanitize=True)
+
+    go(0, size - 1)
+    go(size, size - 1)  # no lane at all
+    for lane in sorted({size, size + 7, -(-size // 16) * 16, 63} & {*range(size, 64)}):
+        for first in (lane, 0):
+            with pytest.raises(NativeError, match=f"{'store' if stores else 'load'} out of bounds"):
+                go(first, lane)
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_a_nan_of_the_user_is_no_poison(dtype: torch.dtype) -> None:
     x, out = torch.full((20,), float("nan"), dtype=dtype), torch.zeros(32, dtype=dtype)

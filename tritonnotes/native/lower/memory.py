@@ -34,7 +34,7 @@ def load(low: Lowering, op: Op, xs: list[Lanes], strip: Strip) -> Lanes:
     if low.checker:
         low.checker.before(low, op, pointer, mask, strip.width, False)
         if mask is not None and other is None:
-            other = low.checker.other(pointer.pointee)
+            other = low.checker.other(low, op)
     if mask is None:
         kind: Kind = "uniform" if pointer.kind == "uniform" else "vector"
         if pointer.kind == "uniform" or pointer.is_contiguous:

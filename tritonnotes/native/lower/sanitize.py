@@ -16,11 +16,12 @@ of the kernel's pointer arguments first and in their order.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor, uint8, zeros
 
+from ..llvm.elementwise import is_elementwise
 from ..llvm.strips import Lanes, Strip
 from ..llvm.writer import literal, llvm_type, splat
 from ..ttir.ttir import BYTES, Function, Op, Value
@@ -88,7 +89,7 @@ class Guard:
         self.program: Function | None = None
         self.pointers: list[Value] = []
         self._limits: set[tuple[int, int]] = set()
-        self._poisoned: dict[Value, bool] = {}
+        self._poisoned: dict[tuple[Value, frozenset[Value]], bool] = {}
 
     def prologue(self, function: Function) -> list[str]:
         """Loads the bounds of the arguments, and works out how far behind its beginning an access of so many bytes may
@@ -162,11 +163,17 @@ class Guard:
             some = w.fresh("some")
             w.fork(w.emit(f"icmp ult i64 {offset}, {self.limit(number, count * size)}"), whole, some)
             w.place(some)
+        truths = "" if mask is None else low.vector(mask, Strip((), width))
+        if offset and truths:
+            # Behind a tensor's end most strips of a ragged tile have no active lane.
+            active = w.fresh("active")
+            w.fork(w.any(truths, width), active, whole)
+            w.place(active)
         offsets = self.lane_offsets(low, pointer, width, number)
         limit = w.broadcast(self.limit(number, size), "i64", width)
         outside = w.emit(f"icmp uge <{width} x i64> {offsets}, {limit}")
-        if mask is not None:
-            outside = w.emit(f"and <{width} x i1> {outside}, {low.vector(mask, Strip((), width))}")
+        if truths:
+            outside = w.emit(f"and <{width} x i1> {outside}, {truths}")
         w.fork(w.any(outside, width), failed, whole)
         w.place(whole)
         return offset or offsets
@@ -279,15 +286,18 @@ class Guard:
         w.fork(w.any(w.emit(f"icmp ne {type_} {marks}, {ones}"), width), failed, fine)
         w.place(fine)
 
-    def other(self, elem: str) -> Lanes | None:
-        """What the lanes that are masked off hold, of a load that does not say: poison."""
-        if elem in ("i1", "ptr"):
+    def other(self, low: Lowering, op: Op) -> Lanes | None:
+        """What the lanes that are masked off hold, of a load that does not say: poison; None where nothing would notice
+        that, so that they may hold 0."""
+        elem = op.result.type.elem
+        if elem in ("i1", "ptr") or (elem in POISON_BITS and not self.is_noticed(low, op.result, op.operands[1])):
             return None
         poison = literal(POISON_BITS[elem] if elem in POISON_BITS else POISON_INTEGER >> 64 - 8 * BYTES[elem], elem)
         return Lanes("uniform", poison, elem)
 
     def stored(self, low: Lowering, op: Op, value: Lanes, mask: Lanes | None, width: int) -> None:
-        if value.elem not in POISON_BITS or not self.may_be_poison(low, op.operands[1]):
+        sure = frozenset(_all_of(low, *op.operands[2:]))
+        if value.elem not in POISON_BITS or not self.may_be_poison(low, op.operands[1], sure):
             return
         w, bits, strip = low.w, f"i{8 * BYTES[value.elem]}", Strip((), width)
         type_, whole = llvm_type(value.elem, width), f"<{width} x {bits}>"
@@ -307,26 +317,52 @@ class Guard:
         w.fork(w.any(bad, width), self.failure(low, op, POISON), fine)
         w.place(fine)
 
-    def may_be_poison(self, low: Lowering, value: Value) -> bool:
-        """Whether a value may hold what a load without `other` has in lanes that are masked off. What comes out of
-        memory does not, since that is never stored."""
-        found = self._poisoned.get(value)
+    def may_be_poison(self, low: Lowering, value: Value, sure: frozenset[Value]) -> bool:
+        """Whether a value may hold what a load without `other` has in lanes that are masked off, in a lane of which all
+        masks in `sure` are true. What comes out of memory does not, since that is never stored."""
+        found = self._poisoned.get((value, sure))
         if found is None:
-            self._poisoned[value] = True  # while it is looked at; a loop would come back
-            found = self._poisoned[value] = self._may_be_poison(low, value)
+            self._poisoned[value, sure] = True  # while it is looked at; a loop would come back
+            found = self._poisoned[value, sure] = self._may_be_poison(low, value, sure)
         return found
 
-    def _may_be_poison(self, low: Lowering, value: Value) -> bool:
+    def _may_be_poison(self, low: Lowering, value: Value, sure: frozenset[Value]) -> bool:
         op = low.analysis.definition.get(value)
         if op is None:
             return value not in low.analysis.arguments or low.function is not self.program
         if op.name in ("arith.cmpf", "arith.cmpi"):
             return False
         if op.name == "tt.load":
-            return len(op.operands) == 2 or (len(op.operands) == 3 and self.may_be_poison(low, op.operands[2]))
+            if len(op.operands) == 2:
+                return op.operands[1] not in sure
+            return len(op.operands) == 3 and self.may_be_poison(low, op.operands[2], sure)
         if op.name == "tt.call" or (op.regions and op.name != "tt.reduce"):
             return True
-        return any(self.may_be_poison(low, operand) for operand in op.operands)
+        # All else takes its lanes from others than its own.
+        same = sure if is_elementwise(op.name) else frozenset[Value]()
+        return any(self.may_be_poison(low, operand, same) for operand in op.operands)
+
+    def is_noticed(self, low: Lowering, value: Value, mask: Value) -> bool:
+        """Whether poison could be found in a float that is poison where `mask` is false. It cannot where all that is
+        made of it, lane by lane, is stored where the mask is true."""
+        for user in low.analysis.of(value):
+            if user.name == "tt.store" and user.operands.index(value) == 1:
+                if mask not in _all_of(low, *user.operands[2:]):
+                    return True
+                continue
+            is_followed = is_elementwise(user.name) and user.result.type.is_float
+            if not is_followed or self.is_noticed(low, user.result, mask):
+                return True
+        return False
+
+
+def _all_of(low: Lowering, *masks: Value) -> Iterator[Value]:
+    """The masks that are true wherever these are: they themselves, and what they are the conjunction of."""
+    for mask in masks:
+        yield mask
+        op = low.analysis.definition.get(mask)
+        if op is not None and op.name == "arith.andi":
+            yield from _all_of(low, *op.operands)
 
 
 class GuardBlock:
@@ -357,17 +393,19 @@ class GuardBlock:
 
 def shadowed(arguments: Sequence[Any], uninitialized: Sequence[Tensor]) -> tuple[int, ...]:
     """The numbers, among the tensors of a kernel's arguments, of those that are uninitialised."""
+    if not uninitialized:
+        return ()
     bare = {tensor.data_ptr() for tensor in uninitialized}
     tensors = [value for value in arguments if isinstance(value, Tensor)]
-    return tuple(number for number, tensor in enumerate(tensors) if tensor.numel() and tensor.data_ptr() in bare)
+    return tuple(number for number, tensor in enumerate(tensors) if tensor.data_ptr() in bare and tensor.numel())
 
 
 def span(tensor: Tensor) -> tuple[int, int]:
     """The addresses from a tensor's first element to the end of its last one."""
     begin = tensor.data_ptr()
+    if tensor.is_contiguous():
+        return begin, begin + tensor.nbytes
     if not tensor.numel():
         return begin, begin
-    if tensor.is_contiguous():
-        return begin, begin + tensor.numel() * tensor.element_size()
     last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
     return begin, begin + (last + 1) * tensor.element_size()
