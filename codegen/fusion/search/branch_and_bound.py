@@ -16,10 +16,6 @@ from ..legality import AxisSet, Facts, Rule
 from ..partition import Partition
 from .atoms import Atom
 
-BUDGET = 50_000
-"""How many ways to place a value a search may look at: about a second. One that needs more stops, and says so."""
-
-
 MOST_READERS = 5
 """Where more kernels need a value, either all of them compute it again or none."""
 

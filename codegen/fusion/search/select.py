@@ -7,12 +7,18 @@ from dataclasses import replace
 
 from tritonnotes.ir.core.graph import Value
 
+from ...target.targets import CPU, GPU
 from ..candidate import Candidate
 from ..cost import cost_of, scheduled_cost
 from ..reduction_strategy import Strategies, combinations, other_strategies, replicable_sums
 from .atoms import blocks, chains, make_atoms
-from .branch_and_bound import BUDGET, Search
+from .branch_and_bound import Search
 from .greedy import greedy_under
+
+BUDGETS = {GPU: 50_000, CPU: 5_000}
+"""How many ways to place a value a search may look at, by target: about a second, and a tenth. One that needs more
+stops, and says so. Where launches cost little the floor of what is to come is low, and a search prunes little."""
+
 
 MOST_CHAINS = 64
 """The largest graph, in chains of values, of which the optimum is looked for value by value."""
@@ -109,7 +115,7 @@ def search_values(starts: Sequence[Candidate]) -> Candidate:
     start. It is optimal if no search ran out of its budget."""
     best, is_proved = min(starts, key=lambda start: cost_of(start).total), True
     for start in starts:
-        found = Search(start, make_atoms(start.legality, chains(start))).run(cost_of(best).total, BUDGET // 2)
+        found = Search(start, make_atoms(start.legality, chains(start))).run(cost_of(best).total, budget_of(start) // 2)
         best = found.candidate or best
         is_proved &= found.is_proved
     return replace(best, how="optimal" if is_proved else NOT_PROVED)
@@ -120,8 +126,12 @@ def search_blocks(start: Candidate) -> Candidate:
     groups = blocks(start)
     if len(groups) > MOST_BLOCKS:
         return replace(start, how=TOO_LARGE)
-    found = Search(start, make_atoms(start.legality, groups)).run(cost_of(start).total, BUDGET)
+    found = Search(start, make_atoms(start.legality, groups)).run(cost_of(start).total, budget_of(start))
     return replace(found.candidate or start, how=NOT_PROVED)
+
+
+def budget_of(start: Candidate) -> int:
+    return BUDGETS[start.options.planned_for.name]
 
 
 def cheapest_as_scheduled(candidates: Sequence[Candidate]) -> Candidate:
