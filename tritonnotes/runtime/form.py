@@ -87,17 +87,19 @@ class Form:
         return self._differentiable[wanted]
 
     def bind(
-        self, feeds: Mapping[str, Tensor], state: Mapping[str, Tensor]
+        self, feeds: Mapping[str, Tensor], state: Mapping[str, Tensor], is_checked: bool = False
     ) -> tuple[dict[str, Tensor], dict[str, int]]:
         """Tensors that kernels can read for all leaves by name, and the size of each `Dim`. Raises `FeedError` for
-        feeds and state that do not fit."""
+        feeds that do not fit, and unless the state `is_checked` for such state."""
         bound: Mapping[str, Tensor]
         bound, sizes = self._binder.bind(feeds)
         check_targets(self._targets, bound)
         check_sizes(self._sized, sizes)
-        check_held(self.held, state, self.device)
+        if not is_checked:
+            check_held(self.held, state, self.device)
+            if self.updates:
+                check_apart(state, self.updates)
         if self.updates:
-            check_apart(state, self.updates)
             bound = Written({n: state[n] for n in self.updates}).apart(bound)
         return {**bound, **state}, sizes
 
@@ -107,10 +109,11 @@ class Form:
         state: Mapping[str, Tensor],
         draw: Callable[[Sequence[str]], dict[str, int]],
         turns: Turns,
+        is_checked: bool = False,
     ) -> dict[str, Tensor]:
         """The outputs by name, differentiable where leaves want it. `draw` gives the seeds of these names, after what
-        is fed was found to fit; backward takes `turns` with those who change weights."""
-        leaves, sizes = self.bind(feeds, state)
+        is fed was found to fit; backward takes `turns` with those who change weights. The rest as for `bind`."""
+        leaves, sizes = self.bind(feeds, state, is_checked)
         numbers = draw(self.seeds)
         wanted = tuple(n for n, t in leaves.items() if t.requires_grad)
         if wanted and torch.is_grad_enabled():

@@ -120,11 +120,15 @@ class Model(NamedModule):
         if NOT_A_KEYWORD in feeds:
             feeds["self"] = feeds.pop(NOT_A_KEYWORD)
         form, fed = self._form, named_feeds(self._form.inputs, inputs, feeds)
-        state = self.tensors()
         if torch.compiler.is_compiling():
-            return run_traced(form, fed, state, self._traced_seed())
+            return run_traced(form, fed, self.tensors(), self._traced_seed())
+        places = self._places[self.training]
         with self.turns:
-            return form.run(fed, state, self._numbers, self.turns)
+            is_checked = places.are_checked(self)
+            outputs = form.run(fed, places.tensors(self), self._numbers, self.turns, is_checked)
+            if not is_checked:
+                places.note_checked(self)
+        return outputs
 
     def tensors(self) -> dict[str, Tensor]:
         """The declared parameters and buffers by name, as they are now."""

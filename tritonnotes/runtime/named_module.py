@@ -8,10 +8,14 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from .held import same_items
+from .held import Seen, same_items
 
 NOT_A_KEYWORD = "self."
 """What an input called `self` is fed as where torch passes keywords on: no name ends in a dot."""
+
+
+NAMELESS: dict[str, Tensor] = {}
+"""The tensors of a module are known in a list."""
 
 
 class NamedModule(torch.nn.Module):
@@ -78,6 +82,7 @@ class TensorPlaces:
         self._module = 0
         self._found: list[Tensor] = []
         self._stay: Callable[[], int] | None = None
+        self._checked: Seen | None = None
 
     def tensors(self, module: torch.nn.Module) -> dict[str, Tensor]:
         """The tensors by name, in order; those that are gone are left out."""
@@ -93,6 +98,16 @@ class TensorPlaces:
         """The tensors of all names, in order, in the same list as long as they are the same; None where they have to be
         looked for."""
         return self._found if self._stay is not None and id(module) == self._module and self._stay() else None
+
+    def are_checked(self, module: torch.nn.Module) -> bool:
+        """Whether all tensors are as they were when somebody found that they fit."""
+        known = self.known(module)
+        return known is not None and self._checked is not None and self._checked.are(known, NAMELESS)
+
+    def note_checked(self, module: torch.nn.Module) -> None:
+        """The tensors fit as they are now."""
+        known = self.known(module)
+        self._checked = None if known is None else Seen(known, NAMELESS)
 
     def _places(self, module: torch.nn.Module, walked: Mapping[str, Tensor]) -> Callable[[], int] | None:
         """Says later whether the way to each tensor is the same, and leads to it; None where a name is no way that

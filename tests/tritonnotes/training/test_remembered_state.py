@@ -225,6 +225,34 @@ def test_a_change_is_followed(change: str, step: tn.TrainingStep) -> None:
 
 
 @on_the_cpu
+@pytest.mark.parametrize("change", [*REFUSED, *FOLLOWED])
+def test_a_model_that_remembers_does_as_one_that_looks_anew(change: str, step: tn.TrainingStep) -> None:
+    model = step.model
+    for _ in range(3):
+        model(**fed())
+    places = model._places[model.training]
+    assert places.are_checked(model)
+    {**REFUSED, **FOLLOWED}[change](step)
+
+    def done(seed: int) -> Any:
+        buffers = {n: b.clone() for n, b in model.named_buffers() if b.untyped_storage().nbytes()}
+        try:
+            return {n: t.detach().clone() for n, t in model(**fed(seed=seed)).items()}
+        except FeedError as error:
+            return str(error)
+        finally:  # the running statistics are as they were
+            with torch.no_grad():
+                for name, before in buffers.items():
+                    model.get_buffer(name).copy_(before)
+
+    for seed in range(2):
+        found = done(seed)
+        places._checked = None
+        wanted = done(seed)
+        assert found == wanted if isinstance(wanted, str) else all(torch.equal(found[n], wanted[n]) for n in wanted)
+
+
+@on_the_cpu
 def test_a_frozen_weight_stays_and_trains_again_when_it_is_let_go(step: tn.TrainingStep) -> None:
     weight(step).requires_grad_(False)
     before = weight(step).detach().clone()
