@@ -297,18 +297,20 @@ class _Run:
             lines = call_lines("torch.ops.aten.embedding_dense_backward(", arguments, ")")
             return [f"{_flat(out, value, f'-1, {width}')}.copy_(", *(INDENT + line for line in lines), ")"]
         if value.op.name == "matmul":
-            rows = self.sizes.product(a.shape[:-1])
-            left = _flat(self._operand(a), a, f"{rows}, {a.shape[-1]}")
+            left = _flat(self._operand(a), a, self._rows_and_columns(a))
             right = self._operand(b) + (".T" if value.attrs["transpose_b"] else "")
-            target = _flat(out, value, f"{rows}, {value.shape[-1]}")
+            target = _flat(out, value, self._rows_and_columns(value))
         else:
-            rows = self.sizes.product(a.shape[:-1])
-            left = _flat(self._operand(a), a, f"{rows}, {a.shape[-1]}") + ".T"
-            right = _flat(self._operand(b), b, f"{rows}, {b.shape[-1]}")
+            left = _flat(self._operand(a), a, self._rows_and_columns(a)) + ".T"
+            right = _flat(self._operand(b), b, self._rows_and_columns(b))
             target = out
         if value.name in self.added:
             return call_lines("torch.addmm(", [target, left, right, f"out={target}"], ")")
         return call_lines("torch.mm(", [left, right, f"out={target}"], ")")
+
+    def _rows_and_columns(self, value: Value) -> str:
+        """The shape of a value as a matrix: all axes but the last are its rows."""
+        return f"{self.sizes.product(value.shape[:-1])}, {self.sizes.size(value.shape[-1])}"
 
     def _torch(self, launch: TorchCall) -> Iterator[str]:
         """A call of torch that the graph names: its tensors are those that the plan has, where they can be. Where

@@ -180,6 +180,18 @@ def test_a_large_product_is_a_library_call() -> None:
     assert len(reasons) == 1 and "a kernel would take longer" in reasons.pop()
 
 
+def test_a_library_call_over_columns_of_any_number_names_their_size() -> None:
+    """The Dim is called as a parameter of torch's is, so the program calls its size something else."""
+    rows, cols = tn.Dim("rows"), tn.Dim("cols")
+    g = tn.Graph("counts")
+    logits, y = g.input("logits", (rows, cols)), g.input("y", (rows,), "int64")
+    g.output(y=tn.confusion_matrix(logits, y))
+    model = tn.compile(g, products="library")
+    assert len(library(model.plan)) == 1
+    feeds = {"logits": torch.randn(9, 5), "y": torch.randint(5, (9,))}
+    assert torch.equal(model(**feeds)["y"].cpu(), tn.eager(g, feeds)["y"])
+
+
 def test_without_fusion_all_products_are_library_calls() -> None:
     plan = make_plan(joint_graph(digits(), "loss", tn.adam()), "off")
     assert len(library(plan)) == 8 and not multiplied(plan)
