@@ -61,6 +61,10 @@ _TEMPORARY_PREFIX = ".writing-"
 _NOT_KINDS = frozenset({"source", "locks"})
 
 
+_swept: dict[Path, float] = {}
+"""When this process last removed from a folder what killed writers left there."""
+
+
 class KernelCache:
     """Bytes on disk, found by a kind (`cubin`, `plan`) and a key (from `key_of`).
 
@@ -70,7 +74,6 @@ class KernelCache:
 
     def __init__(self, root: str | os.PathLike[str] | None = None) -> None:
         self.root = _default_root() if root is None else Path(root).expanduser().absolute()
-        self._swept: set[Path] = set()
         _private_folder(self.root, parents=True)
 
     def get(self, kind: str, key: str) -> bytes | None:
@@ -152,12 +155,14 @@ class KernelCache:
         except OSError as error:
             raise _unusable("write", path, error) from error
 
-    def _sweep(self, folder: Path) -> None:
-        # Once per folder and object: listing a folder at every write would make n writes cost n².
-        if folder in self._swept:
+    @staticmethod
+    def _sweep(folder: Path) -> None:
+        # Once in a while: listing a folder at every write would make n writes cost n².
+        now = time.time()
+        oldest = now - STALE_SECONDS
+        if _swept.get(folder, 0.0) > oldest:
             return
-        self._swept.add(folder)
-        oldest = time.time() - STALE_SECONDS
+        _swept[folder] = now
         with suppress(OSError), os.scandir(folder) as entries:
             for entry in entries:
                 # Another process may sweep the same file at the same moment.

@@ -327,10 +327,20 @@ def test_kill_in_the_middle_of_a_write_leaves_no_entry(tmp_path: Path, moment: s
     assert left.exists(), "a young temporary file may belong to a living writer"
     long_ago = left.stat().st_mtime - STALE_SECONDS - 60
     os.utime(left, (long_ago, long_ago))
-    successor = KernelCache(root)
-    successor.put("cubin", key_of(other=1), b"payload")
+    successor = child('KernelCache(root).put("cubin", key, b"payload")', root)
+    assert successor.wait() == 0, successor.communicate()
     assert not temporary_files(root)
-    assert successor.get("cubin", KEY) == b"payload"
+    assert cache.get("cubin", KEY) == b"payload"
+
+
+def test_writes_do_not_list_what_was_written_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever writes makes a cache of his own: it is the process that remembers what it has swept."""
+    listed = []
+    scandir = os.scandir
+    monkeypatch.setattr(os, "scandir", lambda folder: listed.append(folder) or scandir(folder))
+    for number in range(20):
+        KernelCache(tmp_path).put("cubin", key_of(number=number), b"payload")
+    assert len(listed) == 1
 
 
 def test_kills_at_random_moments_never_leave_a_damaged_entry(tmp_path: Path) -> None:
