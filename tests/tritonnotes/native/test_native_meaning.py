@@ -76,6 +76,9 @@ APART = {
     "the type of a parameter": ("y_ptr, n,", "y_ptr, n: tl.int64,"),
     "a default": ("BLOCK: tl.constexpr)", "BLOCK: tl.constexpr = 16)"),
     "the order of parameters": ("x_ptr, y_ptr, n,", "y_ptr, x_ptr, n,"),
+    "a variable of which a type is said": ("    place = tl", "    place: tl.tensor = tl"),
+    "what Python would leave out": ("    place = tl", "    n = True and n\n    place = tl"),
+    "what is only asserted": ("    place = tl", "    assert n < 5\n    place = tl"),
     "a helper that is not inlined": (HELPER, HELPER.replace("@triton.jit", "@triton.jit(noinline=True)")),
 }
 
@@ -87,8 +90,31 @@ def test_all_else_does(tmp_path: Path, old: str, new: str) -> None:
     assert meaning_of(second) is not None and meaning_of(first) != meaning_of(second)
 
 
+NESTED = """
+@triton.jit
+def kernel(x_ptr, n):
+    if n > 0:
+        if tl.atomic_add(x_ptr, 1) > 0:
+            tl.store(x_ptr + 1, 1)
+"""
+
+
+def test_both_sides_of_and_are_computed_and_an_inner_if_is_not(tmp_path: Path) -> None:
+    """In Python's bytecode they are the same."""
+    both = NESTED.replace("n > 0:\n        if ", "n > 0 and ").replace("            tl.store", "        tl.store")
+    first, second = made(tmp_path, HEAD + NESTED), made(tmp_path, HEAD + both)
+    assert first.fn.__code__.co_code == second.fn.__code__.co_code
+    assert meaning_of(first) != meaning_of(second)
+    for kernel, added in ((first, 0), (second, 1)):
+        x = torch.zeros(2, dtype=torch.int32)
+        launch(kernel, (1,), x, 0)
+        assert x.tolist() == [added, 0]
+
+
 UNKNOWN = {
-    "a variable of which a type is said": ("    place = tl", "    place: tl.tensor = tl"),
+    "a constant that becomes a variable": ("    place = tl", "    SCALE = SCALE * 2\n    place = tl"),
+    "a function of Python's that becomes a variable": ("    place = tl", "    max = max(n, 1)\n    place = tl"),
+    "a function within": ("    place = tl", "    once = lambda n: n\n    place = tl"),
     "a module of others": ("import triton\n", "import math\nimport triton\n", "exp(0.0 * x)", "math.pi"),
     "an object of the module": (SCALE, "SCALE = tl.constexpr((1, 2))\n"),
 }  # fmt: skip
