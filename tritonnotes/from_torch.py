@@ -139,7 +139,8 @@ def device_of(module: torch.nn.Module, example: Any, device: torch.device | str 
     tensors = [*module.parameters(), *module.buffers(), *pytree.tree_leaves(example)]
     found = next((t.device for t in tensors if isinstance(t, Tensor)), torch.device("cpu"))
     wanted = found if device is None else torch.device(device)
-    if wanted.type != found.type or wanted.index not in (None, found.index):
+    is_same = wanted.type == found.type and (wanted.type == "cpu" or wanted.index in (None, found.index))
+    if not is_same:
         raise DeclarationError(
             f"device is {str(device)!r}, the module lies on {str(found)!r}, and they share their tensors; move it with "
             f"module.to({str(device)!r})"

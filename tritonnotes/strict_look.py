@@ -60,6 +60,7 @@ class StrictLook:
         """What to print of it."""
         if self.left_out:
             yield f"no strict look: {self.left_out}"
+            yield from (f"FAILS: {finding}" for finding in self.findings)
             return
         seen = f"strict look at {counted(self.kernels, 'kernel')}{_at(self.sizes)}: "
         yield seen + (counted(len(self.findings), "finding") if self.findings else "bounds, memory and races are right")
@@ -155,22 +156,23 @@ def strict_look(
         compared = {}
         bind_dims([(v.shape, tuple(feeds[v.name].shape)) for v in graph.inputs], compared)
     small = {name: min(size, compared.get(name, size)) for name, size in zip(dims, cycle(SMALL), strict=False)}
-    refused = ""
+    refused, findings = "", dict[str, None]()
     for tried in (small, compared):
         is_last = tried == compared
         moved = sum(program.plan.bytes_moved(Sizes(SMALL[0], tried)) for program in programs)
         if moved > MOST_BYTES:
             much = f"{moved:,} bytes are moved{_at(tried)}, and more than {MOST_BYTES:,} take long"
-            return StrictLook(left_out=refused + much)
+            return StrictLook(findings=(*findings,), left_out=refused + much)
         try:
             fed = feeds if is_last and feeds is not None else draw_feeds(graph, tried, seed)
-            findings = [found for run in runs for found in _findings(run, fed, every=is_last)]
+            for run in runs:  # what one finds stays found where another refuses the sizes
+                findings |= dict.fromkeys(_findings(run, fed, every=is_last))
         except Exception as error:
             if is_last:
                 raise
             refused = f"{first_line(error)}{_at(tried)}; "
             continue
-        return StrictLook(tried, kernels, tuple(dict.fromkeys(findings)))
+        return StrictLook(tried, kernels, (*findings,))
     raise AssertionError("the last sizes are looked at, or raise")
 
 

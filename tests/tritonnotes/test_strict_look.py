@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from devices import on_the_cpu
 from rich.console import Console
 
 import tritonnotes as tn
@@ -18,9 +19,11 @@ from tritonnotes.cli.commands import main
 from tritonnotes.cli.rich_tables import certificate_table
 from tritonnotes.codegen.program import program as programs
 from tritonnotes.interpreter.ownership import Ownership
+from tritonnotes.ir.core.errors import KernelError
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.runtime.executors import interpreted
 from tritonnotes.runtime.executors.execution import Execution
+from tritonnotes.runtime.form import form_of
 from tritonnotes.runtime.runner import Runner
 
 B = tn.Dim("batch")
@@ -186,3 +189,27 @@ def test_the_table_of_the_demo_shows_findings(monkeypatch: pytest.MonkeyPatch) -
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(certificate_table(certificate))
     assert "out-of-bounds load" in console.export_text()
+
+
+def test_what_one_run_finds_stays_found_where_another_refuses_the_sizes() -> None:
+    model = tn.compile(doubled())
+
+    def racing(_: object) -> None:
+        raise KernelError("race at line 3")
+
+    def refusing(_: object) -> None:
+        raise RuntimeError("needs 100 rows")
+
+    runs = [strict_look.Run([model.program], racing), strict_look.Run([model.program], refusing)]
+    how: dict[str, Any] = {"device": torch.device("cpu"), "how": Execution(), "feeds": None, "seed": 0}
+    look = strict_look.strict_look(doubled(), runs, sizes={"batch": 10_000_000}, **how)
+    assert not look.ok and look.findings == ("race at line 3",)
+    assert "needs 100 rows" in look.left_out and "FAILS: race at line 3" in [*look.lines()]
+
+
+@on_the_cpu
+def test_a_form_that_runs_another_way_is_found_under_its_own_text() -> None:
+    """A traced call finds its form so."""
+    form = tn.compile(doubled())._form
+    strict = form.under(Execution(strict=True))
+    assert strict.spec != form.spec and form_of(strict.spec) is strict and form_of(form.spec) is form

@@ -36,7 +36,7 @@ _IS_THERE = partial(is_not, None)
 @dataclass(frozen=True, eq=False)
 class Known:
     """What a plan was made for: `tensors` are the parameters and their state, and how to ask whether each is as it was;
-    `gradients` are addresses, since gradients themselves are not held."""
+    `gradients` are addresses, since gradients themselves are not held. `Work` looks at the kind of gradients."""
 
     extras: Extras
     rows: list[int]
@@ -91,6 +91,7 @@ class Work:
         if self._are_alike:
             self.gradients = [*gradients]
             return
+        self._known = None  # it is of other gradients, and this step may fail before there is another plan
         if are_plain(gradients):
             self._like_gradients = guards(gradients)
         else:

@@ -54,8 +54,12 @@ class Form:
         self._binder = FeedBinder(graph, device)
         self._targets, self._sized = class_inputs(graph), sized_ops(graph)
         self._differentiable: dict[tuple[str, ...], Differentiable] = {}
+        self._specify()
+
+    def _specify(self) -> None:
+        fusion, logits_budget, device, how = self.options
         said = {"fusion": asdict(fusion), "logits_budget": logits_budget, "device": str(device), "how": asdict(how)}
-        self.spec = json.dumps({"graph": graph.to_json(), **said})
+        self.spec = json.dumps({"graph": self.graph.to_json(), **said})
         _forms[self.spec] = self
 
     @cached_property
@@ -140,6 +144,7 @@ class Form:
         made._differentiable = {wanted: d.under(how) for wanted, d in self._differentiable.items()}
         if "runner" in self.__dict__:
             made.__dict__["runner"] = Runner(self.runner.program, self.device, how)
+        made._specify()
         return made
 
     def _but(self, **others: Any) -> Self:

@@ -81,3 +81,9 @@ def test_a_module_computes_learns_and_is_stored_as_in_torch(name: str) -> None:
         exact.optimizer.step()
     held = {**dict(net.named_parameters()), **dict(net.named_buffers())}
     assert_close(held, eager.tensors(), exact.tensors())
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0", torch.device("cpu", 0)])
+def test_the_processor_may_be_called_by_its_number(device: torch.device | str) -> None:
+    net, x = torch.nn.Linear(4, 2), torch.ones(3, 4)
+    torch.testing.assert_close(tn.compile(net, x, device=device)(x), net(x))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import math
+import threading
+import time
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -139,3 +141,25 @@ def test_a_program_of_no_launches_runs_and_has_no_kernel() -> None:
     bundle = Recorder().bundle()
     bundle.run()
     assert bundle.launches == () and bundle.kernels == []
+
+
+def test_threads_that_run_a_program_at_once_take_turns() -> None:
+    """The entry reads what one of them has written: its own scratch memory, and how many threads share it."""
+    path = next(path for path in MODULES if path.stem == "residual_forward")
+    bundle = Bundle(recorded(path)[1])
+    inside, most = 0, 0
+
+    def entry(place: object) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        time.sleep(0.01)
+        inside -= 1
+
+    bundle._entry = entry
+    threads = [threading.Thread(target=bundle.run) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == 1

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 
 from tritonnotes.native import NativeError, launch
+from tritonnotes.native.schedule.analysis import Analysis
 
 
 @triton.jit
@@ -276,3 +277,22 @@ def test_memory_that_nothing_was_stored_to_is_not_read(way: str, stored: int, n:
     else:
         go()
         assert seen.item() == n
+
+
+@triton.jit
+def doubling_kernel(x_ptr, n, TIMES: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at, mask=at < n)
+    for _ in tl.static_range(TIMES):
+        x = x * x + x
+    tl.store(x_ptr + at, x, mask=at < n)
+
+
+def test_each_value_is_looked_at_once_however_often_others_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step of the chain uses the one before three times, so there are 3³⁰ ways through it."""
+    looked = []
+    uses = Analysis.of
+    monkeypatch.setattr(Analysis, "of", lambda analysis, value: looked.append(value) or uses(analysis, value))
+    x = torch.full((10,), 0.0)
+    launch(doubling_kernel, (1,), x, 10, TIMES=30, BLOCK=16, sanitize=True)
+    assert not x.any() and len(looked) < 5_000

@@ -218,3 +218,35 @@ def test_what_a_step_remembers_keeps_no_gradient() -> None:
     gone = [weakref.ref(p.grad) for p in params if p.grad is not None]
     optimizer.zero_grad()
     assert not any(each() is not None for each in gone)
+
+
+class Meaningful(Tensor):
+    """A tensor for which functions mean something of their own."""
+
+    @classmethod
+    def __torch_function__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return super().__torch_function__(function, types, args, kwargs or {})
+
+
+@on_the_cpu
+@pytest.mark.parametrize("rule", ["SGD", "Adam"])
+def test_what_a_step_that_was_refused_had_taken_in_is_forgotten(rule: str) -> None:
+    """Its gradients lie where those of the step before did, turned; the next step is the first to be made of them."""
+    found = []
+    for optim in (tn.optim, torch.optim):
+        params = [nn.Parameter(torch.eye(3)), nn.Parameter(torch.ones(2))]
+        optimizer = getattr(optim, rule)([{"params": [p]} for p in params], lr=0.1)
+        gradient = torch.arange(9.0).reshape(3, 3)
+        params[0].grad, params[1].grad = gradient, torch.ones(2)
+        for _ in range(2):
+            optimizer.step()
+        params[0].grad = gradient.t()
+        if optim is tn.optim:
+            right, params[1].grad = params[1].grad, torch.ones(2).as_subclass(Meaningful)
+            with pytest.raises(FeedError, match="Meaningful"):
+                optimizer.step()
+            params[1].grad = right
+        optimizer.step()
+        found.append(params)
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs)

@@ -345,24 +345,35 @@ class Guard:
     def is_noticed(self, low: Lowering, value: Value, mask: Value) -> bool:
         """Whether poison could be found in a float that is poison where `mask` is false. It cannot where all that is
         made of it, lane by lane, is stored where the mask is true."""
-        for user in low.analysis.of(value):
-            if user.name == "tt.store" and user.operands.index(value) == 1:
-                if mask not in _all_of(low, *user.operands[2:]):
+        made = dict.fromkeys([value])
+        for held in _growing(made):
+            for user in low.analysis.of(held):
+                if user.name == "tt.store" and user.operands.index(held) == 1:
+                    if mask not in _all_of(low, *user.operands[2:]):
+                        return True
+                elif is_elementwise(user.name) and user.result.type.is_float:
+                    made[user.result] = None
+                else:
                     return True
-                continue
-            is_followed = is_elementwise(user.name) and user.result.type.is_float
-            if not is_followed or self.is_noticed(low, user.result, mask):
-                return True
         return False
 
 
-def _all_of(low: Lowering, *masks: Value) -> Iterator[Value]:
+def _all_of(low: Lowering, *masks: Value) -> dict[Value, None]:
     """The masks that are true wherever these are: they themselves, and what they are the conjunction of."""
-    for mask in masks:
-        yield mask
+    found = dict.fromkeys(masks)
+    for mask in _growing(found):
         op = low.analysis.definition.get(mask)
         if op is not None and op.name == "arith.andi":
-            yield from _all_of(low, *op.operands)
+            found.update(dict.fromkeys(op.operands))
+    return found
+
+
+def _growing(values: dict[Value, None]) -> Iterator[Value]:
+    """Each of the values once, those too that are added meanwhile."""
+    number = 0
+    while number < len(values):
+        yield from [*values][number:]
+        number = len(values)
 
 
 class GuardBlock:

@@ -19,6 +19,7 @@ from __future__ import annotations
 import ctypes
 import math
 import struct
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -108,6 +109,7 @@ class Bundle:
         self._workspace = max((made.workspace for made in self.kernels), default=0)
         self._stretches = _stretches(self.launches, ctypes.addressof(self._block), self._workspace)
         self._entry = _entry() if self.launches else None
+        self._lock = threading.Lock()
 
     def _pack(self, number: int) -> None:
         at, made = self._at[number], self.kernels[number]
@@ -142,19 +144,20 @@ class Bundle:
                     self.bind(number, self._names[number][place], new)
 
     def run(self, threads: int | None = None) -> None:
-        """Runs all launches in order."""
+        """Runs all launches in order. Of threads that run them at once one waits for the other."""
         entry = self._entry
         if entry is None:
             return
         size = self._workspace
-        for place, given, programs in self._stretches:
-            sharing = 1
-            if programs > 1 and openmp():
-                sharing = max(1, min(torch.get_num_threads() if threads is None else threads, programs))
-            if size:
-                given[_WORK] = workspace(size * sharing)
-            given[_THREADS] = sharing
-            entry(place)
+        with self._lock:  # the entry reads what is written here
+            for place, given, programs in self._stretches:
+                sharing = 1
+                if programs > 1 and openmp():
+                    sharing = max(1, min(torch.get_num_threads() if threads is None else threads, programs))
+                if size:
+                    given[_WORK] = workspace(size * sharing)
+                given[_THREADS] = sharing
+                entry(place)
 
 
 _WORK, _THREADS = 2, 4
