@@ -372,8 +372,9 @@ def _growing(values: dict[Value, None]) -> Iterator[Value]:
     """Each of the values once, those too that are added meanwhile."""
     number = 0
     while number < len(values):
-        yield from [*values][number:]
-        number = len(values)
+        ready = [*values][number:]
+        number += len(ready)
+        yield from ready
 
 
 class GuardBlock:
