@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,9 @@ import triton.language as tl
 from native_comparing import run_both
 
 from tritonnotes.native import launch
+from tritonnotes.native.lower.kernel import lower
+from tritonnotes.native.lower.lowering import Options
+from tritonnotes.native.run.compiled import kept_ir
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 INTEGERS = [torch.int8, torch.int16, torch.int32, torch.int64, torch.uint8]
@@ -602,3 +607,17 @@ def test_offsets_that_use_each_other_many_times_are_looked_at_once() -> None:
     assert run_both(nested_kernel, (2,), (x, y), {"DEPTH": 24}) == ""
     where = torch.arange(128)
     assert torch.equal(y, x[where // 16 + where % 16])
+
+
+@triton.jit
+def row_sum_kernel(x_ptr, out_ptr, ROWS: tl.constexpr, COLS: tl.constexpr):
+    row, col = tl.arange(0, ROWS)[:, None], tl.arange(0, COLS)[None, :]
+    tl.store(out_ptr + tl.arange(0, ROWS), tl.sum(tl.load(x_ptr + row * COLS + col), axis=1))
+
+
+def test_what_a_sum_adds_up_stays_in_registers() -> None:
+    """LLVM keeps memory of an array's type in registers, and never that of a type and a count."""
+    types = {"x_ptr": "*fp32", "out_ptr": "*fp32"}
+    ttir = kept_ir(row_sum_kernel, types, {"ROWS": 4, "COLS": 1024})
+    text = lower(ttir, Options(True, True, False, False, ())).text
+    assert "alloca [4 x <16 x float>]" in text and not re.search(r"alloca [^,]+, i\d+ ", text)
