@@ -54,12 +54,14 @@ more than these figures."""
 @dataclass(frozen=True)
 class Target:
     """What a plan is made for, under the `name` that it is asked for by. `launch_bytes` is the price of a launch;
-    `busy_programs` are as many programs as draw all that memory gives. Of a `cpu` products have prices of their own."""
+    `busy_programs` are as many programs as draw all that memory gives. A search for a plan may look at so many `ways`
+    to place a value. Of a `cpu` products have prices of their own."""
 
     name: str
     machine: str
     launch_bytes: int
     busy_programs: int
+    ways: int
     cpu: Cpu | None = None
 
     def __str__(self) -> str:
@@ -76,7 +78,16 @@ TARGETS: dict[str, Target] = {
         # 3.0 TB/s · 1.3 µs ≈ 4 MB. So small graphs are planned for few launches, and large ones for few bytes.
         4_000_000,
         H100.multiprocessors // 2,
+        50_000,  # about a second
     ),
-    CPU: Target(CPU, SERVER_CORE.name, int(SERVER_CORE.launch * SERVER_CORE.bandwidth), 1, SERVER_CORE),
+    CPU: Target(
+        CPU,
+        SERVER_CORE.name,
+        int(SERVER_CORE.launch * SERVER_CORE.bandwidth),
+        1,
+        # Where launches cost little the floor of what is to come is low, and a search prunes little.
+        5_000,
+        SERVER_CORE,
+    ),
 }
 """The targets by the names that they are asked for by."""

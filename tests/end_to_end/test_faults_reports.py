@@ -55,7 +55,7 @@ from tritonnotes.ir.text.json_form import from_json
 for file in sorted(Path(sys.argv[1], "ir", "ops").glob("*.py")):
     import_module(f"tritonnotes.ir.ops.{file.stem}")
 # Partitions are tried in the same order, however many are.
-select.BUDGETS = dict.fromkeys(select.BUDGETS, 1_000)
+select.budget_of = lambda start: 1_000
 for path in sys.argv[2:]:
     optimizer = replace(adamw(lr=1e-3), clip={"max_norm": 1.0})
     joint = joint_graph(from_json(Path(path).read_text()), "loss", optimizer)

@@ -57,9 +57,10 @@ def test_a_replay_reads_no_memory_that_was_freed(make: Any) -> None:
 def test_a_graph_over_freed_memory_would_be_noticed() -> None:
     """What the test above relies on: the fake says so of a graph that nothing keeps the memory for."""
     with fake_cuda() as cuda:
-        graph, call = Graph(cuda), backward()
+        graph: Any = Graph(cuda)
+        call = backward()
         given = call.prepare()
-        with torch.cuda.graph(graph):  # type: ignore[arg-type]
+        with torch.cuda.graph(graph):
             call.run(given)
         with pytest.raises(CudaError, match="illegal memory access"):
             graph.replay()

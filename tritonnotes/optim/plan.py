@@ -22,7 +22,7 @@ from ..runtime.vetting import check_apart, vet_held
 from .launching import LoadedUpdate, Recorded, load_update, run
 from .tables import Blocks, block_table, dtype_of, has_layout, has_overlap, is_aligned, is_dense, upload
 
-_IS_THERE = partial(is_not, None)
+is_there = partial(is_not, None)
 
 UPDATE_WORK = 16
 """Elements that are computed for one of a parameter: Adam's take a nanosecond each."""
@@ -130,7 +130,7 @@ def make_plan(
 
 def _present(columns: Columns, names: Mapping[str, object] | Sequence[str]) -> list[Tensor]:
     tensors: Any = chain.from_iterable(map(columns.__getitem__, names))
-    return [*filter(_IS_THERE, tensors)]
+    return [*filter(is_there, tensors)]
 
 
 def _kind(optimizer: Optimizer, tensors: Mapping[str, Tensor], index: int) -> Kind:

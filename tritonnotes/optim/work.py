@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from operator import attrgetter, is_, is_not
+from operator import attrgetter, is_
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from ..runtime.held import guards, same_addresses, same_items
 from ..runtime.vetting import are_plain, has_dual_level, vet, vet_held
 from .counting import CountPlan
 from .launching import LoadedUpdate
-from .plan import LaunchPlan
+from .plan import LaunchPlan, is_there
 from .tables import real, upload
 
 Row = tuple[float, ...]
@@ -30,7 +29,6 @@ Row = tuple[float, ...]
 State = dict[str, Any]
 
 _GRADIENT, _IS_SPARSE = attrgetter("grad"), attrgetter("is_sparse")
-_IS_THERE = partial(is_not, None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -238,8 +236,8 @@ class Gathered:
             self.formula != formula
             or len(params) != len(self.params)
             or not all(map(is_, params, self.params))
-            or self.present != [*map(_IS_THERE, grads)]
-            or any(map(_IS_SPARSE, filter(_IS_THERE, grads)))
+            or self.present != [*map(is_there, grads)]
+            or any(map(_IS_SPARSE, filter(is_there, grads)))
             or not all(work.holds(states) for work in self.works)
         ):
             return False

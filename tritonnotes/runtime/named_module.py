@@ -14,7 +14,7 @@ NOT_A_KEYWORD = "self."
 """What an input called `self` is fed as where torch passes keywords on: no name ends in a dot."""
 
 
-NAMELESS: dict[str, Tensor] = {}
+NO_NAMES: dict[str, Tensor] = {}
 """The tensors of a module are known in a list."""
 
 
@@ -102,12 +102,12 @@ class TensorPlaces:
     def are_checked(self, module: torch.nn.Module) -> bool:
         """Whether all tensors are as they were when somebody found that they fit."""
         known = self.known(module)
-        return known is not None and self._checked is not None and self._checked.are(known, NAMELESS)
+        return known is not None and self._checked is not None and self._checked.are(known, NO_NAMES)
 
     def note_checked(self, module: torch.nn.Module) -> None:
         """The tensors fit as they are now."""
         known = self.known(module)
-        self._checked = None if known is None else Seen(known, NAMELESS)
+        self._checked = None if known is None else Seen(known, NO_NAMES)
 
     def _places(self, module: torch.nn.Module, walked: Mapping[str, Tensor]) -> Callable[[], int] | None:
         """Says later whether the way to each tensor is the same, and leads to it; None where a name is no way that

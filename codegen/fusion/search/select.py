@@ -7,18 +7,12 @@ from dataclasses import replace
 
 from tritonnotes.ir.core.graph import Value
 
-from ...target.targets import CPU, GPU
 from ..candidate import Candidate
 from ..cost import cost_of, scheduled_cost
 from ..reduction_strategy import Strategies, combinations, other_strategies, replicable_sums
 from .atoms import blocks, chains, make_atoms
 from .branch_and_bound import Search
 from .greedy import greedy_under
-
-BUDGETS = {GPU: 50_000, CPU: 5_000}
-"""How many ways to place a value a search may look at, by target: about a second, and a tenth. One that needs more
-stops, and says so. Where launches cost little the floor of what is to come is low, and a search prunes little."""
-
 
 MOST_CHAINS = 64
 """The largest graph, in chains of values, of which the optimum is looked for value by value."""
@@ -131,7 +125,8 @@ def search_blocks(start: Candidate) -> Candidate:
 
 
 def budget_of(start: Candidate) -> int:
-    return BUDGETS[start.options.planned_for.name]
+    """How many ways to place a value a search may look at. One that needs more stops, and says so."""
+    return start.options.planned_for.ways
 
 
 def cheapest_as_scheduled(candidates: Sequence[Candidate]) -> Candidate:

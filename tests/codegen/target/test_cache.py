@@ -334,7 +334,7 @@ def test_kill_in_the_middle_of_a_write_leaves_no_entry(tmp_path: Path, moment: s
 
 
 def test_writes_do_not_list_what_was_written_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever writes makes a cache of his own: it is the process that remembers what it has swept."""
+    """A process sweeps a folder once in a while, however many cache objects write to it."""
     listed = []
     scandir = os.scandir
     monkeypatch.setattr(os, "scandir", lambda folder: listed.append(folder) or scandir(folder))

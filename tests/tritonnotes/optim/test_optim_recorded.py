@@ -111,7 +111,9 @@ def _state(name: str, change: Callable[[Tensor], Tensor]) -> Callable[[Any, list
 
 def _gradient(change: Callable[[Tensor], Tensor]) -> Callable[[Any, list[nn.Parameter]], None]:
     def changed(optimizer: Any, params: list[nn.Parameter]) -> None:
-        params[0].grad = change(params[0].grad)  # type: ignore[arg-type]
+        gradient = params[0].grad
+        assert gradient is not None
+        params[0].grad = change(gradient)
 
     return changed
 

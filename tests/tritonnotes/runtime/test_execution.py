@@ -170,14 +170,18 @@ def test_torchs_tracer_is_not_imported_until_it_is_used() -> None:
     assert "_C" in ran.stdout.split() and "_dynamo" not in ran.stdout.split()
 
 
+def recorded_launches(step: Any) -> list[native.Launch]:
+    """The launches of a step that ran at one set of sizes."""
+    (record,) = step._runner.updating._recorded._kept.values()
+    return [launch for part in record._steps if isinstance(part, native.Bundle) for launch in part.launches]
+
+
 @on_the_cpu
 @pytest.mark.parametrize("batch, is_shared", [(16, {False}), (1024, {False, True})])
 def test_the_launches_of_small_batches_run_on_one_thread(batch: int, is_shared: set[bool]) -> None:
     step = tn.compile_step(digits(), optimizer=tn.adam())
     step(**draw(digits(), batch=batch))
-    (record,) = step._runner.updating._recorded._kept.values()  # type: ignore[union-attr]
-    bundles = [s for s in record._steps if isinstance(s, native.Bundle)]
-    assert {launch.is_shared for bundle in bundles for launch in bundle.launches} == is_shared
+    assert {launch.is_shared for launch in recorded_launches(step)} == is_shared
 
 
 @on_the_cpu
@@ -196,9 +200,7 @@ def test_plans_are_made_for_what_runs_them(how: dict[str, Any], made_for: str) -
 def test_tiles_of_small_batches_are_not_twice_as_long(batch: int) -> None:
     step = tn.compile_step(digits(), optimizer=tn.adam())
     step(**draw(digits(), batch=batch))
-    (record,) = step._runner.updating._recorded._kept.values()  # type: ignore[union-attr]
-    launches = [launch for s in record._steps if isinstance(s, native.Bundle) for launch in s.launches]
-    rows = [int(launch.values["ROWS"]) for launch in launches if "ROWS" in launch.values]
+    rows = [int(launch.values["ROWS"]) for launch in recorded_launches(step) if "ROWS" in launch.values]
     assert rows and all(r < 2 * batch or r == 8 for r in rows)
 
 

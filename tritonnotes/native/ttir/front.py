@@ -23,6 +23,7 @@ which later architectures keep for their hardware."""
 
 
 NAMELESS = "@kernel("
+"""What stands for a kernel's name in IR that kernels of other names share."""
 
 
 TRITON_VERSION = str(triton.__version__)
