@@ -22,8 +22,9 @@ from benchmarks import kernel_peers, kernels, optimizers, report, results, steps
 from benchmarks.families import FAMILIES, Wanted, cases
 from benchmarks.kernel_peers import Judge, Problem, make_subject
 from benchmarks.measure import Case, Row, Subject, measure
-from benchmarks.peers import GPU_ALONE, PEERS
+from benchmarks.peers import GPU_ALONE, OURS, PEERS
 from benchmarks.timing import Call, HostClock
+from tritonnotes import optim
 
 CPU = torch.device("cpu")
 NO_GPU = "seconds here are no timings of a GPU"
@@ -198,6 +199,14 @@ def test_wrong_steps_and_wrong_updates_are_noticed() -> None:
     assert "losses are farther" in (subject.judge("peer", Call(lambda _: torch.tensor(1.0))) or "")
     judge = optimizers.Judge("Adam", torch.float32, CPU, {"peer": lambda p: torch.optim.AdamW(p, lr=1e-3).step})
     assert "parameters are farther" in (judge("peer", Call(lambda _: None)) or "")
+
+
+@pytest.mark.parametrize("seed", [367, 883, 996])
+def test_judge_allows_a_scalar_the_rounding_of_the_steps_that_cancel_it(seed: int) -> None:
+    """Draws in which torch's error on the scalar parameter is nearly 0 by luck."""
+    makers = {OURS: lambda params: optim.RMSprop(params).step}
+    judge = optimizers.Judge("RMSprop", torch.float32, CPU, makers, seed)
+    assert judge(OURS, Call(lambda _: None)) is None
 
 
 # Peers that write over their inputs
