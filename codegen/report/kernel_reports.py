@@ -58,7 +58,7 @@ ASSUMPTIONS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class KernelReport:
     """One kernel on one GPU.
 
@@ -90,6 +90,14 @@ class KernelReport:
     aligned: tuple[str, ...]
     seconds: float
     bound: str
+
+    def __repr__(self) -> str:
+        spills = f"{self.spilled_bytes} bytes spilled" if self.spilled_bytes else "no spills"
+        moved = self.traffic.read + self.traffic.written
+        return (
+            f"KernelReport({self.name!r} on {self.gpu.name}: {self.kind}, {self.num_warps} warps, {self.registers} "
+            f"registers, {spills}, {moved:,} bytes, {self.seconds * 1e6:.2f} µs predicted, bound by {self.bound})"
+        )
 
     @property
     def rows(self) -> int:

@@ -164,6 +164,19 @@ class Model(NamedModule):
     def _form(self) -> Form:
         return self._forms[self.training]
 
+    def extra_repr(self) -> str:
+        """What torch's `repr` of a module says besides its parts: the graph, and the forward run where it is made."""
+        form = "training" if self.training else "evaluation"
+        made = self._form.made()
+        plan = f"; {made[0].plan.totals}" if made else ""
+        fed, found = ", ".join(self._form.inputs), ", ".join(self._form.outputs)
+        return f"{self.graph.name!r} in {form} form on {self.device}: {fed} -> {found}{plan}"
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the forward run has been planned: that of a step's model is when it is first used."""
+        return bool(self._form.made())
+
     @property
     def program(self) -> Program:
         return self._form.runner.program
