@@ -12,7 +12,7 @@ from types import MappingProxyType
 _LINE = re.compile(r'^\s*//## File "(?P<file>.*?)", line (?P<line>\d+)')
 
 
-_INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(?P<opcode>[A-Z][A-Z0-9_.]*)")
+_INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(?P<opcode>[A-Z][A-Z0-9_.]*)(?P<operands>[^;]*)")
 
 
 _WIDTHS = {"U8": 8, "S8": 8, "U16": 16, "S16": 16, "64": 64, "128": 128, "256": 256}
@@ -55,11 +55,13 @@ _KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 @dataclass(frozen=True)
 class Instruction:
     """One instruction: `name` is what comes before the first dot of `opcode`; `file` and `line` are the statement that
-    it comes from, of the innermost function where one was inlined ('' and 0 where that is not said)."""
+    it comes from, of the innermost function where one was inlined ('' and 0 where that is not said); `operands` are as
+    they are printed."""
 
     opcode: str
     file: str = ""
     line: int = 0
+    operands: str = ""
 
     @property
     def name(self) -> str:
@@ -85,7 +87,7 @@ def instructions(text: str) -> Iterator[Instruction]:
         if place := _LINE.match(row):
             file, line = place["file"], int(place["line"])
         elif found := _INSTRUCTION.match(row):
-            held.append(Instruction(found["opcode"], file, line))
+            held.append(Instruction(found["opcode"], file, line, found["operands"].strip()))
             if held[-1].name not in ("NOP", "BRA"):
                 yield from held
                 held = []
