@@ -114,7 +114,7 @@ class _First(torch.autograd.Function):
         results = programs.forward.run({n: t.detach() for n, t in leaves.items()}, sizes, numbers)
         # A buffer that the run updates is kept, where it is needed, by the run itself.
         ctx.kept = [n for n in names if n not in programs.graph.updates]
-        ctx.save_for_backward(*(leaves[n] for n in ctx.kept), *(results[n] for n in programs.saved))
+        ctx.save_for_backward(*(leaves[n] for n in ctx.kept), *(results[n] for n in programs.saved.values()))
         ctx.programs, ctx.sizes, ctx.numbers, ctx.turns, ctx.names = programs, sizes, numbers, turns, names
         outputs = {n: results[n] for n in programs.outputs}
         # A result and its detached self are one tensor of the run.
