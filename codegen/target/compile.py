@@ -27,7 +27,7 @@ from tritonnotes.ir.core.errors import KernelError
 
 from .call_sites import keeping_call_sites
 from .language import triton_language
-from .sass import LOADS, STORES, Instruction, instructions, widths
+from .sass import LOADS, STORES, Instruction, instructions, widths, with_source
 
 ARCHS = (80, 90, 100)
 
@@ -73,6 +73,10 @@ class CompiledReport:
     def sass(self) -> str:
         """The machine code, disassembled by the nvdisasm that comes with Triton on first use."""
         return "".join(line for line in self._lined_sass.splitlines(keepends=True) if "//## File" not in line)
+
+    def sass_with_source(self, source: str) -> str:
+        """The machine code, with the lines of the generated file `source` above what came of them."""
+        return with_source(self._lined_sass, source)
 
     @cached_property
     def instructions(self) -> tuple[Instruction, ...]:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import PurePath
 from types import MappingProxyType
 
 _LINE = re.compile(r'^\s*//## File "(?P<file>.*?)", line (?P<line>\d+)(?P<called> inlined at )?')
@@ -111,3 +112,26 @@ def widths(code: Iterable[Instruction], names: tuple[str, ...]) -> Counter[int]:
 def mix(code: Iterable[Instruction]) -> dict[str, int]:
     """How many instructions there are of each kind, the most frequent first. One in a loop counts once."""
     return dict(Counter(each.kind for each in code).most_common())
+
+
+def with_source(text: str, source: str) -> str:
+    """What `nvdisasm --print-code --print-line-info` printed of a kernel of the file `source`, with the lines of the
+    file above the instructions that came of them, as `// 45: x = tl.load(x_ptr + cell)`. Where a line of another file
+    was inlined, and nvdisasm does not say where, that file is named."""
+    lines = source.splitlines()
+    rows: list[str] = []
+    own, said, place = None, "", None
+    for row in text.splitlines():
+        if found := _LINE.match(row):
+            # The first instruction is of the kernel's own file. Of what was inlined the caller's line comes last.
+            own = own or found["file"]
+            place = found["file"], int(found["line"])
+            continue
+        if place is not None:
+            file, line = place
+            told = f"{line}: {lines[line - 1].strip()}" if file == own else f"{PurePath(file).name}, line {line}"
+            if told != said:
+                rows.append(f"\t// {told}")
+            said, place = told, None
+        rows.append(row)
+    return "\n".join(rows) + "\n"
