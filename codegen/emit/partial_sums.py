@@ -7,7 +7,7 @@ from ..lower.tile_ir import COL, ROW, SCALAR, Step
 from ..support.expressions import Display, Expression, Name, both, call, number, product, total
 from ..support.facets import Axis, reduced
 from ..support.sizes import static_size
-from ..support.statements import BLANK, Assign, Comment, Evaluate, For, Statement
+from ..support.statements import BLANK, Assign, Comment, Evaluate, For, Statement, marked
 from .ops import load, store, tl
 from .steps import taken_in
 from .writer import Writer
@@ -19,7 +19,8 @@ def accumulator_statements(writer: Writer) -> list[Statement]:
     for step in writer.kernel.steps:
         if step.op == "accumulate":
             shape = Display(()) if step.extent == SCALAR else writer.tile_shape(COL)
-            lines.append(Assign(step.name, call("tl.full", shape, step.attrs["identity"], tl(step.dtype))))
+            start = call("tl.full", shape, step.attrs["identity"], tl(step.dtype))
+            lines.append(Assign(step.name, start, origins=step.origin))
     return lines
 
 
@@ -43,7 +44,8 @@ def partial_statements(writer: Writer) -> list[Statement]:
         elif not writer.layout.loops_tiles:
             # Where no loop adds up, what a program leaves is what the sum is taken of.
             value, mask = writer.value(step.args[0]), index.mask(ROW)
-        lines.append(Evaluate(store(total(Name(step.attrs["pointer"]), place), value, mask=mask)))
+        left = store(total(Name(step.attrs["pointer"]), place), value, mask=mask)
+        lines.append(Evaluate(left, origins=writer.origins(step)))
     return lines
 
 
@@ -72,11 +74,11 @@ def finalize_statements(writer: Writer) -> list[Statement]:
     for s in steps:
         loaded = load(total(Name(s.attrs["pointer"]), places[s.name]), mask=mask, other=s.attrs["identity"])
         op = s.attrs["reduction"]
-        body.append(taken_in(op, s.name, reduced(op, loaded, Axis(0), s.dtype)))
+        body += marked([taken_in(op, s.name, reduced(op, loaded, Axis(0), s.dtype))], s.origin)
     return [
         BLANK,
         Comment(f"Sums over all rows: add up what each {left} left, always in the same order."),
-        *(Assign(s.name, call("tl.full", shape, s.attrs["identity"], tl(s.dtype))) for s in steps),
+        *(Assign(s.name, call("tl.full", shape, s.attrs["identity"], tl(s.dtype)), origins=s.origin) for s in steps),
         For("first", call("range", 0, programs, product(Name("PROGRAMS"), apart)), tuple(body)),
         BLANK,
     ]
