@@ -9,7 +9,7 @@ from ..lower.tile_ir import COL, ROW, SCALAR, Step
 from ..support.expressions import Display, Expression, Name, both, call, number, product, total
 from ..support.facets import Axis, reduced
 from ..support.sizes import static_size
-from ..support.statements import BLANK, Assign, Comment, Evaluate, For, Statement
+from ..support.statements import BLANK, Assign, Comment, Evaluate, For, Statement, marked
 from .ops import load, store, tl
 from .steps import taken_in
 from .writer import Writer
@@ -21,7 +21,8 @@ def accumulator_statements(writer: Writer) -> list[Statement]:
     for step in writer.kernel.steps:
         if step.op == "accumulate":
             shape = Display(()) if step.extent == SCALAR else writer.tile_shape(COL)
-            lines.append(Assign(step.name, call("tl.full", shape, step.attrs["identity"], tl(step.dtype))))
+            start = call("tl.full", shape, step.attrs["identity"], tl(step.dtype))
+            lines.append(Assign(step.name, start, origins=step.origin))
     return lines
 
 
@@ -45,7 +46,8 @@ def partial_statements(writer: Writer) -> list[Statement]:
         elif not writer.layout.loops_tiles:
             # Where no loop adds up, what a program leaves is what the sum is taken of.
             value, mask = writer.value(step.args[0]), index.mask(ROW)
-        lines.append(Evaluate(store(total(Name(step.attrs["pointer"]), place), value, mask=mask)))
+        left = store(total(Name(step.attrs["pointer"]), place), value, mask=mask)
+        lines.append(Evaluate(left, origins=writer.origins(step)))
     return lines
 
 
@@ -93,7 +95,7 @@ def _programs_added(writer: Writer, steps: list[Step]) -> list[Statement]:
 
 
 def _identities(steps: list[Step], shape: Expression) -> list[Statement]:
-    return [Assign(s.name, call("tl.full", shape, s.attrs["identity"], tl(s.dtype))) for s in steps]
+    return [Assign(s.name, call("tl.full", shape, s.attrs["identity"], tl(s.dtype)), origins=s.origin) for s in steps]
 
 
 def _taken_in(
@@ -110,7 +112,7 @@ def _taken_in(
     for s in steps:
         loaded = load(total(Name(s.attrs["pointer"]), places[s.name]), mask=mask, other=s.attrs["identity"])
         op = s.attrs["reduction"]
-        yield taken_in(op, s.name, of_lanes(op, s, loaded))
+        yield from marked([taken_in(op, s.name, of_lanes(op, s, loaded))], s.origin)
 
 
 def _places(writer: Writer, steps: list[Step], axes: str = "") -> tuple[list[Statement], dict[str, Expression]]:

@@ -439,7 +439,7 @@ def test_without_a_process_group_the_remedy_is_named() -> None:
 
 @pytest.mark.slow
 def test_the_example_trains_as_one_process_does() -> None:
-    done = torchrun(ROOT / "examples" / "data_parallel.py", "1")
+    done = torchrun(ROOT / "examples" / "data_parallel.py", "--epochs", "1")
     assert done.returncode == 0, done.stderr[-4000:]
     assert "2 processes: loss" in done.stdout and "one process on the whole batches" in done.stdout
 
