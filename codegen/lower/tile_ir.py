@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +19,7 @@ from tritonnotes.ir.core.types import Dim, DType, Shape, float64, int64, is_symb
 
 from ..analysis.axes import Axes
 from ..plan.launches import KernelPlan
+from ..support.provenance import Origin, origin_of
 from .functions import LAUNCHED, TILE_PER_PROGRAM, Purpose, Traversal
 
 TILE, ROW, COL, SCALAR = "tile", "row", "col", "scalar"
@@ -77,6 +79,11 @@ class Layout:
         return self.traversal.over is not None
 
     @property
+    def adds_groups(self) -> bool:
+        """Whether the partial sums that are added up are those of groups of programs, each of many columns."""
+        return self.purpose.adds_groups and bool(self.rows)
+
+    @property
     def counts_programs(self) -> bool:
         """Whether the number of programs is an argument: of those that share the rows, or shared them before."""
         return self.traversal.is_persistent or self.finalizes
@@ -122,6 +129,11 @@ class Parameter:
         return self.role not in ("size", "scalar") or self.dtype is float64 and self.role == "scalar"
 
     @property
+    def origin(self) -> tuple[Origin, ...]:
+        """What it is of; nothing for a size and for what programs count in."""
+        return () if self.value is None else (origin_of(self.value, self.name, self.role),)
+
+    @property
     def is_memory(self) -> bool:
         """Whether it is memory of a program, and no number."""
         return self.role not in ("size", "scalar")
@@ -151,7 +163,8 @@ class Step:
     `address`. An 'operand' is one side of a 'product', had block by block along the axis that is summed over.
 
     `args` are the names of earlier steps. A step that nobody named (`is_named` false) may be written inside its only
-    user. `dtype` is what the kernel computes in, so never float16 or bfloat16.
+    user. `dtype` is what the kernel computes in, so never float16 or bfloat16. `value` is what it computes or moves of
+    the graph, None for a number.
     """
 
     name: str
@@ -162,6 +175,14 @@ class Step:
     attrs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     is_named: bool = True
     scope: Scope | None = None
+    value: Value | None = field(default=None, compare=False, repr=False)
+
+    @cached_property
+    def origin(self) -> tuple[Origin, ...]:
+        """What it is of; nothing for a number that a formula writes."""
+        if self.value is None or self.value.op.name == "constant":
+            return ()
+        return (origin_of(self.value, self.name, self.op, self.scope),)
 
 
 @dataclass(frozen=True, eq=False)

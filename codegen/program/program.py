@@ -21,6 +21,7 @@ from ..plan.chunk_loops import ChunkLoop, chunk_loops
 from ..plan.fusion_plan import FusionPlan, memories_of_outputs
 from ..plan.launches import Launch
 from ..support.arguments import RunArguments
+from ..support.provenance import LineMap, Part, line_map
 from ..support.sizes import NOMINAL, Sizes
 from ..support.text import counted
 from ..target.gpus import H100, PROGRAMS_PER_SM
@@ -61,9 +62,14 @@ class Program:
         return {name: (memory.name, self.graph.outputs[name].shape) for name, memory in memories.items()}
 
     @cached_property
-    def _rendered(self) -> tuple[str, tuple[KernelSource, ...]]:
+    def _parts(self) -> tuple[tuple[KernelSource, ...], tuple[Part, ...]]:
         chunks = {name: region.buffers for name, region in self.regions.items()}
         return render_module(self.plan, self.kernels, self.declared, self.buffers, self.arena, chunks, self.in_memory)
+
+    @cached_property
+    def _rendered(self) -> tuple[str, tuple[KernelSource, ...]]:
+        sources, parts = self._parts
+        return "\n\n".join(part.text for part in parts), sources
 
     @property
     def source(self) -> str:
@@ -73,6 +79,11 @@ class Program:
     @property
     def kernel_sources(self) -> tuple[KernelSource, ...]:
         return self._rendered[1]
+
+    @cached_property
+    def line_map(self) -> LineMap:
+        """Where each line of `source` comes from: `program.line_map[1]` says it of the first line."""
+        return line_map(self._parts[1])
 
     @property
     def dims(self) -> list[Dim]:

@@ -25,6 +25,7 @@ from triton.runtime.jit import JITFunction
 
 from tritonnotes.ir.core.errors import KernelError
 
+from .call_sites import keeping_call_sites
 from .language import triton_language
 from .sass import LOADS, STORES, Instruction, instructions, widths, with_source
 
@@ -84,7 +85,7 @@ class CompiledReport:
 
     @cached_property
     def _lined_sass(self) -> str:
-        return _run_on_cubin("nvdisasm", ["--print-code", "--print-line-info"], self.cubin, self.name)
+        return _run_on_cubin("nvdisasm", ["--print-code", "--print-line-info-inline"], self.cubin, self.name)
 
     @cached_property
     def spills(self) -> Spills:
@@ -146,7 +147,7 @@ def compile_kernel(
     if maxnreg is not None:
         options["maxnreg"] = maxnreg
     try:
-        with triton_language, _named_by_version():
+        with triton_language, _named_by_version(), keeping_call_sites():
             compiled: Any = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     except Exception as error:
         raise KernelError(

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from types import MappingProxyType
 
-_LINE = re.compile(r'^\s*//## File "(?P<file>.*?)", line (?P<line>\d+)')
+_LINE = re.compile(r'^\s*//## File "(?P<file>.*?)", line (?P<line>\d+)(?P<called> inlined at )?')
 
 
-_INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(?P<opcode>[A-Z][A-Z0-9_.]*)")
+_INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(?P<opcode>[A-Z][A-Z0-9_.]*)(?P<operands>[^;]*)")
 
 
 _WIDTHS = {"U8": 8, "S8": 8, "U16": 16, "S16": 16, "64": 64, "128": 128, "256": 256}
@@ -56,11 +56,19 @@ _KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 @dataclass(frozen=True)
 class Instruction:
     """One instruction: `name` is what comes before the first dot of `opcode`; `file` and `line` are the statement that
-    it comes from, of the innermost function where one was inlined ('' and 0 where that is not said)."""
+    it comes from, of the innermost function where one was inlined ('' and 0 where that is not said). `callers` are the
+    places that called that function, the nearest first. `operands` are as they are printed."""
 
     opcode: str
     file: str = ""
     line: int = 0
+    callers: tuple[tuple[str, int], ...] = ()
+    operands: str = ""
+
+    @property
+    def places(self) -> tuple[tuple[str, int], ...]:
+        """The file and line of the instruction, and of each call around it."""
+        return ((self.file, self.line), *self.callers)
 
     @property
     def name(self) -> str:
@@ -78,15 +86,20 @@ class Instruction:
 
 
 def instructions(text: str) -> Iterator[Instruction]:
-    """The instructions of what `nvdisasm --print-code` printed, with their lines if it was told `--print-line-info`.
-    Padding after the last exit is left out."""
-    file, line = "", 0
+    """The instructions of what `nvdisasm --print-code` printed, with their lines if it was told
+    `--print-line-info-inline`. Padding after the last exit is left out."""
+    places: tuple[tuple[str, int], ...] = (("", 0),)
+    is_called = False
     held: list[Instruction] = []
     for row in text.splitlines():
         if place := _LINE.match(row):
-            file, line = place["file"], int(place["line"])
+            # The place of a call follows that of what it calls.
+            here = (place["file"], int(place["line"]))
+            places = (*places, here) if is_called else (here,)
+            is_called = place["called"] is not None
         elif found := _INSTRUCTION.match(row):
-            held.append(Instruction(found["opcode"], file, line))
+            (file, line), *callers = places
+            held.append(Instruction(found["opcode"], file, line, tuple(callers), found["operands"].strip()))
             if held[-1].name not in ("NOP", "BRA"):
                 yield from held
                 held = []

@@ -124,9 +124,10 @@ class Model(NamedModule):
             return run_traced(form, fed, self.tensors(), self._traced_seed())
         places = self._places[self.training]
         with self.turns:
-            is_checked = places.are_checked(self)
-            outputs = form.run(fed, places.tensors(self), self._numbers, self.turns, is_checked)
-            if not is_checked:
+            checked = places.checked(self)
+            state = places.tensors(self) if checked is None else checked
+            outputs = form.run(fed, state, self._numbers, self.turns, checked is not None)
+            if checked is None:
                 places.note_checked(self)
         return outputs
 
