@@ -57,12 +57,13 @@ _KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 class Instruction:
     """One instruction: `name` is what comes before the first dot of `opcode`; `file` and `line` are the statement that
     it comes from, of the innermost function where one was inlined ('' and 0 where that is not said). `callers` are the
-    places that called that function, the nearest first."""
+    places that called that function, the nearest first. `text` is all of it, with predicate and operands."""
 
     opcode: str
     file: str = ""
     line: int = 0
     callers: tuple[tuple[str, int], ...] = ()
+    text: str = ""
 
     @property
     def places(self) -> tuple[tuple[str, int], ...]:
@@ -98,7 +99,8 @@ def instructions(text: str) -> Iterator[Instruction]:
             is_called = place["called"] is not None
         elif found := _INSTRUCTION.match(row):
             (file, line), *callers = places
-            held.append(Instruction(found["opcode"], file, line, tuple(callers)))
+            text_of = row.partition("*/")[2].partition(";")[0].strip()
+            held.append(Instruction(found["opcode"], file, line, tuple(callers), text_of))
             if held[-1].name not in ("NOP", "BRA"):
                 yield from held
                 held = []

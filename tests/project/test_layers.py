@@ -37,6 +37,7 @@ tritonnotes.native.ttir
 tritonnotes.native.errors
 tritonnotes.tensors
 
+tritonnotes.explorer
 tritonnotes.codegen
 tritonnotes.codegen.report  tritonnotes.codegen.optimizer
 tritonnotes.codegen.pipeline
