@@ -79,6 +79,11 @@ class Layout:
         return self.traversal.over is not None
 
     @property
+    def adds_groups(self) -> bool:
+        """Whether the partial sums that are added up are those of groups of programs, each of many columns."""
+        return self.purpose.adds_groups and bool(self.rows)
+
+    @property
     def counts_programs(self) -> bool:
         """Whether the number of programs is an argument: of those that share the rows, or shared them before."""
         return self.traversal.is_persistent or self.finalizes

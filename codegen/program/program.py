@@ -29,7 +29,7 @@ from ..target.gpus import H100, PROGRAMS_PER_SM
 H100_PROGRAMS = PROGRAMS_PER_SM * H100.multiprocessors
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Program:
     """All that a runtime needs: the plan, the tile programs, the buffers and the source.
 
@@ -174,9 +174,15 @@ class Program:
         shared = programs or self.programs(bound)
         return sum(b.bytes(bound, shared) for b in self.buffers if b.role != "leaf")
 
+    def __repr__(self) -> str:
+        return f"Program({self.graph.name!r}: {self._counts})"
+
+    @property
+    def _counts(self) -> str:
+        return f"{counted(len(self.plan.launches), 'launch')} over {counted(len(self.buffers), 'buffer')}"
+
     def __str__(self) -> str:
-        over = f"{counted(len(self.plan.launches), 'launch')} over {counted(len(self.buffers), 'buffer')}"
-        lines = [f"program {self.graph.name}: {over}"]
+        lines = [f"program {self.graph.name}: {self._counts}"]
         lines += [f"  {b.role} {b.name}: {b.dtype}{show_shape(b.shape)}" for b in self.buffers]
         lines += [f"  {i}. {k.name}" for i, k in enumerate(self.plan.launches, 1)]
         return "\n".join(lines)

@@ -19,6 +19,7 @@ LAYERS = """
 tritonnotes.__main__
 tritonnotes.cli
 tritonnotes
+tritonnotes.views
 tritonnotes.nn  tritonnotes.backend
 tritonnotes.optim
 tritonnotes.training

@@ -20,11 +20,12 @@ from ..codegen.support.sizes import NOMINAL
 from ..explorer.page import write_page
 from ..ir.core.graph import Graph
 from ..ir.core.optimizer import Optimizer
+from ..notes import UnknownNameError, entries, find
 from ..runtime.kernel_reports import gradient_programs, program_reports
 from .choices import COMPILED_STAGES, DEFAULT_LOSS, KERNEL_STAGES
 from .demo import digits, plain, run_demo
 from .failing import fail
-from .notes import UnknownNameError, entries, find, page
+from .notes import page
 from .plots import Picture, plot_note
 from .rich_tables import note_table, ops_table
 from .show import explain, explain_data, is_trainable, joint_or_forward, show

@@ -107,7 +107,8 @@ def _blocks(code: tuple[Instruction, ...], lines: LineMap, things: Things) -> It
 
 def _row(instruction: Instruction) -> Row:
     is_access = instruction.name in (*LOADS, *STORES)
-    return Row(instruction.text or instruction.opcode, instruction.kind, instruction.bits if is_access else 0)
+    text = " ".join(filter(None, (instruction.predicate, instruction.opcode, instruction.operands)))
+    return Row(text, instruction.kind, instruction.bits if is_access else 0)
 
 
 def _facts(report: KernelReport) -> Iterator[tuple[str, str]]:

@@ -75,7 +75,7 @@ def _line(number: int, html: str, origin: LineOrigin, things: Things) -> Line:
         origin.role,
         own.phase if own else "",
         "; ".join(told[:6]) + ("; …" if len(told) > 6 else ""),
-        things.ops(o.name for o in origin.origins),
+        "" if origin.role == "signature" and len(origin.origins) > 1 else things.ops(o.name for o in origin.origins),
         things.values_of(o.value for o in origin.origins) if origin.role == "step" else "",
         things.launch(origin.launch),
     )
