@@ -164,12 +164,37 @@ class Step:
     scope: Scope | None = None
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What a kernel says that several `launches` share, by their names: what it calls the instances of `ops` that it
+    speaks of, which are others in each launch."""
+
+    launches: tuple[str, ...]
+    ops: Mapping[str, str]
+
+    def __str__(self) -> str:
+        """The launches in a sentence, the first few by name."""
+        if not self.launches:
+            return ""
+        shown, more = self.launches[:MOST_NAMED], len(self.launches) - MOST_NAMED
+        return f"Written once for {', '.join(shown)}{f' and {more} more' if more > 0 else ''}."
+
+
+MOST_NAMED = 3
+"""Launches that the docstring of a shared kernel names."""
+
+
+def spoken_name(value: Value) -> str:
+    """What a kernel says that it computes, of a value: the instance of an op that it belongs to."""
+    return value.scope.name or value.name
+
+
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A tile program with its arguments: the stage between the plan and the source. `last_block` are those that its
     last program runs when it is done, `replicated_sums` those that each program takes when it begins, `operands`
     what it computes of each block that it multiplies: on arguments of its own. Its function returns the steps that are
-    named in `returned`."""
+    named in `returned`. What is `shared` stands for the kernels of several launches."""
 
     plan: KernelPlan
     layout: Layout
@@ -180,6 +205,7 @@ class Kernel:
     replicated_sums: tuple[CalledKernel, ...] = ()
     operands: tuple[CalledKernel, ...] = ()
     returned: tuple[str, ...] = ()
+    shared: Shared | None = None
 
     @property
     def name(self) -> str:

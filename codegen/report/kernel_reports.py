@@ -139,7 +139,7 @@ def _report(
     }
     bound = max(times, key=lambda name: times[name])
     return KernelReport(
-        name=report.name,
+        name=kernel.name,
         kind=kernel.kind,
         gpu=gpu,
         tiles=_tiles_of(kernel, spelled),
@@ -150,7 +150,7 @@ def _report(
         spilled_bytes=report.stack_bytes + report.local_bytes,
         shared_bytes=shared,
         occupancy=occupancy(gpu, report.num_warps, report.registers, shared),
-        accesses=accesses(kernel, spelled, program.source, report.instructions, sizes),
+        accesses=accesses(program.written[kernel.name], spelled, program.source, report.instructions, sizes),
         mix=mix(report.instructions),
         traffic=traffic,
         partial_bytes=with_partials.total - traffic.total,

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..codegen.program.program import Program
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Value
-from ..runtime.executors.executor import Launch
+from ..runtime.executors.executor import Launch, LaunchOrder
 from ..tensors.dtypes import torch_dtype
 
 ALIGNMENT = 64
@@ -94,7 +94,7 @@ class Reducer:
             "other options": ", ".join(f"{n}={v}" for n, v in travel.items()),
         }
         _check_alike(declared, program.declared.name, self.group, self.world_size)
-        self._places = {k.name: program.places[k.name] for k in program.kernels}
+        self._program = program
         self.tensors: dict[str, Tensor] = {}
         self.buckets: list[Tensor] = []
         self._last_uses: list[int] = []
@@ -118,8 +118,10 @@ class Reducer:
     def around(self, launch: Launch) -> Launch:
         """A launch before which the buckets go out that no launch from here on touches: they travel beside the rest."""
 
+        order = LaunchOrder(self._program)
+
         def overlapped(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-            self._send(self._places.get(kernel.__name__, 0))
+            self._send(self._program.places[order.next(kernel.__name__).name])
             launch(kernel, grid, *arguments, **options)
 
         return overlapped

@@ -14,7 +14,7 @@ from ...codegen.program.program import Program
 from ...codegen.support.sizes import next_power_of_2
 from ...interpreter import Ownership
 from ...interpreter import launch as interpret
-from .executor import Around, BufferNames, Launch
+from .executor import Around, BufferNames, Launch, LaunchOrder
 from .tiles import CpuTiles
 
 TILE = 2**16
@@ -34,7 +34,6 @@ class InterpretedExecutor:
         self, program: Program, *, programs: int | None = None, tile: int | None = None, split: bool = False
     ) -> None:
         self._program = program
-        self._kernels = {k.name: k for k in program.kernels}
         self._most_programs = programs or (SPLIT_PROGRAMS if split else PROGRAMS)
         self._tiles = CpuTiles(program, tile or TILE, few=False, split=split)
 
@@ -55,8 +54,10 @@ class InterpretedExecutor:
         watch.finish()
 
     def _launch(self, sizes: Mapping[str, int], programs: int, tensors: Mapping[str, Tensor], watch: _Watch) -> Launch:
+        order = LaunchOrder(self._program)
+
         def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-            planned = self._kernels[kernel.__name__]
+            planned = order.next(kernel.__name__)
             watch.reach(planned.name)
             grid, options = self._tiles.adapt(planned, grid, options, sizes)
             reached = []
