@@ -30,6 +30,7 @@ from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.ir.passes.joint import joint_graph
 from tritonnotes.native.ttir.meaning import meaning_of
 from tritonnotes.runtime.executors.execution import Execution
+from tritonnotes.runtime.executors.executor import Launch
 from tritonnotes.runtime.runner import Runner
 from tritonnotes.tensors.dtypes import torch_dtype
 
@@ -264,6 +265,27 @@ def test_a_shared_kernel_says_what_it_stands_for() -> None:
         assert source.count(f"    run_{name}(") == len(kernels)
         listed = source[: source.index("import torch")]
         assert all(f"# {kernel.name}: " in listed or f"#     {kernel.name}: " in listed for kernel in kernels)
+
+
+def test_a_fault_in_a_shared_kernel_names_the_launch() -> None:
+    program = make_program(optimize(decompose(stack(["softmax"], ["1", "2"]))), "off")
+    *_, (_, second) = groups(program)
+    name = program.written[second].name
+    tensors = leaves_of(program)
+    runner = Runner(program, CPU, STRICT)
+    calls: list[str] = []
+
+    def around(launch: Launch) -> Launch:
+        def with_a_slip(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
+            calls.append(kernel.__name__)
+            slips = calls.count(name) == 2
+            launch(kernel, grid, *(a[:1] if slips and isinstance(a, Tensor) else a for a in arguments), **options)
+
+        return with_a_slip
+
+    runner.around = around
+    with pytest.raises(tn.TritonNotesError, match=rf"launch {second}: kernel {name}, "):
+        runner.run(tensors, {"batch": 5}, {})
 
 
 # -- who asks for a kernel by the name of its launch -------------------------------------------------------------------

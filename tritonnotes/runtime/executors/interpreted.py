@@ -14,6 +14,7 @@ from ...codegen.program.program import Program
 from ...codegen.support.sizes import next_power_of_2
 from ...interpreter import Ownership
 from ...interpreter import launch as interpret
+from ...ir.core.errors import KernelError
 from .executor import Around, BufferNames, Launch, LaunchOrder
 from .tiles import CpuTiles
 
@@ -65,7 +66,12 @@ class InterpretedExecutor:
                 reached = [tensors[name] for name in watch.names.in_table(planned)]
             if isinstance(planned, Kernel) and planned.layout.finalizes:
                 options["PROGRAMS"] = next_power_of_2(programs)
-            interpret(kernel, grid, arguments, options, tensors=reached, ownership=watch.ownership)
+            try:
+                interpret(kernel, grid, arguments, options, tensors=reached, ownership=watch.ownership)
+            except KernelError as error:
+                if planned.name == kernel.__name__:
+                    raise
+                raise KernelError(f"launch {planned.name}: {error}") from error
 
         return launch
 
