@@ -4,11 +4,16 @@ Run it with `python examples/breast_cancer.py`. Here 1 says malignant, so recall
 are found, and precision the share of alarms that are right.
 """
 
+from collections.abc import Sequence
+
 from rich.console import Console
 
 import tritonnotes as tn
+from tritonnotes.cli.arguments import epochs_of
 from tritonnotes.cli.demo import DemoResult, run_demo
 from tritonnotes.datasets import load_breast_cancer
+
+EPOCHS = 15
 
 
 def graph() -> tn.Graph:
@@ -27,12 +32,13 @@ def graph() -> tn.Graph:
 
 def train(**settings: object) -> DemoResult:
     """Beside eager PyTorch; `settings` are those of `run_demo`."""
-    chosen = {"epochs": 15, "batch_size": 64, "out": "tritonnotes-demo/breast_cancer", **settings}
+    chosen = {"epochs": EPOCHS, "batch_size": 64, "out": "tritonnotes-demo/breast_cancer", **settings}
     return run_demo(graph(), load_breast_cancer(), **chosen)
 
 
-def main() -> None:
-    raise SystemExit(0 if train(console=Console()).ok else 1)
+def main(argv: Sequence[str] | None = None) -> None:
+    result = train(epochs=epochs_of(__doc__, EPOCHS, argv), console=Console())
+    raise SystemExit(0 if result.ok else 1)
 
 
 if __name__ == "__main__":

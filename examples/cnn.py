@@ -4,13 +4,18 @@ Run it with `python examples/cnn.py`. Convolutions and pooling have no formula h
 program, and activations, the layers at the end, the loss and Adam are fused around them. `step.explain()` says which.
 """
 
+from collections.abc import Sequence
+
 import torch
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tritonnotes.cli.arguments import epochs_of
 from tritonnotes.cli.beside import Trained, train_beside
 from tritonnotes.datasets import load_mnist
+
+EPOCHS = 3
 
 
 class LeNet(nn.Module):
@@ -35,12 +40,12 @@ class LeNet(nn.Module):
 def train(**settings: object) -> dict[str, Trained]:
     """Side by side; `settings` are those of `train_beside`."""
     torch.manual_seed(0)
-    chosen = {"data": load_mnist(), "epochs": 3, "batch_size": 128, **settings}
+    chosen = {"data": load_mnist(), "epochs": EPOCHS, "batch_size": 128, **settings}
     return train_beside(LeNet(), loss=F.cross_entropy, **chosen)
 
 
-def main() -> None:
-    train(console=Console())
+def main(argv: Sequence[str] | None = None) -> None:
+    train(epochs=epochs_of(__doc__, EPOCHS, argv), console=Console())
 
 
 if __name__ == "__main__":

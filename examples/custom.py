@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import torch
 
 import tritonnotes as tn
+from tritonnotes.cli.arguments import epochs_of
 from tritonnotes.datasets import load_digits
 
 
@@ -56,8 +57,8 @@ def train(epochs: int = 6, seed: int = 0) -> tuple[Sequence[float], float]:
     return losses, float(tested["accuracy"])
 
 
-def main() -> None:
-    losses, accuracy = train()
+def main(argv: Sequence[str] | None = None) -> None:
+    losses, accuracy = train(epochs_of(__doc__, 6, argv))
     print(f"mish and lion: loss {losses[0]:.3f} to {losses[-1]:.3f}, test accuracy {accuracy:.2%}\n")
     certificate = tn.check(graph(), optimizer=lion(lr=1e-3, weight_decay=0.1))
     print(certificate)

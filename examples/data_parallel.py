@@ -1,17 +1,19 @@
 """The digits on several processes: each takes its part of every batch, and all hold the same weights.
 
 Run it with `torchrun --nproc-per-node=2 examples/data_parallel.py`: over gloo on the CPU, over NCCL with a GPU for each
-process; a number behind it is that of epochs. Rank 0 trains beside it on whole batches alone, and shows how far the two
+process. Rank 0 trains beside it on whole batches alone, and shows how far the two
 are apart.
 """
 
 import os
 import sys
+from collections.abc import Sequence
 
 import torch
 import torch.distributed as dist
 
 import tritonnotes as tn
+from tritonnotes.cli.arguments import epochs_of
 from tritonnotes.cli.demo import digits
 from tritonnotes.datasets import load_digits
 
@@ -39,14 +41,15 @@ def train(epochs: int = 2, seed: int = 0) -> tuple[list[float], list[float]]:
     return losses, alone_losses
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    epochs = epochs_of(__doc__, 2, argv)
     if "RANK" not in os.environ:
         sys.exit("start it with torchrun --nproc-per-node=2 examples/data_parallel.py")
     has_gpus = torch.cuda.is_available()
     if has_gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     dist.init_process_group("nccl" if has_gpus else "gloo")
-    losses, alone = train(epochs=int(sys.argv[1]) if len(sys.argv) > 1 else 2)
+    losses, alone = train(epochs)
     apart = max((abs(a - b) / b for a, b in zip(losses, alone, strict=False)), default=0.0)
     if dist.get_rank() == 0:
         print(f"{dist.get_world_size()} processes: loss {losses[0]:.4f} to {losses[-1]:.4f} over {len(losses)} batches")

@@ -4,11 +4,16 @@ Run it with `python examples/diabetes.py`. Targets are standardized, so the erro
 mean squared error of 1 is what the mean of all patients would give.
 """
 
+from collections.abc import Sequence
+
 from rich.console import Console
 
 import tritonnotes as tn
+from tritonnotes.cli.arguments import epochs_of
 from tritonnotes.cli.demo import DemoResult, run_demo
 from tritonnotes.datasets import load_diabetes
+
+EPOCHS = 15
 
 
 def graph() -> tn.Graph:
@@ -27,12 +32,13 @@ def graph() -> tn.Graph:
 
 def train(**settings: object) -> DemoResult:
     """Beside eager PyTorch; `settings` are those of `run_demo`."""
-    chosen = {"epochs": 15, "batch_size": 64, "out": "tritonnotes-demo/diabetes", **settings}
+    chosen = {"epochs": EPOCHS, "batch_size": 64, "out": "tritonnotes-demo/diabetes", **settings}
     return run_demo(graph(), load_diabetes(), **chosen)
 
 
-def main() -> None:
-    raise SystemExit(0 if train(console=Console()).ok else 1)
+def main(argv: Sequence[str] | None = None) -> None:
+    result = train(epochs=epochs_of(__doc__, EPOCHS, argv), console=Console())
+    raise SystemExit(0 if result.ok else 1)
 
 
 if __name__ == "__main__":

@@ -4,9 +4,12 @@ Run it with `python examples/digits.py`; it is what `tritonnotes demo` does. To 
 `tritonnotes show examples/digits.py:graph --emit triton`.
 """
 
+from collections.abc import Sequence
+
 from rich.console import Console
 
 import tritonnotes as tn
+from tritonnotes.cli.arguments import epochs_of
 from tritonnotes.cli.demo import run_demo
 
 
@@ -24,8 +27,8 @@ def graph() -> tn.Graph:
     return g
 
 
-def main() -> None:
-    result = run_demo(graph(), console=Console())
+def main(argv: Sequence[str] | None = None) -> None:
+    result = run_demo(graph(), epochs=epochs_of(__doc__, 10, argv), console=Console())
     raise SystemExit(0 if result.ok else 1)
 
 

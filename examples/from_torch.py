@@ -5,16 +5,19 @@ with the module compiled by `model = tn.compile(model, example)`. Then the whole
 included, and trained beside eager PyTorch and `torch.compile`.
 """
 
+from collections.abc import Sequence
+
 import torch
 from rich.console import Console
 from torch import nn
 from torch.nn import functional as F
 
 import tritonnotes as tn
+from tritonnotes.cli.arguments import epochs_of
 from tritonnotes.cli.beside import Trained, train_beside
 from tritonnotes.datasets import Dataset, load_digits
 
-BATCH = 128
+BATCH, EPOCHS = 128, 40
 
 
 def mlp() -> nn.Module:
@@ -46,16 +49,17 @@ def one_changed_line(data: Dataset, epochs: int = 3) -> tuple[list[float], list[
 
 def train(**settings: object) -> dict[str, Trained]:
     """The whole step compiled, side by side; `settings` are those of `train_beside`."""
-    chosen = {"data": load_digits(), "epochs": 40, "batch_size": BATCH, **settings}
+    chosen = {"data": load_digits(), "epochs": EPOCHS, "batch_size": BATCH, **settings}
     return train_beside(mlp(), loss=F.cross_entropy, **chosen)
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
+    epochs = epochs_of(__doc__, EPOCHS, argv)
     console = Console()
     eager, compiled = one_changed_line(load_digits())
     apart = max(abs(a - b) for a, b in zip(eager, compiled, strict=True))
     console.print(f"One changed line: loss {eager[-1]:.4f} and {compiled[-1]:.4f}, at most {apart:.1e} apart.")
-    train(console=console)
+    train(epochs=epochs, console=console)
 
 
 if __name__ == "__main__":

@@ -4,16 +4,20 @@ Run it with `python examples/gpt.py`. Attention is one call of torch in the prog
 loss over all words and Adam are fused around it and around the products.
 """
 
+from collections.abc import Sequence
+
 import torch
 from language_model import RARE, WORDS, load_tokens
 from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tritonnotes.cli.arguments import epochs_of
 from tritonnotes.cli.beside import Trained, train_beside
 from tritonnotes.datasets import Dataset
 
 TIME, WIDTH, HEADS, LAYERS = 32, 64, 4, 2
+EPOCHS = 3
 
 
 class GPT(nn.Module):
@@ -58,12 +62,12 @@ def load_text(rows: int = 2048) -> Dataset:
 def train(**settings: object) -> dict[str, Trained]:
     """Side by side; `settings` are those of `train_beside`."""
     torch.manual_seed(0)
-    chosen = {"data": load_text(), "epochs": 3, "batch_size": 32, **settings}
+    chosen = {"data": load_text(), "epochs": EPOCHS, "batch_size": 32, **settings}
     return train_beside(GPT(), loss=next_word_loss, **chosen)
 
 
-def main() -> None:
-    train(console=Console())
+def main(argv: Sequence[str] | None = None) -> None:
+    train(epochs=epochs_of(__doc__, EPOCHS, argv), console=Console())
 
 
 if __name__ == "__main__":

@@ -8,18 +8,21 @@ two go over the rows of a batch in chunks, so that a score for each row and word
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from pydoc_data.topics import topics
 
 import torch
 from rich.console import Console
 
 import tritonnotes as tn
+from tritonnotes.cli.arguments import epochs_of
 from tritonnotes.cli.demo import DemoResult, run_demo
 from tritonnotes.datasets import Dataset
 
 CONTEXT, WIDTH, WORDS = 8, 32, 1000
 CHUNK = 64
 RARE = 0
+EPOCHS = 4
 
 
 def load_tokens(count: int) -> torch.Tensor:
@@ -63,7 +66,7 @@ def train(**settings: object) -> DemoResult:
     """Beside eager PyTorch; `settings` are those of `run_demo`."""
     chosen = {
         "data": load_words(),
-        "epochs": 4,
+        "epochs": EPOCHS,
         "batch_size": 256,
         "logits_budget": CHUNK * WORDS * 4,
         "out": "tritonnotes-demo/language_model",
@@ -72,8 +75,9 @@ def train(**settings: object) -> DemoResult:
     return run_demo(graph(), **chosen)
 
 
-def main() -> None:
-    raise SystemExit(0 if train(console=Console()).ok else 1)
+def main(argv: Sequence[str] | None = None) -> None:
+    result = train(epochs=epochs_of(__doc__, EPOCHS, argv), console=Console())
+    raise SystemExit(0 if result.ok else 1)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,17 @@ Run it with `python examples/mixer.py`. Mixing over patches is a linear layer on
 back and forth between (patches, channels) and (channels, patches); no copy is written where a kernel can read through.
 """
 
+from collections.abc import Sequence
+
 from rich.console import Console
 
 import tritonnotes as tn
+from tritonnotes.cli.arguments import epochs_of
 from tritonnotes.cli.demo import DemoResult, run_demo
 from tritonnotes.datasets import load_mnist
 
 PATCHES, PIXELS, CHANNELS = 49, 16, 32
+EPOCHS = 3
 
 
 def patches(x: tn.Value) -> tn.Value:
@@ -50,12 +54,13 @@ def graph() -> tn.Graph:
 
 def train(**settings: object) -> DemoResult:
     """Beside eager PyTorch; `settings` are those of `run_demo`."""
-    chosen = {"data": load_mnist(), "epochs": 3, "batch_size": 128, "out": "tritonnotes-demo/mixer", **settings}
+    chosen = {"data": load_mnist(), "epochs": EPOCHS, "batch_size": 128, "out": "tritonnotes-demo/mixer", **settings}
     return run_demo(graph(), **chosen)
 
 
-def main() -> None:
-    raise SystemExit(0 if train(console=Console()).ok else 1)
+def main(argv: Sequence[str] | None = None) -> None:
+    result = train(epochs=epochs_of(__doc__, EPOCHS, argv), console=Console())
+    raise SystemExit(0 if result.ok else 1)
 
 
 if __name__ == "__main__":

@@ -7,17 +7,19 @@ The foreach launches of a plan are written here, with what the launches of optim
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate
 
+from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.core.types import DType, float64
 
 from ..fusion.horizontal import SEGMENTS
 from ..lower.foreach import BlockProgram, ForeachKernel
 from ..support.expressions import ZERO, Expression, Name, call
+from ..support.provenance import Origin, origin_of, united
 from ..support.sizes import next_power_of_2
-from ..support.statements import BLANK, Assign, CallFunction, Comment, If, Line, Statement
+from ..support.statements import BLANK, Assign, CallFunction, Comment, If, Line, Statement, every
 from ..support.tables import Table
 from ..support.text import call_lines, counted, python_function, wrapped
 from .host import cell
@@ -72,10 +74,17 @@ class BlockFunction:
         lanes = [Line("offset = tl.arange(0, BLOCK)"), Line("mask = offset < inside // ALIGN * ALIGN")]
         return jit_function(self.name, arguments, wrapped(self.about), [*tensors, *self.numbers, *lanes, *self.body])
 
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """All that its lines are of."""
+        return united(statement.origins for statement in every(self.body))
+
     def calls(self, arguments: Sequence[str], result: str = "") -> tuple[Statement, ...]:
         """The two calls, given what a kernel has for the arguments; `result` is what takes their result."""
         given = [ROW, *map(Name, arguments), Name("start"), Name("inside"), Name("BLOCK")]
-        wide, narrow = (CallFunction(call(self.name, *given, ALIGN=align), result) for align in (16, 1))
+        wide, narrow = (
+            CallFunction(call(self.name, *given, ALIGN=align), result, origins=self.origins) for align in (16, 1)
+        )
         return If(Name("is_wide"), (wide,)), If(None, (narrow,))
 
 
@@ -168,7 +177,7 @@ def _segments(kernel: ForeachKernel) -> int:
 
 def _block(block: BlockProgram) -> BlockFunction:
     numbers = [
-        Assign(p.name.removesuffix("_ptr"), load(Name(p.name)))
+        Assign(p.name.removesuffix("_ptr"), load(Name(p.name)), origins=p.origin)
         for p in block.arguments
         if p.role == "scalar" and p.is_pointer
     ]
@@ -178,8 +187,24 @@ def _block(block: BlockProgram) -> BlockFunction:
         tuple(Pointer(p.name, place, p.dtype) for place, p in enumerate(block.pointers, SEGMENTS.addresses)),
         tuple(p.name for p in block.arguments),
         tuple(numbers),
-        (BLANK, *tile_statements(block.kernel)),
+        (BLANK, *_of_all(block, tile_statements(block.kernel))),
     )
+
+
+def _of_all(block: BlockProgram, statements: Iterable[Statement]) -> Iterator[Statement]:
+    """The statements of the update that stands for all, as being of each of them."""
+    known: dict[tuple[Origin, ...], tuple[Origin, ...]] = {}
+    for statement in statements:
+        origins = statement.origins
+        if origins not in known:
+            known[origins] = united(_of_row(row, origins) for row in block.alike)
+        yield replace(statement, origins=known[origins]) if origins else statement
+
+
+def _of_row(row: Mapping[str, Value], origins: Iterable[Origin]) -> Iterator[Origin]:
+    for origin in origins:
+        same = row.get(origin.value)
+        yield origin if same is None else origin_of(same, origin.step, origin.primitive)
 
 
 def _tensors(block: BlockProgram) -> str:

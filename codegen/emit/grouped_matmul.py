@@ -8,6 +8,7 @@ from ..analysis.matmul import summed
 from ..cost.matmul import SPLIT_K_LENGTH, split_k_expression
 from ..lower.grouped_matmul import GroupedMatmulKernel
 from ..support.expressions import Expression, Name, call, product, total
+from ..support.provenance import united
 from ..support.statements import CallFunction, If, Line
 from ..support.text import INDENT, call_lines, counted, python_function, wrapped
 from .kernel import FunctionText, KernelSource, function_text, functions_of, joined
@@ -64,7 +65,8 @@ def _kernel(kernel: GroupedMatmulKernel, launchers: list[Launcher], numbers_in_m
         for name in member.arguments:
             arguments.append(total(Name(name), first if roles[name] == "arrivals" else 0))
         passed = {**launcher.constexprs(), "PRECISION": Name("PRECISION")}
-        called = (CallFunction(call(member.kernel.name, *arguments, **passed)),)
+        origins = united(step.origin for step in member.kernel.steps)
+        called = (CallFunction(call(member.kernel.name, *arguments, **passed), origins=origins),)
         word, first = "elif" if first else "if", first + count
         is_last = member is kernel.members[-1]
         lines.append(If(None if is_last else tile < first, called, word))

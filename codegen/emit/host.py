@@ -14,6 +14,7 @@ from ..analysis.views import is_host
 from ..support.expressions import Conditional, Display, Expression, Literal, Name, call, number, total
 from ..support.facets import FACETS, triton
 from ..support.names import Names, describe, uncounted
+from ..support.provenance import LineOrigin, origin_of
 from ..support.statements import Assign, Statement, names_of, written
 
 Spell = Callable[[Value, list[Expression]], Expression]
@@ -44,7 +45,7 @@ class HostNumbers:
             expression = call("float", expression)  # a kernel that was compiled for a float is given one
         words = [str(self._expression(a)) for a in value.inputs]
         name = self.names.claim(value.hint or "", describe(value.op.name, words), uncounted(value))
-        self.statements.append(Assign(name, expression))
+        self.statements.append(Assign(name, expression, origins=(origin_of(value, name),)))
         self.known[self.key(value)] = name
         return name
 
@@ -52,6 +53,10 @@ class HostNumbers:
     def lines(self) -> list[str]:
         """The assignments so far."""
         return [line for line, _ in written(self.statements)]
+
+    def line_origins(self, function: str) -> list[LineOrigin]:
+        """What the lines are of, in a function of the host."""
+        return [LineOrigin("run", "", function, statement.origins) for _, statement in written(self.statements)]
 
     def _expression(self, value: Value) -> Expression:
         """A number: what its author named stands on a line of its own."""

@@ -12,7 +12,8 @@ from tritonnotes.ir.core.types import Shape
 from ..lower.row_loops import is_wide
 from ..lower.tile_ir import COL, SCALAR, Kernel, Step, spoken_name
 from ..support.expressions import Name, call
-from ..support.statements import BLANK, For, Return, Statement, names_of, written
+from ..support.provenance import LineOrigin, Origin, united
+from ..support.statements import BLANK, For, Return, Statement, line_origins, names_of, written
 from ..support.text import INDENT, call_lines, wrapped
 from .calls import last_block_statements
 from .launcher import Launcher
@@ -26,20 +27,35 @@ from .writer import Writer
 
 @dataclass(frozen=True)
 class FunctionText:
-    """A generated function, and the statement behind each line of its body, counted from the first line of `text`."""
+    """A generated function, and the statement behind each line of its body, counted from the first line of `text`.
+    `arguments` says of lines of its signature what they are of."""
 
     name: str
     text: str
     statements: Mapping[int, Statement] = field(default_factory=dict)
+    arguments: Mapping[int, tuple[Origin, ...]] = field(default_factory=dict)
+
+    def lines(self) -> list[LineOrigin]:
+        """Where its lines come from."""
+        inside = line_origins(self.name, list(self.statements.values()))
+        whole = united(line.origins for line in inside)
+        above = range(len(self.text.splitlines()) - len(inside))
+        return [*(LineOrigin("signature", "", self.name, self.arguments.get(n, whole)) for n in above), *inside]
 
 
-def function_text(name: str, header: Sequence[str], body: Sequence[Statement]) -> FunctionText:
+def function_text(
+    name: str,
+    header: Sequence[str],
+    body: Sequence[Statement],
+    arguments: Mapping[int, tuple[Origin, ...]] | None = None,
+) -> FunctionText:
     """A function of its decorator, signature and docstring, and the statements below them."""
     above = "\n".join(header)
     lines = written(body)
     text = "\n".join([above, *(INDENT + line if line else "" for line, _ in lines)]) + "\n"
     first = above.count("\n") + 1
-    return FunctionText(name, text, {first + i: statement for i, (_, statement) in enumerate(lines)})
+    statements = {first + i: statement for i, (_, statement) in enumerate(lines)}
+    return FunctionText(name, text, statements, arguments or {})
 
 
 def jit_function(name: str, arguments: list[str], about: str, body: Sequence[Statement]) -> FunctionText:
@@ -121,7 +137,10 @@ def functions_of(kernel: Kernel, numbers_in_memory: bool = False) -> Functions:
     header = [_decorator(kernel, numbers_in_memory), f"def {kernel.name}("]
     header += [f"{INDENT}{a}," for a in _arguments(kernel, launcher, numbers_in_memory)]
     header += ["):", f'{INDENT}"""{_docstring(kernel)}"""']
-    mine = function_text(kernel.name, header, [*number_loads(kernel.arguments, numbers_in_memory), *body])
+    first = 2 + len(kernel.layout.traversal.arguments)
+    signature = {number: p.origin for number, p in enumerate(kernel.parameters, first) if p.origin}
+    body = [*number_loads(kernel.arguments, numbers_in_memory), *body]
+    mine = function_text(kernel.name, header, body, signature)
     return Functions(
         launcher,
         (*(function for part in called for function in part.functions), mine),
@@ -185,7 +204,7 @@ def _results(writer: Writer) -> list[Statement]:
     """What a function does at its end: it returns numbers, or leaves partial sums."""
     kernel, layout = writer.kernel, writer.layout
     if kernel.returned:
-        return [Return(writer.tensor(name)) for name in kernel.returned]
+        return [Return(writer.tensor(n), origins=writer.origins(writer.steps[n])) for n in kernel.returned]
     if layout.accumulates or layout.traversal.is_one_row:
         return [BLANK, *partial_statements(writer), *last_block_statements(writer)]
     return []

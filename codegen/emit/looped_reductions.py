@@ -8,7 +8,7 @@ from ..lower.row_loops import is_wide, row_loops
 from ..lower.tile_ir import ROW, Step
 from ..support.expressions import Display, Expression, Name, call
 from ..support.facets import combined, identity_of, reduced
-from ..support.statements import BLANK, Assign, For, Statement
+from ..support.statements import BLANK, Assign, For, Statement, marked
 from .ops import tl
 from .steps import statements, store_statements, taken_in
 from .writer import Writer
@@ -23,9 +23,10 @@ def row_loop_statements(writer: Writer, known: Sequence[Step]) -> list[Statement
     stores = [s for s in writer.kernel.steps if s.op == "store"]
     for loop in found.loops:
         reductions = _named(writer, loop.reductions)
-        lines += [BLANK, *(_running_start(writer, s) for s in reductions)]
+        starts = (line for s in reductions for line in marked([_running_start(writer, s)], writer.origins(s)))
+        lines += [BLANK, *starts]
         body = statements(writer, _named(writer, loop.wide))
-        body += [line for s in reductions for line in _running_statements(writer, s)]
+        body += [line for s in reductions for line in marked(_running_statements(writer, s), writer.origins(s))]
         written = store_statements(writer, [s for s in stores if s.args[0] in loop.stored])
         body = [*writer.index.column_lines(body + written), *body, *([BLANK] if written else []), *written]
         lines.append(For("start", call("range", 0, writer.index.col_bound(), Name("BLOCK")), tuple(body)))

@@ -10,6 +10,7 @@ from ..analysis.matmul import INNER_BLOCK, is_ragged
 from ..lower.index_math import COLUMN, Indexing
 from ..lower.tile_ir import ROW, TILE, Kernel, Step
 from ..support.expressions import ZERO, Display, Expression, Name, both, call, number, product, total
+from ..support.provenance import united
 from ..support.sizes import known_size
 from ..support.statements import Assign, CallFunction, Comment, Evaluate, For, If, Statement
 from .ops import load, store, tl, zeros
@@ -77,8 +78,10 @@ class ProductText:
         if part.kernel.layout.counts_rows:
             ends = self.index.row_bound() if step.extent == ROW else self.index.col_bound()
             bound.append(self.index.size_product(summed) if step.attrs["leading"] else ends)
-        computed = CallFunction(call(part.kernel.name, *places, *map(Name, part.arguments), *bound), step.name)
-        return [computed] if block == Name(step.name) else [computed, Assign(step.name, block)]
+        origins = united([step.origin, *(s.origin for s in part.kernel.steps)])
+        called = call(part.kernel.name, *places, *map(Name, part.arguments), *bound)
+        computed = CallFunction(called, step.name, origins=origins)
+        return [computed] if block == Name(step.name) else [computed, Assign(step.name, block, origins=step.origin)]
 
     def shared_lines(self, step: Step, rest: Sequence[Statement]) -> list[Statement]:
         """Programs that share the sum of a tile leave what they have, and the last of them adds it up; `rest` is what
@@ -116,7 +119,7 @@ class ProductText:
         )
         offset = self.index.offset(step.attrs["address"])
         loaded = load(total(Name(step.attrs["pointer"]), offset, place), mask=mask, other=number(0.0) if mask else None)
-        return [Assign(step.name, loaded)]
+        return [Assign(step.name, loaded, origins=step.origin)]
 
 
 def _dot(step: Step, *sum_so_far: Expression) -> Expression:

@@ -31,6 +31,7 @@ from ..plan.launches import Launch, LibraryCall, TorchCall
 from ..plan.torch_calls import gradients_of, torch_calls
 from ..support.arguments import RunArguments, SizeText
 from ..support.names import uncounted
+from ..support.provenance import BLANK_LINE, LineOrigin, Part, in_launch, part
 from ..support.sizes import known_size
 from ..support.statements import Line
 from ..support.text import INDENT, call_lines, counted
@@ -52,42 +53,43 @@ def render_module(
     chunks: Mapping[str, tuple[Buffer, ...]],
     written: Mapping[str, GeneratedKernel],
     in_memory: bool = False,
-) -> tuple[str, tuple[KernelSource, ...]]:
-    """The text of the module, and the source of each kernel. `chunks` are the buffers of one chunk, by the name of the
-    loop over chunks, `written` the kernels that are written, by the names of the launches. With numbers `in_memory`,
-    `run` takes a tensor of them, and `numbers_of` says what it must hold."""
+) -> tuple[tuple[KernelSource, ...], tuple[Part, ...]]:
+    """The source of each kernel, and the pieces of the module, two blank lines between them. `chunks` are the buffers
+    of one chunk, by the name of the loop over chunks, `written` the kernels that are written, by the names of the
+    launches. With numbers `in_memory`, `run` takes a tensor of them, and `numbers_of` says what it must hold."""
     by_name = {kernel.name: _rendered(kernel, in_memory) for kernel in dict.fromkeys(written.values())}
     sources = tuple(by_name.values())
+    first: dict[str, str] = {}
+    for launch, kernel in written.items():
+        first.setdefault(kernel.name, launch)
     helpers = helpers_in_order(set().union(*(s.helpers for s in sources)) if sources else set())
     arguments = RunArguments(plan.graph, [k.name for k in kernels], by_name)
     functions = {launch: kernel.name for launch, kernel in written.items()}
     run = _Run(plan, {k.name: k for k in kernels}, functions, buffers, chunks, arguments, in_memory)
-    run_text = run.text()
+    run_part = run.part()
     imports = ["import math", ""] if uses_math(run.host.statements) or arena.lives else []
+    imports = ["", *imports, "import torch", "import triton", "import triton.language as tl"]
     parts = [
-        "\n".join(
-            [
-                *_header(plan, declared, functions),
-                "",
-                *imports,
-                "import torch",
-                "import triton",
-                "import triton.language as tl",
-            ]
-        )
-        + "\n",
-        LAUNCH,
-        *([ALL_REDUCE] if _has_collectives(plan) else []),
-        *map(CALLS_OF_TORCH.__getitem__, _torch_helpers(plan)),
-        *(HELPERS[name] for name in helpers),
-        *(text for name, text in LAUNCHER_HELPERS.items() if any(name in s.launcher_helpers for s in sources)),
+        _head(_header(plan, declared, functions), imports),
+        part(LAUNCH, "run"),
+        *([part(ALL_REDUCE, "run")] if _has_collectives(plan) else []),
+        *(part(CALLS_OF_TORCH[name], "run") for name in _torch_helpers(plan)),
+        *(part(HELPERS[name], "helper", function=name) for name in helpers),
+        *(
+            part(text, "launcher")
+            for name, text in LAUNCHER_HELPERS.items()
+            if any(name in s.launcher_helpers for s in sources)
+        ),
     ]
-    common = {name: text for source in sources for name, text in source.common.items()}
-    parts += common.values()
+    shared = {f.name: f for s in sources for f in s.functions if f.name in s.common}
+    parts += [Part(function.text, function.lines) for function in shared.values()]
     for source in sources:
-        parts += [source.text, source.launcher]
-    parts += [*_arena_parts(arena, arguments), run_text, run.numbers() if in_memory else run.main(arena)]
-    return "\n\n".join(parts), tuple(by_name[functions[kernel.name]] for kernel in kernels)
+        mine = [Part(f.text, f.lines) for f in source.functions if f.name not in source.common]
+        parts += [in_launch(p, first[source.name]) for p in mine]
+        parts.append(part(source.launcher, "launcher", first[source.name]))
+    parts += [part(text, "memory") for text in _arena_parts(arena, arguments)]
+    parts += [run_part, run.numbers() if in_memory else part(run.main(arena), "main")]
+    return tuple(by_name[functions[kernel.name]] for kernel in kernels), tuple(parts)
 
 
 def _rendered(kernel: GeneratedKernel, numbers_in_memory: bool) -> KernelSource:
@@ -103,23 +105,30 @@ def _rendered(kernel: GeneratedKernel, numbers_in_memory: bool) -> KernelSource:
 NUMBERS = "numbers"
 
 
-def _header(plan: FusionPlan, declared: Graph, functions: Mapping[str, str]) -> list[str]:
+def _head(header: list[tuple[str, str]], imports: list[str]) -> Part:
+    """The comment in front of a module, and its imports."""
+    lines = [LineOrigin("header", launch) for _, launch in header]
+    lines += [LineOrigin("import") if line else BLANK_LINE for line in imports]
+    return Part("\n".join([*(line for line, _ in header), *imports]) + "\n", lambda: lines)
+
+
+def _header(plan: FusionPlan, declared: Graph, functions: Mapping[str, str]) -> list[tuple[str, str]]:
+    """The lines of the comment, each with the launch that it is about."""
     made = f"{counted(len(plan.kernels), 'generated kernel')} and {counted(len(plan.library), 'library call')}"
     lines = [
-        f"Triton kernels of the graph {plan.graph.name}, generated by tritonnotes {VERSION}.",
-        "",
-        f"{made}; {plan.bytes_moved():,} bytes a run at batch 256.",
-        "",
+        (f"Triton kernels of the graph {plan.graph.name}, generated by tritonnotes {VERSION}.", ""),
+        ("", ""),
+        (f"{made}; {plan.bytes_moved():,} bytes a run at batch 256.", ""),
+        ("", ""),
     ]
-    for name, launches in _by_function(plan.launches, functions).items():
-        first = launches[0]
-        lines.append(f"{name}: {first.kind}, {first.bytes_moved():,} bytes" + (" each" if len(launches) > 1 else ""))
-        said = [first] if len(launches) == 1 else launches
-        for launch in said:
-            above = "" if len(launches) == 1 else f"{launch.name}: "
-            lines.append(f"    {above}{', '.join(launch.ops)}")
-    lines += ["", *str(declared).splitlines()]
-    return [f"# {line}".rstrip() for line in lines]
+    for name, (first, *others) in _by_function(plan.launches, functions).items():
+        each = " each" if others else ""
+        lines.append((f"{name}: {first.kind}, {first.bytes_moved():,} bytes{each}", first.name))
+        for launch in (first, *others):
+            called = f"{launch.name}: " if others else ""
+            lines.append((f"    {called}{', '.join(launch.ops)}", launch.name))
+    lines += [(line, "") for line in ("", *str(declared).splitlines())]
+    return [(f"# {line}".rstrip(), launch) for line, launch in lines]
 
 
 def _by_function(launches: Iterable[Launch], functions: Mapping[str, str]) -> dict[str, list[Launch]]:
@@ -159,13 +168,14 @@ class _Run:
         self.on_device: dict[str, str] = {}
         self.gradients = gradients_of(plan.launches)
         self.made: dict[Launch, str] = {}
+        self.chunks: dict[ChunkLoop, str] = {}
         self.listed = ""
         held = plan.graph.leaves("input", "parameter", "buffer", "slot")
         self.device = f"{_tensor(held[0].name)}.device" if held else ""
 
-    def text(self) -> str:
-        calls: list[str] = []
-        calls += self._calls()
+    def part(self) -> Part:
+        """The function with the launch that each line belongs to, and what numbers of the host are of."""
+        calls = list(self._calls())
         # A Dim keeps its own name here where it can: sizes are passed by name.
         numbers = [NUMBERS] if self.in_memory else self.given.scalars.values()
         arguments = ["t", "*", *self.given.dims.values(), *numbers, "programs=1", GIVEN_LAUNCH]
@@ -178,25 +188,41 @@ class _Run:
         lines.append(
             f'{INDENT}"""Launch everything once. `t` holds the tensors by name; `programs` share each sum over rows."""'
         )
-        lines += [INDENT + line for line in (*([] if self.in_memory else self.host.lines), *calls)]
-        return "\n".join(lines) + "\n"
+        above, host = len(lines), self.host
+        lines += [INDENT + line for line in (*([] if self.in_memory else host.lines), *(line for line, _ in calls))]
 
-    def _calls(self) -> Iterator[str]:
+        def origins() -> Iterator[LineOrigin]:
+            yield from [LineOrigin("run", "", "run")] * above
+            yield from [] if self.in_memory else host.line_origins("run")
+            yield from (LineOrigin("run", launch, "run") for _, launch in calls)
+
+        return Part("\n".join(lines) + "\n", lambda: list(origins()))
+
+    def _calls(self) -> Iterator[tuple[str, str]]:
+        """The lines that call each launch, and its name."""
         for launch in self.plan.launches:
             match launch:
                 case ChunkLoop():
                     yield from self._chunks(launch)
+                    continue
                 case LibraryCall():
-                    yield from self._library(launch)
+                    lines: Iterable[str] = self._library(launch)
                 case TorchCall():
-                    yield from self._torch(launch)
+                    lines = self._torch(launch)
                 case _:
-                    yield from self._generated(self.kernels[launch.name])
+                    lines = self._generated(self.kernels[launch.name])
+            yield from ((line, launch.name) for line in lines)
 
-    def _chunks(self, loop: ChunkLoop) -> Iterator[str]:
+    def _chunks(self, loop: ChunkLoop) -> Iterator[tuple[str, str]]:
+        yield from ((line, loop.name) for line in self._chunk_lines(loop))
+        inner = self._inner(loop, self.chunks[loop])
+        yield from ((INDENT + line, launch) for line, launch in inner._calls())
+
+    def _chunk_lines(self, loop: ChunkLoop) -> Iterator[str]:
         """Zeros for the sums, and the loop over chunks: its launches find the rows of a chunk under their own names."""
         size, rows = self.sizes.size(loop.size), str(self.sizes.size(CHUNK_ROWS))
         begin, chunk = self.names.claim("begin"), self.names.claim("chunk")
+        self.chunks[loop] = chunk
         part = f"[{begin} : {begin} + {rows}]"
         tensors = [(leaf, outer) for leaf, outer in loop.inputs if not is_host(leaf)]
         where = {leaf.name: self._operand(outer) + _if_rows(leaf.shape, part) for leaf, outer in tensors}
@@ -210,7 +236,6 @@ class _Run:
         yield f"{INDENT}{chunk} = {{"
         yield from (f'{INDENT * 2}"{name}": {text},' for name, text in where.items())
         yield f"{INDENT}}}"
-        yield from (INDENT + line for line in self._inner(loop, chunk)._calls())
 
     def _inner(self, loop: ChunkLoop, tensors: str) -> _Run:
         """Writes the launches of a chunk. Numbers of the host are those of the program around them."""
@@ -222,13 +247,19 @@ class _Run:
         made.host = replace(self.host, known=known)
         return made
 
-    def numbers(self) -> str:
-        """The function that works out what kernels read from memory; after `text`, which says what that is."""
+    def numbers(self) -> Part:
+        """The function that works out what kernels read from memory; after `part`, which says what that is."""
         arguments = [*self.given.dims.values(), *self.given.scalars.values()]
         lines = call_lines("def numbers_of(", ["*", *arguments] if arguments else [], "):")
         lines.append(f'{INDENT}"""What kernels read, in order: ints where they read 64 bits of one, else floats."""')
-        lines += [INDENT + line for line in (*self.host.lines, *call_lines("return [", list(self.slots), "]"))]
-        return "\n".join(lines) + "\n"
+        above, below = len(lines), call_lines("return [", list(self.slots), "]")
+        lines += [INDENT + line for line in (*self.host.lines, *below)]
+
+        def origins() -> list[LineOrigin]:
+            plain = LineOrigin("run", "", "numbers_of")
+            return [*[plain] * above, *self.host.line_origins("numbers_of"), *[plain] * len(below)]
+
+        return Part("\n".join(lines) + "\n", origins)
 
     def _number(self, parameter: Parameter) -> str:
         """What a launch is given for a number that the host works out."""

@@ -53,7 +53,10 @@ def number_loads(arguments: Iterable[Named], in_memory: bool) -> list[Statement]
     if not in_memory:
         return []
     loaded = ((name, p, load(Name(f"{name}_ptr"))) for name, p in arguments if _is_number(p))
-    return [Assign(name, value if p.is_exact else value.method("to", Name("tl.float32"))) for name, p, value in loaded]
+    return [
+        Assign(name, value if p.is_exact else value.method("to", Name("tl.float32")), origins=p.origin)
+        for name, p, value in loaded
+    ]
 
 
 def _is_number(parameter: Parameter) -> bool:

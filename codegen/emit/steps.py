@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from ..lower.tile_ir import Kernel, Step
 from ..support.expressions import Attribute, Call, Expression, Name, walk
 from ..support.facets import combined
-from ..support.statements import BLANK, Assign, Comment, Evaluate, Statement
+from ..support.provenance import united
+from ..support.statements import BLANK, Assign, Comment, Evaluate, Statement, marked
 from ..support.text import wrapped_lines
 from .calls import function_call
 from .matmul import ProductText, summed_alike
@@ -33,17 +34,18 @@ def statements(writer: Writer, steps: Sequence[Step]) -> list[Statement]:
     spelled = ProductText(writer.kernel, writer.index)
     for group in summed_alike(products):
         headings = dict.fromkeys(line for s in group for line in _heading(s))
-        lines += [BLANK, *headings, *spelled.lines(group), BLANK]
+        multiplied = united(writer.origins(s) for s in group)
+        lines += [BLANK, *headings, *marked(spelled.lines(group), multiplied), BLANK]
     if products and writer.layout.split_k:
         rest = statements(writer, [s for s in steps if s.op != "product"])
-        (multiplied,) = products
-        return [*lines, *spelled.shared_lines(multiplied, rest)]
+        (shared,) = products
+        return [*lines, *marked(spelled.shared_lines(shared, rest), writer.origins(shared))]
     loads = [s for s in steps if s.op in ("load", "argument")]
     for step in loads:
         if step.op == "load":
-            lines.append(Assign(step.name, writer.loaded(step)))
+            lines.append(Assign(step.name, writer.loaded(step), origins=step.origin))
         elif step.attrs.get("pointer"):
-            lines.append(Assign(step.name, load(Name(step.attrs["pointer"]))))
+            lines.append(Assign(step.name, load(Name(step.attrs["pointer"])), origins=step.origin))
     shown = _heading(products[-1]) if products and not loads else ()
     for step in steps:
         if step.op in _ELSEWHERE or writer.is_inlined(step):
@@ -54,7 +56,7 @@ def statements(writer: Writer, steps: Sequence[Step]) -> list[Statement]:
         if heading and heading != shown:
             lines += [BLANK, *heading]
             shown = heading
-        lines.append(_statement(writer, step))
+        lines += marked([_statement(writer, step)], writer.origins(step))
     stores = store_statements(writer, [s for s in steps if s.op == "store"])
     return [*lines, BLANK, *stores] if stores else lines
 
@@ -67,7 +69,7 @@ def _heading(step: Step) -> tuple[Comment, ...]:
     which = ", ".join(dict.fromkeys(filter(None, (scope.name, op))))
     said = scope.derivative if scope.phase == "backward" else scope.formula
     text = f"{PHASES[scope.phase]}{which}" + (f": {said}" if said else "")
-    return tuple(map(Comment, wrapped_lines(text, 104)))
+    return tuple(Comment(line, origins=step.origin) for line in wrapped_lines(text, 104))
 
 
 def _statement(writer: Writer, step: Step) -> Statement:
@@ -94,10 +96,12 @@ def store_statements(writer: Writer, steps: Sequence[Step]) -> list[Statement]:
     for value, count in Counter(values).items():
         if count > 1 and _casts(value):
             rounded = Name(f"{steps[values.index(value)].args[0]}_rounded")
-            lines.append(Assign(rounded.name, value))
+            rounds = united(writer.origins(s) for s, v in zip(steps, values, strict=True) if v == value)
+            lines.append(Assign(rounded.name, value, origins=rounds))
             values = [rounded if v == value else v for v in values]
     for step, value in zip(steps, values, strict=True):
-        lines.append(Evaluate(store(writer.address(step), value, mask=writer.index.mask(step.extent))))
+        stored = store(writer.address(step), value, mask=writer.index.mask(step.extent))
+        lines.append(Evaluate(stored, origins=writer.origins(step)))
     return lines
 
 

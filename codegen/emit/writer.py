@@ -13,6 +13,7 @@ from ..lower.row_loops import running_maximum
 from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Step
 from ..support.expressions import ONE, Display, Expression, Name, both, call, number, product, total
 from ..support.facets import ARITHMETIC, identity_of, reduced, triton
+from ..support.provenance import Origin, united
 from .ops import load, tl
 
 LONGEST_INLINE = 90
@@ -36,6 +37,7 @@ class Writer:
         }
         """What is rounded to be stored and for nothing else: the store does that."""
         self.inlined: dict[str, bool] = {}
+        self.found: dict[str, tuple[Origin, ...]] = {}
         self.index = Indexing(kernel)
 
     def value(self, name: str) -> Expression:
@@ -101,6 +103,13 @@ class Writer:
     def _narrowed(self, step: Step) -> Expression:
         """What is rounded, with 16 bits."""
         return triton("round_to", self._converted(step), tl(step.attrs["rounds"]))
+
+    def origins(self, step: Step) -> tuple[Origin, ...]:
+        """What a step's line is of: the step, and what is written inside it."""
+        if step.name not in self.found:
+            inside = (self.steps[a] for a in step.args if self.steps[a].op not in ("number", "index"))
+            self.found[step.name] = united([step.origin, *(self.origins(s) for s in inside if self.is_inlined(s))])
+        return self.found[step.name]
 
     # -- what is written inside its user --
 

@@ -42,7 +42,7 @@ def compute(builder: Builder, value: Value) -> None:
 def _widened(builder: Builder, step: Step) -> Step:
     """An index as int64, as the graph has it."""
     name = builder.names.claim(f"{step.name}_wide")
-    return builder.add(Step(name, "cast", (step.name,), step.extent, int64, {}, False, step.scope))
+    return builder.add(Step(name, "cast", (step.name,), step.extent, int64, {}, False, step.scope, step.value))
 
 
 def dtype_of(value: Value, args: Sequence[Step]) -> DType:
@@ -74,7 +74,8 @@ def exponentiate_again(builder: Builder, value: Value) -> bool:
         return False
     args = resolve(builder, exponential.inputs[0]).name, builder.steps[log].name
     name = builder.names.claim(f"{args[0]}_less_{args[1]}")
-    less = builder.add(Step(name, "sub", args, TILE, builder.steps[exponential].dtype, {}, False, value.scope))
+    dtype = builder.steps[exponential].dtype
+    less = builder.add(Step(name, "sub", args, TILE, dtype, {}, False, value.scope, value))
     builder.assign(value, Step("", "exp", (less.name,), TILE, less.dtype))
     return True
 
@@ -98,7 +99,7 @@ def select(builder: Builder, value: Value) -> bool:
     rows = Address(tuple(d for d in address.dims if d[0] not in builder.row.wide), address.shape)
     attrs = MappingProxyType({**load.attrs, "address": rows})
     row = resolve(builder, number)
-    step = Step("", "select", (row.name,), ROW, load.dtype, attrs, scope=value.scope)
+    step = Step("", "select", (row.name,), ROW, load.dtype, attrs, scope=value.scope, value=value)
     if less is None:
         builder.assign(value, step)
         return True

@@ -137,7 +137,8 @@ class Builder:
         else:
             name = self.claim(value, described) if value.hint else self.names.claim(described, uncounted(value))
         attrs = MappingProxyType(dict(step.attrs))
-        named = replace(step, name=name, attrs=attrs, is_named=value.hint is not None, scope=value.scope)
+        is_named = value.hint is not None
+        named = replace(step, name=name, attrs=attrs, is_named=is_named, scope=value.scope, value=value)
         return self.hold(value, named)
 
     def hold(self, value: Value, step: Step) -> Step:
@@ -168,7 +169,7 @@ class Builder:
         if step.extent == extent:
             return step
         name = self.names.claim(f"{step.name}_repeated" if step.name.isidentifier() else "repeated")
-        return self.add(Step(name, "repeat", (step.name,), extent, step.dtype, {}, True, step.scope))
+        return self.add(Step(name, "repeat", (step.name,), extent, step.dtype, {}, True, step.scope, step.value))
 
     def extent_of(self, axes: frozenset[int]) -> str:
         """Which of the tile's axes a step has that has these."""

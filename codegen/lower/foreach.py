@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.core.types import DType, element_count
 from tritonnotes.ir.optim.update import G_NAME, P_NAME
 
+from ..analysis.units import UnitSet
+from ..analysis.views import is_alias
 from ..fusion.horizontal import table_width
 from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import ForeachLaunch
@@ -26,6 +28,8 @@ class BlockProgram:
     kernel: Kernel
     rows: tuple[tuple[Value, ...], ...]
     pointers: tuple[Parameter, ...]
+    alike: tuple[Mapping[str, Value], ...] = ()
+    """For each row the values that the steps of `kernel` stand for, by the names of its own."""
 
     @property
     def updated(self) -> list[str]:
@@ -107,8 +111,27 @@ def lower_foreach(plan: FusionPlan, launch: ForeachLaunch) -> ForeachKernel:
         name = f"{launch.name}_block"
         if len(launch.group) > 1:
             name = names.claim(f"{name}_{kernel.plan.storage[kernel.plan.stores[-1]].name}")
-        blocks.append(BlockProgram(name, kernel, alike.rows, pointers))
+        same = tuple(_corresponding(plan.graph, alike.shown, shown, row) for row in alike.rows)
+        blocks.append(BlockProgram(name, kernel, alike.rows, pointers, same))
     return ForeachKernel(launch, tuple(blocks))
+
+
+def _corresponding(
+    graph: Graph, kernel: UnitSet, shown: Sequence[Value], tensors: Sequence[Value]
+) -> Mapping[str, Value]:
+    """The values of another update, by the names of those in the place of which they stand in the update of `kernel`:
+    both are followed from what they leave in their tensors to what they read."""
+    inside = {unit.value for unit in kernel}
+    found: dict[str, Value] = {}
+    todo = list(zip(shown, tensors, strict=True))
+    todo += [(graph.updates[a.name], graph.updates[b.name]) for a, b in todo if a.name in graph.updates]
+    while todo:
+        mine, other = todo.pop()
+        if mine.name not in found:
+            found[mine.name] = other
+            if mine in inside or is_alias(mine):
+                todo += zip(mine.inputs, other.inputs, strict=False)
+    return found
 
 
 def _called(tensors: Sequence[Value]) -> Iterator[str]:

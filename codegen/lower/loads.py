@@ -70,7 +70,8 @@ def _draw(builder: Builder, value: Value) -> Step:
     }
     name = builder.names.claim(value.hint or "", identifier(value.name))
     extent = builder.extent_of(builder.axes.of(value))
-    step = Step(name, "uniform", (), extent, float32, MappingProxyType(attrs), value.hint is not None, value.scope)
+    is_named, given = value.hint is not None, MappingProxyType(attrs)
+    step = Step(name, "uniform", (), extent, float32, given, is_named, value.scope, value)
     builder.steps[value] = builder.add(step)
     return step
 
@@ -92,7 +93,7 @@ def _argument(builder: Builder, value: Value) -> Step:
         parameter = builder.parameters[key]
     name = parameter.name.removesuffix("_ptr") if parameter.dtype is float64 else parameter.name
     attrs = MappingProxyType({"pointer": parameter.name} if parameter.is_pointer else {})
-    step = Step(name, "argument", (), SCALAR, dtype, attrs, parameter.is_pointer)
+    step = Step(name, "argument", (), SCALAR, dtype, attrs, parameter.is_pointer, value=value)
     builder.steps[value] = builder.add(step)
     return step
 
@@ -124,7 +125,7 @@ def _load(builder: Builder, value: Value) -> Step:
         name = builder.names.claim(part, f"{name}_{identifier(value.hint or 'view')}")
     extent = builder.extent_of(builder.axes.of(value))
     attrs = MappingProxyType({"pointer": parameter.name, "address": builder.address(value), "storage": storage})
-    step = Step(name, "load", (), extent, compute_dtype(storage), attrs, True)
+    step = Step(name, "load", (), extent, compute_dtype(storage), attrs, True, value=value)
     builder.steps[value] = builder.add(step)
     return step
 
@@ -155,4 +156,4 @@ def store(builder: Builder, value: Value) -> None:
     address = builder.address(value, joined[1] if joined else None)
     attrs = MappingProxyType({"pointer": parameter.name, "address": address, "storage": storage})
     extent = builder.extent_of(builder.axes.of(value))
-    builder.add(Step(f"store {parameter.name}", "store", (step.name,), extent, storage, attrs))
+    builder.add(Step(f"store {parameter.name}", "store", (step.name,), extent, storage, attrs, value=value))

@@ -59,7 +59,7 @@ def _operand(builder: Builder, operand: Operand, plainly: set[Value]) -> Step:
     name = builder.memory_names[memory]
     if memory in plainly or any(m is memory for m, _ in builder.operands):
         name = builder.names.claim(f"{name}_{'rows' if extent == ROW else 'columns'}")
-    step = builder.add(Step(name, "operand", (), extent, storage, MappingProxyType(attrs), True))
+    step = builder.add(Step(name, "operand", (), extent, storage, MappingProxyType(attrs), True, value=memory))
     builder.operands[memory, address] = step
     return step
 
@@ -89,7 +89,9 @@ def _fuse_prologue(builder: Builder, operand: Operand) -> Step:
     kernel = builder.part(plan, layout)
     builder.prologue.append(replace(kernel, returned=(kernel.steps[-1].name,)))
     attrs = MappingProxyType({"function": name, "leading": bool(operand.behind)})
-    return builder.add(Step(builder.name_of(value), "operand", (), extent, value.dtype, attrs, True, value.scope))
+    return builder.add(
+        Step(builder.name_of(value), "operand", (), extent, value.dtype, attrs, True, value.scope, value)
+    )
 
 
 def _ends(labels: Labels) -> tuple[Labels, Labels]:

@@ -41,7 +41,7 @@ def reduce_rows(builder: Builder, value: Value) -> None:
         return
     attrs["place"] = builder.claim(place, "place")
     made = builder.assign(value, step)
-    found = Step(attrs["place"], "place", (made.name,), ROW, int32, {}, True, place.scope)
+    found = Step(attrs["place"], "place", (made.name,), ROW, int32, {}, True, place.scope, place)
     builder.steps[place] = builder.add(found)
 
 
@@ -79,7 +79,8 @@ def accumulate(builder: Builder, value: Value) -> None:
     attrs["address"] = builder.address(value)
     name = builder.claim(value, builder.described(value.op.name, [arg.name]))
     extent = COL if keeps_cols else SCALAR
-    builder.add(Step(name, "accumulate", (arg.name,), extent, dtype, MappingProxyType(attrs), True, value.scope))
+    given = MappingProxyType(attrs)
+    builder.add(Step(name, "accumulate", (arg.name,), extent, dtype, given, True, value.scope, value))
 
 
 def finalize(builder: Builder, value: Value) -> None:
@@ -92,7 +93,8 @@ def finalize(builder: Builder, value: Value) -> None:
         "address": builder.address(value),
     }
     extent = ROW if builder.layout.rows else SCALAR
-    step = Step(builder.name_of(value), "finalize", (), extent, dtype, MappingProxyType(attrs), True, value.scope)
+    given = MappingProxyType(attrs)
+    step = Step(builder.name_of(value), "finalize", (), extent, dtype, given, True, value.scope, value)
     builder.hold(value, step)
 
 
@@ -113,7 +115,7 @@ def replicate(builder: Builder, value: Value) -> None:
     parameters = tuple(p for p in kernel.parameters if p.role != "partial out")
     builder.replicated_sums.append(replace(kernel, parameters=parameters, returned=(step.name,)))
     attrs = MappingProxyType({"function": kernel.name})
-    made = Step(builder.name_of(value), "replicated", (), SCALAR, step.dtype, attrs, True, value.scope)
+    made = Step(builder.name_of(value), "replicated", (), SCALAR, step.dtype, attrs, True, value.scope, value)
     builder.hold(value, made)
 
 

@@ -8,7 +8,8 @@ reduced. With only rows or only columns the tile is one-dimensional. Steps are i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 from typing import Any
 
@@ -18,6 +19,7 @@ from tritonnotes.ir.core.types import Dim, DType, Shape, float64, int64, is_symb
 
 from ..analysis.axes import Axes
 from ..plan.launches import KernelPlan
+from ..support.provenance import Origin, origin_of, united
 from .functions import LAUNCHED, TILE_PER_PROGRAM, Purpose, Traversal
 
 TILE, ROW, COL, SCALAR = "tile", "row", "col", "scalar"
@@ -77,6 +79,11 @@ class Layout:
         return self.traversal.over is not None
 
     @property
+    def adds_groups(self) -> bool:
+        """Whether the partial sums that are added up are those of groups of programs, each of many columns."""
+        return self.purpose.adds_groups and bool(self.rows)
+
+    @property
     def counts_programs(self) -> bool:
         """Whether the number of programs is an argument: of those that share the rows, or shared them before."""
         return self.traversal.is_persistent or self.finalizes
@@ -116,10 +123,19 @@ class Parameter:
     value: Value | None
     dtype: DType
     size: Shape = ()
+    alike: tuple[Parameter, ...] = field(default=(), compare=False, repr=False)
+    """Those of the launches that share the kernel."""
 
     @property
     def is_pointer(self) -> bool:
         return self.role not in ("size", "scalar") or self.dtype is float64 and self.role == "scalar"
+
+    @property
+    def origin(self) -> tuple[Origin, ...]:
+        """What it is of; nothing for a size and for what programs count in."""
+        if self.alike:
+            return united([replace(o, step=self.name) for o in one.origin] for one in self.alike)
+        return () if self.value is None else (origin_of(self.value, self.name, self.role),)
 
     @property
     def is_memory(self) -> bool:
@@ -151,7 +167,8 @@ class Step:
     `address`. An 'operand' is one side of a 'product', had block by block along the axis that is summed over.
 
     `args` are the names of earlier steps. A step that nobody named (`is_named` false) may be written inside its only
-    user. `dtype` is what the kernel computes in, so never float16 or bfloat16.
+    user. `dtype` is what the kernel computes in, so never float16 or bfloat16. `value` is what it computes or moves of
+    the graph, None for a number.
     """
 
     name: str
@@ -162,6 +179,18 @@ class Step:
     attrs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     is_named: bool = True
     scope: Scope | None = None
+    value: Value | None = field(default=None, compare=False, repr=False)
+    alike: tuple[Step, ...] = field(default=(), compare=False, repr=False)
+    """Those of the launches that share the kernel."""
+
+    @cached_property
+    def origin(self) -> tuple[Origin, ...]:
+        """What it is of; nothing for a number that a formula writes."""
+        if self.alike:
+            return united([replace(o, step=self.name) for o in one.origin] for one in self.alike)
+        if self.value is None or self.value.op.name == "constant":
+            return ()
+        return (origin_of(self.value, self.name, self.op, self.scope),)
 
 
 @dataclass(frozen=True)
@@ -219,6 +248,11 @@ class Kernel:
     def pieces(self) -> tuple[KernelPlan, ...]:
         """The kernels of the partition that it runs, in order."""
         return (self.plan, *(part.kernel.plan for part in self.last_block))
+
+    @property
+    def called(self) -> tuple[CalledKernel, ...]:
+        """The kernels that it calls."""
+        return (*self.replicated_sums, *self.operands, *self.last_block)
 
     @property
     def arguments(self) -> tuple[tuple[str, Parameter], ...]:

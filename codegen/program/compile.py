@@ -66,6 +66,7 @@ def _compiled(
         divisible=list(divisible),
         arch=arch,
         triton=triton_version(),
+        lines="call sites",
     )
 
     def build() -> bytes:

@@ -22,6 +22,7 @@ from ..plan.fusion_plan import FusionPlan, memories_of_outputs
 from ..plan.launches import Launch
 from ..share.share import shared_kernels
 from ..support.arguments import RunArguments
+from ..support.provenance import LineMap, Part, line_map
 from ..support.sizes import NOMINAL, Sizes
 from ..support.text import counted
 from ..target.gpus import H100, PROGRAMS_PER_SM
@@ -29,7 +30,7 @@ from ..target.gpus import H100, PROGRAMS_PER_SM
 H100_PROGRAMS = PROGRAMS_PER_SM * H100.multiprocessors
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Program:
     """All that a runtime needs: the plan, the tile programs, the buffers and the source.
 
@@ -62,7 +63,7 @@ class Program:
         return {name: (memory.name, self.graph.outputs[name].shape) for name, memory in memories.items()}
 
     @cached_property
-    def _rendered(self) -> tuple[str, tuple[KernelSource, ...]]:
+    def _parts(self) -> tuple[tuple[KernelSource, ...], tuple[Part, ...]]:
         chunks = {name: region.buffers for name, region in self.regions.items()}
         return render_module(
             self.plan, self.kernels, self.declared, self.buffers, self.arena, chunks, self.written, self.in_memory
@@ -81,6 +82,11 @@ class Program:
             found.setdefault(self.written[kernel.name].name, []).append(kernel)
         return {name: tuple(kernels) for name, kernels in found.items()}
 
+    @cached_property
+    def _rendered(self) -> tuple[str, tuple[KernelSource, ...]]:
+        sources, parts = self._parts
+        return "\n\n".join(part.text for part in parts), sources
+
     @property
     def source(self) -> str:
         """The generated module: kernels, launchers, and `run`, which launches them in order."""
@@ -90,6 +96,11 @@ class Program:
     def kernel_sources(self) -> tuple[KernelSource, ...]:
         """The source of each kernel, the same one for those that share it."""
         return self._rendered[1]
+
+    @cached_property
+    def line_map(self) -> LineMap:
+        """Where each line of `source` comes from: `program.line_map[1]` says it of the first line."""
+        return line_map(self._parts[1])
 
     @property
     def dims(self) -> list[Dim]:
@@ -180,9 +191,15 @@ class Program:
         shared = programs or self.programs(bound)
         return sum(b.bytes(bound, shared) for b in self.buffers if b.role != "leaf")
 
+    def __repr__(self) -> str:
+        return f"Program({self.graph.name!r}: {self._counts})"
+
+    @property
+    def _counts(self) -> str:
+        return f"{counted(len(self.plan.launches), 'launch')} over {counted(len(self.buffers), 'buffer')}"
+
     def __str__(self) -> str:
-        over = f"{counted(len(self.plan.launches), 'launch')} over {counted(len(self.buffers), 'buffer')}"
-        lines = [f"program {self.graph.name}: {over}"]
+        lines = [f"program {self.graph.name}: {self._counts}"]
         lines += [f"  {b.role} {b.name}: {b.dtype}{show_shape(b.shape)}" for b in self.buffers]
         lines += [f"  {i}. {k.name}" for i, k in enumerate(self.plan.launches, 1)]
         return "\n".join(lines)

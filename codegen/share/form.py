@@ -7,11 +7,11 @@ by side.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from ..lower.grouped_matmul import GroupedMatmulKernel
-from ..lower.tile_ir import Address, CalledKernel, Kernel, Layout, Parameter, Step, spoken_name
+from ..lower.tile_ir import Address, Kernel, Layout, Parameter, Step, spoken_name
 
 POINTER = "_ptr"
 
@@ -22,10 +22,8 @@ NAMES = ("pointer", "arrivals", "inner", "seed", "place")
 @dataclass(frozen=True)
 class Form:
     """What a tile program does. `key` is equal for two that do the same. `stems` are the names of its variables,
-    pointers without their ending, `ops` the instances of ops that it speaks of, `parts` the forms of what it calls. Its
-    own `name` is not in the key."""
+    pointers without their ending, `ops` the instances of ops that it speaks of, `parts` the forms of what it calls."""
 
-    name: str
     key: Hashable
     stems: tuple[str, ...]
     ops: tuple[str, ...]
@@ -50,10 +48,9 @@ def stem_of(name: str) -> str:
 def form_of(kernel: Kernel) -> Form:
     """The form of a tile program. All that its text is made of is in it: its layout, arguments, steps and what it
     calls. Of the plan that is the ops that it names."""
-    called = (*kernel.replicated_sums, *kernel.operands, *kernel.last_block)
     counts = len(kernel.replicated_sums), len(kernel.operands), len(kernel.last_block)
-    parts = tuple(form_of(part.kernel) for part in called)
-    reader = _Reader(kernel, called)
+    parts = tuple(form_of(part.kernel) for part in kernel.called)
+    reader = _Reader(kernel)
     key = (
         kernel.kind,
         kernel.plan.tile,
@@ -61,12 +58,12 @@ def form_of(kernel: Kernel) -> Form:
         tuple(map(reader.parameter, kernel.parameters)),
         tuple(map(reader.step, kernel.steps)),
         tuple(map(reader.name, kernel.returned)),
-        tuple(tuple(map(reader.name, part.arguments)) for part in called),
+        tuple(tuple(map(reader.name, part.arguments)) for part in kernel.called),
         tuple(reader.covered()),
         counts,
         tuple(part.key for part in parts),
     )
-    return Form(kernel.name, key, tuple(reader.names.met), tuple(reader.ops.met), parts)
+    return Form(key, tuple(reader.names.met), tuple(reader.ops.met), parts)
 
 
 def form_of_group(kernel: GroupedMatmulKernel, members: Iterable[Form]) -> Hashable:
@@ -82,9 +79,9 @@ def form_of_group(kernel: GroupedMatmulKernel, members: Iterable[Form]) -> Hasha
 class _Reader:
     """Reads one tile program. Functions that it calls are numbered by their place, axes by where they are met."""
 
-    def __init__(self, kernel: Kernel, called: tuple[CalledKernel, ...]) -> None:
+    def __init__(self, kernel: Kernel) -> None:
         self.kernel = kernel
-        self.functions = {part.kernel.name: place for place, part in enumerate(called)}
+        self.functions = {part.kernel.name: place for place, part in enumerate(kernel.called)}
         self.names, self.ops, self.axes = _Numbers(), _Numbers(), _Numbers()
 
     def name(self, name: str) -> tuple[int, bool]:
@@ -94,8 +91,8 @@ class _Reader:
         return axis if axis < 0 else (self.axes.of(axis), self.kernel.axes.sizes[axis])
 
     def layout(self, layout: Layout) -> Hashable:
-        known = {name: value for name, value in vars(layout).items() if name not in ("rows", "cols")}
-        return (tuple(map(self.axis, layout.rows)), tuple(map(self.axis, layout.cols)), *known.items())
+        known = tuple(getattr(layout, f.name) for f in fields(layout) if f.name not in ("rows", "cols"))
+        return tuple(map(self.axis, layout.rows)), tuple(map(self.axis, layout.cols)), known
 
     def parameter(self, parameter: Parameter) -> Hashable:
         return self.name(parameter.name), parameter.role, parameter.dtype, parameter.size

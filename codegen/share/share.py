@@ -17,7 +17,7 @@ from tritonnotes.ir.core.graph import Graph
 from ..lower.foreach import ForeachKernel
 from ..lower.grouped_matmul import GroupedMatmulKernel
 from ..lower.lower import GeneratedKernel
-from ..lower.tile_ir import CalledKernel, Kernel, Shared, Step, verify_kernel
+from ..lower.tile_ir import CalledKernel, Kernel, Parameter, Shared, Step, verify_kernel
 from ..support.names import DERIVED, LaunchNames, Names
 from .form import NAMES, Form, form_of, form_of_group, stem_of
 from .naming import common_name
@@ -46,8 +46,7 @@ def _functions(kernel: GeneratedKernel) -> Iterable[str]:
         case GroupedMatmulKernel():
             yield from (name for member in kernel.members for name in _functions(member.kernel))
         case Kernel():
-            called = (*kernel.replicated_sums, *kernel.operands, *kernel.last_block)
-            yield from (name for part in called for name in _functions(part.kernel))
+            yield from (name for part in kernel.called for name in _functions(part.kernel))
 
 
 def _shared_tiles(kernels: Sequence[Kernel], names: LaunchNames, apart: Mapping[str, object]) -> dict[str, Kernel]:
@@ -88,19 +87,21 @@ def _shared_groups(
 
 def _common(group: Sequence[tuple[Kernel, Form]], names: LaunchNames) -> Kernel:
     """The kernel that stands for several of one form, by names that all of them have in common."""
-    first, _ = group[0]
     launches = tuple(kernel.name for kernel, _ in group)
-    made = _renamed(first, [form for _, form in group], _claim(names, launches), names)
+    made = _renamed([kernel for kernel, _ in group], [form for _, form in group], _claim(names, launches), names)
     assert made.shared is not None
     made = replace(made, shared=replace(made.shared, launches=launches))
     verify_kernel(made)
     return made
 
 
-def _renamed(kernel: Kernel, forms: Sequence[Form], function: str, names: LaunchNames) -> Kernel:
-    """A kernel as `function`, and its variables by the names that those in kernels of these forms have in common."""
-    called = (*kernel.replicated_sums, *kernel.operands, *kernel.last_block)
-    parts = [_renamed_part(part.kernel, [f.parts[i] for f in forms], names) for i, part in enumerate(called)]
+def _renamed(kernels: Sequence[Kernel], forms: Sequence[Form], function: str, names: LaunchNames) -> Kernel:
+    """The first of some kernels as `function`, and its variables by the names that those of all have in common."""
+    kernel, called = kernels[0], kernels[0].called
+    parts = [
+        _renamed_part([k.called[place].kernel for k in kernels], [f.parts[place] for f in forms], names)
+        for place in range(len(called))
+    ]
     functions = {part.kernel.name: made.name for part, made in zip(called, parts, strict=True)}
     stems = _common_stems(forms, {function, *functions.values()})
     ops = {first: common_name([first, *rest]) for first, *rest in zip(*(form.ops for form in forms), strict=True)}
@@ -112,17 +113,22 @@ def _renamed(kernel: Kernel, forms: Sequence[Form], function: str, names: Launch
     def attribute(name: str, value: Any) -> Any:
         return functions[value] if name == "function" else said(value) if name in NAMES else value
 
-    def step(old: Step) -> Step:
+    def step(alike: tuple[Step, ...]) -> Step:
+        old = alike[0]
         attrs = MappingProxyType({name: attribute(name, value) for name, value in old.attrs.items()})
         scope = old.scope and replace(old.scope, name=ops[old.scope.name])
-        return replace(old, name=said(old.name), args=tuple(map(said, old.args)), attrs=attrs, scope=scope)
+        args = tuple(map(said, old.args))
+        return replace(old, name=said(old.name), args=args, attrs=attrs, scope=scope, alike=alike)
+
+    def parameter(alike: tuple[Parameter, ...]) -> Parameter:
+        return replace(alike[0], name=said(alike[0].name), alike=alike)
 
     made = iter(CalledKernel(new, tuple(map(said, part.arguments))) for part, new in zip(called, parts, strict=True))
     return replace(
         kernel,
         plan=replace(kernel.plan, name=function),
-        parameters=tuple(replace(p, name=said(p.name)) for p in kernel.parameters),
-        steps=tuple(map(step, kernel.steps)),
+        parameters=tuple(map(parameter, zip(*(k.parameters for k in kernels), strict=True))),
+        steps=tuple(map(step, zip(*(k.steps for k in kernels), strict=True))),
         replicated_sums=tuple(islice(made, len(kernel.replicated_sums))),
         operands=tuple(islice(made, len(kernel.operands))),
         last_block=tuple(made),
@@ -131,10 +137,10 @@ def _renamed(kernel: Kernel, forms: Sequence[Form], function: str, names: Launch
     )
 
 
-def _renamed_part(kernel: Kernel, forms: Sequence[Form], names: LaunchNames) -> Kernel:
+def _renamed_part(kernels: Sequence[Kernel], forms: Sequence[Form], names: LaunchNames) -> Kernel:
     """A function that a shared kernel calls. One that all of them call already is as it is."""
-    called = [form.name for form in forms]
-    return kernel if len(set(called)) == 1 else _renamed(kernel, forms, _claim(names, called), names)
+    called = [kernel.name for kernel in kernels]
+    return kernels[0] if len(set(called)) == 1 else _renamed(kernels, forms, _claim(names, called), names)
 
 
 def _claim(names: LaunchNames, functions: Sequence[str]) -> str:

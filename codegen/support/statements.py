@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 from .expressions import Call, Expression, names_in
+from .provenance import LineOrigin, Origin, united
 from .text import INDENT, call_lines
 
 
+@dataclass(frozen=True)
 class Statement:
-    """One or more lines of source. `expressions` are those on its own lines, `body` are the statements inside it."""
+    """One or more lines of source. `expressions` are those on its own lines, `body` are the statements inside it,
+    `origins` say what its own lines are of."""
+
+    origins: tuple[Origin, ...] = field(default=(), kw_only=True, compare=False, repr=False)
 
     @property
     def expressions(self) -> tuple[Expression, ...]:
@@ -165,6 +170,46 @@ def _lines(statements: Iterable[Statement], indent: str) -> Iterator[tuple[str, 
         for line in statement.lines():
             yield (indent + line if line else ""), statement
         yield from _lines(statement.body, indent + INDENT)
+
+
+def marked(statements: Iterable[Statement], origins: Iterable[Origin]) -> list[Statement]:
+    """The statements, and those inside them, as being of these origins where they have none of their own."""
+    given = tuple(origins)
+    made: list[Statement] = []
+    for statement in statements:
+        if isinstance(statement, For | If):
+            statement = replace(statement, inside=tuple(marked(statement.inside, given)))
+        known = statement.origins or isinstance(statement, Blank)
+        made.append(statement if known else replace(statement, origins=given))
+    return made
+
+
+def line_origins(function: str, lines: Sequence[Statement]) -> list[LineOrigin]:
+    """Where the lines of a function's body come from, given the statement of each. What has no origin of its own is
+    setup, and has those of what needs it: of the statements that name what it assigns, or that stand inside it; else of
+    the whole function."""
+    flat = list({id(s): s for s in lines}.values())
+    whole = united(s.origins for s in flat)
+    found: dict[int, tuple[Origin, ...]] = {}
+    users: dict[str, list[tuple[Origin, ...]]] = {}
+    following: tuple[Origin, ...] = ()
+    for statement in reversed(flat):
+        origins = statement.origins
+        if not origins:
+            inside = [found.get(id(s), ()) for s in statement.body]
+            named = users.get(statement.target, []) if isinstance(statement, Assign) else []
+            origins = following if isinstance(statement, Comment) else united([*inside, *named])
+        found[id(statement)] = origins = () if isinstance(statement, Blank) else origins or whole
+        following = origins or following
+        for name in {name for e in statement.expressions for name in names_in(e)}:
+            users.setdefault(name, []).append(origins)
+    return [LineOrigin(_role(s), "", function, found[id(s)]) for s in lines]
+
+
+def _role(statement: Statement) -> str:
+    if isinstance(statement, Blank | Comment):
+        return "blank" if isinstance(statement, Blank) else "comment"
+    return "step" if statement.origins else "setup"
 
 
 def every(statements: Iterable[Statement]) -> Iterator[Statement]:

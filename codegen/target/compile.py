@@ -25,8 +25,9 @@ from triton.runtime.jit import JITFunction
 
 from tritonnotes.ir.core.errors import KernelError
 
+from .call_sites import keeping_call_sites
 from .language import triton_language
-from .sass import LOADS, STORES, Instruction, instructions, widths
+from .sass import LOADS, STORES, Instruction, instructions, widths, with_source
 
 ARCHS = (80, 90, 100)
 
@@ -73,6 +74,10 @@ class CompiledReport:
         """The machine code, disassembled by the nvdisasm that comes with Triton on first use."""
         return "".join(line for line in self._lined_sass.splitlines(keepends=True) if "//## File" not in line)
 
+    def sass_with_source(self, source: str) -> str:
+        """The machine code, with the lines of the generated file `source` above what came of them."""
+        return with_source(self._lined_sass, source)
+
     @cached_property
     def instructions(self) -> tuple[Instruction, ...]:
         """The machine code as a list, each instruction with the line of source that it comes from."""
@@ -80,7 +85,7 @@ class CompiledReport:
 
     @cached_property
     def _lined_sass(self) -> str:
-        return _run_on_cubin("nvdisasm", ["--print-code", "--print-line-info"], self.cubin, self.name)
+        return _run_on_cubin("nvdisasm", ["--print-code", "--print-line-info-inline"], self.cubin, self.name)
 
     @cached_property
     def spills(self) -> Spills:
@@ -142,7 +147,7 @@ def compile_kernel(
     if maxnreg is not None:
         options["maxnreg"] = maxnreg
     try:
-        with triton_language, _named_by_version():
+        with triton_language, _named_by_version(), keeping_call_sites():
             compiled: Any = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     except Exception as error:
         raise KernelError(

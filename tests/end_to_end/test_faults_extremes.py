@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.check import DRAWS
+from tritonnotes.certificate import DRAWS
 from tritonnotes.judge.executor import eager, oracle
 from tritonnotes.runtime.runner import pick_device
 

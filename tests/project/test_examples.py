@@ -49,6 +49,29 @@ def test_the_graph_of_an_example_is_declared_again_by_its_script(name: str, no_o
     assert_declares(example(name).graph())
 
 
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.stem)
+def test_every_example_explains_itself_and_takes_a_number_of_epochs(
+    path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = example(path.stem)
+    with pytest.raises(SystemExit) as stop:
+        module.main(["--help"])
+    out = capsys.readouterr().out
+    assert stop.value.code == 0 and module.__doc__.strip() in out and "--epochs N  default" in out
+
+    class Asked(Exception): ...
+
+    def trains(*given: object, **settings: object) -> None:
+        raise Asked(settings.get("epochs") or given[0])
+
+    monkeypatch.setattr(module, "train" if hasattr(module, "train") else "run_demo", trains)
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setattr(torch.distributed, "init_process_group", lambda backend: None)
+    monkeypatch.setattr(module, "one_changed_line", lambda data: ([1.0], [1.0]), raising=False)
+    with pytest.raises(Asked, match="^7$"):
+        module.main(["--epochs", "7"])
+
+
 def test_digits_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = example("digits")
     shown = {}
@@ -59,7 +82,7 @@ def test_digits_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(module, "run_demo", reduced)
     with pytest.raises(SystemExit) as stop:
-        module.main()
+        module.main([])
     assert stop.value.code == 0 and shown["console"] is not None
 
 
@@ -158,7 +181,7 @@ def test_examples_are_run_as_scripts(tmp_path: Path, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(module, "run_demo", lambda *given, **settings: run_demo(*given, **settings | REDUCED))
         monkeypatch.chdir(tmp_path)
         with pytest.raises(SystemExit) as stop:
-            module.main()
+            module.main([])
         assert stop.value.code == 0 and (tmp_path / "tritonnotes-demo" / name / "loss.png").exists()
 
 

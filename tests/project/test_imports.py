@@ -1,7 +1,7 @@
 """Who may import whom: the judge shares no code with the accused, and the IR needs neither torch nor triton.
 
 The laws are read from the syntax, so an import inside a function counts like one at the top. What
-`tritonnotes/__init__.py` imports counts for nobody else: it is the public face, which every import of a
+`tritonnotes/face.py` imports counts for nobody else: it is the public face, which every import of a
 submodule runs.
 """
 

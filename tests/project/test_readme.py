@@ -11,9 +11,9 @@ import torch
 from paths import ROOT
 
 import tritonnotes as tn
+from tritonnotes.cli.choices import STAGES
 from tritonnotes.cli.commands import _parser
 from tritonnotes.cli.demo import digits
-from tritonnotes.cli.show import STAGES
 from tritonnotes.ir.core.op import OPS
 from tritonnotes.ir.core.registry import PRIMITIVES
 

@@ -47,10 +47,10 @@ def plant(monkeypatch: pytest.MonkeyPatch, fault: str, instead: str) -> list[int
     render = programs.render_module
 
     def planted(*given: Any) -> Any:
-        text, sources = render(*given)
+        text, *rest = render(*given)
         text, count = re.subn(fault, instead, text)
         places.append(count)
-        return text, sources
+        return text, *rest
 
     monkeypatch.setattr(programs, "render_module", planted)
     return places

@@ -2,51 +2,64 @@
 
 An installed package is found by its entry point. For one that is not installed, the same entry point is given to
 `importlib.metadata`, where torch looks it up when the first function is compiled: so torch's compiler, which takes
-longer to import than this package, is imported no sooner.
+longer to import than this package, is imported no sooner. `import tritonnotes` registers, so even `importlib.metadata`
+is imported only where something asks for it.
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from importlib.metadata import Distribution, DistributionFinder, EntryPoint
+from functools import cache
 from os import PathLike
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from importlib.metadata import Distribution, DistributionFinder
 
 NAME, GROUP = "tritonnotes", "torch_dynamo_backends"
 TARGET = "tritonnotes.backend.compiling:tritonnotes"
+DISTRIBUTION = f"{NAME}-backend"
 REGISTRY = "torch._dynamo.backends.registry"
-EVERYTHING = DistributionFinder.Context()
 
 
-class _Backend(Distribution):
-    """A distribution that has this entry point, and no files."""
+@cache
+def _distribution() -> Distribution:
+    """A distribution that has the entry point, and no files."""
+    from importlib.metadata import Distribution
 
-    def read_text(self, filename: str) -> str | None:
-        texts = {
-            "METADATA": f"Name: {NAME}-backend\nVersion: 0\n",
-            "entry_points.txt": f"[{GROUP}]\n{NAME} = {TARGET}\n",
-        }
-        return texts.get(filename)
+    class Backend(Distribution):
+        def read_text(self, filename: str) -> str | None:
+            texts = {
+                "METADATA": f"Name: {DISTRIBUTION}\nVersion: 0\n",
+                "entry_points.txt": f"[{GROUP}]\n{NAME} = {TARGET}\n",
+            }
+            return texts.get(filename)
 
-    def locate_file(self, path: str | PathLike[str]) -> Any:
-        raise FileNotFoundError(path)
+        def locate_file(self, path: str | PathLike[str]) -> Any:
+            raise FileNotFoundError(path)
+
+    return Backend()
 
 
-class _Finder(DistributionFinder):
-    """Finds `_Backend`, and no modules."""
+class _Finder:
+    """Finds that distribution, and no modules: what `importlib.metadata.DistributionFinder` asks of a finder."""
 
     def find_spec(self, *_: object) -> None:
         return None
 
-    def find_distributions(self, context: DistributionFinder.Context = EVERYTHING) -> Iterable[Any]:
-        return [_Backend()] if context.name in (None, f"{NAME}-backend") else []
+    def invalidate_caches(self) -> None: ...
+
+    def find_distributions(self, context: DistributionFinder.Context | None = None) -> Iterable[Any]:
+        return [_distribution()] if context is None or context.name in (None, DISTRIBUTION) else []
 
 
 def register() -> None:
     """Make the backend known, once."""
     registry = sys.modules.get(REGISTRY)
     if registry is not None:
+        from importlib.metadata import EntryPoint
+
         # It may have looked for entry points before.
         registry._BACKENDS.setdefault(NAME, EntryPoint(NAME, TARGET, GROUP))
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):

@@ -28,10 +28,6 @@ from ..ir.passes.decompose import decompose
 from ..ir.passes.evaluation import evaluation_form
 from ..ir.passes.joint import joint_graph
 
-STAGES = ("graph", "prims", "joint", "plan", "kernel", "triton", "ptx", "sass")
-KERNEL_STAGES = ("plan", "kernel", "triton", "ptx", "sass")
-COMPILED_STAGES = ("ptx", "sass")
-
 
 @dataclass(frozen=True)
 class Shown:
@@ -145,9 +141,11 @@ def _compiled(program: Program, name: str | None, form: str, arch: int) -> Shown
     wanted = {s.name: s for s in _sources(program, name)}
     if triton.knobs.runtime.interpret:
         raise KernelError("Triton is told to interpret kernels, not to compile them; unset TRITON_INTERPRET")
-    reports = {report.name: report for report in compile_program(program, arch) if report.name in wanted}.values()
-    texts = [f"{_report_lines(report, wanted[report.name])}\n{getattr(report, form).strip()}" for report in reports]
-    kernels = [{**_report(report, wanted[report.name]), form: getattr(report, form)} for report in reports]
+    compiled = {report.name: report for report in compile_program(program, arch)}
+    reports = [report for name, report in compiled.items() if name in wanted]
+    codes = [report.ptx if form == "ptx" else report.sass_with_source(program.source) for report in reports]
+    texts = [f"{_report_lines(r, wanted[r.name])}\n{code.strip()}" for r, code in zip(reports, codes, strict=True)]
+    kernels = [{**_report(r, wanted[r.name]), form: code} for r, code in zip(reports, codes, strict=True)]
     return Shown("\n\n".join(texts), {"arch": arch, "kernels": kernels})
 
 

@@ -8,15 +8,14 @@ import inspect
 import sys
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from types import ModuleType
 
 from ..ir.core.errors import TritonNotesError
 from ..ir.core.graph import Graph
-
-FORM = "path/file.py:function or package.module:function"
+from .choices import FORM
 
 
 class TargetError(TritonNotesError):
@@ -26,8 +25,11 @@ class TargetError(TritonNotesError):
 def load_target(target: str) -> Graph:
     """The declared graph that `target`'s function returns, called without arguments.
 
+    The function must say that it declares a graph, by the annotation `-> tn.Graph` or by its name: `graph`, or one with
+    that word such as `small_graph`. Another, such as a script's `main`, may train for an hour, so it is not called.
     Modules beside the file, or in the current folder, can be imported meanwhile, and what the target prints goes to
-    stderr. Raises `TargetError` for a target that cannot be found, fails, or returns something else.
+    stderr. Raises `TargetError` for a target that cannot be found, is none by these rules, fails, or returns something
+    else.
     """
     place, _, function = target.rpartition(":")
     if not place or not function:
@@ -38,7 +40,7 @@ def load_target(target: str) -> Graph:
     folder = str(Path(place).resolve().parent) if is_file else str(Path.cwd())
     with _importing_from(folder), redirect_stdout(sys.stderr), _telling_where(target):
         module = _load_file(Path(place)) if is_file else _import(place)
-        graph = _call(module, function, place)
+        graph = _function(module, function, place)()
     if not isinstance(graph, Graph):
         raise TargetError(f"{target} returned {type(graph).__name__}; a target returns a tn.Graph")
     if graph.level != "declared":
@@ -74,7 +76,7 @@ def _import(name: str) -> ModuleType:
         raise TargetError(f"{name!r} is no name of a module; TARGET is {FORM}") from None
 
 
-def _call(module: ModuleType, function: str, place: str) -> object:
+def _function(module: ModuleType, function: str, place: str) -> Callable[[], object]:
     found = getattr(module, function, None)
     if found is None:
         own = [n for n, f in vars(module).items() if inspect.isfunction(f) and f.__module__ == module.__name__]
@@ -84,12 +86,36 @@ def _call(module: ModuleType, function: str, place: str) -> object:
             f"{place}:{function} is {type(found).__name__}; a target is a function that returns a tn.Graph"
         )
     try:
-        inspect.signature(found).bind()
+        signature = inspect.signature(found)
+    except ValueError:
+        signature = inspect.Signature()  # builtins hide theirs; the call will tell
+    _refuse_others(f"{place}:{function}", function, signature.return_annotation)
+    try:
+        signature.bind()
     except TypeError as error:
         raise TargetError(f"{place}:{function} cannot be called without arguments: {error}") from None
-    except ValueError:
-        pass  # builtins hide their signatures; the call will tell
-    return found()
+    return found
+
+
+def _refuse_others(target: str, function: str, annotation: object) -> None:
+    """Refuses a function that neither its annotation nor its name says to declare a graph."""
+    if annotation is inspect.Signature.empty:
+        if "graph" not in function.lower():
+            raise TargetError(
+                f"{target} is not called: it may train, or do anything else. Where it declares a graph, annotate it "
+                f"with -> tn.Graph, or name it graph or {function}_graph"
+            )
+        return
+    if isinstance(annotation, str):
+        is_graph = annotation.strip("'\" ").rpartition(".")[2] == Graph.__name__
+    else:
+        is_graph = isinstance(annotation, type) and issubclass(annotation, Graph)
+    if not is_graph:
+        said = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+        raise TargetError(
+            f"{target} is not called: by its annotation it returns {said}; a target returns a tn.Graph, and says so "
+            f"by the annotation -> tn.Graph"
+        )
 
 
 @contextmanager

@@ -71,8 +71,12 @@ class Differentiable:
     ) -> dict[str, Tensor]:
         """The gradients of the leaves that are reached, from what the forward run kept and the outputs' gradients."""
         given = {self.fed_gradients[n]: vet(t, f"gradient of output {n!r}").contiguous() for n, t in cotangents.items()}
-        leaves = {n: t.detach() for n, t in {**fed, **given}.items() if n in self.backward_leaves}
-        with torch.no_grad():
+        needed = self.backward_leaves
+        leaves = {n: t for n, t in (*fed.items(), *given.items()) if n in needed}
+        if torch.is_grad_enabled():  # to ask takes less than to enter no_grad
+            with torch.no_grad():
+                results = self.backward.run(leaves, sizes, numbers)
+        else:
             results = self.backward.run(leaves, sizes, numbers)
         return {n: results[made] for n, made in self.reached.items()}
 
@@ -111,10 +115,10 @@ class _First(torch.autograd.Function):
     ) -> Any:
         sizes, numbers, turns = given
         leaves = dict(zip(names, tensors, strict=True))
-        results = programs.forward.run({n: t.detach() for n, t in leaves.items()}, sizes, numbers)
+        results = programs.forward.run(leaves, sizes, numbers)
         # A buffer that the run updates is kept, where it is needed, by the run itself.
         ctx.kept = [n for n in names if n not in programs.graph.updates]
-        ctx.save_for_backward(*(leaves[n] for n in ctx.kept), *(results[n] for n in programs.saved))
+        ctx.save_for_backward(*(leaves[n] for n in ctx.kept), *(results[n] for n in programs.saved.values()))
         ctx.programs, ctx.sizes, ctx.numbers, ctx.turns, ctx.names = programs, sizes, numbers, turns, names
         outputs = {n: results[n] for n in programs.outputs}
         # A result and its detached self are one tensor of the run.

@@ -25,7 +25,7 @@ from ..ir.passes.decompose import decompose
 from .autograd import Differentiable
 from .executors.execution import Execution
 from .feeds import FeedBinder, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
-from .held import Written, detached
+from .held import Written
 from .runner import Runner
 from .turns import Turns
 
@@ -123,7 +123,7 @@ class Form:
         if wanted and torch.is_grad_enabled():
             outputs = self.differentiable(wanted)(leaves, sizes, numbers, turns)
         else:
-            outputs = self.runner.run(detached(leaves), sizes, numbers)
+            outputs = self.runner.run(leaves, sizes, numbers)
         if self.updates:
             # A kernel writes past autograd's eyes: what was saved of the old buffers must not pass for the new ones.
             torch.autograd.graph.increment_version([state[n] for n in self.updates])

@@ -124,9 +124,10 @@ class Model(NamedModule):
             return run_traced(form, fed, self.tensors(), self._traced_seed())
         places = self._places[self.training]
         with self.turns:
-            is_checked = places.are_checked(self)
-            outputs = form.run(fed, places.tensors(self), self._numbers, self.turns, is_checked)
-            if not is_checked:
+            checked = places.checked(self)
+            state = places.tensors(self) if checked is None else checked
+            outputs = form.run(fed, state, self._numbers, self.turns, checked is not None)
+            if checked is None:
                 places.note_checked(self)
         return outputs
 
@@ -163,6 +164,19 @@ class Model(NamedModule):
     @property
     def _form(self) -> Form:
         return self._forms[self.training]
+
+    def extra_repr(self) -> str:
+        """What torch's `repr` of a module says besides its parts: the graph, and the forward run where it is made."""
+        form = "training" if self.training else "evaluation"
+        made = self._form.made()
+        plan = f"; {made[0].plan.totals}" if made else ""
+        fed, found = ", ".join(self._form.inputs), ", ".join(self._form.outputs)
+        return f"{self.graph.name!r} in {form} form on {self.device}: {fed} -> {found}{plan}"
+
+    @property
+    def is_made(self) -> bool:
+        """Whether the forward run has been planned: that of a step's model is when it is first used."""
+        return bool(self._form.made())
 
     @property
     def program(self) -> Program:

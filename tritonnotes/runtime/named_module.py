@@ -99,10 +99,12 @@ class TensorPlaces:
         looked for."""
         return self._found if self._stay is not None and id(module) == self._module and self._stay() else None
 
-    def are_checked(self, module: torch.nn.Module) -> bool:
-        """Whether all tensors are as they were when somebody found that they fit."""
+    def checked(self, module: torch.nn.Module) -> dict[str, Tensor] | None:
+        """The tensors by name, in order, where all are as they were when somebody found that they fit; else None."""
         known = self.known(module)
-        return known is not None and self._checked is not None and self._checked.are(known, NO_NAMES)
+        if known is None or self._checked is None or not self._checked.are(known, NO_NAMES):
+            return None
+        return dict(zip(self._names, known, strict=True))
 
     def note_checked(self, module: torch.nn.Module) -> None:
         """The tensors fit as they are now."""

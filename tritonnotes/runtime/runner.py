@@ -25,6 +25,7 @@ from .executors.executor import NOTHING_HELD, Around, Executor, Held
 from .executors.interpreted import InterpretedExecutor
 from .executors.machine_code import NativeExecutor
 from .executors.recorded import RecordedRuns
+from .held import detached
 
 KEPT_SIZES = 8
 """How many sets of sizes keep their buffers, so that a ragged last batch does not evict the others."""
@@ -111,11 +112,11 @@ class Runner:
         held: Held = NOTHING_HELD,
     ) -> dict[str, Tensor]:
         """One run: tensors for all leaves by name, save those that are `held`, sizes of the `Dim`s, host numbers by
-        name. Returns the outputs."""
+        name. Returns the outputs. Leaves may want gradients where autograd records nothing."""
         with self._taking_turns:
             if self._recorded is not None and self.around is None:
                 return self._recorded.run(leaves, held, sizes, scalars or {}, self.all_reduce, self.begin)
-            leaves = {**leaves, **held.leaves}
+            leaves = detached({**leaves, **held.leaves})
             programs = self.programs(sizes)
             if self.begin is not None:
                 self.begin()

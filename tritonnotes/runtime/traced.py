@@ -27,8 +27,8 @@ R = TypeVar("R")
 
 def results_of(form: Form, wanted: Sequence[str]) -> tuple[str, ...]:
     """What `forward` returns, by name: outputs, what backward needs of the run, then the updated buffers."""
-    saved = form.differentiable(tuple(wanted)).saved if wanted else ()
-    return (*form.outputs, *saved, *map(_updated, form.updates))
+    saved = form.differentiable(tuple(wanted)).saved.values() if wanted else ()
+    return (*form.outputs, *(n for n in saved if n not in form.outputs), *map(_updated, form.updates))
 
 
 def _updated(buffer: str) -> str:
@@ -109,8 +109,9 @@ def _setup_context(ctx: Any, inputs: Any, output: Sequence[Tensor]) -> None:
     form = _form_for(spec, leaves)
     names = _named(form, wanted)
     results = dict(zip(results_of(form, names), output, strict=True))
-    kept = {**results, **dict(zip(form.leaves, leaves, strict=True))}
-    ctx.save_for_backward(*(kept[n] for n in _kept(form, form.differentiable(names))))
+    programs = form.differentiable(names)
+    kept = {fed: results[n] for fed, n in programs.saved.items()} | dict(zip(form.leaves, leaves, strict=True))
+    ctx.save_for_backward(*(kept[n] for n in _kept(form, programs)))
     sizes = _sizes(form, leaves)
     ctx.sizes = [sizes[n] for n in _dims(form)]
     ctx.seed, ctx.spec, ctx.wanted = seed, form.spec, wanted

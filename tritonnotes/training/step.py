@@ -15,6 +15,7 @@ from ..codegen.plan.fusion_plan import FusionPlan
 from ..codegen.program.program import Program
 from ..codegen.support.collector import paused_collector
 from ..codegen.support.sizes import NOMINAL, Sizes
+from ..codegen.support.text import counted
 from ..distributed.parallel import DataParallel, Reducer
 from ..ir.core.errors import DeclarationError
 from ..ir.core.graph import Graph
@@ -179,6 +180,13 @@ class TrainingStep:
             raise DeclarationError(
                 f"{self.graph.name!r} is a step of several processes, which cannot be copied; copy state_dict() instead"
             )
+
+    def __repr__(self) -> str:
+        updated = counted(len(self._programs.graphs.updated_parameters()), "parameter")
+        return (
+            f"TrainingStep({self.graph.name!r} on {self.device}: minimizes {self.loss!r}, updates {updated} by "
+            f"{self.declared_optimizer!r}; {self.plan.totals})"
+        )
 
     @property
     def _programs(self) -> StepPrograms:

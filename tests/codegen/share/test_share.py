@@ -155,7 +155,7 @@ def assert_what_is_shared_means_the_same(program: Program) -> None:
 
 
 def _calls(kernel: GeneratedKernel) -> bool:
-    return not isinstance(kernel, Kernel) or bool(kernel.replicated_sums or kernel.operands or kernel.last_block)
+    return not isinstance(kernel, Kernel) or bool(kernel.called)
 
 
 @pytest.mark.parametrize("how", [Execution(), Execution(strict=True, split=True)], ids=["native", "split"])
@@ -286,6 +286,19 @@ def test_a_fault_in_a_shared_kernel_names_the_launch() -> None:
     runner.around = around
     with pytest.raises(tn.TritonNotesError, match=rf"launch {second}: kernel {name}, "):
         runner.run(tensors, {"batch": 5}, {})
+
+
+def test_lines_of_a_shared_kernel_are_of_all_that_share_it() -> None:
+    program = step(mlp(5))
+    lines = program.source.splitlines()
+    assert len(program.line_map) == len(lines)
+    relu = next(n for n, line in enumerate(lines, 1) if line.strip().startswith("relu_value = tl.where("))
+    found = program.line_map[relu]
+    ops = dict.fromkeys(o.name for o in found.origins if o.op == "relu")
+    assert list(ops) == ["relu", "relu_1", "relu_2", "relu_3", "h"]
+    assert found.launch == program.launches_of[found.function][0].name
+    written = {o.value for line in program.line_map if line.role == "step" for o in line.origins}
+    assert not {u.value.name for k in program.plan.kernels for u in k.units} - written
 
 
 # -- who asks for a kernel by the name of its launch -------------------------------------------------------------------

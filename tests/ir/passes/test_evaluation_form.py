@@ -230,7 +230,7 @@ def test_check_with_an_optimizer_judges_the_training_form_and_its_buffers(monkey
     assert not [r for r in tn.check(g).rows if r.what == "buffer"]
     # Kernels that leave something else than the judges say are noticed, by name.
     for name, run in {"eager_updates": eager_updates, "oracle_updates": oracle_updates}.items():
-        monkeypatch.setattr(sys.modules["tritonnotes.check"], name, _off_by_1(run))
+        monkeypatch.setattr(sys.modules["tritonnotes.certificate"], name, _off_by_1(run))
     assert {r.name for r in tn.check(g, optimizer=tn.sgd(lr=0.1)).rows if not r.comparison.ok} == {"calls", "mean"}
 
 

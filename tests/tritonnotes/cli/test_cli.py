@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +12,15 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
+import tritonnotes as tn
+from tritonnotes.cli.actions import ACTIONS
+from tritonnotes.cli.choices import COMPILED_STAGES, OPTIMIZERS, STAGES
 from tritonnotes.cli.commands import main
-from tritonnotes.cli.notes import find
-from tritonnotes.cli.show import COMPILED_STAGES, STAGES
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.op import catalogue
-from tritonnotes.ir.core.optimizer import UPDATE_RULES
+from tritonnotes.ir.core.optimizer import UPDATE_RULES, Optimizer
+from tritonnotes.ir.version import VERSION
+from tritonnotes.notes import find
 
 DIGITS = f"{ROOT}/examples/digits.py:graph"
 
@@ -31,26 +35,35 @@ def graph():
     g.output(loss=tn.cross_entropy(tn.linear(x, 4, name="fc"), y))
     return g
 
-def forward_only():
+def forward_only() -> tn.Graph:
     g = tn.Graph("forward")
     g.output(y=tn.relu(g.input("x", (tn.Dim("batch"), 8))))
     return g
 
-def wrong_shape():
+def wrong_shape() -> "tn.Graph":
     g = tn.Graph("wrong")
     return g.input("x", (3,)) + g.input("z", (4,))
 
-def breaks():
+def breaks() -> tn.Graph:
     return {}["missing"]
 
 def not_a_graph():
     return 7
 
-def with_argument(size):
+def with_argument(size) -> tn.Graph:
     return None
 
-def stops():
+def stops() -> tn.Graph:
     raise SystemExit("enough")
+
+def train():
+    raise AssertionError("it was called")
+
+def main() -> None:
+    train()
+
+def graph_of_losses() -> dict[str, float]:
+    train()
 """
 
 
@@ -185,6 +198,65 @@ def test_the_triton_stage_runs_on_its_own(tmp_path: Path) -> None:
     assert "nan" not in done.stdout
 
 
+@pytest.mark.parametrize("arch", ["80", "sm_80"])
+@pytest.mark.parametrize("command", [["show", "--emit", "ptx"], ["report"]])
+def test_an_architecture_is_written_with_or_without_its_prefix(
+    command: list[str], arch: str, small: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command[0], f"{small}:forward_only", *command[1:], "--arch", arch, "--json"]) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out) and set(re.findall(r'"arch": (\S+?),?\n', out)) == {"80"}
+
+
+def test_machine_code_stands_under_the_lines_it_comes_from(small: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", f"{small}:forward_only", "--emit", "triton"]) == 0
+    source = capsys.readouterr().out.splitlines()
+    assert main(["show", f"{small}:forward_only", "--emit", "sass"]) == 0
+    code = capsys.readouterr().out
+    told = re.findall(r"^\t// (\d+): (.*)$", code, re.MULTILINE)
+    assert told and all(source[int(number) - 1].strip() == line for number, line in told)
+    above = ""
+    for line in code.splitlines():
+        above = line if line.startswith("\t// ") else above
+        for instruction, wanted in (("LDG", "tl.load("), ("STG", "tl.store(")):
+            assert instruction not in line or wanted in above, f"{line} stands under {above}"
+    assert "LDG" in code and "STG" in code
+
+
+# -- help --------------------------------------------------------------------------------------------------------------
+
+COMMANDS = ("demo", "show", "report", "check", "explain", "ops", "note")
+HEAVY = ("torch", "triton", "numpy", "networkx", "rich", "tritonnotes.face", "importlib.metadata")
+
+
+def test_every_command_is_known_here() -> None:
+    assert set(ACTIONS) == set(COMMANDS)
+
+
+def test_help_imports_nothing_that_a_command_needs() -> None:
+    """One process asks for every help, and for what is refused by its form alone."""
+    asked = [["--help"], *([command, "--help"] for command in COMMANDS), ["bake"], ["show", DIGITS, "--emit", "llvm"]]
+    script = f"""
+import sys
+from tritonnotes.cli.commands import main
+codes = [main(argv) for argv in {asked!r}]
+print(codes, [name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env=environment())
+    assert done.stderr.splitlines()[-1] == f"{[0] * (len(asked) - 2) + [2, 2]} []"
+    assert done.stdout.count("usage: tritonnotes") == len(asked) - 2
+
+
+def test_the_package_is_its_command_line() -> None:
+    command = [sys.executable, "-m", "tritonnotes", "--version"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment())
+    assert done.stdout == f"tritonnotes {VERSION}\n" and done.stderr == ""
+
+
+def test_every_optimizer_offered_is_one() -> None:
+    assert all(isinstance(getattr(tn, name)(), Optimizer) for name in OPTIMIZERS)
+
+
 # -- check -------------------------------------------------------------------------------------------------------------
 
 
@@ -306,7 +378,7 @@ def test_a_note_that_cannot_be_had(
         (["show", "examples/digits.py", "--emit", "plan"], "write path/file.py:function"),
         (["show", DIGITS, "--emit", "graph", "--kernel", "fc1"], "--kernel goes with"),
         (["show", DIGITS, "--emit", "plan", "--arch", "80"], "--arch goes with"),
-        (["show", DIGITS, "--emit", "ptx", "--arch", "75"], "invalid choice"),
+        (["show", DIGITS, "--emit", "ptx", "--arch", "75"], "'75' is none of sm_80, sm_90, sm_100"),
         (["check", DIGITS, "--batch", "-1"], "whole number"),
         (["demo", "--epochs", "0"], "1 or more"),
         (["bake"], "invalid choice: 'bake'"),
@@ -327,6 +399,9 @@ def test_a_command_that_makes_no_sense(arguments: list[str], said: str, capsys: 
         ("{small}:not_a_graph", "returned int; a target returns a tn.Graph"),
         ("{small}:with_argument", "cannot be called without arguments"),
         ("{small}:tn", "is module; a target is a function"),
+        ("{small}:train", "train is not called: it may train"),
+        ("{small}:main", "by its annotation it returns None; a target returns a tn.Graph"),
+        ("{small}:graph_of_losses", "by its annotation it returns dict[str, float]"),
     ],
 )
 def test_a_target_that_is_no_graph(target: str, said: str, small: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,13 +16,13 @@ from fake_cuda import CudaError, FakeCuda, Stream, Work, fake_cuda
 from torch import Tensor
 
 import tritonnotes as tn
-from tritonnotes.from_torch import device_of
 from tritonnotes.ir.core.errors import DeclarationError, FeedError
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.judge.samples import draw_feeds
 from tritonnotes.runtime import held
 from tritonnotes.runtime.executors.executor import Launch
 from tritonnotes.runtime.runner import Runner
+from tritonnotes.torch_modules import device_of
 
 
 @pytest.fixture(scope="module")

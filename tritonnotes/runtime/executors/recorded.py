@@ -100,7 +100,10 @@ class Record:
         outputs = {
             b.name: (concrete(b.shape, sizes), torch_dtype(b.dtype)) for b in program.buffers if b.role == "output"
         }
-        self._outputs = tuple((name, maker(*made)) for name, made in outputs.items())
+        shown = {name: (buffer, concrete(shape, sizes)) for name, (buffer, shape) in program.outputs.items()}
+        # An output is made in a shape that a caller sees: kernels take its address, calls a view of their own.
+        seen = {buffer: shape for buffer, shape in shown.values() if buffer in outputs}
+        self._outputs = tuple((name, maker(seen.get(name, shape), dtype)) for name, (shape, dtype) in outputs.items())
         self._numbers_of, self._given_numbers = module.numbers_of, arguments.given_numbers
         self._given_sizes = arguments.given_sizes(sizes)
         numbers = self._numbers_of(**self._given_sizes, **arguments.given_numbers(scalars))
@@ -110,8 +113,7 @@ class Record:
         arena = self._arena(program, module, sizes, programs)
         stand_ins = {name: stand_in(leaf) for name, leaf in leaves.items()}
         stand_ins |= {name: torch.zeros(shape, dtype=dtype, device="cpu") for name, (shape, dtype) in outputs.items()}
-        shown = {name: (buffer, concrete(shape, sizes)) for name, (buffer, shape) in program.outputs.items()}
-        shapes = {b.name: concrete(b.shape, sizes) for b in program.buffers}
+        shapes = {b.name: concrete(b.shape, sizes) for b in program.buffers} | seen
         self._results = tuple(
             (name, buffer, buffer in leaves, None if shapes[buffer] == shape else shape)
             for name, (buffer, shape) in shown.items()

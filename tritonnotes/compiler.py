@@ -10,7 +10,6 @@ import torch
 
 from .codegen.fusion.constraints import as_fusion
 from .distributed.parallel import DataParallel
-from .from_torch import BATCH, ImportedModel, Loss, device_of, imported
 from .importer.export import Dynamic
 from .importer.wrapped import LOSS
 from .ir.core.errors import DeclarationError
@@ -19,6 +18,7 @@ from .ir.core.optimizer import Optimizer
 from .ir.passes.chunks import LOGITS_BUDGET
 from .ir.passes.scaling import GradScaler
 from .runtime.model import Model
+from .torch_modules import BATCH, ImportedModel, Loss, device_of, imported
 from .training.param_groups import Groups
 from .training.step import TrainingStep
 

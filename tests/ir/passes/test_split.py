@@ -1,0 +1,82 @@
+"""What the forward run keeps for the backward run: outputs where they do, and never more bytes than without them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import tritonnotes as tn
+from tritonnotes.ir.passes.joint import cotangent_names, gradient_graph
+from tritonnotes.ir.passes.split import Split, split_gradient
+
+BATCH = tn.Dim("batch")
+
+
+def split_of(function: Callable[[tn.Value], tn.Value | dict[str, tn.Value]], dtype: str = "float32") -> Split:
+    graph = tn.Graph("one")
+    made = function(graph.input("x", (BATCH, 64), dtype))
+    graph.output(**(made if isinstance(made, dict) else {"y": made}))
+    joint = gradient_graph(graph, ["x"])
+    return split_gradient(joint, list(graph.outputs), [*cotangent_names(graph, [*graph.outputs]).values()])
+
+
+def read(split: Split) -> set[str]:
+    """The inputs that the backward run reads, but for gradients."""
+    used = {a for v in split.backward.values for a in v.inputs}
+    return {v.name for v in split.backward.inputs if v in used and not v.name.startswith("gradient.")}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: tn.softmax(x, dim=1), lambda x: tn.log_softmax(x, dim=1), tn.tanh, tn.sigmoid, tn.exp, tn.sqrt],
+    ids=["softmax", "log_softmax", "tanh", "sigmoid", "exp", "sqrt"],
+)
+def test_derivative_in_terms_of_the_output_reads_the_output_alone(
+    function: Callable[[tn.Value], tn.Value], dtype: str
+) -> None:
+    split = split_of(function, dtype)
+    assert split.saved == {"saved.y": "y"} and read(split) == {"saved.y"}
+    assert [*split.forward.outputs] == ["y"], "nothing is written beside the output"
+
+
+@pytest.mark.parametrize("function", [tn.gelu, tn.silu, tn.mish, tn.relu, tn.square], ids=lambda f: f.__name__)
+def test_derivative_in_terms_of_the_input_reads_no_output(function: Callable[[tn.Value], tn.Value]) -> None:
+    split = split_of(function)
+    assert not split.saved and read(split) == {"x"}
+
+
+def test_an_output_is_not_read_where_what_it_is_made_of_is_read_anyway() -> None:
+    split = split_of(lambda x: {"y": tn.tanh(x), "z": tn.gelu(x)})
+    assert not split.saved and read(split) == {"x"}
+
+
+def test_a_kept_value_that_is_an_output_is_written_once() -> None:
+    def layer(x: tn.Value) -> dict[str, tn.Value]:
+        hidden = tn.linear(x, 32)
+        return {"hidden": hidden, "y": tn.gelu(hidden)}
+
+    split = split_of(layer)
+    assert "hidden" in split.saved.values() and [*split.forward.outputs] == ["hidden", "y"]
+
+
+def test_gradient_through_an_output_that_was_written_over_is_refused_as_torch_refuses_it() -> None:
+    model = tn.compile(_softmax(), device="cpu")
+    x = torch.randn(5, 64, requires_grad=True)
+
+    def overwritten(y: Tensor) -> Tensor:
+        return y.mul_(2).sum()
+
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        overwritten(torch.softmax(x, dim=1)).backward()
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        overwritten(model(x=x)["y"]).backward()
+
+
+def _softmax() -> tn.Graph:
+    graph = tn.Graph("softmax")
+    graph.output(y=tn.softmax(graph.input("x", (BATCH, 64)), dim=1))
+    return graph

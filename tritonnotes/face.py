@@ -1,0 +1,301 @@
+"""The public face: every name of `tn`, and where it is made. Imported when the first of them is asked for."""
+
+from . import nn, optim
+from .backend.report import torch_compile_report
+from .certificate import Certificate, check
+from .compiler import compile, compile_step
+from .custom import op, update_rule
+from .distributed.parallel import DataParallel
+from .functions import (
+    abs,
+    add,
+    amax,
+    amin,
+    broadcast_to,
+    cast,
+    cat,
+    cos,
+    div,
+    eq,
+    erf,
+    exp,
+    expm1,
+    floor,
+    ge,
+    gt,
+    le,
+    log,
+    log1p,
+    logical_and,
+    logical_not,
+    logical_or,
+    lt,
+    matmul,
+    max,
+    maximum,
+    min,
+    minimum,
+    mul,
+    narrow,
+    ne,
+    neg,
+    pow,
+    reshape,
+    rsqrt,
+    sign,
+    sin,
+    sqrt,
+    sub,
+    sum,
+    tanh,
+    transpose,
+    var_mean,
+    where,
+)
+from .graph import Graph
+from .ir.core.errors import TritonNotesError
+from .ir.core.graph import Value
+from .ir.core.types import Dim
+from .ir.ops.activations import relu, sigmoid
+from .ir.ops.batch_statistics import batch_norm, instance_norm
+from .ir.ops.binary import binary_cross_entropy, binary_cross_entropy_with_logits, focal_loss
+from .ir.ops.comparisons import clamp
+from .ir.ops.divergences import binary_entropy, entropy, js_divergence, kl_div
+from .ir.ops.dropout import dropout
+from .ir.ops.elementary import reciprocal, square
+from .ir.ops.embedding import embedding
+from .ir.ops.gated import geglu, glu, reglu, swiglu
+from .ir.ops.gates import gelu, hardsigmoid, hardswish, logsigmoid, mish, silu, softplus, softsign, tanhshrink
+from .ir.ops.linear import linear
+from .ir.ops.losses import cross_entropy, nll_loss
+from .ir.ops.lp_norms import normalize, weight_norm
+from .ir.ops.margins import (
+    exponential_loss,
+    hinge_loss,
+    perceptron_loss,
+    soft_margin_loss,
+    squared_hinge_loss,
+    zero_one_loss,
+)
+from .ir.ops.metrics import accuracy, confusion_matrix, error_rate
+from .ir.ops.normalization import group_norm, layer_norm, rms_norm
+from .ir.ops.parts import chunk, split
+from .ir.ops.piecewise import celu, elu, hardshrink, hardtanh, leaky_relu, prelu, relu6, selu, softshrink, threshold
+from .ir.ops.rankings import cosine_embedding_loss, margin_ranking_loss, multi_margin_loss, triplet_margin_loss
+from .ir.ops.regression import (
+    gaussian_nll_loss,
+    huber_loss,
+    l1_loss,
+    log_cosh_loss,
+    mse_loss,
+    poisson_nll_loss,
+    quantile_loss,
+    smooth_l1_loss,
+)
+from .ir.ops.scores import f1, precision, recall, specificity
+from .ir.ops.shapes import detach, expand, flatten, permute, squeeze, unsqueeze
+from .ir.ops.softmax import log_softmax, softmax, softmin
+from .ir.ops.statistics import argmax, logsumexp, mean, std, var
+from .ir.passes.autocast import autocast
+from .ir.passes.scaling import GradScaler
+from .ir.version import VERSION
+from .judge.executor import eager, eager_updates
+from .notes import note, publish
+from .onnx_files import from_onnx
+from .optim.optimizers import (
+    adadelta,
+    adagrad,
+    adam,
+    adamax,
+    adamw,
+    clip,
+    ema,
+    lion,
+    momentum,
+    nadam,
+    nesterov,
+    radam,
+    rmsprop,
+    sgd,
+)
+from .runtime.model import Model
+from .torch_modules import from_torch
+from .training.accumulator import MetricAccumulator
+from .training.step import TrainingStep
+
+__version__ = VERSION
+
+__all__ = [
+    "Certificate",
+    "DataParallel",
+    "Dim",
+    "GradScaler",
+    "Graph",
+    "MetricAccumulator",
+    "Model",
+    "TrainingStep",
+    "TritonNotesError",
+    "Value",
+    "abs",
+    "accuracy",
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamw",
+    "add",
+    "amax",
+    "amin",
+    "argmax",
+    "autocast",
+    "batch_norm",
+    "binary_cross_entropy",
+    "binary_cross_entropy_with_logits",
+    "binary_entropy",
+    "broadcast_to",
+    "cast",
+    "cat",
+    "celu",
+    "check",
+    "chunk",
+    "clamp",
+    "clip",
+    "compile",
+    "compile_step",
+    "confusion_matrix",
+    "cos",
+    "cosine_embedding_loss",
+    "cross_entropy",
+    "detach",
+    "div",
+    "dropout",
+    "eager",
+    "eager_updates",
+    "elu",
+    "ema",
+    "embedding",
+    "entropy",
+    "eq",
+    "erf",
+    "error_rate",
+    "exp",
+    "expand",
+    "expm1",
+    "exponential_loss",
+    "f1",
+    "flatten",
+    "floor",
+    "focal_loss",
+    "gaussian_nll_loss",
+    "from_onnx",
+    "from_torch",
+    "ge",
+    "geglu",
+    "gelu",
+    "glu",
+    "gt",
+    "group_norm",
+    "hardshrink",
+    "hardsigmoid",
+    "hardswish",
+    "hardtanh",
+    "hinge_loss",
+    "huber_loss",
+    "instance_norm",
+    "js_divergence",
+    "kl_div",
+    "l1_loss",
+    "layer_norm",
+    "le",
+    "leaky_relu",
+    "linear",
+    "lion",
+    "log",
+    "log1p",
+    "log_cosh_loss",
+    "log_softmax",
+    "logical_and",
+    "logical_not",
+    "logical_or",
+    "logsigmoid",
+    "logsumexp",
+    "lt",
+    "margin_ranking_loss",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "mish",
+    "momentum",
+    "mse_loss",
+    "mul",
+    "multi_margin_loss",
+    "nadam",
+    "narrow",
+    "ne",
+    "neg",
+    "nesterov",
+    "nll_loss",
+    "nn",
+    "normalize",
+    "note",
+    "op",
+    "optim",
+    "perceptron_loss",
+    "permute",
+    "poisson_nll_loss",
+    "pow",
+    "precision",
+    "prelu",
+    "quantile_loss",
+    "radam",
+    "recall",
+    "reciprocal",
+    "reglu",
+    "relu",
+    "relu6",
+    "reshape",
+    "rms_norm",
+    "rmsprop",
+    "rsqrt",
+    "selu",
+    "sgd",
+    "sigmoid",
+    "sign",
+    "silu",
+    "sin",
+    "smooth_l1_loss",
+    "soft_margin_loss",
+    "softmax",
+    "softmin",
+    "softplus",
+    "softshrink",
+    "softsign",
+    "specificity",
+    "split",
+    "sqrt",
+    "square",
+    "squared_hinge_loss",
+    "squeeze",
+    "std",
+    "sub",
+    "sum",
+    "swiglu",
+    "tanh",
+    "tanhshrink",
+    "threshold",
+    "torch_compile_report",
+    "transpose",
+    "triplet_margin_loss",
+    "unsqueeze",
+    "update_rule",
+    "var",
+    "var_mean",
+    "weight_norm",
+    "where",
+    "zero_one_loss",
+]
+
+publish({name: globals()[name] for name in __all__})
