@@ -44,7 +44,7 @@ tritonnotes.codegen.report  tritonnotes.codegen.optimizer
 tritonnotes.codegen.pipeline
 tritonnotes.codegen.program
 tritonnotes.codegen.emit
-tritonnotes.codegen.memory
+tritonnotes.codegen.memory  tritonnotes.codegen.share
 tritonnotes.codegen.lower
 tritonnotes.codegen.plan
 tritonnotes.codegen.fusion
