@@ -59,7 +59,7 @@ ASSUMPTIONS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class KernelReport:
     """One kernel on one GPU.
 
@@ -93,6 +93,14 @@ class KernelReport:
     aligned: tuple[str, ...]
     seconds: float
     bound: str
+
+    def __repr__(self) -> str:
+        spills = f"{self.spilled_bytes} bytes spilled" if self.spilled_bytes else "no spills"
+        moved = self.traffic.read + self.traffic.written
+        return (
+            f"KernelReport({self.name!r} on {self.gpu.name}: {self.kind}, {self.num_warps} warps, {self.registers} "
+            f"registers, {spills}, {moved:,} bytes, {self.seconds * 1e6:.2f} µs predicted, bound by {self.bound})"
+        )
 
     @property
     def rows(self) -> int:
@@ -148,7 +156,7 @@ def _report(
     }
     bound = max(times, key=lambda name: times[name])
     return KernelReport(
-        name=report.name,
+        name=kernel.name,
         kind=kernel.kind,
         gpu=gpu,
         tiles=_tiles_of(kernel, spelled),
@@ -159,7 +167,7 @@ def _report(
         spilled_bytes=report.stack_bytes + report.local_bytes,
         shared_bytes=shared,
         occupancy=occupancy(gpu, report.num_warps, report.registers, shared),
-        accesses=accesses(kernel, spelled, program.source, report.instructions, sizes),
+        accesses=accesses(program.written[kernel.name], spelled, program.source, report.instructions, sizes),
         mix=mix(report.instructions),
         sections=sections(report.instructions),
         traffic=traffic,

@@ -25,7 +25,7 @@ from ..ir.passes.joint import cotangent_names, gradient_graph
 from ..ir.passes.split import split_gradient
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reports:
     """The reports of one program, of its generated kernels in launch order, for one GPU after another. `title` says
     which program, `sizes` what its `Dim`s were, `library` how many launches are library calls, which have no report. Of
@@ -43,6 +43,10 @@ class Reports:
 
     def __len__(self) -> int:
         return len(self.reports)
+
+    def __repr__(self) -> str:
+        gpus = ", ".join(dict.fromkeys(report.gpu.name for report in self.reports)) or "no GPU"
+        return f"Reports({self.title!r}: {counted(len(self.reports), 'kernel report')} on {gpus})"
 
     def __str__(self) -> str:
         shown = [block for part in self.parts or (self,) for block in part._blocks()]
