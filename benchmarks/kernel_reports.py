@@ -66,10 +66,15 @@ Compiled ahead of time by Triton {triton_version()} for {", ".join(f"sm_{arch}" 
 
 Where figures differ between architectures they stand in that order, with a slash between. Bytes are what one launch
 reads and writes, partial sums for an {H100.name} included. Widths are those of the narrowest instruction that moves an
-argument, in bits for each thread; what is below 128 is explained under the table.
+argument, in bits for each thread; what is below 128 is explained under the table. Barriers and load phases (chains of
+loads that wait for each other) are those in the code, where one in a loop counts once; after each plus sign stand those
+of last programs that finish sums. In flight is what one program has on its way from memory at once.
 """
 
-COLUMNS = ("run", "kernel", "kind", "bytes", "warps", "registers", "spills", "occupancy %", "loads", "stores")
+COLUMNS = (
+    "run", "kernel", "kind", "bytes", "warps", "registers", "spills", "occupancy %", "barriers", "load phases",
+    "in flight KiB", "loads", "stores",
+)  # fmt: skip
 
 
 def table(names: Iterable[str] = CASES, look: Callable[[str, KernelReport], None] = lambda case, report: None) -> str:
@@ -123,6 +128,9 @@ def _row(reports: Sequence[KernelReport]) -> tuple[str, ...]:
         _each(str(c.registers) for c in reports),
         _each(str(c.spilled_bytes) for c in reports),
         _each(f"{c.occupancy.share * 100:.0f}" for c in reports),
+        _each("+".join(str(s.barriers) for s in c.sections) for c in reports),
+        _each("+".join(str(s.phases) for s in c.sections) for c in reports),
+        _each(f"{c.bytes_in_flight / 1024:.1f}" for c in reports),
         _each(_widths(c, stores=False) for c in reports),
         _each(_widths(c, stores=True) for c in reports),
     )

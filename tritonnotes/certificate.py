@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .codegen.pipeline import make_program
 from .codegen.program.program import Program
+from .codegen.support.text import counted
 from .ir.core.errors import DeclarationError
 from .ir.core.graph import Graph, check_is_graph
 from .ir.core.optimizer import Optimizer
@@ -28,6 +29,7 @@ from .strict_look import StrictLook, run_of_update, runs_of_model, runs_of_step,
 from .tensors.dtypes import torch_dtype
 from .tensors.initial import initial_state
 from .training.step import TrainingStep
+from .views.html import block, table, tag
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Row:
     comparison: Comparison
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Certificate:
     """How far every output, gradient and update is from float64, fused and eager, and what the `strict` interpreter
     saw of kernels that ran as machine code. `ok`: all within the policy, and no finding."""
@@ -53,6 +55,22 @@ class Certificate:
     @property
     def ok(self) -> bool:
         return self.strict.ok and all(row.comparison.ok for row in self.rows)
+
+    def __repr__(self) -> str:
+        sizes = "".join(f", {n}={s}" for n, s in self.sizes.items())
+        bad = sum(not row.comparison.ok for row in self.rows)
+        held = "OK" if self.ok else f"FAILS: {counted(bad, 'result')}, {counted(len(self.strict.findings), 'finding')}"
+        return f"Certificate({self.graph!r}{sizes}: {counted(len(self.rows), 'result')}, {held})"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for row in self.rows:
+            c = row.comparison
+            errors = [f"{error:.2e}" for error in (c.max_error, c.eager_max_error, c.max_allowed)]
+            rows.append((f"{row.what} {row.name}", *errors, "ok" if c.ok else "FAILS"))
+        heads = ("result", "fused error", "eager error", "allowed", "")
+        looked = tag("ul", *(tag("li", line) for line in self.strict.lines()))
+        return block(repr(self), table(heads, rows, right=(1, 2, 3)), looked)
 
     def __str__(self) -> str:
         sizes = ", ".join(f"{n}={s}" for n, s in self.sizes.items())

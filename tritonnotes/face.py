@@ -100,6 +100,7 @@ from .ir.passes.autocast import autocast
 from .ir.passes.scaling import GradScaler
 from .ir.version import VERSION
 from .judge.executor import eager, eager_updates
+from .notes import note, publish
 from .onnx_files import from_onnx
 from .optim.optimizers import (
     adadelta,
@@ -239,6 +240,7 @@ __all__ = [
     "nll_loss",
     "nn",
     "normalize",
+    "note",
     "op",
     "optim",
     "perceptron_loss",
@@ -295,3 +297,5 @@ __all__ = [
     "where",
     "zero_one_loss",
 ]
+
+publish({name: globals()[name] for name in __all__})

@@ -6,10 +6,12 @@ from tritonnotes.ir.core.types import element_count
 
 from ..fusion.last_block import GROUP
 from ..lower.index_math import Indexing
+from ..lower.layout import columns_at_once
 from ..lower.tile_ir import SCALAR, CalledKernel
 from ..support.expressions import ONE, Call, Expression, Name, call, number, product
 from ..support.provenance import united
 from ..support.statements import BLANK, Assign, CallFunction, Comment, If, Statement
+from ..target.gpus import LANES
 from .launcher import Launcher
 from .writer import Writer
 
@@ -57,12 +59,14 @@ def last_block_statements(writer: Writer) -> list[Statement]:
 
 def _group_sums(writer: Writer) -> list[Statement]:
     """The calls that add up what the programs of a group left."""
+    threads = LANES * Launcher(writer.kernel, writer.index, set()).num_warps()
     finalized = {name for last in writer.kernel.last_block for name in last.arguments}
     groups: list[Statement] = []
     for step in writer.kernel.steps:
         if step.op == "accumulate" and step.extent != SCALAR and step.attrs["pointer"] in finalized:
             columns = element_count(step.attrs["address"].shape, {})
             added = (Name(step.attrs["pointer"]), Name("first"), Name("members"))
-            called = call("add_up_group", *added, COLS=columns, GROUP=GROUP)
+            block = columns_at_once(columns, step.dtype.itemsize, threads)
+            called = call("add_up_group", *added, COLS=columns, BLOCK=block, GROUP=GROUP)
             groups.append(CallFunction(called, origins=step.origin))
     return groups

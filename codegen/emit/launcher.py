@@ -8,11 +8,13 @@ from tritonnotes.ir.core.types import Shape
 
 from ..analysis.matmul import INNER_BLOCK
 from ..cost.matmul import TILE_ELEMENTS, split_k_expression
+from ..fusion.last_block import GROUPS
 from ..lower.index_math import Indexing
 from ..lower.tile_ir import COL, TILE, Kernel
 from ..support.expressions import ONE, Name, call, number
 from ..support.sizes import static_size
 from ..support.text import INDENT, call_lines, counted, wrapped
+from ..target.gpus import LANES
 from .prelude import GIVEN_LAUNCH
 from .scalars_in_memory import types
 
@@ -64,7 +66,7 @@ class Launcher:
         if layout.cols and length is not None and "COLS" in self.used:
             made["COLS"] = length
         if layout.finalizes:
-            made["PROGRAMS"] = 32
+            made["PROGRAMS"] = GROUPS if layout.adds_groups else LANES
         if layout.rows and not layout.traversal.is_one_row:
             made[self.index.row_block_name()] = layout.row_block
         if layout.cols:

@@ -146,14 +146,17 @@ def arrives_last(arrivals_ptr, programs):
 ''',
     "add_up_group": '''\
 @triton.jit
-def add_up_group(partial_ptr, first, members, COLS: tl.constexpr, GROUP: tl.constexpr):
-    """Add up what a group of programs left, in their order, in the place of the first one."""
-    member = tl.arange(0, GROUP)[:, None]
-    for start in range(0, COLS, 128):
-        col = start + tl.arange(0, 128)[None, :]
+def add_up_group(partial_ptr, first, members, COLS: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr):
+    """Add up what a group of programs left, in their order, in the place of the first one. A thread adds up columns of
+    its own, and its loads do not wait for each other."""
+    for start in range(0, COLS, BLOCK):
+        col = start + tl.arange(0, BLOCK)
         in_cols = col < COLS
-        partial = tl.load(partial_ptr + (first + member) * COLS + col, mask=(member < members) & in_cols, other=0)
-        tl.store(partial_ptr + first * COLS + col, tl.sum(partial, axis=0, keep_dims=True), mask=in_cols)
+        total_ptr = partial_ptr + first * COLS + col
+        total = tl.load(total_ptr, mask=in_cols, other=0)
+        for member in tl.range(1, GROUP, loop_unroll_factor=GROUP):
+            total += tl.load(total_ptr + member * COLS, mask=in_cols & (member < members), other=0)
+        tl.store(total_ptr, total, mask=in_cols)
 ''',
     "address": '''\
 @triton.jit

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Mapping
+
 from ..fusion.last_block import GROUP
 from ..lower.tile_ir import COL, ROW, SCALAR, Step
 from ..support.expressions import Display, Expression, Name, both, call, number, product, total
@@ -52,44 +54,75 @@ def partial_statements(writer: Writer) -> list[Statement]:
 def finalize_statements(writer: Writer) -> list[Statement]:
     """Add up what each program left, in the order of the programs; or what each group of them did."""
     steps = [s for s in writer.kernel.steps if s.op == "finalize"]
-    has_rows = bool(writer.layout.rows)
-    apart = GROUP if writer.layout.purpose.adds_groups and has_rows else 1
-    left = f"group of {GROUP}" if apart > 1 else "program"
-    program, programs, first = map(Name, ("program", "programs", "first"))
-    shape = Display((Name("BLOCK"),) if has_rows else ())
-    lanes: Expression = call("tl.arange", 0, Name("PROGRAMS"))
-    lanes = lanes.subscript(":, None") if has_rows else lanes
-    body: list[Statement] = [Assign("program", first + product(lanes, apart))]
-    mask: Expression | None = program < programs
-    places: dict[str, Expression] = dict.fromkeys((s.name for s in steps), program)
-    if has_rows:
-        tile_mask = writer.index.mask(ROW)
-        mask = both(mask, tile_mask.subscript("None, :") if tile_mask else None)
-        lines, places = _places(writer, steps)
-        body += lines
-    if len(steps) > 1:
-        assert mask is not None
-        body.append(Assign("in_programs", mask))
-        mask = Name("in_programs")
-    for s in steps:
-        loaded = load(total(Name(s.attrs["pointer"]), places[s.name]), mask=mask, other=s.attrs["identity"])
-        op = s.attrs["reduction"]
-        body += marked([taken_in(op, s.name, reduced(op, loaded, Axis(0), s.dtype))], s.origin)
+    added = _groups_added if writer.layout.adds_groups else _programs_added
+    left = f"group of {GROUP}" if writer.layout.adds_groups else "program"
     return [
         BLANK,
         Comment(f"Sums over all rows: add up what each {left} left, always in the same order."),
-        *(Assign(s.name, call("tl.full", shape, s.attrs["identity"], tl(s.dtype)), origins=s.origin) for s in steps),
-        For("first", call("range", 0, programs, product(Name("PROGRAMS"), apart)), tuple(body)),
+        *added(writer, steps),
         BLANK,
     ]
 
 
-def _places(writer: Writer, steps: list[Step]) -> tuple[list[Statement], dict[str, Expression]]:
-    """Where programs left each of their rows of partial sums, and what must be computed before."""
+def _groups_added(writer: Writer, steps: list[Step]) -> list[Statement]:
+    """One group after the other. A thread adds up columns of its own: its loads do not wait for each other, and it
+    needs nothing of other threads."""
+    first, program, programs = map(Name, ("first", "program", "programs"))
+    lines, places = _places(writer, steps)
+    mask = both(program < programs, writer.index.mask(ROW))
+    at_once = product(Name("PROGRAMS"), GROUP)
+    # Triton unrolls the loop on a GPU; as machine code of a CPU it stays one.
+    groups = call("tl.range", 0, at_once, GROUP, loop_unroll_factor=Name("PROGRAMS"))
+    taken = _taken_in(steps, places, mask, lambda op, s, x: x)
+    inside = For("member", groups, (Assign("program", first + Name("member")), *lines, *taken))
+    over = call("range", 0, programs, at_once)
+    return [*_identities(steps, Display((Name("BLOCK"),))), For("first", over, (inside,))]
+
+
+def _programs_added(writer: Writer, steps: list[Step]) -> list[Statement]:
+    """Many programs at once, each a row of a tile."""
+    program, programs, first = map(Name, ("program", "programs", "first"))
+    has_rows = bool(writer.layout.rows)
+    lanes: Expression = call("tl.arange", 0, Name("PROGRAMS"))
+    lanes = lanes.subscript(":, None") if has_rows else lanes
+    lines, places = _places(writer, steps, "None, :") if has_rows else ([], {s.name: program for s in steps})
+    tile_mask = writer.index.mask(ROW) if has_rows else None
+    mask = both(program < programs, tile_mask.subscript("None, :") if tile_mask else None)
+    taken = _taken_in(steps, places, mask, lambda op, s, x: reduced(op, x, Axis(0), s.dtype))
+    body = (Assign("program", first + lanes), *lines, *taken)
+    over = call("range", 0, programs, Name("PROGRAMS"))
+    return [*_identities(steps, Display((Name("BLOCK"),) if has_rows else ())), For("first", over, body)]
+
+
+def _identities(steps: list[Step], shape: Expression) -> list[Statement]:
+    return [Assign(s.name, call("tl.full", shape, s.attrs["identity"], tl(s.dtype)), origins=s.origin) for s in steps]
+
+
+def _taken_in(
+    steps: list[Step],
+    places: Mapping[str, Expression],
+    mask: Expression | None,
+    of_lanes: Callable[[str, Step, Expression], Expression],
+) -> Iterator[Statement]:
+    """Loads of what programs left, taken in by sums."""
+    if len(steps) > 1:
+        assert mask is not None
+        yield Assign("in_programs", mask)
+        mask = Name("in_programs")
+    for s in steps:
+        loaded = load(total(Name(s.attrs["pointer"]), places[s.name]), mask=mask, other=s.attrs["identity"])
+        op = s.attrs["reduction"]
+        yield from marked([taken_in(op, s.name, of_lanes(op, s, loaded))], s.origin)
+
+
+def _places(writer: Writer, steps: list[Step], axes: str = "") -> tuple[list[Statement], dict[str, Expression]]:
+    """Where programs left each of their rows of partial sums, with columns along these `axes` of a tile if it has two,
+    and what must be computed before."""
     size = static_size(writer.layout.row_shape)
     stride = number(size) if size is not None else writer.index.row_bound()
     partial_row = writer.index.partial_row(Name("program"), stride, writer.layout.row_shape)
-    cells = {s.name: writer.index.offset(s.attrs["address"]).subscript("None, :") for s in steps}
+    offsets = {s.name: writer.index.offset(s.attrs["address"]) for s in steps}
+    cells = {n: offset.subscript(axes) if axes else offset for n, offset in offsets.items()}
     lines: list[Statement] = []
     if len(set(cells.values())) > 1:
         lines.append(Assign("partial_row", partial_row))

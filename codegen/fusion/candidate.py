@@ -13,6 +13,7 @@ from tritonnotes.ir.core.graph import Value
 from ..analysis.axes import Space
 from ..analysis.units import Unit, Units, UnitSet, generating
 from ..analysis.views import memory_of
+from ..support.text import counted
 from .constraints import Fusion, computed_of, unmet
 from .legality import Legality, Refusal
 from .memory import Loads, MemoryPlan, loads_of_kernels, memory_plan, spaces_of_kernels, units_of
@@ -21,7 +22,7 @@ from .partition import Partition, in_order, waits
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Candidate:
     """A partition, with all that passes need to judge and to change it. Passes take one and return one.
 
@@ -91,6 +92,9 @@ class Candidate:
     @cached_property
     def _spaces(self) -> Mapping[UnitSet, Space | Refusal]:
         return spaces_of_kernels(self.legality, self._loads)
+
+    def __repr__(self) -> str:
+        return f"Candidate({self.units.graph.name!r}: {counted(len(self.kernels), 'kernel')}, {self.how})"
 
     def __str__(self) -> str:
         place = {kernel: number for number, kernel in enumerate(self.kernels, 1)}

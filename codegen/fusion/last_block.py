@@ -21,6 +21,10 @@ GROUP = 16
 some 256 programs both then read 16 rows, where one alone would read 256: no longer than a launch takes."""
 
 
+GROUPS = 20
+"""Sums of groups that the last program reads at once: those of 320 programs, of which a B200 has 296."""
+
+
 @once
 def finalize_in_last_block(found: Candidate) -> Candidate:
     """The candidate with kernels that finalize sums cut so that last programs can run the pieces. `finalized_by`

@@ -10,8 +10,10 @@ from tritonnotes.ir.core.types import element_count
 
 from ..analysis.axes import Axes
 from ..analysis.views import memory_of
+from ..cost.traffic import compute_dtype
 from ..plan.launches import KernelPlan
 from ..support.sizes import next_power_of_2, static_size
+from ..target.gpus import WIDEST_ACCESS
 from .functions import (
     ALL_TILES,
     GIVEN_BLOCK,
@@ -47,8 +49,8 @@ FINALIZED = 64
 """Sums that a program finalizes at once: few, so that they are spread over programs."""
 
 
-FINALIZED_IN_LAST_BLOCK = 128
-"""Sums that the last program finalizes at once: with 32 partial sums of each, 32 elements a thread of 4 warps."""
+LAST_BLOCK_THREADS = 256
+"""Threads of a program that finalizes sums as the last of its launch: 8 warps."""
 
 
 REPLICATED_BLOCK = 1024
@@ -72,7 +74,7 @@ def cut_axes(axes: Axes, plan: KernelPlan, purpose: Purpose) -> Layout:
     exact = total & -total
     if has_product and exact < tile // block:
         exact = 0
-    wanted = max(1, tile // block) if cols else min(128, next_power_of_2(total))
+    wanted = max(1, tile // block) if cols else tile if purpose.adds_groups else min(128, next_power_of_2(total))
     masks_rows = bool(rows) and (not exact or exact < wanted)
     if plan.long_rows is not None:
         # A launch of no rows has one program all the same, where sums are to be finalized.
@@ -152,8 +154,17 @@ def _tile(plan: KernelPlan, rows: int | None, block: int) -> int:
 
 
 def _last_tile(plan: KernelPlan, rows: int | None, block: int) -> int:
-    """Sums that the last program finalizes at once."""
-    return min(FINALIZED_IN_LAST_BLOCK, next_power_of_2(rows or 1))
+    """Sums that the last program finalizes at once: 16 bytes for each thread."""
+    sizes = [compute_dtype(v.dtype).itemsize for v in plan.finalizes]
+    return columns_at_once(rows or 1, max(sizes, default=4), LAST_BLOCK_THREADS)
+
+
+def columns_at_once(columns: int, itemsize: int, threads: int) -> int:
+    """Columns of partial sums that so many threads add up at once: 16 bytes for each of them, so that what programs
+    left is on its way at once. Half as many where columns are no multiple of that: each number is loaded by itself
+    then, and its address and mask take registers too."""
+    vector = max(1, WIDEST_ACCESS // itemsize)
+    return min(next_power_of_2(columns), threads * (max(1, vector // 2) if columns % vector else vector))
 
 
 _TILES: Mapping[Purpose, Callable[[KernelPlan, int | None, int], int]] = {

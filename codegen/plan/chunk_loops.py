@@ -29,7 +29,7 @@ PlanRegion = Callable[[Graph, frozenset[str]], FusionPlan]
 """Plans the graph of one chunk, without the names of launches that are taken."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ChunkLoop(Launch):
     """A launch that goes over `size` rows, so many `rows` at a time: `plan` is that of one chunk, and `replaces` what
     the partition has in its place.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import networkx
 
@@ -22,7 +22,7 @@ from ..support.text import counted
 from .launches import Launch, Piece
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class FusionPlan:
     """How a graph of primitives becomes launches: the candidate that was chosen, and its kernels as they are launched.
     `kernels` are the generated ones, `launches` all, in order."""
@@ -97,14 +97,31 @@ class FusionPlan:
             result.add_edges_from((name[early], name[late]) for early in earlier if name[early] != name[late])
         return result
 
-    def __str__(self) -> str:
+    if TYPE_CHECKING:
+        # Bound by tritonnotes/views/.
+        def to_mermaid(self) -> str: ...
+
+        def to_dot(self) -> str: ...
+
+        def _repr_svg_(self) -> str | None: ...
+
+        def _repr_html_(self) -> str: ...
+
+    @property
+    def totals(self) -> str:
+        """Launches, bytes and how the plan was found, in a line."""
         loops = f"{counted(self.loop_count, 'loop')} over chunks of rows, "
-        lines = [
-            f"plan of {self.graph.name}: {counted(len(self.kernels), 'kernel')} and "
-            f"{counted(len(self.library), 'library call')}, "
+        return (
+            f"{counted(len(self.kernels), 'kernel')} and {counted(len(self.library), 'library call')}, "
             f"{loops if self.loop_count else ''}"
             f"{self.bytes_moved():,} bytes at batch 256, fusion {self.fusion}"
-        ]
+        )
+
+    def __repr__(self) -> str:
+        return f"FusionPlan({self.graph.name!r}: {self.totals})"
+
+    def __str__(self) -> str:
+        lines = [f"plan of {self.graph.name}: {self.totals}"]
         for launch in self.launches:
             lines.append(f"  {launch.name}: {launch.kind}, {launch.bytes_moved():,} bytes")
             lines += [f"    {line}" for line in launch.describe()]

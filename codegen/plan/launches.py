@@ -23,11 +23,12 @@ from ..cost.traffic import Traffic, launch_traffic
 from ..fusion.horizontal import FOREACH, GROUPED_MATMUL, Alike, table_bytes
 from ..fusion.last_block import GROUP
 from ..support.sizes import NOMINAL, Sizes
+from ..support.text import counted
 
 LIBRARY = "library"
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Piece:
     """What one kernel of the partition computes, reads and writes; a launch runs one or more.
 
@@ -48,7 +49,7 @@ class Piece:
     rounded: frozenset[Value] = frozenset()
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class KernelPlan(Piece):
     """A kernel of the partition that becomes a tile program.
 
@@ -87,7 +88,7 @@ class KernelPlan(Piece):
         return Traffic(left, left + 4 * tiles(rows, columns, self.tile))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Launch(ABC):
     """One launch of a plan: a generated kernel, a library call, or a loop over chunks of rows."""
 
@@ -98,6 +99,10 @@ class Launch(ABC):
     """Whether it launches a generated kernel of its own."""
     is_library: ClassVar[bool] = False
     """Whether it calls a library."""
+
+    def __repr__(self) -> str:
+        moved = f"{self.bytes_moved():,} bytes at batch {NOMINAL}"
+        return f"{type(self).__name__}({self.name!r}: {self.kind}, {counted(len(self.units), 'primitive')}, {moved})"
 
     @property
     @abstractmethod
@@ -201,7 +206,7 @@ class Launch(ABC):
         return tuple(dict.fromkeys(v for piece in self.pieces for v in what(piece)))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TileLaunch(Launch):
     """The launch of one tile program. Its last program to arrive runs the kernels of `last_block`, which finalize
     sums."""
@@ -251,7 +256,7 @@ def tile_launch(kernel: KernelPlan, last_block: Iterable[KernelPlan] = ()) -> Ti
     return TileLaunch(kernel.name, kernel.kind, kernel, tuple(last_block))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LibraryCall(Launch):
     """A call to torch's library, for what `piece` computes."""
 
@@ -276,7 +281,7 @@ def library_call(piece: Piece) -> LibraryCall:
     return LibraryCall(piece.name, piece.kind, piece)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TorchCall(Launch):
     """One call of torch that the graph names, for all `parts` of it that are wanted: results, or gradients."""
 
@@ -305,7 +310,7 @@ def torch_call(parts: Iterable[Piece]) -> TorchCall:
     return TorchCall(first.name, first.kind, (first, *rest))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class _Joined(Launch):
     """A launch that runs its `members` independently."""
 
@@ -329,7 +334,7 @@ class _Joined(Launch):
         yield from super().describe()
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ForeachLaunch(_Joined):
     """A launch of many updates, whose tensors lie in a table; `group` has them by what they do."""
 
@@ -344,7 +349,7 @@ def foreach_launch(name: str, members: Iterable[KernelPlan], group: tuple[Alike,
     return ForeachLaunch(name, FOREACH, tuple(members), group)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class GroupedMatmul(_Joined):
     """A launch whose members each compute a matrix product, and what follows from it."""
 

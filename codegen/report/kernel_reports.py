@@ -28,7 +28,8 @@ from ..support.facets import FACETS
 from ..support.sizes import NOMINAL_SIZES
 from ..target.cache import KernelCache
 from ..target.compile import CompiledReport
-from ..target.gpus import GPUS, PROGRAMS_PER_SM, RESERVED_SHARED, Gpu, Occupancy, occupancy
+from ..target.gpus import GPUS, LANES, PROGRAMS_PER_SM, RESERVED_SHARED, Gpu, Occupancy, occupancy
+from ..target.load_phases import Section, sections
 from ..target.sass import mix
 from .accesses import Access, accesses, constexprs_of
 
@@ -58,7 +59,7 @@ ASSUMPTIONS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class KernelReport:
     """One kernel on one GPU.
 
@@ -66,7 +67,8 @@ class KernelReport:
     there are none, and `block` are its elements (0: one number). `programs` is how many the launch has (those that
     share a sum over rows are as many as the runtime would take). `spilled_bytes` are those of each thread, `mix` counts
     instructions by kind (one in a loop once). `traffic` is what the plan says, `partial_bytes` what programs leave for
-    each other, which is read again at once and stays in the cache. `operations` are the float32 instructions that the
+    each other, which is read again at once and stays in the cache. `sections` are the parts of the code between its
+    atomics: the last programs' work stands apart from that of all. `operations` are the float32 instructions that the
     arithmetic of one launch needs. `aligned` names the arguments that the kernel was compiled for as multiples of 16.
     `seconds` is the predicted time, `bound` what it is bound by: 'memory', 'arithmetic' or 'launch'.
     """
@@ -84,6 +86,7 @@ class KernelReport:
     occupancy: Occupancy
     accesses: tuple[Access, ...]
     mix: Mapping[str, int]
+    sections: tuple[Section, ...]
     traffic: Traffic
     partial_bytes: int
     operations: int
@@ -91,10 +94,24 @@ class KernelReport:
     seconds: float
     bound: str
 
+    def __repr__(self) -> str:
+        spills = f"{self.spilled_bytes} bytes spilled" if self.spilled_bytes else "no spills"
+        moved = self.traffic.read + self.traffic.written
+        return (
+            f"KernelReport({self.name!r} on {self.gpu.name}: {self.kind}, {self.num_warps} warps, {self.registers} "
+            f"registers, {spills}, {moved:,} bytes, {self.seconds * 1e6:.2f} µs predicted, bound by {self.bound})"
+        )
+
     @property
     def rows(self) -> int:
         """Rows of a program's tile; 0 where it has no columns."""
         return self.tiles[0][0] if self.tiles else 0
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """Bytes that one program has on its way at once before it counts its arrival, at most. What several threads
+        load of one place counts for each."""
+        return self.sections[0].bytes_in_flight * LANES * self.num_warps
 
     @property
     def intensity(self) -> float:
@@ -139,7 +156,7 @@ def _report(
     }
     bound = max(times, key=lambda name: times[name])
     return KernelReport(
-        name=report.name,
+        name=kernel.name,
         kind=kernel.kind,
         gpu=gpu,
         tiles=_tiles_of(kernel, spelled),
@@ -150,8 +167,9 @@ def _report(
         spilled_bytes=report.stack_bytes + report.local_bytes,
         shared_bytes=shared,
         occupancy=occupancy(gpu, report.num_warps, report.registers, shared),
-        accesses=accesses(kernel, spelled, program.source, report.instructions, sizes),
+        accesses=accesses(program.written[kernel.name], spelled, program.source, report.instructions, sizes),
         mix=mix(report.instructions),
+        sections=sections(report.instructions),
         traffic=traffic,
         partial_bytes=with_partials.total - traffic.total,
         operations=operations,

@@ -10,6 +10,10 @@ LANES = 32
 """Threads of a warp."""
 
 
+WIDEST_ACCESS = 16
+"""Bytes that one thread moves with one instruction."""
+
+
 REGISTER_UNIT = 8
 """Registers of a thread are handed out in eights: 256 for a warp."""
 

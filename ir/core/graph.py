@@ -436,9 +436,6 @@ class Graph:
         self._derived_names.clear()
         return value
 
-    def __repr__(self) -> str:
-        return f"Graph({self.name!r}, {len(self.values)} values)"
-
     # -- copying --
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
@@ -474,7 +471,18 @@ class Graph:
         # Bound by core/printer.py, text/parser.py, text/json_form.py and script/script.py.
         def __str__(self) -> str: ...
 
+        def __repr__(self) -> str: ...
+
         def to_python(self) -> str: ...
+
+        # Bound by tritonnotes/views/.
+        def to_mermaid(self) -> str: ...
+
+        def to_dot(self) -> str: ...
+
+        def _repr_svg_(self) -> str | None: ...
+
+        def _repr_html_(self) -> str: ...
 
         @classmethod
         def from_text(cls, text: str) -> Self: ...

@@ -9,7 +9,7 @@ from typing import Any
 
 from .errors import DeclarationError
 from .graph import Graph, Value
-from .registry import PRIMITIVES, Domain, Note, Operator, Primitive
+from .registry import PRIMITIVES, Domain, Note, Operator, Primitive, in_a_line
 from .types import check_name
 
 
@@ -51,7 +51,7 @@ class Op(Operator):
         self.front: Callable[..., Value] | None = None
         self.refusal: Callable[..., str | None] | None = None
         self.helpers: set[Any] = {formula.__code__}
-        self.__doc__ = formula.__doc__
+        self.__doc__ = formula.__doc__ if note is None else note.below(formula.__doc__)
         self.__name__ = name
         self.__signature__ = inspect.signature(formula)
 
@@ -109,7 +109,7 @@ class Op(Operator):
         return graph_of(self.name, values).call(self, *values, name=name, **attrs)
 
     def __repr__(self) -> str:
-        return f"<op {self.name}>"
+        return f"<op {self.name}: {in_a_line(self.summary)}>"
 
 
 def _as_declared(attr: object, parameter: inspect.Parameter) -> object:
@@ -139,6 +139,7 @@ def describe(
     """Give a primitive that users call the note, domain and sample that an op has."""
     name = build.__name__
     names = domain if isinstance(domain, Mapping) else {"x": domain}
+    build.__doc__ = note.below(build.__doc__)
     DESCRIBED[name] = Described(name, build, names, note, sample)
 
 

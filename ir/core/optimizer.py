@@ -10,7 +10,7 @@ from typing import Any
 
 from .errors import DeclarationError
 from .graph import Value
-from .registry import Note
+from .registry import Note, in_a_line
 from .types import check_name
 
 
@@ -35,6 +35,10 @@ class UpdateRule:
     only_with: Mapping[str, str] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        formula = self.note.formula if self.note is not None else self.formula.__doc__ or ""
+        return f"<update rule {self.name}: {in_a_line(formula)}>"
+
     @property
     def takes(self) -> tuple[str, ...]:
         """The hyperparameters that a user may give."""
@@ -49,9 +53,6 @@ class UpdateRule:
         given = {h: hyperparameters.get(h, self.defaults[h]) for h in self.takes}
         check_hyperparameters(self.name, given, () if self.custom else RANGES)
         return Optimizer(self, given)
-
-    def __repr__(self) -> str:
-        return f"<update rule {self.name}>"
 
     def __deepcopy__(self, memo: object) -> UpdateRule:
         return self

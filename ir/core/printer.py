@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Container, Mapping
 from types import MappingProxyType
 
 from .graph import TOP, Graph, Region, Scope, Value, bind
 from .registry import Primitive
-from .types import Dim, DimProduct, is_name
+from .types import Dim, DimProduct, is_name, show_shape
 
 EMPTY: Mapping[Graph, str] = MappingProxyType({})
 
@@ -98,4 +99,22 @@ def hint_from(name: str, op: str, scope: Scope, taken: Container[str]) -> str | 
     return None if own == op or "." in own else own
 
 
-bind(Graph, __str__=print_graph)
+def summary(graph: Graph) -> str:
+    """A graph in a line, as `repr` shows it: what is fed, held, computed and returned."""
+    fed = _few([f"{v.name}: {v.dtype}{show_shape(v.shape)}" for v in graph.inputs])
+    held = [v.shape for v in graph.parameters]
+    whole = sum(math.prod(size for size in shape if isinstance(size, int)) for shape in held)
+    computed = sum(not v.is_leaf for v in graph.values)
+    of = "ops" if graph.level == "declared" else "primitives"
+    return (
+        f"Graph({graph.name!r}: {fed or 'no inputs'}; {len(held)} parameters of {whole:,} numbers; {computed} {of}; "
+        f"outputs {_few(list(graph.outputs)) or 'none'})"
+    )
+
+
+def _few(names: list[str], most: int = 6) -> str:
+    left = f", and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + left
+
+
+bind(Graph, __str__=print_graph, __repr__=summary)

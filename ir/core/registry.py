@@ -6,7 +6,8 @@ It stands below the graph, so the functions of a primitive take its values as an
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from inspect import cleandoc
 from typing import Any
 
 from .types import DType, Shape
@@ -29,6 +30,17 @@ class Note:
     weaknesses: str
     use: str
     source: str
+
+    def below(self, doc: str | None) -> str:
+        """A docstring with the note under it, as `help` shows it."""
+        said = "\n".join(f"{heading}: {text}" for heading, text in asdict(self).items() if text)
+        return f"{cleandoc(doc)}\n\n{said}" if doc else said
+
+
+def in_a_line(text: str, most: int = 80) -> str:
+    """Anybody's text as part of a line: nothing unprintable, and not too long."""
+    line = "".join(c for c in " ".join(text.split()) if c.isprintable())
+    return line if len(line) <= most else f"{line[: most - 1]}…"
 
 
 class Operator:

@@ -95,14 +95,17 @@ def launch(kernel, grid, *arguments, **options):
 
 
 @triton.jit
-def add_up_group(partial_ptr, first, members, COLS: tl.constexpr, GROUP: tl.constexpr):
-    """Add up what a group of programs left, in their order, in the place of the first one."""
-    member = tl.arange(0, GROUP)[:, None]
-    for start in range(0, COLS, 128):
-        col = start + tl.arange(0, 128)[None, :]
+def add_up_group(partial_ptr, first, members, COLS: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr):
+    """Add up what a group of programs left, in their order, in the place of the first one. A thread adds up columns of
+    its own, and its loads do not wait for each other."""
+    for start in range(0, COLS, BLOCK):
+        col = start + tl.arange(0, BLOCK)
         in_cols = col < COLS
-        partial = tl.load(partial_ptr + (first + member) * COLS + col, mask=(member < members) & in_cols, other=0)
-        tl.store(partial_ptr + first * COLS + col, tl.sum(partial, axis=0, keep_dims=True), mask=in_cols)
+        total_ptr = partial_ptr + first * COLS + col
+        total = tl.load(total_ptr, mask=in_cols, other=0)
+        for member in tl.range(1, GROUP, loop_unroll_factor=GROUP):
+            total += tl.load(total_ptr + member * COLS, mask=in_cols & (member < members), other=0)
+        tl.store(total_ptr, total, mask=in_cols)
 
 
 @triton.jit
@@ -377,9 +380,10 @@ def finalize_fc3_backward_adam(
     # Sums over all rows: add up what each group of 16 left, always in the same order.
     d_fc3_bias = tl.full([BLOCK], 0.0, tl.float32)
     for first in range(0, programs, PROGRAMS * 16):
-        program = first + tl.arange(0, PROGRAMS)[:, None] * 16
-        partial_cell = program * 10 + offset[None, :]
-        d_fc3_bias += tl.sum(tl.load(d_fc3_bias_partial_ptr + partial_cell, mask=(program < programs) & mask[None, :], other=0.0), axis=0)
+        for member in tl.range(0, PROGRAMS * 16, 16, loop_unroll_factor=PROGRAMS):
+            program = first + member
+            partial_cell = program * 10 + offset
+            d_fc3_bias += tl.load(d_fc3_bias_partial_ptr + partial_cell, mask=(program < programs) & mask, other=0.0)
 
     fc3_bias_exp_avg = tl.load(fc3_bias_exp_avg_ptr + offset, mask=mask)
     fc3_bias_exp_avg_sq = tl.load(fc3_bias_exp_avg_sq_ptr + offset, mask=mask)
@@ -498,14 +502,14 @@ def fc3_loss_accuracy_forward_backward(
     first = group * 16
     members = tl.minimum(16, programs - first)
     if arrives_last(arrivals_ptr + 1 + group, members):
-        add_up_group(d_fc3_bias_partial_ptr, first, members, COLS=10, GROUP=16)
+        add_up_group(d_fc3_bias_partial_ptr, first, members, COLS=10, BLOCK=16, GROUP=16)
         if arrives_last(arrivals_ptr, tl.cdiv(programs, 16)):
             finalize_loss_accuracy(
                 y_ptr, total_partial_ptr, right_partial_ptr, loss_ptr, accuracy_ptr, batch, programs, PROGRAMS=32,
             )
             finalize_fc3_backward_adam(
                 fc3_bias_exp_avg_ptr, fc3_bias_exp_avg_sq_ptr, fc3_bias_ptr, d_fc3_bias_partial_ptr, one_minus_beta1,
-                beta2, one_minus_beta2, step_size, root_correction, eps, programs, PROGRAMS=32, BLOCK=16,
+                beta2, one_minus_beta2, step_size, root_correction, eps, programs, PROGRAMS=20, BLOCK=16,
             )
 
 
@@ -558,12 +562,13 @@ def finalize_ln2_fc2_backward_adam(
     d_ln2_bias = tl.full([BLOCK], 0.0, tl.float32)
     d_fc2_bias = tl.full([BLOCK], 0.0, tl.float32)
     for first in range(0, programs, PROGRAMS * 16):
-        program = first + tl.arange(0, PROGRAMS)[:, None] * 16
-        partial_cell = program * 128 + offset[None, :]
-        in_programs = program < programs
-        d_ln2_weight += tl.sum(tl.load(d_ln2_weight_partial_ptr + partial_cell, mask=in_programs, other=0.0), axis=0)
-        d_ln2_bias += tl.sum(tl.load(d_ln2_bias_partial_ptr + partial_cell, mask=in_programs, other=0.0), axis=0)
-        d_fc2_bias += tl.sum(tl.load(d_fc2_bias_partial_ptr + partial_cell, mask=in_programs, other=0.0), axis=0)
+        for member in tl.range(0, PROGRAMS * 16, 16, loop_unroll_factor=PROGRAMS):
+            program = first + member
+            partial_cell = program * 128 + offset
+            in_programs = program < programs
+            d_ln2_weight += tl.load(d_ln2_weight_partial_ptr + partial_cell, mask=in_programs, other=0.0)
+            d_ln2_bias += tl.load(d_ln2_bias_partial_ptr + partial_cell, mask=in_programs, other=0.0)
+            d_fc2_bias += tl.load(d_fc2_bias_partial_ptr + partial_cell, mask=in_programs, other=0.0)
 
     fc2_bias_exp_avg = tl.load(fc2_bias_exp_avg_ptr + offset)
     fc2_bias_exp_avg_sq = tl.load(fc2_bias_exp_avg_sq_ptr + offset)
@@ -708,15 +713,15 @@ def h_to_fc2_backward(
     first = group * 16
     members = tl.minimum(16, programs - first)
     if arrives_last(arrivals_ptr + 1 + group, members):
-        add_up_group(d_ln2_weight_partial_ptr, first, members, COLS=128, GROUP=16)
-        add_up_group(d_ln2_bias_partial_ptr, first, members, COLS=128, GROUP=16)
-        add_up_group(d_fc2_bias_partial_ptr, first, members, COLS=128, GROUP=16)
+        add_up_group(d_ln2_weight_partial_ptr, first, members, COLS=128, BLOCK=128, GROUP=16)
+        add_up_group(d_ln2_bias_partial_ptr, first, members, COLS=128, BLOCK=128, GROUP=16)
+        add_up_group(d_fc2_bias_partial_ptr, first, members, COLS=128, BLOCK=128, GROUP=16)
         if arrives_last(arrivals_ptr, tl.cdiv(programs, 16)):
             finalize_ln2_fc2_backward_adam(
                 fc2_bias_exp_avg_ptr, fc2_bias_exp_avg_sq_ptr, fc2_bias_ptr, ln2_weight_exp_avg_ptr,
                 ln2_weight_exp_avg_sq_ptr, ln2_weight_ptr, ln2_bias_exp_avg_ptr, ln2_bias_exp_avg_sq_ptr, ln2_bias_ptr,
                 d_ln2_weight_partial_ptr, d_ln2_bias_partial_ptr, d_fc2_bias_partial_ptr, one_minus_beta1, beta2,
-                one_minus_beta2, step_size, root_correction, eps, programs, PROGRAMS=32, BLOCK=128,
+                one_minus_beta2, step_size, root_correction, eps, programs, PROGRAMS=20, BLOCK=128,
             )
 
 
@@ -771,12 +776,13 @@ def finalize_ln1_fc1_backward_adam(
     d_ln1_bias = tl.full([BLOCK], 0.0, tl.float32)
     d_fc1_bias = tl.full([BLOCK], 0.0, tl.float32)
     for first in range(0, programs, PROGRAMS * 16):
-        program = first + tl.arange(0, PROGRAMS)[:, None] * 16
-        partial_cell = program * 128 + offset[None, :]
-        in_programs = program < programs
-        d_ln1_weight += tl.sum(tl.load(d_ln1_weight_partial_ptr + partial_cell, mask=in_programs, other=0.0), axis=0)
-        d_ln1_bias += tl.sum(tl.load(d_ln1_bias_partial_ptr + partial_cell, mask=in_programs, other=0.0), axis=0)
-        d_fc1_bias += tl.sum(tl.load(d_fc1_bias_partial_ptr + partial_cell, mask=in_programs, other=0.0), axis=0)
+        for member in tl.range(0, PROGRAMS * 16, 16, loop_unroll_factor=PROGRAMS):
+            program = first + member
+            partial_cell = program * 128 + offset
+            in_programs = program < programs
+            d_ln1_weight += tl.load(d_ln1_weight_partial_ptr + partial_cell, mask=in_programs, other=0.0)
+            d_ln1_bias += tl.load(d_ln1_bias_partial_ptr + partial_cell, mask=in_programs, other=0.0)
+            d_fc1_bias += tl.load(d_fc1_bias_partial_ptr + partial_cell, mask=in_programs, other=0.0)
 
     fc1_bias_exp_avg = tl.load(fc1_bias_exp_avg_ptr + offset)
     fc1_bias_exp_avg_sq = tl.load(fc1_bias_exp_avg_sq_ptr + offset)
@@ -924,15 +930,15 @@ def fc2_to_fc1_backward(
     first = group * 16
     members = tl.minimum(16, programs - first)
     if arrives_last(arrivals_ptr + 1 + group, members):
-        add_up_group(d_ln1_weight_partial_ptr, first, members, COLS=128, GROUP=16)
-        add_up_group(d_ln1_bias_partial_ptr, first, members, COLS=128, GROUP=16)
-        add_up_group(d_fc1_bias_partial_ptr, first, members, COLS=128, GROUP=16)
+        add_up_group(d_ln1_weight_partial_ptr, first, members, COLS=128, BLOCK=128, GROUP=16)
+        add_up_group(d_ln1_bias_partial_ptr, first, members, COLS=128, BLOCK=128, GROUP=16)
+        add_up_group(d_fc1_bias_partial_ptr, first, members, COLS=128, BLOCK=128, GROUP=16)
         if arrives_last(arrivals_ptr, tl.cdiv(programs, 16)):
             finalize_ln1_fc1_backward_adam(
                 fc1_bias_exp_avg_ptr, fc1_bias_exp_avg_sq_ptr, fc1_bias_ptr, ln1_weight_exp_avg_ptr,
                 ln1_weight_exp_avg_sq_ptr, ln1_weight_ptr, ln1_bias_exp_avg_ptr, ln1_bias_exp_avg_sq_ptr, ln1_bias_ptr,
                 d_ln1_weight_partial_ptr, d_ln1_bias_partial_ptr, d_fc1_bias_partial_ptr, one_minus_beta1, beta2,
-                one_minus_beta2, step_size, root_correction, eps, programs, PROGRAMS=32, BLOCK=128,
+                one_minus_beta2, step_size, root_correction, eps, programs, PROGRAMS=20, BLOCK=128,
             )
 
 

@@ -35,14 +35,17 @@ def launch(kernel, grid, *arguments, **options):
 
 
 @triton.jit
-def add_up_group(partial_ptr, first, members, COLS: tl.constexpr, GROUP: tl.constexpr):
-    """Add up what a group of programs left, in their order, in the place of the first one."""
-    member = tl.arange(0, GROUP)[:, None]
-    for start in range(0, COLS, 128):
-        col = start + tl.arange(0, 128)[None, :]
+def add_up_group(partial_ptr, first, members, COLS: tl.constexpr, BLOCK: tl.constexpr, GROUP: tl.constexpr):
+    """Add up what a group of programs left, in their order, in the place of the first one. A thread adds up columns of
+    its own, and its loads do not wait for each other."""
+    for start in range(0, COLS, BLOCK):
+        col = start + tl.arange(0, BLOCK)
         in_cols = col < COLS
-        partial = tl.load(partial_ptr + (first + member) * COLS + col, mask=(member < members) & in_cols, other=0)
-        tl.store(partial_ptr + first * COLS + col, tl.sum(partial, axis=0, keep_dims=True), mask=in_cols)
+        total_ptr = partial_ptr + first * COLS + col
+        total = tl.load(total_ptr, mask=in_cols, other=0)
+        for member in tl.range(1, GROUP, loop_unroll_factor=GROUP):
+            total += tl.load(total_ptr + member * COLS, mask=in_cols & (member < members), other=0)
+        tl.store(total_ptr, total, mask=in_cols)
 
 
 @triton.jit
@@ -74,11 +77,12 @@ def finalize_ln_backward(
     d_ln_weight = tl.full([BLOCK], 0.0, tl.float32)
     d_ln_bias = tl.full([BLOCK], 0.0, tl.float32)
     for first in range(0, programs, PROGRAMS * 16):
-        program = first + tl.arange(0, PROGRAMS)[:, None] * 16
-        partial_cell = program * 100 + offset[None, :]
-        in_programs = (program < programs) & mask[None, :]
-        d_ln_weight += tl.sum(tl.load(d_ln_weight_partial_ptr + partial_cell, mask=in_programs, other=0.0), axis=0)
-        d_ln_bias += tl.sum(tl.load(d_ln_bias_partial_ptr + partial_cell, mask=in_programs, other=0.0), axis=0)
+        for member in tl.range(0, PROGRAMS * 16, 16, loop_unroll_factor=PROGRAMS):
+            program = first + member
+            partial_cell = program * 100 + offset
+            in_programs = (program < programs) & mask
+            d_ln_weight += tl.load(d_ln_weight_partial_ptr + partial_cell, mask=in_programs, other=0.0)
+            d_ln_bias += tl.load(d_ln_bias_partial_ptr + partial_cell, mask=in_programs, other=0.0)
 
     tl.store(d_ln_weight_ptr + offset, d_ln_weight, mask=mask)
     tl.store(d_ln_bias_ptr + offset, d_ln_bias, mask=mask)
@@ -156,12 +160,12 @@ def ln_gelu_d_x_forward_backward(
     first = group * 16
     members = tl.minimum(16, programs - first)
     if arrives_last(arrivals_ptr + 1 + group, members):
-        add_up_group(d_ln_weight_partial_ptr, first, members, COLS=100, GROUP=16)
-        add_up_group(d_ln_bias_partial_ptr, first, members, COLS=100, GROUP=16)
+        add_up_group(d_ln_weight_partial_ptr, first, members, COLS=100, BLOCK=128, GROUP=16)
+        add_up_group(d_ln_bias_partial_ptr, first, members, COLS=100, BLOCK=128, GROUP=16)
         if arrives_last(arrivals_ptr, tl.cdiv(programs, 16)):
             finalize_ln_backward(
                 d_ln_weight_partial_ptr, d_ln_bias_partial_ptr, d_ln_weight_total_ptr, d_ln_bias_total_ptr, programs,
-                PROGRAMS=32, BLOCK=128,
+                PROGRAMS=20, BLOCK=128,
             )
 
 

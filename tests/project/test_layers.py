@@ -19,6 +19,7 @@ LAYERS = """
 tritonnotes.__main__
 tritonnotes.cli
 tritonnotes
+tritonnotes.views
 tritonnotes.nn  tritonnotes.backend
 tritonnotes.optim
 tritonnotes.training
@@ -37,12 +38,13 @@ tritonnotes.native.ttir
 tritonnotes.native.errors
 tritonnotes.tensors
 
+tritonnotes.explorer
 tritonnotes.codegen
 tritonnotes.codegen.report  tritonnotes.codegen.optimizer
 tritonnotes.codegen.pipeline
 tritonnotes.codegen.program
 tritonnotes.codegen.emit
-tritonnotes.codegen.memory
+tritonnotes.codegen.memory  tritonnotes.codegen.share
 tritonnotes.codegen.lower
 tritonnotes.codegen.plan
 tritonnotes.codegen.fusion

@@ -20,8 +20,8 @@ from ..ir.core.op import Described, Op, catalogue
 from ..ir.core.types import float64
 from ..ir.passes.decompose import decompose
 from ..ir.passes.joint import cotangent_names, gradient_graph
+from ..notes import find
 from ..tensors.initial import initial_state
-from .notes import find
 
 REACH = 8.0
 """How far from zero a picture goes, whatever the op's domain is: the bends lie here."""

@@ -10,7 +10,7 @@ from rich.table import Table
 from ..certificate import Certificate
 from ..codegen.plan.fusion_plan import FusionPlan
 from ..codegen.support.text import counted
-from .notes import Entry
+from ..notes import Entry
 
 
 def epoch_table(rows: Iterable[tuple[float, float, float]]) -> Table:

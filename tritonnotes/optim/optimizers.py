@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ..ir import update_rules as rules
 from ..ir.core.errors import DeclarationError
-from ..ir.core.optimizer import Optimizer, check_hyperparameters
+from ..ir.core.optimizer import UPDATE_RULES, Optimizer, check_hyperparameters
 
 
 def sgd(
@@ -205,3 +205,9 @@ def _adaptive(rule: str, lr: float, betas: tuple[float, float], eps: float, weig
 
 def _check(rule: str, **numbers: float) -> None:
     check_hyperparameters(rule, numbers)
+
+
+# What users read of a function that gives a rule is what the rule's note says.
+for _name, _rule in UPDATE_RULES.items():
+    if _name in globals() and _rule.note is not None:
+        globals()[_name].__doc__ = _rule.note.below(globals()[_name].__doc__)

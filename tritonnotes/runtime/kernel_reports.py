@@ -4,7 +4,7 @@ programs."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import triton
@@ -17,6 +17,7 @@ from ..codegen.report.kernel_reports import ASSUMPTIONS, KernelReport, make_repo
 from ..codegen.support.sizes import NOMINAL, Sizes
 from ..codegen.support.text import counted
 from ..codegen.target.gpus import GPUS, Gpu
+from ..codegen.target.load_phases import Section
 from ..ir.core.errors import DeclarationError, KernelError
 from ..ir.core.graph import Graph
 from ..ir.core.types import dims_in
@@ -24,7 +25,7 @@ from ..ir.passes.joint import cotangent_names, gradient_graph
 from ..ir.passes.split import split_gradient
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reports:
     """The reports of one program, of its generated kernels in launch order, for one GPU after another. `title` says
     which program, `sizes` what its `Dim`s were, `library` how many launches are library calls, which have no report. Of
@@ -42,6 +43,10 @@ class Reports:
 
     def __len__(self) -> int:
         return len(self.reports)
+
+    def __repr__(self) -> str:
+        gpus = ", ".join(dict.fromkeys(report.gpu.name for report in self.reports)) or "no GPU"
+        return f"Reports({self.title!r}: {counted(len(self.reports), 'kernel report')} on {gpus})"
 
     def __str__(self) -> str:
         shown = [block for part in self.parts or (self,) for block in part._blocks()]
@@ -149,12 +154,17 @@ def _text(report: KernelReport) -> str:
         f"  occupancy  {report.occupancy}",
         *(f"  {'accesses' if not i else '':9}  {access}" for i, access in enumerate(report.accesses)),
         f"  mix        {', '.join(f'{count} {kind}' for kind, count in report.mix.items())}",
+        f"  waits      {'; then, in last programs, '.join(map(_waits, report.sections))}",
         f"  moves      {report.traffic.total:,} bytes{reread}{partials}; "
         f"{counted(report.operations, 'operation')}, {report.intensity:.2f} a byte",
         f"  predicted  {report.seconds * 1e6:,.1f} µs, bound by {report.bound}",
         f"  aligned    all pointers{''.join(f', {name}' for name in sizes)}: multiples of {WIDEST}",
     ]
     return "\n".join(lines)
+
+
+def _waits(section: Section) -> str:
+    return f"{counted(section.barriers, 'barrier')}, {counted(section.phases, 'load phase')}"
 
 
 def _data(report: KernelReport) -> dict[str, Any]:
@@ -185,6 +195,8 @@ def _data(report: KernelReport) -> dict[str, Any]:
             for access in report.accesses
         ],
         "mix": dict(report.mix),
+        "sections": [asdict(section) for section in report.sections],
+        "bytes_in_flight": report.bytes_in_flight,
         "bytes_read": report.traffic.read,
         "bytes_written": report.traffic.written,
         "bytes_read_again": report.traffic.reread,

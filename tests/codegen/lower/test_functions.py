@@ -66,7 +66,7 @@ CASES: dict[str, tuple[Callable[[], Graph], list[tuple[Purpose, Traversal]]]] = 
     "elementwise": (of(64, tn.relu), [(LAUNCHED, TILE_PER_PROGRAM)]),
     "sums of few columns": (of(64, lambda x: tn.sum(x, 0)), [(LAUNCHED, PERSISTENT), (LAST_BLOCK, ONLY_TILE)]),
     "sums of more columns than fit": (
-        of(1024, lambda x: tn.sum(x, 0)),
+        of(2048, lambda x: tn.sum(x, 0)),
         [(LAUNCHED, PERSISTENT), (LAST_BLOCK, ALL_TILES)],
     ),
     "a sum that each program takes": (

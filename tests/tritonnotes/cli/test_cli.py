@@ -16,11 +16,11 @@ import tritonnotes as tn
 from tritonnotes.cli.actions import ACTIONS
 from tritonnotes.cli.choices import COMPILED_STAGES, OPTIMIZERS, STAGES
 from tritonnotes.cli.commands import main
-from tritonnotes.cli.notes import find
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.op import catalogue
 from tritonnotes.ir.core.optimizer import UPDATE_RULES, Optimizer
 from tritonnotes.ir.version import VERSION
+from tritonnotes.notes import find
 
 DIGITS = f"{ROOT}/examples/digits.py:graph"
 
@@ -225,7 +225,7 @@ def test_machine_code_stands_under_the_lines_it_comes_from(small: str, capsys: p
 
 # -- help --------------------------------------------------------------------------------------------------------------
 
-COMMANDS = ("demo", "show", "report", "check", "explain", "ops", "note")
+COMMANDS = ("demo", "show", "report", "check", "explain", "explore", "ops", "note")
 HEAVY = ("torch", "triton", "numpy", "networkx", "rich", "tritonnotes.face", "importlib.metadata")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import tritonnotes as tn
-from tritonnotes.cli.notes import UnknownNameError, entries, entry_of, find, page
+from tritonnotes.cli.notes import page
 from tritonnotes.cli.plots import PlotError, picture, plot_note
 from tritonnotes.ir.core.errors import DTypeError
 from tritonnotes.ir.core.graph import Graph
@@ -26,6 +26,7 @@ from tritonnotes.ir.core.types import as_dtype
 from tritonnotes.judge.executor import oracle
 from tritonnotes.judge.references import REFERENCES
 from tritonnotes.judge.tolerance import compare
+from tritonnotes.notes import UnknownNameError, entries, entry_of, find
 from tritonnotes.tensors.initial import initial_state
 
 PAGE = ROOT / "docs/ops.md"

@@ -1,0 +1,1 @@
+"""What a notebook and a shell show of graphs, plans, models and notes: HTML, drawings, Mermaid and DOT."""
