@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from types import MappingProxyType
 
 from tritonnotes.ir.core.graph import Graph, Value
@@ -70,7 +71,7 @@ class Units:
     joined: Mapping[Value, tuple[Value, Place]] = field(default_factory=dict)
     """For each part of a `cat` what it is joined into, and where in that it lies."""
 
-    @property
+    @cached_property
     def replicated(self) -> frozenset[Value]:
         """The sums that every program computes."""
         return frozenset(u.value for u in self.units if u.part == REPLICATED)

@@ -19,12 +19,16 @@ from .scalars_in_memory import declared, number_loads, types
 
 def render_grouped_matmul(kernel: GroupedMatmulKernel, numbers_in_memory: bool = False) -> KernelSource:
     """Spell a launch of several products, which takes the host's numbers as arguments or reads them from memory."""
-    members = [functions_of(member.kernel) for member in kernel.members]
+    spelled = {member.kernel.name: functions_of(member.kernel) for member in kernel.members}
+    members = [spelled[member.kernel.name] for member in kernel.members]
     launchers = [member.launcher for member in members]
-    functions = (*(f for member in members for f in member.functions), _kernel(kernel, launchers, numbers_in_memory))
+    called = {f.name: f for member in spelled.values() for f in member.functions}
+    functions = (*called.values(), _kernel(kernel, launchers, numbers_in_memory))
+    shared = [member.kernel.name for member in kernel.members if member.kernel.shared is not None]
+    common = {f.name: f.text for name in shared for f in spelled[name].functions}
     return KernelSource(
         kernel.name,
-        joined(functions),
+        joined(f for f in functions if f.name not in common),
         _launcher(kernel, launchers),
         frozenset().union(*(member.helpers for member in members)),
         types(kernel.arguments, numbers_in_memory),
@@ -32,6 +36,7 @@ def render_grouped_matmul(kernel: GroupedMatmulKernel, numbers_in_memory: bool =
         _warps(launchers),
         {p.name: p.size for p in kernel.parameters if p.role == "size"},
         _registers(launchers),
+        common,
         functions=functions,
         launcher_helpers=frozenset(["float32_precision"]),
     )
@@ -46,10 +51,10 @@ def _registers(launchers: list[Launcher]) -> int | None:
 
 
 def _kernel(kernel: GroupedMatmulKernel, launchers: list[Launcher], numbers_in_memory: bool) -> FunctionText:
-    names = ", ".join(kernel.launch.ops)
+    about = f"Grouped matmul: {', '.join(kernel.launch.ops)}. {kernel.shared or ''}".rstrip()
     header = ["@triton.jit", f"def {kernel.name}("]
     header += [f"{INDENT}{a}," for a in declared(kernel.arguments, numbers_in_memory)]
-    header += [f"{INDENT}PRECISION: tl.constexpr,", "):", f'{INDENT}"""{wrapped(f"Grouped matmul: {names}.")}"""']
+    header += [f"{INDENT}PRECISION: tl.constexpr,", "):", f'{INDENT}"""{wrapped(about)}"""']
     lines = [*number_loads(kernel.arguments, numbers_in_memory), Line("tile = tl.program_id(0)")]
     if kernel.split_k:
         lines += [Line("part = tl.program_id(1)"), Line("parts = tl.num_programs(1)")]

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.core.types import Shape
 
 from ..lower.row_loops import is_wide
-from ..lower.tile_ir import COL, SCALAR, Kernel, Step
+from ..lower.tile_ir import COL, SCALAR, Kernel, Step, spoken_name
 from ..support.expressions import Name, call
 from ..support.provenance import LineOrigin, Origin, united
 from ..support.statements import BLANK, For, Return, Statement, line_origins, names_of, written
@@ -72,11 +73,11 @@ def joined(functions: Iterable[FunctionText]) -> str:
 class KernelSource:
     """The text of one kernel and its launcher, the helpers that it calls, and what compiling it ahead of time needs.
 
-    `replicated_sums` are the functions of sums that every program computes, by name: other kernels may call the
-    same. `functions` are these and those of `text`, `launcher_helpers` what the launcher calls. `signature` gives a
-    Triton type for each runtime argument, `constexprs` the compile-time ones (with the GPU's tile), `maxnreg` how many
-    registers a thread may have, where ptxas is told. `sizes` are the shapes whose elements an int argument counts, for
-    those that count some.
+    `common` are the functions that other kernels may call too, by name: sums that every program computes, and products
+    of several groups. `functions` are these and those of `text`, `launcher_helpers` what the launcher calls.
+    `signature` gives a Triton type for each runtime argument, `constexprs` the compile-time ones (with the GPU's tile),
+    `maxnreg` how many registers a thread may have, where ptxas is told. `sizes` are the shapes whose elements an int
+    argument counts, for those that count some.
     """
 
     name: str
@@ -88,7 +89,7 @@ class KernelSource:
     num_warps: int
     sizes: dict[str, Shape] = field(default_factory=dict)
     maxnreg: int | None = None
-    replicated_sums: Mapping[str, str] = field(default_factory=dict)
+    common: Mapping[str, str] = field(default_factory=dict)
     functions: tuple[FunctionText, ...] = ()
     launcher_helpers: frozenset[str] = frozenset()
 
@@ -163,16 +164,18 @@ def _arguments(kernel: Kernel, launcher: Launcher, numbers_in_memory: bool) -> l
 
 
 def _docstring(kernel: Kernel) -> str:
-    ops: dict[str, None] = {}
-    for unit in (u for piece in kernel.pieces for u in piece.units):
-        scope = unit.value.scope
-        ops.setdefault(PHASES[scope.phase] + (scope.name or unit.value.name))
+    def said(value: Value) -> str:
+        name = spoken_name(value)
+        return name if kernel.shared is None else kernel.shared.ops.get(name, name)
+
+    values = [u.value for piece in kernel.pieces for u in piece.units]
+    ops = dict.fromkeys(PHASES[v.scope.phase] + said(v) for v in values)
     again = (v for piece in kernel.pieces for v in piece.recomputed if v.op.kind != "reduction")
-    recomputed = [v.scope.name or v.name for v in again]
+    recomputed = dict.fromkeys(map(said, again))
     text = kernel.layout.purpose.about.format(", ".join(ops))
     if recomputed:
-        text += f" Recomputes {', '.join(dict.fromkeys(recomputed))}: that moves fewer bytes than loading it."
-    return wrapped(text)
+        text += f" Recomputes {', '.join(recomputed)}: that moves fewer bytes than loading it."
+    return wrapped(f"{text} {kernel.shared or ''}".rstrip())
 
 
 def _body(writer: Writer) -> list[Statement]:

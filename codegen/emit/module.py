@@ -51,20 +51,26 @@ def render_module(
     buffers: tuple[Buffer, ...],
     arena: Arena,
     chunks: Mapping[str, tuple[Buffer, ...]],
+    written: Mapping[str, GeneratedKernel],
     in_memory: bool = False,
 ) -> tuple[tuple[KernelSource, ...], tuple[Part, ...]]:
-    """The sources of the kernels, and the pieces of the module, two blank lines between them. `chunks` are the buffers
-    of one chunk, by the name of the loop over chunks. With numbers `in_memory`, `run` takes a tensor of them, and
-    `numbers_of` says what it must hold."""
-    sources = tuple(_rendered(kernel, in_memory) for kernel in kernels)
+    """The source of each kernel, and the pieces of the module, two blank lines between them. `chunks` are the buffers
+    of one chunk, by the name of the loop over chunks, `written` the kernels that are written, by the names of the
+    launches. With numbers `in_memory`, `run` takes a tensor of them, and `numbers_of` says what it must hold."""
+    by_name = {kernel.name: _rendered(kernel, in_memory) for kernel in dict.fromkeys(written.values())}
+    sources = tuple(by_name.values())
+    first: dict[str, str] = {}
+    for launch, kernel in written.items():
+        first.setdefault(kernel.name, launch)
     helpers = helpers_in_order(set().union(*(s.helpers for s in sources)) if sources else set())
-    arguments = RunArguments(plan.graph, [k.name for k in kernels])
-    run = _Run(plan, {k.name: k for k in kernels}, buffers, chunks, arguments, in_memory)
+    arguments = RunArguments(plan.graph, [k.name for k in kernels], by_name)
+    functions = {launch: kernel.name for launch, kernel in written.items()}
+    run = _Run(plan, {k.name: k for k in kernels}, functions, buffers, chunks, arguments, in_memory)
     run_part = run.part()
     imports = ["import math", ""] if uses_math(run.host.statements) or arena.lives else []
     imports = ["", *imports, "import torch", "import triton", "import triton.language as tl"]
     parts = [
-        _head(_header(plan, declared), imports),
+        _head(_header(plan, declared, functions), imports),
         part(LAUNCH, "run"),
         *([part(ALL_REDUCE, "run")] if _has_collectives(plan) else []),
         *(part(CALLS_OF_TORCH[name], "run") for name in _torch_helpers(plan)),
@@ -75,15 +81,15 @@ def render_module(
             if any(name in s.launcher_helpers for s in sources)
         ),
     ]
-    shared = {f.name: f for s in sources for f in s.functions if f.name in s.replicated_sums}
+    shared = {f.name: f for s in sources for f in s.functions if f.name in s.common}
     parts += [Part(function.text, function.lines) for function in shared.values()]
     for source in sources:
-        mine = [Part(f.text, f.lines) for f in source.functions if f.name not in source.replicated_sums]
-        parts += [in_launch(p, source.name) for p in mine]
-        parts.append(part(source.launcher, "launcher", source.name))
+        mine = [Part(f.text, f.lines) for f in source.functions if f.name not in source.common]
+        parts += [in_launch(p, first[source.name]) for p in mine]
+        parts.append(part(source.launcher, "launcher", first[source.name]))
     parts += [part(text, "memory") for text in _arena_parts(arena, arguments)]
     parts += [run_part, run.numbers() if in_memory else part(run.main(arena), "main")]
-    return sources, tuple(parts)
+    return tuple(by_name[functions[kernel.name]] for kernel in kernels), tuple(parts)
 
 
 def _rendered(kernel: GeneratedKernel, numbers_in_memory: bool) -> KernelSource:
@@ -106,7 +112,7 @@ def _head(header: list[tuple[str, str]], imports: list[str]) -> Part:
     return Part("\n".join([*(line for line, _ in header), *imports]) + "\n", lambda: lines)
 
 
-def _header(plan: FusionPlan, declared: Graph) -> list[tuple[str, str]]:
+def _header(plan: FusionPlan, declared: Graph, functions: Mapping[str, str]) -> list[tuple[str, str]]:
     """The lines of the comment, each with the launch that it is about."""
     made = f"{counted(len(plan.kernels), 'generated kernel')} and {counted(len(plan.library), 'library call')}"
     lines = [
@@ -115,11 +121,22 @@ def _header(plan: FusionPlan, declared: Graph) -> list[tuple[str, str]]:
         (f"{made}; {plan.bytes_moved():,} bytes a run at batch 256.", ""),
         ("", ""),
     ]
-    for kernel in plan.launches:
-        lines.append((f"{kernel.name}: {kernel.kind}, {kernel.bytes_moved():,} bytes", kernel.name))
-        lines.append((f"    {', '.join(kernel.ops)}", kernel.name))
+    for name, (first, *others) in _by_function(plan.launches, functions).items():
+        each = " each" if others else ""
+        lines.append((f"{name}: {first.kind}, {first.bytes_moved():,} bytes{each}", first.name))
+        for launch in (first, *others):
+            called = f"{launch.name}: " if others else ""
+            lines.append((f"    {called}{', '.join(launch.ops)}", launch.name))
     lines += [(line, "") for line in ("", *str(declared).splitlines())]
     return [(f"# {line}".rstrip(), launch) for line, launch in lines]
+
+
+def _by_function(launches: Iterable[Launch], functions: Mapping[str, str]) -> dict[str, list[Launch]]:
+    """The launches that share a kernel, by its name; others by their own."""
+    found: dict[str, list[Launch]] = {}
+    for launch in launches:
+        found.setdefault(functions.get(launch.name, launch.name), []).append(launch)
+    return found
 
 
 class _Run:
@@ -129,6 +146,7 @@ class _Run:
         self,
         plan: FusionPlan,
         kernels: dict[str, GeneratedKernel],
+        functions: Mapping[str, str],
         buffers: tuple[Buffer, ...],
         chunk_buffers: Mapping[str, tuple[Buffer, ...]],
         arguments: RunArguments,
@@ -140,6 +158,7 @@ class _Run:
         self.buffers = buffers
         self.chunk_buffers = chunk_buffers
         self.kernels = kernels
+        self.functions = functions
         self.given, self.names, self.sizes = arguments, arguments.names, arguments.sizes
         self.tensors = "t"
         self.added: frozenset[str] = frozenset()
@@ -220,7 +239,7 @@ class _Run:
 
     def _inner(self, loop: ChunkLoop, tensors: str) -> _Run:
         """Writes the launches of a chunk. Numbers of the host are those of the program around them."""
-        made = _Run(loop.plan, self.kernels, (), {}, self.given, self.in_memory)
+        made = _Run(loop.plan, self.kernels, self.functions, (), {}, self.given, self.in_memory)
         made.tensors, made.added = tensors, loop.multiplied
         made.slots, made.device = self.slots, self.device
         made.on_device = self.on_device
@@ -288,7 +307,7 @@ class _Run:
                 arguments = self._arguments(kernel)
             case Kernel():
                 arguments = [*self._arguments(kernel), *self._bound_arguments(kernel.layout)]
-        yield from call_lines(f"run_{kernel.name}(", [*arguments, GIVEN_LAUNCH], ")")
+        yield from call_lines(f"run_{self.functions[kernel.name]}(", [*arguments, GIVEN_LAUNCH], ")")
 
     def _arguments(self, kernel: GeneratedKernel) -> list[str]:
         return [self._argument(kernel.name, p) for _, p in kernel.arguments]

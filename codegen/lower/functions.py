@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 from ..support.expressions import Expression, Name, call
 from ..support.statements import Assign
@@ -115,6 +116,7 @@ GIVEN_BLOCK = Traversal(arguments=("row", "col"), is_given=True)
 """The caller says which rows and columns."""
 
 
+@cache
 def row_per_program(may_be_empty: bool) -> Traversal:
     """Each program has one row, which it holds whole: lanes are its columns, and each offset begins with where it
     does. A launch of no rows has one program."""
@@ -130,6 +132,7 @@ def row_per_program(may_be_empty: bool) -> Traversal:
     )
 
 
+@cache
 def split_k(tiles_cols: bool) -> Traversal:
     """Several programs share the sum of each tile of a matrix product."""
     row, col = Name("tile_row"), Name("tile_col")
@@ -144,6 +147,7 @@ def split_k(tiles_cols: bool) -> Traversal:
     )
 
 
+@cache
 def numbered_tile(across: int, splits_k: bool) -> Traversal:
     """The caller says which tile by one number, of tiles that lie `across` beside each other, or below (0)."""
     tile = Name("tile")

@@ -12,17 +12,18 @@ from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import GroupedMatmul
 from .inline import together
 from .kernel import lower_grouped_member
-from .tile_ir import CalledKernel, Kernel, Parameter
+from .tile_ir import CalledKernel, Kernel, Parameter, Shared
 
 
 @dataclass(frozen=True, eq=False)
 class GroupedMatmulKernel:
     """A kernel of several products in one launch. `members` are their tile programs, each on arguments of its own;
-    `parameters` are those of all."""
+    `parameters` are those of all. What is `shared` stands for the kernels of several launches."""
 
     launch: GroupedMatmul
     parameters: tuple[Parameter, ...]
     members: tuple[CalledKernel, ...]
+    shared: Shared | None = None
 
     @property
     def name(self) -> str:

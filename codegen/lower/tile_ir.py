@@ -8,7 +8,7 @@ reduced. With only rows or only columns the tile is one-dimensional. Steps are i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any
@@ -19,7 +19,7 @@ from tritonnotes.ir.core.types import Dim, DType, Shape, float64, int64, is_symb
 
 from ..analysis.axes import Axes
 from ..plan.launches import KernelPlan
-from ..support.provenance import Origin, origin_of
+from ..support.provenance import Origin, origin_of, united
 from .functions import LAUNCHED, TILE_PER_PROGRAM, Purpose, Traversal
 
 TILE, ROW, COL, SCALAR = "tile", "row", "col", "scalar"
@@ -123,6 +123,8 @@ class Parameter:
     value: Value | None
     dtype: DType
     size: Shape = ()
+    alike: tuple[Parameter, ...] = field(default=(), compare=False, repr=False)
+    """Those of the launches that share the kernel."""
 
     @property
     def is_pointer(self) -> bool:
@@ -131,6 +133,8 @@ class Parameter:
     @property
     def origin(self) -> tuple[Origin, ...]:
         """What it is of; nothing for a size and for what programs count in."""
+        if self.alike:
+            return united([replace(o, step=self.name) for o in one.origin] for one in self.alike)
         return () if self.value is None else (origin_of(self.value, self.name, self.role),)
 
     @property
@@ -176,13 +180,42 @@ class Step:
     is_named: bool = True
     scope: Scope | None = None
     value: Value | None = field(default=None, compare=False, repr=False)
+    alike: tuple[Step, ...] = field(default=(), compare=False, repr=False)
+    """Those of the launches that share the kernel."""
 
     @cached_property
     def origin(self) -> tuple[Origin, ...]:
         """What it is of; nothing for a number that a formula writes."""
+        if self.alike:
+            return united([replace(o, step=self.name) for o in one.origin] for one in self.alike)
         if self.value is None or self.value.op.name == "constant":
             return ()
         return (origin_of(self.value, self.name, self.op, self.scope),)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a kernel says that several `launches` share, by their names: what it calls the instances of `ops` that it
+    speaks of, which are others in each launch."""
+
+    launches: tuple[str, ...]
+    ops: Mapping[str, str]
+
+    def __str__(self) -> str:
+        """The launches in a sentence, the first few by name."""
+        if not self.launches:
+            return ""
+        shown, more = self.launches[:MOST_NAMED], len(self.launches) - MOST_NAMED
+        return f"Written once for {', '.join(shown)}{f' and {more} more' if more > 0 else ''}."
+
+
+MOST_NAMED = 3
+"""Launches that the docstring of a shared kernel names."""
+
+
+def spoken_name(value: Value) -> str:
+    """What a kernel says that it computes, of a value: the instance of an op that it belongs to."""
+    return value.scope.name or value.name
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +223,7 @@ class Kernel:
     """A tile program with its arguments: the stage between the plan and the source. `last_block` are those that its
     last program runs when it is done, `replicated_sums` those that each program takes when it begins, `operands`
     what it computes of each block that it multiplies: on arguments of its own. Its function returns the steps that are
-    named in `returned`."""
+    named in `returned`. What is `shared` stands for the kernels of several launches."""
 
     plan: KernelPlan
     layout: Layout
@@ -201,6 +234,7 @@ class Kernel:
     replicated_sums: tuple[CalledKernel, ...] = ()
     operands: tuple[CalledKernel, ...] = ()
     returned: tuple[str, ...] = ()
+    shared: Shared | None = None
 
     @property
     def name(self) -> str:
@@ -214,6 +248,11 @@ class Kernel:
     def pieces(self) -> tuple[KernelPlan, ...]:
         """The kernels of the partition that it runs, in order."""
         return (self.plan, *(part.kernel.plan for part in self.last_block))
+
+    @property
+    def called(self) -> tuple[CalledKernel, ...]:
+        """The kernels that it calls."""
+        return (*self.replicated_sums, *self.operands, *self.last_block)
 
     @property
     def arguments(self) -> tuple[tuple[str, Parameter], ...]:

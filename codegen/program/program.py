@@ -20,6 +20,7 @@ from ..memory.buffers import Buffer
 from ..plan.chunk_loops import ChunkLoop, chunk_loops
 from ..plan.fusion_plan import FusionPlan, memories_of_outputs
 from ..plan.launches import Launch
+from ..share.share import shared_kernels
 from ..support.arguments import RunArguments
 from ..support.provenance import LineMap, Part, line_map
 from ..support.sizes import NOMINAL, Sizes
@@ -64,7 +65,22 @@ class Program:
     @cached_property
     def _parts(self) -> tuple[tuple[KernelSource, ...], tuple[Part, ...]]:
         chunks = {name: region.buffers for name, region in self.regions.items()}
-        return render_module(self.plan, self.kernels, self.declared, self.buffers, self.arena, chunks, self.in_memory)
+        return render_module(
+            self.plan, self.kernels, self.declared, self.buffers, self.arena, chunks, self.written, self.in_memory
+        )
+
+    @cached_property
+    def written(self) -> Mapping[str, GeneratedKernel]:
+        """The kernel that is written for each launch, by the name of the launch: launches that do the same share it."""
+        return shared_kernels(self.kernels, self.graph, {name: loop.name for name, loop in self.loops.items()})
+
+    @cached_property
+    def launches_of(self) -> Mapping[str, tuple[GeneratedKernel, ...]]:
+        """The kernels that are launched by one function, in the order of the launches, by its name."""
+        found: dict[str, list[GeneratedKernel]] = {}
+        for kernel in self.kernels:
+            found.setdefault(self.written[kernel.name].name, []).append(kernel)
+        return {name: tuple(kernels) for name, kernels in found.items()}
 
     @cached_property
     def _rendered(self) -> tuple[str, tuple[KernelSource, ...]]:
@@ -78,6 +94,7 @@ class Program:
 
     @property
     def kernel_sources(self) -> tuple[KernelSource, ...]:
+        """The source of each kernel, the same one for those that share it."""
         return self._rendered[1]
 
     @cached_property
@@ -93,7 +110,7 @@ class Program:
     @cached_property
     def arguments(self) -> RunArguments:
         """What the module's `run` calls the sizes and numbers that it is given."""
-        return RunArguments(self.graph, [k.name for k in self.kernels])
+        return RunArguments(self.graph, [k.name for k in self.kernels], [k.name for k in self.written.values()])
 
     @cached_property
     def uses(self) -> tuple[Uses, ...]:

@@ -156,7 +156,7 @@ def _report(
     }
     bound = max(times, key=lambda name: times[name])
     return KernelReport(
-        name=report.name,
+        name=kernel.name,
         kind=kernel.kind,
         gpu=gpu,
         tiles=_tiles_of(kernel, spelled),
@@ -167,7 +167,7 @@ def _report(
         spilled_bytes=report.stack_bytes + report.local_bytes,
         shared_bytes=shared,
         occupancy=occupancy(gpu, report.num_warps, report.registers, shared),
-        accesses=accesses(kernel, spelled, program.source, report.instructions, sizes),
+        accesses=accesses(program.written[kernel.name], spelled, program.source, report.instructions, sizes),
         mix=mix(report.instructions),
         sections=sections(report.instructions),
         traffic=traffic,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 from tritonnotes.ir.core.errors import PlanError
@@ -18,9 +19,9 @@ class RunArguments:
     """The variables that hold sizes and numbers of the host in `run` and the functions beside it: the author's own
     names where these are free. `names` are all that is taken, the functions of the `launches` among them."""
 
-    def __init__(self, graph: Graph, launches: Iterable[str]) -> None:
+    def __init__(self, graph: Graph, *launches: Iterable[str]) -> None:
         self.names = Names()
-        self.names.taken |= {name for launch in launches for name in (launch, f"run_{launch}")}
+        self.names.taken |= {name for launch in chain(*launches) for name in (launch, f"run_{launch}")}
         shapes = (value.shape for value in graph.values)
         dims = dict.fromkeys(dim for shape in shapes for dim in dims_in(shape))
         self.dims = {dim: self.names.claim(dim.name) for dim in dims}

@@ -48,8 +48,8 @@ def origin_of(value: Value, step: str = "", primitive: str = "", scope: Scope | 
 @dataclass(frozen=True)
 class LineOrigin:
     """Where one line comes from: its role, the launch and the function that it stands in ('' outside of these), and
-    what it is of. What an expression says inside is listed too: the line's own step comes first. A line of setup has
-    what it is needed for."""
+    what it is of. Of launches that share a function it is the first; `program.launches_of` has all. What an expression
+    says inside is listed too: the line's own step comes first. A line of setup has what it is needed for."""
 
     role: str
     launch: str = ""

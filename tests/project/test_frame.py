@@ -124,6 +124,8 @@ def test_wheel_holds_every_module_and_nothing_at_the_top_but_tritonnotes(clone: 
     for link in ("ir", "codegen"):
         on_disk |= {f"tritonnotes/{path.relative_to(clone)}" for path in (clone / link).rglob("*.py")}
     assert {name for name in held if name.endswith(".py")} == on_disk
+    templates = {path.relative_to(clone).as_posix() for path in (clone / "tritonnotes").glob("*/templates/*")}
+    assert templates and templates <= held, "the page of the explorer is made of files"
     # Installed, it imports under one name and not under the other.
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     assert_imports(tmp_path / "site")

@@ -39,12 +39,13 @@ tritonnotes.native.ttir
 tritonnotes.native.errors
 tritonnotes.tensors
 
+tritonnotes.explorer
 tritonnotes.codegen
 tritonnotes.codegen.report  tritonnotes.codegen.optimizer
 tritonnotes.codegen.pipeline
 tritonnotes.codegen.program
 tritonnotes.codegen.emit
-tritonnotes.codegen.memory
+tritonnotes.codegen.memory  tritonnotes.codegen.share
 tritonnotes.codegen.lower
 tritonnotes.codegen.plan
 tritonnotes.codegen.fusion

@@ -125,11 +125,11 @@ def _kernel(kernel: GeneratedKernel) -> dict[str, Any]:
 
 
 def _triton(program: Program, name: str | None) -> Shown:
-    chosen = _chosen(name, {s.name: s for s in program.kernel_sources})
+    chosen = _sources(program, name)
     text = (
         program.source
         if name is None
-        else "\n\n".join("\n\n".join([*s.replicated_sums.values(), s.text, s.launcher]) for s in chosen)
+        else "\n\n".join("\n\n".join([*s.common.values(), s.text, s.launcher]) for s in chosen)
     )
     kernels = [
         {"name": s.name, "signature": s.signature, "constexprs": s.constexprs, "num_warps": s.num_warps} for s in chosen
@@ -138,10 +138,11 @@ def _triton(program: Program, name: str | None) -> Shown:
 
 
 def _compiled(program: Program, name: str | None, form: str, arch: int) -> Shown:
-    wanted = {s.name: s for s in _chosen(name, {s.name: s for s in program.kernel_sources})}
+    wanted = {s.name: s for s in _sources(program, name)}
     if triton.knobs.runtime.interpret:
         raise KernelError("Triton is told to interpret kernels, not to compile them; unset TRITON_INTERPRET")
-    reports = [report for report in compile_program(program, arch) if report.name in wanted]
+    compiled = {report.name: report for report in compile_program(program, arch)}
+    reports = [report for name, report in compiled.items() if name in wanted]
     codes = [report.ptx if form == "ptx" else report.sass_with_source(program.source) for report in reports]
     texts = [f"{_report_lines(r, wanted[r.name])}\n{code.strip()}" for r, code in zip(reports, codes, strict=True)]
     kernels = [{**_report(r, wanted[r.name]), form: code} for r, code in zip(reports, codes, strict=True)]
@@ -175,6 +176,12 @@ def _report(report: CompiledReport, source: KernelSource) -> dict[str, Any]:
         "load_widths": {str(bits): count for bits, count in report.load_widths.items()},
         "store_widths": {str(bits): count for bits, count in report.store_widths.items()},
     }
+
+
+def _sources(program: Program, name: str | None) -> list[KernelSource]:
+    """The kernels as they are written, each once, or the one of a launch."""
+    by_launch = {k.name: s for k, s in zip(program.kernels, program.kernel_sources, strict=True)}
+    return list({s.name: s for s in _chosen(name, by_launch)}.values())
 
 
 def _chosen(name: str | None, known: dict[str, Any]) -> list[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -94,7 +95,9 @@ class Reducer:
             "other options": ", ".join(f"{n}={v}" for n, v in travel.items()),
         }
         _check_alike(declared, program.declared.name, self.group, self.world_size)
-        self._places = {k.name: program.places[k.name] for k in program.kernels}
+        self._places = {
+            name: [program.places[k.name] for k in kernels] for name, kernels in program.launches_of.items()
+        }
         self.tensors: dict[str, Tensor] = {}
         self.buckets: list[Tensor] = []
         self._last_uses: list[int] = []
@@ -118,8 +121,10 @@ class Reducer:
     def around(self, launch: Launch) -> Launch:
         """A launch before which the buckets go out that no launch from here on touches: they travel beside the rest."""
 
+        places = {name: cycle(shared) for name, shared in self._places.items()}
+
         def overlapped(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-            self._send(self._places.get(kernel.__name__, 0))
+            self._send(next(places[kernel.__name__]))
             launch(kernel, grid, *arguments, **options)
 
         return overlapped

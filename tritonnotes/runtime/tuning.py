@@ -153,9 +153,9 @@ def candidates(kernel: GeneratedKernel) -> list[TunedTile]:
 def _timed(
     program: Program, device: torch.device, sizes: Mapping[str, int], timer: Timer, progress: bool
 ) -> dict[str, dict[TunedTile, float]]:
-    """Microseconds of each candidate of each kernel, the rules' first. Each round gives each kernel its next one. Where
-    one is refused the others begin anew without it, as they would read what it has not written."""
-    wanted = {k.name: candidates(k) for k in program.kernels}
+    """Microseconds of each candidate of each kernel by its function, the rules' first. Each round gives each kernel its
+    next one. Where one is refused the others begin anew without it, as they would read what it has not written."""
+    wanted = {name: candidates(kernels[0]) for name, kernels in program.launches_of.items()}
     times: dict[str, dict[TunedTile, float]] = {name: {} for name, found in wanted.items() if found}
     rounds = range(max((len(found) for found in wanted.values()), default=0))
     for number in track(rounds, "timing tiles and warps", disable=not progress):
@@ -194,7 +194,7 @@ def _watched(
             launch(kernel, grid, *arguments, **options)
 
         choice = turn.get(kernel.__name__)
-        if choice is None:
+        if choice is None or choice in times[kernel.__name__]:  # the first of those that share a kernel stands for all
             once()
             return
         try:
@@ -220,9 +220,10 @@ def _chosen(times: Mapping[TunedTile, float], where: str) -> tuple[int, int, str
 
 def _with(program: Program, choices: Mapping[str, TunedTile]) -> Program:
     def tuned(kernel: GeneratedKernel) -> GeneratedKernel:
-        if kernel.name not in choices or not isinstance(kernel, Kernel):
+        choice = choices.get(program.written[kernel.name].name)
+        if choice is None or not isinstance(kernel, Kernel):
             return kernel
-        return replace(kernel, layout=replace(kernel.layout, tuned=choices[kernel.name]))
+        return replace(kernel, layout=replace(kernel.layout, tuned=choice))
 
     return replace(program, kernels=tuple(map(tuned, program.kernels)))
 

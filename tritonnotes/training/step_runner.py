@@ -17,7 +17,7 @@ from ..ir.optim.update import next_numbers
 from ..ir.passes.joint import number_key
 from ..ir.passes.scaling import GradScaler
 from ..runtime.capture import MOST_CAPTURED, CapturedRuns, no_graph
-from ..runtime.executors.executor import Around, Held, Launch
+from ..runtime.executors.executor import Around, Held, Launch, LaunchOrder
 from ..runtime.feeds import FeedBinder, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
 from ..runtime.held import Seen, Written, detached
 from ..runtime.runner import Runner
@@ -271,9 +271,10 @@ def beginning(program: Program, begin: Callable[[], None], around: Around | None
 
     def with_begin(launch: Launch) -> Launch:
         inner = launch if around is None else around(launch)
+        order = LaunchOrder(program)
 
         def launch_and_begin(kernel: Any, *arguments: Any, **options: Any) -> None:
-            if kernel.__name__ in writes:
+            if order.next(kernel.__name__).name in writes:
                 begin()
             inner(kernel, *arguments, **options)
 

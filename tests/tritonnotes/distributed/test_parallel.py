@@ -236,7 +236,8 @@ def test_buckets_go_out_as_soon_as_the_last_launch_that_touches_them_is_made(mon
     launched: list[str] = []
     reducer = Reducer.__new__(Reducer)
     reducer.group, reducer.buckets, reducer._last_uses = None, [torch.zeros(1)] * 3, [2, 4, 9]
-    reducer._places = {"forward": 0, "last_layer": 2, "middle": 3, "first_layer": 5}
+    reducer._places = {"forward": [0], "layer": [2, 3], "first_layer": [5]}
+    in_order = ["forward", "layer", "layer", "first_layer"]
 
     def all_reduce(*args: Any, **kwargs: Any) -> Sent:
         sent.append(len(launched))
@@ -245,11 +246,11 @@ def test_buckets_go_out_as_soon_as_the_last_launch_that_touches_them_is_made(mon
     monkeypatch.setattr("tritonnotes.distributed.parallel.dist.all_reduce", all_reduce)
     launch = reducer.around(lambda kernel, grid, *arguments, **options: launched.append(kernel.__name__))
     reducer.begin()
-    for name in reducer._places:
+    for name in in_order:
         kernel = type("Kernel", (), {"__name__": name})()
         launch(kernel, (1,))
     reducer.finish()
-    assert launched == [*reducer._places] and sent == [2, 3, 4, -1, -1, -1]
+    assert launched == in_order and sent == [2, 3, 4, -1, -1, -1]
 
 
 class Done:

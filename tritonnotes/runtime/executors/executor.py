@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from itertools import cycle
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from ...codegen.analysis.units import destinations_of
 from ...codegen.lower.foreach import ForeachKernel
+from ...codegen.lower.lower import GeneratedKernel
 from ...codegen.memory.buffers import outer_names, scratch_names
 from ...codegen.plan.chunk_loops import chunk_loops
 from ...codegen.program.program import Program
@@ -51,6 +53,18 @@ class Executor(Protocol):
     ) -> None:
         """Call `run` of the program's module over `tensors`. `given` are its other arguments: `sizes`, numbers, and how
         many `programs` share a sum."""
+
+
+class LaunchOrder:
+    """Which launch of a program a call of `launch` is, in one run: those that share a kernel come in their order, chunk
+    after chunk."""
+
+    def __init__(self, program: Program) -> None:
+        self._launches = {name: cycle(kernels) for name, kernels in program.launches_of.items()}
+
+    def next(self, function: str) -> GeneratedKernel:
+        """The kernel of the plan that is launched next by this function."""
+        return next(self._launches[function])
 
 
 class BufferNames:

@@ -14,7 +14,8 @@ from ...codegen.program.program import Program
 from ...codegen.support.sizes import next_power_of_2
 from ...interpreter import Ownership
 from ...interpreter import launch as interpret
-from .executor import Around, BufferNames, Launch
+from ...ir.core.errors import KernelError
+from .executor import Around, BufferNames, Launch, LaunchOrder
 from .tiles import CpuTiles
 
 TILE = 2**16
@@ -34,7 +35,6 @@ class InterpretedExecutor:
         self, program: Program, *, programs: int | None = None, tile: int | None = None, split: bool = False
     ) -> None:
         self._program = program
-        self._kernels = {k.name: k for k in program.kernels}
         self._most_programs = programs or (SPLIT_PROGRAMS if split else PROGRAMS)
         self._tiles = CpuTiles(program, tile or TILE, few=False, split=split)
 
@@ -55,8 +55,10 @@ class InterpretedExecutor:
         watch.finish()
 
     def _launch(self, sizes: Mapping[str, int], programs: int, tensors: Mapping[str, Tensor], watch: _Watch) -> Launch:
+        order = LaunchOrder(self._program)
+
         def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **options: Any) -> None:
-            planned = self._kernels[kernel.__name__]
+            planned = order.next(kernel.__name__)
             watch.reach(planned.name)
             grid, options = self._tiles.adapt(planned, grid, options, sizes)
             reached = []
@@ -64,7 +66,12 @@ class InterpretedExecutor:
                 reached = [tensors[name] for name in watch.names.in_table(planned)]
             if isinstance(planned, Kernel) and planned.layout.finalizes:
                 options["PROGRAMS"] = next_power_of_2(programs)
-            interpret(kernel, grid, arguments, options, tensors=reached, ownership=watch.ownership)
+            try:
+                interpret(kernel, grid, arguments, options, tensors=reached, ownership=watch.ownership)
+            except KernelError as error:
+                if planned.name == kernel.__name__:
+                    raise
+                raise KernelError(f"launch {planned.name}: {error}") from error
 
         return launch
 

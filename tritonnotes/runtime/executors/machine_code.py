@@ -34,7 +34,8 @@ class NativeExecutor:
         self, program: Program, *, programs: int | None = None, tile: int | None = None, sanitize: bool = False
     ) -> None:
         self._program = program
-        self._kernels = {k.name: k for k in program.kernels}
+        # Those that share a kernel do the same, so that one of them stands for all.
+        self._kernels = {name: kernels[0] for name, kernels in program.launches_of.items()}
         self._names = BufferNames(program)
         self._most_programs = programs or PROGRAMS
         self._tiles = CpuTiles(program, tile or TILE, few=True)

@@ -1,0 +1,1 @@
+"""Which launches do the same, and so share one kernel."""
