@@ -42,7 +42,9 @@ def test_the_tutorial_runs_and_shows_what_it_says(capsys: pytest.CaptureFixture[
     assert certificates and all(certificate.ok for certificate in certificates)
     assert not names["certificate"].ok and "strides" in out
     assert all(s._repr_html_() for s in shown if s is not None) and sum(s is not None for s in shown) >= 6
-    optimal, off = (re.search(rf"^{fusion}: (\d+) launches, ([\d,]+) bytes", out, re.M) for fusion in ("optimal", "off"))
+    optimal, off = (
+        re.search(rf"^{fusion}: (\d+) launches, ([\d,]+) bytes", out, re.M) for fusion in ("optimal", "off")
+    )
     assert optimal and off and int(optimal[1]) < int(off[1])
     assert int(optimal[2].replace(",", "")) < int(off[2].replace(",", ""))
 
