@@ -27,7 +27,7 @@ from .plan import PlanDrawing, drawn_plan, plans_beside
 from .source import sections
 from .things import Things
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+BATCHES = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """The batch sizes of the slider: every `Dim` has the size."""
 
 

@@ -18,7 +18,7 @@ from ..ir.core.graph import Value
 from .layout import CHARACTER, GAP, HEIGHT, PADDING, Box
 from .things import Things
 
-OPPOSITES = 60_000
+OPPOSITES = 40_000
 """Edges of which the cost of the opposite is found, times values of the graph: each asks for plans of it anew. Those
 that move most come first."""
 
