@@ -19,6 +19,7 @@ LAYERS = """
 tritonnotes.__main__
 tritonnotes.cli
 tritonnotes
+tritonnotes.kernel_check
 tritonnotes.views
 tritonnotes.nn  tritonnotes.backend
 tritonnotes.optim

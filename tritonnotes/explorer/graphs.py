@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
+from ..codegen.analysis.views import is_host
 from ..codegen.program.program import Program
 from ..ir.core.graph import Graph, Value
 from ..ir.core.printer import value_line
@@ -32,12 +33,12 @@ class GraphNode:
 
 @dataclass(frozen=True)
 class Level:
-    """The graph at one level: its nodes, and the paths of its edges."""
+    """The graph at one level: its nodes, and the paths of its edges, with whether it is a number that passes."""
 
     name: str
     about: str
     nodes: tuple[GraphNode, ...]
-    paths: tuple[str, ...]
+    paths: tuple[tuple[str, bool], ...]
     width: float
     height: float
 
@@ -72,7 +73,8 @@ def _drawn(name: str, graph: Graph, things: Things) -> Level:
     labels = {key: _label(key, some, by_op) for key, some in groups.items()}
     drawing = layered(labels, _forward(groups, edges) if by_op else edges)
     nodes = tuple(_node(labels[key], some, drawing.boxes[key], things) for key, some in groups.items())
-    paths = tuple(_path(drawing.boxes[a], drawing.boxes[b]) for a, b in edges)
+    numbers = {key for key, some in groups.items() if all(map(is_host, some))}
+    paths = tuple((_path(drawing.boxes[a], drawing.boxes[b]), a in numbers) for a, b in edges)
     about = f"{len(values)} values" + (f" of {len(groups)} ops, drawn by op" if by_op else "")
     return Level(name, about, nodes, paths, drawing.width, drawing.height)
 

@@ -18,8 +18,9 @@ from ..ir.core.graph import Value
 from .layout import CHARACTER, GAP, HEIGHT, PADDING, Box
 from .things import Things
 
-MOST_OPPOSITES = 500
-"""Edges of which the cost of the opposite is found, those that move most first: each asks for plans anew."""
+OPPOSITES = 40_000
+"""Edges of which the cost of the opposite is found, times values of the graph: each asks for plans of it anew. Those
+that move most come first."""
 
 
 WIDTH = 620
@@ -153,7 +154,7 @@ def _edges(plan: FusionPlan, homes: Mapping[str, _Key], places: Mapping[_Key, Bo
         if ends[0] != ends[1]:
             found.setdefault(ends, []).append(verdict)
     drawn = sorted((v for some in found.values() for v in some), key=lambda v: -v.bytes)
-    asked = set(map(id, drawn[:MOST_OPPOSITES]))
+    asked = set(map(id, drawn[: max(8, OPPOSITES // len(plan.graph.values))]))
     order = {launch.name: number for number, launch in enumerate(plan.launches)}
     for number, ((source, target), verdicts) in enumerate(found.items()):
         kinds = {_kind(v) for v in verdicts}

@@ -165,6 +165,16 @@ def test_another_architecture_is_refused() -> None:
         explore_page(small(), arch=75)
 
 
+def test_errors_of_a_certificate_heat_the_ops_that_they_are_of() -> None:
+    certificate = tn.check(small().declared, sizes={"batch": 5})
+    reader = read(explore_page(small(), certificate=certificate))
+    heats = [float(attrs["style"].partition(":")[2]) for _, attrs in reader.elements if attrs.get("class") == "heat"]
+    assert len(heats) >= len(certificate.rows) and all(0 <= heat <= 1 for heat in heats) and any(heats)
+    linked = set().union(*(numbers(attrs, "o") for tag, attrs in reader.elements if tag == "tr"))
+    shown = {attrs["data-t"].partition(":")[0] for attrs in items("thing") if attrs["data-o"] in linked}
+    assert {"fc1.weight", "ln.bias", "x", "loss"} <= shown
+
+
 def test_a_plan_without_a_search_stands_beside_the_one_that_is_shown() -> None:
     text = page()
     assert "greedy" in text and "not fused" in text
@@ -236,10 +246,10 @@ def graph() -> tn.Graph:
 def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "target.py").write_text(TARGET)
     out = tmp_path / "page.html"
-    assert main(["explore", f"{tmp_path}/target.py:graph", "-o", str(out), "--json"]) == 0
+    assert main(["explore", f"{tmp_path}/target.py:graph", "-o", str(out), "--check", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["page"] == str(out) and said["bytes"] == out.stat().st_size
-    assert "forward run of target" in out.read_text()
+    assert "forward run of target" in out.read_text() and "checked against float64" in out.read_text()
 
 
 @pytest.mark.parametrize(

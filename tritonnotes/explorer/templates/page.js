@@ -125,7 +125,7 @@
     for (const element of all("[data-launch]")) element.textContent = human(data.launches[element.dataset.launch][place]);
     byId("moved").textContent = human(at(byId("moved"), "n", place));
     for (const element of all("b[data-n]")) element.textContent = human(at(element, "n", place));
-    const rows = all(".beside tr.item");
+    const rows = all(".plans tr.item");
     const most = Math.max(1, ...rows.map((each) => at(each.children[2], "n", place)));
     for (const each of rows) {
       each.children[1].textContent = at(each.children[1], "n", place).toLocaleString("en");
