@@ -285,12 +285,20 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
 @pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed: the page is not opened in a browser")
 def test_a_browser_opens_the_page_without_an_error(tmp_path: Path) -> None:
     """The script runs to its end and lights up what belongs together; the browser prints no error."""
-    probe = (
-        "<script>const seen=document.querySelector('#pane-triton .step[data-o]');"
-        "seen.dispatchEvent(new PointerEvent('pointerover',{bubbles:true}));"
-        "document.title='lit '+document.querySelectorAll('.hot').length+' '+document.querySelectorAll('.lit').length;"
-        "</script></body>"
-    )
+    probe = """<script>
+        const count = (selector) => document.querySelectorAll(selector).length;
+        const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
+        const point = (element, kind) => element.dispatchEvent(new PointerEvent(kind, {bubbles: true}));
+        point(document.querySelector('#pane-triton .step[data-o]'), 'pointerover');
+        const lit = [count('.hot'), count('.lit')];
+        press('Escape'); press('2'); press('ArrowDown'); press('ArrowDown');
+        const walked = count('#pane-graph .cursor');
+        press(']');
+        point(document.querySelector('.edge'), 'click');
+        const told = document.querySelectorAll('#detail td').length;
+        const batch = document.getElementById('batch-size').textContent;
+        document.title = ['seen', ...lit, walked, told, batch].join(' ');
+        </script></body>"""
     # The policy of the page allows scripts inside it alone, as this one is.
     file = tmp_path / "page.html"
     file.write_text(page().replace("</body>", probe), encoding="utf-8")
@@ -304,5 +312,10 @@ def test_a_browser_opens_the_page_without_an_error(tmp_path: Path) -> None:
     command = [CHROMIUM, *options, f"--user-data-dir={tmp_path}/profile", "--dump-dom", f"file://{file}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in done.stderr
-    lit = re.search(r"<title>lit (\d+) (\d+)</title>", done.stdout)
-    assert lit and int(lit[1]) > 1 and int(lit[2]) > 1
+    seen = re.search(r"<title>seen (\d+) (\d+) (\d+) (\d+) (\d+)</title>", done.stdout)
+    assert seen, done.stderr
+    hot, lit, walked, told, batch = map(int, seen.groups())
+    assert hot > 1 and lit > 1, "a line lights up what belongs to it"
+    assert walked == 1, "arrows walk a pane"
+    assert told >= 5, "an edge tells its verdicts"
+    assert batch == BATCHES[BATCHES.index(256) + 1], "the batch grows"
