@@ -256,7 +256,7 @@ def test_what_names_have_in_common_is_what_is_written(names: list[str], common: 
 
 
 def test_a_shared_kernel_says_what_it_stands_for() -> None:
-    program = step(mlp(8))
+    program = step(mlp(3))
     source = program.source
     for name, kernels in program.launches_of.items():
         (function,) = (text for text in source.split("@triton.jit") if text.startswith(f"\ndef {name}("))
@@ -315,3 +315,8 @@ def test_reports_and_stages_know_each_launch() -> None:
     assert show(graph, "plan", kernel=first, **arguments) != show(graph, "plan", kernel=second, **arguments)
     whole = show(graph, "triton", **arguments)
     assert [kernel["name"] for kernel in whole.data["kernels"]] == list(program.launches_of)
+
+
+def test_the_text_of_a_step_hardly_grows_with_the_number_of_its_layers() -> None:
+    few, many = (step(mlp(layers)).source.count("\n") for layers in (24, 56))
+    assert many - few < 4 * (56 - 24), "less than four lines for each further layer, in all of the file"
