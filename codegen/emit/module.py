@@ -15,7 +15,6 @@ from tritonnotes.ir.primitives import CHUNK_ROWS
 from tritonnotes.ir.primitives.library import GRADIENT, call_of
 from tritonnotes.ir.version import VERSION
 
-from ..analysis.units import destinations_of
 from ..analysis.views import is_host, memory_of
 from ..cost.matmul import split_k_expression, splits_of
 from ..fusion.last_block import GROUP
@@ -163,7 +162,7 @@ class _Run:
         self.given, self.names, self.sizes = arguments, arguments.names, arguments.sizes
         self.tensors = "t"
         self.added: frozenset[str] = frozenset()
-        self.destinations = destinations_of(plan.units)
+        self.destinations = plan.units.destinations
         sizes = {dim.name: variable for dim, variable in arguments.dims.items()}
         self.host = HostNumbers(python_number, lambda value: value, self.names, dict(arguments.scalars), sizes)
         self.on_device: dict[str, str] = {}

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from tritonnotes.ir.core.graph import Value
 
-from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, REPLICATED, Units, destinations_of
+from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, REPLICATED, Units
 from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import KernelPlan, TileLaunch
 from .arithmetic import ROW_IDIOMS, compute, needed
@@ -52,7 +52,7 @@ def lower_grouped_member(plan: FusionPlan, kernel_plan: KernelPlan) -> Kernel:
 def _lower(
     units: Units, plan: KernelPlan, purpose: Purpose, called: Mapping[Value, str] = MappingProxyType({})
 ) -> Kernel:
-    return _tile_program(units, plan, cut_axes(units.axes, plan, purpose), destinations_of(units), called)
+    return _tile_program(units, plan, cut_axes(units.axes, plan, purpose), units.destinations, called)
 
 
 def _tile_program(
