@@ -3,6 +3,7 @@
     python -m benchmarks --json all.json                       # on a GPU: every family, every peer
     python -m benchmarks softmax steps --peers tritonnotes eager
     python -m benchmarks --tiny                                # anywhere: that it runs to its end; no timings of a GPU
+    python -m benchmarks first --json first.json               # the first six minutes on a GPU: see `first --help`
 
 Every result is held to float64 before it is timed. `python -m benchmarks.report all.json` draws what was found.
 """
@@ -18,6 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .families import FAMILIES, Wanted, cases
+from .first import command as first
 from .kernels import DIRECTIONS, DTYPES
 from .measure import Outcome, measure
 from .peers import OURS, PEERS
@@ -32,7 +34,10 @@ ROUNDS = 5
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the command line asks for; 1 where a result of ours failed or was wrong."""
-    asked = _parse(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["first"]:
+        return first.main(given[1:])
+    asked = _parse(given)
     device = torch.device(asked.device)
     if device.type != "cuda" and not asked.tiny:
         print(f"{NO_GPU}; pass --tiny to see that everything runs", file=sys.stderr)
@@ -82,7 +87,7 @@ def run(
     return results, total.ok
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -22,6 +23,8 @@ from .judge.executor import eager, eager_updates, oracle, oracle_updates
 from .judge.samples import draw_feeds
 from .judge.tolerance import Comparison, compare, pooled
 from .judge.update_references import reference_step
+from .kernel_check.check_kernel import check_kernel
+from .kernel_check.result import KernelCertificate
 from .runtime.model import Model
 from .runtime.runner import Runner
 from .step_check import compared_step
@@ -103,7 +106,65 @@ class Certificate:
         return {**said, "rows": rows, "strict": self.strict.to_dict()}
 
 
+@overload
 def check(
+    subject: Graph | Model | TrainingStep,
+    *,
+    sizes: Mapping[str, int] | None = None,
+    feeds: Mapping[str, Tensor] | None = None,
+    state: Mapping[str, Tensor] | None = None,
+    optimizer: Optimizer | None = None,
+    fusion: str = "optimal",
+    device: torch.device | str | None = None,
+    strict: bool | None = None,
+    sanitize: bool = False,
+    seed: int = 0,
+) -> Certificate: ...
+
+
+@overload
+def check(
+    subject: Callable[..., Any],
+    reference: Callable[..., Any],
+    *tensors: Any,
+    grid: Any = None,
+    constexprs: Mapping[str, Any] | None = None,
+    outputs: Sequence[int] | None = None,
+    edge_cases: bool = True,
+    seed: int = 0,
+) -> KernelCertificate: ...
+
+
+def check(subject: Any, *given: Any, **how: Any) -> Certificate | KernelCertificate:
+    """Judge compiled kernels of a graph, or a Triton kernel of anybody's.
+
+    `tn.check(graph)`, `tn.check(model)` and `tn.check(step)` compare kernels with eager PyTorch and with float64: see
+    `check_graph` for the keywords.
+
+    `tn.check(kernel, reference, *tensors)` judges somebody's own. `kernel` is a function that takes the tensors (and
+    numbers) given, launches Triton kernels, and returns tensors or writes in its arguments; `reference` does the same
+    in plain torch. Or it is a `@triton.jit` kernel itself, with `grid=`, `constexprs={...}`, and all its other
+    arguments in order: what it writes (`outputs`, places among them; by default those that it changes) are its
+    results, and the reference takes the other tensors.
+
+    On the tensors given, and, unless `edge_cases=False`, on awkward ones like them (other sizes, strides, numbers; NaN,
+    infinity, nothing at all), its error against float64 is put beside eager's. The strict interpreter looks for
+    accesses out of bounds, uninitialized memory and races. Repeated runs, on one thread and on many, in memory that is
+    filled otherwise, must give the same bits. Without a GPU all that runs on the CPU (docs/checking.md).
+
+    Gives a certificate to print: `.ok`, `.to_dict()`; that of a kernel also has `.write_reproduction(file)`.
+    """
+    if isinstance(subject, Graph | Model | TrainingStep) or not given:
+        if given:
+            raise DeclarationError(
+                f"check of a {type(subject).__name__} takes keywords alone, not {type(given[0]).__name__}"
+            )
+        return check_graph(subject, **how)
+    reference, *arguments = given
+    return check_kernel(subject, reference, tuple(arguments), **how)
+
+
+def check_graph(
     subject: Graph | Model | TrainingStep,
     *,
     sizes: Mapping[str, int] | None = None,

@@ -2,7 +2,7 @@
 
 from . import nn, optim
 from .backend.report import torch_compile_report
-from .certificate import Certificate, check
+from .certificate import Certificate, KernelCertificate, check
 from .compiler import compile, compile_step
 from .custom import op, update_rule
 from .distributed.parallel import DataParallel
@@ -131,6 +131,7 @@ __all__ = [
     "Dim",
     "GradScaler",
     "Graph",
+    "KernelCertificate",
     "MetricAccumulator",
     "Model",
     "TrainingStep",

@@ -1,15 +1,26 @@
-"""For people's own tests: what a plan must not exceed."""
+"""For people's own tests: what a plan must not exceed, how far a result may be from float64."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
 
 from .codegen.pipeline import make_plan
 from .codegen.plan.fusion_plan import FusionPlan
 from .codegen.report.explain import explain_plan
+from .ir.core.errors import KernelError, VerificationError
 from .ir.core.graph import Graph
 from .ir.core.optimizer import Optimizer
 from .ir.core.rewrite import optimize
 from .ir.passes.decompose import decompose
 from .ir.passes.joint import joint_graph
+from .judge.tolerance import compare
+from .kernel_check.check_kernel import check_kernel
+from .kernel_check.result import KernelCertificate
+from .kernel_check.running import named_tensors
 from .runtime.model import Model
 from .training.step import TrainingStep
 
@@ -41,6 +52,45 @@ def assert_fused(
     ]
     if wrong:
         raise AssertionError("\n".join([f"{plan.graph.name}: {'; '.join(wrong)}.", "", explain_plan(plan, batch)]))
+
+
+def assert_close_to_float64(result: Any, reference: Callable[..., Any], *tensors: Any) -> None:
+    """Fail unless `result` errs at most twice as much as `reference(*tensors)` does in eager PyTorch, plus two units in
+    the last place, both measured against the reference in float64. `result` is what was made of `tensors`: a tensor, or
+    a tuple or dict of them; or a function that makes it. Raises `AssertionError` that tells every error."""
+    found = dict(named_tensors("result", result(*tensors) if callable(result) else result))
+    exact = [t.double() if isinstance(t, Tensor) and t.is_floating_point() else t for t in tensors]
+    eager, oracle = (dict(named_tensors("result", reference(*given))) for given in (tensors, exact))
+    if found.keys() != eager.keys():
+        had, wanted = (", ".join(names) or "nothing" for names in (found, eager))
+        raise AssertionError(f"there is {had}; the reference gives {wanted}")
+    try:
+        compared = {name: compare(found[name], eager[name], oracle[name]) for name in found}
+    except VerificationError as error:
+        raise AssertionError(str(error)) from None
+    if not all(c.ok for c in compared.values()):
+        raise AssertionError("\n".join(f"{name}: {c}" for name, c in compared.items()))
+
+
+def assert_kernel(
+    kernel: Callable[..., Any],
+    reference: Callable[..., Any],
+    *tensors: Any,
+    write_to: str | Path | None = None,
+    **how: Any,
+) -> KernelCertificate:
+    """Fail unless `tn.check(kernel, reference, *tensors, **how)` holds. Raises `AssertionError` with the certificate;
+    the first case that fails is written to the file `write_to`, as a script that shows it alone."""
+    certificate = check_kernel(kernel, reference, tensors, **how)
+    if certificate.ok:
+        return certificate
+    told = str(certificate)
+    if write_to is not None:
+        try:
+            told += f"\n\nwritten to {certificate.write_reproduction(write_to)}"
+        except KernelError as error:
+            told += f"\n\n{error}"
+    raise AssertionError(told)
 
 
 def _exceeds(have: int, most: int | None) -> bool:

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import triton
-
 _LOC = re.compile(r"^(?P<start>\s*\.loc\s+)(?P<file>\d+) (?P<line>\d+) (?P<col>\d+)\s+// (?P<places>.* @\[ .*)$", re.M)
 
 
@@ -59,9 +57,8 @@ def with_call_sites(ptx: str) -> str:
 
 
 @contextmanager
-def keeping_call_sites() -> Iterator[None]:
-    """What Triton compiles meanwhile keeps its call sites."""
-    runtime: Any = triton.knobs.runtime
+def keeping_call_sites(runtime: Any) -> Iterator[None]:
+    """What Triton compiles meanwhile keeps its call sites. `runtime` are its knobs of that name."""
     known = runtime.add_stages_inspection_hook
     runtime.add_stages_inspection_hook = _hook
     try:

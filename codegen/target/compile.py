@@ -147,7 +147,7 @@ def compile_kernel(
     if maxnreg is not None:
         options["maxnreg"] = maxnreg
     try:
-        with triton_language, _named_by_version(), keeping_call_sites():
+        with triton_language, _named_by_version(), keeping_call_sites(triton.knobs.runtime):
             compiled: Any = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     except Exception as error:
         raise KernelError(

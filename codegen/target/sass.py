@@ -13,7 +13,9 @@ from types import MappingProxyType
 _LINE = re.compile(r'^\s*//## File "(?P<file>.*?)", line (?P<line>\d+)(?P<called> inlined at )?')
 
 
-_INSTRUCTION = re.compile(r"^\s*/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(?P<opcode>[A-Z][A-Z0-9_.]*)(?P<operands>[^;]*)")
+_INSTRUCTION = re.compile(
+    r"^\s*/\*[0-9a-f]{4,}\*/\s+(?P<predicate>@!?U?P\w+\s+)?(?P<opcode>[A-Z][A-Z0-9_.]*)(?P<operands>[^;]*)"
+)
 
 
 _WIDTHS = {"U8": 8, "S8": 8, "U16": 16, "S16": 16, "64": 64, "128": 128, "256": 256}
@@ -57,13 +59,15 @@ _KIND_OF = {name: kind for kind, names in KINDS.items() for name in names}
 class Instruction:
     """One instruction: `name` is what comes before the first dot of `opcode`; `file` and `line` are the statement that
     it comes from, of the innermost function where one was inlined ('' and 0 where that is not said). `callers` are the
-    places that called that function, the nearest first. `operands` are as they are printed."""
+    places that called that function, the nearest first. `operands` are as they are printed, and
+    `predicate` is what it depends on."""
 
     opcode: str
     file: str = ""
     line: int = 0
     callers: tuple[tuple[str, int], ...] = ()
     operands: str = ""
+    predicate: str = ""
 
     @property
     def places(self) -> tuple[tuple[str, int], ...]:
@@ -99,7 +103,9 @@ def instructions(text: str) -> Iterator[Instruction]:
             is_called = place["called"] is not None
         elif found := _INSTRUCTION.match(row):
             (file, line), *callers = places
-            held.append(Instruction(found["opcode"], file, line, tuple(callers), found["operands"].strip()))
+            predicate = (found["predicate"] or "").strip()
+            operands = found["operands"].strip()
+            held.append(Instruction(found["opcode"], file, line, tuple(callers), operands, predicate))
             if held[-1].name not in ("NOP", "BRA"):
                 yield from held
                 held = []

@@ -70,7 +70,7 @@ def test_everything_asked_for_is_pinned() -> None:
     assert pins["torch"] == "2.13.0"
     assert pins["triton"] == "3.7.1"
     extras = PROJECT["optional-dependencies"]
-    assert set(extras) == {"examples", "onnx", "peers", "test", "dev"}
+    assert set(extras) == {"examples", "onnx", "notebook", "peers", "test", "dev"}
     asked = {name_of(each) for group in [PROJECT["dependencies"], *extras.values()] for each in group}
     assert asked - {"tritonnotes"} <= set(pins)
     ci = (ROOT / ".ci/run").read_text()
@@ -124,6 +124,8 @@ def test_wheel_holds_every_module_and_nothing_at_the_top_but_tritonnotes(clone: 
     for link in ("ir", "codegen"):
         on_disk |= {f"tritonnotes/{path.relative_to(clone)}" for path in (clone / link).rglob("*.py")}
     assert {name for name in held if name.endswith(".py")} == on_disk
+    templates = {path.relative_to(clone).as_posix() for path in (clone / "tritonnotes").glob("*/templates/*")}
+    assert templates and templates <= held, "the page of the explorer is made of files"
     # Installed, it imports under one name and not under the other.
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     assert_imports(tmp_path / "site")

@@ -19,6 +19,7 @@ LAYERS = """
 tritonnotes.__main__
 tritonnotes.cli
 tritonnotes
+tritonnotes.kernel_check
 tritonnotes.views
 tritonnotes.nn  tritonnotes.backend
 tritonnotes.optim
@@ -38,6 +39,7 @@ tritonnotes.native.ttir
 tritonnotes.native.errors
 tritonnotes.tensors
 
+tritonnotes.explorer
 tritonnotes.codegen
 tritonnotes.codegen.report  tritonnotes.codegen.optimizer
 tritonnotes.codegen.pipeline

@@ -14,8 +14,10 @@ from rich.console import Console
 import tritonnotes as tn
 from tritonnotes.ir.core.types import dims_in
 
+from ..codegen.fusion.constraints import Fusion
 from ..codegen.pipeline import make_program
 from ..codegen.support.sizes import NOMINAL
+from ..explorer.page import write_page
 from ..ir.core.graph import Graph
 from ..ir.core.optimizer import Optimizer
 from ..notes import UnknownNameError, entries, find
@@ -116,6 +118,22 @@ def _explain(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _explore(arguments: argparse.Namespace) -> int:
+    graph = load_target(arguments.target)
+    loss, optimizer = _step(arguments, graph)
+    joint = joint_or_forward(graph, loss, optimizer)
+    program = make_program(joint, Fusion(target=arguments.planned_for), declared=graph)
+    title = f"forward run of {graph.name}" if loss is None else f"training step of {graph.name}"
+    certificate = tn.check(graph) if arguments.check else None
+    page = write_page(arguments.out, program, title, arguments.arch or 90, certificate)
+    size = page.stat().st_size
+    if arguments.json:
+        _print_json({"target": arguments.target, "loss": loss, "page": str(page), "bytes": size})
+    else:
+        print(f"tritonnotes: wrote {page}, {size:,} bytes", file=sys.stderr)
+    return 0
+
+
 def _ops(arguments: argparse.Namespace) -> int:
     if arguments.write is not None:
         if arguments.family is not None or arguments.json:
@@ -177,6 +195,7 @@ ACTIONS: Mapping[str, Callable[[argparse.Namespace], int]] = {
     "report": _report,
     "check": _check,
     "explain": _explain,
+    "explore": _explore,
     "ops": _ops,
     "note": _note,
 }

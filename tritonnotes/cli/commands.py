@@ -125,6 +125,18 @@ def _parser() -> argparse.ArgumentParser:
     _add_target(explained)
     _add_planned_for(explained)
 
+    explored = commands.add_parser(
+        "explore",
+        help="write a page that shows formulas, graphs, plan, Triton and machine code, linked with each other",
+        description="Write one HTML file that loads nothing: formulas, the graph at each level, the plan with the "
+        "reason for each edge, Triton, machine code and memory. What belongs together lights up together.",
+    )
+    _add_target(explored)
+    explored.add_argument("-o", "--out", metavar="FILE", required=True, help="where the page goes, such as page.html")
+    explored.add_argument("--check", action="store_true", help="show the errors of outputs and gradients, too")
+    explored.add_argument("--arch", type=arch, metavar="ARCH", help="what machine code is for; default sm_90")
+    _add_planned_for(explored)
+
     listed = commands.add_parser("ops", help="list the ops, losses, metrics and update rules there are")
     listed.add_argument("--family", metavar="F", help="those of one family alone, such as activations or losses")
     listed.add_argument("--write", metavar="FILE", help="write the page of all notes, docs/ops.md, to FILE instead")
@@ -133,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     noted.add_argument("name", metavar="NAME", help="a name that `tritonnotes ops` lists, such as gelu")
     noted.add_argument("--plot", metavar="FILE", help="draw function and derivative to FILE, a .png, .svg or .pdf")
 
-    for command in (demo, shown, reported, checked, explained, listed, noted):
+    for command in (demo, shown, reported, checked, explained, explored, listed, noted):
         command.add_argument("--json", action="store_true", help="print JSON, and nothing else, to stdout")
     return parser
 

@@ -1,7 +1,8 @@
 """Triton kernels on CPU tensors, run by Triton's interpreter and watched while they run.
 
-`launch(kernel, grid, args, kwargs, strict=True, tensors=(), ownership=None)` is the whole face. TRITON_INTERPRET
-stays unset, so the same `triton.jit` function still compiles ahead of time in the same process.
+`launch(kernel, grid, args, kwargs, strict=True, tensors=(), ownership=None)` runs one kernel, and within
+`enabled()` all that are launched as `kernel[grid](...)` run so. TRITON_INTERPRET stays unset, so the same
+`triton.jit` function still compiles ahead of time in the same process.
 
 - `rewrite`   a jitted function becomes a Python function with the JIT's meaning
 - `builder`   what each Triton operation computes: exact bfloat16 casts, the GPU's NaN rules
@@ -10,6 +11,7 @@ stays unset, so the same `triton.jit` function still compiles ahead of time in t
 - `ownership` no buffer of an arena reads what another left in its place
 - `races`     no two programs of one launch meet at an address without an order between them
 - `executor`  `launch` itself
+- `everywhere` `enabled`, which has `kernel[grid](...)` run so
 
 What it does not know: the order of the threads inside one program (barriers are ignored), `volatile`, cache
 and eviction hints, memory scopes narrower than the GPU, the rounding of approximate GPU instructions (`a /
@@ -18,7 +20,8 @@ b`, `tl.sqrt`, `tl.exp`), tf32, and the operations of libdevice, which do not ru
 
 from __future__ import annotations
 
+from .everywhere import TooManyProgramsError, enabled
 from .executor import launch
 from .ownership import Ownership
 
-__all__ = ["Ownership", "launch"]
+__all__ = ["Ownership", "TooManyProgramsError", "enabled", "launch"]

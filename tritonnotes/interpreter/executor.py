@@ -85,9 +85,7 @@ def launch(
         raise KernelError(f"a triton.jit function is wanted, not a {type(kernel).__name__} (is TRITON_INTERPRET set?)")
     if len(grid) > 3 or any(size < 0 for size in grid):
         raise KernelError(f"kernel {kernel.__name__}: a grid has up to three sizes, none negative, not {grid}")
-    face = kernel.fn.__dict__.get(_FACE)
-    if face is None:
-        face = kernel.fn.__dict__[_FACE] = _Face(kernel)
+    face = _face_of(kernel)
     values = face.bind(kernel.__name__, args, kwargs)
     nx, ny, nz = (*grid, 1, 1, 1)[:3]
     programs = nx * ny * nz
@@ -103,6 +101,18 @@ def launch(
         function = rewritten(kernel)
         bound = _convert(kernel.__name__, face, values, memory)
         _run(kernel, function, (nx, ny, nz), bound, memory)
+
+
+def bound_arguments(kernel: JITFunction, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of a launch by name, defaults included. Raises `KernelError` where they do not fit."""
+    return _face_of(kernel).bind(kernel.__name__, args, kwargs)
+
+
+def _face_of(kernel: JITFunction) -> _Face:
+    face: _Face | None = kernel.fn.__dict__.get(_FACE)
+    if face is None:
+        face = kernel.fn.__dict__[_FACE] = _Face(kernel)
+    return face
 
 
 def _run(

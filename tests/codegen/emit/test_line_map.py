@@ -8,6 +8,9 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_graphs import random_graph
 
 import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_program
@@ -99,7 +102,19 @@ def listed(program: Program) -> list[tuple[int, str, LineOrigin]]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_line_says_where_it_comes_from(name: str) -> None:
-    program = program_of(name)
+    check_lines(program_of(name))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data(), st.sampled_from(["optimal", "off"]))
+def test_every_line_of_a_random_graph_says_where_it_comes_from(data: st.DataObject, fusion: str) -> None:
+    graph, _ = random_graph(lambda choices: data.draw(st.sampled_from(choices)), 6)
+    program = make_program(optimize(decompose(graph)), fusion, declared=graph)
+    check_lines(program)
+    check_values(program)
+
+
+def check_lines(program: Program) -> None:
     launches = {k.name for k in program.kernels} | set(program.places) | {""}
     for number, text, line in listed(program):
         assert line.role in ROLES
@@ -124,8 +139,11 @@ def test_lines_are_of_values_and_ops_that_exist(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_value_that_a_kernel_computes_has_a_line(name: str) -> None:
+    check_values(program_of(name))
+
+
+def check_values(program: Program) -> None:
     """What fused kernels compute is written somewhere, in a line of its own or inside another."""
-    program = program_of(name)
     written = {o.value for _, _, line in listed(program) if line.role == "step" for o in line.origins}
     for plan in (program.plan, *(region.plan for region in program.regions.values())):
         missing = {u.value.name for k in plan.kernels for u in k.units} - written

@@ -225,7 +225,7 @@ def test_machine_code_stands_under_the_lines_it_comes_from(small: str, capsys: p
 
 # -- help --------------------------------------------------------------------------------------------------------------
 
-COMMANDS = ("demo", "show", "report", "check", "explain", "ops", "note")
+COMMANDS = ("demo", "show", "report", "check", "explain", "explore", "ops", "note")
 HEAVY = ("torch", "triton", "numpy", "networkx", "rich", "tritonnotes.face", "importlib.metadata")
 
 

@@ -17,7 +17,7 @@ from ..llvm.writer import Symbols, llvm_type
 from ..schedule.schedule import Slot, schedule
 from ..ttir.front import Ttir
 from ..ttir.parse import parse
-from ..ttir.rewrite import count_steps, fuse_multiply_add
+from ..ttir.rewrite import count_steps, drop_identities, fuse_multiply_add
 from ..ttir.ttir import Block, Function, Op, Value
 from . import control, memory
 from .collect import emit_histogram, emit_scan
@@ -74,7 +74,7 @@ class _Module:
     """The functions of one kernel: itself, and the helpers that Triton left as calls."""
 
     def __init__(self, functions: Mapping[str, Function], symbols: Symbols, options: Options, symbol: str) -> None:
-        passes = [count_steps, *([fuse_multiply_add] if options.fused else [])]
+        passes = [count_steps, *([fuse_multiply_add] if options.fused else []), drop_identities]
         made = {name: reduce(lambda f, rewrite: rewrite(f), passes, f) for name, f in functions.items()}
         self.functions, self.symbols, self.options, self.symbol = made, symbols, options, symbol
         self.workspace = 0

@@ -53,7 +53,8 @@ class Lowering:
     def __init__(self, function: Function, symbols: Symbols, options: Options, first_workspace: int = 0) -> None:
         self.function, self.options = function, options
         self.w = Writer(symbols)
-        self.analysis = Analysis(function, options.aliased)
+        # The sanitizer looks at each access once.
+        self.analysis = Analysis(function, options.aliased, loads_again=not options.sanitize)
         self.scalars: dict[Value, str] = {}
         self.buffers: dict[Value, Buffer] = {}
         self.stack = 0

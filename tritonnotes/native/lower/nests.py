@@ -38,11 +38,12 @@ def strip_dim(low: Lowering, slot: Slot) -> int:
     return max(range(len(shape)), key=score)
 
 
-def keeps(low: Lowering, slot_of: dict[Op, Slot], slot: Slot, value: Value) -> bool:
-    """Whether a value of a nest is read outside of it, or in it other than at its own place."""
+def keeps(low: Lowering, slot_of: dict[Op, Slot], slot: Slot, op: Op, value: Value) -> bool:
+    """Whether a result of an operation in a nest is read where the operation is not, or other than at its own place."""
     if value in low.buffers:
         return True
-    return any(viewed or slot_of.get(user) is not slot for user, viewed in low.analysis.consumers(value))
+    uses = low.analysis.consumers(value)
+    return any(viewed or user not in slot_of or op not in slot_of[user].ops for user, viewed in uses)
 
 
 def emit_nest(low: Lowering, slot: Slot, slot_of: dict[Op, Slot]) -> None:
@@ -56,7 +57,7 @@ def emit_nest(low: Lowering, slot: Slot, slot_of: dict[Op, Slot]) -> None:
     reductions = _reductions(low, slot, dim, width, strips)
     for op in slot.ops:
         for result in op.results:
-            if op not in reductions and result not in low.buffers and keeps(low, slot_of, slot, result):
+            if op not in reductions and result not in low.buffers and keeps(low, slot_of, slot, op, result):
                 low.buffers[result] = _buffer_for(low, result, dim)
     for reduction in reductions.values():
         reduction.begin()

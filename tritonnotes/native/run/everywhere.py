@@ -14,17 +14,17 @@ from .launch import launch
 
 
 @contextmanager
-def enabled() -> Iterator[None]:
+def enabled(*, sanitize: bool = False) -> Iterator[None]:
     """Until this ends, launches of any `triton.jit` kernel on CPU tensors, also those inside other packages, run as
-    machine code. Launches on a GPU stay as they are. Of an autotuned kernel's configurations the first is taken: they
-    were written for GPUs, and there is none here to time them on.
+    machine code, with `sanitize` such as checks its accesses. Launches on a GPU stay as they are. Of an autotuned
+    kernel's configurations the first is taken: they were written for GPUs, and there is none here to time them on.
     """
     jit_run, tuned_run = JITFunction.run, Autotuner.run
 
     def run(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
         if warmup or not _is_on_cpu(args, kwargs):
             return jit_run(self, *args, grid=grid, warmup=warmup, **kwargs)
-        return launch(self, grid, *args, **kwargs)
+        return launch(self, grid, *args, sanitize=sanitize, **kwargs)
 
     def tuned(self: Autotuner, *args: Any, **kwargs: Any) -> Any:
         if not _is_on_cpu(args, kwargs):

@@ -62,6 +62,9 @@ class _Scheduler:
             if op.name not in ENDS and op.name not in NOTHING and not inline and op.name != "arith.constant":
                 self.add(op)
         self.sink()
+        if self.analysis.loads_again:
+            self.load_again()
+        self.order()
         return [slot for slot in self.slots if slot.ops]
 
     def add(self, op: Op) -> None:
@@ -146,6 +149,33 @@ class _Scheduler:
             self.slots[at].ops.remove(op)
             self.slots[to].ops.append(op)
             self.place[op] = to
+
+    def load_again(self) -> None:
+        """Repeats a load of neighbours in each later nest that reads it, where its memory stays as it is: what was
+        loaded lies in the nearest cache, and a copy of it would take as much room there again."""
+        for op in self.block.ops:
+            at = self.place.get(op)
+            if at is None or not self.is_repeatable(op) or self.slots[at].kind != "nest":
+                continue
+            uses = [*self.analysis.consumers(op.result)]
+            others = {self.place.get(user, -1) for user, _ in uses} - {at}
+            alike = all(self.slots[to].kind == "nest" and self.slots[to].shape == self.slots[at].shape for to in others)
+            if not others or min(others) < at or not alike or any(viewed for _, viewed in uses):
+                continue
+            if not self.is_held(op, at, max(others)):
+                for to in others:
+                    self.slots[to].ops.append(op)
+
+    def is_repeatable(self, op: Op) -> bool:
+        """Whether a load is of neighbours in memory, at a place that scalars say, and may be made twice."""
+        if op.name != "tt.load" or "true" in str(op.attrs.get("isVolatile", "")):
+            return False
+        pointer = op.operands[0]
+        along = range(len(pointer.type.dims))
+        is_contiguous = any(self.analysis.step(pointer, dim) == 1 for dim in along)
+        return is_contiguous and not any(leaf.type.is_tile for leaf, _ in self.analysis.needs(op))
+
+    def order(self) -> None:
         order = {op: number for number, op in enumerate(self.block.ops)}
         for slot in self.slots:
             slot.ops.sort(key=order.__getitem__)

@@ -85,6 +85,34 @@ def _counted_loop(op: Op, uses: Uses) -> list[Op]:
     return [*before, Op(op.name, tuple(operands), tuple(results), op.attrs, op.words, (inside,), op.line), *after]
 
 
+def drop_identities(function: Function) -> Function:
+    """A reduction over an axis of one element gives that element: a view, which needs no memory. With `keep_dims` it is
+    the tile itself, as a reshape to the same shape is."""
+    same: dict[Value, Value] = {}
+    return Function(function.name, tuple(_without_identities(block, same) for block in function.blocks))
+
+
+def _without_identities(block: Block, same: dict[Value, Value]) -> Block:
+    """`same` are values that stand for others from here on."""
+    ops: list[Op] = []
+    single: dict[Value, tuple[Value, int]] = {}
+    for op in block.ops:
+        operands = tuple(same.get(operand, operand) for operand in op.operands)
+        if op.name == "tt.reduce" and op.result.type.is_tile and operands[0].type.dims[op.integer("axis")] == 1:
+            for operand, result in zip(operands, op.results, strict=True):
+                single[result] = operand, op.integer("axis")
+                ops.append(Op("tt.reshape", (operand,), (result,), {}, (), (), op.line))
+        elif op.name == "tt.expand_dims" and single.get(op.operands[0], (None, -1))[1] == op.integer("axis"):
+            same[op.result] = single[op.operands[0]][0]
+        elif op.name == "tt.reshape" and op.result.type == operands[0].type:
+            same[op.result] = operands[0]
+        else:
+            is_combiner = op.name in ("tt.reduce", "tt.scan")
+            regions = op.regions if is_combiner else tuple(_without_identities(region, same) for region in op.regions)
+            ops.append(Op(op.name, operands, op.results, op.attrs, op.words, regions, op.line))
+    return Block(block.args, tuple(ops), block.label)
+
+
 _SUMS = frozenset({"arith.addf", "arith.subf"})
 
 

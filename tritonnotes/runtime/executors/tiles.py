@@ -19,6 +19,10 @@ FEW_ROWS = 8
 """A tile that masks its rows has 1 row or a power of two from this one on. Each number of rows is code of its own, but
 a tile with four times as many as there are takes up to three times as long."""
 
+WIDE_ROW = 1024
+"""Elements of a row that is a tile of its own in native code: sums over a tile's rows then need no memory, and what
+is computed of it stays in the nearest cache."""
+
 PRODUCT_ROWS = 64
 """Rows of a tile that multiplies: what it reads of the right operand then serves for so many."""
 
@@ -49,6 +53,8 @@ class CpuTiles:
         layout = kernel.layout
         rows = element_count(layout.row_shape, self.program.sizes_in(kernel.name, sizes))
         most = max(1, self.elements // max(layout.block, 1))
+        if self.few and layout.block >= WIDE_ROW:
+            most = 1
         if self.few and kernel.products:
             most = max(most, min(PRODUCT_ROWS, PRODUCT_ELEMENTS // max(layout.block, 1)))
         size = self.size(rows, most)

@@ -1,0 +1,114 @@
+"""Kernels with functions that launch them, as their authors have them: right ones, and ones with a planted bug."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+BLOCK = 64
+
+
+@triton.jit
+def softmax_kernel(x_ptr, y_ptr, stride, cols, BLOCK: tl.constexpr):
+    row = tl.program_id(0)
+    col = tl.arange(0, BLOCK)
+    mask = col < cols
+    x = tl.load(x_ptr + row * stride + col, mask=mask, other=-float("inf")).to(tl.float32)
+    e = tl.exp(x - tl.max(x, axis=0))
+    tl.store(y_ptr + row * cols + col, e / tl.sum(e, axis=0), mask=mask)
+
+
+def softmax(x):
+    x = x.contiguous()
+    y = torch.empty_like(x)
+    softmax_kernel[(x.shape[0],)](x, y, x.stride(0), x.shape[1], BLOCK=triton.next_power_of_2(x.shape[1]))
+    return y
+
+
+def softmax_of_contiguous_rows(x):
+    y = torch.empty(x.shape, dtype=x.dtype)
+    softmax_kernel[(x.shape[0],)](x, y, x.shape[1], x.shape[1], BLOCK=triton.next_power_of_2(x.shape[1]))
+    return y
+
+
+def softmax_of_up_to_16(x):
+    assert x.shape[1] <= 16, "rows of more than 16 are not covered"
+    return softmax(x)
+
+
+@triton.jit
+def add_kernel(x_ptr, y_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + i, mask=i < n)
+    y = tl.load(y_ptr + i, mask=i < n)
+    tl.store(out_ptr + i, x + y, mask=i < n)
+
+
+def add_in_place(x, y):
+    add_kernel[(triton.cdiv(x.numel(), BLOCK),)](x, y, x, x.numel(), BLOCK=BLOCK)
+
+
+def add_in_place_reference(x, y):
+    x += y
+
+
+def double_of_a_half(x):
+    out = torch.empty_like(x)
+    n = x.numel() // 2
+    add_kernel[(triton.cdiv(max(n, 1), BLOCK),)](x, x, out, n, BLOCK=BLOCK)
+    return out
+
+
+@triton.jit
+def double_kernel(x_ptr, out_ptr, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out_ptr + i, tl.load(x_ptr + i) * 2)
+
+
+def double_without_mask(x):
+    out = torch.empty_like(x)
+    double_kernel[(triton.cdiv(x.numel(), BLOCK),)](x, out, BLOCK=BLOCK)
+    return out
+
+
+def double(x):
+    return x * 2
+
+
+@triton.jit
+def sum_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out_ptr, tl.load(out_ptr) + tl.sum(tl.load(x_ptr + i, mask=i < n, other=0.0), axis=0))
+
+
+def sum_with_a_race(x):
+    out = torch.zeros((), dtype=x.dtype)
+    sum_kernel[(triton.cdiv(x.numel(), BLOCK),)](x, out, x.numel(), BLOCK=BLOCK)
+    return out
+
+
+@triton.jit
+def relu_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + i, mask=i < n)
+    tl.store(out_ptr + i, tl.where(x > 0, x, 0.0), mask=i < n)
+
+
+def relu_that_drops_nan(x):
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    relu_kernel[(triton.cdiv(x.numel(), BLOCK),)](x.contiguous(), out, x.numel(), BLOCK=BLOCK)
+    return out
+
+
+CALLS = 0
+
+
+def counts_its_calls(x):
+    global CALLS
+    CALLS += 1
+    return relu_that_drops_nan(x) + (CALLS % 3) * 1e-8
+
+
+if __name__ == "__main__":
+    raise AssertionError("a reproduction runs no script")

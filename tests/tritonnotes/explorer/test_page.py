@@ -1,0 +1,308 @@
+"""The page of a program: well-formed, offline, the same each time, and with a way from every op to its lines."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import tritonnotes as tn
+from tritonnotes.cli.commands import main
+from tritonnotes.codegen.pipeline import make_program
+from tritonnotes.codegen.program.program import Program
+from tritonnotes.explorer.formula import mathml
+from tritonnotes.explorer.layout import layered
+from tritonnotes.explorer.page import BATCHES, explore_page
+from tritonnotes.ir.core.op import catalogue
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
+from tritonnotes.ir.passes.joint import joint_graph
+
+B = tn.Dim("batch")
+
+VOID = {"meta", "link", "input", "br", "hr", "img", "mspace"}
+"""Elements that have no end."""
+
+
+@cache
+def small() -> Program:
+    g = tn.Graph("small")
+    x, y = g.input("x", (B, 16)), g.input("y", (B,), dtype="int64")
+    h = tn.gelu(tn.layer_norm(tn.linear(x, 32, name="fc1"), name="ln"), name="act")
+    g.output(loss=tn.cross_entropy(tn.linear(h, 10, name="fc2"), y))
+    return make_program(joint_graph(g, "loss", tn.adam()), declared=g)
+
+
+@cache
+def page() -> str:
+    return explore_page(small(), "a <title> & more")
+
+
+class Reader(HTMLParser):
+    """Notes elements, and whether each end fits its start."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.text: dict[str, str] = {}
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = {name: value or "" for name, value in attrs}
+        assert len(found) == len(attrs), f"<{tag}> has an attribute twice"
+        self.elements.append((tag, found))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open and self.open[-1] == tag, f"</{tag}> ends {self.open[-3:]}"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self.open:
+            self.text[self.open[-1]] = self.text.get(self.open[-1], "") + data
+
+
+@cache
+def read(text: str) -> Reader:
+    reader = Reader()
+    reader.feed(text)
+    reader.close()
+    assert reader.open == []
+    return reader
+
+
+def items(name: str) -> list[dict[str, str]]:
+    """The attributes of all elements of a class."""
+    return [attrs for _, attrs in read(page()).elements if name in attrs.get("class", "").split()]
+
+
+def numbers(attrs: dict[str, str], name: str) -> set[str]:
+    return set(attrs.get(f"data-{name}", "").split())
+
+
+def test_the_page_is_well_formed() -> None:
+    ids = [attrs["id"] for _, attrs in read(page()).elements if "id" in attrs]
+    assert len(ids) == len(set(ids))
+    assert {"pane-formula", "pane-graph", "pane-plan", "pane-triton", "pane-machine", "pane-memory"} <= set(ids)
+    assert "a &lt;title&gt; &amp; more" in page()
+
+
+def test_the_page_loads_nothing() -> None:
+    for tag, attrs in read(page()).elements:
+        for name in ("src", "href", "action", "srcset", "poster", "xlink:href"):
+            assert attrs.get(name, "data:,") == "data:,", (tag, attrs)
+    style = read(page()).text["style"]
+    assert "url(" not in style and "@import" not in style
+    assert not re.search(r"\b(?:fetch|XMLHttpRequest|WebSocket|import)\b\s*\(", read(page()).text["script"])
+    assert "default-src 'none'" in page()
+
+
+def test_the_same_program_gives_the_same_bytes() -> None:
+    assert explore_page(small(), "a <title> & more") == page()
+
+
+def test_every_op_reaches_its_formula_lines_launch_and_machine_code() -> None:
+    things = {attrs["data-o"]: attrs["data-t"].partition(":")[0] for attrs in items("thing")}
+    for kind in ("node", "step", "op"):
+        linked = set().union(*(numbers(attrs, "o") for attrs in items(kind)))
+        names = {things[number] for number in linked if number in things}
+        assert {"fc1", "ln", "act", "fc2"} <= names, kind
+    if "pane-machine" in page() and items("blk"):
+        linked = set().union(*(numbers(attrs, "o") for attrs in items("blk")))
+        assert {"fc1", "ln", "act"} <= {things[number] for number in linked if number in things}
+
+
+def test_machine_code_leads_to_lines_that_are_there() -> None:
+    lines = {number for attrs in items("line") for number in numbers(attrs, "l")}
+    assert lines == {str(n) for n in range(1, len(small().line_map) + 1)}
+    blocks = items("blk")
+    assert blocks
+    assert set().union(*(numbers(attrs, "l") for attrs in blocks)) <= lines
+    assert sum("data-o" in attrs for attrs in blocks) > 0.9 * len(blocks)
+
+
+def test_every_launch_and_edge_of_the_plan_is_drawn() -> None:
+    assert len(items("launch")) == len(small().plan.launches)
+    data = json.loads(read(page()).text["script"].partition('"use strict"')[0])
+    assert len(data["edges"]) == len(items("edge"))
+    shown = {(v["source"], v["target"]) for edge in data["edges"] for v in edge}
+    apart = {(v.source, v.target) for v in small().plan.verdicts if not v.fused and v.rule not in ("leaf", "number")}
+    assert apart <= shown
+    for edge in data["edges"]:
+        for verdict in edge:
+            assert verdict["reason"] and verdict["rule"]
+
+
+def test_bytes_follow_the_batch_size() -> None:
+    data = json.loads(read(page()).text["script"].partition('"use strict"')[0])
+    for launch in small().plan.launches:
+        for place in (0, len(BATCHES) - 1):
+            assert data["launches"][launch.name][place] == launch.bytes_moved(BATCHES[place])
+
+
+def test_a_forward_run_and_a_graph_without_kernels_have_pages_too() -> None:
+    g = tn.Graph("forward")
+    g.output(y=tn.relu(g.input("x", (B, 8))))
+    read(explore_page(make_program(optimize(decompose(g)), declared=g)))
+    h = tn.Graph("nothing")
+    h.output(y=h.input("x", (B, 8)))
+    text = explore_page(make_program(optimize(decompose(h)), declared=h))
+    assert read(text) and "no generated kernel" in text
+
+
+def test_another_architecture_is_refused() -> None:
+    with pytest.raises(tn.TritonNotesError, match="explore: arch must be one of 80, 90, 100, not 75"):
+        explore_page(small(), arch=75)
+
+
+def test_errors_of_a_certificate_heat_the_ops_that_they_are_of() -> None:
+    certificate = tn.check(small().declared, sizes={"batch": 5})
+    reader = read(explore_page(small(), certificate=certificate))
+    heats = [float(attrs["style"].partition(":")[2]) for _, attrs in reader.elements if attrs.get("class") == "heat"]
+    assert len(heats) >= len(certificate.rows) and all(0 <= heat <= 1 for heat in heats) and any(heats)
+    linked = set().union(*(numbers(attrs, "o") for tag, attrs in reader.elements if tag == "tr"))
+    shown = {attrs["data-t"].partition(":")[0] for attrs in items("thing") if attrs["data-o"] in linked}
+    assert {"fc1.weight", "ln.bias", "x", "loss"} <= shown
+
+
+def test_a_plan_without_a_search_stands_beside_the_one_that_is_shown() -> None:
+    text = page()
+    assert "greedy" in text and "not fused" in text
+
+
+# -- formulas --
+
+
+@pytest.mark.parametrize(
+    ("formula", "shown"),
+    [
+        ("a / b", "<mfrac><mi>a</mi><mi>b</mi></mfrac>"),
+        ("(a + b) / √(c)", "<mfrac><mrow><mrow><mi>a</mi><mo>+</mo><mi>b</mi></mrow></mrow><msqrt>"),
+        ("x²", "<msup><mi>x</mi><mn>2</mn></msup>"),
+        ("e^−x", "<msup><mi>e</mi><mrow><mo>−</mo><mi>x</mi></mrow></msup>"),
+        ("‖x‖ₚ", "<msub><mrow><mo>‖</mo><mrow><mi>x</mi></mrow><mo>‖</mo></mrow><mi>p</mi></msub>"),
+        ("a < b & c", "<mo>&lt;</mo><mi>b</mi><mo>&amp;</mo>"),
+    ],
+)
+def test_formulas_are_typeset(formula: str, shown: str) -> None:
+    assert shown in mathml(formula)
+
+
+def test_every_note_is_typeset_and_nothing_of_it_is_lost() -> None:
+    for op in catalogue().values():
+        for text in filter(None, (op.note.formula, op.note.derivative) if op.note else ()):
+            reader = Reader()
+            reader.feed(mathml(text))
+            assert reader.open == []
+            letters = "".join(c for c in text if c.isascii() and c.isalnum())
+            said = "".join(c for c in re.sub(r"<[^>]*>", "", mathml(text)) if c.isascii() and c.isalnum())
+            assert all(said.count(c) >= letters.count(c) for c in set(letters)), text
+
+
+@pytest.mark.parametrize("broken", ["(", "√", "/", "a /", "^", "|x", "x^", ")", "", "√/", "‖"])
+def test_what_is_no_formula_is_shown_as_it_is(broken: str) -> None:
+    reader = Reader()
+    reader.feed(mathml(broken))
+    assert reader.open == []
+
+
+# -- layout --
+
+
+def test_nodes_lie_below_what_they_read_and_apart_from_each_other() -> None:
+    edges = [("x", "a"), ("w", "a"), ("a", "b"), ("x", "b"), ("late", "b")]
+    drawing = layered({name: name * 3 for name in ("x", "w", "a", "late", "b")}, edges)
+    for above, below in edges:
+        assert drawing.boxes[above].y < drawing.boxes[below].y
+    assert drawing.boxes["late"].y == drawing.boxes["a"].y, "a leaf stands right above its reader"
+    boxes = list(drawing.boxes.values())
+    for i, one in enumerate(boxes):
+        for other in boxes[i + 1 :]:
+            assert one.y != other.y or one.x + one.width <= other.x or other.x + other.width <= one.x
+
+
+# -- the command line, and a browser --
+
+TARGET = """
+import tritonnotes as tn
+
+def graph() -> tn.Graph:
+    g = tn.Graph("target")
+    g.output(y=tn.tanh(g.input("x", (tn.Dim("batch"), 8))))
+    return g
+"""
+
+
+def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "target.py").write_text(TARGET)
+    out = tmp_path / "page.html"
+    assert main(["explore", f"{tmp_path}/target.py:graph", "-o", str(out), "--check", "--json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["page"] == str(out) and said["bytes"] == out.stat().st_size
+    assert "forward run of target" in out.read_text() and "checked against float64" in out.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["none.py:graph", "-o", "page.html"], 1, "no file 'none.py'"),
+        (["{}/target.py:grph", "-o", "page.html"], 1, "has no function 'grph'"),
+        (["{}/target.py:graph", "-o", "{}/missing/page.html"], 1, "missing"),
+        (["{}/target.py:graph"], 2, "-o"),
+        (["{}/target.py:graph", "-o", "page.html", "--arch", "75"], 2, "sm_80"),
+    ],
+)
+def test_a_bad_command_says_what_is_wrong(
+    arguments: list[str], code: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "target.py").write_text(TARGET)
+    assert main(["explore", *(a.format(tmp_path) for a in arguments)]) == code
+    error = capsys.readouterr().err
+    assert said in error and len(error.strip().splitlines()[-1]) > 10
+
+
+def test_models_and_steps_write_their_page(tmp_path: Path) -> None:
+    g = tn.Graph("net")
+    g.output(loss=tn.mean(tn.sin(tn.linear(g.input("x", (B, 4)), 3, name="fc"))))
+    step = tn.compile_step(g, optimizer=tn.sgd())
+    assert step.explore(tmp_path / "step.html").read_text().count("training step of net") == 2
+    assert "forward run of net" in tn.compile(g).explore(tmp_path / "model.html").read_text()
+
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed: the page is not opened in a browser")
+def test_a_browser_opens_the_page_without_an_error(tmp_path: Path) -> None:
+    """The script runs to its end and lights up what belongs together; the browser prints no error."""
+    probe = (
+        "<script>const seen=document.querySelector('#pane-triton .step[data-o]');"
+        "seen.dispatchEvent(new PointerEvent('pointerover',{bubbles:true}));"
+        "document.title='lit '+document.querySelectorAll('.hot').length+' '+document.querySelectorAll('.lit').length;"
+        "</script></body>"
+    )
+    # The policy of the page allows scripts inside it alone, as this one is.
+    file = tmp_path / "page.html"
+    file.write_text(page().replace("</body>", probe), encoding="utf-8")
+    options = [
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--enable-logging=stderr",
+        "--virtual-time-budget=3000",
+    ]
+    command = [CHROMIUM, *options, f"--user-data-dir={tmp_path}/profile", "--dump-dom", f"file://{file}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr
+    lit = re.search(r"<title>lit (\d+) (\d+)</title>", done.stdout)
+    assert lit and int(lit[1]) > 1 and int(lit[2]) > 1

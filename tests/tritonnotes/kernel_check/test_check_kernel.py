@@ -1,0 +1,242 @@
+"""Somebody's own kernel before the judges: right ones hold, and each planted bug is found where it lies."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import checked_kernels as kernels
+import pytest
+import torch
+import torch.nn.functional as F
+from paths import ROOT
+
+import tritonnotes as tn
+from tritonnotes import interpreter
+from tritonnotes.ir.core.errors import DeclarationError, KernelError
+from tritonnotes.kernel_check.cases import drawn_again, layout_cases, shape_cases, value_cases
+from tritonnotes.kernel_check.result import FAILS, REFUSED
+from tritonnotes.kernel_check.running import copied, same_bits
+
+
+def softmax(x):
+    return torch.softmax(x, -1)
+
+
+def rows(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+
+
+def failing(certificate: tn.KernelCertificate) -> list[str]:
+    return [case.name for case in certificate.failing]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_right_kernel_holds(dtype: torch.dtype) -> None:
+    certificate = tn.check(kernels.softmax, softmax, rows(3, 20, dtype=dtype))
+    assert certificate.ok, certificate
+    assert {case.name for case in certificate.cases} >= {
+        "tensors given",
+        "size 20 as 7",
+        "size 3 as 0",
+        "a NaN in argument 0",
+    }
+    assert certificate.looks >= 10 and certificate.runs == 7
+    assert [case.name for case in certificate.cases if case.verdict == REFUSED] == ["size 20 as 0"]
+    assert str(certificate).endswith("plus two units in the last place") and repr(certificate).endswith(", OK)")
+
+
+def test_a_kernel_that_writes_in_its_arguments_holds() -> None:
+    x, y = rows(70), rows(70) + 1
+    before = x.clone()
+    certificate = tn.check(kernels.add_in_place, kernels.add_in_place_reference, x, y)
+    assert certificate.ok, certificate
+    assert torch.equal(x, before), "what the caller holds stays as it is"
+    assert list(certificate.cases[0].comparisons) == ["argument 0"]
+
+
+PLANTED: dict[str, tuple[Callable[..., Any], Callable[..., Any], torch.Tensor, str, str]] = {
+    "a load out of bounds": (
+        kernels.double_without_mask, kernels.double, rows(128), "size 128 as 33", "out-of-bounds load"
+    ),
+    "a race": (kernels.sum_with_a_race, torch.sum, rows(200), "tensors given", "data race"),
+    "strides taken for granted": (
+        kernels.softmax_of_contiguous_rows, softmax, rows(4, 10), "argument 0 with swapped strides", ""
+    ),
+    "gaps taken for granted": (
+        kernels.softmax_of_contiguous_rows, softmax, rows(4, 10), "argument 0 as part of a larger tensor", "strides"
+    ),
+    "elements left out": (kernels.double_of_a_half, kernels.double, rows(128), "tensors given", "torch.empty"),
+    "NaN lost": (kernels.relu_that_drops_nan, F.relu, rows(70), "a NaN in argument 0", "NaN or inf misplaced"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bug", PLANTED)
+def test_a_planted_bug_is_found_where_it_lies(bug: str) -> None:
+    kernel, reference, x, case, said = PLANTED[bug]
+    certificate = tn.check(kernel, reference, x)
+    assert not certificate.ok and case in failing(certificate), certificate
+    assert said in str(certificate)
+    assert "FAILS" in repr(certificate) and certificate.to_dict()["ok"] is False
+
+
+def test_what_is_found_by_one_line_is_one_finding() -> None:
+    certificate = tn.check(kernels.double_without_mask, kernels.double, rows(128))
+    (finding,) = certificate.findings
+    assert finding.startswith("size 128 as 1, float32[1]: kernel double_kernel") and "in 3 more cases" in finding
+
+
+def test_runs_that_differ_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "CALLS", 0)
+    certificate = tn.check(kernels.counts_its_calls, F.relu, rows(70), edge_cases=False)
+    assert not certificate.ok and not certificate.failing and not certificate.findings
+    assert any("differs from run 1" in difference for difference in certificate.differences)
+
+
+def test_sizes_that_a_launcher_refuses_are_no_failure() -> None:
+    certificate = tn.check(kernels.softmax_of_up_to_16, softmax, rows(3, 10))
+    refused = {case.name: case.reason for case in certificate.cases if case.verdict == REFUSED}
+    assert certificate.ok and "AssertionError: rows of more than 16 are not covered" in refused["size 10 as 33"]
+    with_wide_rows = tn.check(kernels.softmax_of_up_to_16, softmax, rows(3, 20))
+    assert failing(with_wide_rows) == ["tensors given"], "what is given must run"
+
+
+def test_a_jit_kernel_is_checked_on_its_own_arguments() -> None:
+    x, y, out = rows(100), rows(100) * 3, torch.empty(100)
+    launched = {"grid": (2,), "constexprs": {"BLOCK": 64}}
+    certificate = tn.check(kernels.add_kernel, torch.add, x, y, out, 100, **launched)
+    assert certificate.ok and list(certificate.cases[0].comparisons) == ["argument 2"], certificate
+    certificate = tn.check(kernels.add_kernel, torch.sub, x, y, out, 100, outputs=(2,), **launched)
+    assert failing(certificate)[0] == "tensors given"
+    by_function = {"grid": lambda meta: (-(-meta["n"] // meta["BLOCK"]),), "constexprs": {"BLOCK": 32}}
+    assert tn.check(kernels.add_kernel, torch.add, x, y, out, 100, **by_function).ok
+    too_short = tn.check(
+        kernels.double_kernel, kernels.double, x, out, grid=(2,), constexprs={"BLOCK": 64}, outputs=(1,)
+    )
+    assert "out-of-bounds load" in too_short.findings[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "how", "said"),
+    [
+        ((kernels.softmax, softmax), {}, "no tensors are given"),
+        ((kernels.softmax, 3, rows(2, 2)), {}, "the reference is 3; pass a function in plain torch"),
+        ((4, softmax, rows(2, 2)), {}, "the kernel is 4; pass a function that launches one"),
+        ((kernels.softmax, softmax, rows(2, 2)), {"grid": (1,)}, "grid, constexprs and outputs go with a @triton.jit"),
+        ((kernels.add_kernel, torch.add, rows(4)), {}, "a @triton.jit kernel needs grid="),
+        ((kernels.softmax, lambda x: x @ x, rows(2, 3)), {}, "its reference fails on the tensors given"),
+        ((kernels.softmax, lambda x: softmax(x.float()), rows(2, 3)), {}, "given float64, its reference gives torch."),
+        ((kernels.softmax, lambda x: "s", rows(2, 3)), {}, "a result is a str"),
+        ((tn.Graph("g"), softmax, rows(2, 3)), {}, "check of a Graph takes keywords alone, not function"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(given: tuple[Any, ...], how: dict[str, Any], said: str) -> None:
+    with pytest.raises(DeclarationError, match=re.escape(said)):
+        tn.check(*given, **how)
+
+
+def test_results_that_cannot_be_compared_fail() -> None:
+    others = {
+        "the reference gives float32[5]": lambda x: softmax(x)[0],
+        "the reference gives float16[2, 5]": lambda x: softmax(x).half(),
+        "it gives result, where the reference gives result[0], result[1]": lambda x: (softmax(x), x),
+    }
+    for said, reference in others.items():
+        certificate = tn.check(kernels.softmax, reference, rows(2, 5), edge_cases=False)
+        assert certificate.cases[0].verdict == FAILS and said in str(certificate)
+
+
+def test_long_launches_are_left_out_of_the_strict_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tritonnotes.kernel_check.check_kernel.MOST_PROGRAMS", 2)
+    certificate = tn.check(kernels.softmax, softmax, rows(5, 4), edge_cases=False)
+    assert certificate.ok and certificate.looks == 0
+    assert "a launch of 5 programs takes the interpreter long" in certificate.left_out[0]
+
+
+def test_a_function_that_launches_nothing_is_said_to() -> None:
+    certificate = tn.check(softmax, softmax, rows(2, 3), edge_cases=False)
+    assert certificate.ok and certificate.looks == 0 and "no kernel was launched" in str(certificate)
+
+
+def test_kernels_run_under_the_interpreter_within_enabled() -> None:
+    x = rows(3, 5)
+    with interpreter.enabled() as launched:
+        y = kernels.softmax(x)
+        with pytest.raises(KernelError, match="out-of-bounds load"):
+            kernels.double_without_mask(x)
+    assert launched == ["softmax_kernel", "double_kernel"]
+    torch.testing.assert_close(y, softmax(x))
+    with pytest.raises(interpreter.TooManyProgramsError), interpreter.enabled(most_programs=2):
+        kernels.softmax(x)
+
+
+# -- cases -------------------------------------------------------------------------------------------------------------
+
+
+def test_cases_are_like_what_is_given_and_leave_it_alone() -> None:
+    given = (rows(4, 6), rows(6), torch.randint(0, 5, (4,)), 3)
+    before = copied(given)
+    for name, made in [*shape_cases(given, 0), *layout_cases(given), *value_cases(given)]:
+        x, weight, target, number = made
+        assert x.shape == (target.shape[0], weight.shape[0]) and number == 3, name
+        assert [t.dtype for t in made[:3]] == [t.dtype for t in given[:3]]
+        assert target.numel() == 0 or int(target.min()) >= 0 and int(target.max()) < 5
+    assert all(same_bits(a, b) for a, b in zip(given[:3], before[:3], strict=True))
+    for name, made in layout_cases(given):
+        assert all(same_bits(a, b) for a, b in zip(made[:3], given[:3], strict=True)), name
+        moved = [a.stride() != b.stride() or a.storage_offset() for a, b in zip(made[:3], given[:3], strict=True)]
+        assert sum(map(bool, moved)) == 1, name
+    again = drawn_again(given, 1)
+    assert again[0].shape == (4, 6) and not torch.equal(again[0], given[0]) and again[3] == 3
+    assert set(again[0].flatten().tolist()) <= set(given[0].flatten().tolist())
+
+
+@pytest.mark.parametrize("view", [lambda x: x[1:, 2:], lambda x: x.t(), lambda x: x.expand(4, 6, 7), lambda x: x[::2]])
+def test_copies_lie_as_what_they_are_of(view: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    given = view(rows(6, 7))
+    (made,) = copied((given,))
+    assert same_bits(made, given) and made.stride() == given.stride() and made.data_ptr() != given.data_ptr()
+
+
+def test_bits_are_compared_with_signs_and_nans() -> None:
+    nan, zero = torch.tensor([float("nan")]), torch.tensor([0.0])
+    assert same_bits(nan, nan.clone()) and not same_bits(zero, -zero) and not same_bits(zero, nan)
+    assert not same_bits(zero, zero.double()) and not same_bits(zero, zero[:0])
+
+
+# -- reproductions -----------------------------------------------------------------------------------------------------
+
+
+def run_alone(file: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, str(file)], capture_output=True, text=True, cwd=file.parent, env=environment)
+
+
+def test_a_failing_case_is_written_as_a_script_that_shows_it_alone(tmp_path: Path) -> None:
+    """One of a launcher with a lambda for its reference, one of a kernel with a function for its grid."""
+    strides = tn.check(kernels.softmax_of_contiguous_rows, lambda x: torch.softmax(x, -1), rows(4, 10))
+    bounds = tn.check(kernels.double_kernel, kernels.double, rows(100), torch.empty(100), grid=lambda meta: (2,),
+                      constexprs={"BLOCK": 64}, outputs=(1,))  # fmt: skip
+    for certificate, said in ((strides, "tensors given"), (bounds, "out-of-bounds load")):
+        file = certificate.write_reproduction(tmp_path / "failures" / "one.py")
+        text = file.read_text()
+        assert "sum_kernel" not in text and "checked_kernels" not in text.replace("-- of checked_kernels.py --", "")
+        done = run_alone(file)
+        assert done.returncode == 1 and "FAILS" in done.stdout and said in done.stdout, done.stderr
+        assert "runs no script" not in done.stderr
+
+
+def test_what_cannot_be_written_alone_says_why() -> None:
+    shift = 1.0
+    certificate = tn.check(kernels.softmax, lambda x: softmax(x) + shift, rows(2, 3), edge_cases=False)
+    with pytest.raises(KernelError, match="the reference <lambda> uses shift of the function around it"):
+        certificate.reproduction()
+    certificate = tn.check(kernels.softmax, torch.sin, rows(300, 300), edge_cases=False)
+    with pytest.raises(KernelError, match="the tensors take .* check smaller ones"):
+        certificate.reproduction()
+    assert "torch.sin," in tn.check(kernels.softmax, torch.sin, rows(2, 3), edge_cases=False).reproduction()

@@ -1,0 +1,1 @@
+"""One page that shows a program: formulas, graphs, plan, Triton, machine code and memory, linked with each other."""

@@ -1,0 +1,209 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const byId = (id) => document.getElementById(id);
+  const all = (selector, root = document) => Array.from(root.querySelectorAll(selector));
+
+  // What is lit together: elements by the number of their op (o), value (v), line (l) and launch (k).
+  const index = { o: new Map(), v: new Map(), l: new Map(), k: new Map() };
+  const numbers = (element, kind) => (element.dataset[kind] || "").split(" ").filter(Boolean);
+  for (const kind of Object.keys(index))
+    for (const element of all(`[data-${kind}]`))
+      for (const number of numbers(element, kind)) {
+        if (!index[kind].has(number)) index[kind].set(number, []);
+        index[kind].get(number).push(element);
+      }
+
+  let lit = [];
+  let held = null;
+  const status = byId("status");
+  const welcome = status.textContent;
+
+  function found(element, kinds) {
+    const elements = new Set();
+    for (const kind of kinds) for (const number of numbers(element, kind)) for (const other of index[kind].get(number) || []) elements.add(other);
+    return elements;
+  }
+
+  function light(element) {
+    for (const [other, name] of lit) other.classList.remove(name);
+    lit = [];
+    if (!element) { status.textContent = welcome; return; }
+    const exact = found(element, ["v", "l"]);
+    const near = element.dataset.own ? found(element, ["k"]) : found(element, ["o"]);
+    for (const other of near) if (!exact.has(other)) lit.push([other, "lit"]);
+    for (const other of exact) lit.push([other, "hot"]);
+    if (!exact.has(element)) lit.push([element, "hot"]);
+    for (const [other, name] of lit) other.classList.add(name);
+    const said = element.dataset.t || (element.dataset.l ? lineTitle(element.dataset.l) : "");
+    status.textContent = said || welcome;
+  }
+
+  function lineTitle(number) {
+    const line = (index.l.get(number) || []).find((other) => other.classList.contains("line"));
+    return line ? `line ${number}: ${line.dataset.t || line.textContent.trim()}` : "";
+  }
+
+  function show(element) {
+    // In every other pane, bring what is lit into view.
+    const own = element.closest(".pane");
+    for (const pane of all(".pane")) {
+      if (pane === own) continue;
+      const here = lit.filter(([other]) => pane.contains(other) && !other.closest("[hidden]"));
+      const best = here.find(([other, name]) => name === "hot" && other.matches(".step, .blk, .node, .thing")) || here.find(([other]) => other.matches(".item"));
+      if (!best) continue;
+      const folded = best[0].closest("details");
+      if (folded) folded.open = true;
+      const body = best[0].closest(".body");
+      if (!body) continue;
+      const from = body.getBoundingClientRect(), to = best[0].getBoundingClientRect();
+      body.scrollTop += to.top - from.top - from.height / 3;
+      if (to.left < from.left || to.right > from.right) body.scrollLeft += to.left - from.left - from.width / 3;
+    }
+  }
+
+  function hold(element) {
+    held = held === element ? null : element;
+    light(element);
+    if (held) show(element);
+    if (element.dataset.e !== undefined) explain(Number(element.dataset.e));
+  }
+
+  document.addEventListener("pointerover", (event) => {
+    const element = event.target.closest && event.target.closest(".item");
+    if (!held) light(element);
+  });
+  document.addEventListener("click", (event) => {
+    const element = event.target.closest(".item");
+    if (element) hold(element);
+    else if (event.target.closest(".body")) { held = null; light(null); }
+  });
+
+  // -- an edge: reason, bytes, and the opposite --
+  const row = (parent, tag, texts) => {
+    const line = document.createElement("tr");
+    for (const text of texts) { const cell = document.createElement(tag); cell.textContent = text; line.append(cell); }
+    parent.append(line);
+  };
+  const signed = (number) => (number > 0 ? "+" : "") + number.toLocaleString("en");
+  function cost(opposite) {
+    if (!opposite) return "not looked for: the edge moves little";
+    if (opposite.impossible) return `cannot be had: ${opposite.impossible}`;
+    return `${signed(opposite.launches)} launches, ${signed(opposite.bytes)} bytes`;
+  }
+  function explain(number) {
+    const verdicts = data.edges[number];
+    const detail = byId("detail");
+    detail.replaceChildren();
+    const table = document.createElement("table");
+    row(table, "th", ["value → reader", "", "rule and reason", "bytes at 256", "the opposite would be"]);
+    for (const v of verdicts)
+      row(table, "td", [`${v.source} → ${v.target}`, v.fused ? "fused" : "not fused", `${v.rule}: ${v.reason}`, v.bytes.toLocaleString("en"), cost(v.opposite)]);
+    detail.append(table);
+    const known = verdicts.filter((v) => v.opposite && !v.opposite.impossible);
+    const forced = byId("forced");
+    forced.hidden = !known.length;
+    if (known.length) {
+      const first = known.reduce((a, b) => (b.bytes > a.bytes ? b : a));
+      byId("forced-about").textContent = `${first.source} and ${first.target} ${first.fused ? "apart" : "together"}, at batch 256`;
+      forced.children[1].textContent = signed(first.opposite.launches);
+      forced.children[2].textContent = signed(first.opposite.bytes) + " B";
+    }
+  }
+
+  // -- the batch size --
+  function human(size) {
+    for (const [unit, scale] of [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]])
+      if (size >= scale) return `${Number((size / scale).toPrecision(3))} ${unit}`;
+    return `${size} B`;
+  }
+  const batch = byId("batch");
+  const at = (element, name, place) => Number(element.dataset[name].split(" ")[place]);
+  function resize() {
+    const place = Number(batch.value);
+    byId("batch-size").textContent = data.batches[place];
+    for (const element of all("[data-launch]")) element.textContent = human(data.launches[element.dataset.launch][place]);
+    byId("moved").textContent = human(at(byId("moved"), "n", place));
+    for (const element of all("b[data-n]")) element.textContent = human(at(element, "n", place));
+    const rows = all(".plans tr.item");
+    const most = Math.max(1, ...rows.map((each) => at(each.children[2], "n", place)));
+    for (const each of rows) {
+      each.children[1].textContent = at(each.children[1], "n", place).toLocaleString("en");
+      each.children[2].textContent = human(at(each.children[2], "n", place));
+      each.querySelector("meter").value = at(each.children[2], "n", place) / most;
+    }
+    if (rows.length) byId("launches").textContent = rows[0].children[1].textContent;
+    const arena = byId("arena");
+    if (!arena) return;
+    const whole = Math.max(1, at(arena, "n", place)), high = Number(arena.dataset.high);
+    for (const element of all(".held", arena)) {
+      const size = at(element, "sizes", place), top = at(element, "offsets", place) + size;
+      const rect = element.querySelector("rect");
+      rect.setAttribute("y", high - (high * top) / whole);
+      rect.setAttribute("height", Math.max(1, (high * size) / whole));
+    }
+  }
+  batch.addEventListener("input", resize);
+  resize();
+
+  // -- the level of the graph --
+  const level = byId("level");
+  level.addEventListener("input", () => {
+    const drawings = all(".level-drawing");
+    drawings.forEach((drawing, place) => { drawing.hidden = place !== Number(level.value); });
+    byId("level-name").textContent = drawings[Number(level.value)].dataset.name;
+    if (held) show(held);
+  });
+
+  // -- zoom, whole panes, colours --
+  for (const button of all("[data-zoom]"))
+    button.addEventListener("click", () => {
+      for (const drawing of all("svg.drawing", button.closest(".pane"))) {
+        const scale = Number(drawing.dataset.scale || 1) * (button.dataset.zoom === "+" ? 1.25 : 0.8);
+        drawing.dataset.scale = scale;
+        drawing.setAttribute("width", drawing.viewBox.baseVal.width * scale);
+        drawing.setAttribute("height", drawing.viewBox.baseVal.height * scale);
+      }
+    });
+  for (const title of all(".pane > h2"))
+    title.addEventListener("click", (event) => {
+      if (!event.target.closest("button, input, label")) title.parentElement.classList.toggle("whole");
+    });
+  const root = document.documentElement;
+  function colour(dark) { root.className = dark ? "dark" : "light"; }
+  colour(window.matchMedia("(prefers-color-scheme: dark)").matches);
+  byId("theme").addEventListener("click", () => colour(!root.classList.contains("dark")));
+
+  // -- the keyboard --
+  let cursor = null;
+  function move(to) {
+    if (cursor) cursor.classList.remove("cursor");
+    cursor = to;
+    if (!cursor) return;
+    cursor.classList.add("cursor");
+    cursor.scrollIntoView({ block: "nearest", inline: "nearest" });
+    held = null;
+    light(cursor);
+  }
+  document.addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input")) return;
+    const panes = all(".pane");
+    if (/^[1-9]$/.test(event.key) && panes[event.key - 1]) panes[event.key - 1].querySelector(".body").focus();
+    else if (event.key === "Escape") {
+      held = null; move(null); light(null);
+      for (const pane of panes) pane.classList.remove("whole");
+    } else if (event.key === "[" || event.key === "]") {
+      batch.value = Number(batch.value) + (event.key === "]" ? 1 : -1);
+      resize();
+    } else if (event.key === "Enter" && cursor) hold(cursor);
+    else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
+      const body = event.target.closest(".body");
+      if (!body) return;
+      event.preventDefault();
+      const items = all(".item", body).filter((item) => !item.closest("[hidden], details:not([open])"));
+      const place = items.indexOf(cursor);
+      const next = event.key === "ArrowDown" ? place + 1 : place < 0 ? items.length - 1 : place - 1;
+      if (items[next]) move(items[next]);
+    }
+  });
+})();

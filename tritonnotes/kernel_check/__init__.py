@@ -1,0 +1,1 @@
+"""`tn.check(kernel, reference, *tensors)`: anybody's Triton kernel before the judges of our own."""

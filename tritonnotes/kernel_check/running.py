@@ -1,0 +1,119 @@
+"""One run of a kernel or of its reference: what it returns, and what it leaves in its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from triton.runtime.autotuner import Autotuner, Heuristics
+from triton.runtime.jit import JITFunction
+
+from ..ir.core.errors import DeclarationError
+
+Results = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A kernel launched by its own arguments, on `grid`: what it writes are its results. The reference takes the
+    tensors that are not `outputs`, which are places among the arguments."""
+
+    kernel: JITFunction
+    grid: Any
+    constexprs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, *arguments: Any) -> None:
+        self.kernel[self.grid](*arguments, **self.constexprs)
+
+
+def is_kernel(thing: object) -> bool:
+    return isinstance(thing, JITFunction | Autotuner | Heuristics)
+
+
+def copied(arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The same tensors in other memory, lying there as they did."""
+    return tuple(_copied(a) if isinstance(a, Tensor) else a for a in arguments)
+
+
+def _copied(given: Tensor) -> Tensor:
+    """A tensor of the same strides and offset, in a copy of the whole storage."""
+    given = given.detach()
+    storage = given.untyped_storage().clone()
+    return torch.empty(0, dtype=given.dtype, device=given.device).set_(
+        storage, given.storage_offset(), given.shape, given.stride()
+    )
+
+
+def results_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Results:
+    """What `function` returns on copies of the arguments, and those that it changed, by name."""
+    given = copied(arguments)
+    returned = function(*given)
+    results = dict(named_tensors("result", returned))
+    for place, (before, after) in enumerate(zip(arguments, given, strict=True)):
+        if isinstance(before, Tensor) and not same_bits(before, after):
+            results[f"argument {place}"] = after
+    return results
+
+
+def named_tensors(name: str, returned: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of what a function returns: itself, or parts of tuples and dicts."""
+    if isinstance(returned, Tensor):
+        yield name, returned.detach()
+    elif isinstance(returned, tuple | list):
+        for place, part in enumerate(returned):
+            yield from named_tensors(f"{name}[{place}]", part)
+    elif isinstance(returned, Mapping):
+        for key, part in returned.items():
+            yield from named_tensors(f"{name}[{key!r}]", part)
+    elif returned is not None and not isinstance(returned, bool | int | float):
+        raise DeclarationError(f"check: a result is a {type(returned).__name__}; return tensors, or write in arguments")
+
+
+def same_bits(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are equal, NaNs in the same places included."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    if one.is_floating_point():
+        return bool(((one == other) | (one.isnan() & other.isnan())).all()) and bool(
+            (one.signbit() == other.signbit()).logical_or(one.isnan()).all()
+        )
+    return torch.equal(one, other)
+
+
+class Filled(TorchDispatchMode):
+    """Memory that is allocated without being set holds `number` (of a float dtype; a large integer otherwise)."""
+
+    def __init__(self, number: float) -> None:
+        super().__init__()
+        self.number = number
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        made = func(*args, **(kwargs or {}))
+        if func.overloadpacket in _EMPTY and isinstance(made, Tensor) and made.numel():
+            made.fill_(self.number if made.is_floating_point() else made.dtype is torch.bool or 99)
+        return made
+
+
+_EMPTY = {
+    torch.ops.aten.empty,
+    torch.ops.aten.empty_like,
+    torch.ops.aten.empty_strided,
+    torch.ops.aten.new_empty,
+    torch.ops.aten.new_empty_strided,
+}
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Machine code on so many threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
