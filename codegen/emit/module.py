@@ -329,13 +329,12 @@ class _Run:
         rows = [BREAK.join(["[", *(self._tensor(v.name) for v in tensors), "],"]) for tensors in kernel.rows]
         yield f"{name} = ["
         for repeat in repeats(rows, self.counter):
-            before, after = (), ()
-            if repeat.count > 1:
-                before, after = (f"*(row for {self.counter} in {repeat.numbers} for row in (",), (")),",)
-            indent = INDENT * (1 + (repeat.count > 1))
-            yield from (INDENT + line for line in before)
-            yield from (line for row in repeat.lines for line in broken(indent + row))
-            yield from (INDENT + line for line in after)
+            if repeat.count == 1:
+                yield from broken(INDENT + repeat.lines[0])
+                continue
+            yield f"{INDENT}*(row for {self.counter} in {repeat.numbers} for row in ("
+            yield from (line for row in repeat.lines for line in broken(INDENT * 2 + row))
+            yield f"{INDENT})),"
         yield "]"
 
     def _on_device(self, value: Value) -> str:

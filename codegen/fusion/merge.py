@@ -67,11 +67,11 @@ class Clusters:
 
     def merge(self, one: Cluster, other: Cluster) -> bool:
         """Make one cluster of two if that is legal."""
-        facts = self.legality.add(one.facts, other.facts)
-        shape = self.legality.shape(facts)
+        together = self.legality.add(one.facts, other.facts)
+        shape = self.legality.shape(together)
         if isinstance(shape, Rule):
             return False  # the reason is worked out by why_not
-        facts = self._legal_in(shape, facts, one, other)
+        facts = self._legal_in(shape, together, one, other)
         if isinstance(facts, Refusal):
             return False
         first, last = (one, other) if one.position < other.position else (other, one)
