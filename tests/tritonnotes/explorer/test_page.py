@@ -298,10 +298,13 @@ def test_a_browser_opens_the_page_without_an_error(tmp_path: Path) -> None:
         press('Escape'); press('2'); press('ArrowDown'); press('ArrowDown');
         const walked = count('#pane-graph .cursor');
         press(']');
+        const find = document.getElementById('find');
+        find.value = 'act'; find.dispatchEvent(new Event('input'));
+        const found = document.querySelectorAll('.thing.hot, .thing.lit').length;
         point(document.querySelector('.edge'), 'click');
         const told = document.querySelectorAll('#detail td').length;
         const batch = document.getElementById('batch-size').textContent;
-        document.title = ['seen', ...lit, walked, told, batch].join(' ');
+        document.title = ['seen', ...lit, walked, found, told, batch].join(' ');
         </script></body>"""
     # The policy of the page allows scripts inside it alone, as this one is.
     file = tmp_path / "page.html"
@@ -316,10 +319,11 @@ def test_a_browser_opens_the_page_without_an_error(tmp_path: Path) -> None:
     command = [CHROMIUM, *options, f"--user-data-dir={tmp_path}/profile", "--dump-dom", f"file://{file}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in done.stderr
-    seen = re.search(r"<title>seen (\d+) (\d+) (\d+) (\d+) (\d+)</title>", done.stdout)
+    seen = re.search(r"<title>seen (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)</title>", done.stdout)
     assert seen, done.stderr
-    hot, lit, walked, told, batch = map(int, seen.groups())
+    hot, lit, walked, found, told, batch = map(int, seen.groups())
     assert hot > 1 and lit > 1, "a line lights up what belongs to it"
     assert walked == 1, "arrows walk a pane"
+    assert found == 1, "an op is found by its name"
     assert told >= 5, "an edge tells its verdicts"
     assert batch == BATCHES[BATCHES.index(256) + 1], "the batch grows"
