@@ -21,6 +21,8 @@ def accumulator_statements(writer: Writer) -> list[Statement]:
     for step in writer.kernel.steps:
         if step.op == "accumulate":
             shape = Display(()) if step.extent == SCALAR else writer.tile_shape(COL)
+            if writer.carries(step):
+                shape = writer.tile_shape(writer.steps[step.args[0]].extent)
             start = call("tl.full", shape, step.attrs["identity"], tl(step.dtype))
             lines.append(Assign(step.name, start, origins=step.origin))
     return lines
@@ -32,6 +34,9 @@ def partial_statements(writer: Writer) -> list[Statement]:
     traversal, index = writer.layout.traversal, writer.index
     partial_row = index.partial_row(traversal.place, index.col_bound(), writer.layout.col_shape)
     lines: list[Statement] = []
+    for step in filter(writer.carries, accumulated):
+        summed = reduced(step.attrs["reduction"], Name(step.name), step.attrs["axis"], step.dtype)
+        lines.append(Assign(step.name, summed, origins=writer.origins(step)))
     if len([s for s in accumulated if s.extent != SCALAR]) > 1:
         lines.append(Assign("partial_row", partial_row))
         partial_row = Name("partial_row")

@@ -74,7 +74,8 @@ def _heading(step: Step) -> tuple[Comment, ...]:
 
 def _statement(writer: Writer, step: Step) -> Statement:
     if step.op == "accumulate":
-        return taken_in(step.attrs["reduction"], step.name, writer.reduction(step))
+        taken = writer.reduced_value(step) if writer.carries(step) else writer.reduction(step)
+        return taken_in(step.attrs["reduction"], step.name, taken)
     if step.op == "take_rows":
         return Assign(step.name, writer.gathered(step))
     if step.op == "replicated":

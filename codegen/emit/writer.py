@@ -146,6 +146,11 @@ class Writer:
         value = Name(f"{step.name}_lanes") if is_looped else self.reduced_value(step)
         return reduced(op, value, step.attrs["axis"], arg.dtype)
 
+    def carries(self, step: Step) -> bool:
+        """Whether a sum over rows has one for each place of the tile until all tiles are done. Numbers that are
+        counted with more bits than they have are summed tile by tile."""
+        return self.layout.traversal.carries_tiles and self.steps[step.args[0]].dtype is step.dtype
+
     def reduced_value(self, step: Step) -> Expression:
         """What a reduction is taken of, with its identity in the lanes outside the tensor."""
         value = self.value(step.args[0])

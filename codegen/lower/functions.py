@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache, partial
 
 from ..support.expressions import Expression, Name, call
 from ..support.statements import Assign
@@ -66,6 +66,9 @@ class Traversal:
     `is_given`: rows and columns are arguments themselves. `is_one_row`: the tile is one row, so its lanes are columns.
     `is_persistent`: a number of programs that is given at the launch shares all tiles.
 
+    `carries_tiles`: of sums over rows each place of the tile has one of its own until all tiles are done. They are
+    summed once then, where threads would have to wait for each other at every tile.
+
     `filled_for` are the reductions whose identity a load may have in lanes outside, the first that applies.
     `names_offsets`: an offset that is written more than once gets a name.
 
@@ -83,11 +86,18 @@ class Traversal:
     is_given: bool = False
     is_one_row: bool = False
     is_persistent: bool = False
+    carries_tiles: bool = False
     filled_for: tuple[str, ...] = ("sum",)
     names_offsets: bool = True
     place: Name = PROGRAM
     programs: Expression = PROGRAMS
     partials: Expression | None = PROGRAMS
+
+
+def _prefetched(stages: int, tiles: Expression) -> Expression:
+    if stages == 1:
+        return call("range", PROGRAM, tiles, PROGRAMS)
+    return call("tl.range", PROGRAM, tiles, PROGRAMS, num_stages=stages)
 
 
 TILE_PER_PROGRAM = Traversal(tile_row=program_id(0), grid=lambda rows, tiles: tiles)
@@ -102,6 +112,12 @@ PERSISTENT = Traversal(
     is_persistent=True,
 )
 """A fixed number of programs shares the tiles, so that few partial sums are left."""
+
+
+PREFETCHED: Mapping[int, Traversal] = {
+    stages: replace(PERSISTENT, over=partial(_prefetched, stages), carries_tiles=True) for stages in (1, 2, 3)
+}
+"""The same on a GPU, by the number of tiles that are on chip: while one is computed the next ones are on their way."""
 
 
 ALL_TILES = Traversal(tile_row=Name("tile"), over=lambda tiles: call("range", tiles))

@@ -7,14 +7,14 @@ from types import MappingProxyType
 
 from tritonnotes.ir.core.graph import Value
 
-from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, REPLICATED, Units, destinations_of
+from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, REPLICATED, Units
 from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import KernelPlan, TileLaunch
 from .arithmetic import ROW_IDIOMS, compute, needed
 from .builder import Builder
 from .functions import GROUP_MEMBER, LAST_BLOCK, LAUNCHED, Purpose
 from .inline import with_last_block
-from .layout import cut_axes
+from .layout import cut_axes, prefetching
 from .loads import gather, store
 from .products import multiply
 from .reductions import accumulate, finalize, reduce_rows, replicate
@@ -28,31 +28,35 @@ def lower_kernel(
     plan: FusionPlan, kernel_plan: KernelPlan, called: Mapping[Value, str] = MappingProxyType({})
 ) -> Kernel:
     """The tile program of one kernel, verified. Its memories have their own names, or what they are `called`."""
-    kernel = _lower(plan.units, kernel_plan, LAUNCHED, called)
+    kernel = _lower(plan, kernel_plan, LAUNCHED, called)
     verify_kernel(kernel)
     return kernel
 
 
 def lower_tile_launch(plan: FusionPlan, launch: TileLaunch) -> Kernel:
     """The tile program of a launch with those that its last program runs, verified."""
-    kernel = _lower(plan.units, launch.kernel, LAUNCHED)
+    kernel = _lower(plan, launch.kernel, LAUNCHED)
     if launch.last_block:
-        kernel = with_last_block(kernel, [_lower(plan.units, piece, LAST_BLOCK) for piece in launch.last_block])
+        kernel = with_last_block(kernel, [_lower(plan, piece, LAST_BLOCK) for piece in launch.last_block])
     verify_kernel(kernel)
     return kernel
 
 
 def lower_grouped_member(plan: FusionPlan, kernel_plan: KernelPlan) -> Kernel:
     """The tile program of one of several kernels in one launch, verified: a function of the tile."""
-    kernel = _lower(plan.units, kernel_plan, GROUP_MEMBER)
+    kernel = _lower(plan, kernel_plan, GROUP_MEMBER)
     verify_kernel(kernel)
     return kernel
 
 
 def _lower(
-    units: Units, plan: KernelPlan, purpose: Purpose, called: Mapping[Value, str] = MappingProxyType({})
+    whole: FusionPlan, plan: KernelPlan, purpose: Purpose, called: Mapping[Value, str] = MappingProxyType({})
 ) -> Kernel:
-    return _tile_program(units, plan, cut_axes(units.axes, plan, purpose), destinations_of(units), called)
+    units = whole.units
+    layout = cut_axes(units.axes, plan, purpose)
+    if whole.candidate.options.planned_for.cpu is None:
+        layout = prefetching(units.axes, plan, layout)
+    return _tile_program(units, plan, layout, units.destinations, called)
 
 
 def _tile_program(

@@ -23,6 +23,7 @@ from .functions import (
     MATMUL_OPERAND,
     ONLY_TILE,
     PERSISTENT,
+    PREFETCHED,
     REPLICATED_SUM,
     TILE_PER_PROGRAM,
     Purpose,
@@ -51,6 +52,11 @@ FINALIZED = 64
 
 LAST_BLOCK_THREADS = 256
 """Threads of a program that finalizes sums as the last of its launch: 8 warps."""
+
+
+PREFETCHED_BYTES = 64 * 1024
+"""Shared memory that tiles on their way may take: two programs fit on each multiprocessor of an A100, which has
+164 KiB, and a tuner may double their rows."""
 
 
 REPLICATED_BLOCK = 1024
@@ -97,6 +103,18 @@ def cut_axes(axes: Axes, plan: KernelPlan, purpose: Purpose) -> Layout:
         purpose=purpose,
     )
     return replace(layout, traversal=_TRAVERSALS[purpose](plan, layout))
+
+
+def prefetching(axes: Axes, plan: KernelPlan, layout: Layout) -> Layout:
+    """The layout for a GPU, where what a program needs next is to be on its way while it computes: a multiprocessor
+    draws its share of memory's bandwidth with some 32 KiB under way. A CPU does so by itself."""
+    if layout.traversal is not PERSISTENT or plan.products or layout.loops_cols:
+        return layout
+    elements = layout.row_block * (layout.block or 1)
+    whole = [v for v in plan.loads if all(axes.of(v) & set(some) for some in (layout.rows, layout.cols) if some)]
+    tile = elements * sum(plan.storage[memory_of(v)].itemsize for v in whole)
+    stages = next(n for n in sorted(PREFETCHED, reverse=True) if n == 1 or (n - 1) * tile <= PREFETCHED_BYTES)
+    return replace(layout, traversal=PREFETCHED[stages])
 
 
 def _cut(axes: Axes, plan: KernelPlan, given: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -8,7 +8,7 @@ the time that the slower of memory and arithmetic needs at least, under the assu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -120,11 +120,16 @@ class KernelReport:
 
 
 def make_reports(
-    program: Program, arch: int = 90, sizes: Mapping[str, int] = NOMINAL_SIZES, cache: KernelCache | None = None
+    program: Program,
+    arch: int = 90,
+    sizes: Mapping[str, int] = NOMINAL_SIZES,
+    cache: KernelCache | None = None,
+    compiled: Sequence[CompiledReport] = (),
 ) -> tuple[KernelReport, ...]:
     """The reports of a program's generated kernels, in launch order, on the GPU that stands for sm_`arch` (80, 90 or
-    100), with `Dim`s of these `sizes`. Raises `KernelError` for another arch or where compilation fails."""
-    compiled = compile_program(program, arch, cache, sizes)
+    100), with `Dim`s of these `sizes`; of what was `compiled` for them, where that is given. Raises `KernelError` for
+    another arch or where compilation fails."""
+    compiled = compiled or compile_program(program, arch, cache, sizes)
     gpu = GPUS[arch]
     sharing = _sharing(program, gpu, sizes)
     return tuple(

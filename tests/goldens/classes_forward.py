@@ -110,10 +110,10 @@ def loss_accuracy(
     col = tl.arange(0, BLOCK)[None, :]
     in_cols = col < COLS
 
-    total = tl.full([], 0.0, tl.float32)
-    count = tl.full([], 0.0, tl.float32)
-    right = tl.full([], 0.0, tl.float32)
-    for tile in range(program, tl.cdiv(batch, ROWS), programs):
+    total = tl.full([ROWS, 1], 0.0, tl.float32)
+    count = tl.full([ROWS, 1], 0.0, tl.float32)
+    right = tl.full([ROWS, 1], 0.0, tl.float32)
+    for tile in tl.range(program, tl.cdiv(batch, ROWS), programs, num_stages=3):
         row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
         in_rows = row < batch
         logits = tl.load(logits_ptr + row * COLS + col, mask=in_rows & in_cols)
@@ -129,17 +129,20 @@ def loss_accuracy(
         target_logit = max_or_nan(tl.where(in_cols & is_target, shifted, float("-inf")), axis=1, keep_dims=True)
         nll = tl.log(sum_exp) - target_logit
         losses = tl.where(counted, nll, 0.0)
-        total += tl.sum(tl.where(in_rows, losses, 0.0))
-        count += tl.sum(tl.where(in_rows, counted.to(tl.float32), 0.0))
+        total += tl.where(in_rows, losses, 0.0)
+        count += tl.where(in_rows, counted.to(tl.float32), 0.0)
 
         # accuracy: share of rows whose target is among the k largest logits
         predicted = tl.min(tl.where(in_cols, tl.where((logits == row_max) | (logits != logits), col, 10), 2147483647), axis=1, keep_dims=True)
         is_right = predicted == y
-        right += tl.sum(tl.where(in_rows, (is_right & counted).to(tl.float32), 0.0))
+        right += tl.where(in_rows, (is_right & counted).to(tl.float32), 0.0)
 
         tl.store(row_max_ptr + row, row_max, mask=in_rows)
         tl.store(sum_exp_ptr + row, sum_exp, mask=in_rows)
 
+    total = tl.sum(total)
+    count = tl.sum(count)
+    right = tl.sum(right)
     tl.store(total_partial_ptr + program, total)
     tl.store(count_partial_ptr + program, count)
     tl.store(right_partial_ptr + program, right)

@@ -99,8 +99,8 @@ def add_square_forward_backward(
     col = tl.arange(0, BLOCK)[None, :]
     bias = tl.load(bias_ptr + col)
 
-    d_bias = tl.full([1, BLOCK], 0.0, tl.float32)
-    for tile in range(program, tl.cdiv(batch, ROWS), programs):
+    d_bias = tl.full([ROWS, BLOCK], 0.0, tl.float32)
+    for tile in tl.range(program, tl.cdiv(batch, ROWS), programs, num_stages=3):
         row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
         in_rows = row < batch
         cell = row * COLS + col
@@ -121,10 +121,11 @@ def add_square_forward_backward(
 
         # gradient of add: 1 for a and for b, summed over the axes that were broadcast
         d_add = gradient_y * bounded + square_where_other
-        d_bias += tl.sum(tl.where(in_rows, d_add, 0.0), axis=0, keep_dims=True)
+        d_bias += tl.where(in_rows, d_add, 0.0)
 
         tl.store(d_add_ptr + cell, d_add, mask=in_rows)
 
+    d_bias = tl.sum(d_bias, axis=0, keep_dims=True)
     tl.store(d_bias_partial_ptr + program * COLS + col, d_bias)
 
     # The last program of each 16 adds their sums up, and the last of these finalizes what is left.

@@ -115,9 +115,9 @@ def ln_gelu_d_x_forward_backward(
     ln_weight = tl.load(ln_weight_ptr + col, mask=in_cols)
     ln_bias = tl.load(ln_bias_ptr + col, mask=in_cols)
 
-    d_ln_weight = tl.full([1, BLOCK], 0.0, tl.float32)
-    d_ln_bias = tl.full([1, BLOCK], 0.0, tl.float32)
-    for tile in range(program, tl.cdiv(batch, ROWS), programs):
+    d_ln_weight = tl.full([ROWS, BLOCK], 0.0, tl.float32)
+    d_ln_bias = tl.full([ROWS, BLOCK], 0.0, tl.float32)
+    for tile in tl.range(program, tl.cdiv(batch, ROWS), programs, num_stages=3):
         row = tl.cast(tile, tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
         in_rows = row < batch
         mask = in_rows & in_cols
@@ -145,12 +145,14 @@ def ln_gelu_d_x_forward_backward(
         projection = tl.sum(tl.where(in_cols, d_normalized * normalized, 0.0), axis=1, keep_dims=True) / 100.0
         ln_d_x = saved_ln_rstd * (d_normalized - mean_d_normalized - normalized * projection)
         d_weight = d_ln * normalized
-        d_ln_weight += tl.sum(tl.where(in_rows, d_weight, 0.0), axis=0, keep_dims=True)
-        d_ln_bias += tl.sum(tl.where(in_rows, d_ln, 0.0), axis=0, keep_dims=True)
+        d_ln_weight += tl.where(in_rows, d_weight, 0.0)
+        d_ln_bias += tl.where(in_rows, d_ln, 0.0)
         d_x = gradient_y + ln_d_x
 
         tl.store(d_x_ptr + cell, d_x, mask=mask)
 
+    d_ln_weight = tl.sum(d_ln_weight, axis=0, keep_dims=True)
+    d_ln_bias = tl.sum(d_ln_bias, axis=0, keep_dims=True)
     partial_row = program * COLS
     tl.store(d_ln_weight_partial_ptr + partial_row + col, d_ln_weight, mask=in_cols)
     tl.store(d_ln_bias_partial_ptr + partial_row + col, d_ln_bias, mask=in_cols)

@@ -1,4 +1,4 @@
-"""The documents: the README's snippets run, its kernel is a real one, and the grammar lists every primitive."""
+"""The documents: their snippets run, the kernel shown is a real one, and the grammar lists every primitive."""
 
 from __future__ import annotations
 
@@ -17,18 +17,32 @@ from tritonnotes.cli.demo import digits
 from tritonnotes.ir.core.op import OPS
 from tritonnotes.ir.core.registry import PRIMITIVES
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+README = "README.md"
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def text_of(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
 
 
-def test_the_python_of_the_readme_runs_and_learns() -> None:
+def blocks(language: str, document: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text_of(document), re.MULTILINE | re.DOTALL)
+
+
+def run_blocks(document: str) -> dict[str, Any]:
+    """What a document's Python leaves, block after block."""
     torch.manual_seed(0)
     shared: dict[str, Any] = {}
-    for number, block in enumerate(blocks("python"), 1):
-        exec(compile(block, f"README.md, block {number}", "exec"), shared)
+    for number, block in enumerate(blocks("python", document), 1):
+        exec(compile(block, f"{document}, block {number}", "exec"), shared)
+    return shared
+
+
+def test_the_python_of_the_readme_runs() -> None:
+    assert "@triton.jit" in run_blocks(README)["step"].source
+
+
+def test_the_python_about_graphs_runs_and_learns() -> None:
+    shared = run_blocks("docs/declaring.md")
     assert float(shared["result"]["accuracy"]) > 0.9
     assert "@triton.jit" in shared["source"]
     assert shared["model"].get_parameter("fc1.weight").grad is not None
@@ -48,31 +62,34 @@ def test_the_kernel_shown_is_a_generated_one() -> None:
 
 
 def test_the_commands_shown_parse() -> None:
-    lines = [line.partition(" > ")[0] for block in blocks("sh") for line in block.splitlines()]
+    page = text_of("docs/command_line.md")
+    shown = blocks("sh", "docs/command_line.md") + re.findall(r"`(tritonnotes explore [^`]*)`", text_of(README))
+    lines = [line.partition(" > ")[0] for block in shown for line in block.splitlines()]
     lines = [line for line in lines if line.startswith("tritonnotes ")]
-    lines += [c.replace("TARGET", "a.py:f") for c in re.findall(r"^\| `(tritonnotes [^`]*)`", README, re.MULTILINE)]
+    lines += [c.replace("TARGET", "a.py:f") for c in re.findall(r"^\| `(tritonnotes [^`]*)`", page, re.MULTILINE)]
     assert len(lines) >= 5
     for line in lines:
         _parser().parse_args(shlex.split(line)[1:])
     for stage in STAGES:
-        assert f"--emit {stage}" in README
+        assert f"--emit {stage}" in page
 
 
-def test_every_op_is_in_the_table_of_what_works() -> None:
-    (table,) = re.findall(r"## What works today\n(.*?)\n## ", README, re.DOTALL)
+def test_every_op_is_in_the_table_of_what_is_covered() -> None:
+    table = text_of("docs/coverage.md")
     for name, op in OPS.items():
-        assert op.custom or f"`{name}`" in table, f"README.md does not say that {name} works"
+        assert op.custom or f"`{name}`" in table, f"docs/coverage.md does not say that {name} works"
 
 
 def test_the_grammar_lists_every_primitive_and_no_other() -> None:
-    grammar = (ROOT / "docs/grammar.md").read_text(encoding="utf-8")
+    grammar = text_of("docs/grammar.md")
     cells = re.findall(r"^\| ((?:`\w+` ?)+)\|", grammar, re.MULTILINE)
     listed = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
     assert sorted(listed) == sorted(PRIMITIVES)
 
 
 def test_the_files_that_the_documents_name_exist() -> None:
-    for document in ("README.md", "ARCHITECTURE.md", "docs/grammar.md"):
-        text = (ROOT / document).read_text(encoding="utf-8")
-        for path in re.findall(r"`((?:ir|codegen|tritonnotes|tests|examples|docs)/[\w/]*(?:\.\w+)?)`", text):
+    for document in (README, "ARCHITECTURE.md", "docs/grammar.md"):
+        for path in re.findall(
+            r"`((?:ir|codegen|tritonnotes|tests|examples|docs)/[\w/]*(?:\.\w+)?)`", text_of(document)
+        ):
             assert path == "tritonnotes-demo/" or (ROOT / path).exists(), f"{document} names {path}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,10 @@ def plant(monkeypatch: pytest.MonkeyPatch, fault: str, instead: str) -> list[int
     render = programs.render_module
 
     def planted(*given: Any) -> Any:
-        text, *rest = render(*given)
-        text, count = re.subn(fault, instead, text)
-        places.append(count)
-        return text, *rest
+        sources, parts = render(*given)
+        replaced = [re.subn(fault, instead, part.text) for part in parts]
+        places.append(sum(count for _, count in replaced))
+        return sources, tuple(replace(part, text=text) for part, (text, _) in zip(parts, replaced, strict=True))
 
     monkeypatch.setattr(programs, "render_module", planted)
     return places

@@ -133,6 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_target(explored)
     explored.add_argument("-o", "--out", metavar="FILE", required=True, help="where the page goes, such as page.html")
+    explored.add_argument("--check", action="store_true", help="show the errors of outputs and gradients, too")
     explored.add_argument("--arch", type=arch, metavar="ARCH", help="what machine code is for; default sm_90")
     _add_planned_for(explored)
 

@@ -34,17 +34,17 @@ class Drawing:
 
 
 def layered(labels: Mapping[Hashable, str], edges: Iterable[tuple[Hashable, Hashable]]) -> Drawing:
-    """Places for nodes with these labels, above those that read them. What reads nothing stands right above its first
-    reader."""
+    """Places for nodes with these labels, each right above the first of those that read it; what nothing reads stands
+    as high as what it reads allows."""
     graph: networkx.DiGraph = networkx.DiGraph()
     graph.add_nodes_from(labels)
     graph.add_edges_from(edges)
     depth: dict[Hashable, int] = {}
     for layer, nodes in enumerate(networkx.topological_generations(graph)):
         depth |= dict.fromkeys(nodes, layer)
-    for node in labels:
+    for node in reversed(list(networkx.topological_sort(graph))):
         readers = [depth[n] for n in graph.successors(node)]
-        if readers and not graph.pred[node]:
+        if readers:
             depth[node] = min(readers) - 1
     layers: dict[int, list[Hashable]] = {}
     for node in labels:

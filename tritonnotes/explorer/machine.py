@@ -75,7 +75,7 @@ def machine_code(program: Program, things: Things, arch: int, sizes: Mapping[str
         return MachineCode(gpu, why_not="The plan has no generated kernel.")
     try:
         compiled = compile_program(program, arch, sizes=sizes)
-        reports = make_reports(program, arch, sizes)
+        reports = make_reports(program, arch, sizes, compiled=compiled)
     except KernelError as error:
         return MachineCode(gpu, why_not=f"The kernels were not compiled for sm_{arch}: {error}")
     kernels = []

@@ -22,11 +22,12 @@ from .formula import mathml
 from .graphs import levels
 from .machine import machine_code
 from .memory import timeline
+from .numerics import Certificate, hottest, numerics
 from .plan import PlanDrawing, drawn_plan, plans_beside
 from .source import sections
 from .things import Things
 
-BATCHES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192)
+BATCHES = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 """The batch sizes of the slider: every `Dim` has the size."""
 
 
@@ -34,14 +35,17 @@ STYLES = {"light": "friendly", "dark": "monokai"}
 """Pygments' styles."""
 
 
-def explore_page(program: Program, title: str = "", arch: int = 90) -> str:
-    """The page of a program, as HTML: formulas, graphs, plan, source, machine code for sm_`arch` (80, 90 or 100) and
-    memory. The same program gives the same bytes. Raises `KernelError` for another arch."""
+def explore_page(program: Program, title: str = "", arch: int = 90, certificate: Certificate | None = None) -> str:
+    """The page of a program, as HTML: formulas, graphs, plan, source, machine code for sm_`arch` (80, 90 or 100),
+    memory and, with a `certificate` of `tn.check`, errors. The same program gives the same bytes. Raises `KernelError`
+    for another arch."""
     if arch not in GPUS:
         raise KernelError(f"explore: arch must be one of {', '.join(map(str, GPUS))}, not {arch!r}")
     things = Things(program)
     parts = sections(program, things)
     plan = drawn_plan(program, things)
+    outputs = {name: value.name for name, value in program.declared.outputs.items()}
+    checked = list(numerics(certificate, things, outputs))
     return _template().render(
         title=title or program.graph.name,
         version=VERSION,
@@ -52,6 +56,8 @@ def explore_page(program: Program, title: str = "", arch: int = 90) -> str:
         machine=machine_code(program, things, arch, Sizes(NOMINAL)),
         beside=plans_beside(program, BATCHES),
         memory=timeline(program, things, BATCHES),
+        checked=checked,
+        heat=hottest(checked),
         explained=explain_plan(program.plan),
         data=_data(program, plan),
         batches=BATCHES,
@@ -60,10 +66,16 @@ def explore_page(program: Program, title: str = "", arch: int = 90) -> str:
     )
 
 
-def write_page(path: str | os.PathLike[str], program: Program, title: str = "", arch: int = 90) -> Path:
+def write_page(
+    path: str | os.PathLike[str],
+    program: Program,
+    title: str = "",
+    arch: int = 90,
+    certificate: Certificate | None = None,
+) -> Path:
     """Write the page of a program to a file, which is all that a browser needs."""
     file = Path(path)
-    file.write_text(explore_page(program, title, arch), encoding="utf-8")
+    file.write_text(explore_page(program, title, arch, certificate), encoding="utf-8")
     return file
 
 

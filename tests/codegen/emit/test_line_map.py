@@ -8,6 +8,10 @@ from dataclasses import replace
 from functools import cache
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_graphs import random_graph
+from whole_models import made
 
 import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_program
@@ -70,6 +74,20 @@ def words(g: Graph) -> object:
     return tn.cross_entropy(tn.linear(h, 5000, name="head").reshape(-1, 5000), g.input("y", (B * 8,), dtype="int64"))
 
 
+def chunks_of_rows() -> Program:
+    g = tn.Graph("large")
+    h = tn.linear(g.input("x", (B, 16)), 32, name="fc")
+    g.output(loss=tn.cross_entropy(tn.linear(h, 50_000, name="head"), g.input("y", (B,), dtype="int64")))
+    program = tn.compile_step(g, optimizer=tn.adam(), logits_budget=2**20).program
+    assert program.regions
+    return program
+
+
+def gpt() -> Program:
+    module, example = made("GPT")
+    return tn.compile(module, *example).gradient_programs[1]
+
+
 def regression(loss: Callable[..., tn.Value]) -> Callable[[Graph], object]:
     return lambda g: loss(tn.linear(g.input("x", (B, 8)), 1, name="fc"), g.input("y", (B, 1)))
 
@@ -82,6 +100,8 @@ MODELS: dict[str, Callable[[], Program]] = {
     "transformer block": trained(block),
     "not fused": trained(block, fusion="off"),
     "language model": trained(words),
+    "chunks of rows": chunks_of_rows,
+    "GPT": gpt,
     "numbers in memory": lambda: replace(digits(), in_memory=True),
 } | {loss.__name__: trained(regression(loss)) for loss in (tn.mse_loss, tn.huber_loss, tn.smooth_l1_loss)}
 
@@ -99,7 +119,19 @@ def listed(program: Program) -> list[tuple[int, str, LineOrigin]]:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_line_says_where_it_comes_from(name: str) -> None:
-    program = program_of(name)
+    check_lines(program_of(name))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data(), st.sampled_from(["optimal", "off"]))
+def test_every_line_of_a_random_graph_says_where_it_comes_from(data: st.DataObject, fusion: str) -> None:
+    graph, _ = random_graph(lambda choices: data.draw(st.sampled_from(choices)), 6)
+    program = make_program(optimize(decompose(graph)), fusion, declared=graph)
+    check_lines(program)
+    check_values(program)
+
+
+def check_lines(program: Program) -> None:
     launches = {k.name for k in program.kernels} | set(program.places) | {""}
     for number, text, line in listed(program):
         assert line.role in ROLES
@@ -124,8 +156,11 @@ def test_lines_are_of_values_and_ops_that_exist(name: str) -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_value_that_a_kernel_computes_has_a_line(name: str) -> None:
+    check_values(program_of(name))
+
+
+def check_values(program: Program) -> None:
     """What fused kernels compute is written somewhere, in a line of its own or inside another."""
-    program = program_of(name)
     written = {o.value for _, _, line in listed(program) if line.role == "step" for o in line.origins}
     for plan in (program.plan, *(region.plan for region in program.regions.values())):
         missing = {u.value.name for k in plan.kernels for u in k.units} - written

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 
 import pytest
-from compiled import digits
+from compiled import digits, gradient_programs
 
 import tritonnotes as tn
+from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.lower.functions import (
     ALL_TILES,
     GIVEN_BLOCK,
@@ -17,6 +18,7 @@ from tritonnotes.codegen.lower.functions import (
     MATMUL_OPERAND,
     ONLY_TILE,
     PERSISTENT,
+    PREFETCHED,
     REPLICATED_SUM,
     TILE_PER_PROGRAM,
     Purpose,
@@ -25,6 +27,8 @@ from tritonnotes.codegen.lower.functions import (
 from tritonnotes.codegen.lower.grouped_matmul import GroupedMatmulKernel
 from tritonnotes.codegen.lower.tile_ir import Kernel
 from tritonnotes.codegen.pipeline import make_program
+from tritonnotes.codegen.program.program import Program
+from tritonnotes.codegen.target.targets import CPU
 from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.ir.passes.joint import joint_graph, loss_gradient_graph
@@ -64,14 +68,14 @@ COUNT = (REPLICATED_SUM, ALL_TILES)
 
 CASES: dict[str, tuple[Callable[[], Graph], list[tuple[Purpose, Traversal]]]] = {
     "elementwise": (of(64, tn.relu), [(LAUNCHED, TILE_PER_PROGRAM)]),
-    "sums of few columns": (of(64, lambda x: tn.sum(x, 0)), [(LAUNCHED, PERSISTENT), (LAST_BLOCK, ONLY_TILE)]),
+    "sums of few columns": (of(64, lambda x: tn.sum(x, 0)), [(LAUNCHED, PREFETCHED[3]), (LAST_BLOCK, ONLY_TILE)]),
     "sums of more columns than fit": (
         of(2048, lambda x: tn.sum(x, 0)),
-        [(LAUNCHED, PERSISTENT), (LAST_BLOCK, ALL_TILES)],
+        [(LAUNCHED, PREFETCHED[3]), (LAST_BLOCK, ALL_TILES)],
     ),
     "a sum that each program takes": (
         lambda: classifier(10),
-        [(LAUNCHED, PERSISTENT), COUNT, (LAST_BLOCK, ONLY_TILE), COUNT],
+        [(LAUNCHED, PREFETCHED[3]), COUNT, (LAST_BLOCK, ONLY_TILE), COUNT],
     ),
     "an operand of an activation": (
         of(50, lambda x: tn.linear(tn.silu(x) * 2.0, 72, name="fc")),
@@ -103,3 +107,21 @@ def test_members_of_a_group_are_functions_of_a_tile_by_its_number() -> None:
     assert len(members) == 3
     assert {k.layout.traversal.arguments for k in members} == {("tile", "part", "parts")}
     assert all(k.layout.traversal.grid is None for k in members)
+
+
+def backward_norm(columns: int) -> Program:
+    graph = tn.Graph("case")
+    graph.output(y=tn.layer_norm(graph.input("x", (4096, columns))))
+    return gradient_programs(graph)[1]
+
+
+@pytest.mark.parametrize(("columns", "stages"), [(64, 3), (1024, 3), (4096, 3), (8192, 2)])
+def test_tiles_on_their_way_fit_in_shared_memory(columns: int, stages: int) -> None:
+    (kernel, *_) = backward_norm(columns).kernels
+    assert isinstance(kernel, Kernel) and kernel.layout.traversal == PREFETCHED[stages]
+
+
+def test_a_plan_for_a_cpu_adds_up_tile_by_tile() -> None:
+    """What is carried from tile to tile stays in its nearest cache."""
+    (kernel, *_) = make_program(backward_norm(64).graph, Fusion(target=CPU)).kernels
+    assert isinstance(kernel, Kernel) and kernel.layout.traversal == PERSISTENT

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from counted_work import calls_made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from program_style import wrong
@@ -18,7 +19,7 @@ import tritonnotes as tn
 from tritonnotes.cli.show import show
 from tritonnotes.codegen.lower.lower import GeneratedKernel
 from tritonnotes.codegen.lower.tile_ir import Kernel
-from tritonnotes.codegen.pipeline import make_program
+from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.program import program as programs
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.share.naming import common_name
@@ -256,7 +257,7 @@ def test_what_names_have_in_common_is_what_is_written(names: list[str], common: 
 
 
 def test_a_shared_kernel_says_what_it_stands_for() -> None:
-    program = step(mlp(8))
+    program = step(mlp(3))
     source = program.source
     for name, kernels in program.launches_of.items():
         (function,) = (text for text in source.split("@triton.jit") if text.startswith(f"\ndef {name}("))
@@ -315,3 +316,22 @@ def test_reports_and_stages_know_each_launch() -> None:
     assert show(graph, "plan", kernel=first, **arguments) != show(graph, "plan", kernel=second, **arguments)
     whole = show(graph, "triton", **arguments)
     assert [kernel["name"] for kernel in whole.data["kernels"]] == list(program.launches_of)
+
+
+def test_the_text_of_a_step_hardly_grows_with_the_number_of_its_layers() -> None:
+    few, many = (step(mlp(layers)).source.count("\n") for layers in (16, 24))
+    assert many - few < 6 * (24 - 16), "less than six lines for each further layer, in all of the file"
+
+
+@pytest.mark.parametrize("what", ["plan", "source"])
+def test_work_grows_with_the_number_of_layers_and_no_faster(what: str) -> None:
+    """Counted in calls of functions: three times as many layers take at most 3¹·¹ times as many."""
+
+    def work(layers: int) -> int:
+        joint = joint_graph(stack(["linear", "norm", "gelu"], [f"_{n}" for n in range(layers)]), "loss", tn.adam())
+        if what == "plan":
+            return calls_made(lambda: make_plan(joint, "greedy"))
+        program = make_program(joint, "greedy")
+        return calls_made(lambda: program.source)
+
+    assert work(18) <= 3**1.1 * work(6)

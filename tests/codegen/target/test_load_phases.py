@@ -86,3 +86,14 @@ def test_last_programs_load_at_once_what_others_left(columns: int, arch: int) ->
     assert of_group.phases <= 2 and of_all.phases <= 2
     assert of_group.loads >= 32
     assert not report.spills
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_program_has_enough_on_its_way_while_it_computes(dtype: str) -> None:
+    """Two programs of a multiprocessor keep 32 KiB under way, which its share of the bandwidth takes."""
+    g = tn.Graph("norm")
+    g.output(y=tn.layer_norm(g.input("x", (4096, 1024), dtype=dtype)))
+    (report,) = compile_program(gradient_programs(g)[1], 90)
+    before = sections(report.instructions)[0]
+    assert 2 * before.bytes_in_flight * 32 * report.num_warps >= 32 * 1024
+    assert any(i.name == "LDGSTS" for i in report.instructions) and not report.spills
