@@ -109,7 +109,13 @@ class _Subject:
         raw = Raw(kernel, grid, constexprs or {})
         made = cls(name, raw, reference, frozenset(outputs or ()), how)
         if outputs is None:
-            changed = _run(made, arguments, Results())
+            try:
+                changed = _run(made, arguments, {})
+            except KernelError as error:
+                raise KernelError(
+                    f"check of {name}: its first run, which shows what it writes, was stopped: {first_line(error)}; "
+                    "name what it writes, as in outputs=(1,), to have the certificate"
+                ) from error
             made.outputs = frozenset(int(what.split()[1]) for what in changed)
             if not made.outputs:
                 raise DeclarationError(

@@ -121,6 +121,8 @@ def test_a_jit_kernel_is_checked_on_its_own_arguments() -> None:
         kernels.double_kernel, kernels.double, x, out, grid=(2,), constexprs={"BLOCK": 64}, outputs=(1,)
     )
     assert "out-of-bounds load" in too_short.findings[0]
+    with pytest.raises(KernelError, match=r"its first run, .* was stopped: .*name what it writes"):
+        tn.check(kernels.double_kernel, kernels.double, x, out, **launched)
 
 
 @pytest.mark.parametrize(
