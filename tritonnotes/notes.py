@@ -152,7 +152,8 @@ def entry_of(thing: Op | Described | UpdateRule) -> Entry:
         signature = _signature(front, f"tn.{thing.name}") if front else _of_hyperparameters(thing)
         return Entry(thing.name, "update rule", _family(thing.formula), signature, thing.note, state=thing.state)
     called = _public.get(thing.name)
-    signature = _signature(called or thing, f"tn.{thing.name}" if called else thing.name)
+    made = thing.build if isinstance(thing, Described) else thing
+    signature = _signature(called or made, f"tn.{thing.name}" if called else thing.name)
     if isinstance(thing, Op):
         return Entry(thing.name, "op", _family(thing.formula), signature, thing.note, _dtypes(thing))
     # A primitive is described away from where it is made; what makes its sample stands beside the description.

@@ -37,7 +37,7 @@ class Unit:
     value: Value
     part: str = ""
 
-    @property
+    @cached_property
     def is_library(self) -> bool:
         return self.is_collective or (self.value.op.kind == "contraction" and self.part != PRODUCT)
 
@@ -80,6 +80,13 @@ class Units:
     def joins(self) -> tuple[Value, ...]:
         """The values that are made by joining, in order."""
         return tuple(v for v in self.graph.values if is_join(v))
+
+    @cached_property
+    def destinations(self) -> Mapping[Value, Value]:
+        """For each value that is written into another one's memory, that one: a leaf updated in place, or what it is
+        joined into."""
+        updated = {memory_of(new): self.graph[name] for name, new in self.graph.updates.items()}
+        return updated | {value: joined for value, (joined, _) in self.joined.items()}
 
     def inside(self, unit: Unit) -> tuple[Value, ...]:
         """What is computed only inside a replicated sum."""
@@ -231,11 +238,3 @@ def consumers(units: Units) -> dict[Value, list[Unit]]:
 def iterated_inputs(value: Value) -> tuple[Value, ...]:
     """The arguments whose axes a kernel iterates: of a gather not the table, whose rows are named by the index."""
     return value.inputs[1:] if value.op.kind == "gather" else value.inputs
-
-
-def destinations_of(units: Units) -> dict[Value, Value]:
-    """For each value that is written into another one's memory, that one: a leaf updated in place, or what it is
-    joined into."""
-    graph = units.graph
-    updated = {memory_of(new): graph[name] for name, new in graph.updates.items()}
-    return updated | {value: joined for value, (joined, _) in units.joined.items()}

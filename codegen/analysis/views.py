@@ -81,9 +81,13 @@ def source_of(value: Value) -> Value:
 
 def memory_of(value: Value) -> Value:
     """The value whose memory `value` shows: views and reshapes looked through."""
-    while is_view(value) or is_alias(value):
+    while value.op.name in _SHOW:
         (value,) = value.inputs
     return value
+
+
+_SHOW = frozenset({"transpose", "broadcast_to", "reshape", "narrow"})
+"""What shows another value: as a view, or as a part of its memory or with other axes."""
 
 
 def needs_kernel(value: Value) -> bool:

@@ -15,7 +15,6 @@ from tritonnotes.ir.primitives import CHUNK_ROWS
 from tritonnotes.ir.primitives.library import GRADIENT, call_of
 from tritonnotes.ir.version import VERSION
 
-from ..analysis.units import destinations_of
 from ..analysis.views import is_host, memory_of
 from ..cost.matmul import split_k_expression, splits_of
 from ..fusion.last_block import GROUP
@@ -32,6 +31,7 @@ from ..plan.torch_calls import gradients_of, torch_calls
 from ..support.arguments import RunArguments, SizeText
 from ..support.names import uncounted
 from ..support.provenance import BLANK_LINE, LineOrigin, Part, in_launch, part
+from ..support.repeats import BREAK, broken, repeats, with_loops
 from ..support.sizes import known_size
 from ..support.statements import Line
 from ..support.text import INDENT, call_lines, counted
@@ -124,10 +124,10 @@ def _header(plan: FusionPlan, declared: Graph, functions: Mapping[str, str]) -> 
     for name, (first, *others) in _by_function(plan.launches, functions).items():
         each = " each" if others else ""
         lines.append((f"{name}: {first.kind}, {first.bytes_moved():,} bytes{each}", first.name))
-        for launch in (first, *others):
-            called = f"{launch.name}: " if others else ""
-            lines.append((f"    {called}{', '.join(launch.ops)}", launch.name))
-    lines += [(line, "") for line in ("", *str(declared).splitlines())]
+        said = [f"{launch.name}: {', '.join(launch.ops)}" for launch in (first, *others)]
+        said = said if others else [", ".join(first.ops)]
+        lines += [(f"    {line}", [first, *others][place].name) for line, place in with_loops(said, "n", prose=True)]
+    lines += [(line, "") for line, _ in with_loops(["", *str(declared).splitlines()], "n", prose=True)]
     return [(f"# {line}".rstrip(), launch) for line, launch in lines]
 
 
@@ -162,7 +162,7 @@ class _Run:
         self.given, self.names, self.sizes = arguments, arguments.names, arguments.sizes
         self.tensors = "t"
         self.added: frozenset[str] = frozenset()
-        self.destinations = destinations_of(plan.units)
+        self.destinations = plan.units.destinations
         sizes = {dim.name: variable for dim, variable in arguments.dims.items()}
         self.host = HostNumbers(python_number, lambda value: value, self.names, dict(arguments.scalars), sizes)
         self.on_device: dict[str, str] = {}
@@ -170,12 +170,15 @@ class _Run:
         self.made: dict[Launch, str] = {}
         self.chunks: dict[ChunkLoop, str] = {}
         self.listed = ""
+        self.counter = "n"
         held = plan.graph.leaves("input", "parameter", "buffer", "slot")
         self.device = f"{_tensor(held[0].name)}.device" if held else ""
 
     def part(self) -> Part:
         """The function with the launch that each line belongs to, and what numbers of the host are of."""
-        calls = list(self._calls())
+        statements = list(self._calls())
+        texts = [text for text, _ in statements]
+        calls = [(line, statements[place][1]) for line, place in with_loops(texts, self.counter)]
         # A Dim keeps its own name here where it can: sizes are passed by name.
         numbers = [NUMBERS] if self.in_memory else self.given.scalars.values()
         arguments = ["t", "*", *self.given.dims.values(), *numbers, "programs=1", GIVEN_LAUNCH]
@@ -199,7 +202,7 @@ class _Run:
         return Part("\n".join(lines) + "\n", lambda: list(origins()))
 
     def _calls(self) -> Iterator[tuple[str, str]]:
-        """The lines that call each launch, and its name."""
+        """The statements that call each launch, and its name."""
         for launch in self.plan.launches:
             match launch:
                 case ChunkLoop():
@@ -272,7 +275,8 @@ class _Run:
     def main(self, arena: Arena) -> str:
         """What running the file does: every launch once, on made-up tensors."""
         held = [b for b in self.buffers if b.role in ("leaf", "output")]
-        tensors = [f"{INDENT}{_tensor(b.name)} = {_made_up(b, self.sizes)}" for b in held]
+        made = [f"{_tensor(b.name)} = {_made_up(b, self.sizes)}" for b in held]
+        tensors = [INDENT + line for line, _ in with_loops(made, self.counter)]
         if arena.lives:
             tensors.append(f"{INDENT}t |= {_temporaries_call(arena, self.given)}")
         numbers = (f"{name}={0 if is_seed(v) else 0.5}" for v, name in self.given.scalars.items())
@@ -307,7 +311,7 @@ class _Run:
                 arguments = self._arguments(kernel)
             case Kernel():
                 arguments = [*self._arguments(kernel), *self._bound_arguments(kernel.layout)]
-        yield from call_lines(f"run_{self.functions[kernel.name]}(", [*arguments, GIVEN_LAUNCH], ")")
+        yield BREAK.join([f"run_{self.functions[kernel.name]}(", *arguments, GIVEN_LAUNCH, ")"])
 
     def _arguments(self, kernel: GeneratedKernel) -> list[str]:
         return [self._argument(kernel.name, p) for _, p in kernel.arguments]
@@ -322,9 +326,15 @@ class _Run:
 
     def _segments(self, name: str, kernel: ForeachKernel) -> Iterator[str]:
         """The tensors that each update finds in its table."""
+        rows = [BREAK.join(["[", *(self._tensor(v.name) for v in tensors), "],"]) for tensors in kernel.rows]
         yield f"{name} = ["
-        for tensors in kernel.rows:
-            yield from (INDENT + line for line in call_lines("[", [self._tensor(v.name) for v in tensors], "],"))
+        for repeat in repeats(rows, self.counter):
+            if repeat.count == 1:
+                yield from broken(INDENT + repeat.lines[0])
+                continue
+            yield f"{INDENT}*(row for {self.counter} in {repeat.numbers} for row in ("
+            yield from (line for row in repeat.lines for line in broken(INDENT * 2 + row))
+            yield f"{INDENT})),"
         yield "]"
 
     def _on_device(self, value: Value) -> str:
@@ -342,7 +352,7 @@ class _Run:
         unit, value = call.unit, call.unit.value
         out = self._memory(value)
         if unit.is_collective:
-            return call_lines("all_reduce(", [self._operand(value.inputs[0]), out], ")")
+            return [BREAK.join(["all_reduce(", self._operand(value.inputs[0]), out, ")"])]
         a, b = value.inputs
         if value.op.name == "add_rows":
             # torch's own gradient of an embedding: sorted by row, so always added in one order.
@@ -360,8 +370,8 @@ class _Run:
             right = _flat(self._operand(b), b, self._rows_and_columns(b))
             target = out
         if value.name in self.added:
-            return call_lines("torch.addmm(", [target, left, right, f"out={target}"], ")")
-        return call_lines("torch.mm(", [left, right, f"out={target}"], ")")
+            return [BREAK.join(["torch.addmm(", target, left, right, f"out={target}", ")"])]
+        return [BREAK.join(["torch.mm(", left, right, f"out={target}", ")"])]
 
     def _rows_and_columns(self, value: Value) -> str:
         """The shape of a value as a matrix: all axes but the last are its rows."""
@@ -476,13 +486,20 @@ def _temporaries(arena: Arena, given: RunArguments) -> str:
         *call_lines("def temporaries(", arguments, "):"),
         f'{INDENT}"""The tensors that live inside a run, in one arena: memory is reused after the last launch that',
         f'{INDENT}needs it. Of each the shape, the dtype, and the first and last launch."""',
-        f"{INDENT}lives = {{",
     ]
-    for life in arena.lives:
-        shape = _shape_text(life, given.sizes)
-        dtype = f"torch.{life.buffer.dtype.name}"
-        lines.append(f'{INDENT * 2}"{life.buffer.name}": ({shape}, {dtype}, {life.first}, {life.last}),')
-    return "\n".join([*lines, f"{INDENT}}}", f"{INDENT}return in_arena(lives, device)"]) + "\n"
+    known = {life.buffer.name: _life_text(life, given.sizes) for life in arena.lives}
+    listed = [f'lives["{name}"] = {text}' for name, text in known.items()]
+    looped = [f"{INDENT}{line}" for line, _ in with_loops(listed, "n")]
+    if len(looped) < len(listed):
+        lines += [f"{INDENT}lives = {{}}", *looped]
+    else:
+        entries = (f'{INDENT * 2}"{name}": {text},' for name, text in known.items())
+        lines += [f"{INDENT}lives = {{", *entries, f"{INDENT}}}"]
+    return "\n".join([*lines, f"{INDENT}return in_arena(lives, device)"]) + "\n"
+
+
+def _life_text(life: Life, sizes: SizeText) -> str:
+    return f"({_shape_text(life, sizes)}, torch.{life.buffer.dtype.name}, {life.first}, {life.last})"
 
 
 def _shape_text(life: Life, spelled: SizeText) -> str:

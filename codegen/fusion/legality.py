@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from tritonnotes.ir.core.graph import Value
@@ -246,6 +246,8 @@ class _Found:
 
     facts: dict[Facts, Facts] = field(default_factory=dict)
     units: dict[tuple[Value, str], Facts] = field(default_factory=dict)
+    sources: dict[tuple[Value, str], tuple[Value, ...]] = field(default_factory=dict)
+    touched: dict[tuple[Value, str], tuple[Value, ...]] = field(default_factory=dict)
     sums: dict[tuple[int, int], Facts] = field(default_factory=dict)
     shapes: dict[int, Shape | Rule] = field(default_factory=dict)
 
@@ -262,7 +264,6 @@ class Legality:
         self.units = units
         self.axes = units.axes
         self.readers = consumers(units)
-        self.sources = {u: tuple(dict.fromkeys(units.sources(u))) for u in units.units}
         self.axes_of = {u: units.axes.of(u.value) for u in units.units}
         self.apart: dict[Unit, set[Unit]] = {}
         for one, other in apart:
@@ -275,6 +276,8 @@ class Legality:
         self._written_as = {leaf: self.axes.iterated(self.axes.labels[v]) for v, leaf in self._updated.items()}
         self.place = {u: i for i, u in enumerate(units.units)}
         self._found: _Found = _Found() if known is None else known._found
+        self.sources = {u: self._sources_of(u) for u in units.units}
+        self._known = known
         self._spaces: dict[tuple[frozenset[Unit], frozenset[Unit]], Space | Refusal] = {}
         self.facts = {u: self._facts_of_unit(u) for u in units.units}
 
@@ -316,7 +319,10 @@ class Legality:
         key = (members, frozenset(stored))
         found = self._spaces.get(key)
         if found is None:
-            found = self._spaces[key] = self._space(*key)
+            # Units that both have are read and written alike.
+            is_known = self._known is not None and all(u in self._known.place for u in members)
+            found = self._known.space(*key) if is_known and self._known is not None else self._space(*key)
+            self._spaces[key] = found
         return found
 
     def _space(self, members: frozenset[Unit], stored: frozenset[Unit]) -> Space | Refusal:
@@ -384,6 +390,13 @@ class Legality:
 
     def _intern(self, facts: Facts) -> Facts:
         return self._found.facts.setdefault(facts, facts)
+
+    def _sources_of(self, unit: Unit) -> tuple[Value, ...]:
+        key = (unit.value, unit.part)
+        found = self._found.sources.get(key)
+        if found is None:
+            found = self._found.sources[key] = tuple(dict.fromkeys(self.units.sources(unit)))
+        return found
 
     def _facts_of_unit(self, unit: Unit) -> Facts:
         key = (unit.value, unit.part)
@@ -454,15 +467,12 @@ class Legality:
         """Results and arguments, in graph order."""
         seen: dict[Value, None] = {}
         for unit in sorted(members, key=lambda u: u.value.index):
-            if unit.part == OPERAND:
-                continue
-            if unit.part not in (FINALIZE, REPLICATED, PRODUCT):
-                for arg in iterated_inputs(unit.value):
-                    if not (is_free(arg) or is_host(arg) or is_free(base_of(arg))):
-                        seen.setdefault(source_of(arg))
-                    seen.setdefault(arg)
-            if unit.part != PARTIAL:
-                seen.setdefault(unit.value)
+            key = (unit.value, unit.part)
+            found = self._found.touched.get(key)
+            if found is None:
+                found = self._found.touched[key] = tuple(_touched_by(unit))
+            for value in found:
+                seen.setdefault(value)
         return list(seen)
 
     def _ordered(self, some: AxisSet, touched: list[Value]) -> tuple[int, ...]:
@@ -470,6 +480,19 @@ class Legality:
         best = max((tuple(a for a in self.axes.labels[v] if a in some) for v in touched), key=len, default=())
         rest = sorted(some - {a for a in best if a is not None})
         return (*(a for a in best if a is not None), *rest)
+
+
+def _touched_by(unit: Unit) -> Iterator[Value]:
+    """The arguments and the result of a unit, as far as it iterates over them."""
+    if unit.part == OPERAND:
+        return
+    if unit.part not in (FINALIZE, REPLICATED, PRODUCT):
+        for arg in iterated_inputs(unit.value):
+            if not (is_free(arg) or is_host(arg) or is_free(base_of(arg))):
+                yield source_of(arg)
+            yield arg
+    if unit.part != PARTIAL:
+        yield unit.value
 
 
 def one_writer(unit: Unit) -> Refusal:

@@ -67,6 +67,10 @@ class _Kernels:
         self.target = candidate.options.planned_for
         self.recomputed = dict(candidate.partition.recomputed)
         self.before = dict(candidate.waits)
+        self.after: dict[UnitSet, set[UnitSet]] = {kernel: set() for kernel in self.before}
+        for kernel, needed in self.before.items():
+            for other in needed:
+                self.after[other].add(kernel)
         self.loads = {k: candidate.memories_read(k) for k in candidate.kernels}
         self.shared = _shared_launches(candidate)
         self.loaders: dict[Value, dict[UnitSet, None]] = {}
@@ -116,14 +120,19 @@ class _Kernels:
         alone = frozenset([product])
         both = kernel | alone
         gone = {alone, kernel}
-        self.before = {k: {both if b in gone else b for b in some} for k, some in self.before.items()}
-        self.before[both] = (self.before.pop(alone) | self.before.pop(kernel)) - {both}
+        self.before[both] = (self.before.pop(alone) | self.before.pop(kernel)) - gone
+        self.after[both] = (self.after.pop(alone) | self.after.pop(kernel)) - gone
+        for other in self.after[both]:
+            self.before[other] = (self.before[other] - gone) | {both}
+        for other in self.before[both]:
+            self.after[other] = (self.after[other] - gone) | {both}
         if kernel in self.recomputed:
             self.recomputed[both] = self.recomputed.pop(kernel)
-        self.loads[both] = (self.loads.pop(alone) | self.loads.pop(kernel)) - {product.value}
-        for readers in self.loaders.values():
+        read = self.loads.pop(alone) | self.loads.pop(kernel)
+        for memory in read:
             for old in gone:
-                readers.pop(old, None)
+                self.loaders[memory].pop(old, None)
+        self.loads[both] = read - {product.value}
         for memory in self.loads[both]:
             self.loaders.setdefault(memory, {})[both] = None
 

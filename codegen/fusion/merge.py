@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from tritonnotes.ir.core.errors import PlanError
 
 from ..analysis.units import Unit, UnitSet
-from .legality import Facts, Legality, Refusal, Rule, one_writer
+from .legality import Facts, Legality, Refusal, Rule, Shape, one_writer
 from .partition import CYCLE, Partition, topological_order
 
 
@@ -67,9 +67,11 @@ class Clusters:
 
     def merge(self, one: Cluster, other: Cluster) -> bool:
         """Make one cluster of two if that is legal."""
-        if isinstance(self.legality.shape(self.legality.add(one.facts, other.facts)), Rule):
+        together = self.legality.add(one.facts, other.facts)
+        shape = self.legality.shape(together)
+        if isinstance(shape, Rule):
             return False  # the reason is worked out by why_not
-        facts = self._legal(one, other)
+        facts = self._legal_in(shape, together, one, other)
         if isinstance(facts, Refusal):
             return False
         first, last = (one, other) if one.position < other.position else (other, one)
@@ -95,6 +97,11 @@ class Clusters:
         shape = legality.shape(facts)
         if isinstance(shape, Rule):
             return Refusal(shape.name, shape.reason(legality, [*one.units, *other.units]))
+        return self._legal_in(shape, facts, one, other)
+
+    def _legal_in(self, shape: Shape, facts: Facts, one: Cluster, other: Cluster) -> Facts | Refusal:
+        """What stands between the members of two clusters, whose facts are together those of a kernel of this shape."""
+        legality = self.legality
 
         def holds(unit: Unit) -> bool:
             return self.of[unit] in (one, other)
@@ -112,7 +119,6 @@ class Clusters:
         """Put `last` into `first`. What lies `behind` the first in the order moves behind both, and what the last waits
         for in front of them (the places are shared out anew among these, as Pearce and Kelly do)."""
         ahead = _reaching(last, first.position)
-        places = sorted(c.position for c in (*behind, *ahead, first, last))
         first.units += last.units
         first.facts = facts
         self.of.update(dict.fromkeys(last.units, first))
@@ -125,6 +131,9 @@ class Clusters:
             other.before.add(first)
         first.before = (first.before | last.before) - {first, last}
         first.after = (first.after | last.after) - {first, last}
+        if not ahead and not behind:
+            return
+        places = sorted([*(c.position for c in (*behind, *ahead)), first.position, last.position])
         moved = [*sorted(ahead, key=_position), first, *sorted(behind, key=_position)]
         for cluster, place in zip(moved, places[: len(ahead) + 1] + places[len(ahead) + 2 :], strict=True):
             cluster.position = place

@@ -83,7 +83,10 @@ class _State:
 
     def improve_everywhere(self, value: Value) -> None:
         """Compute one value again in all kernels that load it, if only that saves its store."""
-        kernels = sorted(self.loaders.get(value, ()), key=_first)
+        loaders = self.loaders.get(value, ())
+        if len(loaders) < 2:
+            return
+        kernels = sorted(loaders, key=_first)
         trial = {k: t for k in kernels if (t := self._trail(k, value))}
         if len(trial) > 1 and self._change(trial) < 0:
             self._apply(trial)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 from tritonnotes.ir.core.graph import Value
 
-from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, REPLICATED, Units, destinations_of
+from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, REPLICATED, Units
 from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import KernelPlan, TileLaunch
 from .arithmetic import ROW_IDIOMS, compute, needed
@@ -56,7 +56,7 @@ def _lower(
     layout = cut_axes(units.axes, plan, purpose)
     if whole.candidate.options.planned_for.cpu is None:
         layout = prefetching(units.axes, plan, layout)
-    return _tile_program(units, plan, layout, destinations_of(units), called)
+    return _tile_program(units, plan, layout, units.destinations, called)
 
 
 def _tile_program(

@@ -9,7 +9,6 @@ from tritonnotes.ir.core.errors import VerificationError
 from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.core.types import Dim, dims_in
 
-from ..analysis.units import destinations_of
 from ..analysis.views import memory_of
 from ..lower.foreach import ForeachKernel
 from ..lower.lower import GeneratedKernel
@@ -134,7 +133,7 @@ def uses_of(plan: FusionPlan, kernels: Sequence[GeneratedKernel], regions: Mappi
     sums, and then the launches of a chunk: what goes in or comes out lives from the first to the last of them. The
     memory of a chunk is found in `regions`, by the name of its loop."""
     lowered = {k.name: k for k in kernels}
-    destinations = destinations_of(plan.units)
+    destinations = plan.units.destinations
     made: list[Uses] = []
     for launch in plan.launches:
         match launch:

@@ -10,7 +10,6 @@ from tritonnotes.ir.core.types import DType, Shape, element_count, float32, int3
 from tritonnotes.ir.primitives import CHUNK_ROWS
 
 from ..analysis.matmul import summed
-from ..analysis.units import destinations_of
 from ..analysis.views import memory_of
 from ..cost.matmul import splits_of
 from ..cost.traffic import compute_dtype
@@ -54,7 +53,7 @@ def allocate(
     """The buffers of a plan whose generated kernels are lowered. Those of a chunk are found in `regions`, by the name
     of its loop."""
     lowered = {k.name: k for k in kernels}
-    destinations = destinations_of(plan.units)
+    destinations = plan.units.destinations
     shown = set(memories_of_outputs(plan).values())
     buffers = [
         Buffer(v.name, v.shape, v.dtype, "leaf") for v in plan.graph.leaves("input", "parameter", "buffer", "slot")

@@ -12,7 +12,7 @@ import networkx
 from tritonnotes.ir.core.errors import VerificationError
 from tritonnotes.ir.core.graph import Graph, Value
 
-from ..analysis.units import FINALIZE, Units, destinations_of
+from ..analysis.units import FINALIZE, Units
 from ..analysis.views import is_join, memory_of
 from ..fusion.candidate import Candidate
 from ..fusion.legality import Legality
@@ -159,6 +159,6 @@ def _verify_fed(plan: FusionPlan, piece: Piece, written: set[Value]) -> None:
 
 def memories_of_outputs(plan: FusionPlan) -> dict[str, Value]:
     """The memory that each output of a plan's graph lies in, by the output's name."""
-    destinations = destinations_of(plan.units)
+    destinations = plan.units.destinations
     memories = {name: memory_of(value) for name, value in plan.graph.outputs.items()}
     return {name: destinations.get(memory, memory) for name, memory in memories.items()}

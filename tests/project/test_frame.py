@@ -70,7 +70,7 @@ def test_everything_asked_for_is_pinned() -> None:
     assert pins["torch"] == "2.13.0"
     assert pins["triton"] == "3.7.1"
     extras = PROJECT["optional-dependencies"]
-    assert set(extras) == {"examples", "onnx", "notebook", "peers", "test", "dev"}
+    assert set(extras) == {"examples", "onnx", "notebook", "peers", "site", "test", "dev"}
     asked = {name_of(each) for group in [PROJECT["dependencies"], *extras.values()] for each in group}
     assert asked - {"tritonnotes"} <= set(pins)
     ci = (ROOT / ".ci/run").read_text()

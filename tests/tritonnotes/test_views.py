@@ -46,13 +46,15 @@ def shown() -> dict[type, Any]:
     return {
         tn.Graph: graph, tn.Value: graph.outputs["loss"], FusionPlan: step.plan, Program: step.program,
         tn.Model: model, tn.TrainingStep: step, tn.Certificate: tn.check(graph), Reports: reports,
-        KernelReport: reports.reports[0], Op: tn.gelu, UpdateRule: UPDATE_RULES["adam"],
+        KernelReport: reports.reports[0],
+        tn.KernelCertificate: tn.check(torch.exp, torch.exp, torch.rand(3, 4), edge_cases=False),
+        Op: tn.gelu, UpdateRule: UPDATE_RULES["adam"],
         Optimizer: tn.adam(lr=0.1), Entry: tn.note("gelu"), Launch: step.plan.launches[0],
     }  # fmt: skip
 
 
-LOOKED_AT = (tn.Graph, tn.Value, FusionPlan, Program, tn.Model, tn.TrainingStep, tn.Certificate, Reports, KernelReport,
-             Op, UpdateRule, Optimizer, Entry, Launch)  # fmt: skip
+LOOKED_AT = (tn.KernelCertificate, tn.Graph, tn.Value, FusionPlan, Program, tn.Model, tn.TrainingStep, tn.Certificate,
+             Reports, KernelReport, Op, UpdateRule, Optimizer, Entry, Launch)  # fmt: skip
 IN_NOTEBOOKS = tuple(kind for kind in LOOKED_AT if kind is not Launch)
 
 

@@ -11,15 +11,15 @@ from typing import Any
 
 from rich.console import Console
 
-import tritonnotes as tn
-from tritonnotes.ir.core.types import dims_in
-
+from .. import face
 from ..codegen.fusion.constraints import Fusion
 from ..codegen.pipeline import make_program
 from ..codegen.support.sizes import NOMINAL
 from ..explorer.page import write_page
+from ..ir.core.errors import TritonNotesError
 from ..ir.core.graph import Graph
 from ..ir.core.optimizer import Optimizer
+from ..ir.core.types import dims_in
 from ..notes import UnknownNameError, entries, find
 from ..runtime.kernel_reports import gradient_programs, program_reports
 from .choices import COMPILED_STAGES, DEFAULT_LOSS, KERNEL_STAGES
@@ -38,7 +38,7 @@ def act(arguments: argparse.Namespace) -> int:
         return ACTIONS[arguments.command](arguments)
     except UnknownNameError as error:
         return fail(str(error), 2)
-    except tn.TritonNotesError as error:
+    except TritonNotesError as error:
         return fail(str(error))
 
 
@@ -65,7 +65,7 @@ def _show(arguments: argparse.Namespace) -> int:
     if arguments.arch is not None and stage not in COMPILED_STAGES:
         return fail(f"--arch goes with --emit {' or '.join(COMPILED_STAGES)}; {stage} is the same for every GPU", 2)
     graph = load_target(arguments.target)
-    loss, optimizer = (None, tn.adam()) if stage in ("graph", "prims") else _step(arguments, graph)
+    loss, optimizer = (None, face.adam()) if stage in ("graph", "prims") else _step(arguments, graph)
     which = {"arch": arguments.arch or 90, "kernel": arguments.kernel, "target": arguments.planned_for}
     shown = show(graph, stage, loss=loss, optimizer=optimizer, **which)
     if arguments.json:
@@ -99,7 +99,7 @@ def _check(arguments: argparse.Namespace) -> int:
     optimizer = _optimizer(arguments.optimizer) if arguments.optimizer else None
     names = {dim.name for value in graph.values for dim in dims_in(value.shape)}
     sizes = None if arguments.batch is None else dict.fromkeys(sorted(names), arguments.batch)
-    certificate = tn.check(graph, sizes=sizes, optimizer=optimizer, strict=arguments.strict)
+    certificate = face.check(graph, sizes=sizes, optimizer=optimizer, strict=arguments.strict)
     if arguments.json:
         _print_json({"target": arguments.target, **certificate.to_dict()})
     else:
@@ -124,7 +124,7 @@ def _explore(arguments: argparse.Namespace) -> int:
     joint = joint_or_forward(graph, loss, optimizer)
     program = make_program(joint, Fusion(target=arguments.planned_for), declared=graph)
     title = f"forward run of {graph.name}" if loss is None else f"training step of {graph.name}"
-    certificate = tn.check(graph) if arguments.check else None
+    certificate = face.check(graph) if arguments.check else None
     page = write_page(arguments.out, program, title, arguments.arch or 90, certificate)
     size = page.stat().st_size
     if arguments.json:
@@ -181,7 +181,7 @@ def _step(arguments: argparse.Namespace, graph: Graph) -> tuple[str | None, Opti
 
 
 def _optimizer(name: str) -> Optimizer:
-    made: Optimizer = getattr(tn, name)()
+    made: Optimizer = getattr(face, name)()
     return made
 
 

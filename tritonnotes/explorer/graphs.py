@@ -32,13 +32,22 @@ class GraphNode:
 
 
 @dataclass(frozen=True)
+class Path:
+    """The line of an edge, what passes along it, and whether that is a number of the host."""
+
+    line: str
+    values: str
+    is_number: bool
+
+
+@dataclass(frozen=True)
 class Level:
-    """The graph at one level: its nodes, and the paths of its edges, with whether it is a number that passes."""
+    """The graph at one level: its nodes, and the lines of its edges."""
 
     name: str
     about: str
     nodes: tuple[GraphNode, ...]
-    paths: tuple[tuple[str, bool], ...]
+    paths: tuple[Path, ...]
     width: float
     height: float
 
@@ -74,7 +83,8 @@ def _drawn(name: str, graph: Graph, things: Things) -> Level:
     drawing = layered(labels, _forward(groups, edges) if by_op else edges)
     nodes = tuple(_node(labels[key], some, drawing.boxes[key], things) for key, some in groups.items())
     numbers = {key for key, some in groups.items() if all(map(is_host, some))}
-    paths = tuple((_path(drawing.boxes[a], drawing.boxes[b]), a in numbers) for a, b in edges)
+    passed = {key: things.values_of(v.name for v in some) for key, some in groups.items()}
+    paths = tuple(Path(_path(drawing.boxes[a], drawing.boxes[b]), passed[a], a in numbers) for a, b in edges)
     about = f"{len(values)} values" + (f" of {len(groups)} ops, drawn by op" if by_op else "")
     return Level(name, about, nodes, paths, drawing.width, drawing.height)
 

@@ -64,12 +64,13 @@ class LaunchBox:
 
 @dataclass(frozen=True)
 class Edge:
-    """What passes from one node to another: the path of its line, and the verdicts, as data."""
+    """What passes from one node to another: the path of its line, the values, and the verdicts on them, as data."""
 
     number: int
     kind: str
     path: str
     title: str
+    values: str
     verdicts: tuple[Mapping[str, Any], ...]
 
 
@@ -122,7 +123,7 @@ def drawn_plan(program: Program, things: Things) -> PlanDrawing:
         facts = tuple(_facts(launch))
         boxes.append(LaunchBox(launch.name, things.launch(launch.name), launch.kind, box, nodes, facts))
         y += box.height + 2.4 * GAP
-    edges = tuple(_edges(plan, homes, places))
+    edges = tuple(_edges(plan, things, homes, places))
     return PlanDrawing(tuple(boxes), edges, WIDTH + 3 * GAP + 7 * LANES, y)
 
 
@@ -145,7 +146,7 @@ def _facts(launch: Launch) -> Iterator[tuple[str, str]]:
             yield word, ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
-def _edges(plan: FusionPlan, homes: Mapping[str, _Key], places: Mapping[_Key, Box]) -> Iterator[Edge]:
+def _edges(plan: FusionPlan, things: Things, homes: Mapping[str, _Key], places: Mapping[_Key, Box]) -> Iterator[Edge]:
     found: dict[tuple[_Key, _Key], list[Verdict]] = {}
     for verdict in plan.verdicts:
         if verdict.rule in NOT_DRAWN or verdict.source not in homes or verdict.target not in homes:
@@ -163,7 +164,8 @@ def _edges(plan: FusionPlan, homes: Mapping[str, _Key], places: Mapping[_Key, Bo
         data = tuple(_data(v, id(v) in asked) for v in verdicts)
         far = order[target[0]] - order[source[0]]
         lane = GAP + WIDTH + 8 + 7 * (number % LANES) if far > 1 else 0
-        yield Edge(number, kind, _path(places[source], places[target], lane), title, data)
+        values = things.values_of(v.source for v in verdicts)
+        yield Edge(number, kind, _path(places[source], places[target], lane), title, values, data)
 
 
 def _kind(verdict: Verdict) -> str:

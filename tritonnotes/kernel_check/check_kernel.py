@@ -109,7 +109,13 @@ class _Subject:
         raw = Raw(kernel, grid, constexprs or {})
         made = cls(name, raw, reference, frozenset(outputs or ()), how)
         if outputs is None:
-            changed = _run(made, arguments, Results())
+            try:
+                changed = _run(made, arguments, {})
+            except KernelError as error:
+                raise KernelError(
+                    f"check of {name}: its first run, which shows what it writes, was stopped: {first_line(error)}; "
+                    "name what it writes, as in outputs=(1,), to have the certificate"
+                ) from error
             made.outputs = frozenset(int(what.split()[1]) for what in changed)
             if not made.outputs:
                 raise DeclarationError(
@@ -210,10 +216,17 @@ def _case(subject: _Subject, name: str, arguments: Arguments, look: _Look, seed:
         # What the sanitizer stops has no cause. A tile that cannot be made, or an assertion, is the launcher's own.
         is_fault = isinstance(error, KernelError) and error.__cause__ is None
         verdict = FAILS if is_fault or name == GIVEN else REFUSED
-        kind = "" if isinstance(error, TritonNotesError) else f"{type(error).__name__}: "
-        return Case(name, verdict, reason=f"{kind}{first_line(error)}", arguments=arguments)
+        return Case(name, verdict, reason=_said(error), arguments=arguments)
     verdict = OK if all(c.ok for c in comparisons.values()) else FAILS
     return Case(name, verdict, comparisons, arguments=arguments)
+
+
+def _said(error: Exception) -> str:
+    """What an error says in a line. Triton's compiler shows the code first, and what is wrong with it last."""
+    told = error.__cause__ if isinstance(error, KernelError) and error.__cause__ is not None else error
+    lines = [line.strip() for line in str(told).splitlines() if line.strip()]
+    kind = "" if isinstance(told, TritonNotesError) else f"{type(told).__name__}: "
+    return f"{kind}{lines[0 if told is error else -1] if lines else ''}"
 
 
 def _is_special(name: str) -> bool:

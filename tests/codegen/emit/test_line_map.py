@@ -11,13 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from random_graphs import random_graph
+from whole_models import made
 
 import tritonnotes as tn
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.support.provenance import ROLES, LineMap, LineOrigin
-from tritonnotes.codegen.target.call_sites import with_call_sites
+from tritonnotes.codegen.target.call_sites import keeping_call_sites, with_call_sites
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose
@@ -73,6 +74,20 @@ def words(g: Graph) -> object:
     return tn.cross_entropy(tn.linear(h, 5000, name="head").reshape(-1, 5000), g.input("y", (B * 8,), dtype="int64"))
 
 
+def chunks_of_rows() -> Program:
+    g = tn.Graph("large")
+    h = tn.linear(g.input("x", (B, 16)), 32, name="fc")
+    g.output(loss=tn.cross_entropy(tn.linear(h, 50_000, name="head"), g.input("y", (B,), dtype="int64")))
+    program = tn.compile_step(g, optimizer=tn.adam(), logits_budget=2**20).program
+    assert program.regions
+    return program
+
+
+def gpt() -> Program:
+    module, example = made("GPT")
+    return tn.compile(module, *example).gradient_programs[1]
+
+
 def regression(loss: Callable[..., tn.Value]) -> Callable[[Graph], object]:
     return lambda g: loss(tn.linear(g.input("x", (B, 8)), 1, name="fc"), g.input("y", (B, 1)))
 
@@ -85,6 +100,8 @@ MODELS: dict[str, Callable[[], Program]] = {
     "transformer block": trained(block),
     "not fused": trained(block, fusion="off"),
     "language model": trained(words),
+    "chunks of rows": chunks_of_rows,
+    "GPT": gpt,
     "numbers in memory": lambda: replace(digits(), in_memory=True),
 } | {loss.__name__: trained(regression(loss)) for loss in (tn.mse_loss, tn.huber_loss, tn.smooth_l1_loss)}
 
@@ -250,6 +267,18 @@ def test_a_call_is_said_from_the_outside_in() -> None:
         ".loc\t2 293 36, function_name $L__called, inlined_at 1 7 22",
         ".loc\t2 263 15, function_name $L__called, inlined_at 2 293 36",
     ]
+
+
+class Knobs:
+    """Those of a Triton that lets nobody look at its stages."""
+
+
+def test_stages_that_nobody_may_look_at_stay_as_they_are() -> None:
+    knobs, taken, mine = Knobs(), Knobs(), object()
+    vars(taken)["add_stages_inspection_hook"] = mine
+    with keeping_call_sites(knobs), keeping_call_sites(taken):
+        assert vars(knobs) == {}
+        assert vars(taken) == {"add_stages_inspection_hook": mine}
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from counted_work import calls_made
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from program_style import wrong
@@ -16,12 +17,14 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes.cli.show import show
+from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.lower.lower import GeneratedKernel
 from tritonnotes.codegen.lower.tile_ir import Kernel
-from tritonnotes.codegen.pipeline import make_program
+from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.program import program as programs
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.share.naming import common_name
+from tritonnotes.codegen.support import repeats as lines_that_repeat
 from tritonnotes.codegen.target.cache import KernelCache
 from tritonnotes.codegen.target.load import load_source
 from tritonnotes.ir.core.graph import Graph, Value
@@ -69,7 +72,7 @@ def mlp(layers: int) -> Graph:
     return graph
 
 
-def step(graph: Graph, fusion: str = "greedy") -> Program:
+def step(graph: Graph, fusion: str | Fusion = "greedy") -> Program:
     return make_program(joint_graph(graph, "loss", tn.adam()), fusion, declared=graph)
 
 
@@ -256,7 +259,7 @@ def test_what_names_have_in_common_is_what_is_written(names: list[str], common: 
 
 
 def test_a_shared_kernel_says_what_it_stands_for() -> None:
-    program = step(mlp(8))
+    program = step(mlp(3))
     source = program.source
     for name, kernels in program.launches_of.items():
         (function,) = (text for text in source.split("@triton.jit") if text.startswith(f"\ndef {name}("))
@@ -315,3 +318,37 @@ def test_reports_and_stages_know_each_launch() -> None:
     assert show(graph, "plan", kernel=first, **arguments) != show(graph, "plan", kernel=second, **arguments)
     whole = show(graph, "triton", **arguments)
     assert [kernel["name"] for kernel in whole.data["kernels"]] == list(program.launches_of)
+
+
+def test_the_text_of_a_step_hardly_grows_with_the_number_of_its_layers() -> None:
+    few, many = (step(mlp(layers)).source.count("\n") for layers in (16, 24))
+    assert many - few < 6 * (24 - 16), "less than six lines for each further layer, in all of the file"
+
+
+@pytest.mark.parametrize("what", ["plan", "source"])
+def test_work_grows_with_the_number_of_layers_and_no_faster(what: str) -> None:
+    """Counted in calls of functions: three times as many layers take at most 3¹·¹ times as many."""
+
+    def work(layers: int) -> int:
+        joint = joint_graph(stack(["linear", "norm", "gelu"], [f"_{n}" for n in range(layers)]), "loss", tn.adam())
+        if what == "plan":
+            return calls_made(lambda: make_plan(joint, "greedy"))
+        program = make_program(joint, "greedy")
+        return calls_made(lambda: program.source)
+
+    assert work(18) <= 3**1.1 * work(6)
+
+
+@pytest.mark.parametrize("how", [Execution(), STRICT], ids=["native", "strict"])
+def test_loops_launch_what_their_lines_would(how: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launches of layers, the tensors that updates find in a table, and temporaries."""
+    graph = stack(["norm", "linear"], [f"_{n}" for n in range(8)])
+    program = step(graph, Fusion("greedy", products=False))
+    source = program.source
+    assert "for n in range(" in source and "*(row for n in range(" in source and "lives[f" in source
+    looped = run(program, how)
+    monkeypatch.setattr(lines_that_repeat, "LEAST", 10**6)
+    plain = replace(program)
+    assert "for n in range(" not in plain.source
+    found = run(plain, how)
+    assert looped.keys() == found.keys() and all(torch.equal(looped[name], found[name]) for name in found)

@@ -253,6 +253,17 @@ def test_the_package_is_its_command_line() -> None:
     assert done.stdout == f"tritonnotes {VERSION}\n" and done.stderr == ""
 
 
+def test_a_command_in_a_process_of_its_own_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    """There nothing has used a name of the package before."""
+    asked = (["ops", "--json"], ["note", "gelu", "--json"], ["note", "exp", "--json"], ["note", "adam", "--json"])
+    for argv in asked:
+        assert main(argv) == 0
+    here = capsys.readouterr().out
+    script = f"from tritonnotes.cli.commands import main; print([main(argv) for argv in {asked!r}])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env=environment())
+    assert done.stdout == f"{here}[0, 0, 0, 0]\n" and done.stderr == ""
+
+
 def test_every_optimizer_offered_is_one() -> None:
     assert all(isinstance(getattr(tn, name)(), Optimizer) for name in OPTIMIZERS)
 

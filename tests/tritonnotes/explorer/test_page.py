@@ -166,13 +166,17 @@ def test_another_architecture_is_refused() -> None:
 
 
 def test_errors_of_a_certificate_heat_the_ops_that_they_are_of() -> None:
-    certificate = tn.check(small().declared, sizes={"batch": 5})
-    reader = read(explore_page(small(), certificate=certificate))
+    g = tn.Graph("checked")
+    g.output(loss=tn.mean(tn.linear(g.input("x", (B, 4)), 3, name="fc")))
+    certificate = tn.check(g, sizes={"batch": 5})
+    reader = read(explore_page(make_program(optimize(decompose(g)), declared=g), certificate=certificate))
     heats = [float(attrs["style"].partition(":")[2]) for _, attrs in reader.elements if attrs.get("class") == "heat"]
     assert len(heats) >= len(certificate.rows) and all(0 <= heat <= 1 for heat in heats) and any(heats)
     linked = set().union(*(numbers(attrs, "o") for tag, attrs in reader.elements if tag == "tr"))
-    shown = {attrs["data-t"].partition(":")[0] for attrs in items("thing") if attrs["data-o"] in linked}
-    assert {"fc1.weight", "ln.bias", "x", "loss"} <= shown
+    things = (attrs for _, attrs in reader.elements if "thing" in attrs.get("class", "").split())
+    assert {"fc.weight", "fc.bias", "x", "loss"} <= {
+        a["data-t"].partition(":")[0] for a in things if a["data-o"] in linked
+    }
 
 
 def test_a_plan_without_a_search_stands_beside_the_one_that_is_shown() -> None:
@@ -285,12 +289,23 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
 @pytest.mark.skipif(not CHROMIUM, reason="chromium is not installed: the page is not opened in a browser")
 def test_a_browser_opens_the_page_without_an_error(tmp_path: Path) -> None:
     """The script runs to its end and lights up what belongs together; the browser prints no error."""
-    probe = (
-        "<script>const seen=document.querySelector('#pane-triton .step[data-o]');"
-        "seen.dispatchEvent(new PointerEvent('pointerover',{bubbles:true}));"
-        "document.title='lit '+document.querySelectorAll('.hot').length+' '+document.querySelectorAll('.lit').length;"
-        "</script></body>"
-    )
+    probe = """<script>
+        const count = (selector) => document.querySelectorAll(selector).length;
+        const press = (key) => document.activeElement.dispatchEvent(new KeyboardEvent('keydown', {key, bubbles: true}));
+        const point = (element, kind) => element.dispatchEvent(new PointerEvent(kind, {bubbles: true}));
+        point(document.querySelector('#pane-triton .step[data-o]'), 'pointerover');
+        const lit = [count('.hot'), count('.lit')];
+        press('Escape'); press('2'); press('ArrowDown'); press('ArrowDown');
+        const walked = count('#pane-graph .cursor');
+        press(']');
+        const find = document.getElementById('find');
+        find.value = 'act'; find.dispatchEvent(new Event('input'));
+        const found = document.querySelectorAll('.thing.hot, .thing.lit').length;
+        point(document.querySelector('.edge'), 'click');
+        const told = document.querySelectorAll('#detail td').length;
+        const batch = document.getElementById('batch-size').textContent;
+        document.title = ['seen', ...lit, walked, found, told, batch].join(' ');
+        </script></body>"""
     # The policy of the page allows scripts inside it alone, as this one is.
     file = tmp_path / "page.html"
     file.write_text(page().replace("</body>", probe), encoding="utf-8")
@@ -304,5 +319,11 @@ def test_a_browser_opens_the_page_without_an_error(tmp_path: Path) -> None:
     command = [CHROMIUM, *options, f"--user-data-dir={tmp_path}/profile", "--dump-dom", f"file://{file}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in done.stderr
-    lit = re.search(r"<title>lit (\d+) (\d+)</title>", done.stdout)
-    assert lit and int(lit[1]) > 1 and int(lit[2]) > 1
+    seen = re.search(r"<title>seen (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)</title>", done.stdout)
+    assert seen, done.stderr
+    hot, lit, walked, found, told, batch = map(int, seen.groups())
+    assert hot > 1 and lit > 1, "a line lights up what belongs to it"
+    assert walked == 1, "arrows walk a pane"
+    assert found == 1, "an op is found by its name"
+    assert told >= 5, "an edge tells its verdicts"
+    assert batch == BATCHES[BATCHES.index(256) + 1], "the batch grows"

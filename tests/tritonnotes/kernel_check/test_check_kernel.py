@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -47,7 +48,8 @@ def test_a_right_kernel_holds(dtype: torch.dtype) -> None:
         "a NaN in argument 0",
     }
     assert certificate.looks >= 10 and certificate.runs == 7
-    assert [case.name for case in certificate.cases if case.verdict == REFUSED] == ["size 20 as 0"]
+    (refused,) = [case for case in certificate.cases if case.verdict == REFUSED]
+    assert refused.name == "size 20 as 0" and refused.reason.startswith("CompilationError: arange's end argument")
     assert str(certificate).endswith("plus two units in the last place") and repr(certificate).endswith(", OK)")
 
 
@@ -119,6 +121,8 @@ def test_a_jit_kernel_is_checked_on_its_own_arguments() -> None:
         kernels.double_kernel, kernels.double, x, out, grid=(2,), constexprs={"BLOCK": 64}, outputs=(1,)
     )
     assert "out-of-bounds load" in too_short.findings[0]
+    with pytest.raises(KernelError, match=r"its first run, .* was stopped: .*name what it writes"):
+        tn.check(kernels.double_kernel, kernels.double, x, out, **launched)
 
 
 @pytest.mark.parametrize(
@@ -173,6 +177,16 @@ def test_kernels_run_under_the_interpreter_within_enabled() -> None:
     torch.testing.assert_close(y, softmax(x))
     with pytest.raises(interpreter.TooManyProgramsError), interpreter.enabled(most_programs=2):
         kernels.softmax(x)
+
+
+def test_the_example_of_the_documents_finds_what_they_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (ROOT / "docs/checking.md").read_text(encoding="utf-8")
+    file = tmp_path / "example.py"
+    file.write_text(text.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
+    runpy.run_path(str(file))
+    out = " ".join(capsys.readouterr().out.split())
+    row, finding = text.partition("```text\n")[2].partition("```")[0].split("\n", 1)
+    assert " ".join(row.split()) in out and " ".join(finding.split()) in out
 
 
 # -- cases -------------------------------------------------------------------------------------------------------------

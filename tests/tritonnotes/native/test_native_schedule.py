@@ -133,7 +133,36 @@ def carried_kernel(x_ptr, y_ptr, out_ptr, COLS: tl.constexpr):
         x = following
 
 
-IN_TURNS = [stored_between_kernel, added_between_kernel, stored_in_a_loop_kernel, carried_kernel]
+@triton.jit
+def short_kernel(x_ptr, y_ptr, out_ptr, COLS: tl.constexpr):
+    col = tl.arange(0, COLS)
+    x = tl.load(x_ptr + col)
+    centered = x - tl.sum(x)
+    total = tl.sum(centered * centered)
+    tl.store(y_ptr + col, centered * total)
+    tl.store(out_ptr + col, centered - tl.sum(centered * total))
+
+
+@triton.jit
+def overtaken_kernel(x_ptr, y_ptr, out_ptr, COLS: tl.constexpr):
+    col = tl.arange(0, COLS)
+    w = tl.load(x_ptr + col)
+    x = w
+    for _ in range(3):
+        y = x + w
+        x = w * tl.sum(y)
+        tl.store(out_ptr + col, y - tl.sum(x))
+    tl.store(y_ptr + col, x)
+
+
+IN_TURNS = [
+    stored_between_kernel,
+    added_between_kernel,
+    stored_in_a_loop_kernel,
+    carried_kernel,
+    short_kernel,
+    overtaken_kernel,
+]
 
 
 @pytest.mark.parametrize("where", ["apart", "the same", "one further", "one before"])

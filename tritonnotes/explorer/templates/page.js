@@ -111,6 +111,19 @@
     }
   }
 
+  // -- an op by its name --
+  const find = byId("find");
+  find.addEventListener("input", () => {
+    const wanted = find.value.trim().toLowerCase();
+    const named = all(".thing").map((thing) => [thing.dataset.t.split(":")[0].toLowerCase(), thing]);
+    const best = named.find(([name]) => name === wanted) || named.find(([name]) => name.startsWith(wanted)) || named.find(([name]) => name.includes(wanted));
+    held = null;
+    light(null);
+    if (!wanted || !best) return;
+    hold(best[1]);
+    best[1].scrollIntoView({ block: "nearest" });
+  });
+
   // -- the batch size --
   function human(size) {
     for (const [unit, scale] of [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]])
@@ -186,7 +199,8 @@
     light(cursor);
   }
   document.addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input")) return;
+    if (event.key === "Escape") document.activeElement.blur();
+    else if (event.ctrlKey || event.metaKey || event.altKey || event.target.matches("input")) return;
     const panes = all(".pane");
     if (/^[1-9]$/.test(event.key) && panes[event.key - 1]) panes[event.key - 1].querySelector(".body").focus();
     else if (event.key === "Escape") {
@@ -195,7 +209,8 @@
     } else if (event.key === "[" || event.key === "]") {
       batch.value = Number(batch.value) + (event.key === "]" ? 1 : -1);
       resize();
-    } else if (event.key === "Enter" && cursor) hold(cursor);
+    } else if (event.key === "/") { event.preventDefault(); find.focus(); }
+    else if (event.key === "Enter" && cursor) hold(cursor);
     else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
       const body = event.target.closest(".body");
       if (!body) return;

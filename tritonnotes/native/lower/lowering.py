@@ -54,7 +54,7 @@ class Lowering:
         self.function, self.options = function, options
         self.w = Writer(symbols)
         # The sanitizer looks at each access once.
-        self.analysis = Analysis(function, options.aliased, loads_again=not options.sanitize)
+        self.analysis = Analysis(function, options.aliased, repeats=not options.sanitize)
         self.scalars: dict[Value, str] = {}
         self.buffers: dict[Value, Buffer] = {}
         self.stack = 0

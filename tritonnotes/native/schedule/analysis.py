@@ -59,12 +59,12 @@ NOTHING = BARRIERS | {"tt.print", "tt.assert", "llvm.intr.assume"}
 
 
 class Analysis(Uses):
-    """`aliased` says that arguments may overlap in memory, so that no access passes another one, `loads_again` that a
-    load may be made more than once."""
+    """`aliased` says that arguments may overlap in memory, so that no access passes another one, `repeats` that an
+    access may be made more than once."""
 
-    def __init__(self, function: Function, aliased: bool = False, loads_again: bool = True) -> None:
+    def __init__(self, function: Function, aliased: bool = False, repeats: bool = True) -> None:
         super().__init__(function)
-        self.aliased, self.loads_again = aliased, loads_again
+        self.aliased, self.repeats = aliased, repeats
         self.arguments = frozenset(function.args)
         self._roots: dict[Value, Value | None] = {}
         self._steps: dict[tuple[Value, int], int | None] = {}

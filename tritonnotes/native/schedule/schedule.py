@@ -21,6 +21,14 @@ ENDS = frozenset(
 )
 
 
+SHORT = frozenset({"arith.addf", "arith.subf", "arith.mulf", "arith.negf", "math.fma", "arith.extf"})
+"""Arithmetic of a cycle or two, which a nest may repeat."""
+
+
+MOST_LOADS, MOST_PARTS = 2, 4
+"""Of what is repeated in a nest in place of a store and a load."""
+
+
 Shape = tuple[int, ...]
 
 
@@ -62,8 +70,8 @@ class _Scheduler:
             if op.name not in ENDS and op.name not in NOTHING and not inline and op.name != "arith.constant":
                 self.add(op)
         self.sink()
-        if self.analysis.loads_again:
-            self.load_again()
+        if self.analysis.repeats:
+            self.repeat()
         self.order()
         return [slot for slot in self.slots if slot.ops]
 
@@ -150,30 +158,60 @@ class _Scheduler:
             self.slots[to].ops.append(op)
             self.place[op] = to
 
-    def load_again(self) -> None:
-        """Repeats a load of neighbours in each later nest that reads it, where its memory stays as it is: what was
-        loaded lies in the nearest cache, and a copy of it would take as much room there again."""
+    def repeat(self) -> None:
+        """Makes a load of neighbours, or something short that is made of such loads, again in each later nest that
+        reads it, where memory stays as it is: what was loaded lies in the nearest cache, and to keep a copy of it there
+        takes a store, and as much room again."""
         for op in self.block.ops:
             at = self.place.get(op)
-            if at is None or not self.is_repeatable(op) or self.slots[at].kind != "nest":
+            made_of = None if at is None else self.made_of(op, self.slots[at].shape)
+            if at is None or made_of is None:
                 continue
             uses = [*self.analysis.consumers(op.result)]
             others = {self.place.get(user, -1) for user, _ in uses} - {at}
             alike = all(self.slots[to].kind == "nest" and self.slots[to].shape == self.slots[at].shape for to in others)
             if not others or min(others) < at or not alike or any(viewed for _, viewed in uses):
                 continue
-            if not self.is_held(op, at, max(others)):
+            loads = [part for part in made_of if part.name == "tt.load"]
+            if not any(self.is_held(load, self.place[load], max(others)) for load in loads):
                 for to in others:
-                    self.slots[to].ops.append(op)
+                    self.slots[to].ops += [part for part in made_of if part not in self.slots[to].ops]
 
-    def is_repeatable(self, op: Op) -> bool:
-        """Whether a load is of neighbours in memory, at a place that scalars say, and may be made twice."""
-        if op.name != "tt.load" or "true" in str(op.attrs.get("isVolatile", "")):
-            return False
+    def made_of(self, op: Op, shape: Shape | None) -> list[Op] | None:
+        """What has to be repeated to have the result of an operation of a nest again, itself among it; None where that
+        is too much, or is not known to give the same."""
+        found: list[Op] = []
+        todo, loads = [op], 0
+        while todo:
+            part = todo.pop()
+            if part in found:
+                continue
+            slot = self.slots[self.place[part]]
+            if slot.kind != "nest" or slot.shape != shape or not self.is_short(part):
+                return None
+            found.append(part)
+            loads += part.name == "tt.load"
+            for leaf, _ in self.analysis.needs(part):
+                definition = self.analysis.definition.get(leaf)
+                if not leaf.type.is_tile:
+                    continue
+                if definition is None or part.name == "tt.load":
+                    return None  # the next tile that a loop carries may lie there by then; places come from scalars
+                if definition not in self.place:
+                    loads += 1  # it lies in memory, as all does that comes from outside of the block
+                elif leaf.type.size > 1:
+                    todo.append(definition)
+        return found if loads <= MOST_LOADS and len(found) <= MOST_PARTS else None
+
+    def is_short(self, op: Op) -> bool:
+        """Whether an operation takes about as long as a load: a load of neighbours that may be made twice, or simple
+        arithmetic."""
+        if op.name != "tt.load":
+            return op.name in SHORT
         pointer = op.operands[0]
         along = range(len(pointer.type.dims))
-        is_contiguous = any(self.analysis.step(pointer, dim) == 1 for dim in along)
-        return is_contiguous and not any(leaf.type.is_tile for leaf, _ in self.analysis.needs(op))
+        is_volatile = "true" in str(op.attrs.get("isVolatile", ""))
+        return not is_volatile and any(self.analysis.step(pointer, dim) == 1 for dim in along)
 
     def order(self) -> None:
         order = {op: number for number, op in enumerate(self.block.ops)}

@@ -12,7 +12,6 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ...codegen.analysis.units import destinations_of
 from ...codegen.lower.foreach import ForeachKernel
 from ...codegen.lower.lower import GeneratedKernel
 from ...codegen.memory.buffers import outer_names, scratch_names
@@ -72,7 +71,7 @@ class BufferNames:
 
     def __init__(self, program: Program) -> None:
         self._program = program
-        destinations = destinations_of(program.plan.units)
+        destinations = program.plan.units.destinations
         self.outer = {
             loop.name: outer_names(loop, scratch_names(program.regions[loop.name].buffers), destinations)
             for loop in chunk_loops(program.plan.launches)
