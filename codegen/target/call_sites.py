@@ -33,6 +33,10 @@ _NAMES = f"""
 """The directive asks for a function's name in this section, which nothing here reads."""
 
 
+_MISSING = object()
+"""What a Triton has in the place of a hook that it does not know."""
+
+
 def with_call_sites(ptx: str) -> str:
     """The same code, whose lines say from where they were called."""
     if ".debug_str" in ptx:
@@ -58,13 +62,16 @@ def with_call_sites(ptx: str) -> str:
 
 @contextmanager
 def keeping_call_sites(runtime: Any) -> Iterator[None]:
-    """What Triton compiles meanwhile keeps its call sites. `runtime` are its knobs of that name."""
-    known = runtime.add_stages_inspection_hook
+    """What Triton compiles meanwhile keeps its call sites. `runtime` are its knobs of that name. Where somebody looks
+    at the stages already, or a Triton lets nobody, what is compiled has innermost lines alone."""
+    if getattr(runtime, "add_stages_inspection_hook", _MISSING) is not None:
+        yield
+        return
     runtime.add_stages_inspection_hook = _hook
     try:
         yield
     finally:
-        runtime.add_stages_inspection_hook = known
+        runtime.add_stages_inspection_hook = None
 
 
 def _hook(backend: Any = None, stages: dict[str, Callable[..., Any]] | None = None, *rest: Any) -> Any:

@@ -18,7 +18,7 @@ from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.support.provenance import ROLES, LineMap, LineOrigin
-from tritonnotes.codegen.target.call_sites import with_call_sites
+from tritonnotes.codegen.target.call_sites import keeping_call_sites, with_call_sites
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose
@@ -267,6 +267,18 @@ def test_a_call_is_said_from_the_outside_in() -> None:
         ".loc\t2 293 36, function_name $L__called, inlined_at 1 7 22",
         ".loc\t2 263 15, function_name $L__called, inlined_at 2 293 36",
     ]
+
+
+class Knobs:
+    """Those of a Triton that lets nobody look at its stages."""
+
+
+def test_stages_that_nobody_may_look_at_stay_as_they_are() -> None:
+    knobs, taken, mine = Knobs(), Knobs(), object()
+    vars(taken)["add_stages_inspection_hook"] = mine
+    with keeping_call_sites(knobs), keeping_call_sites(taken):
+        assert vars(knobs) == {}
+        assert vars(taken) == {"add_stages_inspection_hook": mine}
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,14 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes.cli.show import show
+from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.lower.lower import GeneratedKernel
 from tritonnotes.codegen.lower.tile_ir import Kernel
 from tritonnotes.codegen.pipeline import make_plan, make_program
 from tritonnotes.codegen.program import program as programs
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.share.naming import common_name
+from tritonnotes.codegen.support import repeats as lines_that_repeat
 from tritonnotes.codegen.target.cache import KernelCache
 from tritonnotes.codegen.target.load import load_source
 from tritonnotes.ir.core.graph import Graph, Value
@@ -70,7 +72,7 @@ def mlp(layers: int) -> Graph:
     return graph
 
 
-def step(graph: Graph, fusion: str = "greedy") -> Program:
+def step(graph: Graph, fusion: str | Fusion = "greedy") -> Program:
     return make_program(joint_graph(graph, "loss", tn.adam()), fusion, declared=graph)
 
 
@@ -335,3 +337,18 @@ def test_work_grows_with_the_number_of_layers_and_no_faster(what: str) -> None:
         return calls_made(lambda: program.source)
 
     assert work(18) <= 3**1.1 * work(6)
+
+
+@pytest.mark.parametrize("how", [Execution(), STRICT], ids=["native", "strict"])
+def test_loops_launch_what_their_lines_would(how: Execution, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launches of layers, the tensors that updates find in a table, and temporaries."""
+    graph = stack(["norm", "linear"], [f"_{n}" for n in range(8)])
+    program = step(graph, Fusion("greedy", products=False))
+    source = program.source
+    assert "for n in range(" in source and "*(row for n in range(" in source and "lives[f" in source
+    looped = run(program, how)
+    monkeypatch.setattr(lines_that_repeat, "LEAST", 10**6)
+    plain = replace(program)
+    assert "for n in range(" not in plain.source
+    found = run(plain, how)
+    assert looped.keys() == found.keys() and all(torch.equal(looped[name], found[name]) for name in found)
