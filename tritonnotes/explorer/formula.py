@@ -71,6 +71,8 @@ class _Reader:
     def _factor(self) -> str:
         """An atom with what is raised or lowered behind it."""
         made = self._atom()
+        if made.startswith("<mi>") and self.next == "(" and ")" in self.tokens[self.place :]:
+            made = f"<mrow>{made}{self._atom()}</mrow>"  # a function with its argument, as one in a fraction
         while self.next and (self.next[0] in _RAISED or self.next[0] in _LOWERED or self.next == "^"):
             token = self.next
             self.place += 1
@@ -95,6 +97,9 @@ class _Reader:
         if token == "√":
             self._skip_spaces()
             return f"<msqrt>{_without_fence(self._factor() if self.next else '<mrow></mrow>')}</msqrt>"
+        if token == "Σ" and self.next.isspace() and _begins_a_factor(self.tokens[self.place + 1 : self.place + 2]):
+            self._skip_spaces()
+            return f'<mrow><mo>Σ</mo><mspace width="0.3em"/>{self._factor()}</mrow>'
         if token in _CLOSING and _CLOSING[token] in self.tokens[self.place :]:
             inside = self.sequence(_CLOSING[token])
             self.place += 1
@@ -104,6 +109,10 @@ class _Reader:
     def _skip_spaces(self) -> None:
         while self.next.isspace():
             self.place += 1
+
+
+def _begins_a_factor(tokens: Sequence[str]) -> bool:
+    return any(_is_word(token) or token[0].isdigit() or token in _CLOSING or token in "√Σ" for token in tokens)
 
 
 def _is_operator(made: str) -> bool:

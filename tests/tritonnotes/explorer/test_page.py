@@ -195,6 +195,15 @@ def test_a_plan_without_a_search_stands_beside_the_one_that_is_shown() -> None:
         ("x²", "<msup><mi>x</mi><mn>2</mn></msup>"),
         ("e^−x", "<msup><mi>e</mi><mrow><mo>−</mo><mi>x</mi></mrow></msup>"),
         ("‖x‖ₚ", "<msub><mrow><mo>‖</mo><mrow><mi>x</mi></mrow><mo>‖</mo></mrow><mi>p</mi></msub>"),
+        ("a / Σ b", '<mfrac><mi>a</mi><mrow><mo>Σ</mo><mspace width="0.3em"/><mi>b</mi></mrow></mfrac>'),
+        (
+            "f(a) / b",
+            "<mfrac><mrow><mi>f</mi><mrow><mo>(</mo><mrow><mi>a</mi></mrow><mo>)</mo></mrow></mrow><mi>b</mi>",
+        ),
+        (
+            "a / f(b)",
+            "<mfrac><mi>a</mi><mrow><mi>f</mi><mrow><mo>(</mo><mrow><mi>b</mi></mrow><mo>)</mo></mrow></mrow>",
+        ),
         ("a < b & c", "<mo>&lt;</mo><mi>b</mi><mo>&amp;</mo>"),
     ],
 )
