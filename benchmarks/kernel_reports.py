@@ -68,12 +68,13 @@ Where figures differ between architectures they stand in that order, with a slas
 reads and writes, partial sums for an {H100.name} included. Widths are those of the narrowest instruction that moves an
 argument, in bits for each thread; what is below 128 is explained under the table. Barriers and load phases (chains of
 loads that wait for each other) are those in the code, where one in a loop counts once; after each plus sign stand those
-of last programs that finish sums. In flight is what one program has on its way from memory at once.
+of last programs that finish sums. In flight is what one program has on its way from memory at once. Predicted are the
+time on an {H100.name} and the share of a copy's bandwidth that this is.
 """
 
 COLUMNS = (
     "run", "kernel", "kind", "bytes", "warps", "registers", "spills", "occupancy %", "barriers", "load phases",
-    "in flight KiB", "loads", "stores",
+    "in flight KiB", "predicted µs", "of a copy %", "loads", "stores",
 )  # fmt: skip
 
 
@@ -131,6 +132,8 @@ def _row(reports: Sequence[KernelReport]) -> tuple[str, ...]:
         _each("+".join(str(s.barriers) for s in c.sections) for c in reports),
         _each("+".join(str(s.phases) for s in c.sections) for c in reports),
         _each(f"{c.bytes_in_flight / 1024:.1f}" for c in reports),
+        f"{report.seconds * 1e6:,.1f}",
+        f"{report.copy_share * 100:.0f}",
         _each(_widths(c, stores=False) for c in reports),
         _each(_widths(c, stores=True) for c in reports),
     )

@@ -12,6 +12,7 @@ from ..analysis.matmul import summed, tiles
 from ..analysis.units import PARTIAL, PRODUCT, Unit, Units
 from ..support.expressions import Expression, call
 from ..support.sizes import NOMINAL_SIZES, known_size
+from ..target.rates import CACHE_RATE, GENERATED_SHARE, HALF_RATE, LIBRARY_SHARE, MEMORY_RATE, SINGLE_RATE
 from ..target.targets import Cpu
 
 WHOLE_COLUMNS = 512
@@ -36,17 +37,6 @@ TILE_ELEMENTS = 1024
 MULTIPROCESSORS = 132
 
 
-SINGLE_RATE, HALF_RATE = 455e9, 7.5e12
-"""Operations a second of one multiprocessor of an H100: float32 by its ordinary units, 16 bits by tensor cores."""
-
-
-CACHE_RATE = 41e9
-"""Bytes a second that the cache gives to one multiprocessor while it serves all."""
-
-
-MEMORY_RATE = 3.0e12
-
-
 LIBRARY_TILE, LIBRARY_INNER = 64 * 64, 256
 """What a library call is taken to do with a small product: tiles of 64 by 64, of which several programs share the sum
 where it is longer than so many elements for each."""
@@ -58,11 +48,6 @@ SPLIT_K_LENGTH = 128
 
 MOST_PROGRAMS = 2 * MULTIPROCESSORS
 """Programs over which the tiles of a product are spread by sharing sums."""
-
-
-LIBRARY_SHARE, GENERATED_SHARE = 0.7, 0.4
-"""The part of the peak that a library's tile reaches, and that a generated one is taken to reach. Estimates: a plan
-that is made without a GPU has no timing to go by."""
 
 
 def tile_of(dtype: DType, columns: int | None, whole_rows: bool) -> tuple[int, int]:

@@ -3,7 +3,7 @@ plan.
 
 Registers, spills, shared memory, instructions and the widths of accesses are the compiler's. Occupancy follows from
 them by the hardware's rules. Bytes are the plan's, operations the tile program's, and the predicted time is a roofline:
-the time that the slower of memory and arithmetic needs at least, under the assumptions stated here.
+the time that the slowest of memory, arithmetic and waiting needs at least, under the assumptions stated here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from tritonnotes.ir.core.types import element_count
 from ..cost.matmul import splits_of
 from ..cost.traffic import Traffic
 from ..emit.kernel import KernelSource
+from ..fusion.last_block import GROUP
 from ..lower.foreach import ForeachKernel
 from ..lower.grouped_matmul import GroupedMatmulKernel
 from ..lower.lower import GeneratedKernel
@@ -30,16 +31,9 @@ from ..target.cache import KernelCache
 from ..target.compile import CompiledReport
 from ..target.gpus import GPUS, LANES, PROGRAMS_PER_SM, RESERVED_SHARED, Gpu, Occupancy, occupancy
 from ..target.load_phases import Section, sections
+from ..target.rates import ARRIVAL_SECONDS, CACHE_LATENCY, COPY_SHARE, LAUNCH_SECONDS, LOAD_LATENCY
 from ..target.sass import mix
 from .accesses import Access, accesses, constexprs_of
-
-COPY_SHARE = 0.9
-"""Of the rated bandwidth, what a copy reaches: 3.0 of 3.35 TB/s on an H100."""
-
-
-LAUNCH_SECONDS = 1.3e-6
-"""What a launch takes at least, inside a CUDA graph."""
-
 
 INSTRUCTIONS: Mapping[str, int] = MappingProxyType(
     {
@@ -51,11 +45,13 @@ INSTRUCTIONS: Mapping[str, int] = MappingProxyType(
 
 
 ASSUMPTIONS = (
-    f"memory: each byte once, at {COPY_SHARE:.0%} of the rated bandwidth, which half as many programs as there are "
-    "multiprocessors draw; what is reread comes from the cache for free",
+    f"memory: each byte once, at {COPY_SHARE:.0%} of the rated bandwidth, and no more at once than programs have on "
+    f"their way for {LOAD_LATENCY * 1e9:.0f} ns; what is reread comes from the cache for free",
     "arithmetic: float32 instructions, one for each element and primitive, more for functions, none at the same time "
     "as another of its lane; addresses and masks cost nothing",
-    f"a launch takes {LAUNCH_SECONDS * 1e6:.1f} µs at least; the largest of the three is the time, as a bound",
+    f"latency: {LOAD_LATENCY * 1e9:.0f} ns for each load that waits for another; the largest of the three counts",
+    f"besides, a launch takes {LAUNCH_SECONDS * 1e6:.1f} µs, and last programs that finish sums "
+    f"{ARRIVAL_SECONDS * 1e6:.1f} µs for each count of arrivals, and their loads",
 )
 
 
@@ -70,7 +66,8 @@ class KernelReport:
     each other, which is read again at once and stays in the cache. `sections` are the parts of the code between its
     atomics: the last programs' work stands apart from that of all. `operations` are the float32 instructions that the
     arithmetic of one launch needs. `aligned` names the arguments that the kernel was compiled for as multiples of 16.
-    `seconds` is the predicted time, `bound` what it is bound by: 'memory', 'arithmetic' or 'launch'.
+    `seconds` is the predicted time, `finishing` how much of it last programs take to finish sums, and `bound` what it
+    is bound by: 'memory', 'arithmetic', or 'launch', which stands for all that waits.
     """
 
     name: str
@@ -92,6 +89,7 @@ class KernelReport:
     operations: int
     aligned: tuple[str, ...]
     seconds: float
+    finishing: float
     bound: str
 
     def __repr__(self) -> str:
@@ -106,6 +104,11 @@ class KernelReport:
     def rows(self) -> int:
         """Rows of a program's tile; 0 where it has no columns."""
         return self.tiles[0][0] if self.tiles else 0
+
+    @property
+    def copy_share(self) -> float:
+        """The share of copy bandwidth at which the predicted time moves what the launch reads and writes."""
+        return (self.traffic.read + self.traffic.written) / (self.gpu.bandwidth * COPY_SHARE) / self.seconds
 
     @property
     def bytes_in_flight(self) -> int:
@@ -153,13 +156,21 @@ def _report(
     launch = program.launch_of(kernel)
     traffic, with_partials = launch.traffic(sizes), launch.traffic(sizes, programs=sharing)
     operations = _operations(kernel, sizes, sharing)
-    times = {
-        "memory": (with_partials.read + with_partials.written)
-        / (gpu.bandwidth * COPY_SHARE * _filled(2 * programs, gpu)),
+    occupied = occupancy(gpu, report.num_warps, report.registers, shared)
+    code = sections(report.instructions)
+    threads = LANES * report.num_warps
+    resident = min(programs, occupied.programs * gpu.multiprocessors)
+    moved = with_partials.read + with_partials.written
+    under_way = resident * code[0].bytes_in_flight * threads
+    rate = gpu.bandwidth * COPY_SHARE
+    body = {
+        "memory": moved / (min(rate, under_way / LOAD_LATENCY) if under_way else rate),
         "arithmetic": operations / (gpu.instructions * _filled(programs, gpu)),
-        "launch": LAUNCH_SECONDS,
+        "latency": code[0].phases * LOAD_LATENCY,
     }
-    bound = max(times, key=lambda name: times[name])
+    finishing = _finishing(kernel, code[1:], threads, sharing)
+    waits = {"launch": LAUNCH_SECONDS + body["latency"] + finishing}
+    bounds = waits | {name: body[name] for name in ("memory", "arithmetic")}
     return KernelReport(
         name=kernel.name,
         kind=kernel.kind,
@@ -171,17 +182,34 @@ def _report(
         registers=report.registers,
         spilled_bytes=report.stack_bytes + report.local_bytes,
         shared_bytes=shared,
-        occupancy=occupancy(gpu, report.num_warps, report.registers, shared),
+        occupancy=occupied,
         accesses=accesses(program.written[kernel.name], spelled, program.source, report.instructions, sizes),
         mix=mix(report.instructions),
-        sections=sections(report.instructions),
+        sections=code,
         traffic=traffic,
         partial_bytes=with_partials.total - traffic.total,
         operations=operations,
         aligned=tuple(divisible_by_16(spelled, sizes)),
-        seconds=times[bound],
-        bound=bound,
+        seconds=LAUNCH_SECONDS + max(body.values()) + finishing,
+        finishing=finishing,
+        bound=max(bounds, key=lambda name: bounds[name]),
     )
+
+
+def _finishing(kernel: GeneratedKernel, code: Sequence[Section], threads: int, sharing: int) -> float:
+    """What last programs take: the count of arrivals, and loads of what others left, as many at once as they can."""
+    left = sum(
+        element_count(s.attrs["address"].shape, {}) * s.dtype.itemsize
+        for s in (kernel.steps if isinstance(kernel, Kernel) and kernel.last_block else ())
+        if s.op == "accumulate" and s.extent != SCALAR
+    )
+    rows = [min(GROUP, sharing), -(-sharing // GROUP)]
+    seconds = 0.0
+    for number, section in enumerate(code):
+        at_once = section.bytes_in_flight * threads
+        rounds = rows[number] * left / at_once if at_once and number < len(rows) else 0
+        seconds += ARRIVAL_SECONDS + max(section.phases, rounds) * CACHE_LATENCY
+    return seconds
 
 
 def _tiles_of(kernel: GeneratedKernel, spelled: KernelSource) -> tuple[tuple[int, int], ...]:

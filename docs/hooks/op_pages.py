@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Iterator
 from typing import Any
 
+from drawing import svg
 from mkdocs.structure.files import File, Files
 
 import tritonnotes.face  # noqa: F401 entries are called by the names that the face publishes
+from tritonnotes.cli.plots import PlotError, picture
 from tritonnotes.cli.show import show
 from tritonnotes.explorer.formula import mathml
 from tritonnotes.ir.core.optimizer import UPDATE_RULES, Optimizer
@@ -16,6 +19,9 @@ from tritonnotes.notes import Entry, entries
 from tritonnotes.optim.optimizers import sgd
 
 SECTION = "Ops and update rules"
+
+DRAWN = ("activations", "arithmetic", "losses")
+"""Families of functions of a number."""
 
 LISTED = ("strengths", "weaknesses", "use", "source", "dtypes", "state")
 
@@ -64,8 +70,10 @@ def page(entry: Entry) -> Iterator[str]:
         f"{entry.kind.capitalize()}, of the {entry.family}.",
         "",
     )
-    yield from ("| formula | derivative |", "|---|---|")
-    yield f"| {typeset(entry.note.formula)} | {typeset(entry.note.derivative)} |\n"
+    yield f"**Formula** <span>{mathml(entry.note.formula)}</span>\n"
+    if entry.note.derivative:
+        yield f"**Derivative** <span>{mathml(entry.note.derivative)}</span>\n"
+    yield from drawn(entry)
     said = entry.lines()
     yield from (f"- **{heading}**: {plain(said[heading])}" for heading in LISTED if heading in said)
     yield from ("", "## What it is compared with", "", "```python", entry.reference, "```", "")
@@ -74,8 +82,11 @@ def page(entry: Entry) -> Iterator[str]:
     yield from ("print(note.check())  # the errors of its kernel beside eager PyTorch's", "```", "")
 
 
-def typeset(formula: str) -> str:
-    return mathml(formula).replace("|", "&#124;") if formula else "none"
+def drawn(entry: Entry) -> Iterator[str]:
+    """The curves of an op that is a function of numbers."""
+    if entry.family in DRAWN:
+        with contextlib.suppress(PlotError):
+            yield svg(picture(entry.name)) + "\n"
 
 
 def plain(text: str) -> str:

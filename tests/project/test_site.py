@@ -36,6 +36,11 @@ def test_what_the_navigation_names_of_the_repository_exists() -> None:
         assert (ROOT / name).is_file(), name
 
 
+def test_ci_builds_the_site_so_that_warnings_count() -> None:
+    # Under --quiet mkdocs drops warnings before it counts them, and --strict finds none.
+    assert "mkdocs build --strict\n" in (ROOT / ".ci/run").read_text(encoding="utf-8")
+
+
 # -- how fusion works --
 
 

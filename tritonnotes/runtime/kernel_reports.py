@@ -157,10 +157,14 @@ def _text(report: KernelReport) -> str:
         f"  waits      {'; then, in last programs, '.join(map(_waits, report.sections))}",
         f"  moves      {report.traffic.total:,} bytes{reread}{partials}; "
         f"{counted(report.operations, 'operation')}, {report.intensity:.2f} a byte",
-        f"  predicted  {report.seconds * 1e6:,.1f} µs, bound by {report.bound}",
+        f"  predicted  {report.seconds * 1e6:,.1f} µs, bound by {report.bound}{_finishing(report)}",
         f"  aligned    all pointers{''.join(f', {name}' for name in sizes)}: multiples of {WIDEST}",
     ]
     return "\n".join(lines)
+
+
+def _finishing(report: KernelReport) -> str:
+    return f"; {report.finishing * 1e6:,.1f} µs of it finish sums" if report.finishing else ""
 
 
 def _waits(section: Section) -> str:
@@ -204,6 +208,7 @@ def _data(report: KernelReport) -> dict[str, Any]:
         "operations": report.operations,
         "operations_per_byte": report.intensity,
         "predicted_seconds": report.seconds,
+        "finishing_seconds": report.finishing,
         "bound": report.bound,
         "divisible_by_16": list(report.aligned),
     }

@@ -16,15 +16,10 @@ from tritonnotes.cli.commands import main
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.compile import compile_program, divisible_by_16
 from tritonnotes.codegen.report.accesses import UNEXPLAINED
-from tritonnotes.codegen.report.kernel_reports import (
-    COPY_SHARE,
-    INSTRUCTIONS,
-    LAUNCH_SECONDS,
-    KernelReport,
-    make_reports,
-)
+from tritonnotes.codegen.report.kernel_reports import INSTRUCTIONS, KernelReport, make_reports
 from tritonnotes.codegen.support.sizes import Sizes
 from tritonnotes.codegen.target.gpus import B200, GPUS, H100, RESERVED_SHARED, occupancy
+from tritonnotes.codegen.target.rates import ARRIVAL_SECONDS, COPY_SHARE, LAUNCH_SECONDS, LOAD_LATENCY
 from tritonnotes.codegen.target.sass import LOADS, instructions, mix, widths
 from tritonnotes.ir import primitives as P
 from tritonnotes.ir.core.errors import DeclarationError
@@ -187,16 +182,41 @@ def test_a_large_copy_takes_its_bytes_at_the_bandwidth_of_a_copy() -> None:
     bytes_moved = 2 * 4 * 2**24
     assert (report.traffic.read + report.traffic.written, report.operations) == (bytes_moved, 2**24)
     assert (report.gpu, report.bound, report.intensity) == (B200, "memory", 1 / 8)
-    assert math.isclose(report.seconds, bytes_moved / (COPY_SHARE * 8e12))
+    assert math.isclose(report.seconds, LAUNCH_SECONDS + bytes_moved / (COPY_SHARE * 8e12))
+    assert math.isclose(report.copy_share, 1 - LAUNCH_SECONDS / report.seconds)
 
 
 def test_a_small_launch_takes_no_less_than_a_launch_and_few_programs_draw_less() -> None:
     (small,) = reports_of(tn.relu, 4, 4)
-    assert (small.bound, small.seconds, small.programs) == ("launch", LAUNCH_SECONDS, 1)
+    assert (small.bound, small.seconds, small.programs) == ("launch", LAUNCH_SECONDS + LOAD_LATENCY, 1)
     (few,) = reports_of(lambda x: tn.softmax(x, -1), 40, 2**15)
     assert few.programs == 40 and few.bound == "memory"
     moved = few.traffic.read + few.traffic.written
-    assert math.isclose(few.seconds, moved / (COPY_SHARE * H100.bandwidth * 80 / H100.multiprocessors))
+    assert math.isclose(
+        few.seconds, LAUNCH_SECONDS + moved / min(COPY_SHARE * H100.bandwidth, 40 * 2**17 / LOAD_LATENCY)
+    )
+
+
+def test_few_bytes_on_their_way_draw_less_than_all_of_the_bandwidth() -> None:
+    """As many bytes in the time of a load as programs can ask for in it, and no more."""
+    (few,) = reports_of(lambda x: tn.softmax(x, -1), 4, 2**13)
+    moved = few.traffic.read + few.traffic.written
+    assert few.programs == 4 and few.programs * few.bytes_in_flight / LOAD_LATENCY < COPY_SHARE * H100.bandwidth
+    assert math.isclose(few.seconds - LAUNCH_SECONDS, moved * LOAD_LATENCY / (few.programs * few.bytes_in_flight))
+
+
+def test_finishing_in_a_last_program_is_charged() -> None:
+    """Two counts of arrivals and their loads; more sums than can be on their way at once take longer."""
+    few, many = (make_reports(gradient_programs(norm_of(columns))[1])[0] for columns in (256, 8192))
+    assert 2 * ARRIVAL_SECONDS < few.finishing < many.finishing < many.seconds
+    (plain,) = reports_of(tn.relu, 64, 64)
+    assert plain.finishing == 0
+
+
+def norm_of(columns: int) -> Graph:
+    g = Graph("norm")
+    g.output(y=tn.layer_norm(g.input("x", (4096, columns))))
+    return g
 
 
 def test_what_a_walk_computes_again_counts_again() -> None:
