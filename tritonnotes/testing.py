@@ -20,7 +20,7 @@ from .ir.passes.joint import joint_graph
 from .judge.tolerance import compare
 from .kernel_check.check_kernel import check_kernel
 from .kernel_check.result import KernelCertificate
-from .kernel_check.running import named_tensors
+from .kernel_check.running import check_tensors_stand_alone, copied, named_tensors
 from .runtime.model import Model
 from .training.step import TrainingStep
 
@@ -58,12 +58,20 @@ def assert_close_to_float64(result: Any, reference: Callable[..., Any], *tensors
     """Fail unless `result` errs at most twice as much as `reference(*tensors)` does in eager PyTorch, plus two units in
     the last place, both measured against the reference in float64. `result` is what was made of `tensors`: a tensor, or
     a tuple or dict of them; or a function that makes it. Raises `AssertionError` that tells every error."""
-    found = dict(named_tensors("result", result(*tensors) if callable(result) else result))
-    exact = [t.double() if isinstance(t, Tensor) and t.is_floating_point() else t for t in tensors]
-    eager, oracle = (dict(named_tensors("result", reference(*given))) for given in (tensors, exact))
+    check_tensors_stand_alone("assert_close_to_float64", tensors)
+    # Each call has tensors of its own: what one writes in them must not reach the others, nor the caller.
+    made = result(*copied(tensors)) if callable(result) else result
+    found = {name: t.clone() for name, t in named_tensors("result", made)}
+    exact = tuple(t.double() if isinstance(t, Tensor) and t.is_floating_point() else t for t in tensors)
+    eager, oracle = (dict(named_tensors("result", reference(*copied(given)))) for given in (tensors, exact))
     if found.keys() != eager.keys():
         had, wanted = (", ".join(names) or "nothing" for names in (found, eager))
         raise AssertionError(f"there is {had}; the reference gives {wanted}")
+    if not any(t.numel() for t in eager.values()):
+        given = (
+            "gives empty tensors alone; pass tensors that have elements" if eager else "returns no tensor; return it"
+        )
+        raise AssertionError(f"nothing is compared: the reference {given}")
     try:
         compared = {name: compare(found[name], eager[name], oracle[name]) for name in found}
     except VerificationError as error:

@@ -101,6 +101,34 @@ def relu_that_drops_nan(x):
     return out
 
 
+@triton.jit
+def relu_in_place_kernel(x_ptr, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + i, mask=i < n)
+    tl.store(x_ptr + i, tl.where(x <= 0, 0.0, x), mask=i < n)
+
+
+def relu_in_place(x):
+    y = x.contiguous()
+    relu_in_place_kernel[(triton.cdiv(x.numel(), BLOCK),)](y, x.numel(), BLOCK=BLOCK)
+    if y is not x:
+        x.copy_(y)
+
+
+def relu_in_place_reference(x):
+    x.relu_()
+
+
+def relu_in_place_returned(x):
+    relu_in_place(x)
+    return x
+
+
+def relu_in_place_wrong(x):
+    relu_in_place(x)
+    x += 1e-3 * (x > 0)
+
+
 CALLS = 0
 
 

@@ -13,6 +13,7 @@ import torch
 from paths import ROOT, SHARED
 
 import tritonnotes as tn
+from tritonnotes.ir.core.errors import DeclarationError
 from tritonnotes.testing import assert_close_to_float64, assert_kernel
 
 PLUGIN = "tritonnotes.pytest_plugin"
@@ -85,6 +86,27 @@ def test_a_result_is_compared_with_float64() -> None:
         assert_close_to_float64(x, lambda x: (x, x), x)
     with pytest.raises(AssertionError, match="not comparable"):
         assert_close_to_float64(x.half(), lambda x: x, x)
+
+
+def test_what_one_call_writes_reaches_no_other() -> None:
+    x = torch.rand(40) + 1
+    before = x.clone()
+    with pytest.raises(AssertionError, match="FAIL"):
+        assert_close_to_float64(x, lambda x: x.mul_(1.5), x)
+    with pytest.raises(AssertionError, match="FAIL"):
+        assert_close_to_float64(lambda x: x.mul_(2), lambda x: x.mul_(1.5), x)
+    assert_close_to_float64(lambda x: x.mul_(1.5), lambda x: x.mul_(1.5), x)
+    assert_close_to_float64(x * 1.5, lambda x: x.mul_(1.5), x)
+    assert torch.equal(x, before)
+
+
+def test_where_nothing_is_compared_nothing_holds() -> None:
+    with pytest.raises(AssertionError, match="nothing is compared: the reference returns no tensor"):
+        assert_close_to_float64(None, lambda x: None, torch.ones(3))
+    with pytest.raises(AssertionError, match="nothing is compared: the reference gives empty tensors alone"):
+        assert_close_to_float64(torch.ones(0), lambda x: x, torch.ones(0))
+    with pytest.raises(DeclarationError, match="argument 0 is a tuple of tensors; pass them one by one"):
+        assert_close_to_float64(torch.ones(3), lambda given: given[0], (torch.ones(3),))
 
 
 def test_a_kernel_is_asserted_without_pytest_too(tmp_path: Path) -> None:

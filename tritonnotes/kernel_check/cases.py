@@ -89,8 +89,19 @@ def value_cases(arguments: Arguments) -> Iterator[tuple[str, Arguments]]:
 
 
 def _planted(x: Tensor, number: float) -> Tensor:
-    x.reshape(-1)[x.numel() // 2] = number if x.is_contiguous() else x.flatten()[0]
+    x[tuple(size // 2 for size in x.shape)] = number
     return x
+
+
+def normal_draw(arguments: Arguments, seed: int) -> Arguments:
+    """The same shapes, with normal numbers of both signs in every float tensor; what is no float stays."""
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(
+        torch.randn(a.shape, generator=generator).to(a)
+        if isinstance(a, Tensor) and a.is_floating_point()
+        else a.clone() if isinstance(a, Tensor) else a
+        for a in arguments
+    )  # fmt: skip
 
 
 def _with(arguments: Sequence[Any], place: int, made: Tensor) -> Arguments:

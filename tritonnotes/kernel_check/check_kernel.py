@@ -13,9 +13,20 @@ from torch import Tensor
 from .. import interpreter, native
 from ..ir.core.errors import DeclarationError, KernelError, TritonNotesError, VerificationError, first_line
 from ..judge.tolerance import Comparison, compare, pooled
-from .cases import Arguments, drawn_again, layout_cases, shape_cases, value_cases
+from .cases import Arguments, drawn_again, layout_cases, normal_draw, shape_cases, value_cases
 from .result import FAILS, OK, REFUSED, Case, KernelCertificate, shape_of
-from .running import Filled, Raw, Results, copied, is_kernel, results_of, same_bits, threads
+from .running import (
+    Filled,
+    Ran,
+    Raw,
+    Results,
+    check_tensors_stand_alone,
+    copied,
+    is_kernel,
+    ran,
+    same_bits,
+    threads,
+)
 
 GIVEN = "tensors given"
 
@@ -42,6 +53,7 @@ def check_kernel(
 ) -> KernelCertificate:
     """Compare a kernel with its reference; `tn.check` says what is looked at, and what the arguments are."""
     subject = _Subject.of(kernel, reference, arguments, grid, constexprs, outputs)
+    _settle_what_is_written(subject, arguments, seed)
     look = _Look()
     cases = [_case(subject, GIVEN, arguments, look, seed)]
     if edge_cases and cases[0].verdict != REFUSED:
@@ -63,7 +75,11 @@ class _Subject:
     function: Callable[..., Any]
     reference: Callable[..., Any]
     outputs: frozenset[int]
+    """The arguments that are results of the kernel, as places: those that it writes."""
     how: str
+    written_by_reference: frozenset[int] = frozenset()
+    is_settled: bool = False
+    """Whether a run has shown what the kernel writes."""
     left_out: list[str] = field(default_factory=list)
     is_interpreted: bool = False
     """Whether machine code does not cover the kernel, so that the interpreter computes its numbers."""
@@ -82,6 +98,7 @@ class _Subject:
         tensors = [a for a in arguments if isinstance(a, Tensor)]
         if not callable(reference):
             raise DeclarationError(f"check of {name}: the reference is {reference!r}; pass a function in plain torch")
+        check_tensors_stand_alone(f"check of {name}", arguments)
         if not tensors:
             raise DeclarationError(f"check of {name}: no tensors are given; pass those that kernel and reference take")
         devices = {tensor.device for tensor in tensors}
@@ -106,31 +123,62 @@ class _Subject:
                 f"check of {name}: a @triton.jit kernel needs grid=, as in grid=(triton.cdiv(n, 256),); or pass a "
                 "function that takes tensors and launches it"
             )
-        raw = Raw(kernel, grid, constexprs or {})
-        made = cls(name, raw, reference, frozenset(outputs or ()), how)
-        if outputs is None:
-            try:
-                changed = _run(made, arguments, {})
-            except KernelError as error:
-                raise KernelError(
-                    f"check of {name}: its first run, which shows what it writes, was stopped: {first_line(error)}; "
-                    "name what it writes, as in outputs=(1,), to have the certificate"
-                ) from error
-            made.outputs = frozenset(int(what.split()[1]) for what in changed)
-            if not made.outputs:
-                raise DeclarationError(
-                    f"check of {name}: it changes none of its arguments; name those that it writes, as in outputs=(1,)"
-                )
-        return made
+        return cls(name, Raw(kernel, grid, constexprs or {}), reference, frozenset(outputs or ()), how)
 
-    def reference_of(self, arguments: Arguments, *, exact: bool) -> Results:
-        """What the reference makes of the arguments, in eager PyTorch or in float64."""
+    def reference_of(self, arguments: Arguments, *, exact: bool) -> Ran:
+        """The reference on the arguments, in eager PyTorch or in float64."""
         taken = tuple(
             a.double() if exact and isinstance(a, Tensor) and a.is_floating_point() else a
             for place, a in enumerate(arguments)
             if not isinstance(self.function, Raw) or (isinstance(a, Tensor) and place not in self.outputs)
         )
-        return results_of(self.reference, taken)
+        return ran(self.reference, taken)
+
+    def results(self, kernel: Ran, eager: Ran, exact: Ran) -> tuple[Results, Results, Results]:
+        """What is compared. Where both write in their arguments, each argument that one of them writes is a result of
+        both; where one writes and the other returns, these are put side by side. An argument that either changes in
+        this run alone is a result of both, too: what one leaves alone, so must the other."""
+        mine, theirs = self.outputs if self.is_settled else kernel.changed, self.written_by_reference
+        if not isinstance(self.function, Raw):
+            both = mine | theirs if mine and theirs else frozenset()
+            both |= (kernel.changed | eager.changed) - mine - theirs
+            mine, theirs = mine | both, theirs | both
+        return kernel.results(mine), eager.results(theirs), exact.results(theirs)
+
+
+def _settle_what_is_written(subject: _Subject, arguments: Arguments, seed: int) -> None:
+    """Which arguments kernel and reference write, once for all cases: those that change on the tensors given or on
+    normal numbers. In one case alone nothing may change, as zeros that are scaled."""
+    is_raw = isinstance(subject.function, Raw)
+    draws = (arguments, normal_draw(arguments, seed))
+    subject.is_settled = bool(subject.outputs)
+    if not subject.is_settled:
+        for draw in draws:
+            try:
+                subject.outputs |= _run(subject, draw).changed
+                subject.is_settled = True
+            except Exception as error:
+                # Of a function the cases tell what is wrong with it.
+                if is_raw and draw is arguments:
+                    raise _stopped(subject, error) from error
+    if is_raw and not subject.outputs:
+        raise DeclarationError(
+            f"check of {subject.name}: it changes none of its arguments; name those that it writes, as in outputs=(1,)"
+        )
+    for draw in draws:
+        try:
+            subject.written_by_reference |= subject.reference_of(draw, exact=False).changed
+        except Exception:  # the first case tells it
+            continue
+
+
+def _stopped(subject: _Subject, error: Exception) -> Exception:
+    if not isinstance(error, KernelError):
+        return error
+    return KernelError(
+        f"check of {subject.name}: its first run, which shows what it writes, was stopped: {first_line(error)}; "
+        "name what it writes, as in outputs=(1,), to have the certificate"
+    )
 
 
 class _Look:
@@ -202,6 +250,8 @@ def _case(subject: _Subject, name: str, arguments: Arguments, look: _Look, seed:
                 f"check of {subject.name}: its reference fails on the tensors given: {type(error).__name__}: {error}"
             ) from error
         return Case(name, "")
+    if name == GIVEN:
+        _check_gives(subject, eager)
     if not look.at(subject, name, arguments):
         return Case(name, FAILS, reason="the strict interpreter stopped it", arguments=arguments)
     try:
@@ -219,6 +269,18 @@ def _case(subject: _Subject, name: str, arguments: Arguments, look: _Look, seed:
         return Case(name, verdict, reason=_said(error), arguments=arguments)
     verdict = OK if all(c.ok for c in comparisons.values()) else FAILS
     return Case(name, verdict, comparisons, arguments=arguments)
+
+
+def _check_gives(subject: _Subject, eager: Ran) -> None:
+    """Raises `DeclarationError` where the reference gives nothing to compare with."""
+    given = eager.results(subject.written_by_reference)
+    if any(t.numel() for t in given.values()):
+        return
+    said = "gives empty tensors alone" if given else "returns no tensor and changes no argument"
+    remedy = "pass tensors that have elements" if given else "return tensors from it, or write in its arguments"
+    raise DeclarationError(
+        f"check of {subject.name}: nothing is compared: on the tensors given its reference {said}; {remedy}"
+    )
 
 
 def _said(error: Exception) -> str:
@@ -244,63 +306,62 @@ def _over_draws(
     return {what: pooled([draw[what] for draw in found]) for what in first}
 
 
-def _compared(subject: _Subject, arguments: Arguments, eager: Results, exact: Results) -> dict[str, Comparison]:
-    results = _paired(subject, _run(subject, arguments, eager), eager)
+def _compared(subject: _Subject, arguments: Arguments, eager: Ran, exact: Ran) -> dict[str, Comparison]:
+    results, expected, truths = subject.results(_run(subject, arguments), eager, exact)
     compared = {}
-    for what, (result, expected) in results.items():
-        if result.shape != eager[expected].shape or result.dtype != eager[expected].dtype:
-            raise VerificationError(f"{what} is {shape_of(result)}, the reference gives {shape_of(eager[expected])}")
-        truth = exact[expected]
+    for what, name in _paired(results, expected).items():
+        result, wanted, truth = results[what], expected[name], truths[name]
+        if result.shape != wanted.shape or result.dtype != wanted.dtype:
+            raise VerificationError(f"{what} is {shape_of(result)}, the reference gives {shape_of(wanted)}")
         if truth.is_floating_point() and truth.dtype is not torch.float64:
             raise DeclarationError(
                 f"check of {subject.name}: given float64, its reference gives {truth.dtype}; write it so that dtypes "
                 "follow those of its arguments"
             )
-        compared[what] = compare(result, eager[expected], truth)
+        compared[what] = compare(result, wanted, truth)
     return compared
 
 
-def _paired(subject: _Subject, results: Results, eager: Results) -> dict[str, tuple[Tensor, str]]:
-    """Each result with the name of what it is compared with: of one name, or in order where the kernel writes in its
-    arguments what the reference returns."""
+def _paired(results: Results, eager: Results) -> dict[str, str]:
+    """The name of each result with that of what it is compared with: the same name, or in order where the kernel writes
+    in its arguments what the reference returns."""
     if results.keys() == eager.keys():
-        return {what: (result, what) for what, result in results.items()}
+        return {what: what for what in results}
     if len(results) == len(eager):
-        return {what: (result, expected) for (what, result), expected in zip(results.items(), eager, strict=True)}
+        return dict(zip(results, eager, strict=True))
     had, wanted = (", ".join(found) or "nothing" for found in (results, eager))
     raise VerificationError(f"it gives {had}, where the reference gives {wanted}")
 
 
-def _run(subject: _Subject, arguments: Arguments, eager: Results) -> Results:
-    """The kernel's results on copies of the arguments."""
+def _run(subject: _Subject, arguments: Arguments) -> Ran:
+    """The kernel on copies of the arguments."""
     if not subject.is_interpreted:
         try:
             with native.enabled(sanitize=True):
-                results = results_of(subject.function, arguments)
+                return ran(subject.function, arguments)
         except native.UnsupportedError as error:
             subject.is_interpreted, subject.how = True, "run by the interpreter"
             subject.left_out.append(f"machine code: {first_line(error)}")
-    if subject.is_interpreted:
-        with interpreter.enabled(strict=True):
-            results = results_of(subject.function, arguments)
-    if isinstance(subject.function, Raw) and subject.outputs:
-        # An output that holds the right numbers already does not change.
-        given = {f"argument {place}": arguments[place] for place in sorted(subject.outputs)}
-        return {what: results.get(what, before) for what, before in given.items()}
-    return results
+    with interpreter.enabled(strict=True):
+        return ran(subject.function, arguments)
 
 
 def _differences(subject: _Subject, arguments: Arguments) -> tuple[list[str], int]:
     """Runs on the tensors given that differ from the first in some bit."""
-    first = _run(subject, arguments, {})
+    looked_at = subject.outputs if isinstance(subject.function, Raw) else frozenset(range(len(arguments)))
+
+    def given() -> Results:
+        return _run(subject, arguments).results(looked_at)
+
+    first = given()
     found = []
     for repeat in range(REPEATS):
-        found += _apart(first, _run(subject, arguments, {}), f"run {repeat + 2} differs from run 1")
+        found += _apart(first, given(), f"run {repeat + 2} differs from run 1")
     with threads(1):
-        found += _apart(first, _run(subject, arguments, {}), "a run on one thread differs")
+        found += _apart(first, given(), "a run on one thread differs")
     for number in (float("nan"), 3.0):
         with Filled(number):
-            made = _run(subject, arguments, {})
+            made = given()
         found += _apart(first, made, f"it depends on what memory held that torch.empty gave it ({number})")
     return list(dict.fromkeys(found)), REPEATS + 4
 

@@ -49,15 +49,50 @@ def _copied(given: Tensor) -> Tensor:
     )
 
 
-def results_of(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Results:
-    """What `function` returns on copies of the arguments, and those that it changed, by name."""
+@dataclass(frozen=True)
+class Ran:
+    """One run on copies of the arguments: the tensors that it returned by name, the arguments as it leaves them, and
+    the places of those that it changed."""
+
+    returned: Results
+    arguments: tuple[Any, ...]
+    changed: frozenset[int]
+
+    def results(self, written: frozenset[int]) -> Results:
+        """What it gives where the arguments at the places `written` are results: these, and what it returned. A
+        function that returns such an argument gives it once."""
+        left = {place: self.arguments[place] for place in sorted(written) if isinstance(self.arguments[place], Tensor)}
+        returned = {n: t for n, t in self.returned.items() if not any(_is_one(t, held) for held in left.values())}
+        return {**returned, **{f"argument {place}": tensor for place, tensor in left.items()}}
+
+
+def _is_one(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors are the same memory, read the same way."""
+    return one.dtype == other.dtype and one.is_set_to(other)
+
+
+def ran(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ran:
+    """Run `function` on copies of the arguments."""
     given = copied(arguments)
-    returned = function(*given)
-    results = dict(named_tensors("result", returned))
-    for place, (before, after) in enumerate(zip(arguments, given, strict=True)):
-        if isinstance(before, Tensor) and not same_bits(before, after):
-            results[f"argument {place}"] = after
-    return results
+    returned = dict(named_tensors("result", function(*given)))
+    pairs = enumerate(zip(arguments, given, strict=True))
+    changed = (i for i, (before, after) in pairs if isinstance(before, Tensor) and not same_bits(before, after))
+    return Ran(returned, given, frozenset(changed))
+
+
+def check_tensors_stand_alone(what: str, arguments: tuple[Any, ...]) -> None:
+    """Raises `DeclarationError` for tensors within a list, tuple or dict: they would not be copied."""
+    for place, argument in enumerate(arguments):
+        if not isinstance(argument, Tensor) and _holds_tensors(argument):
+            raise DeclarationError(
+                f"{what}: argument {place} is a {type(argument).__name__} of tensors; pass them one by one, in a "
+                "function around the kernel"
+            )
+
+
+def _holds_tensors(thing: Any) -> bool:
+    parts = thing.values() if isinstance(thing, Mapping) else thing if isinstance(thing, list | tuple | set) else ()
+    return isinstance(thing, Tensor) or any(map(_holds_tensors, parts))
 
 
 def named_tensors(name: str, returned: Any) -> Iterator[tuple[str, Tensor]]:

@@ -21,7 +21,7 @@ import tritonnotes as tn
 from tritonnotes import interpreter
 from tritonnotes.ir.core.errors import DeclarationError, KernelError
 from tritonnotes.kernel_check.cases import drawn_again, layout_cases, shape_cases, value_cases
-from tritonnotes.kernel_check.result import FAILS, REFUSED
+from tritonnotes.kernel_check.result import FAILS, OK, REFUSED
 from tritonnotes.kernel_check.running import copied, same_bits
 
 
@@ -60,6 +60,43 @@ def test_a_kernel_that_writes_in_its_arguments_holds() -> None:
     assert certificate.ok, certificate
     assert torch.equal(x, before), "what the caller holds stays as it is"
     assert list(certificate.cases[0].comparisons) == ["argument 0"]
+
+
+IN_PLACE: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "neither returns": (kernels.relu_in_place, kernels.relu_in_place_reference),
+    "the reference returns": (kernels.relu_in_place, torch.relu),
+    "the reference writes and returns": (kernels.relu_in_place, lambda x: x.relu_()),
+    "both write and return": (kernels.relu_in_place_returned, lambda x: x.relu_()),
+    "the kernel writes and returns, the reference returns": (kernels.relu_in_place_returned, torch.relu),
+    "the kernel returns, the reference writes": (lambda x: kernels.relu_in_place_returned(x.clone()), torch.relu_),
+}
+
+
+@pytest.mark.parametrize("x", [rows(70), rows(70).abs(), torch.zeros(70)], ids=["mixed", "positive", "zeros"])
+@pytest.mark.parametrize("how", IN_PLACE)
+def test_what_is_written_in_an_argument_is_compared_once(how: str, x: torch.Tensor) -> None:
+    """Also where the numbers given happen not to change."""
+    kernel, reference = IN_PLACE[how]
+    certificate = tn.check(kernel, reference, x)
+    assert certificate.ok, certificate
+    assert all(len(case.comparisons) == 1 for case in certificate.cases if case.verdict == OK)
+
+
+@pytest.mark.parametrize("how", IN_PLACE)
+def test_a_wrong_number_in_an_argument_is_found(how: str) -> None:
+    reference = IN_PLACE[how][1]
+    assert failing(tn.check(kernels.relu_in_place_wrong, reference, rows(70), edge_cases=False)) == ["tensors given"]
+
+
+def test_an_argument_that_the_reference_leaves_alone_must_stay() -> None:
+    """Also where only some numbers change it."""
+
+    def spoils(x: torch.Tensor) -> torch.Tensor:
+        y = torch.exp(x)
+        x[x.isnan()] = 0.0
+        return y
+
+    assert failing(tn.check(spoils, torch.exp, rows(70))) == ["a NaN in argument 0"]
 
 
 PLANTED: dict[str, tuple[Callable[..., Any], Callable[..., Any], torch.Tensor, str, str]] = {
@@ -136,6 +173,10 @@ def test_a_jit_kernel_is_checked_on_its_own_arguments() -> None:
         ((kernels.softmax, lambda x: x @ x, rows(2, 3)), {}, "its reference fails on the tensors given"),
         ((kernels.softmax, lambda x: softmax(x.float()), rows(2, 3)), {}, "given float64, its reference gives torch."),
         ((kernels.softmax, lambda x: "s", rows(2, 3)), {}, "a result is a str"),
+        ((lambda x: None, lambda x: None, rows(3)), {}, "nothing is compared: on the tensors given its"),
+        ((kernels.softmax, softmax, rows(0, 4)), {}, "gives empty tensors alone; pass tensors that have elements"),
+        ((torch.stack, torch.stack, [rows(3), rows(3)]), {}, "argument 0 is a list of tensors; pass them one by one"),
+        ((torch.stack, torch.stack, rows(3), {"a": (1, rows(3))}), {}, "argument 1 is a dict of tensors; pass"),
         ((tn.Graph("g"), softmax, rows(2, 3)), {}, "check of a Graph takes keywords alone, not function"),
     ],
 )  # fmt: skip
@@ -208,6 +249,15 @@ def test_cases_are_like_what_is_given_and_leave_it_alone() -> None:
     again = drawn_again(given, 1)
     assert again[0].shape == (4, 6) and not torch.equal(again[0], given[0]) and again[3] == 3
     assert set(again[0].flatten().tolist()) <= set(given[0].flatten().tolist())
+
+
+def test_the_special_number_stands_once_in_every_layout() -> None:
+    given = (rows(4, 6), rows(2, 3, 5), rows(7), rows(1, 1), torch.tensor(1.0))
+    for first in given:
+        for layout, made in [("as given", (first,)), *layout_cases((first,))]:
+            cases = dict(value_cases(made))
+            assert int(cases["a NaN in argument 0"][0].isnan().sum()) == 1, layout
+            assert int(cases["an infinity in argument 0"][0].isinf().sum()) == 1, layout
 
 
 @pytest.mark.parametrize("view", [lambda x: x[1:, 2:], lambda x: x.t(), lambda x: x.expand(4, 6, 7), lambda x: x[::2]])
