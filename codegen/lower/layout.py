@@ -179,10 +179,10 @@ def _last_tile(plan: KernelPlan, rows: int | None, block: int) -> int:
 
 def columns_at_once(columns: int, itemsize: int, threads: int) -> int:
     """Columns of partial sums that so many threads add up at once: 16 bytes for each of them, so that what programs
-    left is on its way at once. Half as many where columns are no multiple of that: each number is loaded by itself
-    then, and its address and mask take registers too."""
+    left is on its way at once. Half as many where that does not divide the columns: addresses and masks take registers
+    too then."""
     vector = max(1, WIDEST_ACCESS // itemsize)
-    return min(next_power_of_2(columns), threads * (max(1, vector // 2) if columns % vector else vector))
+    return min(next_power_of_2(columns), threads * (max(1, vector // 2) if columns % (threads * vector) else vector))
 
 
 _TILES: Mapping[Purpose, Callable[[KernelPlan, int | None, int], int]] = {

@@ -8,9 +8,11 @@ from __future__ import annotations
 import ast
 import gc
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from itertools import combinations
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -47,13 +49,34 @@ def programs() -> dict[str, Program]:
     return {"digits": step_of(digits()), "residual": step_of(residual_net(40))}
 
 
+def written_out(lines: Sequence[ast.stmt], known: Mapping[str, int] = MappingProxyType({})) -> Iterator[ast.stmt]:
+    """Statements as if no loop over numbers stood for several of them."""
+    for line in lines:
+        if isinstance(line, ast.For):
+            assert isinstance(line.target, ast.Name) and isinstance(line.iter, ast.Call)
+            for number in range(*(ast.literal_eval(bound) for bound in line.iter.args)):
+                yield from written_out(line.body, {**known, line.target.id: number})
+        else:
+            yield _Numbered(known).visit(deepcopy(line))
+
+
+class _Numbered(ast.NodeTransformer):
+    """Puts the numbers of loops into names such as f"fc{n}"."""
+
+    def __init__(self, known: Mapping[str, int]) -> None:
+        self.known = dict(known)
+
+    def visit_JoinedStr(self, node: ast.JoinedStr) -> ast.Constant:
+        return ast.Constant(eval(ast.unparse(node), {}, self.known))
+
+
 def mentions(program: Program) -> list[set[str]]:
     """The tensors that each launch of the generated `run` names."""
     module = ast.parse(program.source)
     (run,) = (n for n in module.body if isinstance(n, ast.FunctionDef) and n.name == "run")
     tables: dict[str, set[str]] = {}
     found = []
-    for line in run.body:
+    for line in written_out(run.body):
         names = {
             n.slice.value
             for n in ast.walk(line)
