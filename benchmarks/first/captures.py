@@ -15,7 +15,7 @@ from ..peers import reason
 from ..timing import Call, captured
 from . import kinds
 from .part import asked
-from .rows import Row, row, tell
+from .rows import Row, row, tell_all
 
 BATCHES = 6
 
@@ -86,9 +86,7 @@ def rows(device: torch.device, is_tiny: bool) -> Iterator[Row]:
 
 def main() -> int:
     given = asked()
-    for found in rows(given.device, given.is_tiny):
-        tell(found)
-    return 0
+    return tell_all(rows(given.device, given.is_tiny))
 
 
 if __name__ == "__main__":

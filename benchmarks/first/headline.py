@@ -20,7 +20,7 @@ from ..on_cpu.peers import JAX, missing
 from ..peers import CAPTURED, EAGER, LIGER, OURS, REPLAYED, reason
 from ..timing import Clock, clock_of, copy_bandwidth
 from .part import asked
-from .rows import Row, row, tell
+from .rows import Row, row, tell_all
 
 PEERS = (OURS, REPLAYED, EAGER, "compile", CAPTURED, LIGER, "foreach", "fused", "captured foreach")
 
@@ -174,9 +174,7 @@ def _timed(step: Callable[[], Any], count: int) -> list[float]:
 
 def main() -> int:
     given = asked()
-    for found in rows(given.device, given.is_tiny):
-        tell(found)
-    return 0
+    return tell_all(rows(given.device, given.is_tiny))
 
 
 if __name__ == "__main__":

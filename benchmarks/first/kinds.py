@@ -15,7 +15,7 @@ from tritonnotes.ir.core.graph import Graph, Value
 
 from ..peers import reason
 from .part import asked
-from .rows import Row, row, tell
+from .rows import Row, row, tell_all
 
 SEVERAL = ("float32", "bfloat16", "float16")
 
@@ -125,9 +125,7 @@ def step_of(kind: Kind, graph: Graph, device: torch.device, **run: Any) -> tn.Tr
 
 def main() -> int:
     given = asked()
-    for found in rows(given.device, given.is_tiny):
-        tell(found)
-    return 0
+    return tell_all(rows(given.device, given.is_tiny))
 
 
 if __name__ == "__main__":

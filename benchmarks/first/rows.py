@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 MARK = "ROW "
@@ -19,6 +20,13 @@ def row(what: str, ok: bool | None, why: str = "", **figures: Any) -> Row:
 def tell(found: Row) -> None:
     # On a line of its own, whatever a library printed before without ending its line.
     print(f"\n{MARK}{json.dumps(found)}", flush=True)
+
+
+def tell_all(rows: Iterable[Row]) -> int:
+    """Tell each row as soon as it is there. Gives the exit code of a part that came to its end."""
+    for found in rows:
+        tell(found)
+    return 0
 
 
 def told(line: str) -> Row | None:

@@ -12,7 +12,7 @@ import torch
 
 from . import kinds
 from .part import LAST_LINES, asked
-from .rows import Row, row, tell, told
+from .rows import Row, row, tell_all, told
 
 TOOLS = ("memcheck", "racecheck")
 
@@ -71,13 +71,9 @@ def rows(device: torch.device, seconds: float) -> Iterator[Row]:
 
 def main() -> int:
     if sys.argv[1:2] == ["--quick"]:
-        for found in kinds.rows(torch.device(sys.argv[2]), True, quick=True):
-            tell(found)
-        return 0
+        return tell_all(kinds.rows(torch.device(sys.argv[2]), True, quick=True))
     given = asked()
-    for found in rows(given.device, given.seconds):
-        tell(found)
-    return 0
+    return tell_all(rows(given.device, given.seconds))
 
 
 if __name__ == "__main__":

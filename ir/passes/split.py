@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from .. import primitives as P
@@ -11,6 +12,10 @@ from ..core.rewrite import copy_graph, copy_value, optimize
 from ..core.types import dims_in, element_count, float32, own_name
 
 SAVED = "saved."
+
+SAVED_BY_TORCH = frozenset({"softmax", "softmin", "log_softmax", "tanh", "sigmoid", "exp", "sqrt", "rsqrt"})
+"""Ops whose results torch's autograd keeps for their gradients. Other results may be written over before backward runs,
+and are never kept in the place of what they are made of."""
 
 MANY = 1024
 """What each `Dim` counts as where it is asked what takes fewer bytes: one is large beside most sizes that are known."""
@@ -31,8 +36,8 @@ def split_gradient(joint: Graph, outputs: list[str], cotangents: list[str]) -> S
     backward.
 
     Kept are results of matrix products and of reductions, and statistics made of those alone (mean, rstd); all that is
-    elementwise between them is computed again in the backward run. An output, which whoever asked for it holds anyway,
-    is read where that takes no more bytes than computing it again: softmax and tanh are. A buffer that the forward run
+    elementwise between them is computed again in the backward run. An output of `SAVED_BY_TORCH`, which whoever asked
+    for it holds anyway, is read where that takes no more bytes than computing it again. A buffer that the forward run
     overwrites is kept as it was.
     """
     late = {joint[name] for name in cotangents}
@@ -43,10 +48,10 @@ def split_gradient(joint: Graph, outputs: list[str], cotangents: list[str]) -> S
     overwritten = {joint[name] for name in joint.updates}
     needed = [a for v in late for a in v.inputs if a not in late] + [g for g in gradients.values() if g not in late]
     statistics = _statistics(joint)
-    # Statistics of 16-bit values are kept in float32, as they are inside one kernel.
-    wide = {v for v in statistics if v.dtype.itemsize == 2}
-    held = {v: n for n, v in joint.outputs.items() if n in outputs and not v.is_leaf and v not in wide}
-    kept, recomputed = _kept(joint, needed, overwritten, held)
+    kept, recomputed = _frontier(needed, overwritten, statistics)
+    found = {joint.outputs[name]: name for name in outputs}
+    held = {v: n for v, n in found.items() if v in recomputed and v.scope.op in SAVED_BY_TORCH}
+    kept, recomputed = _with_outputs(held, needed, kept, recomputed)
     forward, new = copy_graph(joint, values=[v for v in joint.values if v not in late])
     forward.outputs = {name: new[joint.outputs[name]] for name in outputs}
     shown = {_base(joint.outputs[name]) for name in outputs}
@@ -61,7 +66,8 @@ def split_gradient(joint: Graph, outputs: list[str], cotangents: list[str]) -> S
             if value in held:
                 saved[name] = held[value]
             else:
-                if value in wide:
+                # Statistics of 16-bit values are kept in float32, as they are inside one kernel.
+                if value in statistics and value.dtype.itemsize == 2:
                     forward.scope = out.scope
                     out = forward.call("cast", out, dtype=float32)
                 forward.outputs[name] = out
@@ -90,35 +96,18 @@ def _base(value: Value) -> Value:
     return value
 
 
-def _kept(
-    joint: Graph, needed: Collection[Value], overwritten: set[Value], held: Collection[Value]
-) -> tuple[set[Value], set[Value]]:
-    """The values to keep, `held` ones among them, and those to compute again from what is kept and from leaves."""
-    chosen: set[Value] = set()
-    kept, recomputed = _frontier(joint, needed, overwritten, chosen)
-    for value in held:
-        if value in recomputed or value in kept:
-            others = _frontier(joint, needed, overwritten, chosen | {value})
-            if _bytes_read(needed, *others) <= _bytes_read(needed, kept, recomputed):
-                chosen.add(value)
-                kept, recomputed = others
-    return kept, recomputed
-
-
 def _frontier(
-    joint: Graph, needed: Collection[Value], overwritten: set[Value], chosen: set[Value]
+    needed: Collection[Value], overwritten: set[Value], statistics: set[Value]
 ) -> tuple[set[Value], set[Value]]:
-    """The values to keep where those `chosen` are, and those to compute again from them."""
+    """The values to keep, and those to compute again from them."""
     kept: set[Value] = set()
     recomputed: set[Value] = set()
-    statistics = _statistics(joint)
     todo = [*needed]
     while todo:
         value = todo.pop()
         if (value.is_leaf and value not in overwritten) or value in kept or value in recomputed:
             continue
-        is_costly = value.op.kind in ("contraction", "reduction") or value in statistics
-        if value in overwritten or value in chosen or is_costly:
+        if value in overwritten or value.op.kind in ("contraction", "reduction") or value in statistics:
             kept.add(value)
         else:
             recomputed.add(value)
@@ -126,10 +115,32 @@ def _frontier(
     return kept, recomputed
 
 
-def _bytes_read(needed: Collection[Value], kept: set[Value], recomputed: set[Value]) -> int:
-    """The bytes of what is kept, and of the leaves that are read as they are or to compute the rest again."""
-    read = kept | {a for a in needed if a.is_leaf} | {a for v in recomputed for a in v.inputs if a.is_leaf}
-    return sum(element_count(v.shape, {d.name: MANY for d in dims_in(v.shape)}) * v.dtype.itemsize for v in read)
+def _with_outputs(
+    held: Collection[Value], needed: Collection[Value], kept: set[Value], recomputed: set[Value]
+) -> tuple[set[Value], set[Value]]:
+    """The same with those of the values `held` kept that take no more bytes than what need not be read then."""
+    kept, recomputed = set(kept), set(recomputed)
+    uses = Counter([*needed, *(a for v in recomputed for a in v.inputs)])
+    for value in held:
+        if value not in recomputed:
+            continue
+        left: Counter[Value] = Counter()
+        freed, todo = [], [value]
+        while todo:
+            for a in todo.pop().inputs:
+                left[a] += 1
+                if left[a] == uses[a]:
+                    freed.append(a)
+                    todo += [a] if a in recomputed else []
+        if _bytes([value]) <= _bytes(a for a in freed if a not in recomputed):
+            uses -= left
+            kept = kept.difference(freed) | {value}
+            recomputed = recomputed.difference(freed, [value])
+    return kept, recomputed
+
+
+def _bytes(values: Iterable[Value]) -> int:
+    return sum(element_count(v.shape, {d.name: MANY for d in dims_in(v.shape)}) * v.dtype.itemsize for v in values)
 
 
 def _statistics(graph: Graph) -> set[Value]:

@@ -201,7 +201,8 @@ class Runner:
         arena = self.program.arena
         given = self.program.arguments.given_sizes(sizes, arena.dims)
         given |= {"programs": programs} if arena.is_shared else {}
-        made: dict[str, Tensor] = self.module.temporaries(self.device, **given)
+        with torch.inference_mode(False):  # they are kept for runs outside of it, too
+            made: dict[str, Tensor] = self.module.temporaries(self.device, **given)
         return made
 
     def outputs(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:

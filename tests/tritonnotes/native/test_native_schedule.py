@@ -155,6 +155,38 @@ def overtaken_kernel(x_ptr, y_ptr, out_ptr, COLS: tl.constexpr):
     tl.store(y_ptr + col, x)
 
 
+@triton.jit
+def previous_difference_kernel(x_ptr, y_ptr, out_ptr, COLS: tl.constexpr):
+    """What is carried on is read again, with its like, after a look at the one that was carried before."""
+    col = tl.arange(0, COLS)
+    w = tl.load(x_ptr + col)
+    previous = tl.zeros((COLS,), tl.float32)
+    total = tl.zeros((COLS,), tl.float32)
+    for turn in range(1, 4):
+        difference = tl.load(x_ptr + turn * 16 % COLS + col % 16) - w
+        twice = difference * 2.0
+        before = tl.sum(tl.exp(previous * tl.sum(twice) * 0.01))
+        total += twice * before
+        previous = difference
+    tl.store(out_ptr + col, total)
+    tl.store(y_ptr + col, previous)
+
+
+@triton.jit
+def previous_row_kernel(x_ptr, y_ptr, out_ptr, COLS: tl.constexpr):
+    col = tl.arange(0, 16)
+    previous = tl.zeros((16,), tl.float32)
+    total = 0.0
+    for turn in range(COLS // 16):
+        loaded = tl.load(x_ptr + turn * 16 + col)
+        twice = loaded * 2.0
+        before = tl.sum(previous * tl.sum(twice))
+        total += tl.sum(twice * before)
+        previous = loaded
+    tl.store(out_ptr, total)
+    tl.store(y_ptr + col, previous)
+
+
 IN_TURNS = [
     stored_between_kernel,
     added_between_kernel,
@@ -162,6 +194,8 @@ IN_TURNS = [
     carried_kernel,
     short_kernel,
     overtaken_kernel,
+    previous_difference_kernel,
+    previous_row_kernel,
 ]
 
 

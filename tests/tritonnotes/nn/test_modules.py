@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from nn_modules import DEVICE, NAMES, fed, pair, results
+from nn_modules import ARGUMENTS, DEVICE, NAMES, fed, pair, results
 from paths import ROOT
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
@@ -35,6 +35,36 @@ def test_a_module_gives_what_torchs_gives_and_shares_its_state_dict(name: str) -
     theirs.load_state_dict(mine.state_dict())
     again = pickle.loads(pickle.dumps(mine))
     assert type(again) is type(mine) and repr(again) == repr(theirs)
+
+
+def outcome(module: nn.Module, tensors: list[Tensor]) -> str:
+    """What becomes of a gradient through a result that was written over."""
+    first, *rest = (t.clone() for t in tensors)
+    y = module(first.requires_grad_() * 1.0, *rest)
+    y += 1.0
+    try:
+        y.sum().backward()
+    except RuntimeError as error:
+        return "refused" if "modified by an inplace operation" in str(error) else str(error)
+    return "passes"
+
+
+WITHOUT_WEIGHTS: dict[str, dict[str, object]] = {
+    "LayerNorm": {"elementwise_affine": False},
+    "RMSNorm": {"elementwise_affine": False},
+    "BatchNorm1d": {"affine": False},
+    "GroupNorm": {"affine": False},
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_result_may_be_written_over_where_torchs_may(name: str) -> None:
+    pairs = [pair(name)]
+    if name in WITHOUT_WEIGHTS:
+        pairs.append(tuple(getattr(w, name)(*ARGUMENTS[name], **WITHOUT_WEIGHTS[name]).to(DEVICE) for w in (nn, tn.nn)))
+    for theirs, mine in pairs:
+        if outcome(theirs, fed(name)) == "passes":
+            assert outcome(mine, fed(name)) == "passes"
 
 
 @pytest.mark.interpreted

@@ -204,6 +204,24 @@ def test_create_graph_without_a_second_derivative_is_no_error(model: tn.Model) -
     assert all(map(torch.equal, watched, torch.autograd.grad(loss, parameters)))
 
 
+@pytest.mark.parametrize("how", [{}, {"strict": True}, {"sanitize": True}], ids=["", "strict", "sanitized"])
+@pytest.mark.parametrize("first", [torch.inference_mode, torch.no_grad])
+@pytest.mark.parametrize("then", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_modes_may_change_between_calls(
+    first: Callable[[], Any], then: Callable[[], Any], how: dict[str, bool]
+) -> None:
+    """What is kept from call to call is used in all modes: memory, and views of it that library calls take."""
+    g = tn.Graph("library")
+    g.output(y=tn.linear(tn.tanh(tn.linear(g.input("x", (BATCH, 24)), 16, name="a")), 8, name="b"))
+    model = tn.compile(g, products="library", device="cpu", **how)
+    x = torch.rand(6, 24)
+    with first():
+        expected = model(x=x)["y"].clone()
+    for _ in range(2):
+        with then():
+            assert torch.equal(model(x=x)["y"], expected)
+
+
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
 def test_without_autograd_the_outputs_are_the_same_bits_and_carry_no_graph(mode: Any, model: tn.Model) -> None:
     watched = model(**feeds())

@@ -99,21 +99,23 @@ def compute_in_place(low: Lowering, body: Block, args: Sequence[Value], slots: l
     end = body.terminator
     if end is None or end.name != "scf.yield":
         return
-    slot_of = {op: number for number, slot in enumerate(slots) for op in slot.ops}
+    # What is repeated in later slots is written in its first one, and reads until its last one is done.
+    last = {op: number for number, slot in enumerate(slots) for op in slot.ops}
+    first = {op: number for number, slot in reversed([*enumerate(slots)]) for op in slot.ops}
     order = {op: number for number, op in enumerate(body.ops)}
     for value, arg in zip(end.operands, args, strict=True):
         definition = low.analysis.definition.get(value)
-        if not value.type.is_tile or definition not in slot_of or end.operands.count(value) > 1:
+        if not value.type.is_tile or definition not in first or end.operands.count(value) > 1:
             continue
         assert definition is not None
-        at = slot_of[definition]
+        at = first[definition]
         is_dot = definition.name == "tt.dot"
         if low.analysis.is_inline(value) or definition.name == "tt.reduce" or not (is_dot or slots[at].kind == "nest"):
             continue
         if not is_dot and slots[at].shape != value.type.shape:
             continue
         if all(
-            _reads_before(low, user, viewed, definition, arg, body, end, slot_of, order)
+            _reads_before(low, user, viewed, definition, at, arg, body, end, last, order)
             for user, viewed in low.analysis.consumers(arg)
         ):
             low.buffers[value] = low.buffers[arg]
@@ -124,22 +126,24 @@ def _reads_before(
     user: Op,
     viewed: bool,
     definition: Op,
+    at: int,
     arg: Value,
     body: Block,
     end: Op,
-    slot_of: dict[Op, int],
+    last: dict[Op, int],
     order: dict[Op, int],
 ) -> bool:
-    """Whether a reader of the old value is done, element by element, before the new one is written over it."""
+    """Whether a reader of the old value is done, element by element, before the new one is written over it, in the slot
+    `at`."""
     while user is not end and low.analysis.block[user] is not body:
         parent = low.analysis.parent[low.analysis.block[user]]
         if parent is None:
             return False
         user, viewed = parent, True
-    if user is end or user not in slot_of:
+    if user is end or user not in last:
         return False
-    if slot_of[user] != slot_of[definition]:
-        return slot_of[user] < slot_of[definition]
+    if last[user] != at:
+        return last[user] < at
     if definition.name == "tt.dot":
         return user is definition and definition.operands[2] is arg and definition.operands.count(arg) == 1
     return not viewed and order[user] <= order[definition]

@@ -14,7 +14,7 @@ from ..llvm.elementwise import compute, is_elementwise
 from ..llvm.strips import ZERO
 from ..llvm.threads import entry_points
 from ..llvm.writer import Symbols, llvm_type
-from ..schedule.schedule import Slot, schedule
+from ..schedule.schedule import Slot, schedule, slots_of
 from ..ttir.front import Ttir
 from ..ttir.parse import parse
 from ..ttir.rewrite import count_steps, drop_identities, fuse_multiply_add
@@ -134,11 +134,11 @@ def emit_block(low: Lowering, block: Block) -> Op | None:
 
 
 def emit_slots(low: Lowering, block: Block, slots: list[Slot]) -> Op | None:
-    slot_of = {op: slot for slot in slots for op in slot.ops}
+    places = slots_of(slots)
     for slot in slots:
         if slot.kind == "nest":
             try:
-                emit_nest(low, slot, slot_of)
+                emit_nest(low, slot, places)
             except Uncovered as error:
                 raise Uncovered(error.what, slot.ops[0].line if error.line is None else error.line) from error
         else:

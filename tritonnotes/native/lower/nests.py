@@ -7,7 +7,7 @@ from ..llvm.buffers import Buffer, padding
 from ..llvm.elementwise import is_elementwise
 from ..llvm.strips import WIDTH, ZERO, At, Lanes, Strip
 from ..llvm.writer import Loop
-from ..schedule.schedule import Slot
+from ..schedule.schedule import Places, Slot
 from ..ttir.ttir import Op, Value
 from .collect import gather_from
 from .lowering import Lowering
@@ -38,15 +38,19 @@ def strip_dim(low: Lowering, slot: Slot) -> int:
     return max(range(len(shape)), key=score)
 
 
-def keeps(low: Lowering, slot_of: dict[Op, Slot], slot: Slot, op: Op, value: Value) -> bool:
+def keeps(low: Lowering, places: Places, slot: Slot, op: Op, value: Value) -> bool:
     """Whether a result of an operation in a nest is read where the operation is not, or other than at its own place."""
     if value in low.buffers:
         return True
     uses = low.analysis.consumers(value)
-    return any(viewed or user not in slot_of or op not in slot_of[user].ops for user, viewed in uses)
+    return any(viewed or any(op not in at.ops for at in places.get(user, (_ELSEWHERE,))) for user, viewed in uses)
 
 
-def emit_nest(low: Lowering, slot: Slot, slot_of: dict[Op, Slot]) -> None:
+_ELSEWHERE = Slot("alone")
+"""Of what is in no slot of the block: its end, and what stands in regions."""
+
+
+def emit_nest(low: Lowering, slot: Slot, places: Places) -> None:
     """The loops of a slot. Along the strips: blocks, where a long sum asks for them, and copies of the body, so that
     the sums that are kept side by side stay in registers."""
     w, shape = low.w, slot.shape or ()
@@ -57,7 +61,7 @@ def emit_nest(low: Lowering, slot: Slot, slot_of: dict[Op, Slot]) -> None:
     reductions = _reductions(low, slot, dim, width, strips)
     for op in slot.ops:
         for result in op.results:
-            if op not in reductions and result not in low.buffers and keeps(low, slot_of, slot, op, result):
+            if op not in reductions and result not in low.buffers and keeps(low, places, slot, op, result):
                 low.buffers[result] = _buffer_for(low, result, dim)
     for reduction in reductions.values():
         reduction.begin()

@@ -6,6 +6,7 @@ only that reads it: what stays within one nest needs no buffer. Memory accesses 
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -232,3 +233,15 @@ class _Scheduler:
 def schedule(analysis: Analysis, block: Block) -> list[Slot]:
     """The slots of a block in order."""
     return _Scheduler(analysis, block).run()
+
+
+Places = Mapping[Op, Sequence[Slot]]
+"""The slots that each operation of a block is in: several where it is repeated."""
+
+
+def slots_of(slots: Sequence[Slot]) -> Places:
+    found: dict[Op, list[Slot]] = {}
+    for slot in slots:
+        for op in slot.ops:
+            found.setdefault(op, []).append(slot)
+    return found

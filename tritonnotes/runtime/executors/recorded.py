@@ -65,7 +65,8 @@ class RecordedRuns:
         key = tuple(sizes.items())
         record = self._kept.get(key)
         if record is None:
-            with allocating(f"graph {self._program.graph.name!r}"), paused_collector():
+            # What is kept is there for runs outside of inference mode, too.
+            with torch.inference_mode(False), allocating(f"graph {self._program.graph.name!r}"), paused_collector():
                 given = {**leaves, **held.leaves}
                 record = Record(self._program, self.module, self._executor, given, sizes, scalars, all_reduce)
             self._kept[key] = record
