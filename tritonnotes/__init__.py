@@ -8,6 +8,7 @@ from .backend.registration import register as _register
 
 if TYPE_CHECKING:
     from .face import *
+    from .face import __version__ as __version__
 else:
     # The names come from face.py when the first of them is asked for, and with them torch and triton: the command
     # line's help and a start of pytest need neither. No module of this folder may be called as a name of the face is:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
@@ -24,7 +25,9 @@ from .judge.samples import draw_feeds
 from .judge.tolerance import Comparison, compare, pooled
 from .judge.update_references import reference_step
 from .kernel_check.check_kernel import check_kernel
+from .kernel_check.entry import name_of
 from .kernel_check.result import KernelCertificate
+from .kernel_check.running import is_kernel
 from .runtime.model import Model
 from .runtime.runner import Runner
 from .step_check import compared_step
@@ -154,14 +157,29 @@ def check(subject: Any, *given: Any, **how: Any) -> Certificate | KernelCertific
 
     Gives a certificate to print: `.ok`, `.to_dict()`; that of a kernel also has `.write_reproduction(file)`.
     """
-    if isinstance(subject, Graph | Model | TrainingStep) or not given:
-        if given:
-            raise DeclarationError(
-                f"check of a {type(subject).__name__} takes keywords alone, not {type(given[0]).__name__}"
-            )
+    if isinstance(subject, Graph | Model | TrainingStep) and given:
+        raise DeclarationError(
+            f"check of a {type(subject).__name__} takes keywords alone, not {type(given[0]).__name__}"
+        )
+    if not given and (is_kernel(subject) or inspect.isroutine(subject)):
+        raise DeclarationError(
+            f"check of {name_of(subject)}: a kernel alone says nothing; pass a reference and tensors, as in "
+            "tn.check(kernel, reference, *tensors)"
+        )
+    if not given:
+        _check_keywords("a graph", check_graph, how)
         return check_graph(subject, **how)
     reference, *arguments = given
+    _check_keywords("a kernel", check_kernel, how)
     return check_kernel(subject, reference, tuple(arguments), **how)
+
+
+def _check_keywords(what: str, function: Callable[..., Any], how: Mapping[str, Any]) -> None:
+    kinds = inspect.signature(function).parameters.values()
+    taken = [p.name for p in kinds if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    strangers = sorted(set(how) - set(taken))
+    if strangers:
+        raise DeclarationError(f"tn.check of {what} takes no {', '.join(strangers)}; it takes {', '.join(taken)}")
 
 
 def check_graph(

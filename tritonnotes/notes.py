@@ -139,6 +139,11 @@ def entries(family: str | None = None) -> list[Entry]:
 def find(name: str) -> Entry:
     """The entry called `name`. Raises `UnknownNameError` with the nearest name there is."""
     described = _described()
+    if name not in described and name in _public:
+        called = _public[name]
+        if getattr(called, "__name__", None) in described:  # another name of an op, as amax is of max
+            return entry_of(described[called.__name__])
+        raise UnknownNameError(f"tn.{name} has no note of its own; help(tn.{name}) says what it is")
     if name not in described:
         raise UnknownNameError(f"no op, loss, metric or update rule {name!r}; {_nearest(name, described)}")
     return entry_of(described[name])

@@ -10,6 +10,7 @@ nothing but pytest.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -17,6 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+LONGEST = 200
+"""Bytes of a test's id in the name of a file."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,9 +37,18 @@ def check_kernel(request: pytest.FixtureRequest) -> Callable[..., Any]:
     """A function: fail unless a kernel is as close to float64 as its reference, and deterministic, without faults."""
     from .testing import assert_kernel
 
-    name = re.sub(r"[^\w.-]+", "_", request.node.nodeid)
+    name = _file_name(request.node.nodeid)
     folder = Path(request.config.getoption("--tritonnotes-failures"))
     return partial(assert_kernel, write_to=folder / f"{name}.py")
+
+
+def _file_name(node: str) -> str:
+    """A test's id as the name of a file. File systems hold 255 bytes; of a longer one the end says which test it is."""
+    name = re.sub(r"[^\w.-]+", "_", node)
+    if len(name.encode()) <= LONGEST:
+        return name
+    kept = name.encode()[-LONGEST:].decode(errors="ignore")
+    return f"{hashlib.sha256(node.encode()).hexdigest()[:8]}_{kept}"
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .certificate import check
 from .codegen.pipeline import make_plan
 from .codegen.plan.fusion_plan import FusionPlan
 from .codegen.report.explain import explain_plan
@@ -18,9 +19,9 @@ from .ir.core.rewrite import optimize
 from .ir.passes.decompose import decompose
 from .ir.passes.joint import joint_graph
 from .judge.tolerance import compare
-from .kernel_check.check_kernel import check_kernel
+from .kernel_check.entry import check_arguments
 from .kernel_check.result import KernelCertificate
-from .kernel_check.running import check_tensors_stand_alone, copied, named_tensors
+from .kernel_check.running import copied, named_tensors
 from .runtime.model import Model
 from .training.step import TrainingStep
 
@@ -58,7 +59,7 @@ def assert_close_to_float64(result: Any, reference: Callable[..., Any], *tensors
     """Fail unless `result` errs at most twice as much as `reference(*tensors)` does in eager PyTorch, plus two units in
     the last place, both measured against the reference in float64. `result` is what was made of `tensors`: a tensor, or
     a tuple or dict of them; or a function that makes it. Raises `AssertionError` that tells every error."""
-    check_tensors_stand_alone("assert_close_to_float64", tensors)
+    check_arguments("assert_close_to_float64", tensors)
     # Each call has tensors of its own: what one writes in them must not reach the others, nor the caller.
     made = result(*copied(tensors)) if callable(result) else result
     found = {name: t.clone() for name, t in named_tensors("result", made)}
@@ -89,15 +90,15 @@ def assert_kernel(
 ) -> KernelCertificate:
     """Fail unless `tn.check(kernel, reference, *tensors, **how)` holds. Raises `AssertionError` with the certificate;
     the first case that fails is written to the file `write_to`, as a script that shows it alone."""
-    certificate = check_kernel(kernel, reference, tensors, **how)
+    certificate = check(kernel, reference, *tensors, **how)
     if certificate.ok:
         return certificate
     told = str(certificate)
     if write_to is not None:
         try:
             told += f"\n\nwritten to {certificate.write_reproduction(write_to)}"
-        except KernelError as error:
-            told += f"\n\n{error}"
+        except (KernelError, OSError) as error:
+            told += f"\n\nnot written: {error}"
     raise AssertionError(told)
 
 

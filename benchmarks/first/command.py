@@ -63,9 +63,22 @@ class Findings:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was wrong. A part that ran out of time is no fault; one whose process failed is."""
-        rows = [r for part in self.parts.values() for r in part["rows"]]
-        return all(r["ok"] is not False for r in rows) and not any(p.get("failed") for p in self.parts.values())
+        """Whether something ran, and nothing was wrong. A part that ran out of time is no fault; one whose process
+        failed is."""
+        return (
+            self.ran_any
+            and all(r["ok"] is not False for r in self._rows)
+            and not any(p.get("failed") for p in self.parts.values())
+        )
+
+    @property
+    def ran_any(self) -> bool:
+        """Whether any row was run, rightly or wrongly."""
+        return any(r["ok"] is not None for r in self._rows)
+
+    @property
+    def _rows(self) -> list[Row]:
+        return [r for part in self.parts.values() for r in part["rows"]]
 
     def write(self, path: str | None) -> None:
         """In one stroke: whoever ends the run between two rows leaves a whole file."""
@@ -122,7 +135,7 @@ def _line(part: str, row: Row) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """1 where something was wrong, 2 where there is no GPU and nobody asked for less."""
+    """1 where something was wrong or no row ran, 2 where there is no GPU and nobody asked for less."""
     names = [part.name for part in PARTS]
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks first", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -140,4 +153,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     parts = [part for part in PARTS if not asked.parts or part.name in asked.parts]
     findings = run(parts, asked.device, asked.tiny, asked.json)
+    if not findings.ran_any:
+        print("no row ran, so nothing is known; each part above says how it ended", file=sys.stderr)
     return 0 if findings.ok else 1

@@ -112,6 +112,20 @@ def test_a_process_that_fails_is_no_success() -> None:
     assert not found.ok
 
 
+def test_where_no_row_ran_nothing_holds(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def start(given: Sequence[str], seconds: float, keep: Callable[[Row], None]) -> Ended:
+        keep(row("a", None, "left out"))
+        return Ended("done", 0.0)
+
+    parts = [Part("kinds", 1, "")]
+    assert not command.run(parts, "cpu", True, None, start=start).ok
+    nothing = command.run(parts, "cpu", True, None, start=lambda *given: Ended("cut after 1 s", 1.0))
+    assert not nothing.ok
+    monkeypatch.setattr(command, "run", lambda *given: nothing)
+    assert benchmarks.main(["first", "kinds", "--device", "cpu", "--tiny"]) == 1
+    assert "no row ran" in capsys.readouterr().err
+
+
 def test_rows_are_found_whatever_is_printed_around_them(capfd: pytest.CaptureFixture[str]) -> None:
     text = (
         "import sys; sys.stdout.write('..'); from benchmarks.first.rows import *; tell(row('a', None, 'b')); print('c')"

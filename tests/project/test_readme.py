@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import runpy
 import shlex
 from typing import Any
 
+import pytest
 import torch
 from paths import ROOT
 
@@ -72,6 +74,22 @@ def test_the_commands_shown_parse() -> None:
         _parser().parse_args(shlex.split(line)[1:])
     for stage in STAGES:
         assert f"--emit {stage}" in page
+
+
+def test_every_command_has_a_row() -> None:
+    listed = re.findall(r"^\| `tritonnotes (\w+)", text_of("docs/command_line.md"), re.MULTILINE)
+    (commands,) = (a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction))
+    assert sorted(set(listed)) == sorted(commands.choices)
+
+
+def test_the_lines_that_the_explorer_page_looks_up_are_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    (block,) = blocks("python", "docs/explorer.md")
+    exec(compile(block, "docs/explorer.md", "exec"), {"tn": tn, "graph": digits()})
+    (said,) = re.findall(r"print\(line.launch.*\)  # (.*)", block)
+    assert capsys.readouterr().out.splitlines()[0] == said
+    (plan,) = re.findall(r"`(tn\.compile\([^`]*\))`", text_of("docs/explorer.md"))
+    first = eval(plan, {"tn": tn, "graph": digits()}).plan.launches[0].name
+    assert "fc1_ln1" in first
 
 
 def test_every_op_is_in_the_table_of_what_is_covered() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -36,6 +37,13 @@ def test_no_module_hides_a_public_name() -> None:
 
 FIRST = ("tritonnotes.nn", "tritonnotes.optim", "tritonnotes.native", "tritonnotes.compiler", "tritonnotes.certificate",
          "tritonnotes.torch_modules", "tritonnotes.runtime.model", "tritonnotes.codegen.pipeline")  # fmt: skip
+
+
+def test_type_checkers_see_the_version() -> None:
+    """A star imports no name with underscores, so the version is imported by name, and as itself to be public."""
+    tree = ast.parse((ROOT / "tritonnotes/__init__.py").read_text(encoding="utf-8"))
+    seen = [(a.name, a.asname) for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) for a in n.names]
+    assert ("*", None) in seen and ("__version__", "__version__") in seen
 
 
 def test_every_name_is_there_whatever_is_imported_first() -> None:

@@ -88,6 +88,33 @@ def test_a_result_is_compared_with_float64() -> None:
         assert_close_to_float64(x.half(), lambda x: x, x)
 
 
+def test_a_file_that_cannot_be_written_hides_no_certificate(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("")
+    with pytest.raises(AssertionError, match=r"(?s)certificate of exp.*not written: .*taken"):
+        assert_kernel(torch.exp, torch.sin, torch.rand(4), edge_cases=False, write_to=tmp_path / "taken" / "one.py")
+
+
+LONG = """
+import torch
+
+
+def {name}(check_kernel):
+    check_kernel(torch.exp, torch.sin, torch.ones(2), edge_cases=False)
+"""
+
+
+def test_tests_of_long_names_have_files_of_their_own(tmp_path: Path) -> None:
+    names = (f"test_{'x' * 300}", f"test_y{'x' * 299}", f"test_{'é' * 150}")
+    (tmp_path / "test_mine.py").write_text("".join(LONG.format(name=name) for name in names), encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    options = ["-q", "-p", PLUGIN, "-p", "no:cacheprovider", "--tritonnotes-failures", "failed"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert "3 failed" in done.stdout, done.stdout + done.stderr
+    assert len(list((tmp_path / "failed").iterdir())) == 3
+
+
 def test_what_one_call_writes_reaches_no_other() -> None:
     x = torch.rand(40) + 1
     before = x.clone()

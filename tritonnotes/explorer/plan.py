@@ -155,7 +155,7 @@ def _edges(plan: FusionPlan, things: Things, homes: Mapping[str, _Key], places: 
         if ends[0] != ends[1]:
             found.setdefault(ends, []).append(verdict)
     drawn = sorted((v for some in found.values() for v in some), key=lambda v: -v.bytes)
-    asked = set(map(id, drawn[: max(8, OPPOSITES // len(plan.graph.values))]))
+    asked = set(map(id, drawn[: max(8, OPPOSITES // max(1, len(plan.graph.values)))]))
     order = {launch.name: number for number, launch in enumerate(plan.launches)}
     for number, ((source, target), verdicts) in enumerate(found.items()):
         kinds = {_kind(v) for v in verdicts}

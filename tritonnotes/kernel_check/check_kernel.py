@@ -14,13 +14,13 @@ from .. import interpreter, native
 from ..ir.core.errors import DeclarationError, KernelError, TritonNotesError, VerificationError, first_line
 from ..judge.tolerance import Comparison, compare, pooled
 from .cases import Arguments, drawn_again, layout_cases, normal_draw, shape_cases, value_cases
+from .entry import check_call, name_of
 from .result import FAILS, OK, REFUSED, Case, KernelCertificate, shape_of
 from .running import (
     Filled,
     Ran,
     Raw,
     Results,
-    check_tensors_stand_alone,
     copied,
     is_kernel,
     ran,
@@ -94,35 +94,12 @@ class _Subject:
         constexprs: Mapping[str, Any] | None,
         outputs: Sequence[int] | None,
     ) -> _Subject:
-        name = str(getattr(kernel, "__name__", None) or type(kernel).__name__)
-        tensors = [a for a in arguments if isinstance(a, Tensor)]
-        if not callable(reference):
-            raise DeclarationError(f"check of {name}: the reference is {reference!r}; pass a function in plain torch")
-        check_tensors_stand_alone(f"check of {name}", arguments)
-        if not tensors:
-            raise DeclarationError(f"check of {name}: no tensors are given; pass those that kernel and reference take")
-        devices = {tensor.device for tensor in tensors}
-        if len(devices) > 1:
-            where = " and ".join(sorted(map(str, devices)))
-            raise DeclarationError(f"check of {name}: tensors lie on {where}; move them to one device")
-        how = "run as Triton on a GPU" if tensors[0].is_cuda else "run as machine code on the CPU"
+        check_call(kernel, reference, arguments, grid=grid, constexprs=constexprs, outputs=outputs)
+        name = name_of(kernel)
+        is_on_gpu = any(isinstance(a, Tensor) and a.is_cuda for a in arguments)
+        how = "run as Triton on a GPU" if is_on_gpu else "run as machine code on the CPU"
         if not is_kernel(kernel):
-            if not callable(kernel):
-                raise DeclarationError(
-                    f"check: the kernel is {kernel!r}; pass a function that launches one, or a @triton.jit kernel and "
-                    "grid="
-                )
-            if grid is not None or constexprs is not None or outputs is not None:
-                raise DeclarationError(
-                    f"check of {name}: grid, constexprs and outputs go with a @triton.jit kernel; {name} launches its "
-                    "own"
-                )
             return cls(name, kernel, reference, frozenset(), how)
-        if grid is None:
-            raise DeclarationError(
-                f"check of {name}: a @triton.jit kernel needs grid=, as in grid=(triton.cdiv(n, 256),); or pass a "
-                "function that takes tensors and launches it"
-            )
         return cls(name, Raw(kernel, grid, constexprs or {}), reference, frozenset(outputs or ()), how)
 
     def reference_of(self, arguments: Arguments, *, exact: bool) -> Ran:
@@ -248,6 +225,7 @@ def _case(subject: _Subject, name: str, arguments: Arguments, look: _Look, seed:
         if name == GIVEN:
             raise DeclarationError(
                 f"check of {subject.name}: its reference fails on the tensors given: {type(error).__name__}: {error}"
+                f"{_taken(subject, arguments)}"
             ) from error
         return Case(name, "")
     if name == GIVEN:
@@ -269,6 +247,18 @@ def _case(subject: _Subject, name: str, arguments: Arguments, look: _Look, seed:
         return Case(name, verdict, reason=_said(error), arguments=arguments)
     verdict = OK if all(c.ok for c in comparisons.values()) else FAILS
     return Case(name, verdict, comparisons, arguments=arguments)
+
+
+def _taken(subject: _Subject, arguments: Arguments) -> str:
+    """What the reference of a kernel with its own arguments gets, for a message."""
+    if not isinstance(subject.function, Raw):
+        return ""
+    taken = [str(i) for i, a in enumerate(arguments) if isinstance(a, Tensor) and i not in subject.outputs]
+    written = ", ".join(map(str, sorted(subject.outputs)))
+    return (
+        f"; it gets the tensors that the kernel does not write (arguments {', '.join(taken) or 'none'}, without "
+        f"{written}). Where a kernel reads what it writes, pass a function around it, and all that it takes"
+    )
 
 
 def _check_gives(subject: _Subject, eager: Ran) -> None:

@@ -80,21 +80,6 @@ def ran(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Ran:
     return Ran(returned, given, frozenset(changed))
 
 
-def check_tensors_stand_alone(what: str, arguments: tuple[Any, ...]) -> None:
-    """Raises `DeclarationError` for tensors within a list, tuple or dict: they would not be copied."""
-    for place, argument in enumerate(arguments):
-        if not isinstance(argument, Tensor) and _holds_tensors(argument):
-            raise DeclarationError(
-                f"{what}: argument {place} is a {type(argument).__name__} of tensors; pass them one by one, in a "
-                "function around the kernel"
-            )
-
-
-def _holds_tensors(thing: Any) -> bool:
-    parts = thing.values() if isinstance(thing, Mapping) else thing if isinstance(thing, list | tuple | set) else ()
-    return isinstance(thing, Tensor) or any(map(_holds_tensors, parts))
-
-
 def named_tensors(name: str, returned: Any) -> Iterator[tuple[str, Tensor]]:
     """The tensors of what a function returns: itself, or parts of tuples and dicts."""
     if isinstance(returned, Tensor):

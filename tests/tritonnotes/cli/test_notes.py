@@ -153,6 +153,25 @@ def test_a_name_that_resembles_none_meets_them_all() -> None:
         entries("loss")
 
 
+DESCRIBED = {entry.name for entry in entries()}
+
+
+@pytest.mark.parametrize("name", tn.__all__)
+def test_every_public_name_has_a_note_or_says_that_it_has_none(name: str) -> None:
+    """What is registered under a name, or under that of what is called so, is what its note is of."""
+    called = getattr(tn, name)
+    wanted = next((n for n in (name, getattr(called, "__name__", "")) if n in DESCRIBED), None)
+    if wanted is not None:
+        assert tn.note(name).name == tn.note(called).name == wanted
+        return
+    with pytest.raises(UnknownNameError, match=rf"tn\.{name} has no note of its own; help\(tn\.{name}\)"):
+        tn.note(name)
+
+
+def test_another_name_of_an_op_has_its_note() -> None:
+    assert (tn.note("amax").name, tn.note("tn.amin").name) == ("max", "min")
+
+
 # -- pictures ----------------------------------------------------------------------------------------------------------
 
 DRAWN: dict[str, Callable[[Tensor], Tensor]] = {

@@ -158,6 +158,8 @@ def test_a_forward_run_and_a_graph_without_kernels_have_pages_too() -> None:
     h.output(y=h.input("x", (B, 8)))
     text = explore_page(make_program(optimize(decompose(h)), declared=h))
     assert read(text) and "no generated kernel" in text
+    empty = tn.Graph("empty")
+    read(explore_page(make_program(optimize(decompose(empty)), declared=empty)))
 
 
 def test_another_architecture_is_refused() -> None:

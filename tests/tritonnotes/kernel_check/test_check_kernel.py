@@ -162,6 +162,9 @@ def test_a_jit_kernel_is_checked_on_its_own_arguments() -> None:
         tn.check(kernels.double_kernel, kernels.double, x, out, **launched)
 
 
+LAUNCH = (kernels.add_kernel, torch.add, rows(4), rows(4), rows(4), 4)
+
+
 @pytest.mark.parametrize(
     ("given", "how", "said"),
     [
@@ -177,12 +180,41 @@ def test_a_jit_kernel_is_checked_on_its_own_arguments() -> None:
         ((kernels.softmax, softmax, rows(0, 4)), {}, "gives empty tensors alone; pass tensors that have elements"),
         ((torch.stack, torch.stack, [rows(3), rows(3)]), {}, "argument 0 is a list of tensors; pass them one by one"),
         ((torch.stack, torch.stack, rows(3), {"a": (1, rows(3))}), {}, "argument 1 is a dict of tensors; pass"),
+        ((torch.sin, torch.sin, rows(2).cfloat()), {}, "argument 0 is torch.complex64, and complex numbers are not"),
+        ((kernels.softmax,), {}, "check of softmax: a kernel alone says nothing; pass a reference and tensors"),
+        ((kernels.add_kernel,), {"grid": (1,)}, "check of add_kernel: a kernel alone says nothing"),
+        ((rows(2, 3), kernels.softmax, softmax), {}, "tensors are given before the kernel; the order is tn.check"),
+        ((kernels.softmax, rows(2, 3), softmax), {}, "a tensor is given in place of the reference; the order is"),
+        ((kernels.softmax, softmax, rows(2, 3)), {"edges": 1}, "tn.check of a kernel takes no edges; it takes grid,"),
+        ((tn.Graph("g"),), {"grid": (1,)}, "tn.check of a graph takes no grid; it takes sizes"),
+        (LAUNCH, {"grid": 2}, "grid is 2; pass a tuple of one to three counts"),
+        (LAUNCH, {"grid": ("2",)}, "grid is ('2',); pass a tuple of one to three counts"),
+        (LAUNCH, {"grid": (2,), "constexprs": 64}, "constexprs is 64; pass a dict"),
+        (LAUNCH, {"grid": (2,), "outputs": 2}, "outputs is 2; pass places of tensors among its arguments"),
+        (LAUNCH, {"grid": (2,), "outputs": (7,)}, "outputs is (7,); pass places of tensors"),
+        (LAUNCH, {"grid": (2,), "outputs": (3,)}, "outputs is (3,); pass places of tensors"),
+        (LAUNCH, {"grid": (2,), "outputs": ()}, "outputs is (); pass places of tensors"),
         ((tn.Graph("g"), softmax, rows(2, 3)), {}, "check of a Graph takes keywords alone, not function"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(given: tuple[Any, ...], how: dict[str, Any], said: str) -> None:
     with pytest.raises(DeclarationError, match=re.escape(said)):
         tn.check(*given, **how)
+
+
+def test_a_jit_kernel_that_reads_what_it_writes_needs_a_function_around_it() -> None:
+    said = (
+        r"it gets the tensors that the kernel does not write \(arguments none, without 0\).*pass a function around it"
+    )
+    with pytest.raises(DeclarationError, match=said):
+        tn.check(kernels.relu_in_place_kernel, torch.relu, rows(60), 60, grid=(1,), constexprs={"BLOCK": 64})
+
+
+def test_a_tuned_kernel_has_its_own_name() -> None:
+    certificate = tn.check(
+        kernels.tuned_add_kernel, torch.add, rows(60), rows(60), torch.empty(60), 60, grid=(1,), edge_cases=False
+    )
+    assert certificate.kernel == "add_kernel", certificate
 
 
 def test_results_that_cannot_be_compared_fail() -> None:

@@ -1,0 +1,109 @@
+"""What `tn.check(kernel, reference, *tensors)` refuses before anything runs, each with its remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any
+
+from torch import Tensor
+
+from ..ir.core.errors import DeclarationError
+from .running import is_kernel
+
+ORDER = "tn.check(kernel, reference, *tensors)"
+
+
+def name_of(kernel: Any) -> str:
+    """The name of a function or kernel; of the kernel itself where something tunes it."""
+    while not hasattr(kernel, "__name__") and hasattr(kernel, "fn"):
+        kernel = kernel.fn
+    return str(getattr(kernel, "__name__", None) or type(kernel).__name__)
+
+
+def check_call(
+    kernel: Any,
+    reference: Any,
+    arguments: tuple[Any, ...],
+    *,
+    grid: Any,
+    constexprs: Any,
+    outputs: Any,
+) -> None:
+    """Raises `DeclarationError` for what cannot be judged."""
+    if isinstance(kernel, Tensor):
+        raise DeclarationError(f"check: tensors are given before the kernel; the order is {ORDER}")
+    if not is_kernel(kernel) and not callable(kernel):
+        raise DeclarationError(
+            f"check: the kernel is {kernel!r}; pass a function that launches one, or a @triton.jit kernel and grid="
+        )
+    what = f"check of {name_of(kernel)}"
+    if isinstance(reference, Tensor):
+        raise DeclarationError(f"{what}: a tensor is given in place of the reference; the order is {ORDER}")
+    if is_kernel(reference) or not callable(reference):
+        raise DeclarationError(f"{what}: the reference is {reference!r}; pass a function in plain torch")
+    check_arguments(what, arguments)
+    devices = {a.device for a in arguments if isinstance(a, Tensor)}
+    if not devices:
+        raise DeclarationError(f"{what}: no tensors are given; pass those that kernel and reference take")
+    if len(devices) > 1:
+        where = " and ".join(sorted(map(str, devices)))
+        raise DeclarationError(f"{what}: tensors lie on {where}; move them to one device")
+    if is_kernel(kernel):
+        _check_launch(what, arguments, grid, constexprs, outputs)
+    elif grid is not None or constexprs is not None or outputs is not None:
+        raise DeclarationError(
+            f"{what}: grid, constexprs and outputs go with a @triton.jit kernel; {name_of(kernel)} launches its own"
+        )
+
+
+def check_arguments(what: str, arguments: tuple[Any, ...]) -> None:
+    """Raises `DeclarationError` for tensors within a list, tuple or dict, which would not be copied, and for complex
+    ones, whose errors are not measured."""
+    for place, argument in enumerate(arguments):
+        if not isinstance(argument, Tensor) and _holds_tensors(argument):
+            raise DeclarationError(
+                f"{what}: argument {place} is a {type(argument).__name__} of tensors; pass them one by one, in a "
+                "function around the kernel"
+            )
+        if isinstance(argument, Tensor) and argument.is_complex():
+            raise DeclarationError(
+                f"{what}: argument {place} is {argument.dtype}, and complex numbers are not compared; pass real ones, "
+                "as torch.view_as_real gives them"
+            )
+
+
+def _holds_tensors(thing: Any) -> bool:
+    parts = thing.values() if isinstance(thing, Mapping) else thing if isinstance(thing, list | tuple | set) else ()
+    return isinstance(thing, Tensor) or any(map(_holds_tensors, parts))
+
+
+def _check_launch(what: str, arguments: tuple[Any, ...], grid: Any, constexprs: Any, outputs: Any) -> None:
+    """A `@triton.jit` kernel is launched from what is given beside its arguments."""
+    if grid is None:
+        raise DeclarationError(
+            f"{what}: a @triton.jit kernel needs grid=, as in grid=(triton.cdiv(n, 256),); or pass a function that "
+            "takes tensors and launches it"
+        )
+    is_sizes = isinstance(grid, tuple | list) and 1 <= len(grid) <= 3 and all(map(_is_count, grid))
+    if not callable(grid) and not is_sizes:
+        raise DeclarationError(
+            f"{what}: grid is {grid!r}; pass a tuple of one to three counts of programs, as in grid=(2,), or a "
+            "function of the constants"
+        )
+    if constexprs is not None and not isinstance(constexprs, Mapping):
+        raise DeclarationError(f"{what}: constexprs is {constexprs!r}; pass a dict, as in constexprs={{'BLOCK': 256}}")
+    if outputs is None:
+        return
+    places = [i for i, a in enumerate(arguments) if isinstance(a, Tensor)]
+    is_list = isinstance(outputs, Sequence | set | frozenset) and not isinstance(outputs, str) and len(outputs) > 0
+    if not is_list or any(isinstance(o, bool) or o not in places for o in outputs):
+        shown = ", ".join(map(str, places))
+        raise DeclarationError(
+            f"{what}: outputs is {outputs!r}; pass places of tensors among its arguments, as in "
+            f"outputs=({places[-1]},); tensors are at {shown}"
+        )
+
+
+def _is_count(size: Any) -> bool:
+    return isinstance(size, Integral) and not isinstance(size, bool) and int(size) >= 0
