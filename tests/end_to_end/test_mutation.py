@@ -230,7 +230,8 @@ def text(pattern: str, to: str) -> Callable[[Patch], None]:
     def apply(patch: Patch) -> None:
         def render(kernel: Any, numbers_in_memory: bool) -> KernelSource:
             source = render_kernel(kernel, numbers_in_memory)
-            return replace(source, text=re.sub(pattern, to, source.text))
+            functions = tuple(replace(f, text=re.sub(pattern, to, f.text)) for f in source.functions)
+            return replace(source, functions=functions)
 
         patch.setattr("tritonnotes.codegen.emit.module.render_kernel", render)
 
@@ -268,7 +269,7 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
     "the first partial sum alone": text(r"program < programs", "program < 1"),
     "last partial sum skipped": text(r"program < programs", "program < programs - 1"),
     "all partial sums in one place": text(r"_partial_ptr \+ program\b", "_partial_ptr + 0 * program"),
-    "each sum begun anew in each tile": text(r"(\w+) \+= tl\.sum", r"\1 = tl.sum"),
+    "each sum begun anew in each tile": text(r"(\w+) \+= (?!tl\.load)", r"\1 = "),
     # formulas
     "no maximum subtracted": text(r"= (\w+) - (row_max|largest)\b", r"= \1"),
     "no mean subtracted": text(r"centered = (\w+) - mean\b", r"centered = \1"),
