@@ -26,6 +26,7 @@ from benchmarks.results import device_name, versions
 from benchmarks.timing import clock_of, copy_bandwidth
 from tritonnotes.codegen.target.gpus import GPUS
 from tritonnotes.codegen.target.rates import RATES
+from tritonnotes.runtime.capture import capturing
 
 HOPS = 512
 """Loads of a chain, each at the place that the one before it named."""
@@ -67,10 +68,11 @@ def on_gpu(device: torch.device) -> Timed:
         for _ in range(3):
             call()
         torch.cuda.synchronize(device)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.Stream(device)
+        with capturing(graph, stream):
             for _ in range(count):
                 call()
+        torch.cuda.current_stream(device).wait_stream(stream)
         graph.replay()
         found = []
         for _ in range(REPEATS):

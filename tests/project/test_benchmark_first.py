@@ -121,9 +121,21 @@ def test_where_no_row_ran_nothing_holds(monkeypatch: pytest.MonkeyPatch, capsys:
     assert not command.run(parts, "cpu", True, None, start=start).ok
     nothing = command.run(parts, "cpu", True, None, start=lambda *given: Ended("cut after 1 s", 1.0))
     assert not nothing.ok
-    monkeypatch.setattr(command, "run", lambda *given: nothing)
+    monkeypatch.setattr(command, "run", lambda *given, **how: nothing)
     assert benchmarks.main(["first", "kinds", "--device", "cpu", "--tiny"]) == 1
     assert "no row ran" in capsys.readouterr().err
+
+
+def test_without_a_gpu_parts_have_more_time() -> None:
+    given: list[float] = []
+
+    def start(asked: Sequence[str], seconds: float, keep: Callable[[Row], None]) -> Ended:
+        given.append(seconds)
+        return Ended("done", 0.0)
+
+    parts = [Part("kinds", 40, ""), Part("headline", 60, "")]
+    assert command.run(parts, "cpu", True, None, 100, start, lambda: 0.0, patience=10).limit == 1000
+    assert given == [400, 1000]
 
 
 def test_rows_are_found_whatever_is_printed_around_them(capfd: pytest.CaptureFixture[str]) -> None:
