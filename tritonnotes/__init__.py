@@ -1,5 +1,6 @@
 """Small models as graphs, differentiated, fused and written as Triton kernels that one can read."""
 
+import sys
 from importlib import import_module
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
@@ -29,3 +30,7 @@ else:
 
 
 _register()
+
+if "torch" in sys.modules:
+    # Whoever has torch waits for nothing; and torch.export.load() finds the ops of an exported program.
+    import_module("tritonnotes.face")
