@@ -32,5 +32,5 @@ else:
 _register()
 
 if "torch" in sys.modules:
-    # Whoever has torch waits for nothing; and torch.export.load() finds the ops of an exported program.
+    # torch.export.load() needs the ops that exported programs call. With torch imported, loading them takes little.
     import_module("tritonnotes.face")

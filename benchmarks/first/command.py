@@ -85,7 +85,7 @@ class Findings:
         return [r for part in self.parts.values() for r in part["rows"]]
 
     def write(self, path: str | None) -> None:
-        """In one stroke: whoever ends the run between two rows leaves a whole file."""
+        """Replace the file at once, so that it is complete whenever the run ends."""
         if path is None:
             return
         beside = Path(f"{path}.new")

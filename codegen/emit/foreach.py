@@ -23,7 +23,7 @@ from ..support.statements import BLANK, Assign, CallFunction, Comment, If, Line,
 from ..support.tables import Table
 from ..support.text import call_lines, counted, python_function, wrapped
 from .host import cell
-from .kernel import FunctionText, KernelSource, jit_function, joined
+from .kernel import FunctionText, KernelSource, jit_function
 from .ops import helpers_called, load, tl
 from .prelude import GIVEN_LAUNCH, GIVEN_TABLES
 from .scalars_in_memory import declared, number_loads, types
@@ -153,13 +153,12 @@ def render_foreach(kernel: ForeachKernel, numbers_in_memory: bool = False) -> Ke
     signature = {"segments_ptr": "*i64"} | types(kernel.arguments, numbers_in_memory)
     return KernelSource(
         kernel.name,
-        joined(functions),
+        functions,
         _launcher(kernel),
         frozenset().union(*(helpers_called(function.statements.values()) for function in functions)),
         signature,
         {"SEGMENTS": _segments(kernel), "BLOCK": _tile(kernel)[0]},
         _tile(kernel)[1],
-        functions=functions,
         launcher_helpers=frozenset(["table_of"]),
     )
 

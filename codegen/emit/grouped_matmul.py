@@ -11,7 +11,7 @@ from ..support.expressions import Expression, Name, call, product, total
 from ..support.provenance import united
 from ..support.statements import CallFunction, If, Line
 from ..support.text import INDENT, call_lines, counted, python_function, wrapped
-from .kernel import FunctionText, KernelSource, function_text, functions_of, joined
+from .kernel import FunctionText, KernelSource, function_text, functions_of
 from .launcher import Launcher
 from .prelude import GIVEN_LAUNCH
 from .scalars_in_memory import declared, number_loads, types
@@ -28,7 +28,7 @@ def render_grouped_matmul(kernel: GroupedMatmulKernel, numbers_in_memory: bool =
     common = {f.name: f.text for name in shared for f in spelled[name].functions}
     return KernelSource(
         kernel.name,
-        joined(f for f in functions if f.name not in common),
+        functions,
         _launcher(kernel, launchers),
         frozenset().union(*(member.helpers for member in members)),
         types(kernel.arguments, numbers_in_memory),
@@ -37,7 +37,6 @@ def render_grouped_matmul(kernel: GroupedMatmulKernel, numbers_in_memory: bool =
         {p.name: p.size for p in kernel.parameters if p.role == "size"},
         _registers(launchers),
         common,
-        functions=functions,
         launcher_helpers=frozenset(["float32_precision"]),
     )
 

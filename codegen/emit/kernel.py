@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,24 +64,19 @@ def jit_function(name: str, arguments: list[str], about: str, body: Sequence[Sta
     return function_text(name, header, body)
 
 
-def joined(functions: Iterable[FunctionText]) -> str:
-    """The text of functions, one below the other."""
-    return "\n\n".join(function.text for function in functions)
-
-
 @dataclass(frozen=True)
 class KernelSource:
     """The text of one kernel and its launcher, the helpers that it calls, and what compiling it ahead of time needs.
 
     `common` are the functions that other kernels may call too, by name: sums that every program computes, and products
-    of several groups. `functions` are these and those of `text`, `launcher_helpers` what the launcher calls.
+    of several groups. `functions` are these and its own, `launcher_helpers` what the launcher calls.
     `signature` gives a Triton type for each runtime argument, `constexprs` the compile-time ones (with the GPU's tile),
     `maxnreg` how many registers a thread may have, where ptxas is told. `sizes` are the shapes whose elements an int
     argument counts, for those that count some.
     """
 
     name: str
-    text: str
+    functions: tuple[FunctionText, ...]
     launcher: str
     helpers: frozenset[str]
     signature: dict[str, str]
@@ -90,8 +85,12 @@ class KernelSource:
     sizes: dict[str, Shape] = field(default_factory=dict)
     maxnreg: int | None = None
     common: Mapping[str, str] = field(default_factory=dict)
-    functions: tuple[FunctionText, ...] = ()
     launcher_helpers: frozenset[str] = frozenset()
+
+    @property
+    def text(self) -> str:
+        """Its own functions, one below the other."""
+        return "\n\n".join(function.text for function in self.functions if function.name not in self.common)
 
 
 def render_kernel(kernel: Kernel, numbers_in_memory: bool = False) -> KernelSource:
@@ -100,7 +99,7 @@ def render_kernel(kernel: Kernel, numbers_in_memory: bool = False) -> KernelSour
     launcher, functions = spelled.launcher, spelled.functions
     return KernelSource(
         kernel.name,
-        joined(f for f in functions if f.name not in spelled.replicated_sums),
+        functions,
         launcher.text(),
         spelled.helpers,
         launcher.signature(numbers_in_memory),
@@ -109,7 +108,6 @@ def render_kernel(kernel: Kernel, numbers_in_memory: bool = False) -> KernelSour
         launcher.sizes(),
         launcher.most_registers(),
         spelled.replicated_sums,
-        functions,
         frozenset(["float32_precision"] if kernel.products else []),
     )
 

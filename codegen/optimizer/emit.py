@@ -11,7 +11,7 @@ from tritonnotes.ir.version import VERSION
 
 from ..emit.foreach import BLOCK, WHEN_WIDE, BlockFunction, Pointer, access_width, by_kind, listed_block
 from ..emit.host import HostNumbers, cell, key_of, python_number, setting_of, setting_or_key, uses_math
-from ..emit.kernel import KernelSource, jit_function
+from ..emit.kernel import FunctionText, KernelSource, jit_function
 from ..emit.ops import HELPERS, helpers_called, helpers_in_order, load, store, tl
 from ..emit.prelude import GIVEN_LAUNCH, LAUNCH
 from ..emit.steps import tile_statements
@@ -56,11 +56,15 @@ def kernel_sources(update: MultiTensorUpdate) -> tuple[KernelSource, ...]:
     signature = {"parameters_ptr": "*i64", "blocks_ptr": "*i32", "numbers_ptr": "*fp64"}
     signature |= {f"{n}_ptr": "*fp64" if SCALARS[n] is float64 else "*fp32" for n in update.scalars}
     text = _kernel(update, [_block(update, lowered) for lowered in update.kinds])
-    made = [KernelSource(update.name, text, "", frozenset(), signature, {"BLOCK": BLOCK}, num_warps(update))]
+    functions = (FunctionText(update.name, text),)
+    made = [
+        KernelSource(update.name, functions, "", frozenset(), signature, {"BLOCK": BLOCK}, num_warps(update)),
+    ]
     if update.extras.counts:
         text, helpers = counting_kernel(update)
         taken = counting_signature(update)
-        made.append(KernelSource(COUNTING_KERNEL, text, "", helpers, taken, {"BLOCK": 128}, 4))
+        functions = (FunctionText(COUNTING_KERNEL, text),)
+        made.append(KernelSource(COUNTING_KERNEL, functions, "", helpers, taken, {"BLOCK": 128}, 4))
     return tuple(made)
 
 

@@ -8,7 +8,7 @@ from tritonnotes.ir.core.types import DType, float32, float64
 from tritonnotes.ir.version import VERSION
 
 from ..emit.foreach import BlockFunction, Pointer, access_width, by_kind, listed_block
-from ..emit.kernel import KernelSource, jit_function
+from ..emit.kernel import FunctionText, KernelSource, jit_function
 from ..emit.ops import HELPERS, load, tl
 from ..emit.prelude import GIVEN_LAUNCH, LAUNCH
 from ..support.expressions import Expression, Name, call, number
@@ -86,7 +86,8 @@ def norm_kernel_source(dtypes: Sequence[DType], unscales: bool) -> KernelSource:
     signature |= {"grad_scale_ptr": "*fp32"} if unscales else {}
     constants = {"BLOCK": BLOCK, "PARTIALS": PARTIALS}
     text = _kernel([_block(dtype, unscales) for dtype in dtypes], unscales)
-    return KernelSource("gradient_norm", text, "", frozenset(), signature, constants, NUM_WARPS)
+    functions = (FunctionText("gradient_norm", text),)
+    return KernelSource("gradient_norm", functions, "", frozenset(), signature, constants, NUM_WARPS)
 
 
 def _arguments(unscales: bool) -> list[str]:

@@ -85,7 +85,7 @@ def page(entry: Entry) -> Iterator[str]:
 def drawn(entry: Entry) -> Iterator[str]:
     """The curves of an op that is a function of numbers."""
     if entry.family in DRAWN:
-        with contextlib.suppress(PlotError):
+        with contextlib.suppress(PlotError):  # some ops of these families are no functions of one number
             yield svg(picture(entry.name)) + "\n"
 
 
