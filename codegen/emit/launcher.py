@@ -164,10 +164,12 @@ class Launcher:
             return f"{size} elements a program: {counted(warps, 'warp')}, {each} a thread."
         length = static_size(layout.col_shape)
         if layout.loops_cols:
+            is_reread = max((self.kernel.plan.loop_reads or {}).values(), default=1) > 1
+            again = " What is reread is expected to come from the cache." if is_reread else ""
             many = f"{constexprs['ROWS']} rows" if constexprs["ROWS"] > 1 else "One row"
             return (
                 f"{many} of {length:,} a program, too long for its registers: looped over {layout.block:,} columns "
-                "at a time. What is reread is expected to come from the cache."
+                f"at a time.{again}"
             )
         if layout.traversal.is_one_row:
             held = f"held in the registers of {counted(warps, 'warp')} from its load to the end."

@@ -10,6 +10,7 @@ from tritonnotes.ir.core.types import element_count
 
 from ..analysis.axes import Space
 from ..analysis.units import REPLICATED, Units, UnitSet
+from ..cost.long_rows import reread_discount
 from ..cost.traffic import (
     PROGRAM_ELEMENTS,
     SECTOR_ELEMENTS,
@@ -27,8 +28,8 @@ from .reduction_strategy import replicated_bytes
 
 @dataclass(frozen=True, order=True)
 class Cost:
-    """`total` is in bytes, with every `Dim` at its nominal size: `bytes` are moved, the rest are prices of launches, of
-    computing again, and of leaving most of a GPU idle."""
+    """`total` is in bytes, with every `Dim` at its nominal size: `bytes` are moved, some of them cheaper as they come
+    from the cache; the rest are prices of launches, of computing again, and of leaving most of a GPU idle."""
 
     total: int
     launches: int
@@ -45,17 +46,19 @@ def cost_of(candidate: Candidate) -> Cost:
     if candidate.refusal is not None:
         return BEYOND_MEASURE
     memory, target = candidate.memory, candidate.options.planned_for
-    moved = slowly = recomputed = 0
+    moved = cached = slowly = recomputed = 0
     for kernel in candidate.kernels:
         held = candidate.computed(kernel)
         loads, stores, looped = memory.loads[kernel], memory.stores[kernel], memory.loop_reads[kernel] or {}
-        here = launch_traffic(held, loads, stores, memory.storage, NOMINAL_SIZES, 0, looped).total
+        traffic = launch_traffic(held, loads, stores, memory.storage, NOMINAL_SIZES, 0, looped)
+        here = traffic.total
         moved += here
+        cached += reread_discount(memory.spaces[kernel], looped, candidate.units.axes, traffic, memory.storage)
         slowly += _slowness(candidate.units, memory, kernel, here, target.busy_programs)
         recomputed += sum(map(rematerialize_bytes, candidate.recomputed(kernel)))
         recomputed += sum(replicated_bytes(u.value) for u in held if u.part == REPLICATED)
     launches = len(candidate.kernels)
-    return Cost(launches * target.launch_bytes + moved + slowly + recomputed, launches, moved)
+    return Cost(launches * target.launch_bytes + moved - cached + slowly + recomputed, launches, moved)
 
 
 def _slowness(units: Units, memory: MemoryPlan, kernel: UnitSet, moved: int, busy: int) -> int:
