@@ -98,12 +98,12 @@ class Launcher:
         """Registers that a thread may have, where that must be said. Left to itself ptxas spills a register or two to
         fit more programs: it makes room in all for what a last one does, which is little and rare, and it does so where
         products are rounded before their rows are summed. With this many 16 warps share a multiprocessor, 12 where
-        programs have 4, 8 where these multiply too."""
+        programs have 4, 8 where these multiply too or keep lanes of long rows."""
         if not (self.kernel.last_block or self._rounds_products()) or self.layout.block > 4096:
             return None
         if self.num_warps() > 4:
             return 128
-        return 255 if self.kernel.products else 168
+        return 255 if self.kernel.products or self.layout.loops_cols else 168
 
     def _rounds_products(self) -> bool:
         """Whether rows of products are summed that memory holds with 16 bits."""

@@ -57,7 +57,7 @@ def _counted_by(final: Candidate, hosts: Mapping[UnitSet, UnitSet]) -> dict[Unit
 
 
 def _is_count(found: Candidate, unit: Unit) -> bool:
-    """Whether a unit computes a number of numbers, and is no rule of an optimizer: those share a launch of their own."""
+    """Whether a unit computes a number of numbers, and is of no update rule: those share a launch of their own."""
     sizes = (found.units.axes.of(v) for v in (unit.value, *unit.value.inputs))
     return is_elementwise(unit) and unit.value.scope.phase != "update" and not any(sizes)
 
