@@ -11,12 +11,12 @@ from tritonnotes.ir.core.types import Dim, Shape, dims_in, element_count, show_s
 from tritonnotes.ir.primitives import CHUNK_ROWS
 
 from ..emit.kernel import KernelSource
-from ..emit.module import render_module
 from ..fusion.constraints import Fusion
 from ..lower.lower import GeneratedKernel
 from ..lower.tile_ir import Kernel
 from ..memory.arena import Arena, Memory, Uses, make_arena, uses_of
 from ..memory.buffers import Buffer
+from ..module.module import render_module
 from ..plan.chunk_loops import ChunkLoop, chunk_loops
 from ..plan.fusion_plan import FusionPlan, memories_of_outputs
 from ..plan.launches import Launch
