@@ -324,6 +324,9 @@ def test_a_plan_without_a_search_stands_beside_the_one_that_is_shown() -> None:
             "<mfrac><mi>a</mi><mrow><mi>f</mi><mrow><mo>(</mo><mrow><mi>b</mi></mrow><mo>)</mo></mrow></mrow>",
         ),
         ("a < b & c", "<mo>&lt;</mo><mi>b</mi><mo>&amp;</mo>"),
+        ("m\u0302 / (v\u0302 + eps)", "<mfrac><mi>m\u0302</mi><mrow><mrow><mi>v\u0302</mi><mo>+</mo>"),
+        ("β₁ᵗ", "<msup><msub><mi>β</mi><mn>1</mn></msub><mi>t</mi></msup>"),
+        ("μₜ₊₁", "<msub><mi>μ</mi><mrow><mi>t</mi><mo>+</mo><mn>1</mn></mrow></msub>"),
     ],
 )
 def test_formulas_are_typeset(formula: str, shown: str) -> None:
