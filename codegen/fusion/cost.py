@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tritonnotes.ir.core.graph import Value
@@ -14,6 +15,7 @@ from ..cost.long_rows import reread_discount
 from ..cost.traffic import (
     PROGRAM_ELEMENTS,
     SECTOR_ELEMENTS,
+    Traffic,
     launch_traffic,
     nominal_bytes,
     rematerialize_bytes,
@@ -49,9 +51,8 @@ def cost_of(candidate: Candidate) -> Cost:
     moved = cached = slowly = recomputed = 0
     for kernel in candidate.kernels:
         held = candidate.computed(kernel)
-        loads, stores, looped = memory.loads[kernel], memory.stores[kernel], memory.loop_reads[kernel] or {}
-        traffic = launch_traffic(held, loads, stores, memory.storage, NOMINAL_SIZES, 0, looped)
-        here = traffic.total
+        traffic = _kernel_traffic(candidate, kernel, NOMINAL_SIZES)
+        here, looped = traffic.total, memory.loop_reads[kernel] or {}
         moved += here
         cached += reread_discount(memory.spaces[kernel], looped, candidate.units.axes, traffic, memory.storage)
         slowly += _slowness(candidate.units, memory, kernel, here, target.busy_programs)
@@ -88,27 +89,55 @@ def scheduled_cost(candidate: Candidate) -> Cost:
     if candidate.refusal is not None:
         return BEYOND_MEASURE
     candidate = finalize_in_last_block(candidate)
-    cost, memory = cost_of(candidate), candidate.memory
+    cost = cost_of(candidate)
     launch = candidate.options.planned_for.launch_bytes
+    for kernels, table in _together(candidate):
+        gained, more = len(kernels) - 1, _more_bytes(candidate, kernels, table, NOMINAL_SIZES)
+        cost = Cost(cost.total - gained * launch + more, cost.launches - gained, cost.bytes + more)
+    return cost
+
+
+def bytes_at(candidate: Candidate, sizes: Mapping[str, int]) -> int:
+    """The bytes of `cost_of` at other sizes of the `Dim`s. The candidate must be legal."""
+    return sum(_kernel_traffic(candidate, kernel, sizes).total for kernel in candidate.kernels)
+
+
+def scheduled_bytes_at(candidate: Candidate, sizes: Mapping[str, int]) -> int:
+    """The bytes of `scheduled_cost` at other sizes of the `Dim`s. The candidate must be legal."""
+    candidate = finalize_in_last_block(candidate)
+    together = (_more_bytes(candidate, kernels, table, sizes) for kernels, table in _together(candidate))
+    return bytes_at(candidate, sizes) + sum(together)
+
+
+def _kernel_traffic(candidate: Candidate, kernel: UnitSet, sizes: Mapping[str, int]) -> Traffic:
+    """What a kernel of a partition moves as a launch of its own."""
+    memory = candidate.memory
+    held, looped = candidate.computed(kernel), memory.loop_reads[kernel] or {}
+    return launch_traffic(held, memory.loads[kernel], memory.stores[kernel], memory.storage, sizes, 0, looped)
+
+
+def _together(candidate: Candidate) -> list[tuple[list[UnitSet], int]]:
+    """The kernels that share a launch, and the bytes of the table that it reads."""
     launches: dict[UnitSet, list[UnitSet]] = {}
     for kernel, host in candidate.finalized_by.items():
         launches.setdefault(host, [host]).append(kernel)
     together = [(kernels, 0) for kernels in launches.values()]
     for foreach in foreach_groups(candidate):
         together.append(([k for alike in foreach for k in alike.kernels], table_bytes(foreach)))
-    together += [(list(group), 0) for group in matmul_groups(candidate)]
-    for kernels, table in together:
-        # What loops along a row read again is read again for the last program too.
-        is_looped = memory.loop_reads[kernels[0]] is not None
-        apart = sum(_bytes(memory, [k]) for k in kernels)
-        gained, more = len(kernels) - 1, 0 if is_looped else _bytes(memory, kernels) + table - apart
-        cost = Cost(cost.total - gained * launch + more, cost.launches - gained, cost.bytes + more)
-    return cost
+    return [*together, *((list(group), 0) for group in matmul_groups(candidate))]
 
 
-def _bytes(memory: MemoryPlan, kernels: list[UnitSet]) -> int:
+def _more_bytes(candidate: Candidate, kernels: list[UnitSet], table: int, sizes: Mapping[str, int]) -> int:
+    """The bytes that kernels move in one launch, beside what they move each in its own."""
+    memory = candidate.memory
+    if memory.loop_reads[kernels[0]] is not None:
+        return 0  # what loops along a row read again is read again for the last program too
+    return _bytes(memory, kernels, sizes) + table - sum(_bytes(memory, [k], sizes) for k in kernels)
+
+
+def _bytes(memory: MemoryPlan, kernels: list[UnitSet], sizes: Mapping[str, int]) -> int:
     """What one launch of these kernels moves."""
     units = [u for k in kernels for u in k]
     loads = dict.fromkeys(v for k in kernels for v in memory.loads[k])
     stores = [v for k in kernels for v in memory.stores[k]]
-    return launch_traffic(units, loads, stores, memory.storage, NOMINAL_SIZES, 0, {}).total
+    return launch_traffic(units, loads, stores, memory.storage, sizes, 0, {}).total

@@ -125,7 +125,9 @@ def _explore(arguments: argparse.Namespace) -> int:
     program = make_program(joint, Fusion(target=arguments.planned_for), declared=graph)
     title = f"forward run of {graph.name}" if loss is None else f"training step of {graph.name}"
     certificate = face.check(graph) if arguments.check else None
-    page = write_page(arguments.out, program, title, arguments.arch or 90, certificate)
+    page = write_page(
+        arguments.out, program, title, arguments.arch or 90, certificate, arguments.machine_code, progress=True
+    )
     size = page.stat().st_size
     if arguments.json:
         _print_json({"target": arguments.target, "loss": loss, "page": str(page), "bytes": size})

@@ -135,6 +135,12 @@ def _parser() -> argparse.ArgumentParser:
     explored.add_argument("-o", "--out", metavar="FILE", required=True, help="where the page goes, such as page.html")
     explored.add_argument("--check", action="store_true", help="show the errors of outputs and gradients, too")
     explored.add_argument("--arch", type=arch, metavar="ARCH", help="what machine code is for; default sm_90")
+    explored.add_argument(
+        "--no-machine-code",
+        dest="machine_code",
+        action="store_false",
+        help="leave machine code out: disassembling takes up to two seconds a kernel",
+    )
     _add_planned_for(explored)
 
     listed = commands.add_parser("ops", help="list the ops, losses, metrics and update rules there are")

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from ..codegen.program.compile import compile_program
+from ..codegen.program.compile import compile_each
 from ..codegen.program.program import Program
 from ..codegen.report.kernel_reports import KernelReport, make_reports
 from ..codegen.support.provenance import LineMap
 from ..codegen.target.gpus import GPUS
 from ..codegen.target.sass import LOADS, STORES, Instruction
 from ..ir.core.errors import KernelError
+from .progress import Told, tell_nobody
 from .things import Things
 
 _GENERATED = 64 + len(".py")
@@ -68,13 +69,18 @@ class MachineCode:
         return sum(kernel.known for kernel in self.kernels)
 
 
-def machine_code(program: Program, things: Things, arch: int, sizes: Mapping[str, int]) -> MachineCode:
-    """The machine code for sm_`arch`, or why there is none."""
+def disassembled(
+    program: Program, things: Things, arch: int, sizes: Mapping[str, int], told: Told = tell_nobody
+) -> MachineCode:
+    """The machine code for sm_`arch`, or why there is none. `told` hears of each kernel that is disassembled."""
     gpu = GPUS[arch].name
     if not program.kernels:
         return MachineCode(gpu, why_not="The plan has no generated kernel.")
+    compiled = []
     try:
-        compiled = compile_program(program, arch, sizes=sizes)
+        for code in compile_each(program, arch, sizes=sizes):
+            compiled.append(code)
+            told(f"{code.name}, {len(code.instructions)} instructions")  # first asked for here: that takes the time
         reports = make_reports(program, arch, sizes, compiled=compiled)
     except KernelError as error:
         return MachineCode(gpu, why_not=f"The kernels were not compiled for sm_{arch}: {error}")

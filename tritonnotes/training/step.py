@@ -247,15 +247,24 @@ class TrainingStep:
         gradients are gathered the kernels of `gathering` come first, then those of `program`; `parts` has each."""
         return self._programs.reports(arch, batch, sizes)
 
-    def explore(self, path: str | os.PathLike[str], arch: int = 90, certificate: Certificate | None = None) -> Path:
+    def explore(
+        self,
+        path: str | os.PathLike[str],
+        arch: int = 90,
+        certificate: Certificate | None = None,
+        machine_code: bool = True,
+        progress: bool = True,
+    ) -> Path:
         """Write a page that shows the step, one HTML file that loads nothing: formulas, graphs, plan, Triton, machine
         code for sm_`arch` (80, 90 or 100) and memory, linked with each other (docs/explorer.md), and the
-        errors of a `certificate`, which is `tn.check(step)`. Where gradients are
+        errors of a `certificate`, which is `tn.check(step)`. Disassembling takes up to two seconds a
+        kernel: `machine_code=False` leaves it out, `progress=False` hides how far it is. Where gradients are
         gathered it shows the program of the update. Raises `KernelError` for another architecture."""
         # Its template and its lexer are wanted here alone.
         from ..explorer.page import write_page
 
-        return write_page(path, self.program, f"training step of {self.program.declared.name}", arch, certificate)
+        title = f"training step of {self.program.declared.name}"
+        return write_page(path, self.program, title, arch, certificate, machine_code, progress)
 
     def tune(self, batch: int | Mapping[str, int] = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
         """Time other tiles and warps on the GPU at a batch size, and take what is faster
