@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument(
         "--arch", type=arch, metavar="ARCH", help="what ptx and sass are for: sm_80, sm_90 (the default) or sm_100"
     )
-    _add_planned_for(shown)
+    _add_planned_for(shown, None, "default gpu, of asm cpu")
     shown.add_argument("--kernel", metavar="NAME", help="one launch alone, from the plan on")
 
     reported = commands.add_parser(
@@ -134,7 +134,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_target(explored)
     explored.add_argument("-o", "--out", metavar="FILE", required=True, help="where the page goes, such as page.html")
     explored.add_argument("--check", action="store_true", help="show the errors of outputs and gradients, too")
-    explored.add_argument("--arch", type=arch, metavar="ARCH", help="what machine code is for; default sm_90")
+    explored.add_argument(
+        "--arch", type=arch, metavar="ARCH", help="what machine code is for; default sm_90, with --target cpu the CPU"
+    )
     explored.add_argument(
         "--no-machine-code",
         dest="machine_code",
@@ -163,9 +165,9 @@ def _add_target(command: argparse.ArgumentParser, step: bool = True) -> None:
         command.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="default adam")
 
 
-def _add_planned_for(parser: argparse.ArgumentParser) -> None:
+def _add_planned_for(parser: argparse.ArgumentParser, default: str | None = GPU, said: str = f"default {GPU}") -> None:
     parser.add_argument(
-        "--target", dest="planned_for", choices=tuple(TARGETS), default=GPU, help="what the plan is for; default gpu"
+        "--target", dest="planned_for", choices=tuple(TARGETS), default=default, help=f"what the plan is for; {said}"
     )
 
 
