@@ -11,9 +11,11 @@ from tritonnotes.ir.core.types import element_count
 
 from ..analysis.axes import Space
 from ..analysis.units import REPLICATED, Units, UnitSet
+from ..cost.long_rows import reread_discount
 from ..cost.traffic import (
     PROGRAM_ELEMENTS,
     SECTOR_ELEMENTS,
+    Traffic,
     launch_traffic,
     nominal_bytes,
     rematerialize_bytes,
@@ -28,8 +30,8 @@ from .reduction_strategy import replicated_bytes
 
 @dataclass(frozen=True, order=True)
 class Cost:
-    """`total` is in bytes, with every `Dim` at its nominal size: `bytes` are moved, the rest are prices of launches, of
-    computing again, and of leaving most of a GPU idle."""
+    """`total` is in bytes, with every `Dim` at its nominal size: `bytes` are moved, some of them cheaper as they come
+    from the cache; the rest are prices of launches, of computing again, and of leaving most of a GPU idle."""
 
     total: int
     launches: int
@@ -46,16 +48,18 @@ def cost_of(candidate: Candidate) -> Cost:
     if candidate.refusal is not None:
         return BEYOND_MEASURE
     memory, target = candidate.memory, candidate.options.planned_for
-    moved = slowly = recomputed = 0
+    moved = cached = slowly = recomputed = 0
     for kernel in candidate.kernels:
         held = candidate.computed(kernel)
-        here = _kernel_bytes(candidate, kernel, NOMINAL_SIZES)
+        traffic = _kernel_traffic(candidate, kernel, NOMINAL_SIZES)
+        here, looped = traffic.total, memory.loop_reads[kernel] or {}
         moved += here
+        cached += reread_discount(memory.spaces[kernel], looped, candidate.units.axes, traffic, memory.storage)
         slowly += _slowness(candidate.units, memory, kernel, here, target.busy_programs)
         recomputed += sum(map(rematerialize_bytes, candidate.recomputed(kernel)))
         recomputed += sum(replicated_bytes(u.value) for u in held if u.part == REPLICATED)
     launches = len(candidate.kernels)
-    return Cost(launches * target.launch_bytes + moved + slowly + recomputed, launches, moved)
+    return Cost(launches * target.launch_bytes + moved - cached + slowly + recomputed, launches, moved)
 
 
 def _slowness(units: Units, memory: MemoryPlan, kernel: UnitSet, moved: int, busy: int) -> int:
@@ -95,7 +99,7 @@ def scheduled_cost(candidate: Candidate) -> Cost:
 
 def bytes_at(candidate: Candidate, sizes: Mapping[str, int]) -> int:
     """The bytes of `cost_of` at other sizes of the `Dim`s. The candidate must be legal."""
-    return sum(_kernel_bytes(candidate, kernel, sizes) for kernel in candidate.kernels)
+    return sum(_kernel_traffic(candidate, kernel, sizes).total for kernel in candidate.kernels)
 
 
 def scheduled_bytes_at(candidate: Candidate, sizes: Mapping[str, int]) -> int:
@@ -105,11 +109,11 @@ def scheduled_bytes_at(candidate: Candidate, sizes: Mapping[str, int]) -> int:
     return bytes_at(candidate, sizes) + sum(together)
 
 
-def _kernel_bytes(candidate: Candidate, kernel: UnitSet, sizes: Mapping[str, int]) -> int:
+def _kernel_traffic(candidate: Candidate, kernel: UnitSet, sizes: Mapping[str, int]) -> Traffic:
     """What a kernel of a partition moves as a launch of its own."""
     memory = candidate.memory
     held, looped = candidate.computed(kernel), memory.loop_reads[kernel] or {}
-    return launch_traffic(held, memory.loads[kernel], memory.stores[kernel], memory.storage, sizes, 0, looped).total
+    return launch_traffic(held, memory.loads[kernel], memory.stores[kernel], memory.storage, sizes, 0, looped)
 
 
 def _together(candidate: Candidate) -> list[tuple[list[UnitSet], int]]:
