@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from drawing import svg
@@ -86,6 +88,7 @@ def page(entry: Entry) -> Iterator[str]:
     yield from (f"- **{heading}**: {plain(said[heading])}" for heading in LISTED if heading in said)
     yield from ("", "## What it is compared with", "", "```python", entry.reference, "```", "")
     yield from kernels(entry)
+    yield from errors(entry)
     yield from ("", "## Try it", "", "```python", f'note = tn.note("{entry.name}")')
     yield from ("print(note.check())  # the errors of its kernel beside eager PyTorch's", "```", "")
 
@@ -125,6 +128,31 @@ def kernels(entry: Entry) -> Iterator[str]:
         yield "## Fused\n"
         yield "In a training step that trains `gain`.\n" if is_loss else "Between a product and a sum.\n"
         yield from launches(graph, {"loss": "y", "optimizer": sgd(lr=1e-3)} if is_loss else FORWARD)
+
+
+def errors(entry: Entry) -> Iterator[str]:
+    """The errors that were measured of its kernel, by dtype."""
+    yield "## Errors\n"
+    if entry.kind == "update rule":
+        yield "[Optimizers](../optimizers.md#error-compared-with-torch) has the errors of each class, beside torch's.\n"
+        return
+    measured = json.loads(ERRORS.read_text(encoding="utf-8"))[entry.name]
+    yield (
+        "The largest error of the kernel against float64, over sizes from 0 to 200, on a CPU. The unit is the error of "
+        "eager PyTorch in the same dtype, and at least half a unit in the last place. "
+        "The tests allow twice the error of eager PyTorch plus two units in the last place.\n"
+    )
+    yield "| dtype | output | gradient |\n|---|---|---|"
+    for dtype in sorted(measured, key=DTYPES.index):
+        said = (f"{measured[dtype][what]:g}" if what in measured[dtype] else "–" for what in ("output", "gradient"))
+        yield f"| {dtype} | {' | '.join(said)} |"
+    yield ""
+
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+ERRORS = Path(__file__).parent / "op_errors.json"
+"""Written by `tests/judges/report_ops.py --json`."""
 
 
 FORWARD: Mapping[str, Any] = {"loss": None, "optimizer": sgd(lr=1e-3)}

@@ -17,6 +17,7 @@ import pytest
 from paths import ROOT
 
 import tritonnotes as tn
+from tritonnotes.ir.core.op import catalogue
 from tritonnotes.ir.core.optimizer import UPDATE_RULES
 
 NAVIGATION = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2].partition("\n\n")[0]
@@ -166,6 +167,18 @@ def test_gradients_and_contours_of_the_surfaces_are_those_of_their_values() -> N
             np.testing.assert_allclose(heights, heights[0])
 
 
+# -- the errors that pages of ops show --
+
+
+def test_the_errors_of_every_op_are_measured_and_within_the_policy() -> None:
+    measured = json.loads((ROOT / "docs/hooks/op_errors.json").read_text(encoding="utf-8"))
+    assert set(measured) == set(catalogue()), "run tests/judges/report_ops.py --json, and merge what is new"
+    for name, dtypes in measured.items():
+        assert set(dtypes) == {"float16", "bfloat16", "float32"}, name
+        for dtype, found in dtypes.items():
+            assert "output" in found and all(0 <= error <= 6 for error in found.values()), (name, dtype)
+
+
 # -- the gallery --
 
 
@@ -202,10 +215,13 @@ def test_the_flowcharts_of_all_pages_are_drawn() -> None:
 
 def test_a_flowchart_has_its_boxes_and_arrows() -> None:
     flowcharts = hook("flowcharts")
-    chart = flowcharts.chart('subgraph s["outer"]\na["one<br>two"] --> b\nend\nc --> d\nd <-. "why" .-> a\n')
+    chart = flowcharts.chart(
+        'subgraph s["outer"]\na["one<br>two"] --> b\nend\nb --> c --> d\nc <-. "why" .-> d\na --> d'
+    )
     made = flowcharts.drawing(chart)
-    assert [box.lines for box in made.boxes] == [("outer", "one<br>two → b"), ("c",), ("d",), ("why",)]
-    assert [(arrow.source, arrow.target) for arrow in made.arrows] == [(1, 2), (2, 3), (3, 0)]
+    assert [box.lines for box in made.boxes] == [("outer", "one<br>two → b"), ("c",), ("why",), ("d",)]
+    # What leads over another box needs no arrow of its own.
+    assert [(arrow.source, arrow.target) for arrow in made.arrows] == [(0, 1), (1, 2), (2, 3)]
     with pytest.raises(flowcharts.FlowchartError, match="classDef"):
         flowcharts.chart("classDef x fill:#fff")
 
