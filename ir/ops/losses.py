@@ -39,9 +39,13 @@ def _against_target(logits: Value, target: Value, ignore_index: int) -> tuple[Va
 
 
 def _number(counted: Value, dtype: DType) -> Value:
-    """How many rows count. 16-bit floats are counted in float32, as metrics count: one sum serves both."""
-    wide = float32 if dtype.itemsize == 2 else dtype
-    return P.cast(P.sum(P.cast(counted, wide)), dtype)
+    """How many rows count; of 16-bit floats in float32, as metrics count: one sum serves both."""
+    return P.sum(P.cast(counted, float32 if dtype.itemsize == 2 else dtype))
+
+
+def _averaged(x: Value, count: Value) -> Value:
+    """`x` over the number of rows that count, or over their weight, in the dtype of `x`."""
+    return P.cast(P.cast(x, count.dtype) / count, x.dtype)
 
 
 @op(
@@ -85,7 +89,7 @@ def cross_entropy(
     if reduction == "sum":
         return total
     count = _number(counted, logits.dtype) if weight is None else P.sum(P.where(counted, target_weight, 0))
-    return total / count
+    return _averaged(total, count)
 
 
 def _share(logits: Value, label_smoothing: float) -> float | Value:
@@ -105,7 +109,7 @@ def _(d_y, y, logits, target, weight, *, ignore_index, label_smoothing, reductio
     target_weight = None if weight is None else weight_of_target(logits, weight, is_target)
     if reduction == "mean":
         count = _number(counted, logits.dtype) if weight is None else P.sum(P.where(counted, target_weight, 0))
-        d_y = d_y / count
+        d_y = _averaged(d_y, count)
     elif reduction == "none":
         d_y = P.reshape(d_y, counted.shape)
     d_row = P.where(counted, d_y, 0)
@@ -240,7 +244,7 @@ def nll_loss(
     if reduction == "sum":
         return total
     count = _number(counted, input.dtype) if weight is None else P.sum(P.where(counted, target_weight, 0))
-    return total / count
+    return _averaged(total, count)
 
 
 nll_loss.sample = lambda graph, shape, dtype: nll_loss(
@@ -255,7 +259,7 @@ def _(d_y, y, input, target, weight, *, ignore_index, reduction):
     target_weight = None if weight is None else weight_of_target(input, weight, is_target)
     if reduction == "mean":
         count = _number(counted, input.dtype) if weight is None else P.sum(P.where(counted, target_weight, 0))
-        d_y = d_y / count
+        d_y = _averaged(d_y, count)
     elif reduction == "none":
         d_y = P.reshape(d_y, counted.shape)
     d_target = -d_y if target_weight is None else -d_y * target_weight

@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     shown.add_argument(
         "--arch", type=arch, metavar="ARCH", help="GPU of ptx and sass: sm_80, sm_90 (the default) or sm_100"
     )
-    _add_planned_for(shown)
+    _add_planned_for(shown, None, "default gpu, for asm cpu")
     shown.add_argument("--kernel", metavar="NAME", help="print only this launch; for the stages from plan on")
 
     reported = commands.add_parser(
@@ -138,7 +138,15 @@ def _parser() -> argparse.ArgumentParser:
     _add_target(explored)
     explored.add_argument("-o", "--out", metavar="FILE", required=True, help="output file, such as page.html")
     explored.add_argument("--check", action="store_true", help="also show the errors of outputs and gradients")
-    explored.add_argument("--arch", type=arch, metavar="ARCH", help="GPU of the machine code; default sm_90")
+    explored.add_argument(
+        "--arch", type=arch, metavar="ARCH", help="GPU of the machine code; default sm_90, with --target cpu the CPU"
+    )
+    explored.add_argument(
+        "--no-machine-code",
+        dest="machine_code",
+        action="store_false",
+        help="leave machine code out; disassembling takes up to two seconds per kernel",
+    )
     _add_planned_for(explored)
 
     listed = commands.add_parser("ops", help="list all ops, losses, metrics and update rules")
@@ -161,9 +169,9 @@ def _add_target(command: argparse.ArgumentParser, step: bool = True) -> None:
         command.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="default adam")
 
 
-def _add_planned_for(parser: argparse.ArgumentParser) -> None:
+def _add_planned_for(parser: argparse.ArgumentParser, default: str | None = GPU, said: str = f"default {GPU}") -> None:
     parser.add_argument(
-        "--target", dest="planned_for", choices=tuple(TARGETS), default=GPU, help="target of the plan; default gpu"
+        "--target", dest="planned_for", choices=tuple(TARGETS), default=default, help=f"target of the plan; {said}"
     )
 
 
