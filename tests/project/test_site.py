@@ -108,7 +108,7 @@ def rules() -> set[str]:
 
 def test_every_picture_is_on_the_page_once_and_named_there() -> None:
     pictures = hook("fusion_pictures")
-    assert sorted(pictures.MARK.findall(FUSION)) == sorted({*pictures.PICTURES, "graph", "nothing fused"})
+    assert sorted(pictures.MARK.findall(FUSION)) == sorted({*pictures.PICTURES, *pictures.OTHERS})
 
 
 def test_a_picture_shows_launches_and_what_passes_through_memory(printed: str) -> None:
@@ -121,6 +121,14 @@ def test_a_picture_shows_launches_and_what_passes_through_memory(printed: str) -
     assert f"h: {256 * 128 * 4:,} bytes" in texts
     assert "row and column: 138,284 bytes" in texts and "138,284" in printed
     assert not re.search(r'(?:fill|stroke)="(?:black|white|#000|#fff)', drawn)  # it is read on light and on dark
+
+
+def test_the_picture_of_partial_sums_names_what_the_launch_leaves() -> None:
+    pictures = hook("fusion_pictures")
+    declared: dict[str, object] = {}
+    exec(next(fences("python")), declared)
+    lines = [box.lines for box in pictures.last_block(tn.compile(declared["classifier"](), target="gpu").plan).boxes]
+    assert ("loss.total", "one number per program") in lines and lines[-1] == ("loss", "output")
 
 
 def test_a_picture_of_two_kernels_shows_one_launch_more() -> None:
