@@ -199,6 +199,13 @@ def test_the_gallery_draws_every_graph_that_it_declares() -> None:
         assert isinstance(gallery.declared(text)[name](), tn.Graph)
 
 
+def test_the_gallery_shows_training_steps_of_what_can_be_trained() -> None:
+    gallery = hook("gallery")
+    known = gallery.declared((ROOT / "docs/gallery.md").read_text(encoding="utf-8"))
+    assert set(gallery.primitives(known["digits"]()).updates) >= {"fc1.weight", "fc2.bias"}
+    assert not gallery.primitives(known["evaluation"]()).updates
+
+
 def test_a_plan_of_the_gallery_is_the_compilers() -> None:
     gallery = hook("gallery")
     text = (ROOT / "docs/gallery.md").read_text(encoding="utf-8")
