@@ -1,9 +1,9 @@
 """Row idioms: formulas over whole rows that a kernel computes in another way than they say, as patterns in a table.
 
 Formulas ask for one column of a row as a maximum over one class, and for the place of the largest as a minimum of
-column numbers. A kernel that holds one long row has no registers to spare for either: it loads the element, and takes
-the place together with the largest. A sum of exponentials is taken beside the maximum of its row, so that one loop
-along the row gives both.
+column numbers. A kernel that holds one long row has no registers to spare for either, and one that loops along its rows
+would go along them once more: it loads the element. The place is taken together with the largest, and a sum of
+exponentials beside the maximum of its row, so that one loop along the row gives both.
 
 Patterns are read of values, or of the steps of a tile program: `Nodes` says what their ops and arguments are.
 """
@@ -11,7 +11,7 @@ Patterns are read of values, or of the steps of a tile program: `Nodes` says wha
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol, TypeVar
@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar
 from tritonnotes.ir.core.graph import Value
 
 from .axes import Axes
-from .views import base_of
+from .views import base_of, is_free
 
 N = TypeVar("N")
 
@@ -164,6 +164,10 @@ class RowValues:
         """Whether a value has a number for each column."""
         return bool(self.axes.of(value) & self.wide)
 
+    def has_columns_last(self, value: Value) -> bool:
+        """Whether a value has rows, of which the columns lie beside each other in memory."""
+        return set(self.axes.labels[value][-1:]) == self.wide < self.axes.of(value)
+
     def is_reduction(self, value: Value) -> bool:
         """Whether a value takes one number of all columns."""
         return value.op.kind == "reduction" and self.is_wide(value.inputs[0])
@@ -172,10 +176,32 @@ class RowValues:
 # -- what is asked of them --
 
 
-def selected_of(row: RowValues, value: Value) -> tuple[Value, Value] | None:
-    """What is taken of each row, and the number of the column, where a maximum over a single column is that element."""
+@dataclass(frozen=True)
+class Selected:
+    """One element of each row of `x`, which lies in memory, at the column of a `number` of the row. From it is taken
+    `less`, a number of the row, if there is one."""
+
+    x: Value
+    number: Value
+    less: Value | None
+
+    @property
+    def needs(self) -> tuple[Value, ...]:
+        """What has to be known of the row before it is loaded, or taken."""
+        return (self.number,) if self.less is None else (self.number, self.less)
+
+
+def selected_of(row: RowValues, value: Value, computed: Collection[Value]) -> Selected | None:
+    """The element that a maximum over a single column is, where a kernel that has `computed` some values loads it."""
     found = match(SELECTED, value, row)
-    return None if found is None else (found["x"], found["number"])
+    if found is None:
+        return None
+    x, less = found["x"], None
+    if x in computed and x.op.name == "sub" and not row.is_wide(x.inputs[1]):
+        x, less = base_of(x.inputs[0]), x.inputs[1]
+    if x in computed or is_free(x) or not row.has_columns_last(x):
+        return None
+    return Selected(x, found["number"], less)
 
 
 def largest_of(row: RowValues, value: Value) -> Value | None:

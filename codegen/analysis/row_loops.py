@@ -61,7 +61,7 @@ def schedule_row_loops(row: Row[N]) -> RowLoops[N]:
         if node in row.reductions:
             taken[node] = taken[row.beside[node]] if node in row.beside else ready[node]
             ready[node] = taken[node] + 1
-    count = 1 + max([*taken.values(), *(ready[node] for node in row.stored)], default=0)
+    count = 1 + max([*taken.values(), *(ready[node] for node in row.stored)], default=-1)
     after: list[list[N]] = [[] for _ in range(count + 1)]
     for node in row.args:
         if not row.is_wide(node):

@@ -11,6 +11,7 @@ from ..analysis.axes import Axes, Space, known_product
 from ..analysis.matmul import summed, tiles
 from ..analysis.units import PARTIAL, PRODUCT, Unit, Units
 from ..support.expressions import Expression, call
+from ..support.formulas import largest, smallest
 from ..support.sizes import NOMINAL_SIZES, known_size
 from ..target.rates import CACHE_RATE, GENERATED_SHARE, HALF_RATE, LIBRARY_SHARE, MEMORY_RATE, SINGLE_RATE
 from ..target.targets import Cpu
@@ -74,7 +75,7 @@ def max_split_k(value: Value, tile: tuple[int, int], cols: frozenset[int], axes:
 
 def splits_of(inner: int, most: int) -> int:
     """How many programs share a sum over so many elements, `most` of them."""
-    return max(1, min(inner // SPLIT_K_LENGTH, most))
+    return largest(1, smallest(inner // SPLIT_K_LENGTH, most))
 
 
 def split_k_expression(inner: Expression, most: int) -> Expression:

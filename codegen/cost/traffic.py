@@ -16,6 +16,7 @@ from tritonnotes.ir.core.types import DType, Shape, Size, element_count, float32
 
 from ..analysis.units import FINALIZE, PARTIAL, Unit, iterated_inputs
 from ..analysis.views import is_host, memory_of, place_of
+from ..support.formulas import smallest
 from ..support.sizes import NOMINAL_SIZES
 
 REMATERIALIZE_SHARE = 16
@@ -121,7 +122,7 @@ def launch_traffic(
     for memory, shown in views.items():
         count = elements_read(shown, sizes)
         if memory in taken:
-            count = min(count, sum(element_count(v.shape, sizes) for v in taken[memory]))
+            count = smallest(count, sum(element_count(v.shape, sizes) for v in taken[memory]))
         read += count * storage[memory].itemsize
         reread += count * storage[memory].itemsize * (max(loop_reads.get(v, 1) for v in shown) - 1)
     for value in stores:

@@ -98,12 +98,12 @@ class Launcher:
         """Registers that a thread may have, where that must be said. Left to itself ptxas spills a register or two to
         fit more programs: it makes room in all for what a last one does, which is little and rare, and it does so where
         products are rounded before their rows are summed. With this many 16 warps share a multiprocessor, 12 where
-        programs have 4, 8 where these multiply too."""
+        programs have 4, 8 where these multiply too or keep lanes of long rows."""
         if not (self.kernel.last_block or self._rounds_products()) or self.layout.block > 4096:
             return None
         if self.num_warps() > 4:
             return 128
-        return 255 if self.kernel.products else 168
+        return 255 if self.kernel.products or self.layout.loops_cols else 168
 
     def _rounds_products(self) -> bool:
         """Whether rows of products are summed that memory holds with 16 bits."""
@@ -164,10 +164,12 @@ class Launcher:
             return f"{size} elements a program: {counted(warps, 'warp')}, {each} a thread."
         length = static_size(layout.col_shape)
         if layout.loops_cols:
+            is_reread = max((self.kernel.plan.loop_reads or {}).values(), default=1) > 1
+            again = " What is reread is expected to come from the cache." if is_reread else ""
             many = f"{constexprs['ROWS']} rows" if constexprs["ROWS"] > 1 else "One row"
             return (
                 f"{many} of {length:,} a program, too long for its registers: looped over {layout.block:,} columns "
-                "at a time. What is reread is expected to come from the cache."
+                f"at a time.{again}"
             )
         if layout.traversal.is_one_row:
             held = f"held in the registers of {counted(warps, 'warp')} from its load to the end."

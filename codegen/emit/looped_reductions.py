@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Container, Iterable, Sequence
 
 from ..lower.row_loops import is_wide, row_loops
-from ..lower.tile_ir import ROW, Step
-from ..support.expressions import Display, Expression, Name, call
-from ..support.facets import combined, identity_of, reduced
+from ..lower.tile_ir import Step
+from ..support.expressions import Expression, Name, call
+from ..support.facets import identity_of
 from ..support.statements import BLANK, Assign, For, Statement, marked
 from .ops import tl
 from .steps import statements, store_statements, taken_in
@@ -29,9 +29,16 @@ def row_loop_statements(writer: Writer, known: Sequence[Step]) -> list[Statement
         body += [line for s in reductions for line in marked(_running_statements(writer, s), writer.origins(s))]
         written = store_statements(writer, [s for s in stores if s.args[0] in loop.stored])
         body = [*writer.index.column_lines(body + written), *body, *([BLANK] if written else []), *written]
-        lines.append(For("start", call("range", 0, writer.index.col_bound(), Name("BLOCK")), tuple(body)))
-        lines += [BLANK, *statements(writer, _named(writer, loop.after, writer.running))]
+        lines.append(For("start", _blocks(writer), tuple(body)))
+        lines += [BLANK, *statements(writer, _named(writer, loop.after))]
     return [*lines, BLANK, *store_statements(writer, [s for s in stores if not is_wide(s)])]
+
+
+def _blocks(writer: Writer) -> Expression:
+    """Where each block of columns starts."""
+    columns = 0, writer.index.col_bound(), Name("BLOCK")
+    ahead = writer.layout.blocks_ahead
+    return call("tl.range", *columns, num_stages=1 + ahead) if ahead else call("range", *columns)
 
 
 def _named(writer: Writer, names: Iterable[str], but: Container[str] = ()) -> list[Step]:
@@ -43,36 +50,16 @@ def _running_start(writer: Writer, step: Step) -> Statement:
     """What a reduction along the row starts from."""
     (arg,) = (writer.steps[a] for a in step.args)
     identity = identity_of(step.op, arg.dtype)
-    if step.name in writer.running:
-        shape = writer.tile_shape(ROW) if writer.layout.rows else Display(())
-        return Assign(step.name, call("tl.full", shape, identity, tl(step.dtype)))
     return Assign(f"{step.name}_lanes", call("tl.full", writer.tile_shape(arg.extent), identity, tl(arg.dtype)))
 
 
 def _running_statements(writer: Writer, step: Step) -> list[Statement]:
-    """How a reduction along the row takes in one more block of columns."""
+    """How each lane of a reduction along the row takes in one more block of columns. No lane waits for another before
+    all columns are done."""
     if step.name in writer.online:
-        return _rescaled(writer, step)
-    if step.name in writer.running:
+        largest = writer.steps[writer.online[step.name]]
+        lanes = Name(f"{largest.name}_lanes"), Name(f"{step.name}_lanes")
+        return [Assign(", ".join(map(str, lanes)), call("add_exponential", *lanes, writer.reduced_value(largest)))]
+    if step.name in writer.largest:
         return []  # the maximum moves together with the sum beside it
     return [taken_in(step.op, f"{step.name}_lanes", writer.reduced_value(step))]
-
-
-def _rescaled(writer: Writer, total_step: Step) -> list[Statement]:
-    """A sum of eˣ⁻ᵐ beside the running maximum m: what it holds is rescaled whenever m grows."""
-    largest = writer.steps[writer.online[total_step.name]]
-    name, before, sum_so_far = Name(largest.name), Name(f"{largest.name}_before"), Name(total_step.name)
-    candidates, terms = Name(f"{name}_candidates"), Name(f"{sum_so_far}_terms")
-    axis = largest.attrs["axis"]
-    highest = reduced("max", candidates, axis, largest.dtype)
-    has_none: Expression = candidates.equals(identity_of("max", largest.dtype))
-    exponentials = call("tl.exp", candidates - name)
-    rescaled = sum_so_far * call("rescale", before, name)
-    return [
-        Assign(candidates.name, writer.reduced_value(largest)),
-        Assign(before.name, name),
-        Assign(name.name, combined("max", before, highest)),
-        # Where there is nothing but −∞ so far, −∞ − (−∞) is no number.
-        Assign(terms.name, call("tl.where", has_none, 0.0, exponentials)),
-        Assign(sum_so_far.name, rescaled + reduced("sum", terms, axis, total_step.dtype)),
-    ]

@@ -127,11 +127,15 @@ def max_and_place(x, places, axis: tl.constexpr):
     """The largest, NaN if any is, and the first place where it is."""
     return tl.reduce((x, places), axis, larger_first)
 ''',
-    "rescale": '''\
+    "add_exponential": '''\
 @triton.jit
-def rescale(largest_before, largest):
-    """What a sum of eˣ over x − largest_before is multiplied by to be one over x − largest."""
-    return tl.where(largest_before == largest, 1.0, tl.exp(largest_before - largest))
+def add_exponential(largest, total, x):
+    """The largest x so far and the sum of eˣ⁻ˡᵃʳᵍᵉˢᵗ, with one more x: one exponential is taken, of the smaller."""
+    is_larger = x > largest
+    # Where there is nothing but −∞ so far, −∞ − (−∞) is no number.
+    smaller = tl.where(x == float("-inf"), 0.0, tl.exp(-tl.abs(x - largest)))
+    total = tl.where(is_larger, total * smaller + 1.0, total + smaller)
+    return tl.maximum(largest, x, propagate_nan=tl.PropagateNan.ALL), total
 ''',
     "arrives_last": '''\
 @triton.jit

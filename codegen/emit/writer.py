@@ -29,7 +29,7 @@ class Writer:
         self.uses = Counter(a for s in kernel.steps for a in s.args)
         self.row_numbers = {a for s in kernel.steps if s.op == "take_rows" for a in s.args}
         self.online = running_maximum(kernel) if kernel.layout.loops_cols else {}
-        self.running = {*self.online, *self.online.values()}
+        self.largest = frozenset(self.online.values())
         self.only_stored = {
             s.args[0]
             for s in kernel.steps
@@ -124,7 +124,7 @@ class Writer:
             return True
         if step.is_named or step.op in _STATEMENTS:
             return False
-        if step.name in self.row_numbers or step.name in self.running:
+        if step.name in self.row_numbers or step.name in self.largest:
             return False
         return self.uses[step.name] == 1 and len(str(self.expression(step))) <= LONGEST_INLINE
 
@@ -144,6 +144,10 @@ class Writer:
         arg = self.steps[step.args[0]]
         is_looped = self.layout.loops_cols and step.op != "accumulate"
         value = Name(f"{step.name}_lanes") if is_looped else self.reduced_value(step)
+        if step.name in self.online:
+            # What a lane has summed is eˣ less the largest x of its own.
+            largest = self.online[step.name]
+            value = value * call("tl.exp", Name(f"{largest}_lanes") - Name(largest))
         return reduced(op, value, step.attrs["axis"], arg.dtype)
 
     def carries(self, step: Step) -> bool:

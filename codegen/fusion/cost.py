@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from tritonnotes.ir.core.graph import Value
@@ -10,9 +11,11 @@ from tritonnotes.ir.core.types import element_count
 
 from ..analysis.axes import Space
 from ..analysis.units import REPLICATED, Units, UnitSet
+from ..cost.long_rows import reread_discount
 from ..cost.traffic import (
     PROGRAM_ELEMENTS,
     SECTOR_ELEMENTS,
+    Traffic,
     launch_traffic,
     nominal_bytes,
     rematerialize_bytes,
@@ -27,8 +30,8 @@ from .reduction_strategy import replicated_bytes
 
 @dataclass(frozen=True, order=True)
 class Cost:
-    """`total` is in bytes, with every `Dim` at its nominal size: `bytes` are moved, the rest are prices of launches, of
-    computing again, and of leaving most of a GPU idle."""
+    """`total` is in bytes, with every `Dim` at its nominal size: `bytes` are moved, some of them cheaper as they come
+    from the cache; the rest are prices of launches, of computing again, and of leaving most of a GPU idle."""
 
     total: int
     launches: int
@@ -45,17 +48,18 @@ def cost_of(candidate: Candidate) -> Cost:
     if candidate.refusal is not None:
         return BEYOND_MEASURE
     memory, target = candidate.memory, candidate.options.planned_for
-    moved = slowly = recomputed = 0
+    moved = cached = slowly = recomputed = 0
     for kernel in candidate.kernels:
         held = candidate.computed(kernel)
-        loads, stores, looped = memory.loads[kernel], memory.stores[kernel], memory.loop_reads[kernel] or {}
-        here = launch_traffic(held, loads, stores, memory.storage, NOMINAL_SIZES, 0, looped).total
+        traffic = _kernel_traffic(candidate, kernel, NOMINAL_SIZES)
+        here, looped = traffic.total, memory.loop_reads[kernel] or {}
         moved += here
+        cached += reread_discount(memory.spaces[kernel], looped, candidate.units.axes, traffic, memory.storage)
         slowly += _slowness(candidate.units, memory, kernel, here, target.busy_programs)
         recomputed += sum(map(rematerialize_bytes, candidate.recomputed(kernel)))
         recomputed += sum(replicated_bytes(u.value) for u in held if u.part == REPLICATED)
     launches = len(candidate.kernels)
-    return Cost(launches * target.launch_bytes + moved + slowly + recomputed, launches, moved)
+    return Cost(launches * target.launch_bytes + moved - cached + slowly + recomputed, launches, moved)
 
 
 def _slowness(units: Units, memory: MemoryPlan, kernel: UnitSet, moved: int, busy: int) -> int:
@@ -85,27 +89,55 @@ def scheduled_cost(candidate: Candidate) -> Cost:
     if candidate.refusal is not None:
         return BEYOND_MEASURE
     candidate = finalize_in_last_block(candidate)
-    cost, memory = cost_of(candidate), candidate.memory
+    cost = cost_of(candidate)
     launch = candidate.options.planned_for.launch_bytes
+    for kernels, table in _together(candidate):
+        gained, more = len(kernels) - 1, _more_bytes(candidate, kernels, table, NOMINAL_SIZES)
+        cost = Cost(cost.total - gained * launch + more, cost.launches - gained, cost.bytes + more)
+    return cost
+
+
+def bytes_at(candidate: Candidate, sizes: Mapping[str, int]) -> int:
+    """The bytes of `cost_of` at other sizes of the `Dim`s. The candidate must be legal."""
+    return sum(_kernel_traffic(candidate, kernel, sizes).total for kernel in candidate.kernels)
+
+
+def scheduled_bytes_at(candidate: Candidate, sizes: Mapping[str, int]) -> int:
+    """The bytes of `scheduled_cost` at other sizes of the `Dim`s. The candidate must be legal."""
+    candidate = finalize_in_last_block(candidate)
+    together = (_more_bytes(candidate, kernels, table, sizes) for kernels, table in _together(candidate))
+    return bytes_at(candidate, sizes) + sum(together)
+
+
+def _kernel_traffic(candidate: Candidate, kernel: UnitSet, sizes: Mapping[str, int]) -> Traffic:
+    """What a kernel of a partition moves as a launch of its own."""
+    memory = candidate.memory
+    held, looped = candidate.computed(kernel), memory.loop_reads[kernel] or {}
+    return launch_traffic(held, memory.loads[kernel], memory.stores[kernel], memory.storage, sizes, 0, looped)
+
+
+def _together(candidate: Candidate) -> list[tuple[list[UnitSet], int]]:
+    """The kernels that share a launch, and the bytes of the table that it reads."""
     launches: dict[UnitSet, list[UnitSet]] = {}
     for kernel, host in candidate.finalized_by.items():
         launches.setdefault(host, [host]).append(kernel)
     together = [(kernels, 0) for kernels in launches.values()]
     for foreach in foreach_groups(candidate):
         together.append(([k for alike in foreach for k in alike.kernels], table_bytes(foreach)))
-    together += [(list(group), 0) for group in matmul_groups(candidate)]
-    for kernels, table in together:
-        # What loops along a row read again is read again for the last program too.
-        is_looped = memory.loop_reads[kernels[0]] is not None
-        apart = sum(_bytes(memory, [k]) for k in kernels)
-        gained, more = len(kernels) - 1, 0 if is_looped else _bytes(memory, kernels) + table - apart
-        cost = Cost(cost.total - gained * launch + more, cost.launches - gained, cost.bytes + more)
-    return cost
+    return [*together, *((list(group), 0) for group in matmul_groups(candidate))]
 
 
-def _bytes(memory: MemoryPlan, kernels: list[UnitSet]) -> int:
+def _more_bytes(candidate: Candidate, kernels: list[UnitSet], table: int, sizes: Mapping[str, int]) -> int:
+    """The bytes that kernels move in one launch, beside what they move each in its own."""
+    memory = candidate.memory
+    if memory.loop_reads[kernels[0]] is not None:
+        return 0  # what loops along a row read again is read again for the last program too
+    return _bytes(memory, kernels, sizes) + table - sum(_bytes(memory, [k], sizes) for k in kernels)
+
+
+def _bytes(memory: MemoryPlan, kernels: list[UnitSet], sizes: Mapping[str, int]) -> int:
     """What one launch of these kernels moves."""
     units = [u for k in kernels for u in k]
     loads = dict.fromkeys(v for k in kernels for v in memory.loads[k])
     stores = [v for k in kernels for v in memory.stores[k]]
-    return launch_traffic(units, loads, stores, memory.storage, NOMINAL_SIZES, 0, {}).total
+    return launch_traffic(units, loads, stores, memory.storage, sizes, 0, {}).total

@@ -10,7 +10,7 @@ import networkx
 from tritonnotes.ir.core.graph import Value
 
 from ..analysis.axes import known_product
-from ..analysis.units import FINALIZE, PARTIAL, UnitSet
+from ..analysis.units import FINALIZE, PARTIAL, Unit, UnitSet, is_elementwise
 from .candidate import Candidate, once
 from .partition import Partition
 
@@ -31,7 +31,7 @@ GROUPS = 20
 def finalize_in_last_block(found: Candidate) -> Candidate:
     """The candidate with kernels that finalize sums cut so that last programs can run the pieces. `finalized_by`
     has, for each piece that one does, the kernel whose last program it is: that kernel takes all these sums, and is the
-    last of all that they wait for.
+    last of all that they wait for. The first of these last programs also counts what the graph counts, such as batches.
     """
     home = {u.value: k for k in found.kernels for u in k if u.part == PARTIAL}
     pieces = {k: list(_pieces(found, k, home)) for k in found.kernels if any(u.part == FINALIZE for u in k)}
@@ -45,7 +45,24 @@ def finalize_in_last_block(found: Candidate) -> Candidate:
         pieces[whole] = [*hosted, *([rest] if rest else [])]
         hosts |= hosted
     final = _cut(found, pieces)
-    return replace(final, finalized_by=_in_time(final, hosts))
+    hosts = _in_time(final, hosts)
+    return replace(final, finalized_by=hosts | _counted_by(final, hosts))
+
+
+def _counted_by(final: Candidate, hosts: Mapping[UnitSet, UnitSet]) -> dict[UnitSet, UnitSet]:
+    """The kernels of single numbers that wait for no other, and that no other waits for, with the first kernel that has
+    a last program: each would be a launch."""
+    waited_for = set[UnitSet]().union(*final.waits.values())
+    free = (k for k in final.kernels if not final.waits[k] and k not in waited_for)
+    counts = [k for k in free if k not in hosts.values() and all(_is_count(final, unit) for unit in k)]
+    host = next((k for k in final.kernels if k in hosts.values()), None)
+    return {} if host is None else {k: host for k in counts if not _is_forbidden(final, k, host)}
+
+
+def _is_count(found: Candidate, unit: Unit) -> bool:
+    """Whether a unit computes a number of numbers, and is of no update rule: those share a launch of their own."""
+    sizes = (found.units.axes.of(v) for v in (unit.value, *unit.value.inputs))
+    return is_elementwise(unit) and unit.value.scope.phase != "update" and not any(sizes)
 
 
 def _in_time(final: Candidate, hosts: dict[UnitSet, UnitSet]) -> dict[UnitSet, UnitSet]:
@@ -61,7 +78,7 @@ def _in_time(final: Candidate, hosts: dict[UnitSet, UnitSet]) -> dict[UnitSet, U
 
 
 def _can_finalize(found: Candidate, sums: UnitSet, host: UnitSet) -> bool:
-    axes, apart = found.units.axes, found.legality.apart
+    axes = found.units.axes
     taken = {u.value for u in host if u.part == PARTIAL}
     finalized = {u.value for u in sums if u.part == FINALIZE}
     if not finalized:
@@ -70,8 +87,13 @@ def _can_finalize(found: Candidate, sums: UnitSet, host: UnitSet) -> bool:
     if any(v.op.name != "sum" and axes.of(v) for v in finalized):
         return False
     numbers = known_product(axes, set().union(*(axes.of(v) for v in finalized)))
-    is_forbidden = any(not host.isdisjoint(apart.get(u, ())) for u in sums)
-    return finalized <= taken and numbers is not None and numbers <= MAX_FINALIZED and not is_forbidden
+    is_few = numbers is not None and numbers <= MAX_FINALIZED
+    return finalized <= taken and is_few and not _is_forbidden(found, sums, host)
+
+
+def _is_forbidden(found: Candidate, kernel: UnitSet, host: UnitSet) -> bool:
+    """Whether the user keeps a kernel apart from another one."""
+    return any(not host.isdisjoint(found.legality.apart.get(u, ())) for u in kernel)
 
 
 def _pieces(found: Candidate, kernel: UnitSet, home: Mapping[Value, UnitSet]) -> Iterator[UnitSet]:

@@ -83,35 +83,31 @@ def exponentiate_again(builder: Builder, value: Value) -> bool:
 def select(builder: Builder, value: Value) -> bool:
     """Where a maximum is that over a single column of a row in memory, load that element: alone, or less a number of
     the row."""
-    found = selected_of(builder.row, value)
+    found = selected_of(builder.row, value, builder.computed)
     if found is None:
         return False
-    x, number = found
-    less = None
-    if x in builder.computed and x.op.name == "sub" and not builder.row.is_wide(x.inputs[1]):
-        x, less = base_of(x.inputs[0]), x.inputs[1]
-    load = resolve(builder, x) if x not in builder.computed else None
-    if load is None or load.op != "load" or load.extent != TILE:
-        return False
-    if builder.axes.labels[x][-1:] != builder.layout.cols:
-        return False
+    load = resolve(builder, found.x)
     address = load.attrs["address"]
     rows = Address(tuple(d for d in address.dims if d[0] not in builder.row.wide), address.shape)
     attrs = MappingProxyType({**load.attrs, "address": rows})
-    row = resolve(builder, number)
+    row = resolve(builder, found.number)
     step = Step("", "select", (row.name,), ROW, load.dtype, attrs, scope=value.scope, value=value)
-    if less is None:
+    if found.less is None:
         builder.assign(value, step)
         return True
     name = builder.names.claim(f"{load.name}_at_{row.name}")
     selected = builder.add(replace(step, name=name, is_named=False))
-    builder.assign(value, Step("", "sub", (selected.name, resolve(builder, less).name), ROW, load.dtype))
+    builder.assign(value, Step("", "sub", (selected.name, resolve(builder, found.less).name), ROW, load.dtype))
     return True
 
 
 ROW_IDIOMS = (select, exponentiate_again)
 """What a program does otherwise that holds one whole row: it loads what it selects, and keeps no exponentials. Each
 computes a value, or says that it cannot."""
+
+
+LOOP_IDIOMS = (select,)
+"""What a program does otherwise that loops along its rows: a loop for one element of each would read all of them."""
 
 
 def needed(steps: Sequence[Step]) -> list[Step]:

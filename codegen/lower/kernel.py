@@ -10,7 +10,7 @@ from tritonnotes.ir.core.graph import Value
 from ..analysis.units import FINALIZE, PARTIAL, PRODUCT, REPLICATED, Units
 from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import KernelPlan, TileLaunch
-from .arithmetic import ROW_IDIOMS, compute, needed
+from .arithmetic import LOOP_IDIOMS, ROW_IDIOMS, compute, needed
 from .builder import Builder
 from .functions import GROUP_MEMBER, LAST_BLOCK, LAUNCHED, Purpose
 from .inline import with_last_block
@@ -71,7 +71,7 @@ def _tile_program(
 
     builder = Builder(units, plan, layout, destinations, called, part)
     parts = {u.value: u.part for u in plan.units}
-    idioms = ROW_IDIOMS if layout.traversal.is_one_row else ()
+    idioms = ROW_IDIOMS if layout.traversal.is_one_row else LOOP_IDIOMS if layout.loops_cols else ()
     for value in builder.values:
         of_part = _OF_PARTS.get(parts.get(value) or (REPLICATED if value in units.replicated else ""))
         if of_part is not None:

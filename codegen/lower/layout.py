@@ -59,6 +59,10 @@ PREFETCHED_BYTES = 64 * 1024
 164 KiB, and a tuner may double their rows."""
 
 
+LOOP_BYTES = 16 * 1024
+"""What a program that loops along a row has on its way: with two programs on each multiprocessor 32 KiB."""
+
+
 REPLICATED_BLOCK = 1024
 """Elements that a program takes at once of a replicated sum."""
 
@@ -108,11 +112,13 @@ def cut_axes(axes: Axes, plan: KernelPlan, purpose: Purpose) -> Layout:
 def prefetching(axes: Axes, plan: KernelPlan, layout: Layout) -> Layout:
     """The layout for a GPU, where what a program needs next is to be on its way while it computes: a multiprocessor
     draws its share of memory's bandwidth with some 32 KiB under way. A CPU does so by itself."""
-    if layout.traversal is not PERSISTENT or plan.products or layout.loops_cols:
+    if plan.products or not (layout.loops_cols or layout.traversal is PERSISTENT):
         return layout
     elements = layout.row_block * (layout.block or 1)
     whole = [v for v in plan.loads if all(axes.of(v) & set(some) for some in (layout.rows, layout.cols) if some)]
     tile = elements * sum(plan.storage[memory_of(v)].itemsize for v in whole)
+    if layout.loops_cols:
+        return replace(layout, blocks_ahead=max(1, LOOP_BYTES // max(1, tile)))
     stages = next(n for n in sorted(PREFETCHED, reverse=True) if n == 1 or (n - 1) * tile <= PREFETCHED_BYTES)
     return replace(layout, traversal=PREFETCHED[stages])
 

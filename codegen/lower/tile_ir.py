@@ -44,10 +44,11 @@ class Layout:
 
     `tile` is the number of elements that a program holds at once on a GPU. `block` is the number of columns a program
     holds at once (0 without columns); `masks_cols` says whether it is no divisor of theirs. `tiles_cols` spreads
-    columns over programs too; `loops_cols` loops along rows that are too long to be held. `exact_rows` is the largest
-    power of two that divides the rows where their number is known (else 0), and `masks_rows` is false where tiles are
-    cut to divide them. Up to `split_k` programs share the sum of each tile of a matrix product (0: none do). `purpose`
-    says what the kernel is for in its launch, `traversal` how it goes over its tiles.
+    columns over programs too; `loops_cols` loops along rows that are too long to be held, with `blocks_ahead` on their
+    way while one is computed. `exact_rows` is the largest power of two that divides the rows where their number is
+    known (else 0), and `masks_rows` is false where tiles are cut to divide them. Up to `split_k` programs share the sum
+    of each tile of a matrix product (0: none do). `purpose` says what the kernel is for in its launch, `traversal` how
+    it goes over its tiles.
     """
 
     rows: tuple[int, ...]
@@ -67,6 +68,7 @@ class Layout:
     purpose: Purpose = LAUNCHED
     traversal: Traversal = TILE_PER_PROGRAM
     tuned: TunedTile | None = None
+    blocks_ahead: int = 0
 
     @property
     def is_flat(self) -> bool:

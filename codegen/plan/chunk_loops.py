@@ -74,8 +74,8 @@ class ChunkLoop(Launch):
         """What all chunks move, and zeros for the sums."""
         whole, rest = divmod(element_count((self.size,), sizes), self.rows)
         moved = Traffic(written=sum(tensor_bytes(v.shape, v.dtype, sizes) for _, v in self.sums))
-        for times, rows in ((whole, self.rows), (1, rest)):
-            for launch in self.plan.launches if times and rows else ():
+        for times, rows in ((whole, self.rows), (self.chunk_count(sizes) - whole, rest)):
+            for launch in self.plan.launches:
                 moved += launch.traffic(Sizes(sizes, {CHUNK_ROWS.name: rows}), programs=programs) * times
         # A product on top of a sum reads what it adds to.
         added = [v for name, v in self.sums if name in self.multiplied]

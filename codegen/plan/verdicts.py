@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -12,10 +12,10 @@ from tritonnotes.ir.core.graph import Graph, Value
 from ..analysis.axes import Space
 from ..analysis.units import FINALIZE, PARTIAL, REPLICATED, Unit, is_elementwise
 from ..analysis.views import is_alias, is_free, is_host, is_join, memory_of
-from ..cost.traffic import nominal_bytes
+from ..cost.traffic import nominal_bytes, tensor_bytes
 from ..fusion.candidate import Candidate
 from ..fusion.constraints import Fusion, Names
-from ..fusion.cost import Cost, cost_of, scheduled_cost
+from ..fusion.cost import Cost, bytes_at, cost_of, scheduled_bytes_at, scheduled_cost
 from ..fusion.legality import Refusal
 from ..fusion.merge import Clusters
 from ..fusion.partition import Partition
@@ -33,11 +33,21 @@ HARD_RULES = ("number", "leaf", "join", "library", "memory first", "matmul")
 @dataclass(frozen=True)
 class Opposite:
     """What forcing the opposite of a verdict would add to the plan, in launches and bytes at the nominal batch of 256;
-    `reason` says why it cannot be had, and is empty where it can."""
+    `reason` says why it cannot be had, and is empty where it can. `plan` is the plan, `candidate` what was found under
+    the constraint."""
 
     launches: int = 0
     bytes: int = 0
     reason: str = ""
+    plan: FusionPlan | None = field(default=None, repr=False, compare=False)
+    candidate: Candidate | None = field(default=None, repr=False, compare=False)
+
+    def bytes_at(self, sizes: Mapping[str, int]) -> int:
+        """The bytes that it adds at other sizes of the `Dim`s. The plan and what stands against it were found for the
+        nominal batch, and stay the same."""
+        if self.plan is None or self.candidate is None:
+            return 0
+        return _bytes_at(self.plan, self.candidate, sizes) - _bytes_at(self.plan, self.plan.candidate, sizes)
 
     def __str__(self) -> str:
         if self.reason:
@@ -62,6 +72,12 @@ class Verdict:
     ends: tuple[Unit, Unit] | None = field(default=None, repr=False, compare=False)
     plan: FusionPlan = field(kw_only=True, repr=False, compare=False)
     replan: Replan = field(kw_only=True, repr=False, compare=False)
+
+    def bytes_at(self, sizes: Mapping[str, int]) -> int:
+        """The `bytes` at other sizes of the `Dim`s."""
+        value = self.plan.graph[self.source]
+        times = self.bytes // nominal_bytes(value) if self.bytes else 0
+        return times * tensor_bytes(value.shape, value.dtype, sizes)
 
     @cached_property
     def opposite(self) -> Opposite:
@@ -147,7 +163,7 @@ def _behind_replicated(plan: FusionPlan, judge: Callable[..., Verdict], unit: Un
 
 def _replicated_apart(plan: FusionPlan) -> Opposite:
     """Every sum taken once, by a greedy plan."""
-    return _compared(plan, _cost(plan, greedy(plan.graph, _greedily(plan))))
+    return _compared(plan, greedy(plan.graph, _greedily(plan)))
 
 
 def _apart(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Opposite:
@@ -238,8 +254,8 @@ def _changed(partition: Partition, parts: dict[frozenset[Unit], tuple[frozenset[
 
 def _cheapest(plan: FusionPlan, trials: list[Partition]) -> Opposite | None:
     made = [plan.candidate.with_partition(trial) for trial in trials]
-    costs = [_cost(plan, candidate) for candidate in made if candidate is not None and candidate.refusal is None]
-    return _compared(plan, min(costs)) if costs else None
+    legal = [candidate for candidate in made if candidate is not None and candidate.refusal is None]
+    return _compared(plan, min(legal, key=lambda candidate: _cost(plan, candidate))) if legal else None
 
 
 def _planned_anew(plan: FusionPlan, replan: Replan, fusion: Fusion) -> Opposite:
@@ -247,14 +263,19 @@ def _planned_anew(plan: FusionPlan, replan: Replan, fusion: Fusion) -> Opposite:
         found = replan(plan.graph, fusion)
     except PlanError as error:
         return Opposite(reason=str(error))
-    return _compared(plan, _cost(plan, found))
+    return _compared(plan, found)
 
 
-def _compared(plan: FusionPlan, other: Cost) -> Opposite:
-    mine = _cost(plan, plan.candidate)
-    return Opposite(other.launches - mine.launches, other.bytes - mine.bytes)
+def _compared(plan: FusionPlan, found: Candidate) -> Opposite:
+    mine, other = _cost(plan, plan.candidate), _cost(plan, found)
+    return Opposite(other.launches - mine.launches, other.bytes - mine.bytes, plan=plan, candidate=found)
 
 
 def _cost(plan: FusionPlan, candidate: Candidate) -> Cost:
     """What a candidate costs once last programs finish what they can and updates are joined, where the plan does."""
     return scheduled_cost(candidate) if plan.joins else cost_of(candidate)
+
+
+def _bytes_at(plan: FusionPlan, candidate: Candidate, sizes: Mapping[str, int]) -> int:
+    """The bytes of `_cost` at other sizes."""
+    return scheduled_bytes_at(candidate, sizes) if plan.joins else bytes_at(candidate, sizes)

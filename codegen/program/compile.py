@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 
 from tritonnotes.ir.core.types import element_count
@@ -27,11 +27,21 @@ def compile_program(
     """The generated kernels of `program` for sm_`arch` (80, 90 or 100), in launch order, with the tiles that a GPU
     gets. Tensors are taken to be aligned to 16 bytes, as torch allocates them; `sizes` are those of the `Dim`s, of
     which no more is used than whether the int arguments are multiples of 16. Results are kept in `cache`."""
+    return tuple(compile_each(program, arch, cache, sizes))
+
+
+def compile_each(
+    program: Program, arch: int, cache: KernelCache | None = None, sizes: Mapping[str, int] = NOMINAL_SIZES
+) -> Iterator[CompiledReport]:
+    """As `compile_program`, one kernel after the other. Launches that share one share its report."""
     cache = cache or KernelCache()
-    return tuple(
-        _compiled(program.source, spelled, arch, cache, divisible_by_16(spelled, program.sizes_in(kernel.name, sizes)))
-        for kernel, spelled in zip(program.kernels, program.kernel_sources, strict=True)
-    )
+    made: dict[tuple[str, ...], CompiledReport] = {}
+    for kernel, spelled in zip(program.kernels, program.kernel_sources, strict=True):
+        divisible = divisible_by_16(spelled, program.sizes_in(kernel.name, sizes))
+        key = spelled.name, *divisible
+        if key not in made:
+            made[key] = _compiled(program.source, spelled, arch, cache, divisible)
+        yield made[key]
 
 
 def compile_sources(

@@ -11,17 +11,18 @@ from tritonnotes.ir.core.types import Dim, Shape, dims_in, element_count, show_s
 from tritonnotes.ir.primitives import CHUNK_ROWS
 
 from ..emit.kernel import KernelSource
-from ..emit.module import render_module
 from ..fusion.constraints import Fusion
 from ..lower.lower import GeneratedKernel
 from ..lower.tile_ir import Kernel
 from ..memory.arena import Arena, Memory, Uses, make_arena, uses_of
 from ..memory.buffers import Buffer
+from ..module.module import render_module
 from ..plan.chunk_loops import ChunkLoop, chunk_loops
 from ..plan.fusion_plan import FusionPlan, memories_of_outputs
 from ..plan.launches import Launch
 from ..share.share import shared_kernels
 from ..support.arguments import RunArguments
+from ..support.formulas import largest, smallest
 from ..support.provenance import LineMap, Part, line_map
 from ..support.sizes import NOMINAL, Sizes
 from ..support.text import counted
@@ -169,15 +170,18 @@ class Program:
             if isinstance(kernel, Kernel) and kernel.layout.traversal.is_persistent:
                 rows = element_count(kernel.layout.row_shape, self.sizes_in(kernel.name, sizes))
                 shared.append(-(-rows // rows_of(kernel)))
-        return min(max(shared), most)
+        return smallest(largest(*shared), most)
 
     def peak_bytes(self, batch: int | Mapping[str, int] = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
         """Bytes that a run holds beside its leaves: the arena, what calls of torch make, and its outputs. `Dim`s not
         named in `sizes` are `batch`; unless `programs` share each sum over rows, as many do as on an H100."""
         bound = Sizes(batch, sizes)
         shared = programs or self.programs(bound)
-        held = sum(b.bytes(bound, 1) for b in self.buffers if b.role in ("output", "torch"))
-        return held + self.arena.placement(bound, shared).bytes
+        return self.bytes_beside_arena(bound) + self.arena.placement(bound, shared).bytes
+
+    def bytes_beside_arena(self, sizes: Mapping[str, int]) -> int:
+        """Bytes of what a run makes outside of the arena: its outputs, and what calls of torch make."""
+        return sum(b.bytes(sizes, 1) for b in self.buffers if b.role in ("output", "torch"))
 
     def output_bytes(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> int:
         """Bytes of the outputs of a run, which it makes anew; as `peak_bytes`."""

@@ -128,7 +128,8 @@ def _tiles(kernel: GeneratedKernel, spelled: KernelSource) -> dict[str, tuple[Ke
         case GroupedMatmulKernel():
             return {m.kernel.name: (m.kernel, constexprs_of(m.kernel)) for m in kernel.members}
         case Kernel():
-            return {kernel.name: (kernel, spelled.constexprs)}
+            counts = (part.kernel for part in kernel.last_block if not part.kernel.layout.finalizes)
+            return {kernel.name: (kernel, spelled.constexprs), **{k.name: (k, constexprs_of(k)) for k in counts}}
     return {}
 
 

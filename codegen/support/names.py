@@ -22,7 +22,7 @@ RESERVED = frozenset(
     | {"row", "rows", "col", "cols", "mask", "cell", "offset", "elements"}
     | {"partial_row", "partial_cell", "tile", "start", "first"}
     | {"group", "member", "members", "arrivals", "arrives_last", "add_up_group"}
-    | {"program", "programs", "in_programs", "ROWS", "COLS", "BLOCK", "PROGRAMS", "rescale"}
+    | {"program", "programs", "in_programs", "ROWS", "COLS", "BLOCK", "PROGRAMS", "add_exponential"}
     | {"sign", "expm1", "log1p", "tanh", "power", "uniform", "max_or_nan", "min_or_nan"}
     | {"larger_first", "max_and_place"}
     | {"address", "numbers", "parameters", "blocks", "ALIGN", "inside"}
@@ -35,7 +35,7 @@ RESERVED = frozenset(
 )
 """What our own lines call their variables, functions and modules."""
 
-DERIVED = ("_ptr", "_lanes", "_before", "_candidates", "_terms", "_rounded")
+DERIVED = ("_ptr", "_lanes", "_rounded")
 """What follows a variable's name in those that belong to it."""
 
 

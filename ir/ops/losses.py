@@ -39,9 +39,13 @@ def _against_target(logits: Value, target: Value, ignore_index: int) -> tuple[Va
 
 
 def _number(counted: Value, dtype: DType) -> Value:
-    """How many rows count. 16-bit floats are counted in float32, as metrics count: one sum serves both."""
-    wide = float32 if dtype.itemsize == 2 else dtype
-    return P.cast(P.sum(P.cast(counted, wide)), dtype)
+    """How many rows count; of 16-bit floats in float32, as metrics count: one sum serves both."""
+    return P.sum(P.cast(counted, float32 if dtype.itemsize == 2 else dtype))
+
+
+def _averaged(x: Value, count: Value) -> Value:
+    """`x` over the number of rows that count, or over their weight, in the dtype of `x`."""
+    return P.cast(P.cast(x, count.dtype) / count, x.dtype)
 
 
 @op(
@@ -49,8 +53,8 @@ def _number(counted: Value, dtype: DType) -> Value:
     note=Note(
         formula="log Σ exp(logits) − logits[target], averaged over the targets that are not ignore_index",
         derivative="(softmax(logits) − one_hot(target)) / count",
-        strengths="Convex in the logits; the gradient is the error in probability, and does not vanish while wrong.",
-        weaknesses="Pushes logits apart for ever, hence overconfidence; sensitive to wrong labels.",
+        strengths="Convex in the logits; the gradient is the error in probability, large for wrong predictions.",
+        weaknesses="Never 0, so logits keep growing, which makes predictions overconfident; sensitive to wrong labels.",
         use="Classification with one right class; feed logits, not probabilities.",
         source="torch.nn.functional.cross_entropy",
     ),
@@ -85,7 +89,7 @@ def cross_entropy(
     if reduction == "sum":
         return total
     count = _number(counted, logits.dtype) if weight is None else P.sum(P.where(counted, target_weight, 0))
-    return total / count
+    return _averaged(total, count)
 
 
 def _share(logits: Value, label_smoothing: float) -> float | Value:
@@ -105,7 +109,7 @@ def _(d_y, y, logits, target, weight, *, ignore_index, label_smoothing, reductio
     target_weight = None if weight is None else weight_of_target(logits, weight, is_target)
     if reduction == "mean":
         count = _number(counted, logits.dtype) if weight is None else P.sum(P.where(counted, target_weight, 0))
-        d_y = d_y / count
+        d_y = _averaged(d_y, count)
     elif reduction == "none":
         d_y = P.reshape(d_y, counted.shape)
     d_row = P.where(counted, d_y, 0)
@@ -162,7 +166,7 @@ def _(
         formula="−Σ target · log softmax(logits) over classes, averaged over rows",
         derivative="(softmax(logits) · Σ target − target) / rows; −log softmax(logits) / rows for target",
         strengths="Learns from a whole distribution: smoothed, mixed or taken from another model.",
-        weaknesses="A target for every class to be stored and read.",
+        weaknesses="A target must be stored and read for every class.",
         use="Distillation, mixup and labels that are uncertain; declared by cross_entropy with float targets.",
         source="torch.nn.functional.cross_entropy with class probabilities",
     ),
@@ -214,8 +218,8 @@ cross_entropy_of_probabilities.sample = lambda graph, shape, dtype: cross_entrop
     note=Note(
         formula="−input[target], averaged over the targets that are not ignore_index",
         derivative="−1/count at the target, 0 elsewhere",
-        strengths="Takes log-probabilities from wherever they come.",
-        weaknesses="Nothing ties the classes together: any large number lowers it, unless log_softmax comes before.",
+        strengths="Accepts any log-probabilities.",
+        weaknesses="Input must be normalized: without log_softmax, any large number lowers the loss.",
         use="After log_softmax; cross_entropy does both in one.",
         source="torch.nn.functional.nll_loss",
     ),
@@ -240,7 +244,7 @@ def nll_loss(
     if reduction == "sum":
         return total
     count = _number(counted, input.dtype) if weight is None else P.sum(P.where(counted, target_weight, 0))
-    return total / count
+    return _averaged(total, count)
 
 
 nll_loss.sample = lambda graph, shape, dtype: nll_loss(
@@ -255,7 +259,7 @@ def _(d_y, y, input, target, weight, *, ignore_index, reduction):
     target_weight = None if weight is None else weight_of_target(input, weight, is_target)
     if reduction == "mean":
         count = _number(counted, input.dtype) if weight is None else P.sum(P.where(counted, target_weight, 0))
-        d_y = d_y / count
+        d_y = _averaged(d_y, count)
     elif reduction == "none":
         d_y = P.reshape(d_y, counted.shape)
     d_target = -d_y if target_weight is None else -d_y * target_weight

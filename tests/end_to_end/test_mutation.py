@@ -233,7 +233,7 @@ def text(pattern: str, to: str) -> Callable[[Patch], None]:
             functions = tuple(replace(f, text=re.sub(pattern, to, f.text)) for f in source.functions)
             return replace(source, functions=functions)
 
-        patch.setattr("tritonnotes.codegen.emit.module.render_kernel", render)
+        patch.setattr("tritonnotes.codegen.module.module.render_kernel", render)
 
     return apply
 
@@ -302,7 +302,7 @@ MUTANTS: dict[str, Callable[[Patch], None]] = {
     "row numbers taken as they come": text(r"mask=\((\w+) >= 0\) & \(\1 < (\d+)\)", r"mask=(\1 > 0) & (\1 < \2)"),
     # the program
     "weight not transposed in the product": method(
-        "codegen.emit.module._Run._operand", lambda old: lambda self, value: (
+        "codegen.module.memories.Memories.operand", lambda old: lambda self, value: (
             old(self, value) + (".flip(0)" if value.op.name == "parameter" else ""))),
     "step counted from 0": method("training.step_state.StepState.host_numbers", lambda old: lambda self: {
         n: v - (n == "step") for n, v in old(self).items()}),

@@ -44,6 +44,7 @@ tritonnotes.codegen
 tritonnotes.codegen.report  tritonnotes.codegen.optimizer
 tritonnotes.codegen.pipeline
 tritonnotes.codegen.program
+tritonnotes.codegen.module
 tritonnotes.codegen.emit
 tritonnotes.codegen.memory  tritonnotes.codegen.share
 tritonnotes.codegen.lower

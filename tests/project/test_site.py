@@ -1,17 +1,24 @@
-"""The notes site, without mkdocs: its navigation, the numbers of the page on fusion, messages of troubleshooting."""
+"""The notes site, without mkdocs: its navigation, numbers and drawings, messages of troubleshooting, links."""
 
 from __future__ import annotations
 
 import ast
 import contextlib
+import importlib
 import io
+import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import pytest
 from paths import ROOT
 
 import tritonnotes as tn
+from tritonnotes.ir.core.op import catalogue
+from tritonnotes.ir.core.optimizer import UPDATE_RULES
 
 NAVIGATION = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2].partition("\n\n")[0]
 LISTED = re.findall(r"([\w./]+\.md)$", NAVIGATION, re.MULTILINE)
@@ -24,8 +31,19 @@ PLACES = {"Rule": 0, "Refusal": 0, "judge": 1}
 A_NUMBER = r"\d{1,3}(?:,\d{3})+"
 
 
+@pytest.fixture(autouse=True)
+def hooks_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where mkdocs loads them."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs/hooks"))
+
+
+def hook(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
 def test_the_navigation_lists_every_page_once() -> None:
     pages = {p.relative_to(ROOT / "docs").as_posix() for p in (ROOT / "docs").rglob("*.md")}
+    pages |= {p.with_suffix(".md").name for p in (ROOT / "docs").glob("*.ipynb")}
     assert sorted(name for name in LISTED if not name.startswith("repository/")) == sorted(pages)
 
 
@@ -86,6 +104,169 @@ def rules() -> set[str]:
                 named = [arg.value for arg in node.args if isinstance(arg, ast.Constant)][PLACES[node.func.id] :]
                 found |= {name for name in named[:1] if isinstance(name, str)}
     return found
+
+
+def test_every_picture_is_on_the_page_once_and_named_there() -> None:
+    pictures = hook("fusion_pictures")
+    assert sorted(pictures.MARK.findall(FUSION)) == sorted({*pictures.PICTURES, "graph", "nothing fused"})
+
+
+def test_a_picture_shows_launches_and_what_passes_through_memory(printed: str) -> None:
+    drawn = hook("fusion_pictures").with_pictures(
+        f"```python\n{next(fences('python'))}```\n\n<!-- picture: fused -->\n"
+    )
+    assert "<!--" not in drawn and 'role="img"' in drawn and "<title>The plan: 2 launches, 369,196 bytes" in drawn
+    texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
+    assert texts.count("fc1_ln1_h") == 1 and texts.count("fc2_loss") == 1
+    assert f"h: {256 * 128 * 4:,} bytes" in texts
+    assert "row and column: 138,284 bytes" in texts and "138,284" in printed
+    assert not re.search(r'(?:fill|stroke)="(?:black|white|#000|#fff)', drawn)  # it is read on light and on dark
+
+
+def test_a_picture_of_two_kernels_shows_one_launch_more() -> None:
+    pictures = hook("fusion_pictures")
+    declared: dict[str, object] = {}
+    exec(next(fences("python")), declared)
+    for name in ("elementwise", "row", "epilogue"):
+        apart, together = (pictures.planned(plan, declared["classifier"]) for plan in pictures.PICTURES[name])
+        assert apart.launch_count() == together.launch_count() + 1, name
+        assert apart.bytes_moved() > together.bytes_moved() + 128 * 1024, name
+
+
+# -- the paths of update rules --
+
+
+@pytest.mark.parametrize("surface", ["RAVINE", "VALLEY"])
+def test_every_update_rule_has_a_path_that_leads_down(surface: str) -> None:
+    paths = hook("update_paths")
+    assert set(paths.RATES) == {name for name, rule in UPDATE_RULES.items() if not rule.custom}
+    ground = getattr(paths, surface)
+    for rule in paths.RATES:
+        places = paths.path(paths.optimizer_of(rule, ground), ground).places
+        assert places.shape == (ground.steps + 1, 2) and np.isfinite(places).all(), rule
+        assert ground.value(*places[-1]) < 0.25 * ground.value(*places[0]), rule
+
+
+def test_the_path_of_sgd_is_that_of_the_formula() -> None:
+    paths = hook("update_paths")
+    (x, y), rate = paths.RAVINE.start, paths.RATES["sgd"][0]["lr"]
+    steps = np.arange(paths.RAVINE.steps + 1)
+    expected = np.stack([x * (1 - rate) ** steps, y * (1 - 40 * rate) ** steps], axis=1)
+    np.testing.assert_allclose(paths.path(paths.optimizer_of("sgd", paths.RAVINE), paths.RAVINE).places, expected)
+
+
+def test_gradients_and_contours_of_the_surfaces_are_those_of_their_values() -> None:
+    paths, small = hook("update_paths"), 1e-6
+    for ground in (paths.RAVINE, paths.VALLEY):
+        x, y = 0.3, -0.4
+        slopes = [ground.value(x + small, y) - ground.value(x - small, y)]
+        slopes += [ground.value(x, y + small) - ground.value(x, y - small)]
+        np.testing.assert_allclose(ground.gradient(x, y), np.array(slopes) / (2 * small), rtol=1e-6)
+        for contour in ground.contours():
+            heights = [ground.value(*place) for place in contour]
+            np.testing.assert_allclose(heights, heights[0])
+
+
+# -- the errors that pages of ops show --
+
+
+def test_the_errors_of_every_op_are_measured_and_within_the_policy() -> None:
+    measured = json.loads((ROOT / "docs/hooks/op_errors.json").read_text(encoding="utf-8"))
+    assert set(measured) == set(catalogue()), "run tests/judges/report_ops.py --json, and merge what is new"
+    for name, dtypes in measured.items():
+        assert set(dtypes) == {"float16", "bfloat16", "float32"}, name
+        for dtype, found in dtypes.items():
+            assert "output" in found and all(0 <= error <= 6 for error in found.values()), (name, dtype)
+
+
+# -- the gallery --
+
+
+def test_the_gallery_draws_every_graph_that_it_declares() -> None:
+    gallery = hook("gallery")
+    text = (ROOT / "docs/gallery.md").read_text(encoding="utf-8")
+    functions = {name for name, value in gallery.declared(text).items() if callable(value)}
+    assert len(functions) >= 5 and sorted(gallery.MARK.findall(text)) == sorted(functions)
+    for name in functions:
+        assert isinstance(gallery.declared(text)[name](), tn.Graph)
+
+
+def test_a_plan_of_the_gallery_is_the_compilers() -> None:
+    gallery = hook("gallery")
+    text = (ROOT / "docs/gallery.md").read_text(encoding="utf-8")
+    graph = gallery.declared(text)["attention_weights"]()
+    drawn = gallery.drawn("attention_weights", graph)
+    plan, unfused = (tn.compile(graph, target="gpu", fusion=mode).plan for mode in ("optimal", "off"))
+    assert drawn.startswith(f"Forward run: 1 launch, {plan.bytes_moved():,} bytes. Without fusion: ")
+    assert f"{unfused.launch_count()} launches, {unfused.bytes_moved():,} bytes." in drawn
+
+
+# -- what is drawn and run for the site --
+
+
+def test_the_flowcharts_of_all_pages_are_drawn() -> None:
+    flowcharts = hook("flowcharts")
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
+    found = {page.name: page.read_text(encoding="utf-8") for page in pages}
+    drawn = {name: flowcharts.on_page_markdown(text, None, None, None) for name, text in found.items()}
+    assert not [name for name, text in drawn.items() if "```mermaid" in text]
+    assert {"README.md", "ARCHITECTURE.md"} <= {name for name in found if drawn[name] != found[name]}
+
+
+def test_a_flowchart_has_its_boxes_and_arrows() -> None:
+    flowcharts = hook("flowcharts")
+    chart = flowcharts.chart(
+        'subgraph s["outer"]\na["one<br>two"] --> b\nend\nb --> c --> d\nc <-. "why" .-> d\na --> d'
+    )
+    made = flowcharts.drawing(chart)
+    assert [box.lines for box in made.boxes] == [("outer", "one<br>two → b"), ("c",), ("why",), ("d",)]
+    # What leads over another box needs no arrow of its own.
+    assert [(arrow.source, arrow.target) for arrow in made.arrows] == [(0, 1), (1, 2), (2, 3)]
+    with pytest.raises(flowcharts.FlowchartError, match="classDef"):
+        flowcharts.chart("classDef x fill:#fff")
+
+
+def test_a_notebook_becomes_a_page_of_what_its_cells_give() -> None:
+    code = [
+        "class Shown:\n    def _repr_html_(self):\n        return '<pre>a\\n\\nb</pre>'\n\n"
+        "print('\\x1b[1mbold\\x1b[0m')",
+        "Shown()",
+    ]
+    cells = [{"cell_type": "markdown", "source": ["# Title\n", "text"]}]
+    cells += [{"cell_type": "code", "source": source.splitlines(keepends=True)} for source in code]
+    page = "\n".join(hook("notebook").rendered(json.loads(json.dumps(cells))))
+    assert page.startswith("# Title\ntext\n") and "```text\nbold\n```" in page
+    assert '<div class="output"><pre>a&#10;&#10;b</pre></div>' in page
+
+
+# -- what the built pages load and link to --
+
+
+def test_what_a_page_loads_from_another_host_is_found(tmp_path: Path) -> None:
+    links = hook("html_links")
+    loads = [
+        '<script src="https://unpkg.com/mermaid.js"></script>',
+        '<link rel="stylesheet" href="//fonts.example/css">',
+        '<img src="http://a.example/b.png">',
+    ]
+    fine = [
+        '<a href="https://pytorch.org">torch</a>',
+        '<link rel="canonical" href="https://here.example/">',
+        '<img src="data:image/png;base64,AA">',
+        '<a id="place" href="other.html#there">other</a>',
+    ]
+    (tmp_path / "other.html").write_text('<p id="there">', encoding="utf-8")
+    (tmp_path / "page.html").write_text("".join(fine), encoding="utf-8")
+    assert list(links.faults(tmp_path)) == []
+    (tmp_path / "page.html").write_text("".join(loads), encoding="utf-8")
+    assert len([fault for fault in links.faults(tmp_path) if fault.startswith("page.html loads ")]) == 3
+
+
+@pytest.mark.parametrize("link", ["gone.html", "other.html#nowhere", "#nowhere"])
+def test_a_dead_link_is_found(tmp_path: Path, link: str) -> None:
+    (tmp_path / "other.html").write_text('<p id="there">', encoding="utf-8")
+    (tmp_path / "page.html").write_text(f'<a href="{link}">x</a>', encoding="utf-8")
+    assert list(hook("html_links").faults(tmp_path)) == [f"page.html: dead link {link}"]
 
 
 # -- troubleshooting --

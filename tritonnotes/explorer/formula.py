@@ -10,14 +10,15 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-_RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁱⁿˣᵖᵀᵉʸᵏ", "0123456789+−inxpTeyk", strict=True))
+_RAISED = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻ⁱⁿˣᵖᵀᵉʸᵏᵇᵗ", "0123456789+−inxpTeykbt", strict=True))
 
 
-_LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉ₚᵢⱼₖₙₜ", "0123456789pijknt", strict=True))
+_LOWERED = dict(zip("₀₁₂₃₄₅₆₇₈₉₊ₚᵢⱼₖₙₜ", "0123456789+pijknt", strict=True))
 
 
 _TOKEN = re.compile(
-    rf"\s+|\d+(?:\.\d+)?|[{''.join(_RAISED)}]+|[{''.join(_LOWERED)}]+|[A-Za-zα-ωΑ-Ω½_][A-Za-z0-9_α-ω]*|'[^']*'|."
+    rf"\s+|\d+(?:\.\d+)?|[{''.join(_RAISED)}]+|[{''.join(_LOWERED)}]+|[A-Za-zα-ωΑ-Ω½_][A-Za-z0-9_α-ω]*[\u0300-\u036f]?"
+    "|'[^']*'|."
 )
 
 
@@ -79,9 +80,9 @@ class _Reader:
             if token == "^":
                 made = f"<msup>{made}{_without_fence(self._exponent())}</msup>"
             elif token[0] in _RAISED:
-                made = f"<msup>{made}{_text(''.join(map(_RAISED.__getitem__, token)))}</msup>"
+                made = f"<msup>{made}{_index(''.join(map(_RAISED.__getitem__, token)))}</msup>"
             else:
-                made = f"<msub>{made}{_text(''.join(map(_LOWERED.__getitem__, token)))}</msub>"
+                made = f"<msub>{made}{_index(''.join(map(_LOWERED.__getitem__, token)))}</msub>"
         return made
 
     def _exponent(self) -> str:
@@ -131,6 +132,12 @@ def _text(token: str) -> str:
     if _is_word(token) or token[0] == "'":
         return f"<mi>{escape(token)}</mi>"
     return f"<mo>{escape(token)}</mo>"
+
+
+def _index(text: str) -> str:
+    """What is raised or lowered: a number, a name, or several of them with signs."""
+    parts = [_text(part) for part in _TOKEN.findall(text)]
+    return parts[0] if len(parts) == 1 else f"<mrow>{''.join(parts)}</mrow>"
 
 
 def _without_fence(made: str) -> str:

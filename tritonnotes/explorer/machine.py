@@ -2,21 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
-from ..codegen.program.compile import compile_program
+from ..codegen.program.compile import compile_each
 from ..codegen.program.program import Program
 from ..codegen.report.kernel_reports import KernelReport, make_reports
 from ..codegen.support.provenance import LineMap
 from ..codegen.target.gpus import GPUS
 from ..codegen.target.sass import LOADS, STORES, Instruction
 from ..ir.core.errors import KernelError
+from .progress import Told, tell_nobody
 from .things import Things
 
 _GENERATED = 64 + len(".py")
 """Letters of a generated file's name: a hash and its ending."""
+
+
+class Listed(Protocol):
+    """An instruction of a CPU, and the lines that it comes of, the innermost first."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def lines(self) -> tuple[int, ...]: ...
+
+
+class Listing(Protocol):
+    """A kernel as machine code of a CPU, as `native.listing` gives it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def cpu(self) -> str: ...
+    @property
+    def instructions(self) -> Sequence[Listed]: ...
 
 
 @dataclass(frozen=True)
@@ -53,9 +75,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class MachineCode:
-    """The kernels for one GPU, or the reason why there are none."""
+    """The kernels for one processor, or the reason why there are none."""
 
-    gpu: str
+    processor: str
     kernels: tuple[Machine, ...] = ()
     why_not: str = ""
 
@@ -68,19 +90,25 @@ class MachineCode:
         return sum(kernel.known for kernel in self.kernels)
 
 
-def machine_code(program: Program, things: Things, arch: int, sizes: Mapping[str, int]) -> MachineCode:
-    """The machine code for sm_`arch`, or why there is none."""
+def disassembled(
+    program: Program, things: Things, arch: int, sizes: Mapping[str, int], told: Told = tell_nobody
+) -> MachineCode:
+    """The machine code for sm_`arch`, or why there is none. `told` hears of each kernel that is disassembled."""
     gpu = GPUS[arch].name
     if not program.kernels:
         return MachineCode(gpu, why_not="The plan has no generated kernel.")
+    compiled = []
     try:
-        compiled = compile_program(program, arch, sizes=sizes)
+        for code in compile_each(program, arch, sizes=sizes):
+            compiled.append(code)
+            told(f"{code.name}, {len(code.instructions)} instructions")  # first asked for here: that takes the time
         reports = make_reports(program, arch, sizes, compiled=compiled)
     except KernelError as error:
         return MachineCode(gpu, why_not=f"The kernels were not compiled for sm_{arch}: {error}")
     kernels = []
     for report, code in zip(reports, compiled, strict=True):
-        blocks = tuple(_blocks(code.instructions, program.line_map, things))
+        lined = [(line_of(i, program.line_map), _row(i)) for i in code.instructions]
+        blocks = tuple(_blocks(lined, program.line_map, things))
         known = sum(len(block.rows) for block in blocks if block.line)
         accesses = tuple((str(access), access.is_wide) for access in report.accesses)
         launch = things.launch(report.name)
@@ -89,20 +117,41 @@ def machine_code(program: Program, things: Things, arch: int, sizes: Mapping[str
     return MachineCode(gpu, tuple(kernels))
 
 
+def listed(program: Program, things: Things, listings: Sequence[Listing]) -> MachineCode:
+    """The machine code of kernels for a CPU."""
+    first: dict[str, str] = {}
+    for launch, kernel in program.written.items():
+        first.setdefault(kernel.name, launch)
+    kernels = []
+    for listing in listings:
+        lined = [(_step_line(i.lines, program.line_map), Row(i.text, "", 0)) for i in listing.instructions]
+        blocks = tuple(_blocks(lined, program.line_map, things))
+        known = sum(len(block.rows) for block in blocks if block.line)
+        launch = things.launch(first[listing.name])
+        kernels.append(Machine(listing.name, launch, (), (), blocks, len(lined), known))
+    cpu = listings[0].cpu if listings else "CPU"
+    return MachineCode(cpu, tuple(kernels), "" if kernels else "The plan has no generated kernel.")
+
+
 def line_of(instruction: Instruction, lines: LineMap) -> int:
     """The innermost line of a kernel's function that an instruction comes of, 0 if none of its places is one."""
-    for file, line in instruction.places:
-        is_generated = file.endswith(".py") and len(file.rpartition("/")[2]) == _GENERATED
-        if is_generated and line <= len(lines) and lines[line].role in ("step", "setup"):
-            return line
-    return 0
+    return _step_line((line for file, line in instruction.places if _is_generated(file)), lines)
 
 
-def _blocks(code: tuple[Instruction, ...], lines: LineMap, things: Things) -> Iterator[Block]:
-    for line, rows in groupby(code, key=lambda instruction: line_of(instruction, lines)):
+def _is_generated(file: str) -> bool:
+    return file.endswith(".py") and len(file.rpartition("/")[2]) == _GENERATED
+
+
+def _step_line(found: Iterable[int], lines: LineMap) -> int:
+    """The first of some lines that is one of a kernel's function."""
+    return next((n for n in found if 0 < n <= len(lines) and lines[n].role in ("step", "setup")), 0)
+
+
+def _blocks(code: Iterable[tuple[int, Row]], lines: LineMap, things: Things) -> Iterator[Block]:
+    for line, rows in groupby(code, key=lambda lined: lined[0]):
         origins = lines[line].origins if line else ()
         values = things.values_of(o.value for o in origins) if line and lines[line].role == "step" else ""
-        yield Block(line, things.ops(o.name for o in origins), values, tuple(map(_row, rows)))
+        yield Block(line, things.ops(o.name for o in origins), values, tuple(row for _, row in rows))
 
 
 def _row(instruction: Instruction) -> Row:

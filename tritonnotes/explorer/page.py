@@ -14,36 +14,46 @@ from pygments.formatters import HtmlFormatter
 
 from ..codegen.program.program import Program
 from ..codegen.report.explain import explain_plan
-from ..codegen.support.sizes import NOMINAL, Sizes
+from ..codegen.support.sizes import NOMINAL, NOMINAL_SIZES
 from ..codegen.target.gpus import GPUS
 from ..ir.core.errors import KernelError
 from ..ir.version import VERSION
+from .figures import Figures
 from .formula import mathml
 from .graphs import levels
-from .machine import machine_code
-from .memory import timeline
+from .machine import Listing, MachineCode, disassembled, listed
+from .memory import Timeline, timeline
 from .numerics import Certificate, hottest, numerics
 from .plan import PlanDrawing, drawn_plan, plans_beside
+from .progress import shown
 from .source import sections
 from .things import Things
-
-BATCHES = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
-"""The batch sizes of the slider: every `Dim` has the size."""
-
 
 STYLES = {"light": "friendly", "dark": "monokai"}
 """Pygments' styles."""
 
 
-def explore_page(program: Program, title: str = "", arch: int = 90, certificate: Certificate | None = None) -> str:
+def explore_page(
+    program: Program,
+    title: str = "",
+    arch: int = 90,
+    certificate: Certificate | None = None,
+    machine_code: bool = True,
+    progress: bool = False,
+    listings: Sequence[Listing] | None = None,
+) -> str:
     """The page of a program, as HTML: formulas, graphs, plan, source, machine code for sm_`arch` (80, 90 or 100),
-    memory and, with a `certificate` of `tn.check`, errors. The same program gives the same bytes. Raises `KernelError`
-    for another arch."""
+    memory and, with a `certificate` of `tn.check`, errors. The same program gives the same bytes. Disassembling takes
+    up to two seconds a kernel: `machine_code=False` leaves it out, `progress` shows on stderr how far it is. `listings`
+    are kernels as machine code of a CPU, which the page shows in place of a GPU's. Raises `KernelError` for another
+    arch."""
     if arch not in GPUS:
         raise KernelError(f"explore: arch must be one of {', '.join(map(str, GPUS))}, not {arch!r}")
     things = Things(program)
     parts = sections(program, things)
-    plan = drawn_plan(program, things)
+    figures = Figures(program.dims)
+    plan = drawn_plan(program, things, figures)
+    beside, memory = plans_beside(program, figures), timeline(program, things, figures)
     outputs = {name: value.name for name, value in program.declared.outputs.items()}
     checked = list(numerics(certificate, things, outputs))
     return _template().render(
@@ -53,15 +63,15 @@ def explore_page(program: Program, title: str = "", arch: int = 90, certificate:
         parts=parts,
         plan=plan,
         levels=levels(program, things),
-        machine=machine_code(program, things, arch, Sizes(NOMINAL)),
-        beside=plans_beside(program, BATCHES),
-        memory=timeline(program, things, BATCHES),
+        machine=_machine(program, things, arch, machine_code, progress, listings),
+        beside=beside,
+        memory=memory,
         checked=checked,
         heat=hottest(checked),
         explained=explain_plan(program.plan),
-        data=_data(program, plan),
-        batches=BATCHES,
-        nominal=BATCHES.index(NOMINAL),
+        data=_data(figures, plan, memory),
+        dims=program.dims,
+        nominal=NOMINAL,
         colours={name: HtmlFormatter(style=style).get_style_defs(f".{name} .code") for name, style in STYLES.items()},
     )
 
@@ -72,17 +82,44 @@ def write_page(
     title: str = "",
     arch: int = 90,
     certificate: Certificate | None = None,
+    machine_code: bool = True,
+    progress: bool = False,
+    listings: Sequence[Listing] | None = None,
 ) -> Path:
-    """Write the page of a program to a file, which is all that a browser needs."""
+    """Write the page of a program to a file, which is all that a browser needs; as `explore_page`."""
     file = Path(path)
-    file.write_text(explore_page(program, title, arch, certificate), encoding="utf-8")
+    file.write_text(explore_page(program, title, arch, certificate, machine_code, progress, listings), encoding="utf-8")
     return file
 
 
-def _data(program: Program, plan: PlanDrawing) -> str:
-    """What the script needs: bytes at each batch size, and the verdicts of edges."""
-    launches = {k.name: [k.bytes_moved(batch) for batch in BATCHES] for k in program.plan.launches}
-    data = {"batches": BATCHES, "launches": launches, "edges": [edge.verdicts for edge in plan.edges]}
+def _machine(
+    program: Program,
+    things: Things,
+    arch: int,
+    wanted: bool,
+    progress: bool,
+    listings: Sequence[Listing] | None,
+) -> MachineCode:
+    if not wanted:
+        why_not = "Machine code is left out, as --no-machine-code or machine_code=False asks."
+        return MachineCode(GPUS[arch].name, why_not=why_not)
+    if listings is not None:
+        return listed(program, things, listings)
+    if not progress or not program.kernels:
+        return disassembled(program, things, arch, NOMINAL_SIZES)
+    with shown(len(program.kernels), arch) as told:
+        return disassembled(program, things, arch, NOMINAL_SIZES, told)
+
+
+def _data(figures: Figures, plan: PlanDrawing, memory: Timeline) -> str:
+    """What the script needs: formulas, the lives of buffers, and the verdicts of edges."""
+    data = {
+        "nominal": NOMINAL,
+        "dims": [dim.name for dim in figures.dims],
+        "formulas": figures.data(),
+        "lives": [[held.size.number, held.first, held.last] for held in memory.held],
+        "edges": [edge.verdicts for edge in plan.edges],
+    }
     return _embedded(data)
 
 
@@ -99,10 +136,6 @@ def _human(size: int) -> str:
     return f"{size} B"
 
 
-def _listed(numbers: Sequence[int]) -> str:
-    return " ".join(map(str, numbers))
-
-
 @cache
 def _template() -> jinja2.Template:
     folder = Path(__file__).parent / "templates"
@@ -112,7 +145,7 @@ def _template() -> jinja2.Template:
     )  # fmt: skip
     environment.filters["mathml"] = mathml
     environment.filters["human"] = _human
-    environment.filters["numbers"] = _listed
     environment.globals["style"] = (folder / "page.css").read_text(encoding="utf-8")
-    environment.globals["script"] = (folder / "page.js").read_text(encoding="utf-8")
+    scripts = ("formulas.js", "page.js")
+    environment.globals["script"] = "".join((folder / name).read_text(encoding="utf-8") for name in scripts)
     return environment.get_template("page.html.j2")

@@ -13,8 +13,8 @@ from ..codegen.plan.launches import Launch
 from ..codegen.plan.verdicts import Verdict
 from ..codegen.program.program import Program
 from ..codegen.report.plan_data import launch_memory
-from ..codegen.support.sizes import Sizes
 from ..ir.core.graph import Value
+from .figures import Figure, Figures
 from .layout import CHARACTER, GAP, HEIGHT, PADDING, Box
 from .things import Things
 
@@ -52,13 +52,14 @@ class Node:
 
 @dataclass(frozen=True)
 class LaunchBox:
-    """A launch with its nodes, and what it reads, computes and writes."""
+    """A launch with its nodes, the bytes that it moves, and what it reads, computes and writes."""
 
     name: str
     number: str
     kind: str
     box: Box
     nodes: tuple[Node, ...]
+    moved: Figure
     facts: tuple[tuple[str, str], ...]
 
 
@@ -86,20 +87,20 @@ class PlanDrawing:
 
 @dataclass(frozen=True)
 class Beside:
-    """Another plan of the same graph: its launches by name, how many of each sort, and the bytes at each batch size."""
+    """Another plan of the same graph: its launches by name, how many a run makes, and the bytes that it moves."""
 
     name: str
     about: str
     launches: tuple[str, ...]
-    counts: tuple[int, ...]
-    moved: tuple[int, ...]
+    count: Figure
+    moved: Figure
 
 
 _Key = tuple[str, str, str]
 """A node: its launch, op and phase."""
 
 
-def drawn_plan(program: Program, things: Things) -> PlanDrawing:
+def drawn_plan(program: Program, things: Things, figures: Figures) -> PlanDrawing:
     """The launches of a program's plan in order, those of chunks in the place of their loop."""
     plan = program.plan
     homes: dict[str, _Key] = {}
@@ -121,9 +122,10 @@ def drawn_plan(program: Program, things: Things) -> PlanDrawing:
         )
         box = Box(GAP, y, WIDTH, height + 50)
         facts = tuple(_facts(launch))
-        boxes.append(LaunchBox(launch.name, things.launch(launch.name), launch.kind, box, nodes, facts))
+        moved, number = figures.of(launch.bytes_moved), things.launch(launch.name)
+        boxes.append(LaunchBox(launch.name, number, launch.kind, box, nodes, moved, facts))
         y += box.height + 2.4 * GAP
-    edges = tuple(_edges(plan, things, homes, places))
+    edges = tuple(_edges(plan, things, figures, homes, places))
     return PlanDrawing(tuple(boxes), edges, WIDTH + 3 * GAP + 7 * LANES, y)
 
 
@@ -146,7 +148,9 @@ def _facts(launch: Launch) -> Iterator[tuple[str, str]]:
             yield word, ", ".join(names[:12]) + (f" and {len(names) - 12} more" if len(names) > 12 else "")
 
 
-def _edges(plan: FusionPlan, things: Things, homes: Mapping[str, _Key], places: Mapping[_Key, Box]) -> Iterator[Edge]:
+def _edges(
+    plan: FusionPlan, things: Things, figures: Figures, homes: Mapping[str, _Key], places: Mapping[_Key, Box]
+) -> Iterator[Edge]:
     found: dict[tuple[_Key, _Key], list[Verdict]] = {}
     for verdict in plan.verdicts:
         if verdict.rule in NOT_DRAWN or verdict.source not in homes or verdict.target not in homes:
@@ -161,7 +165,7 @@ def _edges(plan: FusionPlan, things: Things, homes: Mapping[str, _Key], places: 
         kinds = {_kind(v) for v in verdicts}
         kind = next(k for k in ("apart", "hard", "again", "fused") if k in kinds)
         title = f"{source[1]} to {target[1]}: {', '.join(dict.fromkeys(v.rule for v in verdicts))}"
-        data = tuple(_data(v, id(v) in asked) for v in verdicts)
+        data = tuple(_data(v, figures, id(v) in asked) for v in verdicts)
         far = order[target[0]] - order[source[0]]
         lane = GAP + WIDTH + 8 + 7 * (number % LANES) if far > 1 else 0
         values = things.values_of(v.source for v in verdicts)
@@ -190,18 +194,20 @@ def _path(source: Box, target: Box, lane: float) -> str:
     return f"M{x:g},{y:g} C{x:g},{y + down:g} {to_x:g},{to_y - down:g} {to_x:g},{to_y:g}"
 
 
-def _data(verdict: Verdict, asked: bool) -> dict[str, Any]:
+def _data(verdict: Verdict, figures: Figures, asked: bool) -> dict[str, Any]:
+    """A verdict as the script reads it: its bytes by the places of their formulas."""
     said: dict[str, Any] = {
         "source": verdict.source, "target": verdict.target, "fused": verdict.fused,
-        "rule": verdict.rule, "reason": verdict.reason, "bytes": verdict.bytes,
+        "rule": verdict.rule, "reason": verdict.reason, "bytes": figures.of(verdict.bytes_at).number,
     }  # fmt: skip
     if asked:
         opposite = verdict.opposite
-        said["opposite"] = {"launches": opposite.launches, "bytes": opposite.bytes, "impossible": opposite.reason}
+        moved = figures.of(opposite.bytes_at).number
+        said["opposite"] = {"launches": opposite.launches, "bytes": moved, "impossible": opposite.reason}
     return said
 
 
-def plans_beside(program: Program, batches: Sequence[int]) -> list[Beside]:
+def plans_beside(program: Program, figures: Figures) -> list[Beside]:
     """The program's plan, and what fusion finds without a search and leaves without fusing."""
     options = program.fusion
     plain = replace(options, fuse=(), forbid=(), memory_budget=None)
@@ -213,13 +219,12 @@ def plans_beside(program: Program, batches: Sequence[int]) -> list[Beside]:
     if options.mode != "off":
         others["not fused"] = "every primitive its own launch", replace(plain, mode="off")
     forced = options.fuse or options.forbid
-    made = [_beside("this plan", "with what was forced" if forced else program.plan.fusion, program.plan, batches)]
+    made = [_beside("this plan", "with what was forced" if forced else program.plan.fusion, program.plan, figures)]
     for name, (about, asked) in others.items():
-        made.append(_beside(name, about, make_plan(program.graph, asked), batches))
+        made.append(_beside(name, about, make_plan(program.graph, asked), figures))
     return made
 
 
-def _beside(name: str, about: str, plan: FusionPlan, batches: Sequence[int]) -> Beside:
-    counts = tuple(plan.launch_count(Sizes(batch)) for batch in batches)
-    moved = tuple(plan.bytes_moved(batch) for batch in batches)
-    return Beside(name, about, tuple(k.name for k in plan.launches), counts, moved)
+def _beside(name: str, about: str, plan: FusionPlan, figures: Figures) -> Beside:
+    count, moved = figures.of(plan.launch_count), figures.of(plan.bytes_moved)
+    return Beside(name, about, tuple(k.name for k in plan.launches), count, moved)

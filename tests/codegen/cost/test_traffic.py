@@ -11,6 +11,9 @@ from counted_traffic import assert_exact
 from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
+from tritonnotes.codegen.analysis.axes import Space
+from tritonnotes.codegen.analysis.units import make_units
+from tritonnotes.codegen.cost.long_rows import reread_discount
 from tritonnotes.codegen.cost.traffic import Traffic
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.program import Program
@@ -94,15 +97,15 @@ def test_each_walk_along_a_long_row_counts(build: Callable[..., Any]) -> None:
     assert all(any(k.traffic().reread for k in program.plan.launches) for program in programs)
 
 
-@pytest.mark.parametrize("classes", [33, 33_001])
-def test_what_each_program_reads_for_itself_counts_once(classes: int) -> None:
+@pytest.mark.parametrize(("classes", "by_number"), [(33, 0), (33_001, 5 * 4)])
+def test_what_each_program_reads_for_itself_counts_once(classes: int, by_number: int) -> None:
     """The targets, which each program counts, and on a walk along a long row all that is read again."""
     graph = Graph("classifier")
     logits, y = graph.input("logits", (BATCH, classes)), graph.input("y", (BATCH,), "int64")
     graph.output(loss=tn.cross_entropy(logits, y), accuracy=tn.accuracy(logits, y))
     program = make_program(loss_gradient_graph(graph, "loss", ["logits"]))
     assert len(program.plan.launches) == 1
-    assert_exact(program, batch=5)
+    assert_exact(program, by_number, batch=5)
 
 
 def test_rows_taken_by_number_count_at_most_what_is_taken() -> None:
@@ -119,3 +122,16 @@ def test_partial_sums_count_once_for_each_program() -> None:
     assert plan.bytes_moved() == without == (256 * 70 + 70) * 4
     # Each program leaves a row, which the last ones read; and they count themselves, in groups of 16 and together.
     assert shared - without == 2 * 100 * 70 * 4 + (7 + 1) * 4
+
+
+@pytest.mark.parametrize(("columns", "is_cached"), [(96 * 1024, True), (96 * 1024 + 1, False)])
+def test_what_a_loop_reads_again_costs_less_while_the_cache_holds_it(columns: int, is_cached: bool) -> None:
+    declared = Graph("row")
+    declared.output(y=tn.exp(declared.input("x", (BATCH, columns), "bfloat16")))
+    graph = optimize(decompose(declared))
+    x, axes = graph["x"], make_units(graph).axes
+    rows, cols = (tuple(axes.of(x) & {axis}) for axis in axes.labels[x] if axis is not None)
+    space = Space(rows, cols, reduces_rows=True)
+    moved = Traffic(1000, 1000, 1000)
+    assert reread_discount(space, {x: 2}, axes, moved, {x: x.dtype}) == (450 if is_cached else 0)
+    assert reread_discount(space, {x: 1}, axes, Traffic(1000, 1000), {x: x.dtype}) == 0

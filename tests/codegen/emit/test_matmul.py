@@ -160,14 +160,14 @@ def test_a_row_does_not_depend_on_how_many_there_are() -> None:
 # -- which -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_first_case_is_seven_launches() -> None:
+def test_the_first_case_is_six_launches() -> None:
     graph = Graph("step")
     x, y = graph.input("x", (256, 64)), graph.input("y", (256,), dtype="int64")
     h = tn.prelu(tn.batch_norm(tn.linear(x, 128, name="fc1"), name="bn1"), name="act1")
     h = tn.elu(tn.layer_norm(tn.linear(h, 128, name="fc2"), name="ln2"))
     graph.output(loss=tn.cross_entropy(tn.linear(h, 10, name="fc3"), y))
     plan = make_plan(joint_graph(graph, "loss", tn.adam()))
-    assert len(plan.launches) == 7 and not library(plan) and plan.bytes_moved() < 3.3e6
+    assert len(plan.launches) == 6 and not library(plan) and plan.bytes_moved() < 3.3e6
 
 
 def test_a_large_product_is_a_library_call() -> None:

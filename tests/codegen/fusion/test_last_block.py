@@ -174,3 +174,18 @@ def test_every_norm_and_bias_of_a_step_is_finished_where_it_is_summed() -> None:
     plan = make_plan(joint_graph(digits(), "loss", tn.adam()))
     assert not [k.name for k in plan.launches if k.kind == "finalize"]
     assert sum(len(k.stages) - 1 for k in plan.launches) >= 4
+
+
+def test_a_last_block_counts_batches_once_and_their_launch_is_saved() -> None:
+    graph = Graph("counts")
+    x = graph.input("x", (BATCH, 200))
+    graph.output(y=tn.batch_norm(x, name="bn"))
+    program = make_program(optimize(decompose(graph)))
+    hosts = [k for k in program.plan.launches if any(v.name == "bn.updated_num_batches_tracked" for v in k.stores)]
+    assert [len(k.partials) > 0 for k in hosts] == [True]
+    leaves = leaves_of(program)
+    counted = leaves["bn.num_batches_tracked"] = torch.tensor(6)
+    runner = Runner(program, CPU, programs=5)
+    for number in (7, 8):
+        found = runner.run(leaves, {"batch": ROWS})
+        assert counted.item() == number, found.keys()

@@ -84,6 +84,22 @@ def test_a_pattern_wants_one_and_the_same_node_under_one_name() -> None:
     assert all(match(RUNNING_MAXIMUM, v, row) is None for v in graph.values)
 
 
+def test_what_reduces_and_writes_nothing_along_the_row_needs_no_loop() -> None:
+    found = schedule_row_loops(Row({"loss": ("number",)}, {"x"}.__contains__, [], {}, []))
+    assert not found.loops and found.before == ("loss",)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_the_logit_of_the_target_is_loaded_by_its_number(dtype: str) -> None:
+    g = Graph("loss")
+    x, y = g.input("x", (BATCH, LONG), dtype), g.input("y", (BATCH,), "int64")
+    g.output(loss=tn.cross_entropy(x, y))
+    program = make_program(optimize(decompose(g)))
+    assert program.source.count("for start in") == 1
+    (launch,) = program.plan.launches
+    assert launch.traffic(4).reread == 0
+
+
 LONG = 100_000
 
 GRAPHS: dict[str, Callable[[Value], Value]] = {

@@ -61,6 +61,22 @@ def test_loss_accuracy_and_gradient_read_a_row_once_and_spill_nothing(rows: int 
         assert not report.spills, f"sm_{arch}: {report.registers} registers, {report.spills}"
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_in_16_bits_one_launch_reads_a_row_once_and_again_for_its_gradient(dtype: str) -> None:
+    program = classifier(8192, dtype, metric=False)
+    (launch,) = program.plan.launches
+    assert isinstance(launch, TileLaunch) and launch.loop_reads is not None
+    assert {v.name: count for v, count in launch.loop_reads.items()}["logits"] == 2
+    assert program.source.count("for start in") == 2 and "logits_ptr + row_start + y" in program.source
+
+
+def test_a_target_outside_the_classes_addresses_nothing_on_a_looped_row() -> None:
+    logits, y = drawn(3, torch.bfloat16)
+    y[0], y[1] = CLASSES, -1
+    loss, _, _ = run(classifier(dtype="bfloat16", reduction="sum"), logits, y)
+    assert loss.isinf()
+
+
 @pytest.mark.parametrize("attrs", [{"metric": False}, {"reduction": "sum"}, {"label_smoothing": 0.1}], ids=str)
 def test_no_variant_spills_held_or_not(attrs: dict[str, object]) -> None:
     program = classifier(4096, **attrs)  # type: ignore[arg-type]

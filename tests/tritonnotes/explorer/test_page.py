@@ -2,25 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import json
+import random
 import re
 import shutil
 import subprocess
+from collections.abc import Callable
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
 import tritonnotes as tn
 from tritonnotes.cli.commands import main
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.program import Program
+from tritonnotes.explorer import page as page_module
 from tritonnotes.explorer.formula import mathml
 from tritonnotes.explorer.layout import layered
-from tritonnotes.explorer.page import BATCHES, explore_page
+from tritonnotes.explorer.page import explore_page
+from tritonnotes.explorer.progress import shown
 from tritonnotes.ir.core.op import catalogue
 from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.chunks import in_chunks
 from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.ir.passes.joint import joint_graph
 
@@ -42,6 +50,11 @@ def small() -> Program:
 @cache
 def page() -> str:
     return explore_page(small(), "a <title> & more")
+
+
+@cache
+def page_of(program: Program) -> str:
+    return explore_page(program, "figures", machine_code=False)
 
 
 class Reader(HTMLParser):
@@ -143,11 +156,115 @@ def test_every_launch_and_edge_of_the_plan_is_drawn() -> None:
             assert verdict["reason"] and verdict["rule"]
 
 
-def test_bytes_follow_the_batch_size() -> None:
-    data = json.loads(read(page()).text["script"].partition('"use strict"')[0])
-    for launch in small().plan.launches:
-        for place in (0, len(BATCHES) - 1):
-            assert data["launches"][launch.name][place] == launch.bytes_moved(BATCHES[place])
+# -- figures follow the sizes of Dims --
+
+
+def worked_out(terms: list[Any], sizes: list[int]) -> int:
+    """What a formula of the page is, read from its JSON alone."""
+    total = 0
+    for count, *factors in terms:
+        for factor in factors:
+            if isinstance(factor, int):
+                count *= sizes[factor]
+            elif factor[0] == "//":
+                count *= worked_out(factor[1], sizes) // factor[2]
+            else:
+                count *= {"min": min, "max": max}[factor[0]](worked_out(part, sizes) for part in factor[1:])
+        total += count
+    return total
+
+
+@cache
+def sequence() -> Program:
+    """Two `Dim`s, chunks of rows, and an arena with more than one buffer at a time."""
+    time = tn.Dim("time")
+    g = tn.Graph("sequence")
+    x, y = g.input("x", (B, time, 16)), g.input("y", (B, time), dtype="int64")
+    h = tn.layer_norm(tn.linear(tn.reshape(x, (B * time, 16)), 64, name="fc1"), name="ln")
+    g.output(loss=tn.cross_entropy(tn.linear(h, 3000, name="head"), tn.reshape(y, (B * time,))))
+    chunked, (chunking,) = in_chunks(joint_graph(g, "loss", tn.sgd()), 64 * 3000 * 4)
+    assert chunking.rows == 64
+    return make_program(chunked, declared=g)
+
+
+def figures_of(program: Program, sizes: dict[str, int]) -> list[int]:
+    """What the page shows, in the order of its elements: this plan, each launch, its edges, then the arena."""
+    plan = program.plan
+    placement = program.arena.placement(sizes, program.programs(sizes))
+    return [
+        plan.launch_count(sizes), plan.bytes_moved(sizes), *(k.bytes_moved(sizes) for k in plan.launches),
+        program.buffer_bytes(sizes), program.peak_bytes(sizes), placement.bytes, *placement.offsets.values(),
+    ]  # fmt: skip
+
+
+def shown_figures(text: str) -> tuple[dict[str, Any], list[int], int]:
+    """The data of a page, the places of the formulas that its elements show, and of what is held beside the arena."""
+    reader = read(text)
+    data = json.loads(reader.text["script"].partition('"use strict"')[0])
+    tspans = [int(attrs["data-f"]) for tag, attrs in reader.elements if tag == "tspan"]
+    spans = [int(attrs["data-f"]) for tag, attrs in reader.elements if tag == "span" and "data-f" in attrs]
+    beside = next(int(attrs["data-beside"]) for _, attrs in reader.elements if "data-beside" in attrs)
+    return data, [*spans[:2], *tspans, spans[-1]], beside
+
+
+def random_sizes(program: Program) -> list[dict[str, int]]:
+    rng = random.Random(7)
+    return [{dim.name: rng.choice((1, 3, 255, 257, rng.randint(1, 99_999))) for dim in program.dims} for _ in range(12)]
+
+
+@pytest.mark.parametrize("program", [small, sequence])
+def test_figures_of_the_page_follow_any_size(program: Callable[[], Program]) -> None:
+    made = program()
+    data, places, beside = shown_figures(page_of(made))
+    for sizes in random_sizes(made):
+        given = [sizes[name] for name in data["dims"]]
+        wanted = figures_of(made, sizes)
+        held = wanted[len(places)] - wanted[len(places) + 1]
+        said = [worked_out(data["formulas"][place], given) for place in [*places, beside]]
+        assert said == [*wanted[: len(places)], held]
+    edges = {(v["source"], v["target"]): v for edge in data["edges"] for v in edge}
+    for verdict in made.plan.verdicts:
+        shown = edges.get((verdict.source, verdict.target))
+        if shown is None:
+            continue
+        assert worked_out(data["formulas"][shown["bytes"]], given) == verdict.bytes_at(sizes)
+        assert worked_out(data["formulas"][shown["bytes"]], [256] * len(given)) == verdict.bytes
+        if "opposite" in shown:
+            moved, opposite = data["formulas"][shown["opposite"]["bytes"]], verdict.opposite
+            assert worked_out(moved, given) == opposite.bytes_at(sizes)
+            assert worked_out(moved, [256] * len(given)) == opposite.bytes
+
+
+NODE = shutil.which("node") or ""
+
+
+@pytest.mark.skipif(not NODE, reason="node is not installed: formulas are not worked out by the page's script")
+@pytest.mark.parametrize("program", [small, sequence])
+def test_the_script_works_out_what_the_program_says(program: Callable[[], Program]) -> None:
+    made = program()
+    data, places, beside = shown_figures(page_of(made))
+    asked = random_sizes(made)
+    script = (Path(page_module.__file__).parent / "templates" / "formulas.js").read_text()
+    script += f"""
+        const data = {json.dumps(data)}, places = {places};
+        const said = {json.dumps([[sizes[name] for name in data["dims"]] for sizes in asked])}.map((numbers) => {{
+            const sizes = numbers.map(BigInt), of = (place) => formulas.value(data.formulas[place], sizes);
+            const arena = formulas.place(data.lives.map(([size, first, last]) => ({{ size: of(size), first, last }})));
+            return [...places.map(of), of({beside}) + arena.bytes, arena.bytes, ...arena.offsets].map(String);
+        }});
+        console.log(JSON.stringify(said));"""
+    done = subprocess.run([NODE, "-"], input=script, capture_output=True, text=True, timeout=60, check=True)
+    lives = [life.buffer.name for life in made.arena.lives]
+    for sizes, said in zip(asked, json.loads(done.stdout), strict=True):
+        offsets = made.arena.placement(sizes, made.programs(sizes)).offsets
+        wanted = figures_of(made, sizes)
+        assert list(map(int, said)) == [*wanted[: len(wanted) - len(lives)], *(offsets[name] for name in lives)]
+
+
+def test_what_is_fixed_is_said() -> None:
+    assert "made for 256" in page() and "follow the sizes" in page()
+    assert [name for _, attrs in read(page()).elements if (name := attrs.get("id")) in ("batch", "batch-size")]
+    assert sum("dim" in attrs.get("class", "").split() for _, attrs in read(page_of(sequence())).elements) == 2
 
 
 def test_a_forward_run_and_a_graph_without_kernels_have_pages_too() -> None:
@@ -207,6 +324,9 @@ def test_a_plan_without_a_search_stands_beside_the_one_that_is_shown() -> None:
             "<mfrac><mi>a</mi><mrow><mi>f</mi><mrow><mo>(</mo><mrow><mi>b</mi></mrow><mo>)</mo></mrow></mrow>",
         ),
         ("a < b & c", "<mo>&lt;</mo><mi>b</mi><mo>&amp;</mo>"),
+        ("m\u0302 / (v\u0302 + eps)", "<mfrac><mi>m\u0302</mi><mrow><mrow><mi>v\u0302</mi><mo>+</mo>"),
+        ("β₁ᵗ", "<msup><msub><mi>β</mi><mn>1</mn></msub><mi>t</mi></msup>"),
+        ("μₜ₊₁", "<msub><mi>μ</mi><mrow><mi>t</mi><mo>+</mo><mn>1</mn></mrow></msub>"),
     ],
 )
 def test_formulas_are_typeset(formula: str, shown: str) -> None:
@@ -262,9 +382,33 @@ def test_the_command_writes_the_page(tmp_path: Path, capsys: pytest.CaptureFixtu
     (tmp_path / "target.py").write_text(TARGET)
     out = tmp_path / "page.html"
     assert main(["explore", f"{tmp_path}/target.py:graph", "-o", str(out), "--check", "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr()
+    said = json.loads(printed.out)
+    assert "tritonnotes: machine code for sm_90 of 1 kernel, up to 2 seconds each\n" in printed.err
     assert said["page"] == str(out) and said["bytes"] == out.stat().st_size
     assert "forward run of target" in out.read_text() and "checked against float64" in out.read_text()
+
+
+def test_machine_code_is_left_out_when_that_is_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "target.py").write_text(TARGET)
+    out = tmp_path / "page.html"
+    assert main(["explore", f"{tmp_path}/target.py:graph", "-o", str(out), "--no-machine-code"]) == 0
+    reader = read(out.read_text())
+    assert "Machine code is left out" in out.read_text()
+    assert not any("blk" in attrs.get("class", "").split() for _, attrs in reader.elements)
+    assert "machine code for" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_progress_is_a_bar_on_a_terminal_alone(is_terminal: bool) -> None:
+    printed = io.StringIO()
+    console = Console(file=printed, force_terminal=is_terminal, width=100)
+    with shown(2, 90, console) as told:
+        told("first, 10 instructions")
+        told("second, 20 instructions")
+    text = printed.getvalue()
+    assert ("━" in text and "2/2" in text and "second" in text) == is_terminal
+    assert text.count("\n") == 1 or is_terminal
 
 
 @pytest.mark.parametrize(
@@ -290,8 +434,15 @@ def test_models_and_steps_write_their_page(tmp_path: Path) -> None:
     g = tn.Graph("net")
     g.output(loss=tn.mean(tn.sin(tn.linear(g.input("x", (B, 4)), 3, name="fc"))))
     step = tn.compile_step(g, optimizer=tn.sgd())
-    assert step.explore(tmp_path / "step.html").read_text().count("training step of net") == 2
-    assert "forward run of net" in tn.compile(g).explore(tmp_path / "model.html").read_text()
+    page = step.explore(tmp_path / "step.html", machine_code=False).read_text()
+    assert page.count("training step of net") == 2 and "Machine code is left out" in page
+    reader = read(tn.compile(g).explore(tmp_path / "model.html", arch="cpu").read_text())
+    assert "forward run of net" in reader.text["title"]
+    blocks = [attrs for _, attrs in reader.elements if "blk" in attrs.get("class", "").split()]
+    steps = {a["data-l"] for _, a in reader.elements if {"line", "step"} <= set(a.get("class", "").split())}
+    assert sum(a.get("data-l") in steps for a in blocks) > 0.4 * len(blocks), "this CPU's code leads to lines"
+    with pytest.raises(tn.TritonNotesError, match="arch must be one of 80, 90, 100 and 'cpu', not 'znver3'"):
+        tn.compile(g).explore(tmp_path / "model.html", arch="znver3")
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
@@ -314,8 +465,13 @@ def test_a_browser_opens_the_page_without_an_error(tmp_path: Path) -> None:
         const found = document.querySelectorAll('.thing.hot, .thing.lit').length;
         point(document.querySelector('.edge'), 'click');
         const told = document.querySelectorAll('#detail td').length;
-        const batch = document.getElementById('batch-size').textContent;
-        document.title = ['seen', ...lit, walked, found, told, batch].join(' ');
+        const size = document.getElementById('batch-size'), batch = size.value;
+        const moved = () => document.querySelector('.sum [data-as=bytes]').textContent;
+        const before = moved();
+        size.value = '1234'; size.dispatchEvent(new Event('input'));
+        const heading = document.querySelector('#detail th:nth-child(4)').textContent.replace('bytes at ', '');
+        const follows = before === moved() ? 'stays' : 'follows';
+        document.title = ['seen', ...lit, walked, found, told, batch, heading, follows].join(' ');
         </script></body>"""
     # The policy of the page allows scripts inside it alone, as this one is.
     file = tmp_path / "page.html"
@@ -330,11 +486,12 @@ def test_a_browser_opens_the_page_without_an_error(tmp_path: Path) -> None:
     command = [CHROMIUM, *options, f"--user-data-dir={tmp_path}/profile", "--dump-dom", f"file://{file}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert "CONSOLE" not in done.stderr
-    seen = re.search(r"<title>seen (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)</title>", done.stdout)
+    seen = re.search(r"<title>seen (\d+) (\d+) (\d+) (\d+) (\d+) (\d+) (\d+) follows</title>", done.stdout)
     assert seen, done.stderr
-    hot, lit, walked, found, told, batch = map(int, seen.groups())
+    hot, lit, walked, found, told, batch, said = map(int, seen.groups())
     assert hot > 1 and lit > 1, "a line lights up what belongs to it"
     assert walked == 1, "arrows walk a pane"
     assert found == 1, "an op is found by its name"
     assert told >= 5, "an edge tells its verdicts"
-    assert batch == BATCHES[BATCHES.index(256) + 1], "the batch grows"
+    assert batch == 512, "the batch doubles"
+    assert said == 1234, "a size is typed"

@@ -1,4 +1,3 @@
-"use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
@@ -13,6 +12,15 @@
         if (!index[kind].has(number)) index[kind].set(number, []);
         index[kind].get(number).push(element);
       }
+
+  // The sizes of Dims, what they are in words, and the figures worked out for them.
+  let sizes = data.dims.map(() => BigInt(data.nominal));
+  let said = `${data.nominal}`;
+  const worked = new Map();
+  function figure(number) {
+    if (!worked.has(number)) worked.set(number, formulas.value(data.formulas[number], sizes));
+    return worked.get(number);
+  }
 
   let lit = [];
   let held = null;
@@ -86,28 +94,31 @@
     parent.append(line);
   };
   const signed = (number) => (number > 0 ? "+" : "") + number.toLocaleString("en");
+  const told = (number) => (number > 0n ? "+" : "") + number.toLocaleString("en");
   function cost(opposite) {
     if (!opposite) return "not looked for: the edge moves little";
     if (opposite.impossible) return `cannot be had: ${opposite.impossible}`;
-    return `${signed(opposite.launches)} launches, ${signed(opposite.bytes)} bytes`;
+    return `${signed(opposite.launches)} launches, ${told(figure(opposite.bytes))} bytes`;
   }
+  let explained = null;
   function explain(number) {
+    explained = number;
     const verdicts = data.edges[number];
     const detail = byId("detail");
     detail.replaceChildren();
     const table = document.createElement("table");
-    row(table, "th", ["value → reader", "", "rule and reason", "bytes at 256", "the opposite would be"]);
+    row(table, "th", ["value → reader", "", "rule and reason", `bytes at ${said}`, "the opposite would be"]);
     for (const v of verdicts)
-      row(table, "td", [`${v.source} → ${v.target}`, v.fused ? "fused" : "not fused", `${v.rule}: ${v.reason}`, v.bytes.toLocaleString("en"), cost(v.opposite)]);
+      row(table, "td", [`${v.source} → ${v.target}`, v.fused ? "fused" : "not fused", `${v.rule}: ${v.reason}`, figure(v.bytes).toLocaleString("en"), cost(v.opposite)]);
     detail.append(table);
     const known = verdicts.filter((v) => v.opposite && !v.opposite.impossible);
     const forced = byId("forced");
     forced.hidden = !known.length;
     if (known.length) {
-      const first = known.reduce((a, b) => (b.bytes > a.bytes ? b : a));
-      byId("forced-about").textContent = `${first.source} and ${first.target} ${first.fused ? "apart" : "together"}, at batch 256`;
+      const first = known.reduce((a, b) => (figure(b.bytes) > figure(a.bytes) ? b : a));
+      byId("forced-about").textContent = `${first.source} and ${first.target} ${first.fused ? "apart" : "together"}, beside this plan`;
       forced.children[1].textContent = signed(first.opposite.launches);
-      forced.children[2].textContent = signed(first.opposite.bytes) + " B";
+      forced.children[2].textContent = told(figure(first.opposite.bytes)) + " B";
     }
   }
 
@@ -124,40 +135,57 @@
     best[1].scrollIntoView({ block: "nearest" });
   });
 
-  // -- the batch size --
+  // -- the sizes of Dims --
   function human(size) {
     for (const [unit, scale] of [["GiB", 2 ** 30], ["MiB", 2 ** 20], ["KiB", 2 ** 10]])
       if (size >= scale) return `${Number((size / scale).toPrecision(3))} ${unit}`;
     return `${size} B`;
   }
-  const batch = byId("batch");
-  const at = (element, name, place) => Number(element.dataset[name].split(" ")[place]);
-  function resize() {
-    const place = Number(batch.value);
-    byId("batch-size").textContent = data.batches[place];
-    for (const element of all("[data-launch]")) element.textContent = human(data.launches[element.dataset.launch][place]);
-    byId("moved").textContent = human(at(byId("moved"), "n", place));
-    for (const element of all("b[data-n]")) element.textContent = human(at(element, "n", place));
-    const rows = all(".plans tr.item");
-    const most = Math.max(1, ...rows.map((each) => at(each.children[2], "n", place)));
-    for (const each of rows) {
-      each.children[1].textContent = at(each.children[1], "n", place).toLocaleString("en");
-      each.children[2].textContent = human(at(each.children[2], "n", place));
-      each.querySelector("meter").value = at(each.children[2], "n", place) / most;
-    }
-    if (rows.length) byId("launches").textContent = rows[0].children[1].textContent;
-    const arena = byId("arena");
-    if (!arena) return;
-    const whole = Math.max(1, at(arena, "n", place)), high = Number(arena.dataset.high);
-    for (const element of all(".held", arena)) {
-      const size = at(element, "sizes", place), top = at(element, "offsets", place) + size;
+  const shown = { bytes: (number) => human(Number(number)), count: (number) => number.toLocaleString("en") };
+  function resize(given, typed = null) {
+    sizes = given;
+    worked.clear();
+    const least = sizes.reduce((a, b) => (b < a ? b : a));
+    said = sizes.every((size) => size === least) ? `${least}` : data.dims.map((name, place) => `${name} ${sizes[place]}`).join(", ");
+    byId("batch").value = Math.log2(Number(sizes[0]));
+    const fields = [[byId("batch-size"), sizes[0]], ...all("input.dim").map((field, place) => [field, sizes[place]])];
+    for (const [field, size] of fields) if (field !== typed) field.value = `${size}`;
+    follow();
+  }
+  function follow() {
+    for (const element of all("[data-f]")) element.textContent = shown[element.dataset.as || "bytes"](figure(element.dataset.f));
+    const meters = all("[data-m]");
+    const most = Math.max(1, ...meters.map((meter) => Number(figure(meter.dataset.m))));
+    for (const meter of meters) meter.value = Number(figure(meter.dataset.m)) / most;
+    const spans = data.lives.map(([size, first, last]) => ({ size: figure(size), first, last }));
+    const arena = formulas.place(spans);
+    const peak = byId("peak");
+    peak.textContent = human(Number(figure(peak.dataset.beside) + arena.bytes));
+    byId("arena-bytes").textContent = human(Number(arena.bytes));
+    const whole = Math.max(1, Number(arena.bytes));
+    all("#arena .held").forEach((element, place) => {
+      const high = Number(byId("arena").dataset.high), size = Number(spans[place].size), top = Number(arena.offsets[place]) + size;
       const rect = element.querySelector("rect");
       rect.setAttribute("y", high - (high * top) / whole);
       rect.setAttribute("height", Math.max(1, (high * size) / whole));
-    }
+    });
+    if (explained !== null) explain(explained);
   }
-  batch.addEventListener("input", resize);
-  resize();
+  function typed(field) {
+    const size = Math.floor(Number(field.value));
+    if (!(size >= 1 && Number.isSafeInteger(size))) return;
+    const place = all("input.dim").indexOf(field);
+    resize(sizes.map((old, number) => (place < 0 || number === place ? BigInt(size) : old)), field);
+  }
+  for (const field of all("input.size")) {
+    field.addEventListener("input", () => typed(field));
+    field.addEventListener("change", () => resize(sizes));
+  }
+  if (sizes.length) {
+    const slider = byId("batch");
+    slider.addEventListener("input", () => resize(sizes.map(() => BigInt(Math.round(2 ** Number(slider.value))))));
+    resize(sizes);
+  } else follow();
 
   // -- the level of the graph --
   const level = byId("level");
@@ -207,8 +235,7 @@
       held = null; move(null); light(null);
       for (const pane of panes) pane.classList.remove("whole");
     } else if (event.key === "[" || event.key === "]") {
-      batch.value = Number(batch.value) + (event.key === "]" ? 1 : -1);
-      resize();
+      if (sizes.length) resize(sizes.map((size) => (event.key === "]" ? size * 2n : (size + 1n) / 2n)));
     } else if (event.key === "/") { event.preventDefault(); find.focus(); }
     else if (event.key === "Enter" && cursor) hold(cursor);
     else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
