@@ -145,10 +145,12 @@ def verify_plan(plan: FusionPlan) -> None:
     placed = [u for k in plan.launches for u in k.units]
     if len(placed) != len(set(placed)) or set(placed) != set(plan.units.units):
         raise VerificationError(f"plan of {plan.graph.name}: some primitive is in no kernel, or in two")
-    place = {k.name: i for i, k in enumerate(plan.launches)}
-    for early, late in plan.to_networkx().edges:
-        if place[early] > place[late]:
-            raise VerificationError(f"plan of {plan.graph.name}: {late} runs before {early}, which it waits for")
+    place = {frozenset(piece.units): i for i, k in enumerate(plan.launches) for piece in k.pieces}
+    for kernel, earlier in plan.candidate.waits.items():
+        for early in earlier:
+            if place[early] > place[kernel]:
+                late, first = plan.launches[place[kernel]].name, plan.launches[place[early]].name
+                raise VerificationError(f"plan of {plan.graph.name}: {late} runs before {first}, which it waits for")
     written: set[Value] = set()
     for stage in (stage for k in plan.launches for stage in k.stages):
         for piece in stage:
