@@ -1,4 +1,4 @@
-"""Small models as graphs, differentiated, fused and written as Triton kernels that one can read."""
+"""Compiles small models into readable Triton kernels: forward run, gradients and optimizer update, fused."""
 
 import sys
 from importlib import import_module

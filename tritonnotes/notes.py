@@ -182,15 +182,27 @@ def _needed(rule: UpdateRule) -> dict[str, float]:
 
 
 def _spelled(function: Callable[..., Any]) -> str:
-    """A function of torch by its name, another one by its source."""
+    """A function of torch by its name, another one by its source, after the variables that it takes from outside."""
     name = getattr(function, "__name__", "")
     for module in (torch, torch.nn.functional, torch.special, operator):
         if getattr(module, name, None) is function:
             return f"{module.__name__.replace('_operator', 'operator')}.{name}"
     try:
-        return textwrap.dedent(inspect.getsource(function)).strip()
+        source = textwrap.dedent(inspect.getsource(function)).strip()
     except (OSError, TypeError):
         return f"{getattr(function, '__module__', None) or type(function).__name__}.{name}"
+    taken = inspect.getclosurevars(function).nonlocals
+    return "\n\n\n".join([*(_taken(variable, value) for variable, value in taken.items()), source])
+
+
+def _taken(variable: str, value: Any) -> str:
+    """The assignment of a variable that a function takes from where it was made."""
+    if not callable(value):
+        return f"{variable} = {value!r}"
+    spelled, name = _spelled(value), getattr(value, "__name__", "")
+    if name == "<lambda>":
+        return f"# {variable}: {spelled}"
+    return f"{spelled}\n\n\n{variable} = {name}" if spelled.startswith("def ") else f"{variable} = {spelled}"
 
 
 def _family(declared: Callable[..., Any]) -> str:

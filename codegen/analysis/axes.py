@@ -98,6 +98,24 @@ def label_axes(graph: Graph) -> Axes:
     def may_be_one(axis: int, other: int) -> bool:
         return axis == other or not any(find(b) == other for b in beside.get(axis, ()))
 
+    met: set[Labels] = set()
+    """Labels whose axes are known to occur beside each other, and never become one from then on."""
+    apart: set[Labels] = set()
+    """Those of them that have each axis once."""
+
+    def shared(value: Value) -> Labels | None:
+        """The labels of all that a value is made of, element by element, if they are also its own."""
+        several = {known for arg in value.inputs if (known := labels[arg]).count(None) < len(known)}
+        found = several.pop() if len(several) == 1 else ()
+        if len(found) != len(value.shape) or not found:
+            return None
+        if found not in apart:
+            roots = [find(a) for a in found if a is not None]
+            if len(set(roots)) < len(roots):
+                return None
+            apart.add(found)
+        return found if all(a is not None or s == 1 for a, s in zip(found, value.shape, strict=True)) else None
+
     for value in graph.values:
         name, shape = value.op.name, value.shape
         if value.op.kind == "reduction":
@@ -116,6 +134,8 @@ def label_axes(graph: Graph) -> Axes:
         elif name == "reshape" and is_squeeze(value):
             known = iter([a for a in labels[value.inputs[0]] if a is not None])
             labels[value] = tuple(None if s == 1 else next(known) for s in shape)
+        elif value.op.kind in ("elementwise", "cast") and (alike := shared(value)) is not None:
+            labels[value] = alike
         elif value.op.kind in ("elementwise", "cast") or name == "broadcast_to":
             made: list[int | None] = [None] * len(shape)
             for place, arg in enumerate(value.inputs):
@@ -137,11 +157,16 @@ def label_axes(graph: Graph) -> Axes:
             labels[value] = tuple(fresh(s) if a is None and s != 1 else a for a, s in zip(made, shape, strict=True))
         else:
             labels[value] = tuple(None if s == 1 else fresh(s) for s in shape)
+        if labels[value] in met:
+            continue
+        met.add(labels[value])
         roots = {find(a) for a in labels[value] if a is not None}
         for axis in roots:
             beside.setdefault(axis, set()).update(roots - {axis})
-    resolved = {v: tuple(None if a is None else find(a) for a in known) for v, known in labels.items()}
-    return Axes(resolved, {find(a): sizes[a] for a in range(len(parent))}, clashes)
+    resolved = {known: tuple(None if a is None else find(a) for a in known) for known in met}
+    return Axes(
+        {v: resolved[known] for v, known in labels.items()}, {find(a): sizes[a] for a in range(len(parent))}, clashes
+    )
 
 
 def reduced_axes(axes: Axes, value: Value) -> frozenset[int]:

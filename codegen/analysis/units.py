@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -10,7 +10,7 @@ from types import MappingProxyType
 from tritonnotes.ir.core.graph import Graph, Value
 
 from .axes import Axes, is_row_reduction, label_axes
-from .views import Place, base_of, cone_of, is_free, is_host, is_join, memory_of, needs_kernel, source_of
+from .views import Place, cone_of, is_free, is_host, is_join, memory_of, needs_kernel, source_of
 
 PARTIAL = "partial"
 
@@ -105,9 +105,7 @@ class Units:
             return []
         if unit.part == REPLICATED:
             return list(cone_of(unit.value)[1])
-        return [
-            source_of(a) for a in unit.value.inputs if not is_free(a) and not is_host(a) and not is_free(base_of(a))
-        ]
+        return [s for a in unit.value.inputs if not is_host(a) and not is_free(s := source_of(a))]
 
 
 def is_elementwise(unit: Unit) -> bool:
@@ -119,15 +117,20 @@ def make_units(
     graph: Graph,
     strategies: Mapping[Value, bool] = MappingProxyType({}),
     replicated: frozenset[Value] = frozenset(),
-    axes: Axes | None = None,
+    known: Units | None = None,
 ) -> Units:
     """Cut a graph of primitives into units, with data dependencies and, for updates in place, order dependencies.
 
     `strategies` says of some reductions whether they are row reductions; of others `is_row_reduction` does. Every
-    program computes the `replicated` sums, with all that only they need. `axes` are those of the graph, where they are
-    known already.
+    program computes the `replicated` sums, with all that only they need. Of the same graph cut in another way, which is
+    `known`, axes and units are the same, but for those that are computed in another way here.
     """
-    axes = label_axes(graph) if axes is None else axes
+    axes = label_axes(graph) if known is None else known.axes
+    old = {} if known is None else {(u.value, u.part): u for u in known.units}
+
+    def unit_of(value: Value, part: str = "") -> Unit:
+        return old.get((value, part)) or Unit(value, part)
+
     units: list[Unit] = []
     producer: dict[Value, Unit] = {}
     before: dict[Unit, list[Unit]] = {}
@@ -137,12 +140,12 @@ def make_units(
         if not needs_kernel(value) or value not in needed_at_all:
             continue
         if value in replicated:
-            unit = Unit(value, REPLICATED)
+            unit = unit_of(value, REPLICATED)
             units.append(unit)
             before[unit], producer[value] = [], unit
             continue
         is_column = value.op.kind == "reduction" and not strategies.get(value, is_row_reduction(axes, value))
-        first = Unit(value, PARTIAL if is_column else "")
+        first = unit_of(value, PARTIAL if is_column else "")
         units.append(first)
         needed = before[first] = []
         for arg in value.inputs:
@@ -154,7 +157,7 @@ def make_units(
             elif memory.is_leaf:
                 readers.setdefault(memory, []).append(first)
         if is_column:
-            last = Unit(value, FINALIZE)
+            last = unit_of(value, FINALIZE)
             units.append(last)
             before[last] = [first]
             producer[value] = last
@@ -184,19 +187,19 @@ def make_units(
 
 
 def generating(units: Units, parts: Mapping[Value, str]) -> tuple[Units, dict[Unit, Unit]]:
-    """The units of which some are computed by kernels that multiply, as products or operands of them, and what each
-    unit became."""
-    became = {u: Unit(u.value, parts[u.value]) if u.value in parts else u for u in units.units}
+    """The units of which some are computed by kernels that multiply, as products or operands of them, and what these
+    units became."""
+    became = {u: Unit(u.value, parts[u.value]) for u in units.units if u.value in parts}
 
-    def all_of(some: Iterable[Unit]) -> tuple[Unit, ...]:
-        return tuple(became[u] for u in some)
+    def all_of(some: tuple[Unit, ...]) -> tuple[Unit, ...]:
+        return some if became.keys().isdisjoint(some) else tuple(became.get(u, u) for u in some)
 
     made = replace(
         units,
         units=all_of(units.units),
-        producer={v: became[u] for v, u in units.producer.items()},
-        before={became[u]: all_of(some) for u, some in units.before.items()},
-        after={became[u]: all_of(some) for u, some in units.after.items()},
+        producer={v: became.get(u, u) for v, u in units.producer.items()},
+        before={became.get(u, u): all_of(some) for u, some in units.before.items()},
+        after={became.get(u, u): all_of(some) for u, some in units.after.items()},
     )
     return made, became
 

@@ -137,9 +137,9 @@ def launch_traffic(
 def _number_bytes(units: list[Unit]) -> int:
     """Numbers that the host knows are arguments of a kernel, float32; one on float64 reads them from memory instead."""
     values = [u.value for u in units if not u.is_library]
-    read = [a for v in values for a in v.inputs]
-    if not any(v.dtype is float64 for v in (*values, *read)):
+    if not any(v.dtype is float64 or any(a.dtype is float64 for a in v.inputs) for v in values):
         return 0
+    read = [a for v in values for a in v.inputs]
     return float64.itemsize * len({v for v in read if is_host(v) and v.op.name not in ("constant", "dim_size")})
 
 

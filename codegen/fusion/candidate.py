@@ -125,7 +125,7 @@ class Candidate:
         """The same kernels over units of which some are products, or operands of them."""
         units, became = generating(self.units, parts)
         legality = Legality(units, _pairs(self.legality, became), self.legality)
-        wanted = tuple(frozenset(became[u] for u in group) for group in self.wanted)
+        wanted = tuple(_renamed(group, became) for group in self.wanted)
         return replace(self, legality=legality, wanted=wanted, partition=renamed(self.partition, became))
 
 
@@ -144,10 +144,14 @@ def once(find: Callable[[Candidate], T]) -> Callable[[Candidate], T]:
 
 def _pairs(legality: Legality, became: dict[Unit, Unit]) -> Iterator[tuple[Unit, Unit]]:
     for unit, others in legality.apart.items():
-        yield from ((became[unit], became[other]) for other in others)
+        yield from ((became.get(unit, unit), became.get(other, other)) for other in others)
 
 
 def renamed(partition: Partition, became: dict[Unit, Unit]) -> Partition:
     """The partition with other units in the place of some."""
-    names = {k: frozenset(became.get(u, u) for u in k) for k in partition.kernels}
+    names = {k: _renamed(k, became) for k in partition.kernels}
     return Partition(tuple(names.values()), {names[k]: values for k, values in partition.recomputed.items()})
+
+
+def _renamed(some: UnitSet, became: dict[Unit, Unit]) -> UnitSet:
+    return some if became.keys().isdisjoint(some) else frozenset(became.get(u, u) for u in some)

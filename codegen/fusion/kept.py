@@ -21,7 +21,7 @@ from tritonnotes.ir.core.errors import CacheError
 from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.core.printer import print_graph
 
-from ..analysis.axes import is_row_reduction, label_axes
+from ..analysis.axes import is_row_reduction
 from ..analysis.matmul import is_generable
 from ..analysis.units import (
     FINALIZE,
@@ -144,17 +144,16 @@ def _value(graph: Graph, number: object) -> Value:
 def _units(graph: Graph, said: list[tuple[Value, str]]) -> Units:
     """The units of a graph that an entry names, each of them once."""
     _require(len(said) == len(set(said)))
-    axes = label_axes(graph)
     parts = {value: part for value, part in said if part not in (FINALIZE, "")}
     rows = {v: v not in parts for v, _ in said if v.op.kind == "reduction"}
     replicated = frozenset(v for v, part in parts.items() if part == REPLICATED)
-    units = make_units(graph, rows, replicated, axes)
+    units = make_units(graph, rows, replicated)
     _require(all(v in replicated or _may_be(units, v, is_row) for v, is_row in rows.items()))
     _require(not replicated or replicated <= replicable_sums(units))
     multiplying = {v: part for v, part in parts.items() if part in (PRODUCT, OPERAND)}
     for value, part in multiplying.items():
         unit = units.producer[value]
-        _require(unit.is_library and is_generable(axes, value) if part == PRODUCT else is_elementwise(unit))
+        _require(unit.is_library and is_generable(units.axes, value) if part == PRODUCT else is_elementwise(unit))
     units, _ = generating(units, multiplying)
     _require({(u.value, u.part) for u in units.units} == set(said))
     return units

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import networkx
 
+from tritonnotes.ir.core.graph import Value
+
 from ..analysis.axes import known_product
 from ..analysis.units import FINALIZE, PARTIAL, Unit, UnitSet, is_elementwise
 from .candidate import Candidate, once
@@ -31,7 +33,8 @@ def finalize_in_last_block(found: Candidate) -> Candidate:
     has, for each piece that one does, the kernel whose last program it is: that kernel takes all these sums, and is the
     last of all that they wait for. The first of these last programs also counts what the graph counts, such as batches.
     """
-    pieces = {k: list(_pieces(found, k)) for k in found.kernels if any(u.part == FINALIZE for u in k)}
+    home = {u.value: k for k in found.kernels for u in k if u.part == PARTIAL}
+    pieces = {k: list(_pieces(found, k, home)) for k in found.kernels if any(u.part == FINALIZE for u in k)}
     cut = _cut(found, pieces)
     place = {kernel: i for i, kernel in enumerate(cut.kernels)}
     hosts: dict[UnitSet, UnitSet] = {}
@@ -93,9 +96,8 @@ def _is_forbidden(found: Candidate, kernel: UnitSet, host: UnitSet) -> bool:
     return any(not host.isdisjoint(found.legality.apart.get(u, ())) for u in kernel)
 
 
-def _pieces(found: Candidate, kernel: UnitSet) -> Iterator[UnitSet]:
-    """The units that depend on each other, or finalize what one kernel takes."""
-    home = {u.value: k for k in found.kernels for u in k if u.part == PARTIAL}
+def _pieces(found: Candidate, kernel: UnitSet, home: Mapping[Value, UnitSet]) -> Iterator[UnitSet]:
+    """The units that depend on each other, or finalize what one kernel takes; `home` is where sums are taken."""
     bound = networkx.Graph()
     bound.add_nodes_from(kernel)
     for unit in kernel:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.primitives.library import LIBRARY_OPS
 
-from ..analysis.axes import ROW_BYTES, Axes, Labels, Space, known_product, reduced_axes, row_bytes
-from ..analysis.matmul import sides
-from ..analysis.units import FINALIZE, OPERAND, PARTIAL, PRODUCT, REPLICATED, Unit, Units, consumers, iterated_inputs
-from ..analysis.views import base_of, is_alias, is_free, is_host, is_join, memory_of, source_of
+from ..analysis.axes import ROW_BYTES, Axes, Labels, Space, known_product, row_bytes
+from ..analysis.units import OPERAND, PARTIAL, PRODUCT, Unit, Units, UnitSet, consumers
+from ..analysis.views import is_join, memory_of
 from ..cost.matmul import WHOLE_COLUMNS
-
-AxisSet = frozenset[int]
-
+from .facts import AxisSet, Facts, FactsOfUnits
 
 ACCUMULATED_ROWS = 5
 """Rows that the gradient of a norm keeps on chip: of x, d and the weight, and of two sums that it accumulates."""
@@ -23,10 +21,6 @@ ACCUMULATED_ROWS = 5
 
 SUMMED_ROWS = 3
 """Rows that a kernel keeps on chip which sums whole rows to one number: of two operands, and of what it computes."""
-
-
-_WHOLE: Labels = (-1,)
-"""The order in which a product reads a leaf: no kernel's own, as a program reads what lies in other programs' tiles."""
 
 
 MAX_UNITS = 256
@@ -39,48 +33,6 @@ class Refusal:
 
     rule: str
     reason: str
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the rules need to know of a set of units. Facts of two sets add up, and many sets have the same.
-
-    `axes` are all that a kernel would iterate over. `sums` are (axes summed over, axes of what is summed) of each
-    partial sum, `reductions` (columns, axes of what is reduced) of each row reduction, `finalizes` the axes of each
-    finalized sum, `products` (axes of its rows, axes of its columns) of each product that a generated kernel computes.
-    `whole` are memories that must be complete before the kernel starts. `written` are leaves that are updated in
-    place, `read` such leaves with the order in which they are read. `itemsize` is that of the widest number computed,
-    4 at least.
-    """
-
-    axes: AxisSet = frozenset()
-    generated: bool = True
-    libraries: int = 0
-    twice: frozenset[Value] = frozenset()
-    finalizes: frozenset[AxisSet] = frozenset()
-    sums: frozenset[tuple[AxisSet, AxisSet]] = frozenset()
-    reductions: frozenset[tuple[AxisSet, AxisSet]] = frozenset()
-    products: frozenset[tuple[AxisSet, AxisSet]] = frozenset()
-    whole: frozenset[Value] = frozenset()
-    read: frozenset[tuple[Value, Labels]] = frozenset()
-    written: frozenset[Value] = frozenset()
-    itemsize: int = 4
-
-    def __add__(self, other: Facts) -> Facts:
-        return Facts(
-            self.axes | other.axes,
-            self.generated or other.generated,
-            self.libraries + other.libraries,
-            self.twice | other.twice,
-            self.finalizes | other.finalizes,
-            self.sums | other.sums,
-            self.reductions | other.reductions,
-            self.products | other.products,
-            self.whole | other.whole,
-            self.read | other.read,
-            self.written | other.written,
-            max(self.itemsize, other.itemsize),
-        )
 
 
 @dataclass(frozen=True)
@@ -241,13 +193,16 @@ so a search need not go on."""
 
 @dataclass(frozen=True)
 class _Found:
-    """What was found out about facts: each set of them once, those of a value's part, sums of two and the shape of one
-    by their identity."""
+    """What was found out about facts: each set of them once, those of units and of sets of units, sums of two and the
+    shape of one by their identity."""
 
+    of_units: FactsOfUnits
     facts: dict[Facts, Facts] = field(default_factory=dict)
-    units: dict[tuple[Value, str], Facts] = field(default_factory=dict)
-    sources: dict[tuple[Value, str], tuple[Value, ...]] = field(default_factory=dict)
-    touched: dict[tuple[Value, str], tuple[Value, ...]] = field(default_factory=dict)
+    units: dict[Unit, Facts] = field(default_factory=dict)
+    sources: dict[Unit, tuple[Value, ...]] = field(default_factory=dict)
+    axes_of: dict[Unit, AxisSet] = field(default_factory=dict)
+    sets: dict[UnitSet, Facts] = field(default_factory=dict)
+    loads: dict[UnitSet, tuple[Value, ...]] = field(default_factory=dict)
     sums: dict[tuple[int, int], Facts] = field(default_factory=dict)
     shapes: dict[int, Shape | Rule] = field(default_factory=dict)
 
@@ -255,31 +210,35 @@ class _Found:
 class Legality:
     """Answers whether a set of units can be one kernel.
 
-    `facts` holds those of each unit, `sources` what it reads, `axes_of` the axes of its result. `apart` are pairs of
-    units that a user forbade to share a kernel. `known` answers for the same axes under other reduction strategies:
-    what it has found out about facts holds here too.
+    `members` are all units. `facts` holds those of each unit (and of others that `known` has), `sources` what it reads,
+    `axes_of` the axes of its result. `apart` are pairs of units that a user forbade to share a kernel. `known` answers
+    for the same axes under other reduction strategies: what it has found out about facts holds here too.
     """
 
     def __init__(self, units: Units, apart: Iterable[tuple[Unit, Unit]] = (), known: Legality | None = None) -> None:
         self.units = units
         self.axes = units.axes
-        self.readers = consumers(units)
-        self.axes_of = {u: units.axes.of(u.value) for u in units.units}
+        self.members = frozenset(units.units)
         self.apart: dict[Unit, set[Unit]] = {}
         for one, other in apart:
             self.apart.setdefault(one, set()).add(other)
             self.apart.setdefault(other, set()).add(one)
-        self._updated = {
-            memory_of(new): units.graph[name] for name, new in units.graph.updates.items() if not new.is_leaf
-        }
-        # A leaf that nobody reads has axes of its own: what is written there lies in the order of the new value.
-        self._written_as = {leaf: self.axes.iterated(self.axes.labels[v]) for v, leaf in self._updated.items()}
         self.place = {u: i for i, u in enumerate(units.units)}
-        self._found: _Found = _Found() if known is None else known._found
-        self.sources = {u: self._sources_of(u) for u in units.units}
+        self._found: _Found = _Found(_facts_of_units(units)) if known is None else known._found
+        self._written_as = self._found.of_units.written_as
+        self.sources, self.facts, self.axes_of = self._found.sources, self._found.units, self._found.axes_of
         self._known = known
-        self._spaces: dict[tuple[frozenset[Unit], frozenset[Unit]], Space | Refusal] = {}
-        self.facts = {u: self._facts_of_unit(u) for u in units.units}
+        self._spaces: dict[tuple[UnitSet, UnitSet], Space | Refusal] = {}
+        for unit in units.units:
+            if unit not in self.facts:
+                self.axes_of[unit] = units.axes.of(unit.value)
+                self.sources[unit] = tuple(dict.fromkeys(units.sources(unit)))
+                self.facts[unit] = self._intern(self._found.of_units.of(unit, self.sources[unit]))
+
+    @cached_property
+    def readers(self) -> Mapping[Value, list[Unit]]:
+        """For each value in memory the units that read it."""
+        return consumers(self.units)
 
     # -- one set of units --
 
@@ -292,11 +251,31 @@ class Legality:
         return found
 
     def facts_of(self, members: Iterable[Unit]) -> Facts:
-        """The facts of a set of units."""
-        first, *rest = (self.facts[u] for u in members)
-        for facts in rest:
-            first = self.add(first, facts)
-        return first
+        """The facts of some units, each of them once."""
+        if not isinstance(members, frozenset):
+            return self._facts_of_all(members)
+        found = self._found.sets.get(members)
+        if found is None:
+            found = self._found.sets[members] = self._facts_of_all(members)
+        return found
+
+    def loads(self, kernel: UnitSet, recomputed: Collection[Value] = ()) -> tuple[Value, ...]:
+        """The values that a kernel reads from memory, in the order in which it first needs them."""
+        if recomputed:
+            return self._loads(kernel.union(self.units.producer[v] for v in recomputed))
+        found = self._found.loads.get(kernel)
+        if found is None:
+            found = self._found.loads[kernel] = self._loads(kernel)
+        return found
+
+    def _loads(self, members: UnitSet) -> tuple[Value, ...]:
+        inside = {u.value for u in members if u.part != PARTIAL}
+        found: dict[Value, None] = {}
+        for unit in sorted(members, key=_index):
+            for source in self.sources[unit]:
+                if source not in inside:
+                    found[source] = None
+        return tuple(found)
 
     def shape(self, facts: Facts) -> Shape | Rule:
         """Rows and columns of a kernel with these facts, or the rule that forbids it."""
@@ -312,7 +291,7 @@ class Legality:
         value = unit.value
         return value in self.units.roots or any(not holds(r) for r in self.readers.get(value, ()))
 
-    def space(self, members: frozenset[Unit], stored: Iterable[Unit] | None = None) -> Space | Refusal:
+    def space(self, members: UnitSet, stored: Iterable[Unit] | None = None) -> Space | Refusal:
         """The space that one kernel for `members` iterates over, or why there is none."""
         if stored is None:
             stored = [u for u in members if self.is_stored(u, members.__contains__)]
@@ -320,26 +299,26 @@ class Legality:
         found = self._spaces.get(key)
         if found is None:
             # Units that both have are read and written alike.
-            is_known = self._known is not None and all(u in self._known.place for u in members)
-            found = self._known.space(*key) if is_known and self._known is not None else self._space(*key)
+            known = self._known
+            found = self._space(*key) if known is None or not members <= known.members else known.space(*key)
             self._spaces[key] = found
         return found
 
-    def _space(self, members: frozenset[Unit], stored: frozenset[Unit]) -> Space | Refusal:
+    def _space(self, members: UnitSet, stored: UnitSet) -> Space | Refusal:
         facts = self.facts_of(members)
         shape = self.shape(facts)
         if isinstance(shape, Rule):
-            return Refusal(shape.name, shape.reason(self, sorted(members, key=lambda u: u.value.index)))
+            return Refusal(shape.name, shape.reason(self, sorted(members, key=_index)))
         refusal = self.conflict(members, facts, members.__contains__)
         if refusal is not None:
             return refusal
         for unit in sorted(stored, key=self.place.__getitem__):
             if self.axes_of[unit] not in shape.may_store:
                 return one_writer(unit)
-        touched = self._touched(members)
+        orders = self._orders(members)
         return Space(
-            self._ordered(shape.rows, touched),
-            self._ordered(shape.cols, touched),
+            _ordered(shape.rows, orders),
+            _ordered(shape.cols, orders),
             bool(facts.reductions),
             bool(facts.sums),
             bool(facts.finalizes),
@@ -391,66 +370,18 @@ class Legality:
     def _intern(self, facts: Facts) -> Facts:
         return self._found.facts.setdefault(facts, facts)
 
-    def _sources_of(self, unit: Unit) -> tuple[Value, ...]:
-        key = (unit.value, unit.part)
-        found = self._found.sources.get(key)
-        if found is None:
-            found = self._found.sources[key] = tuple(dict.fromkeys(self.units.sources(unit)))
-        return found
+    def _facts_of_all(self, members: Iterable[Unit]) -> Facts:
+        first, *rest = (self.facts[u] for u in members)
+        for facts in rest:
+            first = self.add(first, facts)
+        return first
 
-    def _facts_of_unit(self, unit: Unit) -> Facts:
-        key = (unit.value, unit.part)
-        found = self._found.units.get(key)
-        if found is None:
-            found = self._found.units[key] = self._intern(self._facts(unit))
-        return found
-
-    def _facts(self, unit: Unit) -> Facts:
-        axes, value = self.axes, unit.value
-        written = frozenset([self._updated[value]]) if value in self._updated and unit.part != PARTIAL else frozenset()
-        if unit.part == FINALIZE:
-            return Facts(axes.of(value), finalizes=frozenset([axes.of(value)]), written=written)
-        if unit.is_library:
-            return Facts(axes.of(value), generated=False, libraries=1)
-        if unit.part == REPLICATED:
-            return Facts()
-        if unit.part == OPERAND:
-            # What it reads is read by other programs as well, in whichever tile it lies.
-            read = frozenset(map(memory_of, self.sources[unit]))
-            return Facts(whole=read, read=frozenset((m, _WHOLE) for m in read if m in self._written_as))
-        touched = self._touched([unit])
-        sums = reductions = products = frozenset[tuple[AxisSet, AxisSet]]()
-        if unit.part == PRODUCT:
-            products = frozenset([sides(axes, value)])
-        if value.op.kind == "reduction":
-            pair = frozenset([(reduced_axes(axes, value), axes.of(value.inputs[0]))])
-            sums, reductions = (pair, reductions) if unit.part == PARTIAL else (sums, pair)
-        return Facts(
-            frozenset().union(*(axes.of(v) for v in touched)),
-            twice=frozenset(v for v in touched if not axes.is_distinct(v)),
-            sums=sums,
-            reductions=reductions,
-            products=products,
-            whole=frozenset(self._read_whole(unit)),
-            read=frozenset(
-                (m, _WHOLE if unit.part == PRODUCT else axes.labels[base_of(a)])
-                for a in value.inputs
-                if (m := memory_of(a)) in self._written_as
-            ),
-            written=written,
-            itemsize=max(4, value.dtype.itemsize),
-        )
-
-    def _read_whole(self, unit: Unit) -> Iterable[Value]:
-        """Memories that the unit reads in an order of their own: tables, what is joined, reshaped or taken apart."""
-        table = unit.value.inputs[0] if unit.value.op.kind == "gather" else None
-        if unit.part == PRODUCT:
-            yield from map(memory_of, unit.value.inputs)
-            return
-        for arg in unit.value.inputs:
-            source = base_of(arg)
-            if arg is table or is_alias(source) or is_join(memory_of(source)):
-                yield memory_of(source)
+    def _orders(self, members: Iterable[Unit]) -> list[Labels]:
+        """The labels of results and arguments, each once, in the order of the graph."""
+        seen: dict[Labels, None] = {}
+        for unit in sorted(members, key=_index):
+            seen.update(dict.fromkeys(self._found.of_units.labels(unit)))
+        return list(seen)
 
     def _shape(self, facts: Facts) -> Shape | Rule:
         for rule in RULES:
@@ -463,36 +394,22 @@ class Legality:
         may_store = {facts.axes, rows} if facts.reductions else {facts.axes}
         return Shape(rows, facts.axes - rows, frozenset(may_store))
 
-    def _touched(self, members: Iterable[Unit]) -> list[Value]:
-        """Results and arguments, in graph order."""
-        seen: dict[Value, None] = {}
-        for unit in sorted(members, key=lambda u: u.value.index):
-            key = (unit.value, unit.part)
-            found = self._found.touched.get(key)
-            if found is None:
-                found = self._found.touched[key] = tuple(_touched_by(unit))
-            for value in found:
-                seen.setdefault(value)
-        return list(seen)
 
-    def _ordered(self, some: AxisSet, touched: list[Value]) -> tuple[int, ...]:
-        """Axes in the order of memory: that of the value which has most of them."""
-        best = max((tuple(a for a in self.axes.labels[v] if a in some) for v in touched), key=len, default=())
-        rest = sorted(some - {a for a in best if a is not None})
-        return (*(a for a in best if a is not None), *rest)
+def _index(unit: Unit) -> int:
+    return unit.value.index
 
 
-def _touched_by(unit: Unit) -> Iterator[Value]:
-    """The arguments and the result of a unit, as far as it iterates over them."""
-    if unit.part == OPERAND:
-        return
-    if unit.part not in (FINALIZE, REPLICATED, PRODUCT):
-        for arg in iterated_inputs(unit.value):
-            if not (is_free(arg) or is_host(arg) or is_free(base_of(arg))):
-                yield source_of(arg)
-            yield arg
-    if unit.part != PARTIAL:
-        yield unit.value
+def _facts_of_units(units: Units) -> FactsOfUnits:
+    graph, axes = units.graph, units.axes
+    updated = {memory_of(new): graph[name] for name, new in graph.updates.items() if not new.is_leaf}
+    # A leaf that nobody reads has axes of its own: what is written there lies in the order of the new value.
+    return FactsOfUnits(axes, updated, {leaf: axes.iterated(axes.labels[v]) for v, leaf in updated.items()})
+
+
+def _ordered(some: AxisSet, orders: list[Labels]) -> tuple[int, ...]:
+    """Axes in the order of memory: that of the labels which have most of them."""
+    best = max((tuple(a for a in labels if a is not None and a in some) for labels in orders), key=len, default=())
+    return (*best, *sorted(some.difference(best)))
 
 
 def one_writer(unit: Unit) -> Refusal:

@@ -25,6 +25,7 @@ from ..cost.matmul import (
 from ..cost.traffic import nominal_bytes
 from .candidate import Candidate, renamed
 from .horizontal import foreach_groups
+from .legality import Rule
 from .partition import Partition
 
 MOST_PRODUCTS = 2
@@ -87,6 +88,10 @@ class _Kernels:
         if sum(u.part == PRODUCT for u in kernel) >= MOST_PRODUCTS:
             return 0
         value, axes, both = product.value, self.units.axes, kernel | {product}
+        if isinstance(
+            self.legality.shape(self.legality.add(self.legality.facts_of(kernel), self.legality.facts[product])), Rule
+        ):
+            return 0
         apart = (kernel, frozenset([product]))
         stored = [u for u in both if u.part != PARTIAL and self._is_read_elsewhere(u.value, apart)]
         space = self.legality.space(both, stored)

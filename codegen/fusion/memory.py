@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.core.types import DType, float32, product_of
 
 from ..analysis.axes import Space
-from ..analysis.units import PARTIAL, Unit, Units, UnitSet
+from ..analysis.units import Unit, Units, UnitSet
 from ..analysis.views import memory_of
 from ..cost.long_rows import loop_reads
 from .legality import Legality, Refusal
@@ -36,7 +36,7 @@ Loads = Mapping[UnitSet, tuple[Value, ...]]
 
 def loads_of_kernels(legality: Legality, partition: Partition) -> Loads:
     """What each kernel of a partition reads from memory."""
-    return {k: loads_of(legality, k, partition.recomputed.get(k, ())) for k in partition.kernels}
+    return {k: legality.loads(k, partition.recomputed.get(k, ())) for k in partition.kernels}
 
 
 def spaces_of_kernels(legality: Legality, loads: Loads) -> dict[UnitSet, Space | Refusal]:
@@ -86,22 +86,12 @@ def _rounded(
     return frozenset(found)
 
 
-def _stored(legality: Legality, loads: Loads) -> dict[UnitSet, list[Unit]]:
+def _stored(legality: Legality, loads: Loads) -> dict[UnitSet, UnitSet]:
     """The units whose results each kernel writes: those that some kernel reads from memory, or a user does."""
+    producer = legality.units.producer
     wanted = {memory_of(v) for values in loads.values() for v in values} | legality.units.roots
-    return {k: [u for u in k if u.part != PARTIAL and u.value in wanted] for k in loads}
-
-
-def loads_of(legality: Legality, kernel: Collection[Unit], recomputed: Iterable[Value] = ()) -> tuple[Value, ...]:
-    """The values that a kernel reads from memory, in the order in which it first needs them."""
-    members = [*kernel, *(legality.units.producer[v] for v in recomputed)]
-    inside = {u.value for u in members if u.part != PARTIAL}
-    found: dict[Value, None] = {}
-    for unit in sorted(members, key=lambda u: u.value.index):
-        for source in legality.sources[unit]:
-            if source not in inside:
-                found.setdefault(source)
-    return tuple(found)
+    written = {producer[v] for v in wanted if v in producer}
+    return {k: k & written for k in loads}
 
 
 def units_of(units: Units, kernel: UnitSet, partition: Partition) -> list[Unit]:

@@ -7,22 +7,24 @@ from collections.abc import Iterable
 from tritonnotes.ir.core.errors import PlanError
 
 from ..analysis.units import Unit, UnitSet
-from .legality import Facts, Legality, Refusal, Rule, Shape, one_writer
+from .facts import AxisSet, Facts
+from .legality import Legality, Refusal, Rule, Shape, one_writer
 from .partition import CYCLE, Partition, topological_order
 
 
 class Cluster:
     """The units of one kernel to be, with the clusters that it waits for and those that wait for it.
 
-    `position` is its place in an order in which kernels can run.
+    `by_axes` has its units by the axes of their results, `position` is its place in an order in which kernels can run.
     """
 
-    __slots__ = ("units", "facts", "position", "before", "after")
+    __slots__ = ("units", "facts", "by_axes", "position", "before", "after")
 
-    def __init__(self, units: list[Unit], facts: Facts, position: int) -> None:
+    def __init__(self, units: list[Unit], facts: Facts, by_axes: dict[AxisSet, list[Unit]]) -> None:
         self.units = units
         self.facts = facts
-        self.position = position
+        self.by_axes = by_axes
+        self.position = 0
         self.before: set[Cluster] = set()
         self.after: set[Cluster] = set()
 
@@ -35,8 +37,11 @@ class Clusters:
         self.of: dict[Unit, Cluster] = {}
         for group in kernels:
             members = sorted(group, key=legality.place.__getitem__)
-            cluster = Cluster(members, legality.facts_of(members), 0)
-            self.of.update(dict.fromkeys(members, cluster))
+            by_axes: dict[AxisSet, list[Unit]] = {}
+            for unit in members:
+                by_axes.setdefault(legality.axes_of[unit], []).append(unit)
+            facts = legality.facts[members[0]] if len(members) == 1 else legality.facts_of(group)
+            self.of.update(dict.fromkeys(members, Cluster(members, facts, by_axes)))
         for unit, needed in legality.units.before.items():
             here = self.of[unit]
             for other in (self.of[n] for n in needed):
@@ -65,14 +70,17 @@ class Clusters:
         """The clusters as they are now."""
         return Partition(tuple(frozenset(c.units) for c in self.ordered()))
 
+    def dissolve(self) -> None:
+        """Let go of each other, so that nothing is left for the collector: no more is asked of them."""
+        for cluster in self.all():
+            cluster.before.clear()
+            cluster.after.clear()
+
     def merge(self, one: Cluster, other: Cluster) -> bool:
-        """Make one cluster of two if that is legal."""
-        together = self.legality.add(one.facts, other.facts)
-        shape = self.legality.shape(together)
-        if isinstance(shape, Rule):
-            return False  # the reason is worked out by why_not
-        facts = self._legal_in(shape, together, one, other)
-        if isinstance(facts, Refusal):
+        """Make one cluster of two if that is legal. Why it is not `why_not` works out."""
+        facts = self.legality.add(one.facts, other.facts)
+        shape = self.legality.shape(facts)
+        if isinstance(shape, Rule) or not self._is_legal_in(shape, facts, one, other):
             return False
         first, last = (one, other) if one.position < other.position else (other, one)
         between = _reached(first, last, last.position)
@@ -99,6 +107,21 @@ class Clusters:
             return Refusal(shape.name, shape.reason(legality, [*one.units, *other.units]))
         return self._legal_in(shape, facts, one, other)
 
+    def _is_legal_in(self, shape: Shape, facts: Facts, one: Cluster, other: Cluster) -> bool:
+        """Whether `_legal_in` would have nothing to say."""
+        legality, of = self.legality, self.of
+
+        def holds(unit: Unit) -> bool:
+            return of[unit] in (one, other)
+
+        if legality.conflict([*one.units, *other.units], facts, holds) is not None:
+            return False
+        for cluster in (one, other):
+            for axes in cluster.by_axes.keys() - shape.may_store:
+                if any(legality.is_stored(unit, holds) for unit in cluster.by_axes[axes]):
+                    return False
+        return True
+
     def _legal_in(self, shape: Shape, facts: Facts, one: Cluster, other: Cluster) -> Facts | Refusal:
         """What stands between the members of two clusters, whose facts are together those of a kernel of this shape."""
         legality = self.legality
@@ -120,6 +143,11 @@ class Clusters:
         for in front of them (the places are shared out anew among these, as Pearce and Kelly do)."""
         ahead = _reaching(last, first.position)
         first.units += last.units
+        for axes, units in last.by_axes.items():
+            if axes in first.by_axes:
+                first.by_axes[axes] += units
+            else:
+                first.by_axes[axes] = units
         first.facts = facts
         self.of.update(dict.fromkeys(last.units, first))
         self.first[first] = min(self.first[first], self.first.pop(last))

@@ -12,8 +12,8 @@ from ..analysis.units import PARTIAL, REPLICATED, Unit, UnitSet, is_elementwise
 from ..analysis.views import memory_of
 from ..cost.traffic import nominal_bytes, rematerialize_bytes
 from .candidate import Candidate
-from .legality import MAX_UNITS, AxisSet, Shape
-from .memory import loads_of
+from .facts import AxisSet
+from .legality import MAX_UNITS, Shape
 from .partition import Partition
 
 
@@ -27,7 +27,7 @@ def rematerialize(found: Candidate) -> Candidate:
         state.improve_everywhere(value)
     for unit in units.units:
         if unit.part == REPLICATED:
-            for kernel in sorted(state.loaders.get(unit.value, ()), key=_first):
+            for kernel in sorted(state.loaders.get(unit.value, ()), key=state.first.__getitem__):
                 state.take(kernel, unit.value)
     recomputed = {k: tuple(sorted(values, key=lambda v: v.index)) for k, values in state.recomputed.items() if values}
     return replace(found, partition=_settled(found, recomputed))
@@ -43,6 +43,7 @@ class _State:
         partition = found.partition
         self.home = {u: k for k in partition.kernels for u in k}
         self.order = {k: i for i, k in enumerate(partition.kernels)}
+        self.first = {k: min((u.value.index, u.part != PARTIAL) for u in k) for k in partition.kernels}
         self.recomputed: dict[UnitSet, set[Value]] = {k: set() for k in partition.kernels}
         self.libraries = {k for k in partition.kernels if any(u.is_library for u in k)}
         self.axes: dict[UnitSet, AxisSet] = {}
@@ -66,16 +67,14 @@ class _State:
     def improve(self, kernel: UnitSet) -> None:
         """Compute more again in one kernel, what saves most first, as long as something saves."""
         while True:
-            trails = [
-                t for v in loads_of(self.legality, kernel, self.recomputed[kernel]) if (t := self._trail(kernel, v))
-            ]
+            trails = [t for v in self.legality.loads(kernel, self.recomputed[kernel]) if (t := self._trail(kernel, v))]
             trials = [{kernel: t} for t in trails]
             if len(trails) > 1 and len(whole := set().union(*trails)) <= self._room(kernel):
                 trials.append({kernel: whole})
-            best = min(trials, key=self._change, default=None)
-            if best is None or self._change(best) >= 0:
+            changes = list(map(self._change, trials))
+            if min(changes, default=0) >= 0:
                 return
-            self._apply(best)
+            self._apply(trials[changes.index(min(changes))])
 
     def take(self, kernel: UnitSet, value: Value) -> None:
         """Compute a value again in a kernel, whatever that moves."""
@@ -86,7 +85,7 @@ class _State:
         loaders = self.loaders.get(value, ())
         if len(loaders) < 2:
             return
-        kernels = sorted(loaders, key=_first)
+        kernels = sorted(loaders, key=self.first.__getitem__)
         trial = {k: t for k in kernels if (t := self._trail(k, value))}
         if len(trial) > 1 and self._change(trial) < 0:
             self._apply(trial)
@@ -150,7 +149,7 @@ class _State:
         return writer is None or self.order[kernel] < self.order[self.home[writer]]
 
     def _loads(self, kernel: UnitSet, more: Iterable[Value]) -> set[Value]:
-        return {memory_of(v) for v in loads_of(self.legality, kernel, {*self.recomputed[kernel], *more})}
+        return {memory_of(v) for v in self.legality.loads(kernel, {*self.recomputed[kernel], *more})}
 
     def _change(self, trial: Mapping[UnitSet, set[Value]]) -> int:
         """What computing these values again would add to the cost."""
@@ -193,7 +192,7 @@ def _settled(found: Candidate, chosen: Mapping[UnitSet, tuple[Value, ...]]) -> P
     home = {u: k for k in found.kernels for u in k}
 
     def loads(kernel: UnitSet) -> list[Value]:
-        return [memory_of(v) for v in loads_of(legality, kernels[kernel], recomputed[kernel])]
+        return [memory_of(v) for v in legality.loads(frozenset(kernels[kernel]), recomputed[kernel])]
 
     loaded = Counter(v for k in found.kernels for v in loads(k)) if copies else Counter[Value]()
     for value in sorted(copies, key=lambda v: -v.index):
@@ -214,7 +213,3 @@ def _settled(found: Candidate, chosen: Mapping[UnitSet, tuple[Value, ...]]) -> P
         del recomputed[taker][value]
     made = {k: frozenset(members) for k, members in kernels.items() if members}
     return Partition(tuple(made.values()), {made[k]: tuple(recomputed[k]) for k in made if recomputed[k]})
-
-
-def _first(kernel: UnitSet) -> tuple[int, bool]:
-    return min((u.value.index, u.part != PARTIAL) for u in kernel)

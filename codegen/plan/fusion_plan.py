@@ -25,7 +25,8 @@ from .launches import Launch, Piece
 @dataclass(frozen=True, eq=False, repr=False)
 class FusionPlan:
     """How a graph of primitives becomes launches: the candidate that was chosen, and its kernels as they are launched.
-    `kernels` are the generated ones, `launches` all, in order."""
+    `kernels` are the generated ones, `launches` all, in order. Nothing of it changes, so copies are the plan itself. A
+    pickle holds the graph and what was asked for, and is planned anew."""
 
     candidate: Candidate
     launches: tuple[Launch, ...]
@@ -97,7 +98,16 @@ class FusionPlan:
             result.add_edges_from((name[early], name[late]) for early in earlier if name[early] != name[late])
         return result
 
+    def __copy__(self) -> FusionPlan:
+        return self
+
+    def __deepcopy__(self, memo: object) -> FusionPlan:
+        return self
+
     if TYPE_CHECKING:
+        # Bound by pipeline.py, which makes plans.
+        def __reduce__(self) -> Any: ...
+
         # Bound by tritonnotes/views/.
         def to_mermaid(self) -> str: ...
 
@@ -135,10 +145,12 @@ def verify_plan(plan: FusionPlan) -> None:
     placed = [u for k in plan.launches for u in k.units]
     if len(placed) != len(set(placed)) or set(placed) != set(plan.units.units):
         raise VerificationError(f"plan of {plan.graph.name}: some primitive is in no kernel, or in two")
-    place = {k.name: i for i, k in enumerate(plan.launches)}
-    for early, late in plan.to_networkx().edges:
-        if place[early] > place[late]:
-            raise VerificationError(f"plan of {plan.graph.name}: {late} runs before {early}, which it waits for")
+    place = {frozenset(piece.units): i for i, k in enumerate(plan.launches) for piece in k.pieces}
+    for kernel, earlier in plan.candidate.waits.items():
+        for early in earlier:
+            if place[early] > place[kernel]:
+                late, first = plan.launches[place[kernel]].name, plan.launches[place[early]].name
+                raise VerificationError(f"plan of {plan.graph.name}: {late} runs before {first}, which it waits for")
     written: set[Value] = set()
     for stage in (stage for k in plan.launches for stage in k.stages):
         for piece in stage:

@@ -47,6 +47,9 @@ def _joined(
     taken: frozenset[str],
 ) -> tuple[Launch, ...]:
     """The launches with the kernels of each group in one, which is made by the function beside them."""
+    groups = list(groups)
+    if not groups:
+        return launches
     alone = {frozenset(k.kernel.units): k for k in launches if isinstance(k, TileLaunch) and not k.last_block}
     made = list(launches)
     known = taken.union((k.name for k in launches), *map(inner_names, chunk_loops(launches)))

@@ -8,7 +8,7 @@ import numpy as np
 
 from tritonnotes.cli.plots import Picture
 
-WIDTH, HEIGHT, EDGE = 640, 240, 40
+WIDTH, HEIGHT, EDGE, LINE = 640, 240, 40, 18
 
 
 def svg(made: Picture) -> str:
@@ -18,12 +18,28 @@ def svg(made: Picture) -> str:
     panels += [("derivative", slopes)] if slopes else []
     drawn = "".join(panel(made.x, *each, top=HEIGHT * place) for place, each in enumerate(panels))
     over = f"over {made.over}" + (f" ({made.fixed})" if made.fixed else "")
-    tall = HEIGHT * len(panels) + 20
+    named = legend([c.label for c in made.curves], HEIGHT * len(panels) + 20) if len(made.curves) > 1 else []
+    tall = HEIGHT * len(panels) + 20 + LINE * len(named)
     return (
         f'<svg viewBox="0 0 {WIDTH} {tall}" width="100%" role="img" font-size="12" fill="currentColor">'
         f"<title>{escape(made.name)}, function and derivative</title>{drawn}"
-        f'<text x="{WIDTH / 2}" y="{tall - 4}" text-anchor="middle">{escape(over)}</text></svg>'
+        f'<text x="{WIDTH / 2}" y="{HEIGHT * len(panels) + 16}" text-anchor="middle">{escape(over)}</text>'
+        f"{''.join(named)}</svg>"
     )
+
+
+def legend(labels: list[str], top: int) -> list[str]:
+    """A line for each curve: how it is dashed, and what it is."""
+    return [
+        f'<path d="M{EDGE + 20} {top + LINE * row + 8}h40" stroke="currentColor" stroke-width="2"{dashes(row)}/>'
+        f'<text x="{EDGE + 68}" y="{top + LINE * row + 12}">{escape(label)}</text>'
+        for row, label in enumerate(labels)
+    ]
+
+
+def dashes(row: int) -> str:
+    """The dashes of the curve at a place: none of the first, longer ones further on."""
+    return f' stroke-dasharray="{4 * row} 3"' if row else ""
 
 
 def panel(x: np.ndarray, title: str, curves: list[np.ndarray], top: int) -> str:
@@ -50,7 +66,8 @@ def panel(x: np.ndarray, title: str, curves: list[np.ndarray], top: int) -> str:
     if low < 0 < high:
         lines.append(f'<path d="M{left} {down(0.0):.1f}H{right}" stroke="currentColor" stroke-opacity="0.3"/>')
     for number, curve in enumerate(curves):
-        dashes = f' stroke-dasharray="{4 * number} 3"' if number else ""
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(across(x), down(curve), strict=True))
-        lines.append(f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="2"{dashes}/>')
+        lines.append(
+            f'<polyline points="{points}" fill="none" stroke="currentColor" stroke-width="2"{dashes(number)}/>'
+        )
     return "".join(lines)

@@ -80,20 +80,24 @@ def read_chain(made: Chart, line: str, inside: str) -> None:
 
 def drawing(made: Chart) -> Drawing:
     """Boxes and arrows. What is said of an edge stands in a box of its own on the edge."""
-    boxes, place = [], {}
-    for name, text in made.texts.items():
-        if made.top(name) == name:
-            place[name] = len(boxes)
-            boxes.append(Box(tuple(lines(made, name, text)), "op"))
-    arrows: dict[Arrow, None] = {}
+    boxes = {name: Box(tuple(lines(made, name, text)), "op") for name, text in made.texts.items() if is_top(made, name)}
+    order, arrows = list(boxes), dict[tuple[str, str], None]()
     for source, target, label in made.edges:
-        a, b = place[made.top(source)], place[made.top(target)]
+        ends = [made.top(source), made.top(target)]
         if label:
-            boxes.append(Box((label,), "number"))
-            arrows |= {Arrow(a, len(boxes) - 1): None, Arrow(len(boxes) - 1, b): None}
-        elif a != b:
-            arrows[Arrow(a, b)] = None
-    return Drawing("flowchart", tuple(boxes), tuple(arrow for arrow in arrows if not is_implied(arrow, list(arrows))))
+            between = f"{source} {target}"
+            boxes[between] = Box((label,), "number")
+            order.insert(max(map(order.index, ends)), between)
+            ends.insert(1, between)
+        arrows |= {pair: None for pair in zip(ends, ends[1:], strict=False) if pair[0] != pair[1]}
+    placed = [Arrow(order.index(a), order.index(b)) for a, b in arrows]
+    shown = tuple(arrow for arrow in placed if not is_implied(arrow, placed))
+    return Drawing("flowchart", tuple(boxes[name] for name in order), shown)
+
+
+def is_top(made: Chart, name: str) -> bool:
+    """Whether a name has a box of its own."""
+    return made.top(name) == name
 
 
 def is_implied(arrow: Arrow, arrows: list[Arrow]) -> bool:

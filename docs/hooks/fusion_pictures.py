@@ -19,6 +19,8 @@ from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.fusion_plan import FusionPlan
 from tritonnotes.ir.core.graph import Graph
+from tritonnotes.views.drawing import Arrow, Box, Drawing
+from tritonnotes.views.svg import to_svg
 
 PAGE = "how_fusion_works.md"
 
@@ -55,6 +57,9 @@ PICTURES: Mapping[str, tuple[Plan, ...]] = {
     "forbid": (apart("fc1", "ln1.centered", "With forbid"),),
 }
 
+OTHERS = ("graph", "nothing fused", "last block")
+"""Pictures of something else than a plan's launches in a column."""
+
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """The page with its drawings."""
@@ -78,7 +83,24 @@ def drawn(name: str, declare: Callable[[int], Graph]) -> str:
     if name == "nothing fused":
         plan = planned(Plan("", {"mode": "off"}), declare)
         return figure(f"Every primitive a launch: {totals(plan)}", str(plan._repr_svg_()), "scrolled")
+    if name == "last block":
+        plan = planned(Plan(""), declare)
+        return figure("Partial sums, and the program that finishes last", str(to_svg(last_block(plan))))
     return f'<div class="plans">{"".join(map(lambda p: one(p, declare), PICTURES[name]))}</div>'
+
+
+def last_block(plan: FusionPlan) -> Drawing:
+    """The programs of the launch that leaves partial sums, what they leave, and the one that adds them up."""
+    (launch,) = (launch for launch in plan.launches if launch.finalizes)
+    programs = [Box((name, "some of the rows"), "op") for name in ("program 0", "program 1", "…", "program n − 1")]
+    left = [Box((value.name, "one number per program"), "held") for value in launch.finalizes]
+    last = Box(("the program that finishes last", "adds them in order"), "op")
+    results = [Box((value.name, "output"), "input") for value in launch.stores if value in plan.graph.outputs.values()]
+    boxes = (*programs, *left, last, *results)
+    place = {box: index for index, box in enumerate(boxes)}
+    arrows = [Arrow(place[a], place[b]) for a in programs for b in left]
+    arrows += [Arrow(place[a], place[last]) for a in left] + [Arrow(place[last], place[b]) for b in results]
+    return Drawing(f"partial sums of {launch.name}", boxes, tuple(arrows))
 
 
 def one(wanted: Plan, declare: Callable[[int], Graph]) -> str:

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import json
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from drawing import svg
 from mkdocs.structure.files import File, Files
+from plan_drawing import totals
 from update_paths import caption, update_svg
 
 import tritonnotes.face  # noqa: F401 entries are called by the names that the face publishes
 from tritonnotes.cli.plots import PlotError, picture
-from tritonnotes.cli.show import is_trainable, show
+from tritonnotes.cli.show import is_trainable, joint_or_forward, show
 from tritonnotes.codegen.emit.kernel import render_kernel
+from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.optimizer.kinds import make_multi_tensor_update
+from tritonnotes.codegen.pipeline import make_plan
+from tritonnotes.codegen.support.sizes import NOMINAL
+from tritonnotes.codegen.target.targets import GPU
 from tritonnotes.explorer.formula import mathml
 from tritonnotes.graph import Graph
 from tritonnotes.ir.core.graph import Value
@@ -28,8 +35,8 @@ from tritonnotes.optim.optimizers import sgd
 
 SECTION = "Ops and update rules"
 
-DRAWN = ("activations", "arithmetic", "losses")
-"""Families of functions of a number."""
+DRAWN = ("activations", "arithmetic", "losses", "normalizations", "reductions")
+"""Families whose ops are drawn over one number of their input."""
 
 LISTED = ("strengths", "weaknesses", "use", "source", "dtypes", "state")
 
@@ -58,7 +65,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
     for entry in entries():
         heading = f"### {entry.name}\n"
         markdown = markdown.replace(
-            f"\n{heading}", f"\n{heading}\n[Its kernel, and what it is compared with]({address(entry)})\n", 1
+            f"\n{heading}", f"\n{heading}\n[Its drawing, kernels, errors and reference]({address(entry)})\n", 1
         )
     return markdown
 
@@ -75,7 +82,7 @@ def page(entry: Entry) -> Iterator[str]:
         "",
         f"`{entry.signature}`",
         "",
-        f"{entry.kind.capitalize()}, of the {entry.family}.",
+        f"Kind: {entry.kind}. Family: {entry.family}.",
         "",
     )
     yield f"**Formula** <span>{mathml(entry.note.formula)}</span>\n"
@@ -84,14 +91,16 @@ def page(entry: Entry) -> Iterator[str]:
     yield from drawn(entry)
     said = entry.lines()
     yield from (f"- **{heading}**: {plain(said[heading])}" for heading in LISTED if heading in said)
-    yield from ("", "## What it is compared with", "", "```python", entry.reference, "```", "")
+    yield from ("", "## Reference", "", "Results are compared with this function of PyTorch.", "")
+    yield from ("```python", entry.reference, "```", "")
     yield from kernels(entry)
+    yield from errors(entry)
     yield from ("", "## Try it", "", "```python", f'note = tn.note("{entry.name}")')
     yield from ("print(note.check())  # the errors of its kernel beside eager PyTorch's", "```", "")
 
 
 def drawn(entry: Entry) -> Iterator[str]:
-    """The curves of an op that is a function of numbers, the path of an update rule."""
+    """The curves of an op over one number, the path of an update rule."""
     if entry.kind == "update rule":
         yield f"{update_svg(entry.name)}\n"
         yield f"{caption(entry.name)}\n"
@@ -110,28 +119,61 @@ def plain(text: str) -> str:
 def kernels(entry: Entry) -> Iterator[str]:
     """Its kernel alone, then one in which it is fused."""
     if entry.kind == "update rule":
-        yield "## Its kernel alone\n"
-        yield "One parameter, whose gradient is in memory.\n"
+        yield "## Kernel alone\n"
+        yield "The update of one parameter whose gradient is in memory.\n"
         yield from ("```python", alone_rule(entry.name), "```", "")
-        yield "## Fused\n"
-        yield "In a training step, with the loss and the gradient of one weight.\n"
-        yield from launches(entry.graph(), {"loss": "loss", "optimizer": with_a_rate(entry.name)})
+        yield "## Kernel fused\n"
+        yield "A training step with one weight: loss, gradient and update.\n"
+        yield from fused(entry.graph(), {"loss": "loss", "optimizer": with_a_rate(entry.name)})
         return
-    yield "## Its kernel alone\n"
+    yield "## Kernel alone\n"
     yield from launches(entry.graph(), FORWARD)
     graph = between(entry)
     if graph is not None:
         is_loss = entry.family == "losses" and is_trainable(graph, "y") and "none" not in entry.note.derivative
-        yield "## Fused\n"
-        yield "In a training step that trains `gain`.\n" if is_loss else "Between a product and a sum.\n"
-        yield from launches(graph, {"loss": "y", "optimizer": sgd(lr=1e-3)} if is_loss else FORWARD)
+        yield "## Kernel fused\n"
+        yield "A training step: loss, gradient and update of `gain`.\n" if is_loss else "Between a product and a sum.\n"
+        yield from fused(graph, {"loss": "y", "optimizer": sgd(lr=1e-3)} if is_loss else FORWARD)
+
+
+def errors(entry: Entry) -> Iterator[str]:
+    """The errors that were measured of its kernel, by dtype."""
+    yield "## Errors\n"
+    if entry.kind == "update rule":
+        yield "[Optimizers](../optimizers.md#error-compared-with-torch) has the errors of each class, beside torch's.\n"
+        return
+    measured = json.loads(ERRORS.read_text(encoding="utf-8"))[entry.name]
+    yield (
+        "The largest error of the kernel against float64, over sizes from 0 to 200, on a CPU. The unit is the error of "
+        "eager PyTorch in the same dtype, and at least half a unit in the last place. "
+        "The tests allow twice the error of eager PyTorch plus two units in the last place.\n"
+    )
+    yield "| dtype | output | gradient |\n|---|---|---|"
+    for dtype in sorted(measured, key=DTYPES.index):
+        said = (f"{measured[dtype][what]:g}" if what in measured[dtype] else "–" for what in ("output", "gradient"))
+        yield f"| {dtype} | {' | '.join(said)} |"
+    yield ""
+
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+ERRORS = Path(__file__).parent / "op_errors.json"
+"""Written by `tests/judges/report_ops.py --json`."""
 
 
 FORWARD: Mapping[str, Any] = {"loss": None, "optimizer": sgd(lr=1e-3)}
 
 
+def fused(graph: Graph, how: Mapping[str, Any]) -> Iterator[str]:
+    """The launches of a graph, after their totals with and without fusion."""
+    primitives = joint_or_forward(graph, **how)
+    plan, unfused = (make_plan(primitives, Fusion(mode=mode, target=GPU)) for mode in ("optimal", "off"))
+    yield f"{totals(plan)} at batch {NOMINAL}. Without fusion: {totals(unfused)}.\n"
+    yield from launches(graph, how)
+
+
 def launches(graph: Graph, how: Mapping[str, Any]) -> Iterator[str]:
-    """The launches of a graph with their sources, and what they would be without fusion."""
+    """The launches of a graph with their sources."""
     plan = show(graph, "plan", **how).data
     if not plan["launches"]:
         yield "It has none: the kernels that read its result read through it.\n"

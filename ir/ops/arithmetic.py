@@ -27,7 +27,7 @@ describe(
         formula="a + b",
         derivative="1 for a and for b, summed over the axes that were broadcast",
         strengths="A residual a + f(a) lets gradients pass a block unchanged.",
-        weaknesses="Adding a small number to a large one loses the small one's low bits.",
+        weaknesses="Adding a small number to a large one loses low bits of the small one.",
         use="Residual connections and biases.",
         source="torch.add",
     ),

@@ -76,8 +76,8 @@ def _check_given(running_mean: object, running_var: object) -> None:
         "in evaluation running ones",
         derivative="rstd · (d̂ − mean(d̂) − x̂ · mean(d̂ · x̂)) with d̂ = d · weight, in evaluation rstd · d̂; "
         "d_weight = Σ d · x̂; d_bias = Σ d",
-        strengths="Allows large learning rates; in evaluation a scale and a shift, which fuse into anything.",
-        weaknesses="Samples see each other in training; noisy in small batches; evaluation computes something else.",
+        strengths="Allows large learning rates; in evaluation it is a scale and a shift, which can be fused.",
+        weaknesses="In training, results depend on the other samples; noisy in small batches; differs in evaluation.",
         use="Convolutional networks and multilayer perceptrons with batches of 16 and more.",
         source="torch.nn.functional.batch_norm; Ioffe and Szegedy, 2015",
     ),
@@ -134,8 +134,8 @@ def _(x, running_mean, running_var, weight, bias, *, training, eps):
     note=Note(
         formula="(x − mean) / √(var + eps) · weight + bias, statistics per sample and channel over its positions",
         derivative="rstd · (d̂ − mean(d̂) − x̂ · mean(d̂ · x̂)) with d̂ = d · weight; d_weight = Σ d · x̂; d_bias = Σ d",
-        strengths="Takes each sample's own contrast away, channel by channel; independent of the batch.",
-        weaknesses="Forgets how strong a channel is in a sample, which classifiers need.",
+        strengths="Removes the contrast of each channel of a sample; independent of the batch.",
+        weaknesses="Discards the magnitude of a channel, which classifiers need.",
         use="Style transfer and image generation.",
         source="torch.nn.functional.instance_norm; Ulyanov, Vedaldi and Lempitsky, 2016",
     ),

@@ -19,9 +19,9 @@ FAMILY = "losses"
     note=Note(
         formula="−target · ln input − (1 − target) · ln(1 − input), each logarithm at least −100, averaged",
         derivative="(input − target) / (input · (1 − input)) / count",
-        strengths="The likelihood of a probability, wherever it comes from.",
-        weaknesses="Probabilities near 0 and 1 lose digits before they get here; gradients there explode.",
-        use="Where only probabilities are at hand; with logits take binary_cross_entropy_with_logits.",
+        strengths="The likelihood of any probability.",
+        weaknesses="Probabilities near 0 and 1 are rounded before the loss; gradients there are very large.",
+        use="If only probabilities are available; for logits use binary_cross_entropy_with_logits.",
         source="torch.nn.functional.binary_cross_entropy",
     ),
 )
@@ -49,7 +49,7 @@ def _(d_y, y, input, target, weight, *, reduction):
         formula="(1 − target) · input + (1 + (pos_weight − 1) · target) · ln(1 + e^−input), averaged",
         derivative="(σ(input) − target) / count where pos_weight is 1",
         strengths="Exact at any logit; the gradient is the error in probability.",
-        weaknesses="Rare positives drown unless pos_weight lifts them.",
+        weaknesses="Rare positives have little weight unless pos_weight increases it.",
         use="Binary and multi-label classification.",
         source="torch.nn.functional.binary_cross_entropy_with_logits",
     ),
@@ -89,7 +89,7 @@ def _(d_y, y, input, target, weight, pos_weight, *, reduction):
     note=Note(
         formula="alpha_t · (1 − p_t)^gamma · binary cross entropy, p_t the probability of what is right, averaged",
         derivative="alpha_t · (1 − p_t)^gamma · (σ(input) − target), and a term for the change of (1 − p_t)^gamma",
-        strengths="Samples that are already right fade, so a flood of easy ones does not drown the hard.",
+        strengths="Well classified samples get little weight, so many easy samples do not dominate the hard ones.",
         weaknesses="Two more numbers to choose; wrong labels get the most weight.",
         use="Detection and other heavily unbalanced problems.",
         source="torchvision.ops.sigmoid_focal_loss; Lin, Goyal, Girshick, He and Dollár, 2017",

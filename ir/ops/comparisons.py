@@ -27,10 +27,28 @@ def _pair(build: Callable[..., Value], dtype_of_both: str | None = None) -> Call
 _COMPARISONS: tuple[tuple[Callable[..., Value], str, str, str, str], ...] = (
     (P.eq, "a = b", "Exact on integers and bools.", "Seldom true of floats that were computed.", "Class indices."),
     (P.ne, "a ≠ b", "x ≠ x is the test for NaN.", "Nearly always true of floats that were computed.", "Padding."),
-    (P.lt, "a < b", "Splits without a slope.", "False where either is NaN, as ≥ is.", "Bounds, and pieces of a curve."),
-    (P.le, "a ≤ b", "Takes the bound in.", "False where either is NaN, as > is.", "Pieces that own their bound."),
-    (P.gt, "a > b", "Splits without a slope.", "False where either is NaN, as ≤ is.", "Thresholds on scores."),
-    (P.ge, "a ≥ b", "Takes the bound in.", "False where either is NaN, as < is.", "Pieces that own their bound."),
+    (
+        P.lt,
+        "a < b",
+        "Selects elements by their value.",
+        "False where either is NaN, as ≥ is.",
+        "Bounds, and pieces of a curve.",
+    ),
+    (
+        P.le,
+        "a ≤ b",
+        "Includes the bound.",
+        "False where either is NaN, as > is.",
+        "Pieces of a function that include their bound.",
+    ),
+    (P.gt, "a > b", "Selects elements by their value.", "False where either is NaN, as ≤ is.", "Thresholds on scores."),
+    (
+        P.ge,
+        "a ≥ b",
+        "Includes the bound.",
+        "False where either is NaN, as < is.",
+        "Pieces of a function that include their bound.",
+    ),
 )
 for _build, _formula, _strengths, _weaknesses, _use in _COMPARISONS:
     describe(
@@ -59,7 +77,7 @@ for _build, _formula, _use in _LOGIC:
             formula=f"{_formula}: bool",
             derivative="none: a truth does not change under small changes",
             strengths="Joins masks without a product of numbers.",
-            weaknesses="Takes bools alone: compare numbers first, as in x > 0.",
+            weaknesses="Accepts only bools: compare numbers first, as in x > 0.",
             use=_use,
             source=f"torch.{_build.__name__}",
         ),
@@ -71,8 +89,8 @@ describe(
     note=Note(
         formula="not x: bool",
         derivative="none: a truth does not change under small changes",
-        strengths="Turns a mask around, NaN's side included, which no opposite comparison does.",
-        weaknesses="Takes bools alone: compare numbers first, as in x > 0.",
+        strengths="Inverts a mask, also where it comes from NaN, which the opposite comparison does not.",
+        weaknesses="Accepts only bools: compare numbers first, as in x > 0.",
         use="The other branch of a condition; written ~x.",
         source="torch.logical_not",
     ),
@@ -84,8 +102,8 @@ describe(
     note=Note(
         formula="a where the condition holds, else b",
         derivative="1 for the side that is taken, 0 for the other",
-        strengths="Joins two formulas without branching; the side that is not taken may be NaN.",
-        weaknesses="Both sides are computed; an infinite slope on the side not taken gives NaN before it.",
+        strengths="Combines two formulas without branching; the side that is not selected may be NaN.",
+        weaknesses="Both sides are computed; an infinite slope on the side not selected gives NaN gradients.",
         use="Piecewise functions, masks and safe divisors.",
         source="torch.where",
     ),
@@ -100,8 +118,8 @@ describe(
     note=Note(
         formula="x limited to [min, max]",
         derivative="1 where min ≤ x ≤ max, else 0; for a bound: 1 where it is taken instead of x",
-        strengths="Keeps what follows in its domain; a bound keeps its gradient at the bound itself.",
-        weaknesses="No gradient beyond the bounds: what lies there stays there.",
+        strengths="Keeps values in the domain of the next function; the gradient is 1 at the bounds themselves.",
+        weaknesses="No gradient outside the bounds, so values there do not change.",
         use="Guarding logarithms and exponentials, and limited actions.",
         source="torch.clamp",
     ),

@@ -149,7 +149,7 @@ def _(d_y, y, p, *, dim, reduction):
         derivative="ln((1 − p) / p) / count",
         strengths="How uncertain a yes or no is: 0 when sure, ln 2 at one half.",
         weaknesses="The slope is infinite at 0 and 1.",
-        use="Confidence of binary predictions; pushing gates to decide.",
+        use="Confidence of binary predictions; a penalty that makes gates close to 0 or 1.",
         source="torch.special.entr of p and of 1 − p",
     ),
 )

@@ -30,7 +30,7 @@ def _mask(x: Value, seed: Value, p: float, stream: int) -> Value:
     note=Note(
         formula="x / (1 − p) with probability 1 − p, else 0; x itself in evaluation",
         derivative="1 / (1 − p) where x was kept, else 0",
-        strengths="No unit can lean on another; the mean of each output stays what it is in evaluation.",
+        strengths="Units cannot rely on single other units; the mean of each output is the same as in evaluation.",
         weaknesses="Adds noise, so training takes longer; moves the variance that a batch norm behind it has learned.",
         use="Between wide layers, p from 0.1 to 0.5; not in front of batch norm.",
         source="torch.nn.functional.dropout; Srivastava et al., 2014",

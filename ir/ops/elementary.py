@@ -50,15 +50,15 @@ _unary(
     "−1",
     "Exact.",
     "None.",
-    "Losses from scores that are to grow.",
+    "Losses made from scores that should grow.",
 )
 _unary(
     P.abs,
     (-100, 100),
     "|x|",
     "the sign of x, 0 at 0",
-    "Grows as x does, so outliers count no more than they should.",
-    "Its slope jumps at 0, so small errors are chased as hard as large ones.",
+    "Grows linearly, so outliers do not dominate.",
+    "The slope jumps at 0; small errors have the same gradient as large ones.",
     "L1 penalties and robust distances.",
 )
 _unary(
@@ -66,8 +66,8 @@ _unary(
     (-100, 100),
     "−1, 0 or 1; 0 for NaN",
     "0 everywhere",
-    "A direction without a size.",
-    "No gradient; flips with the smallest change about 0.",
+    "Keeps only the direction.",
+    "No gradient; changes sign with the smallest change around 0.",
     "Sign-based updates and margins.",
 )
 _unary(
@@ -76,7 +76,7 @@ _unary(
     "the largest integer ≤ x",
     "0 everywhere",
     "Exact.",
-    "No gradient: quantizers train around it.",
+    "No gradient: quantizers need a straight-through estimator.",
     "Bins and grid cells.",
 )
 _unary(
@@ -84,7 +84,7 @@ _unary(
     (-10, 10),
     "eˣ",
     "eˣ",
-    "Makes any number positive, and sums to products.",
+    "Positive for every input; turns sums into products.",
     "Overflows float32 beyond 88, float16 beyond 11.",
     "Scales learned as logarithms; shift by the maximum before summing.",
 )
@@ -103,7 +103,7 @@ _unary(
     "ln x",
     "1/x",
     "Turns products into sums and ratios into differences.",
-    "−∞ at 0 and NaN below; its slope explodes near 0.",
+    "−∞ at 0 and NaN below; the slope is unbounded near 0.",
     "Log-likelihoods; guard x with clamp, or take log_softmax.",
 )
 _unary(
@@ -139,7 +139,7 @@ _unary(
     "sin x",
     "cos x",
     "Bounded and smooth, with all of its derivatives.",
-    "Repeats: inputs one period apart look alike.",
+    "Periodic: inputs one period apart give the same result.",
     "Positions, phases and periodic signals.",
 )
 _unary(
@@ -148,7 +148,7 @@ _unary(
     "cos x",
     "−sin x",
     "Bounded and smooth, with all of its derivatives.",
-    "Repeats: inputs one period apart look alike.",
+    "Periodic: inputs one period apart give the same result.",
     "Positions, phases and schedules.",
 )
 _unary(
@@ -156,7 +156,7 @@ _unary(
     (-5, 5),
     "2/√π · ∫₀ˣ e^(−t²) dt",
     "2/√π · e^(−x²)",
-    "The normal distribution's own step.",
+    "The distribution function of the normal distribution, up to scale and shift.",
     "Flat beyond ±3; more expensive than tanh.",
     "Gaussian probabilities and gelu.",
 )
@@ -165,8 +165,8 @@ _binary(
     {"a": (0.1, 5), "b": (-3, 3)},
     "aᵇ",
     "b · aᵇ⁻¹ for a, aᵇ · ln a for b",
-    "Any curvature in one number.",
-    "NaN for a negative base and a broken exponent; slow, since it is computed in float64.",
+    "One exponent covers many curve shapes.",
+    "NaN for a negative base with a fractional exponent; slow, since it is computed in float64.",
     "Learned exponents; multiply out small whole ones.",
 )
 _binary(
@@ -174,8 +174,8 @@ _binary(
     {"a": (-10, 10), "b": (-10, 10)},
     "the larger of a and b; NaN if either is",
     "1 for the larger, ½ each at a tie",
-    "A hinge between two functions.",
-    "The smaller learns nothing.",
+    "Piecewise combination of two functions.",
+    "The smaller argument gets no gradient.",
     "Running maxima and floors; relu is not quite maximum(x, 0), whose slope at 0 is ½.",
 )
 _binary(
@@ -183,8 +183,8 @@ _binary(
     {"a": (-10, 10), "b": (-10, 10)},
     "the smaller of a and b; NaN if either is",
     "1 for the smaller, ½ each at a tie",
-    "A hinge between two functions.",
-    "The larger learns nothing.",
+    "Piecewise combination of two functions.",
+    "The larger argument gets no gradient.",
     "Caps, and the pessimistic one of two estimates.",
 )
 describe(
@@ -209,7 +209,7 @@ describe(
     note=Note(
         formula="x²",
         derivative="2x",
-        strengths="Smooth, and punishes large values most.",
+        strengths="Smooth; large values weigh most.",
         weaknesses="A single outlier can outweigh the rest; float16 overflows beyond 255.",
         use="Energies, variances and L2 penalties.",
         source="torch.square",

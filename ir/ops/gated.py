@@ -17,8 +17,8 @@ from .gates import gelu, silu
 
 FAMILY = "activations"
 
-_STRENGTHS = "The product lets one half pass or stop what the other holds, with a path for the gradient that is linear."
-_WEAKNESSES = "Twice the features in for those that come out."
+_STRENGTHS = "One half scales the other; the gradient of the scaled half is linear."
+_WEAKNESSES = "Needs twice as many input features as it has outputs."
 
 
 def _halves(x: Value, dim: int) -> tuple[Value, Value]:
@@ -38,7 +38,7 @@ def _halves(x: Value, dim: int) -> tuple[Value, Value]:
         formula="a · σ(b), a and b the halves of x along dim",
         derivative="σ(b) for a; a · σ(b) · (1 − σ(b)) for b",
         strengths=_STRENGTHS,
-        weaknesses=f"{_WEAKNESSES} A gate that is shut passes no gradient.",
+        weaknesses=f"{_WEAKNESSES} Where the gate is near 0 the gradient vanishes.",
         use="Gated convolutions and feed-forward layers.",
         source="torch.nn.functional.glu; Dauphin, Fan, Auli and Grangier, 2016",
     ),
@@ -92,7 +92,7 @@ def _(d_y, y, x, *, dim):
         derivative="b · (Φ(a) + a · φ(a)) for a; a · Φ(a) for b",
         strengths=_STRENGTHS,
         weaknesses=f"{_WEAKNESSES} More expensive than swiglu.",
-        use="Feed-forward layers of T5 and its kin.",
+        use="Feed-forward layers of T5 and related models.",
         source="Shazeer, 2020; gelu of the first half times the second",
     ),
 )
@@ -118,7 +118,7 @@ def _(d_y, y, x, *, dim):
         formula="max(0, a) · b, a and b the halves of x along dim",
         derivative="b where a > 0, else 0, for a; max(0, a) for b",
         strengths=f"{_STRENGTHS} Costs one comparison.",
-        weaknesses=f"{_WEAKNESSES} Where the gate is negative neither half learns.",
+        weaknesses=f"{_WEAKNESSES} Where the gate is negative, neither half gets a gradient.",
         use="A cheap gated feed-forward layer.",
         source="Shazeer, 2020; relu of the first half times the second",
     ),

@@ -20,7 +20,7 @@ FAMILY = "activations"
     note=Note(
         formula="x · Φ(x), Φ the normal distribution function; 'tanh' approximates it",
         derivative="Φ(x) + x · φ(x)",
-        strengths="Smooth, and keeps a gradient just below zero; what most transformers are trained with.",
+        strengths="Smooth; nonzero gradient for small negative inputs; used in most transformers.",
         weaknesses="More expensive than relu; not monotonic; NaN at −∞.",
         use="Transformers; approximate='tanh' only to match weights trained with it.",
         source="torch.nn.functional.gelu; Hendrycks and Gimpel, 2016",
@@ -61,7 +61,7 @@ def _(d_y, y, x, *, approximate):
     note=Note(
         formula="x · σ(x) = x / (1 + e⁻ˣ)",
         derivative="σ(x) · (1 + x · (1 − σ(x)))",
-        strengths="Smooth, unbounded above, and a little negative below zero, where relu is dead.",
+        strengths="Smooth, unbounded above; nonzero gradient for negative inputs, where relu has none.",
         weaknesses="Costs an exponential; not monotonic; NaN at −∞.",
         use="Convolutional networks, and the gate of gated feed-forward layers.",
         source="torch.nn.functional.silu; Elfwing, Uchibe and Doya, 2017",
@@ -92,9 +92,9 @@ def positive_part_and_tail(x: Value) -> Value:
     note=Note(
         formula="x · tanh(ln(1 + eˣ))",
         derivative="t + x · σ(x) · (1 − t²) with t = tanh(ln(1 + eˣ))",
-        strengths="Smooth to all orders and a little negative below zero.",
-        weaknesses="Three transcendental functions each way; NaN at −∞.",
-        use="Detection networks of the YOLO family; elsewhere silu does as well for less.",
+        strengths="Infinitely differentiable; slightly negative for negative inputs.",
+        weaknesses="Three transcendental functions in forward and backward; NaN at −∞.",
+        use="Detection networks of the YOLO family; silu is cheaper and usually as good.",
         source="torch.nn.functional.mish; Misra, 2019",
     ),
 )
@@ -149,8 +149,8 @@ def _(d_y, y, x, *, beta, threshold):
         formula="x / (1 + |x|)",
         derivative="1 / (1 + |x|)²",
         strengths="Bounded like tanh with no exponential, and it saturates slowly.",
-        weaknesses="Slow to reach its bounds; the gradient falls with the square of x.",
-        use="Bounded outputs where exponentials are dear.",
+        weaknesses="Approaches its bounds slowly; the gradient decreases with the square of x.",
+        use="Bounded outputs where exponentials are expensive.",
         source="torch.nn.functional.softsign",
     ),
 )
@@ -174,7 +174,7 @@ def _(d_y, y, x):
     note=Note(
         formula="ln σ(x) = −ln(1 + e⁻ˣ)",
         derivative="σ(−x)",
-        strengths="A log-probability that neither overflows nor loses the small ones.",
+        strengths="A log-probability that neither overflows nor underflows.",
         weaknesses="Costs an exponential and a logarithm.",
         use="Binary log-likelihoods written out by hand, such as preference losses.",
         source="torch.nn.functional.logsigmoid",
@@ -204,7 +204,7 @@ def _hard_gate(x: Value) -> Value:
         formula="0 where x ≤ −3, 1 where x ≥ 3, else (x + 3) / 6",
         derivative="1/6 strictly inside, else 0",
         strengths="A sigmoid without an exponential.",
-        weaknesses="Exactly flat outside ±3, so a gate can get stuck shut.",
+        weaknesses="Gradient 0 outside ±3, so a gate may stop learning.",
         use="Gates in mobile networks.",
         source="torch.nn.functional.hardsigmoid",
     ),
@@ -227,8 +227,8 @@ def _(d_y, y, x):
     note=Note(
         formula="x · hardsigmoid(x)",
         derivative="0 where x ≤ −3, 1 where x ≥ 3, else x/3 + 1/2",
-        strengths="Close to silu at the price of comparisons.",
-        weaknesses="The slope jumps at ±3, and units below −3 are dead; NaN at −∞.",
+        strengths="Close to silu, but needs only comparisons.",
+        weaknesses="The slope jumps at ±3; no gradient below −3; NaN at −∞.",
         use="Mobile networks, and silu networks that must be quantized.",
         source="torch.nn.functional.hardswish; Howard et al., 2019",
     ),
@@ -252,8 +252,8 @@ def _(d_y, y, x):
     note=Note(
         formula="x − tanh(x)",
         derivative="tanh²(x)",
-        strengths="Suppresses small inputs smoothly and leaves the size of large ones.",
-        weaknesses="Flat at 0, so small inputs barely learn; keeps few digits of small x.",
+        strengths="Suppresses small inputs smoothly; large inputs change by at most 1.",
+        weaknesses="The slope is 0 at 0, so small inputs get little gradient; loses accuracy for small x.",
         use="Sparse autoencoders; seldom elsewhere.",
         source="torch.nn.functional.tanhshrink",
     ),

@@ -22,7 +22,7 @@ FAMILY = "layers"
         derivative="d_x = d · weight; d_weight = dᵀ · x; d_bias = Σ d over rows",
         strengths="Mixes all features; runs on matrix units at full rate.",
         weaknesses="Two linear layers in a row are one; needs a nonlinearity between. Parameters grow as in × out.",
-        use="Everywhere between activations; without bias before a normalization that adds one.",
+        use="Between activations; use no bias before a normalization that adds one.",
         source="torch.nn.functional.linear",
     ),
 )

@@ -57,8 +57,8 @@ def _axes(x: Value, dim: tuple) -> tuple[int, ...]:
     note=Note(
         formula="x / max(‖x‖ₚ, eps)",
         derivative="(d − Σ(d · y) · ∂‖x‖ₚ/∂x) / ‖x‖ₚ; d / eps where the norm is below eps",
-        strengths="Leaves directions alone: a dot product of two is the cosine of their angle.",
-        weaknesses="Forgets lengths; near 0 it blows small differences up.",
+        strengths="Keeps directions: the dot product of two results is the cosine of their angle.",
+        weaknesses="Discards lengths; amplifies small differences near 0.",
         use="Embeddings that are compared by angle; contrastive losses.",
         source="torch.nn.functional.normalize",
     ),
@@ -112,9 +112,9 @@ def _norm_axes(v: Value, dim: int) -> tuple[int, ...]:
     note=Note(
         formula="g · v / ‖v‖, the norm over all dims but one",
         derivative="d_g = Σ(d · v) / ‖v‖; d_v = g / ‖v‖ · (d − v · Σ(d · v) / ‖v‖²)",
-        strengths="Learns the length of each unit's weights apart from their direction, whatever the batch.",
-        weaknesses="NaN for a direction of zeros; says nothing of activations, as a normalization of them would.",
-        use="Recurrent and generative networks, where batch norm does harm.",
+        strengths="Learns the length of each unit's weights separately from their direction; independent of the batch.",
+        weaknesses="NaN if the direction is zero; does not normalize activations.",
+        use="Recurrent and generative networks, where batch norm is unsuitable.",
         source="torch.nn.utils.parametrizations.weight_norm; Salimans and Kingma, 2016",
     ),
 )

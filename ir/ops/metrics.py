@@ -92,8 +92,8 @@ FAMILY = "metrics"
     note=Note(
         formula="share of rows whose target is among the k largest logits",
         derivative="none: a count does not change under small changes",
-        strengths="What people mean by 'how often is it right'.",
-        weaknesses="With unequal classes the trivial answer scores high; says nothing of confidence.",
+        strengths="The share of correct predictions; easy to understand.",
+        weaknesses="With unequal classes a constant prediction scores high; ignores confidence.",
         use="Balanced classification; beside a loss, never in its place.",
         source="mean of (logits.argmax(1) == target); scikit-learn's accuracy_score and top_k_accuracy_score",
     ),
@@ -109,8 +109,8 @@ def accuracy(logits: Value, target: Value, *, k: int = 1, threshold: float = 0.0
     note=Note(
         formula="share of rows whose target is not among the k largest logits",
         derivative="none: a count does not change under small changes",
-        strengths="Shows progress where accuracy is near 1: halving it is a doubling of quality.",
-        weaknesses="Those of accuracy: unequal classes, and no word on confidence.",
+        strengths="Shows progress where accuracy is near 1.",
+        weaknesses="As for accuracy: misleading with unequal classes; ignores confidence.",
         use="Reporting good classifiers, by top-1 and top-5.",
         source="1 − accuracy, counted and not subtracted",
     ),

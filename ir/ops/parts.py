@@ -62,7 +62,7 @@ describe(
     note=Note(
         formula="x[start : start + length] along dim",
         derivative="1 inside, 0 outside",
-        strengths="A view: the kernel that reads the part reads it from the whole's memory.",
+        strengths="A view: kernels read the part from the memory of the whole.",
         weaknesses="Needs an axis of known size; of what a kernel has just computed, a part must be computed apart.",
         use="The halves of a gate, the heads of a projection.",
         source="torch.narrow",
@@ -82,8 +82,8 @@ describe(
     note=Note(
         formula="a and b end to end along dim",
         derivative="the part of d that each fills",
-        strengths="Each part is written straight to its place by the kernel that computes it.",
-        weaknesses="Parts that lie in memory already are copied.",
+        strengths="The kernel that computes a part writes it directly to its place.",
+        weaknesses="Parts that are already in memory are copied.",
         use="Joining features, and the gradients of a tensor's parts.",
         source="torch.cat",
     ),

@@ -25,7 +25,7 @@ _BOTH = {"input": (-10.0, 10.0), "target": (-10.0, 10.0)}
         formula="|input − target|, averaged",
         derivative="sign(input − target) / count; 0 where they are equal",
         strengths="Outliers count in proportion only; its minimum is the median.",
-        weaknesses="The gradient keeps its size near the minimum, so steps overshoot; not smooth at 0.",
+        weaknesses="The gradient does not decrease near the minimum, so steps overshoot; not smooth at 0.",
         use="Regression with heavy-tailed noise.",
         source="torch.nn.functional.l1_loss",
     ),
@@ -101,7 +101,7 @@ def _(d_y, y, input, target, *, delta, reduction):
     note=Note(
         formula="ln cosh(input − target), averaged",
         derivative="tanh(input − target) / count",
-        strengths="Like Huber's, but smooth to all orders and with nothing to choose.",
+        strengths="Like the Huber loss, but infinitely differentiable and without a hyperparameter.",
         weaknesses="Its one scale, 1, fits only errors of that size; costs transcendental functions.",
         use="Regression with outliers where second derivatives matter, as in boosting.",
         source="no torch function; ln cosh as in Keras's LogCosh",
@@ -187,7 +187,7 @@ def poisson_nll_loss(
     note=Note(
         formula="½ · (ln var + (input − target)² / var), averaged, var at least eps",
         derivative="(input − target) / var for input; ½ · (1/var − (input − target)²/var²) for var, over count",
-        strengths="Learns how sure it is, per sample, together with the mean.",
+        strengths="Learns the variance of each sample together with the mean.",
         weaknesses="Can explain bad fits by a large variance and stop learning the mean.",
         use="Regression whose noise varies; make var positive by softplus.",
         source="torch.nn.functional.gaussian_nll_loss; Nix and Weigend, 1994",
@@ -247,8 +247,8 @@ def _(
     note=Note(
         formula="(input − target)², averaged",
         derivative="2 · (input − target) / count",
-        strengths="Smooth; its minimum is the mean; the gradient fades as the fit gets good.",
-        weaknesses="One outlier can outweigh all else; saturating outputs make it flat.",
+        strengths="Smooth; its minimum is the mean; the gradient decreases with the error.",
+        weaknesses="A single outlier can dominate; saturating outputs make the gradient vanish.",
         use="Regression with Gaussian noise.",
         source="torch.nn.functional.mse_loss",
     ),

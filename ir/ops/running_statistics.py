@@ -64,7 +64,7 @@ def _unless_empty(moved: Value, running: Value, x: Value) -> Value:
     note=Note(
         formula="(1 − rate) · running_mean + rate · mean, rate = momentum, or momentum / batches",
         derivative="none: running statistics are outside the gradient",
-        strengths="All that evaluation needs to know of the batches seen, one number for each channel.",
+        strengths="The statistics that evaluation needs: one number for each channel.",
         weaknesses="Lags behind weights that change fast; the first batches still weigh much after few steps.",
         use="Declared by batch_norm and instance_norm.",
         source="torch.nn.BatchNorm1d, running_mean",

@@ -101,9 +101,9 @@ _NO_SLOPE = "none: a count does not change under small changes"
     note=Note(
         formula="share of the rows predicted as a class that are of it",
         derivative=_NO_SLOPE,
-        strengths="What a positive answer is worth.",
-        weaknesses="Says nothing of what was missed: one sure hit is perfect.",
-        use="Where false alarms are dear; beside recall.",
+        strengths="The share of positive predictions that are correct.",
+        weaknesses="Ignores missed positives: a single correct positive prediction gives 1.",
+        use="Where false alarms are costly; together with recall.",
         source="sklearn.metrics.precision_score",
     ),
 )
@@ -126,9 +126,9 @@ def precision(
     note=Note(
         formula="share of the rows of a class that are predicted as it",
         derivative=_NO_SLOPE,
-        strengths="How much of what there is gets found: sensitivity.",
-        weaknesses="Saying yes to everything is perfect.",
-        use="Where a miss is dear, as in screening; beside precision or specificity.",
+        strengths="The share of positives that are found; also called sensitivity.",
+        weaknesses="Predicting positive everywhere gives 1.",
+        use="Where a miss is costly, as in screening; together with precision or specificity.",
         source="sklearn.metrics.recall_score",
     ),
 )
@@ -151,8 +151,8 @@ def recall(
     note=Note(
         formula="2 · hits / (predicted + true): the harmonic mean of precision and recall",
         derivative=_NO_SLOPE,
-        strengths="High only where precision and recall both are, so rare classes are not drowned.",
-        weaknesses="Blind to true negatives; weighs misses and false alarms alike.",
+        strengths="High only if both precision and recall are high, so rare classes count.",
+        weaknesses="Ignores true negatives; weighs misses and false alarms equally.",
         use="Unequal classes; macro to count every class alike, over an epoch and not as a mean of batches.",
         source="sklearn.metrics.f1_score; van Rijsbergen, 1979",
     ),
@@ -176,9 +176,9 @@ def f1(
     note=Note(
         formula="share of the rows not of a class that are not predicted as it",
         derivative=_NO_SLOPE,
-        strengths="How rarely there is a false alarm, whatever the share of positives.",
-        weaknesses="With many classes nearly all rows are not of each, and it is near 1.",
-        use="Beside recall in medical tests, where it is the other half of the answer.",
+        strengths="The share of negatives that are recognized; independent of the share of positives.",
+        weaknesses="With many classes nearly all rows are negatives of each class, so it is near 1.",
+        use="Together with recall, as in medical tests.",
         source="tn / (tn + fp) of sklearn.metrics.confusion_matrix",
     ),
 )

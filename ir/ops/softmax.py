@@ -60,8 +60,8 @@ def _(d_y, y, x, *, dim):
     note=Note(
         formula="x − ln Σ eˣ along dim",
         derivative="d − softmax(x) · Σ d",
-        strengths="Log-probabilities that stay exact where the probability itself would be 0.",
-        weaknesses="Unbounded below: a class ruled out scores −∞.",
+        strengths="Log-probabilities stay accurate even if the probability underflows to 0.",
+        weaknesses="Unbounded below: a class of probability 0 gives −∞.",
         use="Before nll_loss or kl_div; cross_entropy does both at once.",
         source="torch.nn.functional.log_softmax",
     ),
@@ -88,7 +88,7 @@ def _(d_y, y, x, *, dim):
     note=Note(
         formula="e⁻ˣ / Σ e⁻ˣ along dim",
         derivative="−y · (d − Σ d · y)",
-        strengths="Weights that favour the smallest, for distances and energies.",
+        strengths="The largest weight goes to the smallest input, as needed for distances and energies.",
         weaknesses="Saturates as softmax does.",
         use="Soft assignment to the nearest of several prototypes.",
         source="torch.nn.functional.softmin",

@@ -47,9 +47,9 @@ def _moved(mean: Value, value: Value, weight: Any) -> Value:
     note=Note(
         formula="p ← p − lr · (g + weight_decay · p)",
         derivative="",
-        strengths="No state, one multiply-add; steadier than single samples when g is a batch's mean.",
+        strengths="No state, one multiply-add; less noise than single samples if g is the mean of a batch.",
         weaknesses="One rate for all, and hard to choose; slow along flat directions; stalls at saddle points.",
-        use="Large batches, well-conditioned problems, and as the baseline that others must beat.",
+        use="Large batches, well-conditioned problems, and as a baseline.",
         source="torch.optim.SGD; Robbins and Monro, 1951",
     )
 )
@@ -64,9 +64,9 @@ def sgd(p, g, *, lr, weight_decay=0.0):
     note=Note(
         formula="v ← momentum · v + lr · g; p ← p − v",
         derivative="",
-        strengths="Each past step keeps the rate it was taken at, so a falling rate does not shorten old steps.",
-        weaknesses="After a drop of the rate it coasts on at the old speed for about 1 / (1 − momentum) steps.",
-        use="To follow texts that write momentum so; equal to torch's form as long as lr stays the same.",
+        strengths="Past steps keep the rate at which they were made, so a lower rate does not shorten them.",
+        weaknesses="After the rate is lowered, steps keep their old size for about 1 / (1 − momentum) steps.",
+        use="For texts that define momentum like this; equal to torch's form as long as lr stays the same.",
         source="Polyak, 1964; Qian, 1999",
     ),
 )
@@ -82,7 +82,7 @@ def momentum(p, g, velocity, *, lr, momentum=0.9, weight_decay=0.0):
     note=Note(
         formula="v ← momentum · v + (1 − dampening) · g (first step: v ← g); p ← p − lr · v",
         derivative="",
-        strengths="Averages past gradients: steady along a valley, damped across it.",
+        strengths="Averages past gradients: fast where the gradient is steady, damped where its sign changes.",
         weaknesses="Overshoots at a large rate; lr scales past steps too, unlike in v ← momentum · v + lr · g.",
         use="Vision networks with a schedule; momentum 0.9.",
         source="torch.optim.SGD; Sutskever et al., 2013",
@@ -104,9 +104,9 @@ def sgd_momentum(p, g, momentum_buffer, *, lr, momentum=0.9, dampening=0.0, weig
     note=Note(
         formula="v ← momentum · v + g (first step: v ← g); p ← p − lr · (g + momentum · v)",
         derivative="",
-        strengths="Steps from where momentum will lead, so it brakes earlier than plain momentum on a curve.",
-        weaknesses="The proven speed-up is for convex problems with exact gradients; noise eats most of it.",
-        use="In place of momentum in vision networks; it costs nothing more.",
+        strengths="Uses the gradient ahead of the step, so it overshoots less than plain momentum.",
+        weaknesses="The proven speed-up holds for convex problems with exact gradients; noise removes most of it.",
+        use="In place of momentum in vision networks, at the same cost.",
         source="torch.optim.SGD with nesterov=True; Nesterov, 1983; Sutskever et al., 2013",
     ),
 )
@@ -123,8 +123,8 @@ def nesterov(p, g, momentum_buffer, *, lr, momentum=0.9, weight_decay=0.0, step)
     note=Note(
         formula="p ← p − lr · (sign(β₁ · m + (1 − β₁) · g) + weight_decay · p); m ← β₂ · m + (1 − β₂) · g",
         derivative="",
-        strengths="One tensor of state; every number moves by exactly lr, so no layer is left behind.",
-        weaknesses="Never slows down by itself: needs a schedule, and a rate 3 to 10 times below Adam's.",
+        strengths="One tensor of state; every element moves by exactly lr, so all layers move equally fast.",
+        weaknesses="Step sizes never decrease by themselves: needs a schedule, and a rate 3 to 10 times below Adam's.",
         use="Large batches, where the sign is reliable; weight_decay 3 to 10 times Adam's. It has no ε.",
         source="Chen et al., 2023",
     ),
@@ -146,7 +146,7 @@ def lion(p, g, exp_avg, *, lr, beta1=0.9, beta2=0.99, weight_decay=0.0):
         formula="s ← s + g²; p ← p − lr / (1 + (t − 1) · lr_decay) · g / (√s + eps)",
         derivative="",
         strengths="Rare features keep a large rate; the rate hardly needs tuning (0.01).",
-        weaknesses="The sum only grows, so every rate only falls, in the end to nothing.",
+        weaknesses="The sum only grows, so the rate of every parameter decreases towards 0.",
         use="Sparse features, convex problems. eps stands outside the root, as in torch and in the paper.",
         source="torch.optim.Adagrad; Duchi et al., 2011",
     ),
@@ -165,7 +165,7 @@ def adagrad(p, g, sum, *, lr, lr_decay=0.0, weight_decay=0.0, initial_accumulato
         formula="v ← ρ · v + (1 − ρ) · g²; Δ = √(u + eps) / √(v + eps) · g; u ← as v, of Δ²; p ← p − lr · Δ",
         derivative="",
         strengths="No rate to choose: steps have the parameter's own units, lr = 1 is the paper's rule.",
-        weaknesses="Starts slowly, since the first steps are about √eps; two tensors of state.",
+        weaknesses="Starts slowly, because the first steps are about √eps; two tensors of state.",
         use="Where no rate can be tuned. eps stands inside both roots, here, in torch and in the paper.",
         source="torch.optim.Adadelta; Zeiler, 2012",
     ),
@@ -185,7 +185,7 @@ def adadelta(p, g, square_avg, acc_delta, *, lr=1.0, rho=0.9, eps=1e-6, weight_d
     note=Note(
         formula="v ← α · v + (1 − α) · g²; p ← p − lr · g / (√v + eps); centered: v less the square of the mean of g",
         derivative="",
-        strengths="Adagrad that forgets: the rate follows the present size of the gradient.",
+        strengths="Adagrad with a decaying average: the rate follows the recent size of the gradient.",
         weaknesses="No bias correction, so the first steps are large; centered subtracts nearly equal numbers.",
         use="Recurrent networks, reinforcement learning. eps stands outside the root, as in torch.",
         source="torch.optim.RMSprop; Hinton's lecture 6e, 2012; centered: Graves, 2013",
@@ -227,7 +227,7 @@ def _root(mean_square: Value, beta2: Any, eps: Any, step: Any) -> Value:
     note=Note(
         formula="m, v ← decaying means of g, g²; p ← p − lr · m̂ / (√v̂ + eps), m̂ = m / (1 − β₁ᵗ), v̂ = v / (1 − β₂ᵗ)",
         derivative="",
-        strengths="A step size for every parameter; little tuning; the bias correction makes early steps right.",
+        strengths="A step size for every parameter; little tuning; the bias correction fixes the size of early steps.",
         weaknesses="Two more tensors per parameter; need not converge; L2 decay is scaled by √v̂ too.",
         use="The usual first choice. eps stands outside the root, as in torch and in the paper's algorithm.",
         source="torch.optim.Adam; Kingma and Ba, 2015",
@@ -246,8 +246,8 @@ def adam(p, g, exp_avg, exp_avg_sq, *, lr, beta1=0.9, beta2=0.999, eps=1e-8, wei
     note=Note(
         formula="p ← (1 − lr · weight_decay) · p, then Adam's step without decay in the gradient",
         derivative="",
-        strengths="Every parameter shrinks at one rate, whatever the size of its gradients; decay and lr tune apart.",
-        weaknesses="Decay scales with lr, so a schedule changes it; norms' weights and biases are better left out.",
+        strengths="All parameters decay at the same rate, whatever their gradients; decay and lr tune separately.",
+        weaknesses="The decay scales with lr, so a schedule changes it; exclude biases and the weights of norms.",
         use="Transformers; weight_decay 0.01 to 0.1. eps as in adam.",
         source="torch.optim.AdamW; Loshchilov and Hutter, 2019",
     ),
@@ -265,9 +265,9 @@ def adamw(p, g, exp_avg, exp_avg_sq, *, lr, beta1=0.9, beta2=0.999, eps=1e-8, we
     note=Note(
         formula="m, v as in adam; w ← max(w, v); p ← p − lr · m̂ / (√ŵ + eps), ŵ = w / (1 − β₂ᵗ)",
         derivative="",
-        strengths="A rate never grows again, which mends the proof of convergence that Adam lacks.",
-        weaknesses="A third tensor of state; one large gradient slows its parameter for good; seldom better.",
-        use="Where Adam circles without settling. Torch corrects the bias after the maximum, the paper not at all.",
+        strengths="The rate of a parameter never increases, which gives the proof of convergence that Adam lacks.",
+        weaknesses="A third tensor of state; one large gradient slows its parameter permanently; seldom better.",
+        use="Where Adam does not converge. Torch corrects the bias after the maximum, the paper not at all.",
         source="torch.optim.Adam with amsgrad=True; Reddi et al., 2018",
     ),
 )
@@ -311,7 +311,7 @@ def adamax(p, g, exp_avg, exp_inf, *, lr, beta1=0.9, beta2=0.999, eps=1e-8, weig
         formula="p ← p − lr · (μₜ₊₁ · m / (1 − μ₁…μₜ₊₁) + (1 − μₜ) · g / (1 − μ₁…μₜ)) / (√v̂ + eps), m, v as in adam",
         derivative="",
         strengths="Nesterov's look-ahead in Adam: the newest gradient counts more; the momentum warms up.",
-        weaknesses="One more schedule (μ) that nobody tunes; the gain over Adam is small.",
+        weaknesses="A further schedule (μ), which is rarely tuned; the gain over Adam is small.",
         use="In place of Adam on recurrent and small networks. eps as in adam.",
         source="torch.optim.NAdam; Dozat, 2016",
     ),
@@ -339,8 +339,8 @@ def nadam(
     note=Note(
         formula="p ← p − lr · m̂ · (r · √(1 − β₂ᵗ) / (√v + eps) once ρ > 5, 1 before), m, v as in adam",
         derivative="",
-        strengths="Warms up by itself: without enough samples for a variance it steps like plain momentum.",
-        weaknesses="The first steps are not scaled at all, so gradients of odd size jump; a warm-up does as well.",
+        strengths="Built-in warm-up: until the variance is known well enough, its steps are those of momentum.",
+        weaknesses="First steps are not scaled, so large gradients give large steps; Adam with a warm-up is as good.",
         use="In place of Adam with a warm-up. eps is added to √v before it is corrected, as in torch.",
         source="torch.optim.RAdam; Liu et al., 2020",
     ),
@@ -372,7 +372,7 @@ def radam(
     note=Note(
         formula="ema ← decay · ema + (1 − decay) · p (first step: ema ← p)",
         derivative="",
-        strengths="The average lies in the middle of what noisy steps circle around: better on test data, for free.",
+        strengths="The average has less noise than single steps, so it is often better on test data.",
         weaknesses="One more tensor; lags behind by about 1 / (1 − decay) steps; batch statistics are not averaged.",
         use="Evaluate with it, train without it; decay 0.999 for long runs, less for short ones.",
         source="torch.optim.swa_utils.get_ema_multi_avg_fn; Polyak and Juditsky, 1992",

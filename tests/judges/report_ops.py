@@ -1,18 +1,21 @@
 """How far every op is from float64, beside eager PyTorch, as a table.
 
-usage: python tests/judges/report_ops.py [--all] [OP ...]
+usage: python tests/judges/report_ops.py [--all] [--json FILE] [OP ...]
 
 For each op of the catalogue, outputs and gradients of the compiled kernels at the shapes of `test_kernels.py` (`--all`:
 those of its slow tests too), judged as there. An error is given in units of eager's own, which counts as at least half
-a unit in the last place; for float64, where eager is the oracle, in units in the last place.
+a unit in the last place; for float64, where eager is the oracle, in units in the last place. `--json` writes those
+of all dtypes but float64 to a file: `docs/hooks/op_errors.json` is what the pages of the ops show.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from compiled import DTYPES, Judged, draw, judge
 from op_graphs import OPS, QUICK_SHAPES, op_graph, shapes_for
@@ -46,6 +49,15 @@ class Worst:
         found = [e for (d, g), e in self.largest.items() if d in dtypes and g == is_gradient]
         return f"{max(found):.2f}" if found else "–"
 
+    def by_dtype(self) -> dict[str, dict[str, float]]:
+        """The largest error of output and gradient in each dtype but float64, to two digits."""
+        made: dict[str, dict[str, float]] = {}
+        for (dtype, is_gradient), error in sorted(self.largest.items()):
+            if dtype == "float64":  # no error is known where eager is the oracle
+                continue
+            made.setdefault(dtype, {})["gradient" if is_gradient else "output"] = round(error, 2)
+        return made
+
 
 def in_units(judged: Judged) -> float:
     """The largest error, in units of eager's; in units in the last place for float64."""
@@ -66,17 +78,17 @@ def judgements(name: str, dtype: str, shapes: list[tuple[int, int]]) -> Iterator
             yield (rows, cols), judge(graph, redraw(seed), seed=seed, redraw=redraw, training=training)
 
 
-def report(names: list[str], every_shape: bool, console: Console) -> None:
-    """Print the table, and under it the counts."""
+def report(names: list[str], every_shape: bool, console: Console) -> dict[str, Worst]:
+    """Print the table, and under it the counts. Returns the worst of each op."""
     table = Table(title="Worst errors against float64, in units of eager's error", title_justify="left")
     table.add_column("op")
     for heading in ("cases", "results", "output", "gradient", "float64 output, ulp", "float64 gradient, ulp", "beyond"):
         table.add_column(heading, justify="right")
     table.add_column("the worst is")
-    started, shapes, total = time.perf_counter(), set(), Worst()
+    started, shapes, total, found = time.perf_counter(), set(), Worst(), dict[str, Worst]()
     narrow = DTYPES[:3]
     for name in names:
-        worst = Worst()
+        worst = found[name] = Worst()
         for dtype in DTYPES:
             listed = [*QUICK_SHAPES, *(shapes_for(dtype) if every_shape else ())]
             for shape, judged in judgements(name, dtype, listed):
@@ -93,17 +105,23 @@ def report(names: list[str], every_shape: bool, console: Console) -> None:
         f"{len(names)} ops × {len(DTYPES)} dtypes × {len(shapes)} shapes: {total.cases} cases, "
         f"{total.results} results, {total.beyond} beyond the policy; {time.perf_counter() - started:.0f} s."
     )
+    return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("ops", nargs="*", metavar="OP", help="these alone; every op of the catalogue unless given")
     parser.add_argument("--all", action="store_true", help="the shapes of the slow tests too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the largest errors by op and dtype")
     given = parser.parse_args()
     unknown = sorted(set(given.ops) - set(OPS))
     if unknown:
         parser.error(f"no op {unknown[0]!r}; there are {', '.join(OPS)}")
-    report(given.ops or OPS, given.all, Console(width=180))
+    found = report(given.ops or OPS, given.all, Console(width=180))
+    if given.json is not None:
+        # A line for each op, so that a change of one is a change of one line.
+        lines = (f"{json.dumps(name)}: {json.dumps(worst.by_dtype())}" for name, worst in found.items())
+        given.json.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

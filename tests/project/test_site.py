@@ -17,6 +17,7 @@ import pytest
 from paths import ROOT
 
 import tritonnotes as tn
+from tritonnotes.ir.core.op import catalogue
 from tritonnotes.ir.core.optimizer import UPDATE_RULES
 
 NAVIGATION = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("\nnav:\n")[2].partition("\n\n")[0]
@@ -107,7 +108,7 @@ def rules() -> set[str]:
 
 def test_every_picture_is_on_the_page_once_and_named_there() -> None:
     pictures = hook("fusion_pictures")
-    assert sorted(pictures.MARK.findall(FUSION)) == sorted({*pictures.PICTURES, "graph", "nothing fused"})
+    assert sorted(pictures.MARK.findall(FUSION)) == sorted({*pictures.PICTURES, *pictures.OTHERS})
 
 
 def test_a_picture_shows_launches_and_what_passes_through_memory(printed: str) -> None:
@@ -120,6 +121,14 @@ def test_a_picture_shows_launches_and_what_passes_through_memory(printed: str) -
     assert f"h: {256 * 128 * 4:,} bytes" in texts
     assert "row and column: 138,284 bytes" in texts and "138,284" in printed
     assert not re.search(r'(?:fill|stroke)="(?:black|white|#000|#fff)', drawn)  # it is read on light and on dark
+
+
+def test_the_picture_of_partial_sums_names_what_the_launch_leaves() -> None:
+    pictures = hook("fusion_pictures")
+    declared: dict[str, object] = {}
+    exec(next(fences("python")), declared)
+    lines = [box.lines for box in pictures.last_block(tn.compile(declared["classifier"](), target="gpu").plan).boxes]
+    assert ("loss.total", "one number per program") in lines and lines[-1] == ("loss", "output")
 
 
 def test_a_picture_of_two_kernels_shows_one_launch_more() -> None:
@@ -166,6 +175,18 @@ def test_gradients_and_contours_of_the_surfaces_are_those_of_their_values() -> N
             np.testing.assert_allclose(heights, heights[0])
 
 
+# -- the errors that pages of ops show --
+
+
+def test_the_errors_of_every_op_are_measured_and_within_the_policy() -> None:
+    measured = json.loads((ROOT / "docs/hooks/op_errors.json").read_text(encoding="utf-8"))
+    assert set(measured) == set(catalogue()), "run tests/judges/report_ops.py --json, and merge what is new"
+    for name, dtypes in measured.items():
+        assert set(dtypes) == {"float16", "bfloat16", "float32"}, name
+        for dtype, found in dtypes.items():
+            assert "output" in found and all(0 <= error <= 6 for error in found.values()), (name, dtype)
+
+
 # -- the gallery --
 
 
@@ -176,6 +197,13 @@ def test_the_gallery_draws_every_graph_that_it_declares() -> None:
     assert len(functions) >= 5 and sorted(gallery.MARK.findall(text)) == sorted(functions)
     for name in functions:
         assert isinstance(gallery.declared(text)[name](), tn.Graph)
+
+
+def test_the_gallery_shows_training_steps_of_what_can_be_trained() -> None:
+    gallery = hook("gallery")
+    known = gallery.declared((ROOT / "docs/gallery.md").read_text(encoding="utf-8"))
+    assert set(gallery.primitives(known["digits"]()).updates) >= {"fc1.weight", "fc2.bias"}
+    assert not gallery.primitives(known["evaluation"]()).updates
 
 
 def test_a_plan_of_the_gallery_is_the_compilers() -> None:
@@ -202,10 +230,13 @@ def test_the_flowcharts_of_all_pages_are_drawn() -> None:
 
 def test_a_flowchart_has_its_boxes_and_arrows() -> None:
     flowcharts = hook("flowcharts")
-    chart = flowcharts.chart('subgraph s["outer"]\na["one<br>two"] --> b\nend\nc --> d\nd <-. "why" .-> a\n')
+    chart = flowcharts.chart(
+        'subgraph s["outer"]\na["one<br>two"] --> b\nend\nb --> c --> d\nc <-. "why" .-> d\na --> d'
+    )
     made = flowcharts.drawing(chart)
-    assert [box.lines for box in made.boxes] == [("outer", "one<br>two → b"), ("c",), ("d",), ("why",)]
-    assert [(arrow.source, arrow.target) for arrow in made.arrows] == [(1, 2), (2, 3), (3, 0)]
+    assert [box.lines for box in made.boxes] == [("outer", "one<br>two → b"), ("c",), ("why",), ("d",)]
+    # What leads over another box needs no arrow of its own.
+    assert [(arrow.source, arrow.target) for arrow in made.arrows] == [(0, 1), (1, 2), (2, 3)]
     with pytest.raises(flowcharts.FlowchartError, match="classDef"):
         flowcharts.chart("classDef x fill:#fff")
 

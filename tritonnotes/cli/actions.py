@@ -15,14 +15,15 @@ from .. import face
 from ..codegen.fusion.constraints import Fusion
 from ..codegen.pipeline import make_program
 from ..codegen.support.sizes import NOMINAL
-from ..explorer.page import write_page
+from ..codegen.target.targets import CPU, GPU
 from ..ir.core.errors import TritonNotesError
 from ..ir.core.graph import Graph
 from ..ir.core.optimizer import Optimizer
 from ..ir.core.types import dims_in
 from ..notes import UnknownNameError, entries, find
+from ..runtime.executors.listed import explored
 from ..runtime.kernel_reports import gradient_programs, program_reports
-from .choices import COMPILED_STAGES, DEFAULT_LOSS, KERNEL_STAGES
+from .choices import COMPILED_STAGES, CPU_STAGE, DEFAULT_LOSS, KERNEL_STAGES
 from .demo import digits, plain, run_demo
 from .failing import fail
 from .notes import page
@@ -66,7 +67,8 @@ def _show(arguments: argparse.Namespace) -> int:
         return fail(f"--arch goes with --emit {' or '.join(COMPILED_STAGES)}; {stage} is the same for every GPU", 2)
     graph = load_target(arguments.target)
     loss, optimizer = (None, face.adam()) if stage in ("graph", "prims") else _step(arguments, graph)
-    which = {"arch": arguments.arch or 90, "kernel": arguments.kernel, "target": arguments.planned_for}
+    planned_for = arguments.planned_for or (CPU if stage == CPU_STAGE else GPU)
+    which = {"arch": arguments.arch or 90, "kernel": arguments.kernel, "target": planned_for}
     shown = show(graph, stage, loss=loss, optimizer=optimizer, **which)
     if arguments.json:
         _print_json({"target": arguments.target, "stage": stage, "loss": loss, **shown.data})
@@ -125,9 +127,8 @@ def _explore(arguments: argparse.Namespace) -> int:
     program = make_program(joint, Fusion(target=arguments.planned_for), declared=graph)
     title = f"forward run of {graph.name}" if loss is None else f"training step of {graph.name}"
     certificate = face.check(graph) if arguments.check else None
-    page = write_page(
-        arguments.out, program, title, arguments.arch or 90, certificate, arguments.machine_code, progress=True
-    )
+    arch: int | str = arguments.arch or (CPU if arguments.planned_for == CPU else 90)
+    page = explored(arguments.out, program, title, arch, certificate, arguments.machine_code, progress=True)
     size = page.stat().st_size
     if arguments.json:
         _print_json({"target": arguments.target, "loss": loss, "page": str(page), "bytes": size})

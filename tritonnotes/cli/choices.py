@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-STAGES = ("graph", "prims", "joint", "plan", "kernel", "triton", "ptx", "sass")
-KERNEL_STAGES = ("plan", "kernel", "triton", "ptx", "sass")
+STAGES = ("graph", "prims", "joint", "plan", "kernel", "triton", "ptx", "sass", "asm")
+KERNEL_STAGES = ("plan", "kernel", "triton", "ptx", "sass", "asm")
+CPU_STAGE = "asm"
 COMPILED_STAGES = ("ptx", "sass")
 
 OPTIMIZERS = (

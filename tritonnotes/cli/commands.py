@@ -72,37 +72,39 @@ class _Version(argparse.Action):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="tritonnotes", description=tn.__doc__)
-    parser.add_argument("--version", action=_Version, help="say which version this is, and exit")
+    parser.add_argument("--version", action=_Version, help="print the version and exit")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
 
     demo = commands.add_parser(
         "demo",
-        help="train a small model on real data beside eager PyTorch, and show the plan and the numerics",
-        description="Compile a classifier's training step, train it on scikit-learn's digits beside eager PyTorch from "
-        "the same weights and batches, show the fusion plan, and check the kernels against float64.",
+        help="train a small model on real data, compare it with eager PyTorch, show the plan and the errors",
+        description="Compile the training step of a classifier and train it on scikit-learn's digits. Train the same "
+        "model with eager PyTorch, from the same weights and on the same batches. Show the fusion plan, and compare "
+        "the kernels with float64.",
     )
     demo.add_argument("--epochs", type=positive, default=10, metavar="N", help="default 10")
     demo.add_argument("--batch-size", type=positive, default=128, metavar="N", help="default 128")
-    demo.add_argument("--seed", type=natural, default=0, metavar="N", help="of weights, split and batches; default 0")
+    demo.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of all random numbers; default 0")
     demo.add_argument(
-        "--out", default="tritonnotes-demo", metavar="DIR", help="where files go; default tritonnotes-demo"
+        "--out", default="tritonnotes-demo", metavar="DIR", help="output folder; default tritonnotes-demo"
     )
     _add_strict(demo)
 
-    shown = commands.add_parser("show", help="print one stage of a graph on its way to kernels")
+    shown = commands.add_parser("show", help="print a graph at one stage of compilation")
     _add_target(shown)
     shown.add_argument("--emit", choices=STAGES, required=True, help="the stage to print")
     shown.add_argument(
-        "--arch", type=arch, metavar="ARCH", help="what ptx and sass are for: sm_80, sm_90 (the default) or sm_100"
+        "--arch", type=arch, metavar="ARCH", help="GPU of ptx and sass: sm_80, sm_90 (the default) or sm_100"
     )
-    _add_planned_for(shown)
-    shown.add_argument("--kernel", metavar="NAME", help="one launch alone, from the plan on")
+    _add_planned_for(shown, None, "default gpu, for asm cpu")
+    shown.add_argument("--kernel", metavar="NAME", help="print only this launch; for the stages from plan on")
 
     reported = commands.add_parser(
         "report",
-        help="say what each kernel costs on a GPU that need not be there",
+        help="estimate the cost of each kernel for a GPU you don't have",
         description="Compile every generated kernel ahead of time and print its report: registers, spills, occupancy, "
-        "the width of each access and why a narrow one is, instructions, bytes, and the time that a roofline predicts.",
+        "the width of each memory access with the reason for a narrow one, instructions, bytes, and the time predicted "
+        "by a roofline model.",
     )
     _add_target(reported)
     reported.add_argument(
@@ -110,62 +112,66 @@ def _parser() -> argparse.ArgumentParser:
         type=arch,
         action="append",
         metavar="ARCH",
-        help="sm_80, sm_90 (the default) or sm_100; give several for several",
+        help="sm_80, sm_90 (the default) or sm_100; may be repeated",
     )
-    reported.add_argument("--gradient", action="store_true", help="the two runs of autograd instead of a training step")
-    reported.add_argument("--batch", type=natural, metavar="N", help="the size of every Dim; default 256")
+    reported.add_argument(
+        "--gradient", action="store_true", help="report autograd's forward and backward run, not a training step"
+    )
+    reported.add_argument("--batch", type=natural, metavar="N", help="size of every Dim; default 256")
 
     checked = commands.add_parser("check", help="compare the kernels with eager PyTorch and with float64")
     _add_target(checked, step=False)
-    checked.add_argument("--batch", type=natural, metavar="N", help="the size of every Dim; default 33")
-    checked.add_argument("--optimizer", choices=OPTIMIZERS, help="check three of its updates too")
+    checked.add_argument("--batch", type=natural, metavar="N", help="size of every Dim; default 33")
+    checked.add_argument("--optimizer", choices=OPTIMIZERS, help="also check three updates with this optimizer")
     _add_strict(checked)
 
-    explained = commands.add_parser("explain", help="say what each launch does, and why what is apart is apart")
+    explained = commands.add_parser("explain", help="print what each launch does, and why the rest is not fused")
     _add_target(explained)
     _add_planned_for(explained)
 
     explored = commands.add_parser(
         "explore",
-        help="write a page that shows formulas, graphs, plan, Triton and machine code, linked with each other",
-        description="Write one HTML file that loads nothing: formulas, the graph at each level, the plan with the "
-        "reason for each edge, Triton, machine code and memory. What belongs together lights up together.",
+        help="write an HTML page with linked formulas, graphs, plan, Triton and machine code",
+        description="Write one self-contained HTML file: formulas, the graph at each level, the plan with the reason "
+        "for each edge, Triton, machine code and memory. Pointing at an item highlights all that belongs to it.",
     )
     _add_target(explored)
-    explored.add_argument("-o", "--out", metavar="FILE", required=True, help="where the page goes, such as page.html")
-    explored.add_argument("--check", action="store_true", help="show the errors of outputs and gradients, too")
-    explored.add_argument("--arch", type=arch, metavar="ARCH", help="what machine code is for; default sm_90")
+    explored.add_argument("-o", "--out", metavar="FILE", required=True, help="output file, such as page.html")
+    explored.add_argument("--check", action="store_true", help="also show the errors of outputs and gradients")
+    explored.add_argument(
+        "--arch", type=arch, metavar="ARCH", help="GPU of the machine code; default sm_90, with --target cpu the CPU"
+    )
     explored.add_argument(
         "--no-machine-code",
         dest="machine_code",
         action="store_false",
-        help="leave machine code out: disassembling takes up to two seconds a kernel",
+        help="leave machine code out; disassembling takes up to two seconds per kernel",
     )
     _add_planned_for(explored)
 
-    listed = commands.add_parser("ops", help="list the ops, losses, metrics and update rules there are")
-    listed.add_argument("--family", metavar="F", help="those of one family alone, such as activations or losses")
-    listed.add_argument("--write", metavar="FILE", help="write the page of all notes, docs/ops.md, to FILE instead")
+    listed = commands.add_parser("ops", help="list all ops, losses, metrics and update rules")
+    listed.add_argument("--family", metavar="F", help="list only one family, such as activations or losses")
+    listed.add_argument("--write", metavar="FILE", help="write the page of all notes (docs/ops.md) to FILE instead")
 
-    noted = commands.add_parser("note", help="print the note of one of them: formula, derivative, when to use it")
-    noted.add_argument("name", metavar="NAME", help="a name that `tritonnotes ops` lists, such as gelu")
-    noted.add_argument("--plot", metavar="FILE", help="draw function and derivative to FILE, a .png, .svg or .pdf")
+    noted = commands.add_parser("note", help="print the note of one op or update rule: formula, derivative, use")
+    noted.add_argument("name", metavar="NAME", help="a name from `tritonnotes ops`, such as gelu")
+    noted.add_argument("--plot", metavar="FILE", help="plot function and derivative to FILE (.png, .svg or .pdf)")
 
     for command in (demo, shown, reported, checked, explained, explored, listed, noted):
-        command.add_argument("--json", action="store_true", help="print JSON, and nothing else, to stdout")
+        command.add_argument("--json", action="store_true", help="print only JSON to stdout")
     return parser
 
 
 def _add_target(command: argparse.ArgumentParser, step: bool = True) -> None:
-    command.add_argument("target", metavar="TARGET", help=f"{FORM}, which returns a tn.Graph", type=target)
+    command.add_argument("target", metavar="TARGET", help=f"{FORM}; the function returns a tn.Graph", type=target)
     if step:
         command.add_argument("--loss", metavar="NAME", help=f"output to minimise; default {DEFAULT_LOSS}")
         command.add_argument("--optimizer", choices=OPTIMIZERS, default="adam", help="default adam")
 
 
-def _add_planned_for(parser: argparse.ArgumentParser) -> None:
+def _add_planned_for(parser: argparse.ArgumentParser, default: str | None = GPU, said: str = f"default {GPU}") -> None:
     parser.add_argument(
-        "--target", dest="planned_for", choices=tuple(TARGETS), default=GPU, help="what the plan is for; default gpu"
+        "--target", dest="planned_for", choices=tuple(TARGETS), default=default, help=f"target of the plan; {said}"
     )
 
 
@@ -174,5 +180,5 @@ def _add_strict(parser: argparse.ArgumentParser) -> None:
         "--strict",
         action="store_const",
         const=True,
-        help="run the kernels under the strict interpreter on the CPU, not as machine code",
+        help="run the kernels in the strict interpreter on the CPU, not as machine code",
     )

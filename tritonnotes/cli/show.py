@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import triton
@@ -27,6 +27,7 @@ from ..ir.core.rewrite import optimize
 from ..ir.passes.decompose import decompose
 from ..ir.passes.evaluation import evaluation_form
 from ..ir.passes.joint import joint_graph
+from ..runtime.executors.listed import native_listings
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ def show(
     """One stage of a declared graph.
 
     `loss` and `optimizer` make the training step, and `loss=None` the forward run; `kernel` picks one launch of the
-    stages from the plan on; `arch` is what 'ptx' and 'sass' compile for, `target` what is planned for. Raises
-    `DeclarationError` for a kernel that the plan does not have, `KernelError` where compilation fails.
+    stages from the plan on; `arch` is what 'ptx' and 'sass' compile for, `target` what is planned for; 'asm'
+    is what this machine's CPU gets. Raises `DeclarationError` for a kernel that the plan does not have, `KernelError`
+    where compilation fails.
     """
     if stage == "graph":
         return _graph(graph)
@@ -78,6 +80,7 @@ def show(
         "triton": _triton,
         "ptx": lambda program, kernel: _compiled(program, kernel, "ptx", arch),
         "sass": lambda program, kernel: _compiled(program, kernel, "sass", arch),
+        "asm": _assembly,
     }
     return stages[stage](program, kernel)
 
@@ -147,6 +150,13 @@ def _compiled(program: Program, name: str | None, form: str, arch: int) -> Shown
     texts = [f"{_report_lines(r, wanted[r.name])}\n{code.strip()}" for r, code in zip(reports, codes, strict=True)]
     kernels = [{**_report(r, wanted[r.name]), form: code} for r, code in zip(reports, codes, strict=True)]
     return Shown("\n\n".join(texts), {"arch": arch, "kernels": kernels})
+
+
+def _assembly(program: Program, name: str | None) -> Shown:
+    wanted = {s.name for s in _sources(program, name)}
+    listings = [listing for listing in native_listings(program) if listing.name in wanted]
+    kernels = [asdict(listing) for listing in listings]
+    return Shown("\n\n".join(listing.with_source(program.source) for listing in listings), {"kernels": kernels})
 
 
 def _report_lines(report: CompiledReport, source: KernelSource) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Protocol
 
 from ..codegen.program.compile import compile_each
 from ..codegen.program.program import Program
@@ -18,6 +19,26 @@ from .things import Things
 
 _GENERATED = 64 + len(".py")
 """Letters of a generated file's name: a hash and its ending."""
+
+
+class Listed(Protocol):
+    """An instruction of a CPU, and the lines that it comes of, the innermost first."""
+
+    @property
+    def text(self) -> str: ...
+    @property
+    def lines(self) -> tuple[int, ...]: ...
+
+
+class Listing(Protocol):
+    """A kernel as machine code of a CPU, as `native.listing` gives it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def cpu(self) -> str: ...
+    @property
+    def instructions(self) -> Sequence[Listed]: ...
 
 
 @dataclass(frozen=True)
@@ -54,9 +75,9 @@ class Machine:
 
 @dataclass(frozen=True)
 class MachineCode:
-    """The kernels for one GPU, or the reason why there are none."""
+    """The kernels for one processor, or the reason why there are none."""
 
-    gpu: str
+    processor: str
     kernels: tuple[Machine, ...] = ()
     why_not: str = ""
 
@@ -86,7 +107,8 @@ def disassembled(
         return MachineCode(gpu, why_not=f"The kernels were not compiled for sm_{arch}: {error}")
     kernels = []
     for report, code in zip(reports, compiled, strict=True):
-        blocks = tuple(_blocks(code.instructions, program.line_map, things))
+        lined = [(line_of(i, program.line_map), _row(i)) for i in code.instructions]
+        blocks = tuple(_blocks(lined, program.line_map, things))
         known = sum(len(block.rows) for block in blocks if block.line)
         accesses = tuple((str(access), access.is_wide) for access in report.accesses)
         launch = things.launch(report.name)
@@ -95,20 +117,41 @@ def disassembled(
     return MachineCode(gpu, tuple(kernels))
 
 
+def listed(program: Program, things: Things, listings: Sequence[Listing]) -> MachineCode:
+    """The machine code of kernels for a CPU."""
+    first: dict[str, str] = {}
+    for launch, kernel in program.written.items():
+        first.setdefault(kernel.name, launch)
+    kernels = []
+    for listing in listings:
+        lined = [(_step_line(i.lines, program.line_map), Row(i.text, "", 0)) for i in listing.instructions]
+        blocks = tuple(_blocks(lined, program.line_map, things))
+        known = sum(len(block.rows) for block in blocks if block.line)
+        launch = things.launch(first[listing.name])
+        kernels.append(Machine(listing.name, launch, (), (), blocks, len(lined), known))
+    cpu = listings[0].cpu if listings else "CPU"
+    return MachineCode(cpu, tuple(kernels), "" if kernels else "The plan has no generated kernel.")
+
+
 def line_of(instruction: Instruction, lines: LineMap) -> int:
     """The innermost line of a kernel's function that an instruction comes of, 0 if none of its places is one."""
-    for file, line in instruction.places:
-        is_generated = file.endswith(".py") and len(file.rpartition("/")[2]) == _GENERATED
-        if is_generated and line <= len(lines) and lines[line].role in ("step", "setup"):
-            return line
-    return 0
+    return _step_line((line for file, line in instruction.places if _is_generated(file)), lines)
 
 
-def _blocks(code: tuple[Instruction, ...], lines: LineMap, things: Things) -> Iterator[Block]:
-    for line, rows in groupby(code, key=lambda instruction: line_of(instruction, lines)):
+def _is_generated(file: str) -> bool:
+    return file.endswith(".py") and len(file.rpartition("/")[2]) == _GENERATED
+
+
+def _step_line(found: Iterable[int], lines: LineMap) -> int:
+    """The first of some lines that is one of a kernel's function."""
+    return next((n for n in found if 0 < n <= len(lines) and lines[n].role in ("step", "setup")), 0)
+
+
+def _blocks(code: Iterable[tuple[int, Row]], lines: LineMap, things: Things) -> Iterator[Block]:
+    for line, rows in groupby(code, key=lambda lined: lined[0]):
         origins = lines[line].origins if line else ()
         values = things.values_of(o.value for o in origins) if line and lines[line].role == "step" else ""
-        yield Block(line, things.ops(o.name for o in origins), values, tuple(map(_row, rows)))
+        yield Block(line, things.ops(o.name for o in origins), values, tuple(row for _, row in rows))
 
 
 def _row(instruction: Instruction) -> Row:

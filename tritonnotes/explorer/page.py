@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from ..ir.version import VERSION
 from .figures import Figures
 from .formula import mathml
 from .graphs import levels
-from .machine import MachineCode, disassembled
+from .machine import Listing, MachineCode, disassembled, listed
 from .memory import Timeline, timeline
 from .numerics import Certificate, hottest, numerics
 from .plan import PlanDrawing, drawn_plan, plans_beside
@@ -39,11 +40,13 @@ def explore_page(
     certificate: Certificate | None = None,
     machine_code: bool = True,
     progress: bool = False,
+    listings: Sequence[Listing] | None = None,
 ) -> str:
     """The page of a program, as HTML: formulas, graphs, plan, source, machine code for sm_`arch` (80, 90 or 100),
     memory and, with a `certificate` of `tn.check`, errors. The same program gives the same bytes. Disassembling takes
-    up to two seconds a kernel: `machine_code=False` leaves it out, `progress` shows on stderr how far it is. Raises
-    `KernelError` for another arch."""
+    up to two seconds a kernel: `machine_code=False` leaves it out, `progress` shows on stderr how far it is. `listings`
+    are kernels as machine code of a CPU, which the page shows in place of a GPU's. Raises `KernelError` for another
+    arch."""
     if arch not in GPUS:
         raise KernelError(f"explore: arch must be one of {', '.join(map(str, GPUS))}, not {arch!r}")
     things = Things(program)
@@ -60,7 +63,7 @@ def explore_page(
         parts=parts,
         plan=plan,
         levels=levels(program, things),
-        machine=_machine(program, things, arch, machine_code, progress),
+        machine=_machine(program, things, arch, machine_code, progress, listings),
         beside=beside,
         memory=memory,
         checked=checked,
@@ -81,17 +84,27 @@ def write_page(
     certificate: Certificate | None = None,
     machine_code: bool = True,
     progress: bool = False,
+    listings: Sequence[Listing] | None = None,
 ) -> Path:
     """Write the page of a program to a file, which is all that a browser needs; as `explore_page`."""
     file = Path(path)
-    file.write_text(explore_page(program, title, arch, certificate, machine_code, progress), encoding="utf-8")
+    file.write_text(explore_page(program, title, arch, certificate, machine_code, progress, listings), encoding="utf-8")
     return file
 
 
-def _machine(program: Program, things: Things, arch: int, wanted: bool, progress: bool) -> MachineCode:
+def _machine(
+    program: Program,
+    things: Things,
+    arch: int,
+    wanted: bool,
+    progress: bool,
+    listings: Sequence[Listing] | None,
+) -> MachineCode:
     if not wanted:
         why_not = "Machine code is left out, as --no-machine-code or machine_code=False asks."
         return MachineCode(GPUS[arch].name, why_not=why_not)
+    if listings is not None:
+        return listed(program, things, listings)
     if not progress or not program.kernels:
         return disassembled(program, things, arch, NOMINAL_SIZES)
     with shown(len(program.kernels), arch) as told:

@@ -10,8 +10,10 @@ from .errors import NativeError, UnsupportedError
 from .run.compiled import NativeKernel, compile
 from .run.everywhere import enabled
 from .run.launch import launch
+from .run.listing import Instruction, Listing, listing
 from .run.program import Bundle, Launch, Recorder
 
 __all__ = [
-    "Bundle", "Launch", "NativeError", "NativeKernel", "Recorder", "UnsupportedError", "compile", "enabled", "launch",
+    "Bundle", "Instruction", "Launch", "Listing", "NativeError", "NativeKernel", "Recorder", "UnsupportedError",
+    "compile", "enabled", "launch", "listing",
 ]  # fmt: skip

@@ -27,6 +27,7 @@ from ..tensors.initial import initial_state
 from ..tensors.seeds import fresh_seed
 from ..tensors.shared import Shared
 from .executors.execution import Execution, execution
+from .executors.listed import explored
 from .feeds import named_feeds
 from .form import Form
 from .kernel_reports import Reports, program_reports
@@ -201,21 +202,18 @@ class Model(NamedModule):
     def explore(
         self,
         path: str | os.PathLike[str],
-        arch: int = 90,
+        arch: int | str = 90,
         certificate: Certificate | None = None,
         machine_code: bool = True,
         progress: bool = True,
     ) -> Path:
         """Write a page that shows the forward run, one HTML file that loads nothing: formulas, graphs, plan, Triton,
-        machine code for sm_`arch` (80, 90 or 100) and memory, linked with each other (docs/explorer.md), and the
-        errors of a `certificate`, which is `tn.check(model)`. Disassembling takes up to two seconds a
-        kernel: `machine_code=False` leaves it out, `progress=False` hides how far it is. Raises `KernelError` for
-        another architecture."""
-        # Its template and its lexer are wanted here alone.
-        from ..explorer.page import write_page
-
+        machine code for sm_`arch` (80, 90 or 100, or "cpu" for this machine's) and memory, linked with each other
+        (docs/explorer.md), and the errors of a `certificate`, which is `tn.check(model)`. Disassembling takes up to two
+        seconds a kernel: `machine_code=False` leaves it out, `progress=False` hides how far it is. Raises `KernelError`
+        for another architecture."""
         title = f"forward run of {self.graph.name}"
-        return write_page(path, self.program, title, arch, certificate, machine_code, progress)
+        return explored(path, self.program, title, arch, certificate, machine_code, progress)
 
     def tune(self, batch: int | Mapping[str, int] = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
         """Time other tiles and warps of the forward run on the GPU at a batch size, and take what is faster; `Dim`s not

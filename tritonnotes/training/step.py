@@ -28,6 +28,7 @@ from ..ir.passes.chunks import LOGITS_BUDGET, check_budget
 from ..ir.passes.scaling import GradScaler
 from ..runtime.capture import MOST_CAPTURED
 from ..runtime.executors.execution import Execution, execution
+from ..runtime.executors.listed import explored
 from ..runtime.feeds import named_feeds
 from ..runtime.kernel_reports import Reports
 from ..runtime.model import Model
@@ -250,21 +251,18 @@ class TrainingStep:
     def explore(
         self,
         path: str | os.PathLike[str],
-        arch: int = 90,
+        arch: int | str = 90,
         certificate: Certificate | None = None,
         machine_code: bool = True,
         progress: bool = True,
     ) -> Path:
         """Write a page that shows the step, one HTML file that loads nothing: formulas, graphs, plan, Triton, machine
-        code for sm_`arch` (80, 90 or 100) and memory, linked with each other (docs/explorer.md), and the
-        errors of a `certificate`, which is `tn.check(step)`. Disassembling takes up to two seconds a
-        kernel: `machine_code=False` leaves it out, `progress=False` hides how far it is. Where gradients are
+        code for sm_`arch` (80, 90 or 100, or "cpu" for this machine's) and memory, linked with each other
+        (docs/explorer.md), and the errors of a `certificate`, which is `tn.check(step)`. Disassembling takes up to two
+        seconds a kernel: `machine_code=False` leaves it out, `progress=False` hides how far it is. Where gradients are
         gathered it shows the program of the update. Raises `KernelError` for another architecture."""
-        # Its template and its lexer are wanted here alone.
-        from ..explorer.page import write_page
-
         title = f"training step of {self.program.declared.name}"
-        return write_page(path, self.program, title, arch, certificate, machine_code, progress)
+        return explored(path, self.program, title, arch, certificate, machine_code, progress)
 
     def tune(self, batch: int | Mapping[str, int] = NOMINAL, *, progress: bool = True, **sizes: int) -> None:
         """Time other tiles and warps on the GPU at a batch size, and take what is faster

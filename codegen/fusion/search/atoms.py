@@ -17,7 +17,8 @@ from ...analysis.views import base_of, memory_of
 from ...cost.traffic import nominal_bytes, rematerialize_bytes
 from ...support.sizes import NOMINAL_SIZES
 from ..candidate import Candidate
-from ..legality import AxisSet, Facts, Legality
+from ..facts import AxisSet, Facts
+from ..legality import Legality
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 
 from ..candidate import Candidate
 from ..cost import cost_of
-from ..legality import AxisSet, Facts, Rule
+from ..facts import AxisSet, Facts
+from ..legality import Rule
 from ..partition import Partition
 from .atoms import Atom
 

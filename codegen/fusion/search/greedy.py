@@ -9,7 +9,8 @@ from tritonnotes.ir.core.graph import Graph, Value
 from ...analysis.units import FINALIZE, REPLICATED, Unit, Units, make_units
 from ..candidate import Candidate
 from ..constraints import Fusion, forbidden, together
-from ..legality import AxisSet, Legality
+from ..facts import AxisSet
+from ..legality import Legality
 from ..merge import Cluster, Clusters
 from ..reduction_strategy import Strategies
 from ..rematerialize import rematerialize
@@ -26,7 +27,7 @@ def greedy(graph: Graph, options: Fusion) -> Candidate:
 def greedy_under(strategies: Strategies, replicated: frozenset[Value], known: Candidate) -> Candidate:
     """The greedy candidate for the same graph and options, where reductions have other strategies and every program
     computes the `replicated` ones for itself."""
-    units = make_units(known.units.graph, strategies, replicated, known.units.axes)
+    units = make_units(known.units.graph, strategies, replicated, known.units)
     return _merged(units, known.options, known.legality)
 
 
@@ -38,7 +39,9 @@ def _merged(units: Units, options: Fusion, known: Legality | None = None) -> Can
     if options.is_off:
         return Candidate(legality, clusters.partition(), options, wanted, "off")
     _fuse_greedily(clusters)
-    return rematerialize(Candidate(legality, clusters.partition(), options, wanted))
+    partition = clusters.partition()
+    clusters.dissolve()
+    return rematerialize(Candidate(legality, partition, options, wanted))
 
 
 def _fuse_greedily(clusters: Clusters) -> None:
@@ -47,16 +50,21 @@ def _fuse_greedily(clusters: Clusters) -> None:
     units = clusters.legality.units
     # What every program computes belongs to no kernel more than to others.
     fusible = [u for u in units.units if not u.is_library and u.part != REPLICATED]
+    # The nearest producer first: it holds what was computed last, hence the longest chain.
+    nearest_first = {
+        unit: sorted(
+            (p for p in units.before[unit] if not p.is_library and p.part != REPLICATED), key=lambda p: -p.value.index
+        )
+        for unit in fusible
+    }
     for same_phase in (True, False):
-        for unit in fusible:
-            producers = [p for p in units.before[unit] if not p.is_library and p.part != REPLICATED]
-            # The nearest producer first: it holds what was computed last, hence the longest chain.
-            for other in sorted(producers, key=lambda p: -p.value.index):
+        for unit, producers in nearest_first.items():
+            for other in producers:
                 if same_phase and _phase(other) != _phase(unit):
                     continue
                 if clusters.of[other] is not clusters.of[unit]:
                     clusters.merge(clusters.of[other], clusters.of[unit])
-    for readers in clusters.legality.readers.values():
+    for readers in (found for found in clusters.legality.readers.values() if len(found) > 1):
         _merge_independent(clusters, [clusters.of[r] for r in readers if not r.is_library and r.part != REPLICATED])
     by_kernel: dict[Cluster, list[Unit]] = {}
     for unit in units.units:

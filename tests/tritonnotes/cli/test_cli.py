@@ -98,6 +98,7 @@ EXPECTED = {
     "triton": "def fc1_ln1_relu(",
     "ptx": ".target sm_90a",
     "sass": "EXIT",
+    "asm": "# fc1_ln1_relu for ",
 }
 
 
@@ -124,6 +125,8 @@ def test_each_stage_is_json_for_programs(stage: str, small: str, capsys: pytest.
             assert all(verdict["reason"] for verdict in found["verdicts"])
         case "triton":
             assert {"signature", "constexprs"} <= set(found["kernels"][0])
+        case "asm":
+            assert all(any(i["lines"] for i in kernel["instructions"]) for kernel in found["kernels"])
         case "ptx" | "sass":
             assert all(k[stage] and k["registers"] > 0 and not k["spills"] for k in found["kernels"])
 

@@ -68,6 +68,16 @@ def test_an_op_of_a_module_that_names_no_family_has_the_modules_name() -> None:
     assert entry_of(made).family == "test notes"
 
 
+def test_a_reference_shows_what_it_takes_from_where_it_was_made() -> None:
+    assert find("cross_entropy").reference.startswith("meaning = torch.nn.functional.cross_entropy\n")
+    assert (
+        "def _log_cosh(" in find("log_cosh_loss").reference and "meaning = _log_cosh" in find("log_cosh_loss").reference
+    )
+    assert "lambda input, target: F.relu(1 - input * target)" in find("hinge_loss").reference
+    assert "metric = 'recall'" in find("recall").reference
+    assert find("gelu").reference == "torch.nn.functional.gelu"
+
+
 def test_a_family_holds_its_own_entries_and_no_others() -> None:
     families = {entry.family for entry in entries()}
     assert {"activations", "losses", "metrics", "normalizations", "update rules"} <= families

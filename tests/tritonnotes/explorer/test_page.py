@@ -231,7 +231,7 @@ def test_figures_of_the_page_follow_any_size(program: Callable[[], Program]) -> 
         assert worked_out(data["formulas"][shown["bytes"]], [256] * len(given)) == verdict.bytes
         if "opposite" in shown:
             moved, opposite = data["formulas"][shown["opposite"]["bytes"]], verdict.opposite
-            assert worked_out(moved, given) == opposite.bytes_at(sizes)
+            assert worked_out(moved, given) == verdict.opposite_bytes_at(sizes)
             assert worked_out(moved, [256] * len(given)) == opposite.bytes
 
 
@@ -436,7 +436,13 @@ def test_models_and_steps_write_their_page(tmp_path: Path) -> None:
     step = tn.compile_step(g, optimizer=tn.sgd())
     page = step.explore(tmp_path / "step.html", machine_code=False).read_text()
     assert page.count("training step of net") == 2 and "Machine code is left out" in page
-    assert "forward run of net" in tn.compile(g).explore(tmp_path / "model.html", machine_code=False).read_text()
+    reader = read(tn.compile(g).explore(tmp_path / "model.html", arch="cpu").read_text())
+    assert "forward run of net" in reader.text["title"]
+    blocks = [attrs for _, attrs in reader.elements if "blk" in attrs.get("class", "").split()]
+    steps = {a["data-l"] for _, a in reader.elements if {"line", "step"} <= set(a.get("class", "").split())}
+    assert sum(a.get("data-l") in steps for a in blocks) > 0.4 * len(blocks), "this CPU's code leads to lines"
+    with pytest.raises(tn.TritonNotesError, match="arch must be one of 80, 90, 100 and 'cpu', not 'znver3'"):
+        tn.compile(g).explore(tmp_path / "model.html", arch="znver3")
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""

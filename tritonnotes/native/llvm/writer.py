@@ -113,6 +113,8 @@ class Writer:
         self.endings: list[str] = []
         """Blocks that stand behind all others."""
         self.label = "%start"
+        self.location = ""
+        """What stands behind each instruction: a reference to the line that it comes of, where lines are kept."""
         self._count = 0
 
     def fresh(self, prefix: str = "v") -> str:
@@ -122,12 +124,12 @@ class Writer:
     def emit(self, text: str) -> str:
         """An instruction with a result."""
         register = self.fresh()
-        self.lines.append(f"  {register} = {text}")
+        self.lines.append(f"  {register} = {text}{self.location}")
         return register
 
     def do(self, text: str) -> None:
         """An instruction without one."""
-        self.lines.append(f"  {text}")
+        self.lines.append(f"  {text}{self.location}")
 
     def place(self, label: str) -> None:
         self.lines.append(f"{label[1:]}:")

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import reduce
 
 from ..errors import REMEDY, Uncovered, UnsupportedError
+from ..llvm.debug_lines import DebugLines
 from ..llvm.elementwise import compute, is_elementwise
 from ..llvm.strips import ZERO
 from ..llvm.threads import entry_points
@@ -45,14 +46,21 @@ class Lowered:
     faults: tuple[str, ...]
 
 
-def lower(ttir: Ttir, options: Options, symbol: str = "kernel", symbols: Symbols | None = None) -> Lowered:
-    """Lowers one kernel. `symbol` is what its functions are called in the module; `symbols` are the module's.
+def lower(
+    ttir: Ttir,
+    options: Options,
+    symbol: str = "kernel",
+    symbols: Symbols | None = None,
+    lines: DebugLines | None = None,
+) -> Lowered:
+    """Lowers one kernel. `symbol` is what its functions are called in the module; `symbols` are the module's. With
+    `lines` each instruction is marked with the line that it comes of; the text then lacks what they are, `lines.text`.
 
     Raises UnsupportedError for what is not covered, with the line of the kernel's source.
     """
     own = Symbols() if symbols is None else symbols
     try:
-        module = _Module(parse(ttir.text), own, options, symbol)
+        module = _Module(parse(ttir.text), own, options, symbol, lines)
         text = module.program(ttir.name)
     except Uncovered as error:
         where = ttir.source_line(error.line)
@@ -73,10 +81,17 @@ def lower(ttir: Ttir, options: Options, symbol: str = "kernel", symbols: Symbols
 class _Module:
     """The functions of one kernel: itself, and the helpers that Triton left as calls."""
 
-    def __init__(self, functions: Mapping[str, Function], symbols: Symbols, options: Options, symbol: str) -> None:
+    def __init__(
+        self,
+        functions: Mapping[str, Function],
+        symbols: Symbols,
+        options: Options,
+        symbol: str,
+        lines: DebugLines | None,
+    ) -> None:
         passes = [count_steps, *([fuse_multiply_add] if options.fused else []), drop_identities]
         made = {name: reduce(lambda f, rewrite: rewrite(f), passes, f) for name, f in functions.items()}
-        self.functions, self.symbols, self.options, self.symbol = made, symbols, options, symbol
+        self.functions, self.symbols, self.options, self.symbol, self.lines = made, symbols, options, symbol, lines
         self.workspace = 0
         self.guard = Guard(options.shadows)
         self._helpers: dict[str, str] = {}
@@ -92,7 +107,8 @@ class _Module:
 
     def function(self, name: str, llvm_name: str, is_helper: bool) -> str:
         function = self.functions[name]
-        low = Lowering(function, self.symbols, self.options, first_workspace=self.workspace)
+        scope = self.lines.function(llvm_name) if self.lines is not None else None
+        low = Lowering(function, self.symbols, self.options, self.workspace, scope)
         low.emit_block, low.emit_slots, low.callee = emit_block, emit_slots, self.callee
         if self.options.sanitize:
             low.checker = self.guard
@@ -122,7 +138,8 @@ class _Module:
                 prologue = self.guard.prologue(function)
         return "\n".join(
             [
-                f"define internal {result} {llvm_name}({', '.join([*given, *control.PROGRAM_ARGUMENTS])}) nounwind {{",
+                f"define internal {result} {llvm_name}({', '.join([*given, *control.PROGRAM_ARGUMENTS])}) nounwind"
+                f"{scope.reference if scope is not None else ''} {{",
                 "entry:", *low.w.allocas, *prologue, "start:", *low.w.lines, *low.w.endings, *epilogue, "}",
             ]
         )  # fmt: skip
@@ -136,6 +153,7 @@ def emit_block(low: Lowering, block: Block) -> Op | None:
 def emit_slots(low: Lowering, block: Block, slots: list[Slot]) -> Op | None:
     places = slots_of(slots)
     for slot in slots:
+        low.locate(slot.ops[0])
         if slot.kind == "nest":
             try:
                 emit_nest(low, slot, places)
@@ -154,6 +172,7 @@ def emit_slots(low: Lowering, block: Block, slots: list[Slot]) -> Op | None:
 
 def _emit(low: Lowering, op: Op) -> None:
     emit = _EMITTERS.get(op.name)
+    low.locate(op)
     try:
         if emit is not None:
             emit(low, op)

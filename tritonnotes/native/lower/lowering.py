@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from ..llvm.buffers import Buffer, element_pointer, scaled_sum
+from ..llvm.debug_lines import Scope
 from ..llvm.strips import Index, Kind, Lanes, Strip, vector
 from ..llvm.writer import Symbols, Writer, literal, llvm_type, memory_type, splat
 from ..schedule.analysis import Analysis
@@ -50,8 +51,15 @@ class Checker(Protocol):
 class Lowering:
     """One function on its way to LLVM IR. The modules that emit take it as their first argument."""
 
-    def __init__(self, function: Function, symbols: Symbols, options: Options, first_workspace: int = 0) -> None:
-        self.function, self.options = function, options
+    def __init__(
+        self,
+        function: Function,
+        symbols: Symbols,
+        options: Options,
+        first_workspace: int = 0,
+        scope: Scope | None = None,
+    ) -> None:
+        self.function, self.options, self.scope = function, options, scope
         self.w = Writer(symbols)
         # The sanitizer looks at each access once.
         self.analysis = Analysis(function, options.aliased, repeats=not options.sanitize)
@@ -66,6 +74,13 @@ class Lowering:
         self.callee: Callable[[str], str] = _nothing_emits
         """The LLVM function of a helper that is called; set by the driver."""
         self._zeros: dict[tuple[str, int], str] = {}
+
+    def locate(self, op: Op) -> str:
+        """What is emitted from here on comes of this operation. Gives the location before, for `self.w.location`."""
+        before = self.w.location
+        if self.scope is not None:
+            self.w.location = self.scope.location(op.line)
+        return before
 
     def scalar(self, value: Value) -> str:
         """The register or constant that a scalar value is."""

@@ -63,14 +63,16 @@ def emit_nest(low: Lowering, slot: Slot, places: Places) -> None:
         for result in op.results:
             if op not in reductions and result not in low.buffers and keeps(low, places, slot, op, result):
                 low.buffers[result] = _buffer_for(low, result, dim)
-    for reduction in reductions.values():
+    for op, reduction in reductions.items():
+        low.locate(op)
         reduction.begin()
     loops, index = [], [ZERO] * len(shape)
     for d, size in enumerate(shape):
         if d != dim and size > 1:
             loops.append(w.open_loop(size))
             index[d] = At("uniform", loops[-1].counter)
-    for reduction in reductions.values():
+    for op, reduction in reductions.items():
+        low.locate(op)
         reduction.begin_row()
     along = [reduction for reduction in reductions.values() if isinstance(reduction, Along)]
     chains = along[0].chains if along else 1
@@ -92,11 +94,13 @@ def emit_nest(low: Lowering, slot: Slot, places: Places) -> None:
     if blocks:
         w.close_loop(blocks)
     row = tuple(at for d, at in enumerate(index) if d != dim)
-    for reduction in reductions.values():
+    for op, reduction in reductions.items():
+        low.locate(op)
         reduction.end_row(row)
     for opened in reversed(loops):
         w.close_loop(opened)
-    for reduction in reductions.values():
+    for op, reduction in reductions.items():
+        low.locate(op)
         reduction.end()
 
 
@@ -135,6 +139,7 @@ def _chain(low: Lowering, loop: Loop | None, copy: int, copies: int, chains: int
 
 def _body(low: Lowering, slot: Slot, strip: Strip, reductions: dict[Op, Reduction], chain: str) -> None:
     for op in slot.ops:
+        low.locate(op)
         if op.name == "tt.store":
             store(low, op, operands_over(low, op, strip), strip)
             continue

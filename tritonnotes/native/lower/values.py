@@ -28,7 +28,9 @@ def evaluate(low: Lowering, value: Value, index: Index, strip: Strip) -> Lanes:
     if found is None:
         if low.analysis.is_inline(value):
             op = low.analysis.definition[value]
+            before = low.locate(op)
             found = _RULES.get(op.name, _elementwise)(low, op, value, index, strip)
+            low.w.location = before
         else:
             found = low.read(low.buffers[value], index, strip.width)
         strip.memo[key] = found

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import triton
@@ -24,6 +25,10 @@ which later architectures keep for their hardware."""
 
 NAMELESS = "@kernel("
 """What stands for a kernel's name in IR that kernels of other names share."""
+
+
+MOST_CALLS = 64
+"""The most references to places that are followed: a wrong text must not hang."""
 
 
 TRITON_VERSION = str(triton.__version__)
@@ -49,7 +54,24 @@ class Ttir:
 
     def source_line(self, line: int | None) -> str:
         """ " (file, line N)" of what stands on a line of the text; empty where that is not known."""
-        return _source_line(self.located, line)
+        # Where the kernel itself calls the helper that it stands in.
+        places = self.places(line)
+        return f" ({places[-1][0].rpartition('/')[2]}, line {places[-1][1]})" if places else ""
+
+    def places(self, line: int | None) -> tuple[tuple[str, int], ...]:
+        """The file and the line of what stands on a line of the text, and of the calls around it, the innermost first;
+        none where they are not known."""
+        body, known = self._locations
+        if line is None or line >= len(body) or "loc(" not in body[line]:
+            return ()
+        return tuple(_places(body[line].rpartition("loc(")[2].removesuffix(")"), known))
+
+    @cached_property
+    def _locations(self) -> tuple[list[str], dict[str, str]]:
+        """The lines of the located text, and what its references stand for."""
+        lines = self.located.splitlines()
+        named = (text.partition(" = ") for text in lines if text.startswith("#loc"))
+        return [text for text in lines if not text.startswith("#loc")], {name: place for name, _, place in named}
 
 
 def triton_ir(kernel: JITFunction, signature: Mapping[str, str], constexprs: Mapping[str, Any]) -> Ttir:
@@ -84,28 +106,17 @@ def _root(error: BaseException) -> str:
     return str(error).strip() or type(error).__name__
 
 
-def _source_line(located: str, line: int | None) -> str:
-    if line is None:
-        return ""
-    body = [text for text in located.splitlines() if not text.startswith("#loc")]
-    places = {}
-    for text in located.splitlines():
-        if text.startswith("#loc"):
-            name, _, place = text.partition(" = ")
-            places[name] = place
-    if line >= len(body) or "loc(" not in body[line]:
-        return ""
-    place = body[line].rpartition("loc(")[2].removesuffix(")")
-    for _ in range(64):  # a chain of references; a wrong text must not hang
-        found = places.get(place)
-        if found is None:
-            break
-        inner = found.removeprefix("loc(").removesuffix(")")
-        if inner.startswith("callsite("):
-            place = inner.removesuffix(")").rpartition(" at ")[2]  # where the kernel itself calls the helper
-        elif "(#loc" in inner:
-            place = inner.rpartition("(")[2].removesuffix(")")  # a name in front of a place
-        else:
-            file, _, rest = inner.rpartition('":')
-            return f" ({file.lstrip(chr(34)).rpartition('/')[2]}, line {rest.split(':')[0]})"
-    return ""
+def _places(place: str, known: Mapping[str, str], depth: int = 0) -> Iterator[tuple[str, int]]:
+    """What a reference of the IR to a place stands for."""
+    found = known.get(place, "")
+    if not found or depth > MOST_CALLS:
+        return
+    inner = found.removeprefix("loc(").removesuffix(")")
+    if inner.startswith("callsite("):
+        for part in inner.removeprefix("callsite(").removesuffix(")").split(" at "):
+            yield from _places(part, known, depth + 1)
+    elif "(#loc" in inner:
+        yield from _places(inner.rpartition("(")[2].removesuffix(")"), known, depth + 1)  # a name in front of a place
+    elif inner.startswith('"'):
+        file, _, rest = inner.rpartition('":')
+        yield file.removeprefix('"'), int(rest.split(":")[0])

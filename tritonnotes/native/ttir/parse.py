@@ -192,7 +192,8 @@ class _Parser:
         results = tuple(Value(t, names[0]) for t in types) if names else ()
         for name, bound in zip(names, [results] if len(names) == 1 else [(r,) for r in results], strict=True):
             self.bind(name, bound)
-        return Op(kind, op.operands, results, op.attrs, op.words, op.regions, number)
+        # Where an operation stands in the source is printed behind its regions.
+        return Op(kind, op.operands, results, op.attrs, op.words, op.regions, self.at - 1 if op.regions else number)
 
     def plain(self, kind: str, rest: str, has_results: bool) -> tuple[Op, list[Type]]:
         """`name words %operands {attributes} : types`, as most operations print themselves."""

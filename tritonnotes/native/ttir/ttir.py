@@ -65,7 +65,8 @@ class Value:
 
 @dataclass(frozen=True, eq=False)
 class Op:
-    """One operation. `words` are what stands in front of and between its operands, `line` is its line in the text."""
+    """One operation. `words` are what stands in front of and between its operands. `line` is the line of the text that
+    says where in the source it stands: its own, or that behind its regions."""
 
     name: str
     operands: tuple[Value, ...] = ()
