@@ -241,7 +241,7 @@ def moment_names(step: Step) -> tuple[Name, Name, Name, Name]:
     """What a loop along the row keeps of a step that deviates: of each lane how many numbers it has seen, the first of
     them, the mean less the first, and Σ (x − mean)²."""
     counts, first, mean, squares = (
-        Name(f"{step.name}_{what}") for what in ("lane_counts", "first_lanes", "mean_lanes", "squares_lanes")
+        Name(f"{step.name}_{what}") for what in ("lanes_count", "lanes_first", "lanes_mean", "lanes_squares")
     )
     return counts, first, mean, squares
 

@@ -25,9 +25,9 @@ def running_maximum(kernel: Kernel) -> dict[str, str]:
 
 
 def deviations(kernel: Kernel) -> dict[str, tuple[str, str]]:
-    """For each sum of deviations, or of their squares, what deviates, and from what."""
+    """For each sum of deviations, or of their squares, what deviates, and from what. Integers have no exact mean."""
     nodes = _Steps({s.name: s for s in kernel.steps})
-    found = {s.name: moments_of(s, nodes) for s in kernel.steps if s.op == "sum"}
+    found = {s.name: moments_of(s, nodes) for s in kernel.steps if s.op == "sum" and s.dtype.is_float}
     return {total: (pair[0].name, pair[1].name) for total, pair in found.items() if pair is not None}
 
 

@@ -37,7 +37,7 @@ RESERVED = frozenset(
 """What our own lines call their variables, functions and modules."""
 
 DERIVED = (
-    "_ptr", "_lanes", "_rounded", "_first_lanes", "_mean_lanes", "_squares_lanes", "_lane_counts",
+    "_ptr", "_lanes", "_rounded", "_lanes_first", "_lanes_mean", "_lanes_squares", "_lanes_count",
 )  # fmt: skip
 """What follows a variable's name in those that belong to it."""
 

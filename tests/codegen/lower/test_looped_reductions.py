@@ -107,6 +107,14 @@ def test_moments_of_one_walk_are_as_exact_as_those_of_two(far: str, dtype: str) 
     assert_within_policy(judge(graph, {"x": x}, gradients=False))
 
 
+def test_deviations_of_integers_are_summed_one_by_one() -> None:
+    graph = Graph("integers")
+    x = graph.input("x", (BATCH, WALKED), "int64")
+    graph.output(y=tn.sum(x - tn.amax(x, 1, keepdim=True), 1))
+    rows = torch.randint(0, 100, (2, WALKED), generator=torch.Generator().manual_seed(0)).to(pick_device())
+    assert tn.compile(graph)(x=rows)["y"].equal((rows - rows.amax(1, keepdim=True)).sum(1))
+
+
 def test_row_does_not_depend_on_the_others_and_runs_agree_bitwise() -> None:
     model = tn.compile(op_graph("softmax", (BATCH, WALKED), "float32"))
     x = torch.randn(5, WALKED, device=model.device)
