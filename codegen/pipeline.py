@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from tritonnotes.ir.core.errors import PlanError
-from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.graph import Graph, bind
 
 from .canonicalize.materialize import materialize
 from .canonicalize.products import without_library_products
@@ -74,6 +75,14 @@ def make_plan(graph: Graph, fusion: str | Fusion = "optimal", taken: Names = fro
     if options.memory_budget is not None:
         return make_program(graph, options, taken=taken).plan
     return schedule(partition(canonicalize(graph, options), options), taken)
+
+
+def _plan_reduced(plan: FusionPlan) -> Any:
+    """What a pickle of a plan holds: the same graph and wishes give the same plan."""
+    return make_plan, (plan.graph, plan.candidate.options)
+
+
+bind(FusionPlan, __reduce__=_plan_reduced)
 
 
 def canonicalize(graph: Graph, options: Fusion) -> Graph:

@@ -50,3 +50,8 @@ var_mean = also_of_tensors(statistics.var_mean)
 
 reshape = also_of_tensors(shapes.reshape)
 transpose = also_of_tensors(shapes.transpose)
+
+for _name, _function in tuple(globals().items()):
+    if hasattr(_function, "__wrapped__"):
+        # Where pickle finds it.
+        _function.__module__, _function.__qualname__ = __name__, _name

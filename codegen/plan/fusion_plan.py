@@ -25,7 +25,8 @@ from .launches import Launch, Piece
 @dataclass(frozen=True, eq=False, repr=False)
 class FusionPlan:
     """How a graph of primitives becomes launches: the candidate that was chosen, and its kernels as they are launched.
-    `kernels` are the generated ones, `launches` all, in order."""
+    `kernels` are the generated ones, `launches` all, in order. Nothing of it changes, so copies are the plan itself. A
+    pickle holds the graph and what was asked for, and is planned anew."""
 
     candidate: Candidate
     launches: tuple[Launch, ...]
@@ -97,7 +98,16 @@ class FusionPlan:
             result.add_edges_from((name[early], name[late]) for early in earlier if name[early] != name[late])
         return result
 
+    def __copy__(self) -> FusionPlan:
+        return self
+
+    def __deepcopy__(self, memo: object) -> FusionPlan:
+        return self
+
     if TYPE_CHECKING:
+        # Bound by pipeline.py, which makes plans.
+        def __reduce__(self) -> Any: ...
+
         # Bound by tritonnotes/views/.
         def to_mermaid(self) -> str: ...
 

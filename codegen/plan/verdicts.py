@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from typing import Any
 
 from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Graph, Value
@@ -33,21 +34,11 @@ HARD_RULES = ("number", "leaf", "join", "library", "memory first", "matmul")
 @dataclass(frozen=True)
 class Opposite:
     """What forcing the opposite of a verdict would add to the plan, in launches and bytes at the nominal batch of 256;
-    `reason` says why it cannot be had, and is empty where it can. `plan` is the plan, `candidate` what was found under
-    the constraint."""
+    `reason` says why it cannot be had, and is empty where it can."""
 
     launches: int = 0
     bytes: int = 0
     reason: str = ""
-    plan: FusionPlan | None = field(default=None, repr=False, compare=False)
-    candidate: Candidate | None = field(default=None, repr=False, compare=False)
-
-    def bytes_at(self, sizes: Mapping[str, int]) -> int:
-        """The bytes that it adds at other sizes of the `Dim`s. The plan and what stands against it were found for the
-        nominal batch, and stay the same."""
-        if self.plan is None or self.candidate is None:
-            return 0
-        return _bytes_at(self.plan, self.candidate, sizes) - _bytes_at(self.plan, self.plan.candidate, sizes)
 
     def __str__(self) -> str:
         if self.reason:
@@ -83,16 +74,48 @@ class Verdict:
     def opposite(self) -> Opposite:
         """What forcing the opposite would cost, as far as a few kernels are changed for it; where that is not enough,
         as a greedy plan made anew under that constraint."""
+        found = self._forced
+        if isinstance(found, str):
+            return Opposite(reason=found)
+        mine, other = _cost(self.plan, self.plan.candidate), _cost(self.plan, found)
+        return Opposite(other.launches - mine.launches, other.bytes - mine.bytes)
+
+    def opposite_bytes_at(self, sizes: Mapping[str, int]) -> int:
+        """The bytes of `opposite` at other sizes of the `Dim`s. The plan and what stands against it were found for the
+        nominal batch, and stay the same."""
+        found = self._forced
+        if isinstance(found, str):
+            return 0
+        return _bytes_at(self.plan, found, sizes) - _bytes_at(self.plan, self.plan.candidate, sizes)
+
+    @cached_property
+    def _forced(self) -> Candidate | str:
+        """What is found under the opposite constraint, or why there is nothing."""
         if self.rule == "replicated":
-            return _replicated_apart(self.plan)
+            return greedy(self.plan.graph, _greedily(self.plan))  # every sum taken once
         if self.ends is None or (not self.fused and self.rule in HARD_RULES):
-            return Opposite(reason=self.reason)
+            return self.reason
         change = _apart if self.fused else _together
         return change(self.plan, self.replan, *self.ends)
+
+    def __copy__(self) -> Verdict:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Verdict:
+        return self
+
+    def __reduce__(self) -> Any:
+        # It is what a plan says, so a pickle holds the plan.
+        return _verdict_of, (self.plan, next(n for n, verdict in enumerate(self.plan.verdicts) if verdict is self))
 
     def __str__(self) -> str:
         word = "fused" if self.fused else "not fused"
         return f"{self.source} → {self.target}: {word}, {self.rule}: {self.reason} ({self.bytes:,} bytes)"
+
+
+def _verdict_of(plan: FusionPlan, number: int) -> Verdict:
+    verdict: Verdict = plan.verdicts[number]
+    return verdict
 
 
 def verdicts(plan: FusionPlan, replan: Replan) -> Iterator[Verdict]:
@@ -161,12 +184,7 @@ def _behind_replicated(plan: FusionPlan, judge: Callable[..., Verdict], unit: Un
 # -- the opposite --
 
 
-def _replicated_apart(plan: FusionPlan) -> Opposite:
-    """Every sum taken once, by a greedy plan."""
-    return _compared(plan, greedy(plan.graph, _greedily(plan)))
-
-
-def _apart(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Opposite:
+def _apart(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Candidate | str:
     """A fused pair in two kernels: its kernel cut before the reader, or behind the producer; or not recomputed."""
     partition = plan.partition
     kernel = next(k for k in partition.kernels if reader in k)
@@ -189,7 +207,7 @@ def _apart(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Op
     return _cheapest(plan, trials) or _planned_anew(plan, replan, _greedily(plan, forbid=(_names(producer, reader),)))
 
 
-def _together(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Opposite:
+def _together(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Candidate | str:
     """A pair in one kernel: both kernels as one, either end moved to the other's, or the value computed again."""
     partition, between = plan.partition, _between(plan, producer, reader)
     early = next(k for k in partition.kernels if producer in k)
@@ -207,7 +225,7 @@ def _together(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) ->
         ]
     found = _cheapest(plan, trials)
     if found is None and isinstance(refusal, Refusal):
-        return Opposite(reason=refusal.reason)
+        return refusal.reason
     return found or _planned_anew(plan, replan, _greedily(plan, fuse=(_names(producer, reader),)))
 
 
@@ -252,23 +270,17 @@ def _changed(partition: Partition, parts: dict[frozenset[Unit], tuple[frozenset[
     return Partition(tuple(kernels), {k: v for k, v in recomputed.items() if v})
 
 
-def _cheapest(plan: FusionPlan, trials: list[Partition]) -> Opposite | None:
+def _cheapest(plan: FusionPlan, trials: list[Partition]) -> Candidate | None:
     made = [plan.candidate.with_partition(trial) for trial in trials]
     legal = [candidate for candidate in made if candidate is not None and candidate.refusal is None]
-    return _compared(plan, min(legal, key=lambda candidate: _cost(plan, candidate))) if legal else None
+    return min(legal, key=lambda candidate: _cost(plan, candidate)) if legal else None
 
 
-def _planned_anew(plan: FusionPlan, replan: Replan, fusion: Fusion) -> Opposite:
+def _planned_anew(plan: FusionPlan, replan: Replan, fusion: Fusion) -> Candidate | str:
     try:
-        found = replan(plan.graph, fusion)
+        return replan(plan.graph, fusion)
     except PlanError as error:
-        return Opposite(reason=str(error))
-    return _compared(plan, found)
-
-
-def _compared(plan: FusionPlan, found: Candidate) -> Opposite:
-    mine, other = _cost(plan, plan.candidate), _cost(plan, found)
-    return Opposite(other.launches - mine.launches, other.bytes - mine.bytes, plan=plan, candidate=found)
+        return str(error)
 
 
 def _cost(plan: FusionPlan, candidate: Candidate) -> Cost:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pickle import PicklingError
+from typing import Any
 
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.types import Dim, Shape, dims_in, element_count, show_shape
@@ -38,6 +40,8 @@ class Program:
     `declared` is the graph that all this came from, for the header of the source. `regions` are the programs of one
     chunk, by the name of the loop over chunks. With numbers `in_memory`, kernels read what the host works out from a
     tensor, so that a CUDA graph of their launches stays right when it changes.
+
+    Nothing of it changes, so copies are the program itself. It cannot be pickled: its kernels may be tuned for one GPU.
     """
 
     plan: FusionPlan
@@ -197,6 +201,18 @@ class Program:
 
     def __repr__(self) -> str:
         return f"Program({self.graph.name!r}: {self._counts})"
+
+    def __copy__(self) -> Program:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Program:
+        return self
+
+    def __reduce__(self) -> Any:
+        raise PicklingError(
+            f"a program cannot be pickled, as {self.graph.name!r} here; pickle the model or the step that runs it, or "
+            "its `plan`, of which it is made again; `program.source` is text"
+        )
 
     @property
     def _counts(self) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from types import MappingProxyType
+from typing import Any
 
 LANES = 32
 """Threads of a warp."""
@@ -46,6 +47,20 @@ class Gpu:
     registers: int
     shared_bytes: int
     sources: Mapping[str, str]
+
+    def __copy__(self) -> Gpu:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Gpu:
+        return self
+
+    def __reduce__(self) -> Any:
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        return _gpu, ({**known, "sources": dict(self.sources)},)
+
+
+def _gpu(known: dict[str, Any]) -> Gpu:
+    return Gpu(**{**known, "sources": MappingProxyType(known["sources"])})
 
 
 CAPABILITIES = "NVIDIA, CUDA C++ Programming Guide, technical specifications per compute capability"

@@ -111,6 +111,16 @@ class Op(Operator):
     def __repr__(self) -> str:
         return f"<op {self.name}: {in_a_line(self.summary)}>"
 
+    def __copy__(self) -> Op:
+        return self
+
+    def __deepcopy__(self, memo: object) -> Op:
+        return self
+
+    def __reduce__(self) -> Any:
+        # By name, from a closed set: a pickle holds no formula.
+        return lookup, (self.name,)
+
 
 def _as_declared(attr: object, parameter: inspect.Parameter) -> object:
     """An attribute as its formula declares it: 1 is as good as 1.0 to the caller of an op, and one thing in a graph."""

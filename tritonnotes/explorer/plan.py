@@ -202,7 +202,7 @@ def _data(verdict: Verdict, figures: Figures, asked: bool) -> dict[str, Any]:
     }  # fmt: skip
     if asked:
         opposite = verdict.opposite
-        moved = figures.of(opposite.bytes_at).number
+        moved = figures.of(verdict.opposite_bytes_at).number
         said["opposite"] = {"launches": opposite.launches, "bytes": moved, "impossible": opposite.reason}
     return said
 

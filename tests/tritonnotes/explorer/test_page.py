@@ -231,7 +231,7 @@ def test_figures_of_the_page_follow_any_size(program: Callable[[], Program]) -> 
         assert worked_out(data["formulas"][shown["bytes"]], [256] * len(given)) == verdict.bytes
         if "opposite" in shown:
             moved, opposite = data["formulas"][shown["opposite"]["bytes"]], verdict.opposite
-            assert worked_out(moved, given) == opposite.bytes_at(sizes)
+            assert worked_out(moved, given) == verdict.opposite_bytes_at(sizes)
             assert worked_out(moved, [256] * len(given)) == opposite.bytes
 
 

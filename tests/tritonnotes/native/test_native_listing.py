@@ -72,6 +72,7 @@ def test_each_line_that_computes_has_instructions_and_most_instructions_a_line()
     inner = inspect.getsourcelines(scaled.fn)[1] + 2
     assert (inner, number("y = scaled(y)")) in {instruction.lines for instruction in made.instructions}
     assert made.known > 0.7 * len(made.instructions)
+    assert made.instructions[0].lines == (), "a prologue is of no line"
     last = FIRST + len(SOURCE)
     assert all(FIRST <= line < last or line == inner for i in made.instructions for line in i.lines)
 
