@@ -104,6 +104,7 @@ CASES: dict[str, Case] = {
         "cross entropy with its gradient, 8192×32000", cross_entropy(8192, 32000), programs=loss_with_gradient
     ),
     "batch_norm": Case("batch norm, 64×256×28×28", one_input(tn.batch_norm, 64, 256, 28, 28)),
+    "batch_norm_few": Case("batch norm, 64×64×32×32", one_input(tn.batch_norm, 64, 64, 32, 32), DTYPES[:1]),
     "batch_norm_flat": Case("batch norm, 65536×512", one_input(tn.batch_norm, 65536, 512), DTYPES[:1]),
     "glu": Case("GLU, 8192×11008", one_input(tn.glu, 8192, 2 * 11008)),
     "adam": Case("Adam, 8 of 1024×1024", weighted_sum(8, 1024, 1024), DTYPES[:1], update_alone),

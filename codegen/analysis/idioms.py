@@ -3,7 +3,8 @@
 Formulas ask for one column of a row as a maximum over one class, and for the place of the largest as a minimum of
 column numbers. A kernel that holds one long row has no registers to spare for either, and one that loops along its rows
 would go along them once more: it loads the element. The place is taken together with the largest, and a sum of
-exponentials beside the maximum of its row, so that one loop along the row gives both.
+exponentials beside the maximum of its row, so that one loop along the row gives both. Sums of deviations from a mean
+follow from moments, which one loop gathers together with that mean.
 
 Patterns are read of values, or of the steps of a tile program: `Nodes` says what their ops and arguments are.
 """

@@ -24,10 +24,10 @@ def row_loop_statements(writer: Writer, known: Sequence[Step]) -> list[Statement
     for loop in found.loops:
         reductions = [s for s in _named(writer, loop.reductions) if s.name not in loop.moments]
         deviating = [writer.steps[name] for name in dict.fromkeys(loop.moments.values())]
-        starts = (line for s in reductions for line in marked([_running_start(writer, s)], writer.origins(s)))
-        lines += [BLANK, *starts, *_of_each(writer, deviating, _moments_start)]
+        lines += [BLANK, *_of_each(writer, reductions, _running_start)]
+        lines += _of_each(writer, deviating, _moments_start)
         body = statements(writer, _named(writer, loop.wide))
-        body += [line for s in reductions for line in marked(_running_statements(writer, s), writer.origins(s))]
+        body += _of_each(writer, reductions, _running_statements)
         body += _of_each(writer, deviating, _moments_statements)
         written = store_statements(writer, [s for s in stores if s.args[0] in loop.stored])
         body = [*writer.index.column_lines(body + written), *body, *([BLANK] if written else []), *written]
@@ -49,30 +49,29 @@ def _named(writer: Writer, names: Iterable[str], but: Container[str] = ()) -> li
     return [writer.steps[name] for name in names if name not in but]
 
 
-def _running_start(writer: Writer, step: Step) -> Statement:
-    """What a reduction along the row starts from."""
-    (arg,) = (writer.steps[a] for a in step.args)
-    identity = identity_of(step.op, arg.dtype)
-    return Assign(f"{step.name}_lanes", call("tl.full", writer.tile_shape(arg.extent), identity, tl(arg.dtype)))
-
-
-def _running_statements(writer: Writer, step: Step) -> list[Statement]:
-    """How each lane of a reduction along the row takes in one more block of columns. No lane waits for another before
-    all columns are done."""
-    if step.name in writer.online:
-        largest = writer.steps[writer.online[step.name]]
-        lanes = Name(f"{largest.name}_lanes"), Name(f"{step.name}_lanes")
-        return [Assign(", ".join(map(str, lanes)), call("add_exponential", *lanes, writer.reduced_value(largest)))]
-    if step.name in writer.largest:
-        return []  # the maximum moves together with the sum beside it
-    return [taken_in(step.op, f"{step.name}_lanes", writer.reduced_value(step))]
-
-
 def _of_each(
     writer: Writer, steps: Sequence[Step], written: Callable[[Writer, Step], Iterable[Statement]]
 ) -> list[Statement]:
     """The statements of some steps, as being of them."""
     return [line for step in steps for line in marked(list(written(writer, step)), writer.origins(step))]
+
+
+def _running_start(writer: Writer, step: Step) -> Iterator[Statement]:
+    """What a reduction along the row starts from."""
+    (arg,) = (writer.steps[a] for a in step.args)
+    identity = identity_of(step.op, arg.dtype)
+    yield Assign(f"{step.name}_lanes", call("tl.full", writer.tile_shape(arg.extent), identity, tl(arg.dtype)))
+
+
+def _running_statements(writer: Writer, step: Step) -> Iterator[Statement]:
+    """How each lane of a reduction along the row takes in one more block of columns. No lane waits for another before
+    all columns are done."""
+    if step.name in writer.online:
+        largest = writer.steps[writer.online[step.name]]
+        lanes = Name(f"{largest.name}_lanes"), Name(f"{step.name}_lanes")
+        yield Assign(", ".join(map(str, lanes)), call("add_exponential", *lanes, writer.reduced_value(largest)))
+    elif step.name not in writer.largest:  # that maximum moves together with the sum beside it
+        yield taken_in(step.op, f"{step.name}_lanes", writer.reduced_value(step))
 
 
 def _moments_start(writer: Writer, step: Step) -> Iterator[Statement]:

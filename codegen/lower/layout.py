@@ -13,7 +13,7 @@ from ..analysis.views import memory_of
 from ..cost.traffic import compute_dtype
 from ..plan.launches import KernelPlan
 from ..support.sizes import next_power_of_2, static_size
-from ..target.gpus import WIDEST_ACCESS
+from ..target.gpus import H100, WIDEST_ACCESS
 from .functions import (
     ALL_TILES,
     GIVEN_BLOCK,
@@ -59,8 +59,9 @@ PREFETCHED_BYTES = 64 * 1024
 164 KiB, and a tuner may double their rows."""
 
 
-LOOP_BYTES = 16 * 1024
-"""What a program that loops along a row has on its way: with two programs on each multiprocessor 32 KiB."""
+LOOP_BYTES = 32 * 1024
+"""What is to be on its way on a multiprocessor where programs loop along rows: half of it for each of two programs, all
+of it where rows are so few that each has a multiprocessor for itself."""
 
 
 REPLICATED_BLOCK = 1024
@@ -118,7 +119,9 @@ def prefetching(axes: Axes, plan: KernelPlan, layout: Layout) -> Layout:
     whole = [v for v in plan.loads if all(axes.of(v) & set(some) for some in (layout.rows, layout.cols) if some)]
     tile = elements * sum(plan.storage[memory_of(v)].itemsize for v in whole)
     if layout.loops_cols:
-        return replace(layout, blocks_ahead=max(1, LOOP_BYTES // max(1, tile)))
+        rows = static_size(layout.row_shape)
+        share = LOOP_BYTES if rows is not None and rows <= H100.multiprocessors else LOOP_BYTES // 2
+        return replace(layout, blocks_ahead=max(1, share // max(1, tile)))
     stages = next(n for n in sorted(PREFETCHED, reverse=True) if n == 1 or (n - 1) * tile <= PREFETCHED_BYTES)
     return replace(layout, traversal=PREFETCHED[stages])
 

@@ -306,4 +306,5 @@ def _executed(kernel: Kernel) -> Iterator[Step]:
         yield from (steps[name] for name in (*loop.wide, *loop.reductions))
         for exponential in (steps[steps[name].args[0]] for name in loop.reductions if name in beside):
             yield from (steps[exponential.args[0]], exponential)
+        yield from (steps[steps[name].args[0]] for name in loop.moments)
     yield from (s for s in kernel.steps if not is_wide(s) and s.op not in ("sum", "max", "min"))

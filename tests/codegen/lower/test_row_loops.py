@@ -13,6 +13,7 @@ from tritonnotes.codegen.analysis.row_loops import Row, RowLoops, schedule_row_l
 from tritonnotes.codegen.analysis.units import make_units
 from tritonnotes.codegen.canonicalize.materialize import materialize
 from tritonnotes.codegen.lower.row_loops import row_loops
+from tritonnotes.codegen.lower.tile_ir import Kernel
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.core.rewrite import optimize
@@ -146,3 +147,11 @@ def test_tile_programs_read_a_row_as_often_as_the_cost_model_counts(name: str) -
         reads = Counter(loads[name] for loop in row_loops(kernel).loops for name in loop.wide if name in loads)
         counted = kernel.plan.loop_reads
         assert counted and {v: reads[v] for v in counted} == dict(counted)
+
+
+@pytest.mark.parametrize(("rows", "ahead"), [(64, 4), (132, 4), (133, 2), (BATCH, 2)], ids=str)
+def test_a_row_with_a_multiprocessor_for_itself_has_more_on_its_way(rows: int | tn.Dim, ahead: int) -> None:
+    g = Graph("long")
+    g.output(y=tn.layer_norm(g.input("x", (rows, LONG)), weight=None, bias=None))
+    (kernel,) = make_program(optimize(decompose(g)), "greedy").kernels
+    assert isinstance(kernel, Kernel) and kernel.layout.blocks_ahead == ahead
