@@ -3,7 +3,8 @@
 usage: python benchmarks/kernel_reports.py                  # every case
        python benchmarks/kernel_reports.py softmax glu      # cases whose names begin so
 
-Forward and backward run, float32 and bfloat16. No GPU is needed; what the figures mean, docs/kernel_reports.md says.
+Forward and backward run, or a step, float32 and bfloat16. No GPU is needed; what the figures mean,
+docs/kernel_reports.md says.
 `pytest --update-goldens` writes benchmarks/kernel_reports.md anew.
 """
 
@@ -11,12 +12,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import tritonnotes as tn
+from tritonnotes.codegen.pipeline import make_program
+from tritonnotes.codegen.program.program import Program
 from tritonnotes.codegen.report.kernel_reports import KernelReport, make_reports
 from tritonnotes.codegen.target.compile import ARCHS, triton_version
 from tritonnotes.codegen.target.gpus import H100
 from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.passes.joint import apart_graph, gathering_graph, loss_gradient_graph
 from tritonnotes.runtime.kernel_reports import gradient_programs
 
 DTYPES = ("float32", "bfloat16")
@@ -45,18 +50,65 @@ def cross_entropy(rows: int, classes: int) -> Callable[[str], Graph]:
     return graph
 
 
-CASES: dict[str, tuple[str, Callable[[str], Graph], tuple[str, ...]]] = {
-    "layer_norm": ("layer norm, 8192×4096", one_input(tn.layer_norm, 8192, 4096), DTYPES),
-    "layer_norm_odd": ("layer norm, 32768×769", one_input(tn.layer_norm, 32768, 769), DTYPES[:1]),
-    "rms_norm": ("RMS norm, 32768×1024", one_input(tn.rms_norm, 32768, 1024), DTYPES),
-    "softmax": ("softmax, 8192×4096", one_input(rows_softmax, 8192, 4096), DTYPES),
-    "softmax_long": ("softmax, 1024×65536", one_input(rows_softmax, 1024, 65536), DTYPES[:1]),
-    "cross_entropy": ("cross entropy, 8192×32000", cross_entropy(8192, 32000), DTYPES),
-    "batch_norm": ("batch norm, 64×256×28×28", one_input(tn.batch_norm, 64, 256, 28, 28), DTYPES),
-    "batch_norm_flat": ("batch norm, 65536×512", one_input(tn.batch_norm, 65536, 512), DTYPES[:1]),
-    "glu": ("GLU, 8192×11008", one_input(tn.glu, 8192, 2 * 11008), DTYPES),
+def weighted_sum(count: int, *shape: int) -> Callable[[str], Graph]:
+    """A loss of so many parameters."""
+
+    def graph(dtype: str) -> Graph:
+        g = Graph("case")
+        products = [
+            g.parameter(f"w{i}", shape, dtype=dtype) * g.input(f"x{i}", shape, dtype=dtype) for i in range(count)
+        ]
+        g.output(loss=sum(map(tn.sum, products[1:]), tn.sum(products[0])))
+        return g
+
+    return graph
+
+
+Programs = Iterable[tuple[str, Program]]
+"""The programs of a case, with the run that each belongs to."""
+
+
+def forward_and_backward(graph: Graph) -> Programs:
+    """What autograd runs."""
+    return zip(("forward", "backward"), gradient_programs(graph), strict=True)
+
+
+def loss_with_gradient(graph: Graph) -> Programs:
+    """A loss and the gradient of its logits in one program, as a training step has them."""
+    return [("step", make_program(loss_gradient_graph(graph, "loss", ["logits"])))]
+
+
+def update_alone(graph: Graph) -> Programs:
+    """Adam's update by gradients that lie in memory."""
+    return [("update", make_program(apart_graph(gathering_graph(graph, "loss", 2, None), tn.adam(), None)))]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A title, and the programs of a graph in each of some dtypes."""
+
+    title: str
+    graph: Callable[[str], Graph]
+    dtypes: tuple[str, ...] = DTYPES
+    programs: Callable[[Graph], Programs] = forward_and_backward
+
+
+CASES: dict[str, Case] = {
+    "layer_norm": Case("layer norm, 8192×4096", one_input(tn.layer_norm, 8192, 4096)),
+    "layer_norm_odd": Case("layer norm, 32768×769", one_input(tn.layer_norm, 32768, 769), DTYPES[:1]),
+    "rms_norm": Case("RMS norm, 32768×1024", one_input(tn.rms_norm, 32768, 1024)),
+    "softmax": Case("softmax, 8192×4096", one_input(rows_softmax, 8192, 4096)),
+    "softmax_long": Case("softmax, 1024×65536", one_input(rows_softmax, 1024, 65536), DTYPES[:1]),
+    "cross_entropy": Case("cross entropy, 8192×32000", cross_entropy(8192, 32000)),
+    "cross_entropy_step": Case(
+        "cross entropy with its gradient, 8192×32000", cross_entropy(8192, 32000), programs=loss_with_gradient
+    ),
+    "batch_norm": Case("batch norm, 64×256×28×28", one_input(tn.batch_norm, 64, 256, 28, 28)),
+    "batch_norm_flat": Case("batch norm, 65536×512", one_input(tn.batch_norm, 65536, 512), DTYPES[:1]),
+    "glu": Case("GLU, 8192×11008", one_input(tn.glu, 8192, 2 * 11008)),
+    "adam": Case("Adam, 8 of 1024×1024", weighted_sum(8, 1024, 1024), DTYPES[:1], update_alone),
 }
-"""Title, graph and dtypes of each: few enough that a test compiles them all in a minute."""
+"""Few enough that a test compiles them all in a minute."""
 
 HEAD = f"""# Kernel reports of the benchmark
 
@@ -82,12 +134,12 @@ def table(names: Iterable[str] = CASES, look: Callable[[str, KernelReport], None
     """The text of benchmarks/kernel_reports.md, of the cases named; `look` is shown every report."""
     parts = [HEAD.rstrip("\n")]
     for name in names:
-        title, build, dtypes = CASES[name]
-        for dtype in dtypes:
-            kernels = list(_reports_of(build(dtype)))
+        case = CASES[name]
+        for dtype in case.dtypes:
+            kernels = list(_reports_of(case.programs(case.graph(dtype))))
             for report in (report for _, reports in kernels for report in reports):
                 look(name, report)
-            parts.append(_case(f"{title}, {dtype}", kernels))
+            parts.append(_case(f"{case.title}, {dtype}", kernels))
     return "\n\n".join(parts) + "\n"
 
 
@@ -95,8 +147,8 @@ Kernels = Sequence[tuple[str, Sequence[KernelReport]]]
 """For each kernel the run that it belongs to, and its reports in the order of `ARCHS`."""
 
 
-def _reports_of(graph: Graph) -> Iterator[tuple[str, Sequence[KernelReport]]]:
-    for run, program in zip(("forward", "backward"), gradient_programs(graph), strict=True):
+def _reports_of(programs: Programs) -> Iterator[tuple[str, Sequence[KernelReport]]]:
+    for run, program in programs:
         for reports in zip(*(make_reports(program, arch) for arch in ARCHS), strict=True):
             yield run, reports
 

@@ -50,8 +50,9 @@ class Row:
 
 @dataclass(frozen=True, repr=False)
 class Certificate:
-    """How far every output, gradient and update is from float64, fused and eager, and what the `strict` interpreter
-    saw of kernels that ran as machine code. `ok`: all within the policy, and no finding."""
+    """The errors of every output, gradient and update against float64, of kernels and of eager PyTorch, and what the
+    `strict` interpreter found in kernels that ran as machine code. `ok`: all errors are within the policy, and there is
+    no finding."""
 
     graph: str
     sizes: Mapping[str, int]
@@ -139,23 +140,25 @@ def check(
 
 
 def check(subject: Any, *given: Any, **how: Any) -> Certificate | KernelCertificate:
-    """Judge compiled kernels of a graph, or a Triton kernel of anybody's.
+    """Check the compiled kernels of a graph, or any Triton kernel.
 
-    `tn.check(graph)`, `tn.check(model)` and `tn.check(step)` compare kernels with eager PyTorch and with float64: see
-    `check_graph` for the keywords.
+    `tn.check(graph)`, `tn.check(model)` and `tn.check(step)` compare kernels with eager PyTorch and with float64. The
+    keywords are those of `check_graph`.
 
-    `tn.check(kernel, reference, *tensors)` judges somebody's own. `kernel` is a function that takes the tensors (and
-    numbers) given, launches Triton kernels, and returns tensors or writes in its arguments; `reference` does the same
-    in plain torch. Or it is a `@triton.jit` kernel itself, with `grid=`, `constexprs={...}`, and all its other
-    arguments in order: what it writes (`outputs`, places among them; by default those that it changes) are its
-    results, and the reference takes the other tensors.
+    `tn.check(kernel, reference, *tensors)` checks a kernel of your own. `kernel` is a function that takes the tensors
+    (and numbers), launches Triton kernels, and returns tensors or writes to its arguments. `reference` computes the
+    same in plain torch. `kernel` may also be a `@triton.jit` kernel, with `grid=`, `constexprs={...}` and all its other
+    arguments in order. Its results are then the arguments at the positions in `outputs` (by default those that it
+    changes), and the reference takes the other tensors.
 
-    On the tensors given, and, unless `edge_cases=False`, on awkward ones like them (other sizes, strides, numbers; NaN,
-    infinity, nothing at all), its error against float64 is put beside eager's. The strict interpreter looks for
-    accesses out of bounds, uninitialized memory and races. Repeated runs, on one thread and on many, in memory that is
-    filled otherwise, must give the same bits. Without a GPU all that runs on the CPU (docs/checking.md).
+    The error against float64 is compared with that of eager PyTorch, on the given tensors and, unless
+    `edge_cases=False`, on variants of them (other sizes, strides and numbers; NaN, infinity, no elements). The strict
+    interpreter looks for accesses out of bounds, uninitialized memory and data races. Repeated runs, on one thread and
+    on several, and with other contents of uninitialized memory, must give the same bits. Without a GPU everything runs
+    on the CPU (docs/checking.md).
 
-    Gives a certificate to print: `.ok`, `.to_dict()`; that of a kernel also has `.write_reproduction(file)`.
+    Returns a certificate: `print` it, or use `.ok` and `.to_dict()`; that of a kernel also has
+    `.write_reproduction(file)`.
     """
     if isinstance(subject, Graph | Model | TrainingStep) and given:
         raise DeclarationError(

@@ -43,29 +43,29 @@ def compile(
 ) -> Model:
     """Compile a declared graph to a `Model`: a torch module whose forward and backward are generated kernels.
 
-    A torch module is imported first, as `tn.from_torch(module, *example, batch=..., dynamic=...)` does. The model then
-    computes with the module's own parameters and buffers, on their device, takes what the module takes and returns what
-    the module returns. `kwargs` are the example's arguments by name. What is no tensor is fixed as in the example.
+    A torch module is first imported as by `tn.from_torch(module, *example, batch=..., dynamic=...)`. The model uses the
+    module's own parameters and buffers, on their device. It takes the arguments and returns the results of the module.
+    `kwargs` are keyword arguments of the example. Arguments that are not tensors are fixed to those of the example.
 
-    `training=False` compiles the evaluation form: batch norm uses its running statistics, dropout keeps everything,
-    buffers stay. `training=True` compiles the graph as declared, and a call updates the buffers in place.
-    `fusion` is 'optimal' (searched for within a budget; the plan says what came of it), 'greedy' or 'off'. `fuse` and
-    `forbid` hold names of ops or values, or tuples of them: what passes between the names of a tuple in `fuse` stays
-    inside a kernel, and no kernel holds two names of a tuple in `forbid` (a name alone there shares with nothing). What
-    cannot be had raises `PlanError` with the reason. `seed` is that of the initial weights (what random ops draw: see
-    `Model`).
+    `training=False` compiles the evaluation form: batch norm uses its running statistics, dropout is off, and buffers
+    are not updated. `training=True` compiles the graph as declared, and a call updates the buffers in place.
+    `fusion` is 'optimal' (a search within a budget; the plan states the outcome), 'greedy' or 'off'. `fuse` and
+    `forbid` are lists of names of ops or values, or of tuples of names. Values between the names of a tuple in `fuse`
+    stay inside a kernel. No kernel contains two names of a tuple in `forbid`; a single name there shares a kernel with
+    nothing else. If this is impossible, `PlanError` is raised with the reason. `seed` is the seed of the initial
+    weights (for random ops see `Model`).
 
-    `device` None picks the GPU where there is one. Else the same kernels run on the CPU as machine code
-    (`docs/native.md`), whose accesses `sanitize=True` checks. `strict=True` runs them under the strict interpreter
-    instead, a thousand times as slowly, which also finds data races and reads of uninitialized memory; where `strict`
-    is None the environment decides, by `TRITONNOTES_STRICT=1`.
-    `products` says what computes matrix products: 'fastest' is whichever the cost model takes to be faster, 'library'
-    is torch. What a library adds up depends on the processor and, on many, on how many rows there are; with 'generated'
-    each row of a result has the same bits whatever rows stand beside it, and no library is called.
-    `target` is what the cost model plans for: 'gpu' (an H100), or 'cpu', where a launch costs little and larger
-    products are left to the library. None is what the kernels run on; the strict interpreter looks at those of a GPU.
-    Either plan runs anywhere, and `explain()` says which it is.
-    `logits_budget` is as for `compile_step`, for calls without autograd, which keeps the logits whole.
+    `device=None` uses a GPU if there is one. On the CPU, the same kernels run as machine code (`docs/native.md`), and
+    `sanitize=True` checks their memory accesses. `strict=True` runs them in the strict interpreter, which also finds
+    data races and reads of uninitialized memory and is a thousand times slower. With `strict=None`, the environment
+    variable `TRITONNOTES_STRICT=1` selects it.
+    `products` selects what computes matrix products: 'fastest' (what the cost model estimates to be faster), 'library'
+    (torch), or 'generated' (generated kernels only). The bits of a library's results depend on the processor and often
+    on the number of rows. With 'generated' each row of a result has the same bits for any number of rows.
+    `target` is what the cost model plans for: 'gpu' (an H100) or 'cpu', where launches are cheap and larger products
+    are library calls. The default is the device that the kernels run on, and 'gpu' for the strict interpreter. Every
+    plan runs on every device; `explain()` states its target.
+    `logits_budget` is described at `compile_step`; it applies to calls without autograd.
     """
     options = as_fusion(fusion, fuse, forbid, products, target)
     how: dict[str, Any] = {"strict": strict, "sanitize": sanitize, "logits_budget": logits_budget, "seed": seed}
@@ -108,40 +108,41 @@ def compile_step(
 ) -> TrainingStep:
     """Compile forward, backward and update of a declared graph to one program, in its training form.
 
-    `loss` names the output to minimise, a float of shape (); `optimizer` is an update rule with its numbers, such as
-    `tn.adam(lr=1e-3)`; of a graph both may be given by position. `seed` is that of the initial weights and of what
-    random ops draw. The rest as for `compile`.
+    `loss` is the name of the output to minimise, a float of shape (). `optimizer` is an update rule with its
+    hyperparameters, such as `tn.adam(lr=1e-3)`. For a graph, both may be given by position. `seed` is the seed of the
+    initial weights and of random ops. Other options are those of `compile`.
 
-    Of a torch module an example of its inputs is given by position, or by name in `kwargs`, and `loss` is a function of
-    its result and of a target, such as `torch.nn.functional.cross_entropy`: `step(x, y)` feeds the tensors among the
-    inputs, then the target. Losses of torch tell what their target looks like; for any other function `target_example`
-    is an example, or a tuple of them. Where the module computes its loss itself, `loss` names that output. The step
-    trains the module's own parameters.
+    For a torch module, an example of its inputs is given by position or in `kwargs`. `loss` is then a function of the
+    module's result and a target, such as `torch.nn.functional.cross_entropy`, and `step(x, y)` takes the tensors among
+    the inputs, then the target. The form of the target is known for the losses of torch; for other functions
+    `target_example` is an example, or a tuple of them. If the module computes its loss itself, `loss` names that
+    output. The step trains the module's own parameters.
 
-    `param_groups` give some parameters other numbers, as torch.optim's do: a list of dicts such as
-    `{"params": ["*.bias", "ln*"], "weight_decay": 0.0}`, whose `params` are names, patterns or a function of a name; or
-    a function from a parameter's name to its options. What none names has the optimizer's own. They may be set between
-    steps: `step.param_groups[1]["lr"] = 1e-4`.
+    `param_groups` gives some parameters other hyperparameters, like the groups of torch.optim. It is a list of dicts
+    such as `{"params": ["*.bias", "ln*"], "weight_decay": 0.0}`, whose `params` are names, patterns or a function of a
+    name, or it is a function from a parameter's name to its options. All other parameters use the optimizer's
+    hyperparameters. They may be changed between steps: `step.param_groups[1]["lr"] = 1e-4`.
 
-    `accumulate` batches share one update, each call being one of them. As in torch's usual loop, each counts for
-    `loss / accumulate`: with equal batches and a mean loss, that is the step of the whole batch. (Where it is a sum,
-    multiply it by `accumulate`.) Gradients are added up in the kernels that finish them.
+    `accumulate` is the number of batches (calls) per update. As in the usual loop of torch, each batch contributes
+    `loss / accumulate`. With equal batches and a mean loss, the update is that of the whole batch. (If the loss is a
+    sum, multiply it by `accumulate`.) The kernels that compute the gradients also add them up.
 
     `scaler` scales the loss, for graphs in float16 (`tn.autocast(g, "float16")`): see `tn.GradScaler`.
 
-    `memory_budget` is how many bytes a program of the step may hold beside weights, optimizer state and inputs
-    (`step.peak_bytes()`, with every `Dim` at 256; a step that gathers gradients is two programs). Where the plan that
-    costs least holds more, it is changed until it is within, or nothing that is tried lowers it further; `explain()`
-    says by how much. Each change is a plan made anew, which may take many times as long as one.
+    `memory_budget` limits the bytes that a program of the step needs in addition to weights, optimizer state and inputs
+    (`step.peak_bytes()`, with every `Dim` at 256; a step that accumulates gradients has two programs). If the plan of
+    the lowest cost needs more, it is changed until it is within the budget or no further change lowers it. `explain()`
+    states by how much the budget is missed. Each change needs a new plan, so planning may take many times as long.
 
-    `logits_budget` is how many bytes a linear layer's result over many classes may take, in the dtype it is stored in.
-    Where it would take more (for a `Dim` of rows, at 16,384 of them), the layer, what is local to a row of its result
-    (loss, gradient, metrics) and the sums over rows are computed for as many rows at a time as fit, a power of two and
-    16 at least: the whole never exists, and weight gradients are added up in float32. `explain()` says so, or why not,
-    as where the logits are an output. None computes them whole.
+    `logits_budget` limits the bytes of the result of a linear layer over many classes, in the dtype in which it is
+    stored. If the result is larger (for a `Dim` of rows, at 16,384 rows), the layer is computed in chunks of rows,
+    together with everything that depends on single rows (loss, gradient, metrics) and with sums over rows. A chunk has
+    as many rows as fit, a power of two and at least 16. The whole result is never materialized, and weight gradients
+    are accumulated in float32. `explain()` states whether this is done, or why not, for example because the logits are
+    an output. None never uses chunks.
 
-    `data_parallel` makes the step one of several processes, which torch.distributed knows: each is fed its own part of
-    a batch, and all update by the mean of their gradients. True, or a `tn.DataParallel`.
+    `data_parallel` makes the step one of several processes of torch.distributed: each gets its own part of a batch, and
+    all update with the mean of their gradients. True, or a `tn.DataParallel`.
     """
     wanted = as_fusion(fusion, fuse, forbid, products, target)
     wanted = wanted if memory_budget is None else replace(wanted, memory_budget=memory_budget)

@@ -32,13 +32,13 @@ def op(
 ) -> Callable[[Callable[..., Value]], Op]:
     """Decorator: an op from a formula in primitives, with gradient, fusion, kernel and check.
 
-    The formula's positional parameters are Values (a default of None makes one optional), its keyword-only ones
-    attributes, and so are those whose default is a number, a string or a bool. `reference` takes the same as tensors,
-    in plain torch. `domain` is the range (low, high) that every argument is tested on (−3 to 3 unless it is given), or
-    a mapping from arguments to ranges, 'class' for an index into the classes.
+    Positional parameters of the formula are Values (a default of None makes one optional). Keyword-only parameters, and
+    those whose default is a number, a string or a bool, are attributes. `reference` has the same parameters as tensors
+    and is written in plain torch. `domain` is the range (low, high) on which every argument is tested (by default −3 to
+    3), or a mapping from arguments to ranges, with 'class' for an index into the classes.
     `sample(graph, shape, dtype)` declares an example; by default each required argument is an input of that shape.
-    The op is called `custom.<name>`; declaring one of the same name again replaces it for graphs declared from then
-    on. Raises `DeclarationError` for a reference or domain that does not fit the formula.
+    The name of the op is `custom.<name>`. A second op of the same name replaces the first one for graphs that are
+    declared later. Raises `DeclarationError` for a reference or domain that does not fit the formula.
     """
 
     if given or reference is None:

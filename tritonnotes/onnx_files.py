@@ -22,14 +22,14 @@ def from_onnx(
     frozen: Sequence[str] = (),
     training: bool = False,
 ) -> Graph:
-    """The graph of an ONNX model: its nodes as ops of tritonnotes, or as calls of torch where they have no formula.
+    """The graph of an ONNX model: its nodes as ops of tritonnotes, or as calls of torch if they have no formula here.
 
-    `file` is a path, the bytes of a file, or an `onnx.ModelProto`. Inputs, outputs, parameters and other values are
-    called as in the file (characters that no name has become `_`). Symbolic sizes are `Dim`s; `sizes` fixes some of
-    them, or calls them otherwise, as two that are one: `sizes={"time": 8, "mask_axis": "batch"}`. Initializers of
-    floats are parameters, which begin with their values in the file; numbers of shape () are constants, and running
-    statistics and ints are buffers, and so are initializers that `frozen` names: `frozen=["val_*"]`. Dropout and batch
-    norm are as the file has them; with `training=True` they train, whatever it says.
+    `file` is a path, the bytes of a file, or an `onnx.ModelProto`. Inputs, outputs, parameters and other values have
+    the names of the file; characters that are not allowed in names become `_`. Symbolic sizes become `Dim`s. `sizes`
+    fixes or renames them, also to declare two sizes equal: `sizes={"time": 8, "mask_axis": "batch"}`. Float
+    initializers become parameters with the values of the file as initial values. Numbers of shape () become constants.
+    Running statistics, ints and initializers in `frozen` (`frozen=["val_*"]`) become buffers. Dropout and batch norm
+    are in the form of the file; `training=True` imports both in training form.
 
     Needs the onnx package: `pip install 'tritonnotes[onnx]'`. Raises `ModelImportError` for what cannot be imported,
     with the node, its operator set and its inputs.

@@ -40,20 +40,21 @@ def from_torch(
     loss: Loss | None = None,
     target: Any = None,
 ) -> Graph:
-    """The graph of a torch module: what it calls on the `example` inputs, and on those given by name in `kwargs`, as
-    ops of tritonnotes. Tensors among them are the graph's inputs; numbers, strings, truth values and None are fixed.
+    """The graph of a torch module: the functions that it calls on the `example` inputs (keyword arguments in `kwargs`),
+    as ops of tritonnotes. Tensors among the inputs are the graph's inputs. Numbers, strings, bools and None are fixed.
 
-    Parameters and buffers keep their names, and so do inputs, which are called as the parameters of `forward`; layers
-    are called by their path in the module. Tied weights are one parameter. Outputs are the keys of a dict that the
-    module returns, `output` of a tensor, and `output_0`, `output_1`, ... of a tuple.
+    Parameters and buffers keep their names. Inputs have the names of the parameters of `forward`, and layers are named
+    by their path in the module. Tied weights are one parameter. Outputs have the keys of the dict that the module
+    returns, or are named `output` (one tensor) or `output_0`, `output_1`, ... (a tuple).
 
-    Axis 0 of the first input, and of each other one of that size, is the `Dim` that `batch` names, unless the module
-    fixes it; `batch=None` keeps all sizes. `dynamic` says more: `{"tokens": {0: "batch", 1: "time"}}` names the axes of
-    an input. An axis that is named there must stay symbolic.
+    Axis 0 of the first input, and of each other input of that size, becomes the `Dim` that `batch` names, unless the
+    module fixes the size. `batch=None` keeps all sizes. `dynamic` makes further axes symbolic:
+    `{"tokens": {0: "batch", 1: "time"}}`. If the module fixes such an axis, an error is raised.
 
-    The graph is the module's training form, of which `tn.compile` makes the evaluation form. A module in training is
-    taken as it is, with parts of it that are in evaluation; one in evaluation as after `module.train()`. With a `loss`
-    the graph has the input `target` and the output `loss`, as `tn.compile_step` wants it.
+    The graph is the training form of the module, from which `tn.compile` derives the evaluation form. A module in
+    training mode is imported as it is, including parts in evaluation mode. A module in evaluation mode is imported as
+    after `module.train()`. With a `loss` the graph has the input `target` and the output `loss`, as `tn.compile_step`
+    expects.
 
     Raises `ModelImportError` for what cannot be imported, with the op, the module and the line that calls it.
     """

@@ -87,6 +87,17 @@ RUNNING_MAXIMUM = _op("sum", _op("exp", _op("sub", "x", _op("max", "x", name="la
 maximum grows (Milakov and Gimelshein, 2018)."""
 
 
+ABOUT = Leaf("about", Kind.OF_ROW)
+
+
+OF_MOMENTS = (
+    _op("sum", _op("sub", "x", ABOUT)),
+    _op("sum", _op("mul", _op("sub", "x", ABOUT, name="off"), "off")),
+)
+"""Sums of x − c and of (x − c)², c one number for the row. Both follow from count, mean and Σ (x − mean)² of the parts
+of a row (Chan, Golub and LeVeque, 1979), which are had before c is known: c is mostly the mean itself."""
+
+
 SOFTMAX = _op("div", _op("exp", "exponent", name="exponential"), _op("sum", "exponential", name="total"))
 """eˣ / Σ eˣ, which is eˣ⁻ˡ where l = ln Σ eˣ is known."""
 
@@ -218,6 +229,12 @@ def keeps_column_numbers(row: RowValues, values: Iterable[Value]) -> bool:
         matches = ((v, match(pattern, v, row)) for v in known)
         free.update(found[reader] if reader else v for v, found in matches if found is not None)
     return any(row.is_kind(arg, Kind.COLUMN_NUMBERS) for v in known if v not in free for arg in v.inputs)
+
+
+def moments_of(node: N, nodes: Nodes[N]) -> tuple[N, N] | None:
+    """What a sum of deviations, or of their squares, is taken of, and about what."""
+    found = (match(pattern, node, nodes) for pattern in OF_MOMENTS)
+    return next(((names["x"], names["about"]) for names in found if names is not None), None)
 
 
 def fits_beside_row(row: RowValues, value: Value) -> bool:

@@ -18,26 +18,29 @@ class Row(Generic[N]):
 
     `args` are what each node is computed from, in an order in which that can be done; what it has no entry for is
     computed elsewhere. Nodes that are wide have a number for each column. `reductions` take one number of all columns;
-    `beside` has, for sums that are taken beside a running maximum, that maximum. `stored` are wide nodes that are
-    written.
+    `beside` has, for sums that are taken beside a running maximum, that maximum; `moments`, for sums of deviations or
+    their squares, what deviates, and from what. `stored` are wide nodes that are written.
     """
 
     args: Mapping[N, tuple[N, ...]]
     is_wide: Callable[[N], bool]
     reductions: Collection[N]
     beside: Mapping[N, N]
+    moments: Mapping[N, tuple[N, N]]
     stored: Collection[N]
 
 
 @dataclass(frozen=True)
 class RowLoop(Generic[N]):
     """One loop along the row. `wide` are the nodes computed for each block of columns, `read` those that are computed
-    elsewhere; `reductions` are what is taken of them, `stored` those that are written. `after` are the nodes of one
-    number for the row that follow once the loop is over."""
+    elsewhere; `reductions` are what is taken of them, `stored` those that are written. For reductions that follow from
+    `moments` the loop gathers those, of the node beside them. `after` are the nodes of one number for the row that
+    follow once the loop is over."""
 
     wide: tuple[N, ...]
     read: frozenset[N]
     reductions: tuple[N, ...]
+    moments: Mapping[N, N]
     stored: frozenset[N]
     after: tuple[N, ...]
 
@@ -56,8 +59,15 @@ def schedule_row_loops(row: Row[N]) -> RowLoops[N]:
     ready: dict[N, int] = {}
     """The loop in which a wide node can be computed, or before which another one is known."""
     taken: dict[N, int] = {}
+    moments: dict[N, N] = {}
     for node, args in row.args.items():
         ready[node] = max((ready.get(arg, 0) for arg in args), default=0)
+        if node in row.moments:
+            x, _ = row.moments[node]
+            if ready.get(x, 0) < ready[node]:
+                # What it deviates from is known only after the loop that has x, whose moments tell the sum.
+                moments[node], taken[node] = x, ready.get(x, 0)
+                continue
         if node in row.reductions:
             taken[node] = taken[row.beside[node]] if node in row.beside else ready[node]
             ready[node] = taken[node] + 1
@@ -71,9 +81,10 @@ def schedule_row_loops(row: Row[N]) -> RowLoops[N]:
         reductions = tuple(node for node, loop in taken.items() if loop == number)
         stored = frozenset(node for node in row.stored if ready[node] == number)
         # A sum beside a running maximum needs no more than what that maximum is taken of.
-        roots = [arg for node in reductions for arg in row.args[row.beside.get(node, node)]]
-        wide, read = _needed(row, [*roots, *stored])
-        loops.append(RowLoop(wide, read, reductions, stored, tuple(after[number + 1])))
+        roots = [arg for node in reductions for arg in row.args[row.beside.get(node, node)] if node not in moments]
+        of_moments = {node: moments[node] for node in reductions if node in moments}
+        wide, read = _needed(row, [*roots, *of_moments.values(), *stored])
+        loops.append(RowLoop(wide, read, reductions, of_moments, stored, tuple(after[number + 1])))
     return RowLoops(tuple(after[0]), tuple(loops))
 
 

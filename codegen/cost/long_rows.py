@@ -15,6 +15,7 @@ from ..analysis.idioms import (
     fits_beside_row,
     keeps_column_numbers,
     match,
+    moments_of,
     selected_of,
 )
 from ..analysis.row_loops import Row, schedule_row_loops
@@ -96,6 +97,8 @@ def _reads(row: RowValues, values: Sequence[Value], stores: Collection[Value]) -
     reductions = {v for v in values if row.is_reduction(v) and v not in selected}
     found = {v: match(RUNNING_MAXIMUM, v, row) for v in reductions}
     beside = {v: names["largest"] for v, names in found.items() if names is not None and names["largest"] in reductions}
+    deviating = {v: pair for v in reductions if v.dtype.is_float and (pair := moments_of(v, row))}
+    moments = {v: (x, base_of(about)) for v, (x, about) in deviating.items()}
     stored = [v for v in stores if row.is_wide(v)]
-    loops = schedule_row_loops(Row(args, row.is_wide, reductions, beside, stored)).loops
+    loops = schedule_row_loops(Row(args, row.is_wide, reductions, beside, moments, stored)).loops
     return Counter(v for loop in loops for v in loop.read)

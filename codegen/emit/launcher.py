@@ -97,9 +97,11 @@ class Launcher:
     def most_registers(self) -> int | None:
         """Registers that a thread may have, where that must be said. Left to itself ptxas spills a register or two to
         fit more programs: it makes room in all for what a last one does, which is little and rare, and it does so where
-        products are rounded before their rows are summed. With this many 16 warps share a multiprocessor, 12 where
+        products are rounded before their rows are summed, or where powers are taken by one program that nothing shares
+        a multiprocessor with. With this many 16 warps share a multiprocessor, 12 where
         programs have 4, 8 where these multiply too or keep lanes of long rows."""
-        if not (self.kernel.last_block or self._rounds_products()) or self.layout.block > 4096:
+        is_tight = self.kernel.last_block or self._rounds_products() or self._takes_powers_alone()
+        if not is_tight or self.layout.block > 4096:
             return None
         if self.num_warps() > 4:
             return 128
@@ -109,6 +111,10 @@ class Launcher:
         """Whether rows of products are summed that memory holds with 16 bits."""
         steps = self.kernel.steps
         return bool(self.kernel.products) and {"round_to", "sum"} <= {s.op for s in steps}
+
+    def _takes_powers_alone(self) -> bool:
+        """Whether one program takes powers, which are computed in float64."""
+        return not self.layout.rows and any(s.op == "pow" for s in self.kernel.steps)
 
     def _scattered(self) -> int:
         """The loads of whole tiles whose neighbours along a row are not neighbours in memory."""

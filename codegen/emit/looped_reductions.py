@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from ..lower.row_loops import is_wide, row_loops
-from ..lower.tile_ir import Step
+from ..lower.tile_ir import COL, Step
 from ..support.expressions import Expression, Name, call
 from ..support.facets import identity_of
 from ..support.statements import BLANK, Assign, For, Statement, marked
 from .ops import tl
 from .steps import statements, store_statements, taken_in
-from .writer import Writer
+from .writer import Writer, moment_names
 
 
 def row_loop_statements(writer: Writer, known: Sequence[Step]) -> list[Statement]:
@@ -22,15 +22,18 @@ def row_loop_statements(writer: Writer, known: Sequence[Step]) -> list[Statement
     lines = statements(writer, _named(writer, found.before, hoisted))
     stores = [s for s in writer.kernel.steps if s.op == "store"]
     for loop in found.loops:
-        reductions = _named(writer, loop.reductions)
+        reductions = [s for s in _named(writer, loop.reductions) if s.name not in loop.moments]
+        deviating = [writer.steps[name] for name in dict.fromkeys(loop.moments.values())]
         starts = (line for s in reductions for line in marked([_running_start(writer, s)], writer.origins(s)))
-        lines += [BLANK, *starts]
+        lines += [BLANK, *starts, *_of_each(writer, deviating, _moments_start)]
         body = statements(writer, _named(writer, loop.wide))
         body += [line for s in reductions for line in marked(_running_statements(writer, s), writer.origins(s))]
+        body += _of_each(writer, deviating, _moments_statements)
         written = store_statements(writer, [s for s in stores if s.args[0] in loop.stored])
         body = [*writer.index.column_lines(body + written), *body, *([BLANK] if written else []), *written]
         lines.append(For("start", _blocks(writer), tuple(body)))
-        lines += [BLANK, *statements(writer, _named(writer, loop.after))]
+        counts = _of_each(writer, deviating, _lane_counts)
+        lines += [BLANK, *counts, *statements(writer, _named(writer, loop.after))]
     return [*lines, BLANK, *store_statements(writer, [s for s in stores if not is_wide(s)])]
 
 
@@ -63,3 +66,36 @@ def _running_statements(writer: Writer, step: Step) -> list[Statement]:
     if step.name in writer.largest:
         return []  # the maximum moves together with the sum beside it
     return [taken_in(step.op, f"{step.name}_lanes", writer.reduced_value(step))]
+
+
+def _of_each(
+    writer: Writer, steps: Sequence[Step], written: Callable[[Writer, Step], Iterable[Statement]]
+) -> list[Statement]:
+    """The statements of some steps, as being of them."""
+    return [line for step in steps for line in marked(list(written(writer, step)), writer.origins(step))]
+
+
+def _moments_start(writer: Writer, step: Step) -> Iterator[Statement]:
+    """What the moments of each lane start from."""
+    _, *lanes = moment_names(step)
+    for lane in lanes:
+        yield Assign(lane.name, call("tl.full", writer.tile_shape(step.extent), 0.0, tl(step.dtype)))
+
+
+def _moments_statements(writer: Writer, step: Step) -> Iterator[Statement]:
+    """How the moments of each lane take in one more block of columns."""
+    _, first, mean, squares = moment_names(step)
+    start, x = Name("start"), writer.value(step.name)
+    yield Assign(first.name, call("tl.where", start.equals(0), x, first))
+    off = x - first
+    mask = writer.index.mask(COL)
+    # Lanes outside see their mean once more, which changes nothing.
+    seen = off if mask is None else call("tl.where", mask, off, mean)
+    count = start // Name("BLOCK") + 1
+    yield Assign(f"{mean}, {squares}", call("add_moment", mean, squares, seen, count))
+
+
+def _lane_counts(writer: Writer, step: Step) -> Iterator[Statement]:
+    """How many columns each lane has seen."""
+    counts, *_ = moment_names(step)
+    yield Assign(counts.name, call("tl.cdiv", writer.index.col_bound() - writer.index.lanes(), Name("BLOCK")))

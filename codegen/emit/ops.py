@@ -137,6 +137,20 @@ def add_exponential(largest, total, x):
     total = tl.where(is_larger, total * smaller + 1.0, total + smaller)
     return tl.maximum(largest, x, propagate_nan=tl.PropagateNan.ALL), total
 ''',
+    "add_moment": '''\
+@triton.jit
+def add_moment(mean, squares, x, count):
+    """The mean of what each lane has seen, and the sum of (x − mean)², with one more x, the `count`-th (Welford)."""
+    off = x - mean
+    mean += off * (1.0 / tl.cast(count, mean.dtype))
+    return mean, squares + off * (x - mean)
+''',
+    "squares_about": '''\
+@triton.jit
+def squares_about(squares, counts, off):
+    """Σ (x − c)² of each lane, of its Σ (x − mean)², how many x it has, and mean − c (Chan, Golub and LeVeque)."""
+    return squares + counts * off * off
+''',
     "arrives_last": '''\
 @triton.jit
 def arrives_last(arrivals_ptr, programs):

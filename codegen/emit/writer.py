@@ -9,7 +9,7 @@ from tritonnotes.ir.core.numbers import is_exact
 from tritonnotes.ir.core.types import DType, bool_, float32, float64, int32, int64
 
 from ..lower.index_math import Indexing
-from ..lower.row_loops import running_maximum
+from ..lower.row_loops import deviations, row_loops, running_maximum
 from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Step
 from ..support.expressions import ONE, Display, Expression, Name, both, call, number, product, total
 from ..support.facets import ARITHMETIC, identity_of, reduced, triton
@@ -30,6 +30,7 @@ class Writer:
         self.row_numbers = {a for s in kernel.steps if s.op == "take_rows" for a in s.args}
         self.online = running_maximum(kernel) if kernel.layout.loops_cols else {}
         self.largest = frozenset(self.online.values())
+        self.deviations = _of_moments(kernel) if kernel.layout.loops_cols else {}
         self.only_stored = {
             s.args[0]
             for s in kernel.steps
@@ -143,12 +144,23 @@ class Writer:
         op = step.attrs.get("reduction", step.op)
         arg = self.steps[step.args[0]]
         is_looped = self.layout.loops_cols and step.op != "accumulate"
-        value = Name(f"{step.name}_lanes") if is_looped else self.reduced_value(step)
+        value: Expression = Name(f"{step.name}_lanes") if is_looped else self.reduced_value(step)
         if step.name in self.online:
             # What a lane has summed is eˣ less the largest x of its own.
             largest = self.online[step.name]
             value = value * call("tl.exp", Name(f"{largest}_lanes") - Name(largest))
+        if step.name in self.deviations:
+            value = self._from_moments(step)
         return reduced(op, value, step.attrs["axis"], arg.dtype)
+
+    def _from_moments(self, step: Step) -> Expression:
+        """What each lane adds to a sum of deviations, or of their squares."""
+        x, about = self.deviations[step.name]
+        counts, first, mean, squares = moment_names(self.steps[x])
+        # The first number of a lane is close to the others, so that this is exact where all of them are large.
+        off = first - self.value(about) + mean
+        is_linear = self.steps[step.args[0]].op == "sub"
+        return counts * off if is_linear else call("squares_about", squares, counts, off)
 
     def carries(self, step: Step) -> bool:
         """Whether a sum over rows has one for each place of the tile until all tiles are done. Numbers that are
@@ -223,6 +235,21 @@ class Writer:
         if self.layout.is_flat:
             return Display((block,))
         return Display({TILE: (rows, block), ROW: (rows, ONE), COL: (ONE, block)}[extent])
+
+
+def moment_names(step: Step) -> tuple[Name, Name, Name, Name]:
+    """What a loop along the row keeps of a step that deviates: of each lane how many numbers it has seen, the first of
+    them, the mean less the first, and Σ (x − mean)²."""
+    counts, first, mean, squares = (
+        Name(f"{step.name}_{what}") for what in ("lanes_count", "lanes_first", "lanes_mean", "lanes_squares")
+    )
+    return counts, first, mean, squares
+
+
+def _of_moments(kernel: Kernel) -> dict[str, tuple[str, str]]:
+    """The sums that follow from moments, with what deviates there, and from what."""
+    known = deviations(kernel)
+    return {name: known[name] for loop in row_loops(kernel).loops for name in loop.moments}
 
 
 def _full(source: Step, dtype: DType) -> Expression:

@@ -86,6 +86,10 @@ class Indexing:
                 lines.append(Assign(name.name, self._widened(expression)))
         return lines
 
+    def lanes(self) -> Expression:
+        """The numbers of the columns in a block."""
+        return self._lanes("BLOCK", "None, :")
+
     def _lanes(self, block: str, axes: str) -> Expression:
         """The numbers of a block's lanes, along one axis of a tile."""
         lanes = call("tl.arange", 0, Name(block))

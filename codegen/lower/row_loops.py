@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..analysis.idioms import RUNNING_MAXIMUM, Kind, match
+from ..analysis.idioms import RUNNING_MAXIMUM, Kind, match, moments_of
 from ..analysis.row_loops import Row, RowLoops, schedule_row_loops
 from .tile_ir import COL, TILE, Kernel, Step
 
@@ -24,9 +24,16 @@ def running_maximum(kernel: Kernel) -> dict[str, str]:
     return {total: names["largest"].name for total, names in found.items() if names is not None}
 
 
+def deviations(kernel: Kernel) -> dict[str, tuple[str, str]]:
+    """For each sum of deviations, or of their squares, what deviates, and from what. Integers have no exact mean."""
+    nodes = _Steps({s.name: s for s in kernel.steps})
+    found = {s.name: moments_of(s, nodes) for s in kernel.steps if s.op == "sum" and s.dtype.is_float}
+    return {total: (pair[0].name, pair[1].name) for total, pair in found.items() if pair is not None}
+
+
 @dataclass(frozen=True)
 class _Steps:
-    """Steps as idioms are looked for among them. They know of no kinds of arguments."""
+    """Steps as idioms are looked for among them. Of the kinds of arguments they know numbers of a row."""
 
     steps: Mapping[str, Step]
 
@@ -40,7 +47,7 @@ class _Steps:
         return [self.steps[name] for name in node.args]
 
     def is_kind(self, node: Step, kind: Kind) -> bool:
-        return False
+        return kind is Kind.OF_ROW and not is_wide(node)
 
 
 def row_loops(kernel: Kernel) -> RowLoops[str]:
@@ -53,6 +60,7 @@ def row_loops(kernel: Kernel) -> RowLoops[str]:
             lambda name: is_wide(steps[name]),
             {name for name, step in steps.items() if step.op in REDUCTIONS},
             running_maximum(kernel),
+            deviations(kernel),
             {s.args[0] for s in kernel.steps if s.op == "store" and is_wide(s)},
         )
     )

@@ -15,11 +15,11 @@ class DeclarationError(TritonNotesError, ValueError):
 
 
 class ShapeError(DeclarationError):
-    """Shapes do not fit the op that was asked for."""
+    """The shapes of arguments do not fit the op."""
 
 
 class DTypeError(DeclarationError, TypeError):
-    """A dtype is not one that the op works on."""
+    """The op does not support a dtype."""
 
 
 class ModelImportError(DeclarationError):
@@ -27,31 +27,31 @@ class ModelImportError(DeclarationError):
 
 
 class VerificationError(TritonNotesError):
-    """A stage broke its own invariants: a defect of the compiler, never of the user."""
+    """A stage violated its own invariants: a bug of the compiler, not of the user."""
 
 
 class FormatError(TritonNotesError, ValueError):
-    """A text, JSON or state file is not what its schema allows."""
+    """A text, JSON or state file does not follow its schema."""
 
 
 class PlanError(TritonNotesError, ValueError):
-    """A fusion that was asked for cannot be had; the message holds the reason."""
+    """A requested fusion is impossible; the message gives the reason."""
 
 
 class FeedError(TritonNotesError, ValueError):
-    """A tensor that was fed does not fit the input, parameter or state it was fed for."""
+    """A tensor does not fit the input, parameter or state that it is passed for."""
 
 
 class StateFileError(FeedError, OSError):
-    """A state cannot be written to the file that was named, or read from what is none."""
+    """A state cannot be written to the file, or the file is not a state."""
 
 
 class InterruptedStepError(TritonNotesError, RuntimeError):
-    """A step was interrupted between its launches, and its state is neither that before it nor that after it."""
+    """A step was interrupted between its launches, so its state is neither that before nor that after the step."""
 
 
 class KernelError(TritonNotesError, RuntimeError):
-    """A generated kernel misbehaved (bounds, race, poison) or did not compile."""
+    """A kernel has a fault (bounds, data race, poison) or does not compile."""
 
 
 class CacheError(TritonNotesError, OSError):

@@ -36,11 +36,11 @@ softmaxes on the CPU stay narrow; in one kernel float32 costs nothing."""
 def autocast(graph: Graph, dtype: object = "bfloat16") -> Graph:
     """`graph` (declared) as torch.autocast would run it in `dtype`, 'bfloat16' or 'float16'.
 
-    Parameters, buffers and inputs stay as declared, so float32 weights are the masters of what is cast. `linear`,
-    `matmul` and `prelu` take and give `dtype`; losses, norms but for batch norm, softmaxes, sums, powers and logarithms
-    take and give float32; all other ops take what comes, and mixed dtypes meet as torch promotes them. float64 is never
-    cast. Matrix products add up in float32, and all other arithmetic inside kernels is float32 too. Raises
-    `DTypeError` for another dtype.
+    Parameters, buffers and inputs keep their declared dtypes. `linear`, `matmul` and `prelu` take and return `dtype`.
+    Losses, norms except batch norm, softmaxes, sums, powers and logarithms take and return float32. All other ops take
+    their arguments without a cast, and mixed dtypes are promoted as in torch. float64 is never cast. Matrix products
+    accumulate in float32, and all other arithmetic inside kernels is float32 too. Raises `DTypeError` for another
+    dtype.
     """
     narrow = as_dtype(dtype)
     if narrow not in (bfloat16, float16):

@@ -21,10 +21,10 @@ LARGEST = 3.4028234663852886e38
 class GradScaler:
     """Loss scaling with the arguments and defaults of torch.amp.GradScaler, for `compile_step(..., scaler=)`.
 
-    The loss is multiplied by a scale, so that small gradients are not rounded to 0 in float16. Where a gradient is not
-    finite, the update is skipped and the scale multiplied by `backoff_factor`; after `growth_interval` updates in a row
-    it is multiplied by `growth_factor`. Raises `DeclarationError` for what is no finite number, and for factors on the
-    wrong side of 1.
+    The loss is multiplied by a scale, so that small gradients are not rounded to 0 in float16. If a gradient is not
+    finite, the update is skipped and the scale is multiplied by `backoff_factor`. After `growth_interval` successive
+    updates the scale is multiplied by `growth_factor`. Raises `DeclarationError` for numbers that are not finite, for a
+    `growth_factor` of 1 or less, and for a `backoff_factor` that is not between 0 and 1.
     """
 
     init_scale: float = 2.0**16

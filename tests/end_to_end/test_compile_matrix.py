@@ -52,3 +52,9 @@ def test_steps_in_mixed_precision_compile_without_spills(arch: int) -> None:
     for what, program in [*training_programs()][ARCHS.index(arch) :: len(ARCHS)]:
         for report in compile_program(program, arch):
             assert not report.spills, f"{what}, {report.name}: {report.registers} registers, {report.spills}"
+
+
+def test_one_program_that_takes_powers_beside_many_sums_does_not_spill() -> None:
+    program = next(program for what, program in training_programs() if what == "float16 apart")
+    powers = [r for r in compile_program(program, 90) if r.name == "fc1_bias__adamw_gather_grad_scaler"]
+    assert [r.spills.stack_bytes for r in powers] == [0]

@@ -73,8 +73,8 @@ _graphs: deque[CompiledGraph] = deque(maxlen=KEPT)
 
 
 def torch_compile_report(*, clear: bool = False) -> BackendReport:
-    """What `torch.compile(..., backend="tritonnotes")` made of the last graphs: the programs, and what stayed torch's
-    and why. With `clear` the next report begins anew."""
+    """What `torch.compile(..., backend="tritonnotes")` did with the last graphs: the programs, and the ops that were
+    left to torch with the reasons. `clear` starts a new report."""
     made = BackendReport(tuple(_graphs))
     if clear:
         _graphs.clear()

@@ -30,11 +30,12 @@ class DataParallel:
     """How processes share a step, for `compile_step(..., data_parallel=)`; the defaults are those of
     torch.nn.parallel.DistributedDataParallel.
 
-    Gradients travel in buckets of at least `bucket_cap_mb` MiB, the last layers' first. With `broadcast_buffers` all
-    processes hold the running statistics of rank 0 after each batch. `group` is a process group, None for the default.
-    With `sync_batch_norm` batch norm takes its statistics over the rows of all processes, as torch.nn.SyncBatchNorm
-    does; they may have different numbers of rows. With `shard` each process holds optimizer state of some parameters
-    alone, updates these and sends them to the others, as torch.distributed.optim.ZeroRedundancyOptimizer does. Raises
+    Gradients are exchanged in buckets of at least `bucket_cap_mb` MiB, starting with those of the last layers. With
+    `broadcast_buffers` all processes have the running statistics of rank 0 after each batch. `group` is a process
+    group, None for the default. With `sync_batch_norm` batch norm uses the statistics of the rows of all processes, as
+    torch.nn.SyncBatchNorm does; numbers of rows may differ. With `shard` each process has the optimizer state of only
+    some parameters, updates these and sends them to the others, as
+    torch.distributed.optim.ZeroRedundancyOptimizer does. Raises
     `DeclarationError` for a `bucket_cap_mb` that is no number above 0, and where one of the last two is no bool.
     """
 

@@ -41,18 +41,18 @@ from .turns import Turns
 class Model(NamedModule):
     """A compiled graph as a torch module. `model(x=..., y=...)` returns a dict of the graph's outputs.
 
-    Parameters and buffers have the names that torch modules would give them. Outputs are differentiable with respect
-    to parameters and floating inputs; eager PyTorch takes derivatives of higher order. `training` picks the form, as
-    `train()` and `eval()` do later: in training, ops such as batch norm see the batch alone, and a call updates the
-    buffers in place. `plan`, `source` and `explain()` speak of the forward run in the present form; `gradient_plan` and
-    `gradient_source` of the backward run that autograd uses. `execution` says how kernels run on the CPU.
-    Unless it is compiled `at_once`, the forward run is when it is first used.
+    Parameters and buffers have the names that torch modules would give them. Outputs are differentiable with respect to
+    parameters and floating inputs; eager PyTorch computes derivatives of higher order. `training` selects the form, and
+    so do `train()` and `eval()` later. In training form, ops such as batch norm use the statistics of the batch, and a
+    call updates the buffers in place. `plan`, `source` and `explain()` describe the forward run in the current form,
+    and `gradient_plan` and `gradient_source` the backward run for autograd. `execution` states how kernels run on the
+    CPU. Without `at_once`, the forward run is compiled when it is first used.
 
-    It can be copied, pickled and saved with `torch.save`: copies share what is compiled, pickles hold the graph. Under
-    `torch.compile` and `torch.export` a call of it is one op. Threads that call it take `turns`.
+    A model can be copied, pickled and saved with `torch.save`. Copies share the compiled programs, and pickles contain
+    the graph. Under `torch.compile` and `torch.export` a call is one op. Threads that call it take `turns`.
 
-    In training a call draws its random numbers from `seed`, an int, or where that is None (the default) from a new one
-    of torch's default generator: `torch.manual_seed` decides them, as it does for torch's own dropout.
+    In training form, random numbers depend on `seed`, an int. With None (the default) each call takes a new seed from
+    torch's default generator, so `torch.manual_seed` determines them, as it does for torch's own dropout.
     """
 
     seed: int | None = None

@@ -12,8 +12,8 @@ from ..judge import scores
 
 
 class MetricAccumulator:
-    """Adds up what a model or a training step returns, so that an epoch's F1 is that of all its rows, and no mean of
-    batches' F1s.
+    """Accumulates the outputs of a model or a training step over the batches of an epoch. The F1 of an epoch is then
+    that of all its rows, not a mean of the batches' F1s.
 
         epoch = tn.MetricAccumulator(means=["loss"], counts=["confusion"])
         for x, y in batches:
@@ -22,8 +22,8 @@ class MetricAccumulator:
 
     `means` names outputs that are means over a batch (0-dim floats), `counts` outputs of `tn.confusion_matrix`. Sums
     are float64 and int64, on the device of the outputs; neither `update` nor a score waits for it. Scores are float64
-    tensors, with the conventions of the metrics of the same name: `average` 'binary', 'micro', 'macro', 'weighted' or
-    None, and `zero_division` 0, 1 or nan, as in scikit-learn. Where there are several counts, say which.
+    tensors, with the conventions of the metrics of the same name: `average` is 'binary', 'micro', 'macro', 'weighted'
+    or None, and `zero_division` is 0, 1 or nan, as in scikit-learn. If there are several counts, name one of them.
     """
 
     def __init__(self, *, means: Sequence[str] = (), counts: Sequence[str] = ()) -> None:
@@ -38,13 +38,13 @@ class MetricAccumulator:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything, for the next epoch."""
+        """Reset all sums, for the next epoch."""
         self._sums: dict[str, Tensor] = {}
         self._rows: float | Tensor = 0.0
 
     @torch.no_grad()
     def update(self, outputs: Mapping[str, Tensor], rows: float | Tensor | None = None) -> None:
-        """Take in what one batch gave. `rows` is the weight of its means: how many rows they are over (a number, or a
+        """Add the outputs of one batch. `rows` is the number of rows over which its means were taken (a number, or a
         0-dim tensor on the outputs' device); a batch of 0 rows changes no mean. Raises `FeedError`, before anything is
         changed, for an output that is missing or of another kind than it was named for."""
         if self._means and rows is None:

@@ -49,28 +49,29 @@ def _of_state(name: str) -> Any:
 
 
 class TrainingStep:
-    """`step(x=..., y=...)` trains on one batch and returns the graph's outputs, as they were before the update.
+    """`step(x=..., y=...)` trains on one batch and returns the graph's outputs, computed before the update.
 
-    `hyperparameters` may be changed between steps (`step.hyperparameters["lr"] = 1e-4`): nothing is compiled anew.
-    The graph runs in its training form, and its buffers are updated with the weights. `seed` decides what random ops
-    draw: something else at each step, and the same in a step of the same number. `model` holds both, in evaluation
-    form. `plan` and `source` speak of `program`, which is the whole step unless it is cut in two.
+    `hyperparameters` may be changed between steps (`step.hyperparameters["lr"] = 1e-4`); nothing is recompiled. The
+    graph runs in its training form, and its buffers are updated with the weights. `seed` determines the numbers of
+    random ops: they differ from step to step, and are the same in a step of the same number. `model` has the weights
+    and buffers, in evaluation form. `plan` and `source` are those of `program`, which is the whole step unless there
+    are two programs.
 
-    `step.model.get_parameter("fc.weight").requires_grad_(False)` freezes a parameter from the next step on: it and its
-    optimizer state stay as they are, bit for bit, until `requires_grad_()` lets it go on. A step is compiled for each
-    set of frozen parameters when it is first met. The count of steps goes on for all.
+    `step.model.get_parameter("fc.weight").requires_grad_(False)` freezes a parameter from the next step on. The
+    parameter and its optimizer state do not change until `requires_grad_()` is called. The first step with a new set of
+    frozen parameters compiles a program. The count of steps continues for all parameters.
 
-    With `accumulate` above 1 so many batches share an update: the first ones gather their gradients (`gathering` is
-    that program), the last one adds its own and updates, which is `program`. `steps` counts updates, `gathered` batches
-    since the last one. With `data_parallel` every batch is gathered, and `program` is the update alone, so that `plan`
-    and `source` are: those of the rest are `gathering.plan` and `gathering.source`. `explain()` and `reports()` speak
-    of both.
+    With `accumulate` above 1, this number of batches shares an update. The first ones accumulate their gradients (the
+    program `gathering`), and the last one adds its own and applies the update (`program`). `steps` counts updates, and
+    `gathered` counts batches since the last update. With `data_parallel` every batch is accumulated, and `program` is
+    only the update; forward and backward are in `gathering.plan` and `gathering.source`. `explain()` and `reports()`
+    describe both programs.
 
-    With a `scaler` an overflow skips an update, which only the device knows: `steps` counts the skipped ones too, and
-    the slots `scaler.scale`, `scaler.growth_tracker` and `scaler.step` hold what torch.amp.GradScaler and the optimizer
-    would.
+    With a `scaler` an overflow skips an update. Only the device knows this: `steps` also counts skipped updates. The
+    slots `scaler.scale`, `scaler.growth_tracker` and `scaler.step` have the state that torch.amp.GradScaler and the
+    optimizer would have.
 
-    A step can be copied and pickled, with its state. Threads that call it take turns, with those that call `model` too.
+    A step can be copied and pickled with its state. Threads that call it, or `model`, take turns.
     """
 
     steps: int = _of_state("steps")

@@ -33,7 +33,7 @@ SOFTMAX_ROW = {
 
 def scheduled(beside: Mapping[str, str]) -> RowLoops[str]:
     wide = {"x", "shifted", "exp", "y"}
-    return schedule_row_loops(Row(SOFTMAX_ROW, wide.__contains__, ["largest", "total"], beside, ["y"]))
+    return schedule_row_loops(Row(SOFTMAX_ROW, wide.__contains__, ["largest", "total"], beside, {}, ["y"]))
 
 
 def text(found: RowLoops[str]) -> list[str]:
@@ -58,6 +58,29 @@ def test_a_sum_beside_a_running_maximum_needs_no_loop_of_its_own() -> None:
         "for x: -; reduce largest, total; store -; then largest, total, log",
         "for x: shifted, exp, y; reduce -; store y; then -",
     ]
+
+
+NORM_ROW = {
+    "total": ("x",),
+    "mean": ("total",),
+    "off": ("x", "mean"),
+    "squared": ("off", "off"),
+    "squares": ("squared",),
+    "rstd": ("squares",),
+    "y": ("off", "rstd"),
+}
+"""A row x, which is computed elsewhere, less its mean over its deviation."""
+
+
+@pytest.mark.parametrize("about", ["mean", "given"])
+def test_squares_about_a_mean_follow_from_moments_and_those_about_a_known_number_do_not(about: str) -> None:
+    row = {name: tuple(about if a == "mean" else a for a in args) for name, args in NORM_ROW.items()}
+    wide = {"x", "off", "squared", "y"}
+    moments = {"squares": ("x", about)}
+    found = schedule_row_loops(Row(row, wide.__contains__, ["total", "squares"], {}, moments, ["y"]))
+    assert [dict(loop.moments) for loop in found.loops] == [{"squares": "x"} if about == "mean" else {}, {}]
+    assert [loop.reductions for loop in found.loops] == [("total", "squares"), ()]
+    assert [loop.wide for loop in found.loops] == [() if about == "mean" else ("off", "squared"), ("off", "y")]
 
 
 def primitives(build: Callable[[Value], Value]) -> Graph:
@@ -85,7 +108,7 @@ def test_a_pattern_wants_one_and_the_same_node_under_one_name() -> None:
 
 
 def test_what_reduces_and_writes_nothing_along_the_row_needs_no_loop() -> None:
-    found = schedule_row_loops(Row({"loss": ("number",)}, {"x"}.__contains__, [], {}, []))
+    found = schedule_row_loops(Row({"loss": ("number",)}, {"x"}.__contains__, [], {}, {}, []))
     assert not found.loops and found.before == ("loss",)
 
 
