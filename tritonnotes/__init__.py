@@ -1,6 +1,7 @@
 """Compiles small models into readable Triton kernels: forward run, gradients and optimizer update, fused."""
 
 import sys
+from functools import partial
 from importlib import import_module
 from importlib.machinery import PathFinder
 from typing import TYPE_CHECKING, Any
@@ -29,8 +30,13 @@ else:
         return sorted({*globals(), *import_module("tritonnotes.face").__all__})
 
 
+def _declare_ops() -> None:
+    """Declare the ops that exported programs call, and nothing else. Where torch comes later, it calls this at the end
+    of its import (`backend/registration.py`)."""
+    import_module("tritonnotes.tensors.torch_ops").BIND.append(partial(import_module, "tritonnotes.face"))
+
+
 _register()
 
 if "torch" in sys.modules:
-    # torch.export.load() needs the ops that exported programs call. With torch imported, loading them takes little.
-    import_module("tritonnotes.face")
+    _declare_ops()

@@ -31,7 +31,14 @@ from .views.html import tag
 from .views.shown import note_html
 
 _public: dict[str, Any] = {}
-"""What users call by the name of an op or rule, by that name."""
+"""What users call by the name of an op or rule, by that name; empty until the face is imported."""
+
+
+def _called() -> Mapping[str, Any]:
+    """The public names. The face lies above, and is imported when a name of the package is asked for."""
+    if not _public:
+        getattr(sys.modules[__package__], "__all__")  # noqa: B009 it is asked for its effect
+    return _public
 
 
 def publish(names: Mapping[str, Any]) -> None:
@@ -139,8 +146,8 @@ def entries(family: str | None = None) -> list[Entry]:
 def find(name: str) -> Entry:
     """The entry called `name`. Raises `UnknownNameError` with the nearest name there is."""
     described = _described()
-    if name not in described and name in _public:
-        called = _public[name]
+    if name not in described and name in _called():
+        called = _called()[name]
         if getattr(called, "__name__", None) in described:  # another name of an op, as amax is of max
             return entry_of(described[called.__name__])
         raise UnknownNameError(f"tn.{name} has no note of its own; help(tn.{name}) says what it is")
@@ -153,10 +160,10 @@ def entry_of(thing: Op | Described | UpdateRule) -> Entry:
     """The entry of what the registry holds; it must have a note."""
     assert thing.note is not None
     if isinstance(thing, UpdateRule):
-        front = _public.get(thing.name)
+        front = _called().get(thing.name)
         signature = _signature(front, f"tn.{thing.name}") if front else _of_hyperparameters(thing)
         return Entry(thing.name, "update rule", _family(thing.formula), signature, thing.note, state=thing.state)
-    called = _public.get(thing.name)
+    called = _called().get(thing.name)
     made = thing.build if isinstance(thing, Described) else thing
     signature = _signature(called or made, f"tn.{thing.name}" if called else thing.name)
     if isinstance(thing, Op):

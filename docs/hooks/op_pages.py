@@ -14,7 +14,6 @@ from mkdocs.structure.files import File, Files
 from plan_drawing import totals
 from update_paths import caption, update_svg
 
-import tritonnotes.face  # noqa: F401 entries are called by the names that the face publishes
 from tritonnotes.cli.plots import PlotError, picture
 from tritonnotes.cli.show import is_trainable, joint_or_forward, show
 from tritonnotes.codegen.emit.kernel import render_kernel

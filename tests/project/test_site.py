@@ -284,6 +284,23 @@ def test_a_dead_link_is_found(tmp_path: Path, link: str) -> None:
     assert list(hook("html_links").faults(tmp_path)) == [f"page.html: dead link {link}"]
 
 
+# -- words --
+
+RIDDLES = (
+    r"need not be there|\bapart is apart|\bwhoever\b|\b(?:any|some|no)body\b|\bof ours\b|\bours\b|the same road|"
+    r"\bkin\b|\bdear(?:er|est)?\b|for granted|\bspeaks? of\b|lights up|\bwas come by|never exists? whole"
+)
+"""Words that a reader would have to guess at; docs/glossary.md has those of the field."""
+
+
+def test_pages_and_help_are_in_plain_words() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.ipynb")]
+    texts = {page.name: page.read_text(encoding="utf-8") for page in pages}
+    texts["commands.py"] = (ROOT / "tritonnotes/cli/commands.py").read_text(encoding="utf-8")
+    found = {name: re.findall(RIDDLES, text, re.IGNORECASE) for name, text in texts.items()}
+    assert not {name: words for name, words in found.items() if words}
+
+
 # -- troubleshooting --
 
 

@@ -74,6 +74,11 @@ def test_names_are_listed_and_unknown_ones_missing() -> None:
     assert set(tn.__all__) <= set(everything)
 
 
+def test_notes_know_public_names_whatever_is_imported_first() -> None:
+    script = "from tritonnotes.notes import entries; print([e.signature[:8] for e in entries() if e.name == 'gelu'])"
+    assert printed_by(script) == "['tn.gelu(']\n"
+
+
 def test_the_backend_is_known_before_any_name_is_used() -> None:
     script = """
 import tritonnotes

@@ -4,6 +4,9 @@ An installed package is found by its entry point. For one that is not installed,
 `importlib.metadata`, where torch looks it up when the first function is compiled: so torch's compiler, which takes
 longer to import than this package, is imported no sooner. `import tritonnotes` registers, so even `importlib.metadata`
 is imported only where something asks for it.
+
+torch asks for a second entry point at the end of its own import, and calls it: with it come the ops that exported
+programs call, so that `torch.export.load` finds them though nothing of this package was used.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
 
 NAME, GROUP = "tritonnotes", "torch_dynamo_backends"
 TARGET = "tritonnotes.backend.compiling:tritonnotes"
+OPS_GROUP, OPS_TARGET = "torch.backends", "tritonnotes:_declare_ops"
 DISTRIBUTION = f"{NAME}-backend"
 REGISTRY = "torch._dynamo.backends.registry"
 
@@ -32,7 +36,7 @@ def _distribution() -> Distribution:
         def read_text(self, filename: str) -> str | None:
             texts = {
                 "METADATA": f"Name: {DISTRIBUTION}\nVersion: 0\n",
-                "entry_points.txt": f"[{GROUP}]\n{NAME} = {TARGET}\n",
+                "entry_points.txt": f"[{GROUP}]\n{NAME} = {TARGET}\n[{OPS_GROUP}]\n{NAME} = {OPS_TARGET}\n",
             }
             return texts.get(filename)
 

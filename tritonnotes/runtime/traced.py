@@ -17,6 +17,7 @@ from torch import Tensor
 from ..codegen.program.program import Program
 from ..ir.core.evaluate import bind_dims, bind_sizes, concrete
 from ..tensors.dtypes import torch_dtype
+from ..tensors.torch_ops import DONE_BY, backward, forward
 from .autograd import Differentiable
 from .calls import BEGINNING, call_of
 from .form import Form, form_of
@@ -45,10 +46,7 @@ def _form_for(spec: str, leaves: Sequence[Tensor]) -> Form:
     return call.form([given[index] for index in sorted(given)]).form
 
 
-@torch.library.custom_op("tritonnotes::forward", mutates_args=())
-def forward(leaves: Sequence[Tensor], seed: Tensor | None, spec: str, wanted: Sequence[bool]) -> list[Tensor]:
-    """One run of a form. `wanted` says of each leaf whether it wants a gradient. No leaf is changed: updated buffers
-    are new tensors."""
+def _forward(leaves: Sequence[Tensor], seed: Tensor | None, spec: str, wanted: Sequence[bool]) -> list[Tensor]:
     form = _form_for(spec, leaves)
     given = dict(zip(form.leaves, leaves, strict=True))
     state = {v.name: given[v.name].detach().clone() if v.name in form.updates else given[v.name] for v in form.held}
@@ -60,8 +58,9 @@ def forward(leaves: Sequence[Tensor], seed: Tensor | None, spec: str, wanted: Se
     return _apart([results[n] for n in results_of(form, names)])
 
 
-@forward.register_fake
-def _(leaves: Sequence[Tensor], seed: Tensor | None, spec: str, wanted: Sequence[bool]) -> list[Tensor]:
+def _results_of_forward(
+    leaves: Sequence[Tensor], seed: Tensor | None, spec: str, wanted: Sequence[bool]
+) -> list[Tensor]:
     form = _form_for(spec, leaves)
     sizes = _sizes(form, leaves)
     names = _named(form, wanted)
@@ -71,8 +70,7 @@ def _(leaves: Sequence[Tensor], seed: Tensor | None, spec: str, wanted: Sequence
     return [made[n] for n in results_of(form, names)]
 
 
-@torch.library.custom_op("tritonnotes::backward", mutates_args=())
-def backward(
+def _backward(
     kept: Sequence[Tensor],
     cotangents: Sequence[Tensor],
     sizes: Sequence[int],
@@ -80,7 +78,6 @@ def backward(
     spec: str,
     wanted: Sequence[bool],
 ) -> list[Tensor]:
-    """The gradients of the leaves that are reached, from what `forward` took and kept and the outputs' gradients."""
     form = form_of(spec)
     programs = form.differentiable(_named(form, wanted))
     fed = dict(zip(_kept(form, programs), kept, strict=True))
@@ -89,8 +86,7 @@ def backward(
     return _apart([*programs.gradients(fed, upstream, bound, _numbers(form, seed)).values()])
 
 
-@backward.register_fake
-def _(
+def _results_of_backward(
     kept: Sequence[Tensor],
     cotangents: Sequence[Tensor],
     sizes: Sequence[int],
@@ -117,7 +113,7 @@ def _setup_context(ctx: Any, inputs: Any, output: Sequence[Tensor]) -> None:
     ctx.seed, ctx.spec, ctx.wanted = seed, form.spec, wanted
 
 
-def _backward(ctx: Any, gradients: Sequence[Tensor]) -> Any:
+def _gradients_of_forward(ctx: Any, gradients: Sequence[Tensor]) -> Any:
     form = form_of(ctx.spec)
     names = _named(form, ctx.wanted)
     programs = form.differentiable(names)
@@ -128,7 +124,14 @@ def _backward(ctx: Any, gradients: Sequence[Tensor]) -> Any:
     return [made.get(n) for n in form.leaves], None, None, None
 
 
-forward.register_autograd(_backward, setup_context=_setup_context)
+DONE_BY |= {
+    "forward": _forward,
+    "results of forward": _results_of_forward,
+    "backward": _backward,
+    "results of backward": _results_of_backward,
+    "keep for gradients": _setup_context,
+    "gradients of forward": _gradients_of_forward,
+}
 
 
 def run_traced(

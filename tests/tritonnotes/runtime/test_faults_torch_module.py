@@ -277,13 +277,14 @@ def test_a_module_that_holds_a_model_is_exported_for_every_batch(strict: bool, n
     torch.export.save(program, path)
     torch.save(wanted, tmp_path / "wanted.pt")
     script = (
-        "import sys, torch, tritonnotes\n"
         "made = torch.export.load(sys.argv[1]).module()\n"
         "x = torch.randn((2, 4), generator=torch.Generator().manual_seed(0))\n"
         "got, wanted = made(x, torch.arange(2) % 3), torch.load(sys.argv[2])\n"
         "assert all(torch.equal(got[n], t) for n, t in wanted.items())\n"
     )
-    subprocess.run([sys.executable, "-c", script, path, tmp_path / "wanted.pt"], check=True, cwd=ROOT)
+    for first, second in (("torch", "tritonnotes"), ("tritonnotes", "torch")):
+        begin = f"import sys, {first}, {second}\nassert 'tritonnotes.face' not in sys.modules\n"
+        subprocess.run([sys.executable, "-c", begin + script, path, tmp_path / "wanted.pt"], check=True, cwd=ROOT)
 
 
 @pytest.mark.parametrize("training", [False, True])
