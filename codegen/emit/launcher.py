@@ -97,10 +97,11 @@ class Launcher:
     def most_registers(self) -> int | None:
         """Registers that a thread may have, where that must be said. Left to itself ptxas spills a register or two to
         fit more programs: it makes room in all for what a last one does, which is little and rare, and it does so where
-        products are rounded before their rows are summed, or where powers are taken by one program that nothing shares
-        a multiprocessor with. With this many 16 warps share a multiprocessor, 12 where
-        programs have 4, 8 where these multiply too or keep lanes of long rows."""
-        is_tight = self.kernel.last_block or self._rounds_products() or self._takes_powers_alone()
+        a loop keeps numbers for each lane, where products are rounded before their rows are summed, and where one
+        program takes powers, which shares a multiprocessor with no other. With this many 16 warps share one, 12 where
+        programs have 4, 8 where these multiply too or loop along rows."""
+        loops = self.layout.loops_cols or self.layout.traversal.is_persistent
+        is_tight = loops or self.kernel.last_block or self._rounds_products() or self._takes_powers_alone()
         if not is_tight or self.layout.block > 4096:
             return None
         if self.num_warps() > 4:

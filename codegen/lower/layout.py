@@ -39,7 +39,7 @@ MAX_BLOCK = 1024
 
 LOOPED_BLOCK = 2048
 """Columns of a step along a row that is too long to be held: 16 bytes for each thread of 4 warps, four times. Twice as
-many make ptxas spill a register of cross entropy on sm_80 and sm_100."""
+many make ptxas spill a register of cross entropy on sm_80 and sm_100; of float64 it is half as many."""
 
 
 MOST_COLUMN_TILES = 65_535
@@ -152,7 +152,7 @@ def _block(plan: KernelPlan, length: int | None, whole_rows: bool) -> int:
     if plan.products:
         return plan.tile[1]
     if plan.loop_reads is not None:
-        return LOOPED_BLOCK
+        return LOOPED_BLOCK // 2 if _widest(plan) == 8 else LOOPED_BLOCK
     if length is None:
         return MAX_BLOCK
     if whole_rows:
@@ -168,8 +168,7 @@ def _tile(plan: KernelPlan, rows: int | None, block: int) -> int:
         return prod(plan.tile)
     if plan.space.finalizes:
         return FINALIZED
-    sizes = [plan.storage[memory_of(v)].itemsize for v in (*plan.loads, *plan.stores) if v.dtype.is_float]
-    widest = max(sizes, default=4)
+    widest = _widest(plan)
     if not block:
         return 1024 if widest <= 4 else 512
     if widest == 8:
@@ -178,6 +177,12 @@ def _tile(plan: KernelPlan, rows: int | None, block: int) -> int:
     # element: half a tile stays clear of spilling.
     powers = sum(v.op.name == "pow" for v in plan.values)
     return 1024 if block < 64 or powers > 1 else 2048
+
+
+def _widest(plan: KernelPlan) -> int:
+    """Bytes of the widest floats that a kernel reads or writes."""
+    sizes = [plan.storage[memory_of(v)].itemsize for v in (*plan.loads, *plan.stores) if v.dtype.is_float]
+    return max(sizes, default=4)
 
 
 def _last_tile(plan: KernelPlan, rows: int | None, block: int) -> int:
