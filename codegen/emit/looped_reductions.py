@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 
 from ..lower.row_loops import is_wide, row_loops
-from ..lower.tile_ir import COL, Step
-from ..support.expressions import Expression, Name, call
-from ..support.facets import identity_of
+from ..lower.tile_ir import COL, ROW, Step
+from ..support.expressions import Display, Expression, Name, call
+from ..support.facets import combined, identity_of, reduced
 from ..support.statements import BLANK, Assign, For, Statement, marked
 from .ops import tl
 from .steps import statements, store_statements, taken_in
@@ -33,7 +33,7 @@ def row_loop_statements(writer: Writer, known: Sequence[Step]) -> list[Statement
         body = [*writer.index.column_lines(body + written), *body, *([BLANK] if written else []), *written]
         lines.append(For("start", _blocks(writer), tuple(body)))
         counts = _of_each(writer, deviating, _lane_counts)
-        lines += [BLANK, *counts, *statements(writer, _named(writer, loop.after))]
+        lines += [BLANK, *counts, *statements(writer, _named(writer, loop.after, writer.running))]
     return [*lines, BLANK, *store_statements(writer, [s for s in stores if not is_wide(s)])]
 
 
@@ -60,18 +60,39 @@ def _running_start(writer: Writer, step: Step) -> Iterator[Statement]:
     """What a reduction along the row starts from."""
     (arg,) = (writer.steps[a] for a in step.args)
     identity = identity_of(step.op, arg.dtype)
+    if step.name in writer.running:
+        shape = writer.tile_shape(ROW) if writer.layout.rows else Display(())
+        yield Assign(step.name, call("tl.full", shape, identity, tl(step.dtype)))
+        return
     yield Assign(f"{step.name}_lanes", call("tl.full", writer.tile_shape(arg.extent), identity, tl(arg.dtype)))
 
 
 def _running_statements(writer: Writer, step: Step) -> Iterator[Statement]:
-    """How each lane of a reduction along the row takes in one more block of columns. No lane waits for another before
-    all columns are done."""
-    if step.name in writer.online:
+    """How a reduction along the row takes in one more block of columns."""
+    if step.name in writer.online and step.name in writer.running:
+        yield from _rescaled(writer, step)
+    elif step.name in writer.online:
         largest = writer.steps[writer.online[step.name]]
         lanes = Name(f"{largest.name}_lanes"), Name(f"{step.name}_lanes")
         yield Assign(", ".join(map(str, lanes)), call("add_exponential", *lanes, writer.reduced_value(largest)))
     elif step.name not in writer.largest:  # that maximum moves together with the sum beside it
         yield taken_in(step.op, f"{step.name}_lanes", writer.reduced_value(step))
+
+
+def _rescaled(writer: Writer, total_step: Step) -> Iterator[Statement]:
+    """A sum of eˣ⁻ᵐ beside the running maximum m of all lanes: what it holds is rescaled whenever m grows."""
+    largest = writer.steps[writer.online[total_step.name]]
+    name, before, sum_so_far = Name(largest.name), Name(f"{largest.name}_before"), Name(total_step.name)
+    candidates, terms = Name(f"{name}_candidates"), Name(f"{sum_so_far}_terms")
+    axis = largest.attrs["axis"]
+    has_none = candidates.equals(identity_of("max", largest.dtype))
+    yield Assign(candidates.name, writer.reduced_value(largest))
+    yield Assign(before.name, name)
+    yield Assign(name.name, combined("max", before, reduced("max", candidates, axis, largest.dtype)))
+    # Where there is nothing but −∞ so far, −∞ − (−∞) is no number.
+    yield Assign(terms.name, call("tl.where", has_none, 0.0, call("tl.exp", candidates - name)))
+    rescaled = sum_so_far * call("rescale", before, name)
+    yield Assign(sum_so_far.name, rescaled + reduced("sum", terms, axis, total_step.dtype))
 
 
 def _moments_start(writer: Writer, step: Step) -> Iterator[Statement]:

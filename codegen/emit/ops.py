@@ -127,6 +127,12 @@ def max_and_place(x, places, axis: tl.constexpr):
     """The largest, NaN if any is, and the first place where it is."""
     return tl.reduce((x, places), axis, larger_first)
 ''',
+    "rescale": '''\
+@triton.jit
+def rescale(largest_before, largest):
+    """What a sum of eˣ over x − largest_before is multiplied by to be one over x − largest."""
+    return tl.where(largest_before == largest, 1.0, tl.exp(largest_before - largest))
+''',
     "add_exponential": '''\
 @triton.jit
 def add_exponential(largest, total, x):

@@ -30,6 +30,7 @@ class Writer:
         self.row_numbers = {a for s in kernel.steps if s.op == "take_rows" for a in s.args}
         self.online = running_maximum(kernel) if kernel.layout.loops_cols else {}
         self.largest = frozenset(self.online.values())
+        self.running = frozenset() if kernel.layout.keeps_lanes else self.largest.union(self.online)
         self.deviations = _of_moments(kernel) if kernel.layout.loops_cols else {}
         self.only_stored = {
             s.args[0]
@@ -125,7 +126,7 @@ class Writer:
             return True
         if step.is_named or step.op in _STATEMENTS:
             return False
-        if step.name in self.row_numbers or step.name in self.largest:
+        if step.name in self.row_numbers or step.name in self.largest or step.name in self.running:
             return False
         return self.uses[step.name] == 1 and len(str(self.expression(step))) <= LONGEST_INLINE
 
@@ -145,7 +146,7 @@ class Writer:
         arg = self.steps[step.args[0]]
         is_looped = self.layout.loops_cols and step.op != "accumulate"
         value: Expression = Name(f"{step.name}_lanes") if is_looped else self.reduced_value(step)
-        if step.name in self.online:
+        if step.name in self.online and step.name not in self.running:
             # What a lane has summed is eˣ less the largest x of its own.
             largest = self.online[step.name]
             value = value * call("tl.exp", Name(f"{largest}_lanes") - Name(largest))

@@ -76,6 +76,12 @@ class Layout:
         return not self.rows or not self.cols or self.traversal.is_one_row
 
     @property
+    def keeps_lanes(self) -> bool:
+        """Whether each lane of a loop along a row has a running maximum of its own, so that no thread waits for another
+        before the loop is over. On a CPU, which has none, one for all lanes takes less memory."""
+        return self.blocks_ahead > 0
+
+    @property
     def loops_tiles(self) -> bool:
         """Whether a program goes over several tiles."""
         return self.traversal.over is not None

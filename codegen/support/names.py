@@ -22,7 +22,7 @@ RESERVED = frozenset(
     | {"row", "rows", "col", "cols", "mask", "cell", "offset", "elements"}
     | {"partial_row", "partial_cell", "tile", "start", "first"}
     | {"group", "member", "members", "arrivals", "arrives_last", "add_up_group"}
-    | {"program", "programs", "in_programs", "ROWS", "COLS", "BLOCK", "PROGRAMS", "add_exponential"}
+    | {"program", "programs", "in_programs", "ROWS", "COLS", "BLOCK", "PROGRAMS", "add_exponential", "rescale"}
     | {"add_moment", "squares_about"}
     | {"sign", "expm1", "log1p", "tanh", "power", "uniform", "max_or_nan", "min_or_nan"}
     | {"larger_first", "max_and_place"}
@@ -37,7 +37,8 @@ RESERVED = frozenset(
 """What our own lines call their variables, functions and modules."""
 
 DERIVED = (
-    "_ptr", "_lanes", "_rounded", "_lanes_first", "_lanes_mean", "_lanes_squares", "_lanes_count",
+    "_ptr", "_lanes", "_before", "_candidates", "_terms", "_rounded",
+    "_lanes_first", "_lanes_mean", "_lanes_squares", "_lanes_count",
 )  # fmt: skip
 """What follows a variable's name in those that belong to it."""
 

@@ -84,7 +84,12 @@ def special_rows(cols: int) -> Tensor:
 def test_special_numbers_go_where_eager_sends_them() -> None:
     graph = classifier(WALKED)
     target = torch.tensor([1, 60_000, 5, 9000, 60_000, 70_000, 0, -100], device=pick_device())
-    assert_within_policy(judge(graph, {"x": special_rows(WALKED), "target": target}, gradients=False, noisy=2))
+    feeds = {"x": special_rows(WALKED), "target": target}
+    assert_within_policy(judge(graph, feeds, gradients=False, noisy=2))
+    lanes, whole = (tn.compile(graph, target=machine) for machine in ("gpu", "cpu"))
+    assert "add_exponential(" in lanes.source and "rescale(" in whole.source
+    for name, found in lanes(**feeds).items():
+        torch.testing.assert_close(found, whole(**feeds)[name], equal_nan=True)
 
 
 FAR = {
@@ -146,6 +151,12 @@ def test_no_kernel_spills_at_the_sizes_of_the_benchmark(name: str, cols: int, dt
 @pytest.mark.parametrize("cols", [10, 1000, 32_000, 128_256])
 def test_no_kernel_of_a_loss_spills_at_the_sizes_of_the_benchmark(cols: int, dtype: str) -> None:
     assert_no_spills("cross_entropy", cols, dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_no_norm_spills_on_a_long_row_that_masks_cut(dtype: str) -> None:
+    assert_no_spills("layer_norm", WALKED - 1, dtype)
 
 
 @pytest.mark.slow
