@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.core.types import element_count
 
 from ..analysis.axes import Space
-from ..analysis.units import REPLICATED, Units, UnitSet
+from ..analysis.units import FINALIZE, PARTIAL, REPLICATED, Units, UnitSet
 from ..cost.long_rows import reread_discount
 from ..cost.traffic import (
     PROGRAM_ELEMENTS,
@@ -21,9 +21,10 @@ from ..cost.traffic import (
     rematerialize_bytes,
 )
 from ..support.sizes import NOMINAL_SIZES
+from ..target.gpus import H100, PROGRAMS_PER_SM
 from .candidate import Candidate, once
 from .horizontal import foreach_groups, matmul_groups, table_bytes
-from .last_block import finalize_in_last_block
+from .last_block import GROUP, finalize_in_last_block
 from .memory import MemoryPlan
 from .reduction_strategy import replicated_bytes
 
@@ -85,7 +86,8 @@ def _crosses(units: Units, value: Value, space: Space) -> bool:
 
 @once
 def scheduled_cost(candidate: Candidate) -> Cost:
-    """The cost of a candidate as it is launched: with updates joined and sums finalized by last programs."""
+    """The cost of a candidate as it is launched: with updates joined and sums finalized by last programs, which has its
+    price."""
     if candidate.refusal is not None:
         return BEYOND_MEASURE
     candidate = finalize_in_last_block(candidate)
@@ -94,7 +96,32 @@ def scheduled_cost(candidate: Candidate) -> Cost:
     for kernels, table in _together(candidate):
         gained, more = len(kernels) - 1, _more_bytes(candidate, kernels, table, NOMINAL_SIZES)
         cost = Cost(cost.total - gained * launch + more, cost.launches - gained, cost.bytes + more)
-    return cost
+    return replace(cost, total=cost.total + _finishing(candidate))
+
+
+def _finishing(candidate: Candidate) -> int:
+    """The price of adding up partial sums, in bytes, beside that of launches: of counts of arrivals where last programs
+    do it, else of the loads of what was left, which few programs take one after the other."""
+    target, spaces = candidate.options.planned_for, candidate.memory.spaces
+    home = {u.value: k for k in candidate.kernels for u in k if u.part == PARTIAL}
+    counts: dict[UnitSet, int] = {}
+    rounds = 0
+    for kernel in (k for k in candidate.kernels if spaces[k].finalizes):
+        host = candidate.finalized_by.get(kernel)
+        if host is not None:
+            # Of columns groups of programs add up first, and count themselves as well.
+            counts[host] = max(counts.get(host, 1), 2 if spaces[kernel].rows else 1)
+        elif spaces[kernel].rows:
+            shared = (_programs(candidate, home[u.value]) for u in kernel if u.part == FINALIZE)
+            rounds += -(-max(shared) // GROUP) - 1
+    return sum(counts.values()) * target.arrival_bytes + rounds * target.load_bytes
+
+
+def _programs(candidate: Candidate, kernel: UnitSet) -> int:
+    """How many programs share the sums over rows that a kernel takes."""
+    space, axes = candidate.memory.spaces[kernel], candidate.units.axes
+    elements = element_count(axes.shape((*space.rows, *space.cols)), NOMINAL_SIZES)
+    return max(1, min(-(-elements // PROGRAM_ELEMENTS), PROGRAMS_PER_SM * H100.multiprocessors))
 
 
 def bytes_at(candidate: Candidate, sizes: Mapping[str, int]) -> int:

@@ -102,7 +102,11 @@ class _Kernels:
         if self.target.cpu is not None:
             return saved + library_bytes_on(self.target.cpu, value) - generated_bytes_on(self.target.cpu, value)
         tile, split_k = tile_in(self.units, space, both), split_k_in(self.units, space, both)
-        return saved + library_bytes(value) - generated_bytes(value, tile, frozenset(space.cols), axes, split_k)
+        return (
+            saved
+            + max(library_bytes(value), self.target.call_bytes)
+            - generated_bytes(value, tile, frozenset(space.cols), axes, split_k)
+        )
 
     def _is_read_elsewhere(self, value: Value, kernels: tuple[UnitSet, ...]) -> bool:
         return value in self.units.roots or any(k not in kernels for k in self.loaders.get(value, ()))

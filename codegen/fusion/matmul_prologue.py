@@ -26,7 +26,7 @@ MOST_UNITS = 1_000
 """The largest graph, in primitives, that is looked through for such operands: each takes a look at all kernels."""
 
 
-LEAST_SAVED = 0.02
+LEAST_SAVED = 0.01
 """Where no launch is saved, the part of a plan's cost that must be in question: trying takes time."""
 
 

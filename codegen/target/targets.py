@@ -5,11 +5,13 @@ Prices are in bytes: as many as memory moves in the time.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from .gpus import H100
+from .rates import ARRIVAL_SECONDS, CACHE_LATENCY, CALL_SECONDS, LAUNCH_SECONDS, LOAD_LATENCY, MEMORY_RATE
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,18 @@ more than these figures."""
 
 @dataclass(frozen=True)
 class Target:
-    """What a plan is made for, under the `name` that it is asked for by. `launch_bytes` is the price of a launch;
+    """What a plan is made for, under the `name` that it is asked for by. `launch_bytes` is the price of a launch beside
+    what it moves, `load_bytes` that of a load that waits for another one, `arrival_bytes` that of a count of programs,
+    the last of which finishes what others left, and `call_bytes` the least that a call of torch's library takes.
     `busy_programs` are as many programs as draw all that memory gives. A search for a plan may look at so many `ways`
     to place a value. Of a `cpu` products have prices of their own."""
 
     name: str
     machine: str
     launch_bytes: int
+    load_bytes: int
+    arrival_bytes: int
+    call_bytes: int
     busy_programs: int
     ways: int
     cpu: Cpu | None = None
@@ -68,22 +75,37 @@ class Target:
         return f"{self.machine} (target={self.name!r})"
 
 
+IN_FLIGHT = 32 * 2**10
+"""Bytes that one program has on its way at most, of rows that it holds or that loops load ahead."""
+
+
+def _bytes_in(seconds: float) -> int:
+    """What the memory of an H100 moves in this time."""
+    return round(seconds * MEMORY_RATE)
+
+
 GPU, CPU = "gpu", "cpu"
 
 TARGETS: dict[str, Target] = {
     GPU: Target(
         GPU,
         f"an {H100.name}",
-        # Inside a CUDA graph one kernel costs about 1.3 µs more than its traffic, in which an H100 copies
-        # 3.0 TB/s · 1.3 µs ≈ 4 MB. So small graphs are planned for few launches, and large ones for few bytes.
-        4_000_000,
-        H100.multiprocessors // 2,
+        # Inside a CUDA graph a kernel takes the gap before it and the latency of one load beside its traffic: 2.0 µs,
+        # in which an H100 copies 6 MB. So small graphs are planned for few launches, large ones for few bytes.
+        _bytes_in(LAUNCH_SECONDS + LOAD_LATENCY),
+        _bytes_in(LOAD_LATENCY),
+        _bytes_in(ARRIVAL_SECONDS + CACHE_LATENCY),
+        _bytes_in(CALL_SECONDS),
+        math.ceil(MEMORY_RATE * LOAD_LATENCY / IN_FLIGHT),
         50_000,  # about a second
     ),
     CPU: Target(
         CPU,
         SERVER_CORE.name,
         int(SERVER_CORE.launch * SERVER_CORE.bandwidth),
+        0,
+        0,  # programs run one after the other
+        int(SERVER_CORE.call * SERVER_CORE.bandwidth),
         1,
         # Where launches cost little the floor of what is to come is low, and a search prunes little.
         5_000,
