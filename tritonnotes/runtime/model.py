@@ -130,6 +130,8 @@ class Model(NamedModule):
         form, fed = self._form, named_feeds(self._form.inputs, inputs, feeds)
         if torch.compiler.is_compiling():
             return run_traced(form, fed, self.tensors(), self._traced_seed())
+        if len(fed) < len(form.inputs):
+            self._origin.check_fed(form.inputs, fed)
         places = self._places[self.training]
         with self.turns:
             self._follow_origin()
