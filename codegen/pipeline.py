@@ -55,31 +55,38 @@ def make_program(
     options = as_fusion(fusion)
     plain = canonicalize(graph, options)
     find = partial(partition, plain, options)
-    found = kept_candidate(plain, options, find) if keep else find()
-    program = finish(schedule(found, taken), declared)
-    if options.memory_budget is None:
+    return _program(kept_candidate(plain, options, find) if keep else find(), taken, declared)
+
+
+def _program(found: Candidate, taken: Names, declared: Graph | None = None) -> Program:
+    program, budget = finish(schedule(found, taken), declared), found.options.memory_budget
+    if budget is None:
         return program
     return fit_memory(
         found,
         program,
-        options.memory_budget,
+        budget,
         schedule=partial(schedule, taken=taken, group_matmuls=False),
         finish=partial(finish, declared=declared),
     )
 
 
-@paused_collector()
 def make_plan(graph: Graph, fusion: str | Fusion = "optimal", taken: Names = frozenset()) -> FusionPlan:
     """The plan alone, as `make_program` makes it."""
     options = as_fusion(fusion)
-    if options.memory_budget is not None:
-        return make_program(graph, options, taken=taken).plan
-    return schedule(partition(canonicalize(graph, options), options), taken)
+    return _plan(canonicalize(graph, options), options, taken)
+
+
+@paused_collector()
+def _plan(plain: Graph, options: Fusion, taken: Names) -> FusionPlan:
+    """The plan of a graph that is canonical."""
+    found = partition(plain, options)
+    return schedule(found, taken) if options.memory_budget is None else _program(found, taken).plan
 
 
 def _plan_reduced(plan: FusionPlan) -> Any:
-    """What a pickle of a plan holds: the same graph and wishes give the same plan."""
-    return make_plan, (plan.graph, plan.candidate.options)
+    """What a pickle of a plan holds: the same graph, canonical as it is, and wishes give the same plan."""
+    return _plan, (plan.graph, plan.candidate.options, plan.taken)
 
 
 bind(FusionPlan, __reduce__=_plan_reduced)
@@ -143,7 +150,7 @@ def schedule(found: Candidate, taken: Names = frozenset(), *, group_matmuls: boo
         launches = join_foreach_updates(found, launches, taken)
     if joins and group_matmuls:
         launches = group_weight_gradients(found, launches, taken)
-    plan = FusionPlan(found, launches, judge=partial(verdicts, replan=partition))
+    plan = FusionPlan(found, launches, judge=partial(verdicts, replan=partition), taken=taken)
     verify_plan(plan)
     return plan
 

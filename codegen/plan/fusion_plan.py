@@ -26,12 +26,14 @@ from .launches import Launch, Piece
 class FusionPlan:
     """How a graph of primitives becomes launches: the candidate that was chosen, and its kernels as they are launched.
     `kernels` are the generated ones, `launches` all, in order. Nothing of it changes, so copies are the plan itself. A
-    pickle holds the graph and what was asked for, and is planned anew."""
+    pickle holds the graph, what was asked for and which names were `taken`, and is planned anew."""
 
     candidate: Candidate
     launches: tuple[Launch, ...]
     judge: Callable[[FusionPlan], Iterable[Any]]
     """What says of each edge whether it is fused, and why: `verdicts`."""
+    taken: frozenset[str] = frozenset()
+    """The names that no launch was to have."""
 
     @property
     def graph(self) -> Graph:
