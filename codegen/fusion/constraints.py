@@ -185,17 +185,26 @@ def computed_of(units: Iterable[Unit]) -> frozenset[Computed]:
     return frozenset((u.value, u.part == PARTIAL) for u in units)
 
 
-def unmet(units: Units, fusion: Fusion, computed: Iterable[frozenset[Computed]]) -> Names | None:
+@dataclass(frozen=True)
+class Unmet:
+    """What a tuple of `names` in `fuse` asks for and kernels do not hold: pairs of a value and what reads it, or of
+    units that exchange nothing."""
+
+    names: Names
+    links: tuple[frozenset[Unit], ...]
+
+
+def unmet(units: Units, fusion: Fusion, computed: Iterable[frozenset[Computed]]) -> Unmet | None:
     """The first names in `fuse` of which some kernel computes one end of a value that passes, and not the other; None
     where all are met. `computed` is what each kernel computes. Where kernels hold some of what passes, a matrix
     product that reads or makes the rest may stay a launch of its own: a weight's gradient reads whole columns."""
     kernels = list(computed)
     for names in fusion.fuse:
-        links = [computed_of(link) for some in _links(units, names, fusion) for link in some]
-        missed = [link for link in links if not any(link <= kernel for kernel in kernels)]
-        apart = [link for link in missed if all(v.op.kind != "contraction" for v, _ in link)]
-        if apart or (missed and len(missed) == len(links)):
-            return names
+        links = [frozenset(link) for some in _links(units, names, fusion) for link in some]
+        missed = [link for link in links if not any(computed_of(link) <= kernel for kernel in kernels)]
+        hard = [link for link in missed if all(u.value.op.kind != "contraction" for u in link)]
+        if hard or (missed and len(missed) == len(links)):
+            return Unmet(names, tuple(hard or missed))
     return None
 
 
