@@ -114,11 +114,11 @@ def partition(graph: Graph, options: Fusion) -> Candidate:
 
 
 def _refused(usual: Candidate, options: Fusion, refused: PlanError | None) -> PlanError:
-    """Says why `fuse` cannot be had: by the rule that the verdict of the first such pair has. Where each pair is legal
+    """Says why `fuse` is impossible: by the rule that the verdict of the first such pair has. Where each pair is legal
     by itself, all together were `refused`."""
     missed, why = usual.missed_wish(options), refusal_of(usual, options)
-    if missed is None or why is None or (why.rule == NOT_SELECTED and refused is not None):
-        return refused or PlanError("fuse: cannot be had: no plan that was found holds all of it together")
+    if missed is None or why is None or (why == NOT_SELECTED and refused is not None):
+        return refused or PlanError("fuse: no plan was found that holds all of it in one kernel; ask for fewer at once")
     return PlanError(f"fuse: {', '.join(missed.names)} cannot be fused, by the rule {why.rule!r}: {why.reason}")
 
 

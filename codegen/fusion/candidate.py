@@ -71,7 +71,7 @@ class Candidate:
     def raise_if_illegal(self) -> None:
         """Raise `PlanError` with the rule that some kernel breaks."""
         if self.refusal is not None:
-            raise PlanError(f"fuse: cannot be had, by the rule {self.refusal.rule!r}: {self.refusal.reason}")
+            raise PlanError(f"fuse: this cannot be fused, by the rule {self.refusal.rule!r}: {self.refusal.reason}")
 
     def recomputed(self, kernel: UnitSet) -> tuple[Value, ...]:
         """What a kernel computes again instead of loading it."""

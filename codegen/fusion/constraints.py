@@ -10,6 +10,7 @@ from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Graph, Value
 
 from ..analysis.units import PARTIAL, Unit, Units, UnitSet
+from ..analysis.views import memory_of
 from ..target.targets import GPU, TARGETS, Target
 from .legality import Legality, Refusal
 
@@ -248,8 +249,11 @@ def _joined(links: list[set[Unit]]) -> list[set[Unit]]:
 
 
 def _named(units: Units, name: str, what: str, fusion: Fusion) -> list[Unit]:
-    """The units of an op instance, in all phases, or of one value."""
+    """The units of an op instance, in all phases, or of one value, which may be a view of what a unit computes."""
     found = [u for u in units.units if u.value.scope.name == name] or [u for u in units.units if u.value.name == name]
+    if not found:
+        views = [memory_of(v) for v in units.graph.values if v.name == name]
+        found = [units.producer[memory] for memory in views if memory in units.producer]
     if not found and fusion.is_strict:
         known = sorted({u.value.scope.name for u in units.units if u.value.scope.name})
         shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")

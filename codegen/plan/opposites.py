@@ -14,8 +14,8 @@ from ..fusion.legality import Refusal
 from ..fusion.merge import Clusters
 from ..fusion.partition import Partition
 
-NOT_SELECTED = "not selected"
-"""The rule of a pair that is legal and apart all the same."""
+NOT_SELECTED = Refusal("not selected", "legal, but other fusions save more")
+"""Said of a pair that is legal and apart all the same."""
 
 
 def launched_cost(candidate: Candidate) -> Cost:
@@ -28,7 +28,7 @@ def why_apart(clusters: Clusters, producer: Unit, reader: Unit) -> Refusal:
     why = clusters.why_not(clusters.of[producer], clusters.of[reader])
     if producer.part == FINALIZE and why is not None:
         return Refusal("finalize", f"{producer.value.name} is whole only once every program is done")
-    return why or Refusal(NOT_SELECTED, "legal, but other fusions save more")
+    return why or NOT_SELECTED
 
 
 def apart(found: Candidate, producer: Unit, reader: Unit) -> Candidate | None:
@@ -53,7 +53,7 @@ def apart(found: Candidate, producer: Unit, reader: Unit) -> Candidate | None:
 def together(found: Candidate, producer: Unit, reader: Unit) -> Candidate | None:
     """A pair in one kernel: both kernels as one, either end moved to the other's, or the value computed again. None
     where that is illegal."""
-    partition, between = found.partition, _between(found, producer, reader)
+    partition, between = found.partition, _between(found, producer, reader) or frozenset((producer, reader))
     early = next(k for k in partition.kernels if producer in k)
     late = next(k for k in partition.kernels if reader in k)
     trials = []

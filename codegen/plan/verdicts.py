@@ -32,7 +32,7 @@ HARD_RULES = ("number", "leaf", "join", "library", "memory first", "matmul")
 @dataclass(frozen=True)
 class Opposite:
     """What forcing the opposite of a verdict would add to the plan, in launches and bytes at the nominal batch of 256;
-    `reason` says why it cannot be had, and is empty where it can."""
+    all other kernels as they are; `reason` says why it is not possible, and is empty where it is."""
 
     launches: int = 0
     bytes: int = 0
@@ -40,8 +40,9 @@ class Opposite:
 
     def __str__(self) -> str:
         if self.reason:
-            return f"cannot be had: {self.reason}"
-        return f"{self.launches:+d} launch{'' if abs(self.launches) == 1 else 'es'}, {self.bytes:+,} bytes"
+            return f"not possible: {self.reason}"
+        told = f"{self.launches:+d} launch{'' if abs(self.launches) == 1 else 'es'}, {self.bytes:+,} bytes"
+        return told if self.launches or self.bytes else f"{told}: nothing is gained"
 
 
 @dataclass(frozen=True)
