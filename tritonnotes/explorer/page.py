@@ -101,7 +101,7 @@ def _machine(
     listings: Sequence[Listing] | None,
 ) -> MachineCode:
     if not wanted:
-        why_not = "Machine code was left out: the page was made with --no-machine-code, or machine_code=False."
+        why_not = "Machine code is left out: the page was made with --no-machine-code, or machine_code=False."
         return MachineCode(GPUS[arch].name, why_not=why_not)
     if listings is not None:
         return listed(program, things, listings)
