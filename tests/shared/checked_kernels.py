@@ -132,6 +132,100 @@ def relu_in_place_wrong(x):
     x += 1e-3 * (x > 0)
 
 
+@triton.jit
+def mean_without_other_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    i = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + i, mask=i < n)
+    tl.store(out_ptr, tl.sum(x, axis=0) / n)
+
+
+def mean_without_other(x):
+    out = torch.empty((), dtype=x.dtype)
+    if x.numel():
+        mean_without_other_kernel[(1,)](x.contiguous(), out, x.numel(), BLOCK=triton.next_power_of_2(x.numel()))
+    return out
+
+
+@triton.jit
+def half_in_bfloat16_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + i, mask=i < n, other=0.0)
+    tl.store(out_ptr + i, x - x * 0.5, mask=i < n)
+
+
+def half_in_bfloat16(x):
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    half_in_bfloat16_kernel[(triton.cdiv(x.numel(), BLOCK),)](x.contiguous(), out, x.numel(), BLOCK=BLOCK)
+    return out
+
+
+@triton.jit
+def row_copy_kernel(x_ptr, out_ptr, cols, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * cols + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at, mask=tl.arange(0, BLOCK) < cols, other=0.0)
+    tl.store(out_ptr + at, x)
+
+
+def row_copy_without_a_mask(x):
+    out = torch.empty(x.shape, dtype=x.dtype)
+    row_copy_kernel[(x.shape[0],)](x.contiguous(), out, x.shape[1], BLOCK=triton.next_power_of_2(x.shape[1]))
+    return out
+
+
+@triton.jit
+def column_sum_kernel(x_ptr, out_ptr, cols, BLOCK: tl.constexpr):
+    col = tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + tl.program_id(0) * cols + col, mask=col < cols, other=0.0)
+    tl.atomic_add(out_ptr + col, x, mask=col < cols)
+
+
+def column_sum(x):
+    out = torch.zeros(x.shape[1], dtype=x.dtype)
+    column_sum_kernel[(x.shape[0],)](x.contiguous(), out, x.shape[1], BLOCK=triton.next_power_of_2(x.shape[1]))
+    return out
+
+
+@triton.jit
+def positive_kernel(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + i, mask=i < n, other=0.0)
+    tl.store(out_ptr + i, x, mask=(i < n) & (x > 0))
+
+
+def relu_that_leaves_out_zeros(x):
+    out = torch.empty_like(x)
+    positive_kernel[(triton.cdiv(x.numel(), BLOCK),)](x, out, x.numel(), BLOCK=BLOCK)
+    return out
+
+
+@triton.jit
+def normalized_kernel(x_ptr, out_ptr, cols, WAY: tl.constexpr, BLOCK: tl.constexpr):
+    at = tl.program_id(0) * cols + tl.arange(0, BLOCK)
+    mask = tl.arange(0, BLOCK) < cols
+    x = tl.load(x_ptr + at, mask=mask, other=0.0).to(tl.float32)
+    mean = tl.sum(x, axis=0) / cols
+    apart = x - mean if WAY == "padded" else tl.where(mask, x - mean, 0.0)
+    variance = tl.sum(apart * apart, axis=0) / cols
+    if WAY == "of squares":
+        variance = tl.sum(x * x, axis=0) / cols - mean * mean
+    tl.store(out_ptr + at, apart / tl.sqrt(variance + 1e-5), mask=mask)
+
+
+def normalized(x, way="right"):
+    out = torch.empty(x.shape, dtype=x.dtype)
+    block = triton.next_power_of_2(max(x.shape[1], 1))
+    normalized_kernel[(x.shape[0],)](x.contiguous(), out, x.shape[1], WAY=way, BLOCK=block)
+    return out
+
+
+def normalized_by_squares(x):
+    return normalized(x, "of squares")
+
+
+def normalized_with_padding(x):
+    return normalized(x, "padded")
+
+
 CALLS = 0
 
 

@@ -70,7 +70,7 @@ def test_kernels_without_a_fault_are_looked_at_on_few_rows() -> None:
     look = certificate.strict
     assert (certificate.ok, look.findings, look.left_out, look.sizes) == (True, (), "", {"batch": 5})
     assert look.kernels == 3, "forward, backward and the update"
-    assert "strict look at 3 kernels at batch=5: bounds, memory and races are right" in str(certificate)
+    assert "bounds, memory and races: right (strict interpreter: 3 kernels at batch=5)" in str(certificate)
 
 
 def test_a_load_without_its_mask_fails_though_the_numbers_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def test_what_would_take_long_is_left_out_with_the_reason(monkeypatch: pytest.Mo
     look = certificate.strict
     assert certificate.ok and look.kernels == 0 and not look.sizes
     assert re.fullmatch(r"[\d,]+ bytes are moved at batch=5, and more than 100 take long", look.left_out)
-    assert f"no strict look: {look.left_out}" in str(certificate)
+    assert f"bounds, memory and races: not judged (strict interpreter: {look.left_out})" in str(certificate)
 
 
 def test_the_interpreter_does_not_look_at_itself() -> None:

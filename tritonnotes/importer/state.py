@@ -11,22 +11,23 @@ from torch.export.graph_signature import InputKind, InputSpec
 
 from ..ir.core.errors import ModelImportError
 from ..ir.core.graph import Graph, Value
-from ..tensors.shared import Shared
+from ..tensors.shared import Shared, Source
 from .initial import ZEROS, First
 from .names import local_name
-from .wrapped import LOSS, Wrapped, own_path
+from .wrapped import LOSS, MODULE, Wrapped, own_path
 
 
 class State:
     """What a graph holds of a module: each tensor once, by its first name."""
 
     def __init__(self, graph: Graph, wrapped: Wrapped, first: Mapping[str, First]) -> None:
-        self.graph = graph
+        self.graph, self._wrapped = graph, wrapped
         self.tensors: dict[str, Tensor] = {}
         self.keys: dict[str, str] = {}
         self._taken = {own_path(path) for path, _ in _held(wrapped)}
         self.aliases: dict[str, str] = {}
         self._names: dict[int, str] = {}
+        self._paths: dict[str, str] = {}
         kept = {name for name in wrapped.state_dict() if not name.startswith(f"{LOSS}.")}
         self.transient: set[str] = set()
         # A tied weight begins as the op has it that reads it first, under whichever of its names.
@@ -37,6 +38,7 @@ class State:
                 self.aliases[name] = self._names[id(tensor)]
             else:
                 self._declare(name, tensor, firsts.get(id(tensor), ZEROS))
+            self._paths[path] = self._names[id(tensor)]
             if path not in kept and not isinstance(tensor, torch.nn.Parameter):
                 self.transient.add(name)
 
@@ -55,7 +57,13 @@ class State:
         return self.graph[self._names[id(dict(_held(wrapped))[spec.target])]]
 
     def shared(self) -> Shared:
-        return Shared(self.tensors, self.keys, self.aliases, frozenset(self.transient))
+        return Shared(self.tensors, self.keys, self.aliases, frozenset(self.transient), self._source())
+
+    def _source(self) -> Source:
+        """The module and its loss, without the example that they were exported with."""
+        parts = {MODULE: self._wrapped.module, LOSS: self._wrapped.loss}
+        modules = {name: part for name, part in parts.items() if isinstance(part, torch.nn.Module)}
+        return Source(torch.nn.ModuleDict(modules), self._paths)
 
     def _declare(self, key: str, tensor: Tensor, first: First) -> None:
         """Declare a tensor under the name that its module has for it, or one like it that a graph can have."""

@@ -23,9 +23,9 @@ class TooManyProgramsError(KernelError):
 @contextmanager
 def enabled(strict: bool = True, most_programs: int | None = None) -> Iterator[list[str]]:
     """Until this ends, launches of any `triton.jit` kernel on CPU tensors, also those inside other packages, run under
-    the interpreter. Gives the names of the kernels that were launched, in order, as they are. Launches on a GPU stay as
-    they are. Of an autotuned kernel's configurations the first is taken. A launch of more than `most_programs`, which
-    takes long, raises `TooManyProgramsError`.
+    the interpreter. Gives the names of the kernels of which it ran a program, in order, as they are launched: an empty
+    grid is not among them. Launches on a GPU stay as they are. Of an autotuned kernel's configurations the first is
+    taken. A launch of more than `most_programs`, which takes long, raises `TooManyProgramsError`.
     """
     jit_run, tuned_run = JITFunction.run, Autotuner.run
     launched: list[str] = []
@@ -33,15 +33,17 @@ def enabled(strict: bool = True, most_programs: int | None = None) -> Iterator[l
     def run(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
         if warmup or not _is_on_cpu(args, kwargs):
             return jit_run(self, *args, grid=grid, warmup=warmup, **kwargs)
-        launched.append(self.__name__)
-        sizes = grid(bound_arguments(self, args, kwargs)) if callable(grid) else grid
+        values = bound_arguments(self, args, kwargs)
+        sizes = grid(values) if callable(grid) else grid
         sizes = (sizes,) if isinstance(sizes, int) else tuple(sizes)
+        if 0 not in sizes:
+            launched.append(self.__name__)
         if most_programs is not None and math.prod(sizes) > most_programs:
             raise TooManyProgramsError(
                 f"kernel {self.__name__}: a launch of {math.prod(sizes):,} programs takes the interpreter long; "
                 f"more than {most_programs:,} are left out"
             )
-        return launch(self, sizes, args, kwargs, strict=strict)
+        return launch(self, sizes, *values.values(), strict=strict)
 
     def tuned(self: Autotuner, *args: Any, **kwargs: Any) -> Any:
         if not _is_on_cpu(args, kwargs):

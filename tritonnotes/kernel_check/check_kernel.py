@@ -15,29 +15,22 @@ from ..ir.core.errors import DeclarationError, KernelError, TritonNotesError, Ve
 from ..judge.tolerance import Comparison, compare, pooled
 from .cases import Arguments, drawn_again, layout_cases, normal_draw, shape_cases, value_cases
 from .entry import check_call, name_of
+from .findings import Findings, Watched, folded, is_fault, is_race
+from .repeats import Repeats, repeats
 from .result import FAILS, OK, REFUSED, Case, KernelCertificate, shape_of
-from .running import (
-    Filled,
-    Ran,
-    Raw,
-    Results,
-    copied,
-    is_kernel,
-    ran,
-    same_bits,
-    threads,
-)
+from .running import Ran, Raw, Results, copied, is_kernel, ran
+from .worst import Worst, worst
 
 GIVEN = "tensors given"
+
+Compared = dict[str, tuple[Comparison, Worst | None]]
+"""Of each result how far it is from the truth, and where it is furthest."""
 
 MOST_PROGRAMS = 1024
 """Programs of a launch that the strict interpreter looks at: it takes a millisecond or more for each."""
 
 FEW, DRAWS = 32, 16
 """Results of fewer numbers than this are compared over so many draws as one, so that no luck decides."""
-
-REPEATS = 3
-"""Runs on all threads, whose bits are compared; one more is on a single thread, and two in memory that is filled."""
 
 
 def check_kernel(
@@ -59,11 +52,12 @@ def check_kernel(
     if edge_cases and cases[0].verdict != REFUSED:
         cases += [_case(subject, name, made, look, seed) for name, made in _others(subject, arguments, seed)]
     cases = [case for case in cases if case.verdict]
-    differences, runs = _differences(subject, arguments) if cases[0].comparisons else ([], 0)
+    again = _repeats(subject, arguments) if cases[0].comparisons else Repeats((), (), 0)
     how = {"grid": grid, "constexprs": constexprs, "outputs": outputs} if is_kernel(kernel) else {}
     return KernelCertificate(
-        subject.name, tuple(cases), look.findings, look.runs, tuple(differences), runs,
-        tuple(dict.fromkeys([*subject.left_out, *look.left_out])), subject.how, (kernel, reference, how),
+        subject.name, tuple(cases), look.findings.lines(), look.watched, again.differences, again.runs,
+        (*dict.fromkeys(subject.left_out), *folded(look.left_out), *again.left_out), subject.how,
+        (kernel, reference, how),
     )  # fmt: skip
 
 
@@ -159,18 +153,18 @@ def _stopped(subject: _Subject, error: Exception) -> Exception:
 
 
 class _Look:
-    """What the strict interpreter saw so far."""
+    """What the strict interpreter saw so far, and the faults that anything stopped."""
 
     def __init__(self) -> None:
-        self.runs = 0
-        self.left_out: list[str] = []
-        self._found: dict[tuple[str, str], list[str]] = {}
+        self.findings = Findings()
+        self.left_out: list[tuple[str, str]] = []
+        """Cases that it did not see, each with the reason."""
+        self._seen = 0
+        self._idle = 0
 
     @property
-    def findings(self) -> tuple[str, ...]:
-        """Each with the first case that shows it. One line of a kernel is one finding."""
-        more = (f" (and in {len(where) - 1} more cases)" if len(where) > 1 else "" for where in self._found.values())
-        return tuple(f"{where[0]}{others}" for where, others in zip(self._found.values(), more, strict=True))
+    def watched(self) -> Watched:
+        return Watched(self._seen, self._idle, len(self.left_out))
 
     def at(self, subject: _Subject, name: str, arguments: Arguments) -> bool:
         """Look at one case; whether it may run as machine code, too."""
@@ -178,25 +172,29 @@ class _Look:
         try:
             with interpreter.enabled(strict=True, most_programs=MOST_PROGRAMS) as launched:
                 subject.function(*here)
-            self.runs += bool(launched)
-            if not launched and name == GIVEN:
-                self.left_out.append("no kernel was launched on these tensors, so the strict interpreter saw none")
+            self._seen += bool(launched)
+            self._idle += not launched
         except interpreter.TooManyProgramsError as error:
-            self.left_out.append(f"strict look at {name}: {error}")
+            self.left_out.append((name, str(error)))
         except KernelError as error:
             if _is_fault(error):
-                self.runs += 1
-                kernel, _, rest = str(error).partition(",")
-                line = rest.partition(", line ")[2].partition(":")[0]
-                self._found.setdefault((kernel, line), []).append(f"{name}, {_shapes(here)}: {error}")
+                self._seen += 1
+                self.findings.add(name, _shapes(here), str(error))
+                if is_race(str(error)):
+                    _look_beyond(subject, name, arguments, self)
                 return False
-            if name == GIVEN or "bfloat16" in str(error):
-                self.left_out.append(f"strict look at {name}: {first_line(error)}")
+            self.left_out.append((name, first_line(error)))
         except Exception as error:
-            # What the launcher itself refuses is told where the numbers are judged.
-            if name == GIVEN:
-                self.left_out.append(f"strict look at {name}: {type(error).__name__}: {first_line(error)}")
+            self.left_out.append((name, f"{type(error).__name__}: {first_line(error)}"))
         return True
+
+    def stopped(self, name: str, arguments: Arguments, error: Exception) -> None:
+        """The sanitizer of machine code stopped a case."""
+        self.findings.add(name, _shapes(arguments), first_line(error))
+
+    def forget(self, name: str) -> None:
+        """A case that its launcher refuses is none to look at."""
+        self.left_out = [(case, reason) for case, reason in self.left_out if case != name]
 
 
 def _is_fault(error: KernelError) -> bool:
@@ -233,20 +231,44 @@ def _case(subject: _Subject, name: str, arguments: Arguments, look: _Look, seed:
     if not look.at(subject, name, arguments):
         return Case(name, FAILS, reason="the strict interpreter stopped it", arguments=arguments)
     try:
-        comparisons = _compared(subject, arguments, eager, exact)
-        if any(math.prod(c.shape) < FEW for c in comparisons.values()) and not _is_special(name):
-            comparisons = _over_draws(subject, arguments, comparisons, seed)
+        compared = _compared(subject, arguments, eager, exact)
+        if any(math.prod(c.shape) < FEW for c, _ in compared.values()) and not _is_special(name):
+            compared = _over_draws(subject, arguments, compared, seed)
     except VerificationError as error:
         return Case(name, FAILS, reason=str(error), arguments=arguments)
     except DeclarationError:
         raise
     except Exception as error:
-        # What the sanitizer stops has no cause. A tile that cannot be made, or an assertion, is the launcher's own.
-        is_fault = isinstance(error, KernelError) and error.__cause__ is None
-        verdict = FAILS if is_fault or name == GIVEN else REFUSED
+        # A tile that cannot be made, or an assertion, is the launcher's own.
+        if _is_stop(error):
+            look.stopped(name, arguments, error)
+            return Case(name, FAILS, reason="the sanitizer stopped it", arguments=arguments)
+        has_no_cause = isinstance(error, KernelError) and error.__cause__ is None
+        verdict = FAILS if has_no_cause or name == GIVEN else REFUSED
+        if verdict == REFUSED:
+            look.forget(name)
         return Case(name, verdict, reason=_said(error), arguments=arguments)
-    verdict = OK if all(c.ok for c in comparisons.values()) else FAILS
-    return Case(name, verdict, comparisons, arguments=arguments)
+    comparisons = {what: c for what, (c, _) in compared.items()}
+    wrong = {what: at for what, (c, at) in compared.items() if at is not None and not c.ok}
+    return Case(name, FAILS if wrong else OK, comparisons, worst=wrong, arguments=arguments)
+
+
+def _is_stop(error: Exception) -> bool:
+    """Whether the sanitizer of machine code stopped a kernel: an error of its own, which nothing else has caused."""
+    return isinstance(error, KernelError) and error.__cause__ is None and is_fault(str(error))
+
+
+def _look_beyond(subject: _Subject, name: str, arguments: Arguments, look: _Look) -> None:
+    """What the sanitizer says of a case that a race has ended: a store that meets another program's elements may leave
+    the tensor in a later program."""
+    if subject.is_interpreted or any(isinstance(a, Tensor) and a.is_cuda for a in arguments):
+        return
+    try:
+        with native.enabled(sanitize=True):
+            ran(subject.function, arguments)
+    except Exception as error:  # what else stops it is told where it is judged
+        if _is_stop(error):
+            look.stopped(name, arguments, error)
 
 
 def _taken(subject: _Subject, arguments: Arguments) -> str:
@@ -285,18 +307,21 @@ def _is_special(name: str) -> bool:
     return " in argument " in name
 
 
-def _over_draws(
-    subject: _Subject, arguments: Arguments, first: dict[str, Comparison], seed: int
-) -> dict[str, Comparison]:
+def _over_draws(subject: _Subject, arguments: Arguments, first: Compared, seed: int) -> Compared:
+    """Each result as one over all draws, with the worst element of any."""
     found = [first]
     for draw in range(1, DRAWS):
         made = drawn_again(arguments, seed + draw)
         eager, exact = (subject.reference_of(made, exact=exact) for exact in (False, True))
         found.append(_compared(subject, made, eager, exact))
-    return {what: pooled([draw[what] for draw in found]) for what in first}
+    whole = {}
+    for what in first:
+        _, worst_at = max((draw[what] for draw in found), key=lambda pair: (not pair[0].special, pair[0].max_error))
+        whole[what] = pooled([draw[what][0] for draw in found]), worst_at
+    return whole
 
 
-def _compared(subject: _Subject, arguments: Arguments, eager: Ran, exact: Ran) -> dict[str, Comparison]:
+def _compared(subject: _Subject, arguments: Arguments, eager: Ran, exact: Ran) -> Compared:
     results, expected, truths = subject.results(_run(subject, arguments), eager, exact)
     compared = {}
     for what, name in _paired(results, expected).items():
@@ -308,7 +333,7 @@ def _compared(subject: _Subject, arguments: Arguments, eager: Ran, exact: Ran) -
                 f"check of {subject.name}: given float64, its reference gives {truth.dtype}; write it so that dtypes "
                 "follow those of its arguments"
             )
-        compared[what] = compare(result, wanted, truth)
+        compared[what] = compare(result, wanted, truth), worst(result, wanted, truth)
     return compared
 
 
@@ -336,28 +361,10 @@ def _run(subject: _Subject, arguments: Arguments) -> Ran:
         return ran(subject.function, arguments)
 
 
-def _differences(subject: _Subject, arguments: Arguments) -> tuple[list[str], int]:
-    """Runs on the tensors given that differ from the first in some bit."""
+def _repeats(subject: _Subject, arguments: Arguments) -> Repeats:
+    """Runs on the tensors given."""
     looked_at = subject.outputs if isinstance(subject.function, Raw) else frozenset(range(len(arguments)))
-
-    def given() -> Results:
-        return _run(subject, arguments).results(looked_at)
-
-    first = given()
-    found = []
-    for repeat in range(REPEATS):
-        found += _apart(first, given(), f"run {repeat + 2} differs from run 1")
-    with threads(1):
-        found += _apart(first, given(), "a run on one thread differs")
-    for number in (float("nan"), 3.0):
-        with Filled(number):
-            made = given()
-        found += _apart(first, made, f"it depends on what memory held that torch.empty gave it ({number})")
-    return list(dict.fromkeys(found)), REPEATS + 4
-
-
-def _apart(one: Results, other: Results, what: str) -> list[str]:
-    return [f"{name}: {what}" for name in one if name not in other or not same_bits(one[name], other[name])]
+    return repeats(lambda: _run(subject, arguments).results(looked_at))
 
 
 def _shapes(arguments: Arguments) -> str:

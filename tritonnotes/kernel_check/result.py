@@ -12,7 +12,10 @@ from torch import Tensor
 from ..codegen.support.text import counted
 from ..judge.tolerance import Comparison
 from ..views.html import block, table, tag
+from .findings import Watched
+from .pattern import shared_by_failing
 from .repro import reproduction
+from .worst import Worst
 
 OK, REFUSED, FAILS = "ok", "refused", "FAILS"
 
@@ -27,20 +30,22 @@ class Case:
     verdict: str
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     reason: str = ""
+    worst: dict[str, Worst] = field(default_factory=dict)
+    """Of each result that fails, the element that is furthest off."""
     arguments: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, repr=False)
 class KernelCertificate:
     """How far the results of a kernel are from float64, beside its reference in eager PyTorch, on the tensors given and
-    on awkward ones (`cases`); what the strict interpreter saw (`findings`, of `looks` runs), whether runs agree in
-    every bit (`differences`), and what could not be looked at (`left_out`). `ok`: no case fails, no finding, no
-    difference."""
+    on awkward ones (`cases`); faults in memory (`findings`), and how many runs the strict interpreter saw (`watched`);
+    whether runs agree in every bit (`differences`), and what was not judged (`left_out`). `ok`: no case fails, no
+    finding, no difference in what was judged."""
 
     kernel: str
     cases: tuple[Case, ...]
     findings: tuple[str, ...]
-    looks: int
+    watched: Watched
     differences: tuple[str, ...]
     runs: int
     left_out: tuple[str, ...]
@@ -52,9 +57,21 @@ class KernelCertificate:
         return not self.failing and not self.findings and not self.differences
 
     @property
+    def looks(self) -> int:
+        """Runs that the strict interpreter saw all programs of."""
+        return self.watched.seen
+
+    @property
     def failing(self) -> list[Case]:
         """The cases that fail."""
         return [case for case in self.cases if case.verdict == FAILS]
+
+    @property
+    def pattern(self) -> str:
+        """What the sizes of failing cases have in common that those of right ones have not; '' where nothing does."""
+        sized = [case for case in self.cases if " argument " not in f" {case.name} "]
+        wrong, right = ([c.arguments for c in sized if c.verdict == verdict] for verdict in (FAILS, OK))
+        return shared_by_failing(wrong, right)
 
     def __repr__(self) -> str:
         kinds = {"failing case": self.failing, "finding": self.findings, "difference": self.differences}
@@ -71,8 +88,7 @@ class KernelCertificate:
             shown = " ".join(f"{error:>{size}}" for error, size in zip(errors, (10, 12, 10), strict=True))
             lines.append(f"  {name:{width}} {shown}  {verdict}".rstrip())
         lines += [f"  {line}" for line in self._remarks()]
-        held = "every result errs at most twice as much as eager, plus two units in the last place"
-        return "\n".join([*lines, f"  {'OK: ' + held if self.ok else 'FAILS: see what fails above'}"])
+        return "\n".join([*lines, f"  {self._verdict()}"])
 
     def _repr_html_(self) -> str:
         rows = [(name, *errors, verdict) for name, errors, verdict in self._rows()]
@@ -80,21 +96,29 @@ class KernelCertificate:
         return block(repr(self), shown, tag("ul", *(tag("li", line) for line in self._remarks())))
 
     def to_dict(self) -> dict[str, Any]:
-        """For programs: ok, each case with its errors, findings, differences, and what was left out."""
+        """For programs: ok, each case with its errors and worst elements, findings, differences, what was left out."""
         cases = [
             {
                 "name": c.name,
                 "verdict": c.verdict,
                 "reason": c.reason,
                 "results": dict(map(_data, c.comparisons.items())),
+                "worst": {what: at.to_dict() for what, at in c.worst.items()},
             }
             for c in self.cases
         ]
-        said = {"kernel": self.kernel, "ok": self.ok, "cases": cases, "strict_looks": self.looks}
+        said = {
+            "kernel": self.kernel,
+            "ok": self.ok,
+            "cases": cases,
+            "strict_looks": self.watched.seen,
+            "strict_runs": self.watched.runs,
+        }
         found = {
             "findings": list(self.findings),
             "differences": list(self.differences),
             "left_out": list(self.left_out),
+            "pattern": self.pattern or None,
         }
         return {**said, **found}
 
@@ -121,12 +145,21 @@ class KernelCertificate:
                 name = case.name if len(case.comparisons) == 1 else f"{case.name}: {what}"
                 errors = (f"{c.max_error:.2e}", f"{c.eager_max_error:.2e}", f"{c.max_allowed:.2e}")
                 special = "" if c.special else "  NaN or inf misplaced"
-                rows.append((name, errors, f"{OK if c.ok else FAILS}{special}"))
+                at = f"  {case.worst[what]}" if what in case.worst else ""
+                rows.append((name, errors, f"{OK if c.ok else FAILS}{special}{at}"))
         return rows
 
+    def _verdict(self) -> str:
+        if not self.ok:
+            return "FAILS: see what fails above"
+        held = "every result errs at most twice as much as eager, plus two units in the last place"
+        if self.watched.seen:
+            return f"OK: {held}"
+        return f"OK for numbers and bits alone: {held}. Bounds, memory and races are not judged"
+
     def _remarks(self) -> list[str]:
-        looked = "bounds, memory and races are right" if not self.findings else counted(len(self.findings), "finding")
-        lines = [f"strict look at {counted(self.looks, 'run')}: {looked}"] if self.looks else []
+        lines = [f"sizes: {self.pattern}"] if self.pattern else []
+        lines += [self.watched.line(len(self.findings))]
         lines += [f"FAILS: {finding}" for finding in self.findings]
         agree = "the same bits" if not self.differences else counted(len(self.differences), "difference")
         lines += [f"{counted(self.runs, 'run')} of the tensors given: {agree}"] if self.runs else []

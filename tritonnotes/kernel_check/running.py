@@ -96,26 +96,29 @@ def named_tensors(name: str, returned: Any) -> Iterator[tuple[str, Tensor]]:
 
 def same_bits(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors are equal, NaNs in the same places included."""
-    if one.shape != other.shape or one.dtype != other.dtype:
-        return False
-    if one.is_floating_point():
-        return bool(((one == other) | (one.isnan() & other.isnan())).all()) and bool(
-            (one.signbit() == other.signbit()).logical_or(one.isnan()).all()
-        )
-    return torch.equal(one, other)
+    return one.shape == other.shape and one.dtype == other.dtype and not bool(different(one, other).any())
+
+
+def different(one: Tensor, other: Tensor) -> Tensor:
+    """Where two tensors of one shape and dtype differ in some bit; any NaN is like any other."""
+    if not one.is_floating_point():
+        return one != other
+    is_same = (one == other) & (one.signbit() == other.signbit())
+    return ~(is_same | (one.isnan() & other.isnan()))
 
 
 class Filled(TorchDispatchMode):
-    """Memory that is allocated without being set holds `number` (of a float dtype; a large integer otherwise)."""
+    """Memory that is allocated without being set holds `number`; of integers and bools, `integer` and `truth`."""
 
-    def __init__(self, number: float) -> None:
+    def __init__(self, number: float, integer: int, truth: bool) -> None:
         super().__init__()
-        self.number = number
+        self.number, self.integer, self.truth = number, integer, truth
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         if func.overloadpacket in _EMPTY and isinstance(made, Tensor) and made.numel():
-            made.fill_(self.number if made.is_floating_point() else made.dtype is torch.bool or 99)
+            whole = self.truth if made.dtype is torch.bool else self.integer
+            made.fill_(self.number if made.is_floating_point() or made.is_complex() else whole)
         return made
 
 

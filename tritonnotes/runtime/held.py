@@ -8,17 +8,20 @@ out anew only where one of them has changed.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
 from operator import attrgetter
 from typing import Any
 from weakref import ref
 
+import torch
 from torch import Tensor
 
+from ..ir.core.errors import FeedError
 from ..native.errors import NativeError
 from ..native.run import watch
 from ..native.run.watch import Item, Owner
+from ..tensors.shared import Source
 from . import vetting
 
 try:
@@ -105,6 +108,86 @@ _LOOKED_AT: tuple[Callable[[Tensor], object], ...] = (
     type, Tensor.size, Tensor.stride, attrgetter("dtype"), attrgetter("device"), attrgetter("requires_grad"),
     vetting.dispatch_keys,
 )  # fmt: skip
+
+
+class Origin:
+    """The module that a model was imported from, whose owner may put other tensors and parts into it. `tensors` are
+    what it held then, by their names in the graph. The model of a training step `is_trained`."""
+
+    def __init__(self, source: Source, tensors: Mapping[str, Tensor], is_trained: bool) -> None:
+        self._source, self._is_trained = source, is_trained
+        self._tensors = {path: tensors[name] for path, name in source.paths.items()} if source.module else {}
+        self._parts = self._parts_now()
+        self.stays = self._watch()
+        """Says whether no tensor and no part of the module was replaced."""
+
+    def follow(self) -> dict[str, Tensor]:
+        """The tensors that are others than at the last call, by their names in state dicts. Raises `FeedError`, at this
+        and every later call, for what a compiled program cannot follow: another part, tensors that are no longer one or
+        gone, and another parameter of a step, whose optimizer state belongs to the one before."""
+        module, paths, anew = self._source.module, self._source.paths, "compile it again"
+        if module is None:
+            return {}
+        parts = self._parts_now()
+        for path in [*self._parts, *parts]:
+            if parts.get(path) is not self._parts.get(path):
+                raise FeedError(
+                    f"module {_key(path)!r} was replaced after it was compiled; {anew} to use the other one"
+                )
+        found = dict((*module.named_parameters(remove_duplicate=False), *module.named_buffers(remove_duplicate=False)))
+        for path in [*paths, *found]:
+            if path not in found or path not in paths:
+                what = "is gone from the module" if path in paths else "was added to the module"
+                raise FeedError(f"tensor {_key(path)!r} {what} after it was compiled; {anew}, or undo that")
+        first: dict[str, str] = {}
+        for path, name in paths.items():
+            other = first.setdefault(name, path)
+            if found[path] is not found[other]:
+                raise FeedError(
+                    f"{_key(other)!r} and {_key(path)!r} were one tensor when the module was compiled, and are two "
+                    f"now; {anew}, or assign the new tensor to both"
+                )
+        changed = [path for path in paths if found[path] is not self._tensors[path]]
+        for path in changed:
+            if self._is_trained and isinstance(self._tensors[path], torch.nn.Parameter):
+                raise FeedError(
+                    f"parameter {_key(path)!r} of the module was replaced after the step was compiled, which trains "
+                    "the tensor before it, as an optimizer of torch would; compile the step again, or write new values "
+                    "into a parameter in place of replacing it, with load_state_dict() or copy_() under torch.no_grad()"
+                )
+        self._tensors = {path: found[path] for path in paths}
+        self.stays = self._watch()
+        return {_key(path): found[path] for path in changed}
+
+    def check_fed(self, inputs: Sequence[str], fed: Collection[str]) -> None:
+        """Raise `FeedError` where the model of a step lacks inputs, as the target, and its module is what predicts."""
+        missing = [name for name in inputs if name not in fed]
+        if missing and self._is_trained and self._source.module is not None:
+            raise FeedError(
+                f"input {missing[0]!r} is not fed; feed {', '.join(inputs)}. Without a target, call the module itself, "
+                "which the step trains: net(x), or a model of it, tn.compile(net, x)"
+            )
+
+    def _parts_now(self) -> dict[str, torch.nn.Module]:
+        module = self._source.module
+        return {} if module is None else dict(module.named_modules(remove_duplicate=False))
+
+    def _watch(self) -> Callable[[], int]:
+        parts = {id(part): part for part in self._parts.values()}.values()
+        attributes = [(part, vars(part)) for part in parts]
+        kept = [(held, name, held[name]) for _, held in attributes for name in ("_modules", "_parameters", "_buffers")]
+        return same_items([*kept, *((held, *item) for _, _, held in kept for item in held.items())], attributes)
+
+    def __deepcopy__(self, memo: Any) -> Origin:
+        return Origin(Source(), {}, self._is_trained)
+
+    def __reduce__(self) -> Any:
+        return Origin, (Source(), {}, self._is_trained)
+
+
+def _key(path: str) -> str:
+    """What the owner of a module calls what it holds."""
+    return path.partition(".")[2] if path.startswith("module.") else path
 
 
 class Written:

@@ -30,6 +30,7 @@ from .executors.execution import Execution, execution
 from .executors.listed import explored
 from .feeds import named_feeds
 from .form import Form
+from .held import Origin
 from .kernel_reports import Reports, program_reports
 from .named_module import NOT_A_KEYWORD, NamedModule, TensorPlaces, tensors_by_name
 from .runner import pick_device
@@ -70,6 +71,7 @@ class Model(NamedModule):
         seed: int = 0,
         at_once: bool = True,
         shared: Shared | None = None,
+        is_trained: bool = False,
     ) -> None:
         super().__init__()
         verify(graph)
@@ -91,8 +93,10 @@ class Model(NamedModule):
         self._at_once = at_once
         self._keys = dict(shared.keys) if shared is not None else {}
         self.turns = Turns()
+        given = Shared() if shared is None else shared
+        self._origin = Origin(given.source, given.tensors, is_trained)
         # Last, since a tensor may be called as one of these attributes is.
-        self._hold_all(initial_state(graph, seed) if shared is None else shared.tensors, shared or Shared())
+        self._hold_all(initial_state(graph, seed) if shared is None else given.tensors, given)
         self.train(training)
 
     def _hold_all(self, tensors: Mapping[str, Tensor], shared: Shared) -> None:
@@ -126,8 +130,11 @@ class Model(NamedModule):
         form, fed = self._form, named_feeds(self._form.inputs, inputs, feeds)
         if torch.compiler.is_compiling():
             return run_traced(form, fed, self.tensors(), self._traced_seed())
+        if len(fed) < len(form.inputs):
+            self._origin.check_fed(form.inputs, fed)
         places = self._places[self.training]
         with self.turns:
+            self._follow_origin()
             checked = places.checked(self)
             state = places.tensors(self) if checked is None else checked
             outputs = form.run(fed, state, self._numbers, self.turns, checked is not None)
@@ -139,11 +146,19 @@ class Model(NamedModule):
         """The declared parameters and buffers by name, as they are now."""
         if torch.compiler.is_compiling():  # what is remembered says nothing to a tracer
             return tensors_by_name(self, self._form.held_names, self._keys)
+        self._follow_origin()
         return self._places[self.training].tensors(self)
 
     def known_tensors(self) -> list[Tensor] | None:
         """As `tensors`, without names; None where the module has to be walked to find them."""
+        self._follow_origin()
         return self._places[self.training].known(self)
+
+    def _follow_origin(self) -> None:
+        """Hold what the module holds that this one was imported from. Raises `FeedError` where it cannot."""
+        if not self._origin.stays():
+            for key, tensor in self._origin.follow().items():
+                self.hold(key, tensor, isinstance(tensor, torch.nn.Parameter))
 
     def _numbers(self, names: Sequence[str]) -> dict[str, int]:
         """What random ops draw from in this call; the generator moves only where something is drawn."""

@@ -117,7 +117,7 @@ class TrainingStep:
         self._source = StepSource(graph, loss, optimizer, accumulate, made_scaler, parallel, fusion, logits_budget)
         programs = self._source.without(frozenset())
         same = {"logits_budget": logits_budget, "seed": seed, "shared": shared, **where}
-        model = Model(graph, fusion=fusion.lenient(), at_once=False, **same)
+        model = Model(graph, fusion=fusion.lenient(), at_once=False, is_trained=True, **same)
         reducer = None if parallel is None else _joined(parallel, programs, model, optimizer, made_scaler)
         self._begin(programs, model, seed, reducer)
         if isinstance(scaler, torch.amp.GradScaler):

@@ -142,6 +142,14 @@ def test_poison_of_every_float_is_noticed(way: str, dtype: torch.dtype) -> None:
         launch(poison_kernel, (1,), x, out, 20, WAY=way, BLOCK=32, sanitize=True)
 
 
+@pytest.mark.parametrize("way", ["plain", "summed"])
+def test_poison_names_the_load_that_leaves_it(way: str) -> None:
+    first = poison_kernel.fn.__code__.co_firstlineno
+    said = rf"poison; the load \(test_native_sanitizer.py, line {first + 3}\) has a mask and no other="
+    with pytest.raises(NativeError, match=said):
+        launch(poison_kernel, (1,), torch.randn(20), torch.zeros(32), 20, WAY=way, BLOCK=32, sanitize=True)
+
+
 @pytest.mark.parametrize("way", ["in a loop", "in a helper", "summed"])
 def test_poison_is_followed_wherever_it_goes(way: str) -> None:
     with pytest.raises(NativeError, match="store of a masked lane's poison"):

@@ -5,7 +5,7 @@ text --parse--> functions --rewrite--> functions --schedule--> slots --emit--> L
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -74,8 +74,19 @@ def lower(
         body.insert(0, own.text())
     if options.sanitize:
         body.append(RUNTIME)
-    faults = tuple(f"kernel {ttir.name}{ttir.source_line(line)}: {what}" for what, line in module.guard.accesses)
+    faults = tuple(
+        f"kernel {ttir.name}{ttir.source_line(line)}: {what}{_of_loads(ttir, loads)}"
+        for what, line, loads in module.guard.accesses
+    )
     return Lowered(ttir.name, symbol, "\n".join(body), arguments, module.workspace, faults)
+
+
+def _of_loads(ttir: Ttir, lines: Sequence[int]) -> str:
+    """Where poison comes from, for a message."""
+    places = dict.fromkeys(place for line in lines if (place := ttir.source_line(line)))
+    if not places:
+        return ""
+    return f"; the load{' or '.join(places)} has a mask and no other=, which says what its masked lanes hold"
 
 
 class _Module:

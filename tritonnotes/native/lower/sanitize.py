@@ -40,6 +40,13 @@ POISON_BITS = {"f16": "0x7E5A", "bf16": "0x7FCB", "f32": "0x7FCB4000", "f64": "0
 POISON_INTEGER = 0x5A5A5A5A5A5A5A5A
 
 
+Sources = frozenset[int | None]
+"""Lines of the text with loads that poison may come from; None stands for what is not followed: loops and helpers."""
+
+NOWHERE: Sources = frozenset()
+UNKNOWN: Sources = frozenset([None])
+
+
 HEADER_WORDS, RANGE_WORDS = 2, 3
 
 
@@ -81,15 +88,16 @@ define internal void @guard.fault(ptr %guard, i64 %code) nounwind cold noinline 
 
 class Guard:
     """The checker of one kernel. `shadows` are the numbers of the pointer arguments that point to uninitialised memory;
-    `accesses` are what and which line each number of a fault stands for."""
+    `accesses` are what and which line each number of a fault stands for, and the lines of the loads that its poison may
+    come from."""
 
     def __init__(self, shadows: Sequence[int] = ()) -> None:
         self.shadows = shadows
-        self.accesses: list[tuple[str, int | None]] = []
+        self.accesses: list[tuple[str, int | None, tuple[int, ...]]] = []
         self.program: Function | None = None
         self.pointers: list[Value] = []
         self._limits: set[tuple[int, int]] = set()
-        self._poisoned: dict[tuple[Value, frozenset[Value]], bool] = {}
+        self._poisoned: dict[tuple[Value, frozenset[Value]], Sources] = {}
 
     def prologue(self, function: Function) -> list[str]:
         """Loads the bounds of the arguments, and works out how far behind its beginning an access of so many bytes may
@@ -130,10 +138,12 @@ class Guard:
         low.w.fork(bad, self.failure(low, op, kind), fine)
         low.w.place(fine)
 
-    def failure(self, low: Lowering, op: Op, kind: int) -> str:
+    def failure(self, low: Lowering, op: Op, kind: int, sources: Sources = frozenset()) -> str:
         """The label of a block that ends the program. What stands in it is written behind all else."""
         name = op.name.removeprefix("tt.").replace("_", " ")
-        self.accesses.append((f"{name} {KINDS[kind]}", op.line))
+        # Where something is not followed, the loads that are known may be the wrong ones.
+        loads = () if None in sources else tuple(sorted(line for line in sources if line is not None))
+        self.accesses.append((f"{name} {KINDS[kind]}", op.line, loads))
         failed = low.w.fresh("failed")
         call = f"  call void @guard.fault(ptr %guard, i64 {len(self.accesses)})"
         low.w.endings += [f"{failed[1:]}:", call, "  br label %abort"]
@@ -297,7 +307,8 @@ class Guard:
 
     def stored(self, low: Lowering, op: Op, value: Lanes, mask: Lanes | None, width: int) -> None:
         sure = frozenset(_all_of(low, *op.operands[2:]))
-        if value.elem not in POISON_BITS or not self.may_be_poison(low, op.operands[1], sure):
+        sources = self.poison_of(low, op.operands[1], sure) if value.elem in POISON_BITS else None
+        if not sources:
             return
         w, bits, strip = low.w, f"i{8 * BYTES[value.elem]}", Strip((), width)
         type_, whole = llvm_type(value.elem, width), f"<{width} x {bits}>"
@@ -314,33 +325,34 @@ class Guard:
         bad = w.emit(f"icmp eq {whole} {size}, {poison}")
         if mask is not None:
             bad = w.emit(f"and <{width} x i1> {bad}, {low.vector(mask, strip)}")
-        w.fork(w.any(bad, width), self.failure(low, op, POISON), fine)
+        w.fork(w.any(bad, width), self.failure(low, op, POISON, sources), fine)
         w.place(fine)
 
-    def may_be_poison(self, low: Lowering, value: Value, sure: frozenset[Value]) -> bool:
-        """Whether a value may hold what a load without `other` has in lanes that are masked off, in a lane of which all
-        masks in `sure` are true. What comes out of memory does not, since that is never stored."""
+    def poison_of(self, low: Lowering, value: Value, sure: frozenset[Value]) -> Sources:
+        """The loads without `other` whose lanes that are masked off a value may hold, in a lane of which all masks in
+        `sure` are true. What comes out of memory is no poison, since that is never stored."""
         found = self._poisoned.get((value, sure))
         if found is None:
-            self._poisoned[value, sure] = True  # while it is looked at; a loop would come back
-            found = self._poisoned[value, sure] = self._may_be_poison(low, value, sure)
+            self._poisoned[value, sure] = UNKNOWN  # while it is looked at; a loop would come back
+            found = self._poisoned[value, sure] = self._poison_of(low, value, sure)
         return found
 
-    def _may_be_poison(self, low: Lowering, value: Value, sure: frozenset[Value]) -> bool:
+    def _poison_of(self, low: Lowering, value: Value, sure: frozenset[Value]) -> Sources:
         op = low.analysis.definition.get(value)
         if op is None:
-            return value not in low.analysis.arguments or low.function is not self.program
+            is_given = value in low.analysis.arguments and low.function is self.program
+            return NOWHERE if is_given else UNKNOWN
         if op.name in ("arith.cmpf", "arith.cmpi"):
-            return False
+            return NOWHERE
         if op.name == "tt.load":
             if len(op.operands) == 2:
-                return op.operands[1] not in sure
-            return len(op.operands) == 3 and self.may_be_poison(low, op.operands[2], sure)
+                return NOWHERE if op.operands[1] in sure else frozenset([op.line])
+            return self.poison_of(low, op.operands[2], sure) if len(op.operands) == 3 else NOWHERE
         if op.name == "tt.call" or (op.regions and op.name != "tt.reduce"):
-            return True
+            return UNKNOWN
         # All else takes its lanes from others than its own.
         same = sure if is_elementwise(op.name) else frozenset[Value]()
-        return any(self.may_be_poison(low, operand, same) for operand in op.operands)
+        return NOWHERE.union(*(self.poison_of(low, operand, same) for operand in op.operands))
 
     def is_noticed(self, low: Lowering, value: Value, mask: Value) -> bool:
         """Whether poison could be found in a float that is poison where `mask` is false. It cannot where all that is
