@@ -124,7 +124,7 @@ class Writer:
     def _fits_in_its_user(self, step: Step) -> bool:
         if step.name in self.only_stored:
             return True
-        if step.is_named or step.op in _STATEMENTS:
+        if step.is_named or step.op in _STATEMENTS or "place" in step.attrs:
             return False
         if step.name in self.row_numbers or step.name in self.largest or step.name in self.running:
             return False
@@ -301,4 +301,4 @@ _STATEMENTS = (
     "operand",
     "product",
 )
-"""Steps that have a line of their own."""
+"""Steps that have a line of their own. So has a maximum that is taken together with its place."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -86,10 +87,13 @@ def _crosses(units: Units, value: Value, space: Space) -> bool:
 
 @once
 def scheduled_cost(candidate: Candidate) -> Cost:
-    """The cost of a candidate as it is launched: with updates joined and sums finalized by last programs, which has its
-    price."""
+    """The cost of a candidate as it is launched: unless fusion is off with updates joined and sums finalized by last
+    programs, which has its price."""
     if candidate.refusal is not None:
         return BEYOND_MEASURE
+    if candidate.options.is_off:
+        alone = cost_of(candidate)
+        return replace(alone, total=alone.total + _finishing(candidate))
     candidate = finalize_in_last_block(candidate)
     cost = cost_of(candidate)
     launch = candidate.options.planned_for.launch_bytes
@@ -101,20 +105,25 @@ def scheduled_cost(candidate: Candidate) -> Cost:
 
 def _finishing(candidate: Candidate) -> int:
     """The price of adding up partial sums, in bytes, beside that of launches: of counts of arrivals where last programs
-    do it, else of the loads of what was left, which few programs take one after the other."""
+    do it, else of the loads of what was left, which few programs take one after the other.
+
+    Last programs do it wherever they can, so counts are charged no more than the launches that they save: a launch
+    outside of a CUDA graph takes several times its price here."""
     target, spaces = candidate.options.planned_for, candidate.memory.spaces
     home = {u.value: k for k in candidate.kernels for u in k if u.part == PARTIAL}
-    counts: dict[UnitSet, int] = {}
+    counts, saved = dict[UnitSet, int](), Counter[UnitSet]()
     rounds = 0
     for kernel in (k for k in candidate.kernels if spaces[k].finalizes):
         host = candidate.finalized_by.get(kernel)
         if host is not None:
             # Of columns groups of programs add up first, and count themselves as well.
             counts[host] = max(counts.get(host, 1), 2 if spaces[kernel].rows else 1)
+            saved[host] += 1
         elif spaces[kernel].rows:
             shared = (_programs(candidate, home[u.value]) for u in kernel if u.part == FINALIZE)
             rounds += -(-max(shared) // GROUP) - 1
-    return sum(counts.values()) * target.arrival_bytes + rounds * target.load_bytes
+    counted = sum(min(counts[host] * target.arrival_bytes, saved[host] * target.launch_bytes) for host in counts)
+    return counted + rounds * target.load_bytes
 
 
 def _programs(candidate: Candidate, kernel: UnitSet) -> int:

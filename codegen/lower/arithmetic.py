@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -88,8 +88,7 @@ def select(builder: Builder, value: Value) -> bool:
         return False
     load = resolve(builder, found.x)
     address = load.attrs["address"]
-    rows = Address(tuple(d for d in address.dims if d[0] not in builder.row.wide), address.shape)
-    attrs = MappingProxyType({**load.attrs, "address": rows})
+    attrs = MappingProxyType({**load.attrs, "address": _of_first(address, builder.row.wide)})
     row = resolve(builder, found.number)
     step = Step("", "select", (row.name,), ROW, load.dtype, attrs, scope=value.scope, value=value)
     if found.less is None:
@@ -99,6 +98,12 @@ def select(builder: Builder, value: Value) -> bool:
     selected = builder.add(replace(step, name=name, is_named=False))
     builder.assign(value, Step("", "sub", (selected.name, resolve(builder, found.less).name), ROW, load.dtype))
     return True
+
+
+def _of_first(address: Address, wide: Collection[int]) -> Address:
+    """The address of the first element of each row: where a part of a tensor begins stays in it."""
+    kept = ((-1 if axis in wide else axis, behind, start) for axis, behind, start in address.dims)
+    return Address(tuple(d for d in kept if d[0] >= 0 or d[2]), address.shape)
 
 
 ROW_IDIOMS = (select, exponentiate_again)

@@ -101,7 +101,7 @@ def _machine(
     listings: Sequence[Listing],
 ) -> MachineCode:
     if not wanted:
-        why_not = "Machine code is left out, as --no-machine-code or machine_code=False asks."
+        why_not = "Machine code is left out: the page was made with --no-machine-code, or machine_code=False."
         return MachineCode("CPU" if isinstance(arch, str) else GPUS[arch].name, why_not=why_not)
     if isinstance(arch, str):
         return listed(program, things, listings)

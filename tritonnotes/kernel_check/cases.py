@@ -73,10 +73,16 @@ VALUES: dict[str, Callable[[Tensor], Tensor]] = {
     "a NaN": lambda x: _planted(x, float("nan")),
     "an infinity": lambda x: _planted(x, float("inf")),
     "zeros": torch.zeros_like,
-    "numbers of 1e4": lambda x: x * 1e4,
-    "numbers of 1e-4": lambda x: x * 1e-4,
+    "numbers times 1e4": lambda x: x * 1e4,
+    "numbers times 1e-4": lambda x: x * 1e-4,
     "one number everywhere": lambda x: torch.full_like(x, 3.0),
 }
+
+
+MEANS = {torch.float64: 8192, torch.float32: 16, torch.float16: 1024, torch.bfloat16: 1024}
+"""Numbers of a mean that is large beside their spread, where E[x²] - E[x]² subtracts away what it seeks. In float32 a
+mean of more deviations is rounded by so much that eager's own error is a matter of luck. 16-bit numbers are computed in
+float32."""
 
 
 def value_cases(arguments: Arguments) -> Iterator[tuple[str, Arguments]]:
@@ -84,8 +90,19 @@ def value_cases(arguments: Arguments) -> Iterator[tuple[str, Arguments]]:
     place = next((i for i, a in enumerate(arguments) if isinstance(a, Tensor) and a.is_floating_point()), None)
     if place is None or not arguments[place].numel():
         return
+    mean = MEANS.get(arguments[place].dtype, 0)
+    if mean:
+        name = f"argument {place} with a mean of {mean} standard deviations"
+        yield name, _with(arguments, place, _shifted(arguments[place].detach(), mean))
     for name, change in VALUES.items():
         yield f"{name} in argument {place}", _with(arguments, place, change(arguments[place].detach().clone()))
+
+
+def _shifted(x: Tensor, deviations: int) -> Tensor:
+    """All numbers moved up, as far as half the largest number of the dtype."""
+    finite = x[x.isfinite()].double()
+    spread = float(finite.std()) if finite.numel() > 1 else 0.0
+    return x + min(deviations * (spread or 1.0), torch.finfo(x.dtype).max / 2)
 
 
 def _planted(x: Tensor, number: float) -> Tensor:

@@ -19,8 +19,12 @@ from .findings import Findings, Watched, folded, is_fault, is_race
 from .repeats import Repeats, repeats
 from .result import FAILS, OK, REFUSED, Case, KernelCertificate, shape_of
 from .running import Ran, Raw, Results, copied, is_kernel, ran
+from .worst import Worst, worst
 
 GIVEN = "tensors given"
+
+Compared = dict[str, tuple[Comparison, Worst | None]]
+"""Of each result how far it is from the truth, and where it is furthest."""
 
 MOST_PROGRAMS = 1024
 """Programs of a launch that the strict interpreter looks at: it takes a millisecond or more for each."""
@@ -227,9 +231,9 @@ def _case(subject: _Subject, name: str, arguments: Arguments, look: _Look, seed:
     if not look.at(subject, name, arguments):
         return Case(name, FAILS, reason="the strict interpreter stopped it", arguments=arguments)
     try:
-        comparisons = _compared(subject, arguments, eager, exact)
-        if any(math.prod(c.shape) < FEW for c in comparisons.values()) and not _is_special(name):
-            comparisons = _over_draws(subject, arguments, comparisons, seed)
+        compared = _compared(subject, arguments, eager, exact)
+        if any(math.prod(c.shape) < FEW for c, _ in compared.values()) and not _is_special(name):
+            compared = _over_draws(subject, arguments, compared, seed)
     except VerificationError as error:
         return Case(name, FAILS, reason=str(error), arguments=arguments)
     except DeclarationError:
@@ -244,8 +248,9 @@ def _case(subject: _Subject, name: str, arguments: Arguments, look: _Look, seed:
         if verdict == REFUSED:
             look.forget(name)
         return Case(name, verdict, reason=_said(error), arguments=arguments)
-    verdict = OK if all(c.ok for c in comparisons.values()) else FAILS
-    return Case(name, verdict, comparisons, arguments=arguments)
+    comparisons = {what: c for what, (c, _) in compared.items()}
+    wrong = {what: at for what, (c, at) in compared.items() if at is not None and not c.ok}
+    return Case(name, FAILS if wrong else OK, comparisons, worst=wrong, arguments=arguments)
 
 
 def _is_stop(error: Exception) -> bool:
@@ -302,18 +307,21 @@ def _is_special(name: str) -> bool:
     return " in argument " in name
 
 
-def _over_draws(
-    subject: _Subject, arguments: Arguments, first: dict[str, Comparison], seed: int
-) -> dict[str, Comparison]:
+def _over_draws(subject: _Subject, arguments: Arguments, first: Compared, seed: int) -> Compared:
+    """Each result as one over all draws, with the worst element of any."""
     found = [first]
     for draw in range(1, DRAWS):
         made = drawn_again(arguments, seed + draw)
         eager, exact = (subject.reference_of(made, exact=exact) for exact in (False, True))
         found.append(_compared(subject, made, eager, exact))
-    return {what: pooled([draw[what] for draw in found]) for what in first}
+    whole = {}
+    for what in first:
+        _, worst_at = max((draw[what] for draw in found), key=lambda pair: (not pair[0].special, pair[0].max_error))
+        whole[what] = pooled([draw[what][0] for draw in found]), worst_at
+    return whole
 
 
-def _compared(subject: _Subject, arguments: Arguments, eager: Ran, exact: Ran) -> dict[str, Comparison]:
+def _compared(subject: _Subject, arguments: Arguments, eager: Ran, exact: Ran) -> Compared:
     results, expected, truths = subject.results(_run(subject, arguments), eager, exact)
     compared = {}
     for what, name in _paired(results, expected).items():
@@ -325,7 +333,7 @@ def _compared(subject: _Subject, arguments: Arguments, eager: Ran, exact: Ran) -
                 f"check of {subject.name}: given float64, its reference gives {truth.dtype}; write it so that dtypes "
                 "follow those of its arguments"
             )
-        compared[what] = compare(result, wanted, truth)
+        compared[what] = compare(result, wanted, truth), worst(result, wanted, truth)
     return compared
 
 

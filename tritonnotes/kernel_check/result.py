@@ -13,7 +13,9 @@ from ..codegen.support.text import counted
 from ..judge.tolerance import Comparison
 from ..views.html import block, table, tag
 from .findings import Watched
+from .pattern import shared_by_failing
 from .repro import reproduction
+from .worst import Worst
 
 OK, REFUSED, FAILS = "ok", "refused", "FAILS"
 
@@ -28,6 +30,8 @@ class Case:
     verdict: str
     comparisons: dict[str, Comparison] = field(default_factory=dict)
     reason: str = ""
+    worst: dict[str, Worst] = field(default_factory=dict)
+    """Of each result that fails, the element that is furthest off."""
     arguments: tuple[Any, ...] = field(default=(), repr=False, compare=False)
 
 
@@ -62,6 +66,13 @@ class KernelCertificate:
         """The cases that fail."""
         return [case for case in self.cases if case.verdict == FAILS]
 
+    @property
+    def pattern(self) -> str:
+        """What the sizes of failing cases have in common that those of right ones have not; '' where nothing does."""
+        sized = [case for case in self.cases if " argument " not in f" {case.name} "]
+        wrong, right = ([c.arguments for c in sized if c.verdict == verdict] for verdict in (FAILS, OK))
+        return shared_by_failing(wrong, right)
+
     def __repr__(self) -> str:
         kinds = {"failing case": self.failing, "finding": self.findings, "difference": self.differences}
         wrong = [counted(len(found), what) for what, found in kinds.items() if found]
@@ -85,13 +96,14 @@ class KernelCertificate:
         return block(repr(self), shown, tag("ul", *(tag("li", line) for line in self._remarks())))
 
     def to_dict(self) -> dict[str, Any]:
-        """For programs: ok, each case with its errors, findings, differences, and what was left out."""
+        """For programs: ok, each case with its errors and worst elements, findings, differences, what was left out."""
         cases = [
             {
                 "name": c.name,
                 "verdict": c.verdict,
                 "reason": c.reason,
                 "results": dict(map(_data, c.comparisons.items())),
+                "worst": {what: at.to_dict() for what, at in c.worst.items()},
             }
             for c in self.cases
         ]
@@ -106,6 +118,7 @@ class KernelCertificate:
             "findings": list(self.findings),
             "differences": list(self.differences),
             "left_out": list(self.left_out),
+            "pattern": self.pattern or None,
         }
         return {**said, **found}
 
@@ -132,7 +145,8 @@ class KernelCertificate:
                 name = case.name if len(case.comparisons) == 1 else f"{case.name}: {what}"
                 errors = (f"{c.max_error:.2e}", f"{c.eager_max_error:.2e}", f"{c.max_allowed:.2e}")
                 special = "" if c.special else "  NaN or inf misplaced"
-                rows.append((name, errors, f"{OK if c.ok else FAILS}{special}"))
+                at = f"  {case.worst[what]}" if what in case.worst else ""
+                rows.append((name, errors, f"{OK if c.ok else FAILS}{special}{at}"))
         return rows
 
     def _verdict(self) -> str:
@@ -144,7 +158,8 @@ class KernelCertificate:
         return f"OK for numbers and bits alone: {held}. Bounds, memory and races are not judged"
 
     def _remarks(self) -> list[str]:
-        lines = [self.watched.line(len(self.findings))]
+        lines = [f"sizes: {self.pattern}"] if self.pattern else []
+        lines += [self.watched.line(len(self.findings))]
         lines += [f"FAILS: {finding}" for finding in self.findings]
         agree = "the same bits" if not self.differences else counted(len(self.differences), "difference")
         lines += [f"{counted(self.runs, 'run')} of the tensors given: {agree}"] if self.runs else []

@@ -142,6 +142,22 @@ def test_the_first_of_the_largest_is_predicted_and_nan_is_larger_than_all() -> N
         torch.testing.assert_close(gradient, d_want, equal_nan=True, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("cols", [3001, 16_385, 32_768, 40_001])
+def test_the_place_of_the_largest_is_found_with_nothing_beside_it(cols: int, dtype: torch.dtype) -> None:
+    """On rows that are held, by a program of many or of its own, and on rows that are walked along."""
+    x = torch.randn(4, cols, generator=torch.Generator().manual_seed(0)).to(DEVICE, dtype)
+    x[1, [cols - 1, 20]] = 9
+    x[2, [cols // 2, cols - 1]] = math.nan
+    y = torch.stack([x[0].argmin(), *x[1:].argmax(1)])
+    place, right = graphs = Graph("place"), Graph("right")
+    rows = [graph.input("x", (BATCH, cols), str(dtype).removeprefix("torch.")) for graph in graphs]
+    place.output(y=tn.argmax(rows[0], 1))
+    right.output(y=tn.accuracy(rows[1], right.input("target", (BATCH,), "int64")))
+    assert tn.compile(place, device=DEVICE)(x=x)["y"].equal(x.argmax(1))
+    assert tn.compile(right, device=DEVICE)(x=x, target=y)["y"] == 0.75
+
+
 def test_rows_depend_on_no_others_and_runs_agree_bitwise() -> None:
     program = classifier(reduction="sum")
     logits, y = drawn(5)

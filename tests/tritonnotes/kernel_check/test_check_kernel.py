@@ -190,6 +190,10 @@ LAUNCH = (kernels.add_kernel, torch.add, rows(4), rows(4), rows(4), 4)
         (LAUNCH, {"grid": 2}, "grid is 2; pass a tuple of one to three counts"),
         (LAUNCH, {"grid": ("2",)}, "grid is ('2',); pass a tuple of one to three counts"),
         (LAUNCH, {"grid": (2,), "constexprs": 64}, "constexprs is 64; pass a dict"),
+        (LAUNCH, {"grid": (2,)}, "check of add_kernel: BLOCK has no value; pass constexprs={'BLOCK': ...}"),
+        (LAUNCH[:-1], {"grid": (2,)}, "check of add_kernel: n has no value; pass it with the arguments behind the"),
+        ((*LAUNCH, 64, 5), {"grid": (2,)}, "it takes 5 arguments (x_ptr, y_ptr, out_ptr, n, BLOCK), and 6 are given"),
+        (LAUNCH, {"grid": (2,), "constexprs": {"BLOCK": 4, "n": 4}}, "n is given twice, as argument 3 and in const"),
         (LAUNCH, {"grid": (2,), "outputs": 2}, "outputs is 2; pass places of tensors among its arguments"),
         (LAUNCH, {"grid": (2,), "outputs": (7,)}, "outputs is (7,); pass places of tensors"),
         (LAUNCH, {"grid": (2,), "outputs": (3,)}, "outputs is (3,); pass places of tensors"),
@@ -245,9 +249,9 @@ def test_what_nothing_saw_is_not_called_right() -> None:
     certificate = tn.check(kernels.half_in_bfloat16, lambda x: x - x * 0.5, rows(70, dtype=torch.bfloat16))
     said = str(certificate)
     assert certificate.ok and certificate.looks == 0, said
-    assert "memory and races: not judged (strict interpreter: 0 of 13 runs, 1 launched no program)" in said
+    assert "memory and races: not judged (strict interpreter: 0 of 14 runs, 1 launched no program)" in said
     assert len(certificate.left_out) == 1 and certificate.left_out[0].startswith(
-        "strict interpreter on 12 runs (tensors given, ...): kernel half_in_bfloat16_kernel"
+        "strict interpreter on 13 runs (tensors given, ...): kernel half_in_bfloat16_kernel"
     )
     assert "right" not in said and said.endswith("Bounds, memory and races are not judged")
     assert "OK for numbers and bits alone" in said
@@ -271,6 +275,60 @@ def test_a_store_out_of_bounds_stands_before_the_race_that_it_makes() -> None:
         assert len(certificate.findings) == 2, certificate
         bounds, race = certificate.findings
         assert "store out of bounds" in bounds and "data race" in race and "bounds" not in race
+
+
+def normal(x: torch.Tensor) -> torch.Tensor:
+    return F.layer_norm(x, (x.shape[1],))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+def test_a_variance_that_cancels_is_found_by_a_large_mean(dtype: torch.dtype) -> None:
+    """E[x²] - E[x]², computed in float32, or in float64 by torch."""
+    wrong: Callable[..., Any] = kernels.normalized_by_squares
+    right: Callable[..., Any] = kernels.normalized
+    if dtype is torch.float64:
+        right = normal
+        wrong = lambda x: (x - x.mean(1, True)) / ((x * x).mean(1, True) - x.mean(1, True) ** 2 + 1e-5).sqrt()  # noqa: E731
+    x = rows(20, 60, dtype=dtype)
+    named = {name: made for name, made in value_cases((x,)) if "mean" in name}
+    ((name, (shifted,)),) = named.items()
+    assert shifted.dtype == dtype and float(shifted.double().mean()) > 10 * float(x.double().std())
+    assert tn.check(right, normal, shifted, edge_cases=False).ok
+    assert failing(tn.check(wrong, normal, shifted, edge_cases=False)) == ["tensors given"], name
+
+
+def test_a_mean_stays_within_the_dtype() -> None:
+    (made,) = [made for name, made in value_cases((rows(9, dtype=torch.float16) * 900,)) if "mean" in name]
+    assert made[0].isfinite().all()
+
+
+def test_a_wrong_number_is_shown_with_its_place_and_what_sizes_share() -> None:
+    x = rows(4, 60)
+    certificate = tn.check(kernels.normalized_with_padding, normal, x)
+    at = certificate.cases[0].worst["result"]
+    wanted = normal(x.double())
+    with interpreter.enabled():
+        found = kernels.normalized_with_padding(x)
+    flat = int((found - wanted).abs().argmax())
+    assert at.index == (flat // 60, flat % 60) and at.expected == float(wanted[at.index])
+    assert at.got == pytest.approx(float(found[at.index])) and at.eager == float(normal(x)[at.index])
+    assert f"FAILS  at {list(at.index)}: got " in str(certificate)
+    assert certificate.pattern == (
+        "in every failing case the last axis of argument 0 is no power of two (5, 7, 33, 60), in no right one (1, 2)"
+    )
+    assert tn.check(kernels.normalized, normal, x).pattern == ""
+
+
+@pytest.mark.parametrize("special", [float("nan"), float("inf")])
+def test_the_worst_element_is_a_misplaced_one(special: float) -> None:
+    def wrong(x: torch.Tensor) -> torch.Tensor:
+        y = x.clone()
+        y[0, 0] += 5.0
+        y[1, 2] = special
+        return y
+
+    at = tn.check(wrong, lambda x: x * 1, rows(3, 20), edge_cases=False).cases[0].worst["result"]
+    assert at.index == (1, 2) and str(at.got) == str(special)
 
 
 # -- bits --------------------------------------------------------------------------------------------------------------
