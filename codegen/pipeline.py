@@ -29,8 +29,10 @@ from .plan.build import name_launches
 from .plan.chunk_loops import chunk_loops, loop_over_chunks
 from .plan.fusion_plan import FusionPlan, verify_plan
 from .plan.join import group_weight_gradients, join_foreach_updates
+from .plan.opposites import NOT_SELECTED, launched_cost
 from .plan.torch_calls import join_torch_calls
 from .plan.verdicts import verdicts
+from .plan.wishes import fused_as_asked, refusal_of
 from .program.memory_budget import fit_memory
 from .program.program import Program
 from .support.collector import paused_collector
@@ -55,31 +57,38 @@ def make_program(
     options = as_fusion(fusion)
     plain = canonicalize(graph, options)
     find = partial(partition, plain, options)
-    found = kept_candidate(plain, options, find) if keep else find()
-    program = finish(schedule(found, taken), declared)
-    if options.memory_budget is None:
+    return _program(kept_candidate(plain, options, find) if keep else find(), taken, declared)
+
+
+def _program(found: Candidate, taken: Names, declared: Graph | None = None) -> Program:
+    program, budget = finish(schedule(found, taken), declared), found.options.memory_budget
+    if budget is None:
         return program
     return fit_memory(
         found,
         program,
-        options.memory_budget,
+        budget,
         schedule=partial(schedule, taken=taken, group_matmuls=False),
         finish=partial(finish, declared=declared),
     )
 
 
-@paused_collector()
 def make_plan(graph: Graph, fusion: str | Fusion = "optimal", taken: Names = frozenset()) -> FusionPlan:
     """The plan alone, as `make_program` makes it."""
     options = as_fusion(fusion)
-    if options.memory_budget is not None:
-        return make_program(graph, options, taken=taken).plan
-    return schedule(partition(canonicalize(graph, options), options), taken)
+    return _plan(canonicalize(graph, options), options, taken)
+
+
+@paused_collector()
+def _plan(plain: Graph, options: Fusion, taken: Names) -> FusionPlan:
+    """The plan of a graph that is canonical."""
+    found = partition(plain, options)
+    return schedule(found, taken) if options.memory_budget is None else _program(found, taken).plan
 
 
 def _plan_reduced(plan: FusionPlan) -> Any:
-    """What a pickle of a plan holds: the same graph and wishes give the same plan."""
-    return make_plan, (plan.graph, plan.candidate.options)
+    """What a pickle of a plan holds: the same graph, canonical as it is, and wishes give the same plan."""
+    return _plan, (plan.graph, plan.candidate.options, plan.taken)
 
 
 bind(FusionPlan, __reduce__=_plan_reduced)
@@ -93,27 +102,31 @@ def canonicalize(graph: Graph, options: Fusion) -> Graph:
 
 
 def partition(graph: Graph, options: Fusion) -> Candidate:
-    """The kernels for a graph that its user asks for. Raises `PlanError` for constraints that cannot be met: never
-    where the kernels that would be chosen without them meet them all."""
+    """The kernels for a graph that its user asks for: of those that are found under the constraints and those that are
+    found without `fuse` and changed for it, the cheapest. Raises `PlanError` for constraints that cannot be met."""
     if not options.fuse:
         return _partition(graph, options)
+    made: list[Candidate] = []
     refused: PlanError | None = None
     try:
-        found = _partition(graph, options)
+        made.append(_partition(graph, options))
     except PlanError as error:
         refused = error
-    else:
-        missed = found.missed_wish(options)
-        if missed is None:
-            return found
-        refused = PlanError(
-            f"fuse: {', '.join(missed)} cannot be fused, by the rule 'library': a matrix product between them is a "
-            "library call, which is faster here"
-        )
     usual = _partition(graph, replace(options, fuse=()))
-    if usual.missed_wish(options) is not None:
-        raise refused
-    return replace(usual, options=options)
+    made.append(fused_as_asked(usual, options))
+    kept = [candidate for candidate in made if candidate.missed_wish(options) is None]
+    if kept:
+        return replace(min(kept, key=launched_cost), options=options)
+    raise _refused(usual, options, refused)
+
+
+def _refused(usual: Candidate, options: Fusion, refused: PlanError | None) -> PlanError:
+    """Says why `fuse` is impossible: by the rule that the verdict of the first such pair has. Where each pair is legal
+    by itself, all together were `refused`."""
+    missed, why = usual.missed_wish(options), refusal_of(usual, options)
+    if missed is None or why is None or (why == NOT_SELECTED and refused is not None):
+        return refused or PlanError("fuse: no plan was found that holds all of it in one kernel; ask for fewer at once")
+    return PlanError(f"fuse: {', '.join(missed.names)} cannot be fused, by the rule {why.rule!r}: {why.reason}")
 
 
 def _partition(graph: Graph, options: Fusion) -> Candidate:
@@ -143,7 +156,7 @@ def schedule(found: Candidate, taken: Names = frozenset(), *, group_matmuls: boo
         launches = join_foreach_updates(found, launches, taken)
     if joins and group_matmuls:
         launches = group_weight_gradients(found, launches, taken)
-    plan = FusionPlan(found, launches, judge=partial(verdicts, replan=partition))
+    plan = FusionPlan(found, launches, judge=partial(verdicts, replan=partition), taken=taken)
     verify_plan(plan)
     return plan
 

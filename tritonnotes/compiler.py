@@ -153,8 +153,16 @@ def compile_step(
     if _is_imported(graph, given or kwargs):
         function = None if loss is None or isinstance(loss, str) else loss
         how: dict[str, Any] = {"batch": batch, "dynamic": dynamic, "loss": function, "target": target_example}
+        how |= {"target_given_as": "target_example"}
         made = imported(graph, given, kwargs, **how)
         name = loss if isinstance(loss, str) else LOSS
+        if name not in made.graph.outputs:
+            said = "no loss is given" if loss is None else f"loss is {loss!r}"
+            raise DeclarationError(
+                f"compile_step: {said}, and {type(graph).__name__} returns no {name!r} (it returns "
+                f"{', '.join(made.graph.outputs)}); pass a function of its result and the target, as in "
+                "loss=torch.nn.functional.cross_entropy, or the name of the output that is the loss"
+            )
         options |= {"shared": made.shared, "device": device_of(graph, (given, kwargs), device)}
         return TrainingStep(made.graph, name, optimizer, **options)  # type: ignore[arg-type]
     check_is_graph(graph)

@@ -12,6 +12,7 @@ from .certificate import check
 from .codegen.pipeline import make_plan
 from .codegen.plan.fusion_plan import FusionPlan
 from .codegen.report.explain import explain_plan
+from .codegen.support.sizes import Sizes
 from .ir.core.errors import KernelError, VerificationError
 from .ir.core.graph import Graph
 from .ir.core.optimizer import Optimizer
@@ -46,7 +47,7 @@ def assert_fused(
     found = {
         "generated kernels": (len(plan.kernels), kernels),
         "launches": (len(plan.launches), launches),
-        f"bytes at batch {batch}": (plan.bytes_moved(batch), max_bytes),
+        f"bytes{plan.at(Sizes(batch))}": (plan.bytes_moved(batch), max_bytes),
     }
     wrong = [
         f"{have:,} {name}, wanted at most {most:,}" for name, (have, most) in found.items() if _exceeds(have, most)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch.utils import _pytree as pytree
 
 from .graph import Graph
 from .importer.arguments import Arguments, arguments_of_call
-from .importer.export import LEAST, Dynamic, axes_of_inputs, exported, rows_of
+from .importer.examples import check_devices, check_dtypes
+from .importer.export import LEAST, Dynamic, axes_of_inputs, exported, multiples, rows_of
 from .importer.results import restored
 from .importer.sizes import Axes
 from .importer.targets import target_like
@@ -72,8 +74,10 @@ def imported(
     dynamic: Dynamic | None = None,
     loss: Loss | None = None,
     target: Any = None,
+    target_given_as: str = "target",
 ) -> Imported:
-    """As `from_torch`, with the tensors of the module and the form of its result."""
+    """As `from_torch`, with the tensors of the module and the form of its result. Errors call the example of the target
+    as the caller does."""
     if not isinstance(module, torch.nn.Module):
         raise DeclarationError(
             f"from_torch: wanted a torch.nn.Module, got {type(module).__name__}; give the module, then an example of "
@@ -81,8 +85,10 @@ def imported(
         )
     arguments = arguments_of_call(module, example, kwargs or {})
     names, tensors = [*arguments.form.names], [*arguments.tensors]
+    check_devices(module, names, tensors)
+    check_dtypes(module, arguments)
     if loss is not None:
-        targets = _targets(module, arguments, loss, target)
+        targets = _targets(module, arguments, loss, target, target_given_as)
         names += [TARGET] if len(targets) == 1 else [f"{TARGET}_{i}" for i in range(len(targets))]
         tensors += targets
     elif target is not None:
@@ -91,21 +97,27 @@ def imported(
     axes = axes_of_inputs(names, tensors, batch, dynamic or {})
     known = axes_of_inputs(names, tensors, batch if rows_of(tensors) >= LEAST else None, dynamic or {})
 
-    def form(training: bool) -> Imported:
-        try:
-            return form_with(axes, training)
-        except ModelImportError:
-            if known == axes:
-                raise
-            return form_with(known, training)  # an example of one row, of a module that takes no other
+    ways: list[tuple[Sequence[Axes], Sequence[int]]] = [(axes, multiples(tensors, axes))]
+    ways += [(axes, [])] if ways[0][1] else []
+    ways += [(known, [])] if known != axes else []  # an example of one row, of a module that takes no other
 
-    def form_with(axes: Sequence[Axes], training: bool) -> Imported:
-        program = exported(wrapped, tensors, axes, training=training)
+    def form(training: bool) -> Imported:
+        for way in ways[:-1]:
+            try:
+                return form_with(*way, training)
+            except ModelImportError:
+                continue
+        return form_with(*ways[-1], training)
+
+    def form_with(axes: Sequence[Axes], told: Sequence[int], training: bool) -> Imported:
+        program = exported(wrapped, tensors, axes, training=training, told=told)
         graph = Graph(type(module).__name__ if is_name(type(module).__name__) else "module")
         return declare(graph, program, wrapped, names, axes)
 
     made = form(training=True)
     _check_dynamic(made, dynamic or {})
+    if loss is not None:
+        _warn_of_fixed_rows(made, axes, len(arguments.tensors), rows_of(tensors))
     if reads_training(module) and str(evaluation_form(made.graph)) != str(evaluation_form(form(training=False).graph)):
         raise ModelImportError(
             f"{type(module).__name__}: its forward computes something else in evaluation, beyond dropout and "
@@ -126,12 +138,31 @@ def _check_dynamic(made: Imported, dynamic: Dynamic) -> None:
             )
 
 
-def _targets(module: torch.nn.Module, arguments: Arguments, loss: Loss, target: Any) -> list[Tensor]:
+def _warn_of_fixed_rows(made: Imported, axes: Sequence[Axes], count: int, rows: int) -> None:
+    """Warn where a target, behind `count` inputs, has a number of rows that fixes the batch, which the last batch of an
+    epoch may not have."""
+    inputs = made.graph.inputs
+    fixed = [v.name for v, wanted in zip(inputs, axes, strict=True) if 0 in wanted and isinstance(v.shape[0], int)]
+    odd = [v for v in inputs[count:] if v.shape and v.shape[0] != rows]
+    if fixed and odd:
+        warnings.warn(
+            f"the step takes batches of {rows} rows alone: the example of {odd[0].name!r} has {odd[0].shape[0]}, from "
+            f"which the size of {fixed[0]!r} cannot be told. Give a target with as many rows as {fixed[0]!r}, and "
+            "reshape it in the loss, as in loss=lambda y, t: cross_entropy(y, t.flatten())",
+            stacklevel=4,
+        )
+
+
+def _targets(module: torch.nn.Module, arguments: Arguments, loss: Loss, target: Any, given_as: str) -> list[Tensor]:
     """What the loss takes beside the module's result: as given, or as losses of torch have it."""
-    given = target_like(module, arguments, loss) if target is None else target
+    if isinstance(loss, type) or not callable(loss):
+        shown = loss.__name__ if isinstance(loss, type) else repr(loss)
+        made = f"an instance, loss={shown}()" if isinstance(loss, type) else "a function of the result and the target"
+        raise DeclarationError(f"loss: is {'the class ' if isinstance(loss, type) else ''}{shown}; pass {made}")
+    given = target_like(module, arguments, loss, given_as) if target is None else target
     targets = [*given] if isinstance(given, list | tuple) else [given]
     if not all(isinstance(t, Tensor) for t in targets):
-        raise DeclarationError(f"target: is {target!r}; give an example of it, a tensor or a tuple of tensors")
+        raise DeclarationError(f"{given_as}: is {target!r}; give an example of it, a tensor or a tuple of tensors")
     return targets
 
 

@@ -14,7 +14,7 @@ from ..analysis.axes import Space
 from ..analysis.units import Unit, Units, UnitSet, generating
 from ..analysis.views import memory_of
 from ..support.text import counted
-from .constraints import Fusion, computed_of, unmet
+from .constraints import Fusion, Unmet, computed_of, unmet
 from .legality import Legality, Refusal
 from .memory import Loads, MemoryPlan, loads_of_kernels, memory_plan, spaces_of_kernels, units_of
 from .partition import Partition, in_order, waits
@@ -71,7 +71,7 @@ class Candidate:
     def raise_if_illegal(self) -> None:
         """Raise `PlanError` with the rule that some kernel breaks."""
         if self.refusal is not None:
-            raise PlanError(f"fuse: cannot be had, by the rule {self.refusal.rule!r}: {self.refusal.reason}")
+            raise PlanError(f"fuse: this cannot be fused, by the rule {self.refusal.rule!r}: {self.refusal.reason}")
 
     def recomputed(self, kernel: UnitSet) -> tuple[Value, ...]:
         """What a kernel computes again instead of loading it."""
@@ -109,8 +109,8 @@ class Candidate:
             lines.append(line)
         return "\n".join(lines)
 
-    def missed_wish(self, options: Fusion) -> tuple[str, ...] | None:
-        """The first names of `fuse` in `options` that kernels here compute apart; None where there are none."""
+    def missed_wish(self, options: Fusion) -> Unmet | None:
+        """What the first names of `fuse` in `options` ask for that kernels here compute apart; None without any."""
         return unmet(self.units, options, (computed_of(self.computed(k)) for k in self.kernels))
 
     # -- what is changed --

@@ -10,6 +10,7 @@ from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Graph, Value
 
 from ..analysis.units import PARTIAL, Unit, Units, UnitSet
+from ..analysis.views import memory_of
 from ..target.targets import GPU, TARGETS, Target
 from .legality import Legality, Refusal
 
@@ -185,17 +186,26 @@ def computed_of(units: Iterable[Unit]) -> frozenset[Computed]:
     return frozenset((u.value, u.part == PARTIAL) for u in units)
 
 
-def unmet(units: Units, fusion: Fusion, computed: Iterable[frozenset[Computed]]) -> Names | None:
+@dataclass(frozen=True)
+class Unmet:
+    """What a tuple of `names` in `fuse` asks for and kernels do not hold: pairs of a value and what reads it, or of
+    units that exchange nothing."""
+
+    names: Names
+    links: tuple[frozenset[Unit], ...]
+
+
+def unmet(units: Units, fusion: Fusion, computed: Iterable[frozenset[Computed]]) -> Unmet | None:
     """The first names in `fuse` of which some kernel computes one end of a value that passes, and not the other; None
     where all are met. `computed` is what each kernel computes. Where kernels hold some of what passes, a matrix
     product that reads or makes the rest may stay a launch of its own: a weight's gradient reads whole columns."""
     kernels = list(computed)
     for names in fusion.fuse:
-        links = [computed_of(link) for some in _links(units, names, fusion) for link in some]
-        missed = [link for link in links if not any(link <= kernel for kernel in kernels)]
-        apart = [link for link in missed if all(v.op.kind != "contraction" for v, _ in link)]
-        if apart or (missed and len(missed) == len(links)):
-            return names
+        links = [frozenset(link) for some in _links(units, names, fusion) for link in some]
+        missed = [link for link in links if not any(computed_of(link) <= kernel for kernel in kernels)]
+        hard = [link for link in missed if all(u.value.op.kind != "contraction" for u in link)]
+        if hard or (missed and len(missed) == len(links)):
+            return Unmet(names, tuple(hard or missed))
     return None
 
 
@@ -239,8 +249,11 @@ def _joined(links: list[set[Unit]]) -> list[set[Unit]]:
 
 
 def _named(units: Units, name: str, what: str, fusion: Fusion) -> list[Unit]:
-    """The units of an op instance, in all phases, or of one value."""
+    """The units of an op instance, in all phases, or of one value, which may be a view of what a unit computes."""
     found = [u for u in units.units if u.value.scope.name == name] or [u for u in units.units if u.value.name == name]
+    if not found:
+        views = [memory_of(v) for v in units.graph.values if v.name == name]
+        found = [units.producer[memory] for memory in views if memory in units.producer]
     if not found and fusion.is_strict:
         known = sorted({u.value.scope.name for u in units.units if u.value.scope.name})
         shown = ", ".join(known[:20]) + (", …" if len(known) > 20 else "")

@@ -132,6 +132,17 @@ def _name_of_bad_sum(legality: Legality, members: Iterable[Unit]) -> str:
     raise AssertionError("no sum breaks the rule")
 
 
+def _name_of_reductions(legality: Legality, members: Iterable[Unit]) -> str:
+    units = sorted(members, key=legality.place.__getitem__)
+    over = {cols: u for u in reversed(units) for cols, _ in legality.facts[u].reductions}
+    if len(over) > 1:
+        one, other, *_ = sorted(over.values(), key=legality.place.__getitem__)
+        return f"{one.value.name} and {other.value.name} reduce rows over different axes"
+    (cols,) = over
+    without = next(u for u in units if any(not have >= cols for cols_of, have in legality.facts[u].reductions))
+    return f"{without.value.name} reduces what has no whole rows of the kernel"
+
+
 def _name_of_twice(legality: Legality, members: Iterable[Unit]) -> str:
     value = min(legality.facts_of(members).twice, key=lambda v: v.index)
     return f"one axis occurs twice in {value.name}"
@@ -168,7 +179,7 @@ RULES = (
         lambda facts, axes: (
             len({cols for cols, _ in facts.reductions}) > 1 or any(not have >= cols for cols, have in facts.reductions)
         ),
-        _said("its row reductions run over different axes"),
+        _name_of_reductions,
     ),
     Rule("different columns", lambda facts, axes: _bad_sums(facts), _name_of_bad_sum),
     Rule(
@@ -349,7 +360,9 @@ class Legality:
     @staticmethod
     def _memory_first(memory: Value, members: Iterable[Unit]) -> Refusal:
         if any(u.part in (PRODUCT, OPERAND) and memory in set(map(memory_of, u.value.inputs)) for u in members):
-            reason = f"{memory.name} is multiplied there, many programs read each of its rows"
+            direct = [u for u in members if u.part == PRODUCT and memory in set(map(memory_of, u.value.inputs))]
+            by = min(direct, key=_index).value.name if direct else "a matmul of the kernel"
+            reason = f"{by} multiplies {memory.name}, and many programs read each of its rows"
             return Refusal("matmul", f"{reason}, so it must be whole in memory before")
         what = "joined of parts" if is_join(memory) else "read in another order than it is computed in"
         return Refusal("memory first", f"{memory.name} is {what}, so it must be whole in memory before")

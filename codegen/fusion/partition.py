@@ -12,7 +12,9 @@ from tritonnotes.ir.core.graph import Value
 from ..analysis.units import UnitSet
 from .legality import Legality, Refusal
 
-CYCLE = Refusal("cycle", "what lies between would have to run in the middle of the kernel")
+CYCLE = Refusal(
+    "cycle", "another kernel computes a value between the two, and one kernel cannot run before and after it"
+)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from ..analysis.views import is_join, memory_of
 from ..fusion.candidate import Candidate
 from ..fusion.legality import Legality
 from ..fusion.partition import Partition
-from ..support.sizes import NOMINAL, Sizes
+from ..support.sizes import NOMINAL, NOMINAL_SIZES, Sizes, at_sizes
 from ..support.text import counted
 from .launches import Launch, Piece
 
@@ -26,12 +26,14 @@ from .launches import Launch, Piece
 class FusionPlan:
     """How a graph of primitives becomes launches: the candidate that was chosen, and its kernels as they are launched.
     `kernels` are the generated ones, `launches` all, in order. Nothing of it changes, so copies are the plan itself. A
-    pickle holds the graph and what was asked for, and is planned anew."""
+    pickle holds the graph, what was asked for and which names were `taken`, and is planned anew."""
 
     candidate: Candidate
     launches: tuple[Launch, ...]
     judge: Callable[[FusionPlan], Iterable[Any]]
     """What says of each edge whether it is fused, and why: `verdicts`."""
+    taken: frozenset[str] = frozenset()
+    """The names that no launch was to have."""
 
     @property
     def graph(self) -> Graph:
@@ -82,6 +84,10 @@ class FusionPlan:
         """Bytes of device memory that one run reads and writes."""
         return sum(k.bytes_moved(batch, **sizes) for k in self.launches)
 
+    def at(self, sizes: Mapping[str, int] = NOMINAL_SIZES) -> str:
+        """The `Dim`s of the graph with their sizes, as " at batch 256"; empty where it has none."""
+        return at_sizes((value.shape for value in self.graph.values), sizes)
+
     @cached_property
     def verdicts(self) -> tuple[Any, ...]:
         """One for each edge of the graph: fused or not, the rule, the reason, the bytes."""
@@ -124,7 +130,7 @@ class FusionPlan:
         return (
             f"{counted(len(self.kernels), 'kernel')} and {counted(len(self.library), 'library call')}, "
             f"{loops if self.loop_count else ''}"
-            f"{self.bytes_moved():,} bytes at batch 256, fusion {self.fusion}"
+            f"{self.bytes_moved():,} bytes{self.at()}, fusion: {self.fusion}"
         )
 
     def __repr__(self) -> str:

@@ -22,7 +22,7 @@ from ..cost.matmul import splits_of
 from ..cost.traffic import Traffic, launch_traffic
 from ..fusion.horizontal import FOREACH, GROUPED_MATMUL, Alike, table_bytes
 from ..fusion.last_block import GROUP
-from ..support.sizes import NOMINAL, Sizes
+from ..support.sizes import NOMINAL, Sizes, at_sizes
 from ..support.text import counted
 
 LIBRARY = "library"
@@ -101,7 +101,7 @@ class Launch(ABC):
     """Whether it calls a library."""
 
     def __repr__(self) -> str:
-        moved = f"{self.bytes_moved():,} bytes at batch {NOMINAL}"
+        moved = f"{self.bytes_moved():,} bytes{self.at}"
         return f"{type(self).__name__}({self.name!r}: {self.kind}, {counted(len(self.units), 'primitive')}, {moved})"
 
     @property
@@ -133,6 +133,11 @@ class Launch(ABC):
     def stores(self) -> tuple[Value, ...]:
         """The values that it writes to memory."""
         return self._of_all(lambda piece: piece.stores)
+
+    @property
+    def at(self) -> str:
+        """The `Dim`s of what it reads, computes and writes, with the sizes that a plan is made for."""
+        return at_sizes(v.shape for v in (*self.loads, *(u.value for u in self.units)))
 
     @cached_property
     def recomputed(self) -> tuple[Value, ...]:
@@ -323,6 +328,11 @@ class _Joined(Launch):
     @property
     def joins(self) -> tuple[str, ...]:
         return tuple(m.name for m in self.members)
+
+    @property
+    def at(self) -> str:
+        """The `Dim`s of what it reads, computes and writes, with the sizes that a plan is made for."""
+        return at_sizes(v.shape for v in (*self.loads, *(u.value for u in self.units)))
 
     @cached_property
     def recomputed(self) -> tuple[Value, ...]:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import Any
 
 from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Graph, Value
 
-from ..analysis.axes import Space
-from ..analysis.units import FINALIZE, PARTIAL, REPLICATED, Unit, is_elementwise
+from ..analysis.units import FINALIZE, REPLICATED, Unit
 from ..analysis.views import is_alias, is_free, is_host, is_join, memory_of
 from ..cost.traffic import nominal_bytes, tensor_bytes
 from ..fusion.candidate import Candidate
 from ..fusion.constraints import Fusion, Names
-from ..fusion.cost import Cost, bytes_at, cost_of, scheduled_bytes_at, scheduled_cost
-from ..fusion.legality import Refusal
+from ..fusion.cost import bytes_at, scheduled_bytes_at
 from ..fusion.merge import Clusters
-from ..fusion.partition import Partition
 from ..fusion.search.greedy import greedy
 from .fusion_plan import FusionPlan
+from .opposites import apart, launched_cost, together, why_apart
 
 Replan = Callable[[Graph, Fusion], Candidate]
 """Partitions a graph anew under other constraints."""
@@ -34,7 +32,7 @@ HARD_RULES = ("number", "leaf", "join", "library", "memory first", "matmul")
 @dataclass(frozen=True)
 class Opposite:
     """What forcing the opposite of a verdict would add to the plan, in launches and bytes at the nominal batch of 256;
-    `reason` says why it cannot be had, and is empty where it can."""
+    all other kernels as they are; `reason` says why it is not possible, and is empty where it is."""
 
     launches: int = 0
     bytes: int = 0
@@ -42,8 +40,9 @@ class Opposite:
 
     def __str__(self) -> str:
         if self.reason:
-            return f"cannot be had: {self.reason}"
-        return f"{self.launches:+d} launch{'' if abs(self.launches) == 1 else 'es'}, {self.bytes:+,} bytes"
+            return f"not possible: {self.reason}"
+        told = f"{self.launches:+d} launch{'' if abs(self.launches) == 1 else 'es'}, {self.bytes:+,} bytes"
+        return told if self.launches or self.bytes else f"{told}: nothing is gained"
 
 
 @dataclass(frozen=True)
@@ -75,28 +74,37 @@ class Verdict:
         """What forcing the opposite would cost, as far as a few kernels are changed for it; where that is not enough,
         as a greedy plan made anew under that constraint."""
         found = self._forced
-        if isinstance(found, str):
-            return Opposite(reason=found)
-        mine, other = _cost(self.plan, self.plan.candidate), _cost(self.plan, found)
+        if found is None:
+            return Opposite(reason=self.reason)
+        mine, other = launched_cost(self.plan.candidate), launched_cost(found)
         return Opposite(other.launches - mine.launches, other.bytes - mine.bytes)
 
     def opposite_bytes_at(self, sizes: Mapping[str, int]) -> int:
         """The bytes of `opposite` at other sizes of the `Dim`s. The plan and what stands against it were found for the
         nominal batch, and stay the same."""
         found = self._forced
-        if isinstance(found, str):
+        if found is None:
             return 0
         return _bytes_at(self.plan, found, sizes) - _bytes_at(self.plan, self.plan.candidate, sizes)
 
     @cached_property
-    def _forced(self) -> Candidate | str:
-        """What is found under the opposite constraint, or why there is nothing."""
+    def _forced(self) -> Candidate | None:
+        """What is found under the opposite constraint; None where nothing is."""
+        found = self.plan.candidate
         if self.rule == "replicated":
             return greedy(self.plan.graph, _greedily(self.plan))  # every sum taken once
         if self.ends is None or (not self.fused and self.rule in HARD_RULES):
-            return self.reason
-        change = _apart if self.fused else _together
-        return change(self.plan, self.replan, *self.ends)
+            return None
+        names = tuple(unit.value.name for unit in self.ends)
+        if self.fused:
+            return apart(found, *self.ends) or self._planned_anew(_greedily(self.plan, forbid=(names,)))
+        return together(found, *self.ends) or self._planned_anew(_greedily(self.plan, fuse=(names,)))
+
+    def _planned_anew(self, fusion: Fusion) -> Candidate | None:
+        try:
+            return self.replan(self.plan.graph, fusion)
+        except PlanError:
+            return None
 
     def __copy__(self) -> Verdict:
         return self
@@ -157,10 +165,7 @@ def verdicts(plan: FusionPlan, replan: Replan) -> Iterator[Verdict]:
                     reason = f"recomputed in {here.name}, which costs less than loading it"
                     yield judge(*ends, True, "recomputed", reason, saved, pair)
                 else:
-                    why = clusters.why_not(clusters.of[producer], clusters.of[unit])
-                    if producer.part == FINALIZE and why is not None:
-                        why = Refusal("finalize", f"{memory.name} is whole only once every program is done")
-                    why = why or Refusal("not selected", "legal, but other fusions save more")
+                    why = why_apart(clusters, producer, unit)
                     yield judge(*ends, False, why.rule, why.reason, moved, pair)
 
 
@@ -181,113 +186,11 @@ def _behind_replicated(plan: FusionPlan, judge: Callable[..., Verdict], unit: Un
                 yield judge(arg.name, value.name, True, "replicated", reason, nominal_bytes(arg))
 
 
-# -- the opposite --
-
-
-def _apart(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Candidate | str:
-    """A fused pair in two kernels: its kernel cut before the reader, or behind the producer; or not recomputed."""
-    partition = plan.partition
-    kernel = next(k for k in partition.kernels if reader in k)
-    recomputed = partition.recomputed.get(kernel, ())
-    trials = []
-    if producer in kernel:
-        for late in (
-            _closure(kernel, reader, plan.units.after),
-            kernel - _closure(kernel, producer, plan.units.before),
-        ):
-            if late and late != kernel:
-                trials.append(_changed(partition, {kernel: (kernel - late, late)}))
-    else:
-        trials.append(
-            replace(
-                partition,
-                recomputed={**partition.recomputed, kernel: tuple(v for v in recomputed if v is not producer.value)},
-            )
-        )
-    return _cheapest(plan, trials) or _planned_anew(plan, replan, _greedily(plan, forbid=(_names(producer, reader),)))
-
-
-def _together(plan: FusionPlan, replan: Replan, producer: Unit, reader: Unit) -> Candidate | str:
-    """A pair in one kernel: both kernels as one, either end moved to the other's, or the value computed again."""
-    partition, between = plan.partition, _between(plan, producer, reader)
-    early = next(k for k in partition.kernels if producer in k)
-    late = next(k for k in partition.kernels if reader in k)
-    trials = []
-    if is_elementwise(producer):
-        values = sorted({*partition.recomputed.get(late, ()), producer.value}, key=lambda v: v.index)
-        trials.append(replace(partition, recomputed={**partition.recomputed, late: tuple(values)}))
-    refusal = plan.legality.space(between, ())
-    if isinstance(refusal, Space):
-        trials += [
-            _changed(partition, {early: (early | late,), late: ()}),
-            _changed(partition, {early: (early - between,), late: (late | (between & early),)}),
-            _changed(partition, {early: (early | (between & late),), late: (late - between,)}),
-        ]
-    found = _cheapest(plan, trials)
-    if found is None and isinstance(refusal, Refusal):
-        return refusal.reason
-    return found or _planned_anew(plan, replan, _greedily(plan, fuse=(_names(producer, reader),)))
-
-
 def _greedily(plan: FusionPlan, fuse: tuple[Names, ...] = (), forbid: tuple[Names, ...] = ()) -> Fusion:
     """What asks for a greedy plan for the same target."""
     return Fusion("greedy", fuse, forbid, target=plan.candidate.options.target)
 
 
-def _names(producer: Unit, reader: Unit) -> tuple[str, str]:
-    return producer.value.name, reader.value.name
-
-
-def _closure(kernel: frozenset[Unit], unit: Unit, steps: dict[Unit, tuple[Unit, ...]]) -> frozenset[Unit]:
-    """A unit and what follows it, step by step, inside a kernel."""
-    seen = {unit}
-    todo = [unit]
-    while todo:
-        for other in steps[todo.pop()]:
-            if other in kernel and other not in seen:
-                seen.add(other)
-                todo.append(other)
-    return frozenset(seen)
-
-
-def _between(plan: FusionPlan, producer: Unit, reader: Unit) -> frozenset[Unit]:
-    every = frozenset(plan.units.units)
-    return _closure(every, producer, plan.units.after) & _closure(every, reader, plan.units.before)
-
-
-def _changed(partition: Partition, parts: dict[frozenset[Unit], tuple[frozenset[Unit], ...]]) -> Partition:
-    """The partition with other kernels in the place of some; what those computed again their last part does."""
-    kernels: list[frozenset[Unit]] = []
-    recomputed: dict[frozenset[Unit], tuple[Value, ...]] = {}
-    for kernel in partition.kernels:
-        made = [k for k in parts.get(kernel, (kernel,)) if k]
-        kernels += made
-        copies = partition.recomputed.get(kernel, ())
-        for target in made or [k for some in parts.values() for k in some][:1]:
-            held = {u.value for u in target if u.part != PARTIAL}
-            values = {*recomputed.get(target, ()), *(v for v in copies if v not in held)}
-            recomputed[target] = tuple(sorted(values, key=lambda v: v.index))
-    return Partition(tuple(kernels), {k: v for k, v in recomputed.items() if v})
-
-
-def _cheapest(plan: FusionPlan, trials: list[Partition]) -> Candidate | None:
-    made = [plan.candidate.with_partition(trial) for trial in trials]
-    legal = [candidate for candidate in made if candidate is not None and candidate.refusal is None]
-    return min(legal, key=lambda candidate: _cost(plan, candidate)) if legal else None
-
-
-def _planned_anew(plan: FusionPlan, replan: Replan, fusion: Fusion) -> Candidate | str:
-    try:
-        return replan(plan.graph, fusion)
-    except PlanError as error:
-        return str(error)
-
-
-def _cost(plan: FusionPlan, candidate: Candidate) -> Cost:
-    """What a candidate costs once last programs finish what they can and updates are joined, where the plan does."""
-    return scheduled_cost(candidate) if plan.joins else cost_of(candidate)
-
-
 def _bytes_at(plan: FusionPlan, candidate: Candidate, sizes: Mapping[str, int]) -> int:
-    """The bytes of `_cost` at other sizes."""
+    """The bytes of `launched_cost` at other sizes."""
     return scheduled_bytes_at(candidate, sizes) if plan.joins else bytes_at(candidate, sizes)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from ..fusion.constraints import Fusion
 from ..pipeline import make_plan
@@ -10,7 +10,7 @@ from ..plan.chunk_loops import chunk_loops
 from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import ForeachLaunch, GroupedMatmul, Launch, TorchCall
 from ..plan.torch_calls import gradients_of, torch_calls
-from ..plan.verdicts import HARD_RULES, Verdict
+from ..plan.verdicts import HARD_RULES, Opposite, Verdict
 from ..support.sizes import NOMINAL, Sizes
 from ..support.text import counted
 
@@ -22,16 +22,20 @@ MOST_EXAMPLES = 5
 """Edges that are named for each question."""
 
 
+PLACED = " Which matmuls its kernels compute was decided after the search."
+
+
 UNSAID = ("number", "leaf")
 """Rules of edges that no plan decides."""
 
 
-def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
+def explain_plan(plan: FusionPlan, batch: int | Mapping[str, int] = NOMINAL, **named: int) -> str:
     """The launches with their bytes, what fusion saves, why kernels end where they do, and what it would cost to part
-    what is fused or to fuse what is apart."""
+    what is fused or to fuse what is apart. `Dim`s not `named` are `batch`."""
+    sizes = Sizes(batch, named)
     unfused = make_plan(plan.graph, Fusion("off", target=plan.candidate.options.target))
     library, loops = len(plan.library), plan.loop_count
-    before, moved = unfused.bytes_moved(batch), plan.bytes_moved(batch)
+    before, moved = unfused.bytes_moved(sizes), plan.bytes_moved(sizes)
     placed = any(k.products for k in plan.launches)
     said = [v for v in plan.verdicts if v.rule not in UNSAID]
     apart = [v for v in said if not v.fused]
@@ -40,23 +44,27 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
             f"{plan.graph.name}: {counted(len(plan.launches), 'launch')} "
             f"({len(plan.kernels)} generated, {library} library"
             f"{f', {loops} over chunks of rows' if loops else ''}), "
-            f"{moved:,} bytes read and written at batch {batch}.",
+            f"{moved:,} bytes read and written{plan.at(sizes)}.",
             f"Without fusion: {counted(len(unfused.launches), 'launch')}, {before:,} bytes; "
             f"fusion saves {before - moved:,}.",
-            f"The plan is {plan.fusion}{'; its matmuls were placed afterwards' if placed else ''}.",
+            f"The plan is {plan.fusion}.{PLACED if placed else ''}",
             f"It is made for {plan.candidate.options.planned_for}.",
             "",
             "What runs:",
-            *_launches(plan.launches, batch),
+            *_launches(plan.launches, sizes),
             *_joined(plan.launches),
-            *_chunked(plan, batch),
+            *_chunked(plan, sizes),
             *_multiplied(plan.launches),
-            *_called(plan.launches, batch),
+            *_called(plan.launches, sizes),
             "",
             "Not fused (the value goes through memory):",
-            *(_reasons(apart) or ["    nothing"]),
-            *_opposites("Getting round these would cost:", [v for v in apart if v.rule not in HARD_RULES]),
-            *_opposites("Splitting these would cost:", [v for v in said if v.fused]),
+            *(_reasons(apart, sizes) or ["    nothing"]),
+            *_opposites(
+                "Fusing these by fuse= would cost no more than:", [v for v in apart if v.rule not in HARD_RULES], sizes
+            ),
+            *_opposites(
+                "Splitting these would cost, with all other kernels as they are:", [v for v in said if v.fused], sizes
+            ),
         ]
     )
 
@@ -64,36 +72,37 @@ def explain_plan(plan: FusionPlan, batch: int = NOMINAL) -> str:
 def explain_memory(
     peak: int,
     apart: int,
-    batch: int = NOMINAL,
+    at: str = "",
     eager: int | None = None,
     *,
     arenas: str = "one arena",
     budget: int | None = None,
     over: int = 0,
 ) -> str:
-    """What a run holds beside its leaves, known before it runs, what it would with a buffer for each value, `apart`,
-    what `eager` holds at its peak, and by how much a program is `over` its `budget`."""
+    """The bytes that a run needs besides its leaves, known before it runs, at the sizes that `at` tells; the bytes that
+    a buffer for each value would need, `apart`, and eager PyTorch at its peak, `eager`; by how many bytes a program is
+    `over` its `budget`."""
     lines = [
-        f"Memory beside weights, optimizer state and inputs at batch {batch}: {peak:,} bytes, the outputs and "
-        f"{arenas}; {apart:,} if no memory were reused."
+        f"Memory beside weights, optimizer state and inputs{at}: {peak:,} bytes, the outputs and "
+        f"{arenas}; {apart:,} without reuse of memory."
     ]
     if eager is not None:
         lines.append(
             f"Eager PyTorch holds {eager:,} bytes at its peak (activations kept for backward, gradients held to the "
-            f"end; its update not counted): {peak / eager:.2f} of that is held here."
+            f"end; its update not counted); this program holds {peak / eager:.2f} times that."
         )
     if budget is not None:
         each = f"the budget of {budget:,} bytes{'' if arenas == 'one arena' else ' for each of them'}"
         lines.append(
             f"That is within {each}."
             if over <= 0
-            else f"That is {over:,} bytes over {each}: no plan that was tried holds less."
+            else f"That is {over:,} bytes over {each}. No plan was found that holds less at sizes of {NOMINAL}."
         )
     return "\n".join(lines)
 
 
-def _launches(launches: Iterable[Launch], batch: int) -> Iterator[str]:
-    listed = {k: k.bytes_moved(batch) for k in launches}
+def _launches(launches: Iterable[Launch], sizes: Sizes) -> Iterator[str]:
+    listed = {k: k.bytes_moved(sizes) for k in launches}
     shown = sorted(listed, key=lambda k: -listed[k])[:MOST_LAUNCHES]
     width = max((len(k.name) for k in shown), default=0)
     for kernel in (k for k in listed if k in set(shown)):
@@ -117,15 +126,14 @@ def _joined(launches: Iterable[Launch]) -> Iterator[str]:
         yield f"    {launch.name} runs {what} in one launch: no other launch waits for them."
 
 
-def _chunked(plan: FusionPlan, batch: int) -> Iterator[str]:
-    sizes = Sizes(batch)
+def _chunked(plan: FusionPlan, sizes: Sizes) -> Iterator[str]:
     for loop in chunk_loops(plan.launches):
         inner = _few([k.name for k in loop.plan.launches], most=8)
         yield (
             f"    {loop.name} makes {counted(loop.launch_count(sizes), 'launch')} over "
             f"{counted(loop.chunk_count(sizes), 'chunk')} of {counted(loop.rows, 'row')}, each of them {inner}; "
             f"{_sums(len(loop.sums))}. That makes "
-            f"{counted(plan.launch_count(batch), 'launch')} in all."
+            f"{counted(plan.launch_count(sizes), 'launch')} in all."
         )
 
 
@@ -140,7 +148,7 @@ def _multiplied(launches: Iterable[Launch]) -> Iterator[str]:
         yield f"    Matmuls computed inside kernels: {shown}."
 
 
-def _called(launches: Iterable[Launch], batch: int) -> Iterator[str]:
+def _called(launches: Iterable[Launch], sizes: Sizes) -> Iterator[str]:
     """What stays a call of torch, and what that costs."""
     asked = gradients_of(launches)
     by_call: dict[str, list[TorchCall]] = {}
@@ -151,31 +159,37 @@ def _called(launches: Iterable[Launch], batch: int) -> Iterator[str]:
     for call, found in by_call.items():
         again = sum(k in asked and asked[k][0] is None for k in found)
         twice = f"; {again} of them compute the forward again for its gradient" if again else ""
-        moved = sum(k.bytes_moved(batch) for k in found)
+        moved = sum(k.bytes_moved(sizes) for k in found)
         yield f"        {call}: {counted(len(found), 'launch')}, {moved:,} bytes{twice}"
 
 
-def _reasons(apart: list[Verdict]) -> list[str]:
+def _reasons(apart: list[Verdict], sizes: Sizes) -> list[str]:
     """The edges apart by rule, those that move most first, each rule with an example."""
     by_rule: dict[str, list[Verdict]] = {}
     for verdict in apart:
         by_rule.setdefault(verdict.rule, []).append(verdict)
     lines = []
-    for rule, found in sorted(by_rule.items(), key=lambda item: -sum(v.bytes for v in item[1])):
-        first, moved = max(found, key=lambda v: v.bytes), sum(v.bytes for v in found)
+    size = {id(v): v.bytes_at(sizes) for v in apart}
+    for rule, found in sorted(by_rule.items(), key=lambda item: -sum(size[id(v)] for v in item[1])):
+        first, moved = max(found, key=lambda v: size[id(v)]), sum(size[id(v)] for v in found)
         edges = counted(len(found), "edge")
         lines.append(f"    {rule}: {edges}, {moved:,} bytes, as {first.source} → {first.target}:")
         lines.append(f"        {first.reason}")
     return lines
 
 
-def _opposites(title: str, found: list[Verdict]) -> list[str]:
-    """The largest edges with what the opposite would cost, one for each value."""
-    largest = {v.source: v for v in sorted(found, key=lambda v: v.bytes)}
+def _opposites(title: str, found: list[Verdict], sizes: Sizes) -> list[str]:
+    """The largest edges with what the opposite would cost, one for each value; none whose opposite costs as much."""
+    size = {id(v): v.bytes_at(sizes) for v in found}
+    largest = {v.source: v for v in sorted(found, key=lambda v: size[id(v)])}
     lines: list[str] = []
-    for verdict in sorted(largest.values(), key=lambda v: -v.bytes):
-        if len(lines) < MOST_EXAMPLES and not verdict.opposite.reason:
-            lines.append(f"    {verdict.source} → {verdict.target}: {verdict.opposite}")
+    for verdict in sorted(largest.values(), key=lambda v: -size[id(v)]):
+        if len(lines) == MOST_EXAMPLES:
+            break
+        opposite = verdict.opposite
+        if not opposite.reason and (opposite.launches or opposite.bytes):
+            told = Opposite(opposite.launches, verdict.opposite_bytes_at(sizes))
+            lines.append(f"    {verdict.source} → {verdict.target}: {told}")
     return ["", title, *lines] if lines else []
 
 

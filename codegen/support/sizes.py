@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import prod
 
-from tritonnotes.ir.core.types import Shape
+from tritonnotes.ir.core.types import Shape, dims_in
 
 NOMINAL = 256
 """The size that every `Dim` is taken to have while choices are made."""
@@ -25,6 +25,13 @@ class Sizes(dict[str, int]):
 
 
 NOMINAL_SIZES = Sizes()
+
+
+def at_sizes(shapes: Iterable[Shape], sizes: Mapping[str, int] = NOMINAL_SIZES) -> str:
+    """The `Dim`s of some shapes and the sizes that figures were taken at, as " at batch 256, tokens 64"; empty where
+    there are no `Dim`s."""
+    names = dict.fromkeys(dim.name for shape in shapes for dim in dims_in(shape))
+    return f" at {', '.join(f'{name} {sizes[name]}' for name in names)}" if names else ""
 
 
 def next_power_of_2(n: int) -> int:

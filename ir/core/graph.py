@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import networkx
@@ -461,7 +462,15 @@ class Graph:
         return self.__deepcopy__({})
 
     def __reduce__(self) -> Any:
-        return _graph_of, (type(self), self.to_json(), self.first)
+        # Not as text or JSON, which hold what users may say: passes of the compiler add more.
+        def call(of: Value | Region) -> tuple[Any, ...]:
+            return of.op, tuple(None if a is None else a.index for a in of.args), dict(of.attrs)
+
+        values = [(*call(v), v.shape, v.dtype, v.scope, v._name, v.hint) for v in self.values]
+        regions = [(*call(r), r.out.index, r.scope) for r in self.regions]
+        outputs, updates = ({name: v.index for name, v in named.items()} for named in (self.outputs, self.updates))
+        held = (values, regions, outputs, updates, self.scope, dict(self._counters), self.first)
+        return _graph_of, (type(self), self.name, self.level, *held)
 
     if TYPE_CHECKING:
         # Bound by apply.py.
@@ -548,9 +557,32 @@ def check_is_graph(given: object) -> None:
     raise DeclarationError(f"wanted a tn.Graph, got {type(given).__name__}; {remedy}")
 
 
-def _graph_of(kind: type[Graph], text: str, first: dict[str, Any]) -> Graph:
-    made = kind.from_json(text)
-    made.first = first
+def _graph_of(
+    kind: type[Graph],
+    name: str,
+    level: str,
+    values: list[Any],
+    regions: list[Any],
+    outputs: dict[str, int],
+    updates: dict[str, int],
+    inside: Scope,
+    counters: dict[str, int],
+    first: dict[str, Any],
+) -> Graph:
+    made = kind(name, level=level)
+
+    def args_of(places: Iterable[int | None]) -> tuple[Value | None, ...]:
+        return tuple(None if i is None else made.values[i] for i in places)
+
+    for op, args, attrs, shape, dtype, scope, known_as, hint in values:
+        made.scope = scope
+        made.append(op, args_of(args), MappingProxyType(attrs), shape, dtype, known_as).hint = hint
+    made.scope = inside
+    for op, args, attrs, out, scope in regions:
+        made.regions.append(Region(op, args_of(args), MappingProxyType(attrs), made.values[out], scope))
+    made.outputs = {said: made.values[i] for said, i in outputs.items()}
+    made.updates = {said: made.values[i] for said, i in updates.items()}
+    made._counters, made.first = counters, first
     return made
 
 

@@ -72,5 +72,13 @@ class Primitive(Operator):
     def __repr__(self) -> str:
         return f"<primitive {self.name}>"
 
+    def __reduce__(self) -> Any:
+        # By name, from a closed set: a pickle holds no function.
+        return _primitive_of, (self.name,)
+
 
 PRIMITIVES: dict[str, Primitive] = {}
+
+
+def _primitive_of(name: str) -> Primitive:
+    return PRIMITIVES[name]

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 from .errors import DeclarationError, DTypeError, ShapeError
 
@@ -69,6 +70,10 @@ class DType:
     def is_float(self) -> bool:
         return self.kind == "float"
 
+    def __reduce__(self) -> Any:
+        # There is one of each: dtypes are told apart by identity.
+        return _dtype_of, (self.name,)
+
 
 float16 = DType("float16", "float", 2)
 bfloat16 = DType("bfloat16", "float", 2)
@@ -81,6 +86,12 @@ host = DType("host", "float", 8)
 """A number that the host knows before a launch (a learning rate, a row count): weakly typed, as a Python float is."""
 
 DTYPES: Mapping[str, DType] = {d.name: d for d in (float16, bfloat16, float32, float64, int32, int64, bool_)}
+
+
+def _dtype_of(name: str) -> DType:
+    return host if name == host.name else DTYPES[name]
+
+
 _RANK = {d: rank for rank, d in enumerate((bool_, int32, int64, float16, bfloat16, float32, float64))}
 
 

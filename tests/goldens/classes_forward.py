@@ -1,4 +1,4 @@
-# plan of classes: 1 kernel and 0 library calls, 14,348 bytes at batch 256, fusion optimal
+# plan of classes: 1 kernel and 0 library calls, 14,348 bytes at batch 256, fusion: optimal
 #   loss_accuracy: row and column, 14,348 bytes
 #     reads  logits, y, partials of loss.total, partials of loss.count, partials of accuracy.right
 #     covers loss.row_max, loss.shifted, loss.exp, loss.sum_exp, loss.is_target, loss.counted, loss.where, loss.target_logit, loss.log, loss.nll, loss.losses, loss.total, loss.cast, loss.count, accuracy.eq, accuracy.ne, accuracy.logical_or, accuracy.where, accuracy.predicted, accuracy.is_right, accuracy.logical_and, accuracy.cast, accuracy.right, loss.total, loss.count, loss, accuracy.right, accuracy

@@ -1,4 +1,4 @@
-# plan of custom: 1 kernel and 0 library calls, 98,560 bytes at batch 256, fusion optimal
+# plan of custom: 1 kernel and 0 library calls, 98,560 bytes at batch 256, fusion: optimal
 #   add_square_forward_backward: column, 98,560 bytes
 #     reads  x, bias, gradient.y, partials of add.d_bias
 #     covers add, square.maximum, square.bounded, square.mul, square.d_bounded, square.eq, square.mul_1, square.gt, square.where, square.where_1, square.eq_1, square.mul_2, square.lt, square.where_2, square.where_3, add.d_add, add.d_bias, add.d_bias

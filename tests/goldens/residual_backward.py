@@ -1,4 +1,4 @@
-# plan of residual: 1 kernel and 0 library calls, 310,848 bytes at batch 256, fusion optimal
+# plan of residual: 1 kernel and 0 library calls, 310,848 bytes at batch 256, fusion: optimal
 #   ln_gelu_d_x_forward_backward: row and column, 310,848 bytes
 #     reads  x, saved.ln.mean, saved.ln.rstd, ln.weight, ln.bias, gradient.y, partials of ln.d_ln_weight, partials of ln.d_ln_bias
 #     covers ln.centered, ln.normalized, ln.scaled, ln, gelu.mul, gelu.erf, gelu.add, gelu.cdf, gelu.mul_1, gelu.mul_2, gelu.exp, gelu.pdf, gelu.mul_3, gelu.add_1, ln.d_ln, ln.d_normalized, ln.sum, ln.mean_d_normalized, ln.mul, ln.sum_1, ln.projection, ln.sub, ln.mul_1, ln.sub_1, ln.d_x, ln.d_weight, ln.d_ln_weight, ln.d_ln_bias, d_x, ln.d_ln_weight, ln.d_ln_bias

@@ -1,4 +1,4 @@
-# plan of residual: 1 kernel and 0 library calls, 207,648 bytes at batch 256, fusion optimal
+# plan of residual: 1 kernel and 0 library calls, 207,648 bytes at batch 256, fusion: optimal
 #   ln_gelu_y: row, 207,648 bytes
 #     reads  x, ln.weight, ln.bias
 #     covers ln.sum, ln.estimate, ln.sub, ln.sum_1, ln.div, ln.mean, ln.centered, ln.mul, ln.sum_2, ln.var, ln.add, ln.rstd, ln.normalized, ln.scaled, ln, gelu.mul, gelu.mul_1, gelu.erf, gelu.add, gelu, y

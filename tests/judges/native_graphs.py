@@ -86,17 +86,16 @@ class BothWays:
         self,
         kernel: Any,
         grid: Sequence[int],
-        args: Sequence[Any],
-        options: dict[str, Any],
-        *,
+        *args: Any,
         tensors: Sequence[Tensor] = (),
-        **rest: Any,
+        ownership: Any = None,
+        **options: Any,
     ) -> None:
         values = face_of(kernel).bind(args, options)
         # `data` has no version: autograd is not told of what is put back.
         held = {id(v): v.data for v in (*values.values(), *tensors) if isinstance(v, Tensor)}
         before = {key: tensor.clone() for key, tensor in held.items()}
-        interpret(kernel, tuple(grid), args, options, tensors=tensors, **rest)
+        interpret(kernel, grid, *args, **options, tensors=tensors, ownership=ownership)
         expected = {key: bits(tensor) for key, tensor in held.items()}
         stored = [key for key in held if not torch.equal(expected[key], bits(before[key]))]
 

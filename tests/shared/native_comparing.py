@@ -45,7 +45,7 @@ def run_both(
     """Runs a kernel both ways; what native code left stays in the tensors. Gives what differs."""
     watched = [value for value in (*args, *tensors) if isinstance(value, Tensor)]
     before = [tensor.clone() for tensor in watched]
-    interpret(kernel, tuple(grid), args, {k: v for k, v in kwargs.items() if k != "enable_fp_fusion"}, tensors=tensors)
+    interpret(kernel, grid, *args, **{k: v for k, v in kwargs.items() if k != "enable_fp_fusion"}, tensors=tensors)
     expected = [tensor.clone() for tensor in watched]
     for tensor, value in zip(watched, before, strict=True):
         tensor.copy_(value)

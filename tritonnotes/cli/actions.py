@@ -64,7 +64,8 @@ def _show(arguments: argparse.Namespace) -> int:
     if arguments.kernel is not None and stage not in KERNEL_STAGES:
         return fail(f"--kernel goes with --emit {', '.join(KERNEL_STAGES)}; {stage} has no kernels yet", 2)
     if arguments.arch is not None and stage not in COMPILED_STAGES:
-        return fail(f"--arch goes with --emit {' or '.join(COMPILED_STAGES)}; {stage} is the same for every GPU", 2)
+        whose = "the code of this CPU, for no GPU" if stage == CPU_STAGE else "the same for every GPU"
+        return fail(f"--arch goes with --emit {' or '.join(COMPILED_STAGES)}; {stage} is {whose}", 2)
     graph = load_target(arguments.target)
     loss, optimizer = (None, face.adam()) if stage in ("graph", "prims") else _step(arguments, graph)
     planned_for = arguments.planned_for or (CPU if stage == CPU_STAGE else GPU)

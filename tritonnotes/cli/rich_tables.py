@@ -9,6 +9,7 @@ from rich.table import Table
 
 from ..certificate import Certificate
 from ..codegen.plan.fusion_plan import FusionPlan
+from ..codegen.support.sizes import Sizes
 from ..codegen.support.text import counted
 from ..notes import Entry
 
@@ -28,7 +29,7 @@ def plan_table(plan: FusionPlan, unfused: FusionPlan, batch: int) -> Table:
     moved, before = plan.bytes_moved(batch), unfused.bytes_moved(batch)
     share = f" ({1 - moved / before:.0%})" if before else ""
     table = Table(
-        title=f"Fusion plan of {plan.graph.name}, bytes at batch {batch}",
+        title=f"Fusion plan of {plan.graph.name}, bytes{plan.at(Sizes(batch))}",
         caption=f"Without fusion: {counted(len(unfused.launches), 'launch')}, {before:,} bytes; "
         f"fusion saves {before - moved:,}{share}.",
         title_justify="left",

@@ -103,7 +103,7 @@ def _plan(program: Program, name: str | None) -> Shown:
     plan = program.plan
     if name is not None:
         launch = _pick(name, {k.name: k for k in plan.launches})
-        lines = [f"{launch.name}: {launch.kind}, {launch.bytes_moved():,} bytes at batch 256"]
+        lines = [f"{launch.name}: {launch.kind}, {launch.bytes_moved():,} bytes{launch.at}"]
         lines += [f"  {word:10} {', '.join(data) or 'nothing'}" for word, data in launch_memory(launch).items()]
         return Shown("\n".join(lines), launch_data(launch))
     return Shown(str(plan), plan_data(plan))

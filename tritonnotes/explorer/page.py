@@ -16,6 +16,7 @@ from ..codegen.program.program import Program
 from ..codegen.report.explain import explain_plan
 from ..codegen.support.sizes import NOMINAL, NOMINAL_SIZES
 from ..codegen.target.gpus import GPUS
+from ..codegen.target.targets import CPU
 from ..ir.core.errors import KernelError
 from ..ir.version import VERSION
 from .figures import Figures
@@ -36,19 +37,18 @@ STYLES = {"light": "friendly", "dark": "monokai"}
 def explore_page(
     program: Program,
     title: str = "",
-    arch: int = 90,
+    arch: int | str = 90,
     certificate: Certificate | None = None,
     machine_code: bool = True,
     progress: bool = False,
-    listings: Sequence[Listing] | None = None,
+    listings: Sequence[Listing] = (),
 ) -> str:
-    """The page of a program, as HTML: formulas, graphs, plan, source, machine code for sm_`arch` (80, 90 or 100),
-    memory and, with a `certificate` of `tn.check`, errors. The same program gives the same bytes. Disassembling takes
-    up to two seconds a kernel: `machine_code=False` leaves it out, `progress` shows on stderr how far it is. `listings`
-    are kernels as machine code of a CPU, which the page shows in place of a GPU's. Raises `KernelError` for another
-    arch."""
-    if arch not in GPUS:
-        raise KernelError(f"explore: arch must be one of {', '.join(map(str, GPUS))}, not {arch!r}")
+    """The page of a program, as HTML: formulas, graphs, plan, source, machine code for sm_`arch` (80, 90 or 100)
+    or of "cpu", memory and, with a `certificate` of `tn.check`, errors. The same program gives the same bytes.
+    Disassembling takes up to two seconds a kernel: `machine_code=False` leaves it out, `progress` shows on stderr how
+    far it is. `listings` are the kernels as machine code of a CPU. Raises `KernelError` for another arch."""
+    if arch not in (*GPUS, CPU):
+        raise KernelError(f"explore: arch must be one of {', '.join(map(str, GPUS))} and {CPU!r}, not {arch!r}")
     things = Things(program)
     parts = sections(program, things)
     figures = Figures(program.dims)
@@ -80,11 +80,11 @@ def write_page(
     path: str | os.PathLike[str],
     program: Program,
     title: str = "",
-    arch: int = 90,
+    arch: int | str = 90,
     certificate: Certificate | None = None,
     machine_code: bool = True,
     progress: bool = False,
-    listings: Sequence[Listing] | None = None,
+    listings: Sequence[Listing] = (),
 ) -> Path:
     """Write the page of a program to a file, which is all that a browser needs; as `explore_page`."""
     file = Path(path)
@@ -95,15 +95,15 @@ def write_page(
 def _machine(
     program: Program,
     things: Things,
-    arch: int,
+    arch: int | str,
     wanted: bool,
     progress: bool,
-    listings: Sequence[Listing] | None,
+    listings: Sequence[Listing],
 ) -> MachineCode:
     if not wanted:
-        why_not = "Machine code is left out, as --no-machine-code or machine_code=False asks."
-        return MachineCode(GPUS[arch].name, why_not=why_not)
-    if listings is not None:
+        why_not = "Machine code is left out: the page was made with --no-machine-code, or machine_code=False."
+        return MachineCode("CPU" if isinstance(arch, str) else GPUS[arch].name, why_not=why_not)
+    if isinstance(arch, str):
         return listed(program, things, listings)
     if not progress or not program.kernels:
         return disassembled(program, things, arch, NOMINAL_SIZES)

@@ -8,12 +8,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
 from ..ir.core.errors import DeclarationError
 from .arguments import Arguments
-from .wrapped import in_form
+from .examples import fake_result
 
 
 def class_indices(result: Tensor) -> Tensor:
@@ -45,26 +44,20 @@ TARGETS: dict[Any, Callable[[Tensor], Tensor]] = {
 """By the function, or by the class of the module."""
 
 
-def target_like(module: torch.nn.Module, arguments: Arguments, loss: Callable[..., Any]) -> Tensor:
+def target_like(module: torch.nn.Module, arguments: Arguments, loss: Callable[..., Any], given_as: str) -> Tensor:
     """An example of what `loss` compares the module's result with. Raises `DeclarationError` where it is no loss of
-    torch's, or the result no tensor."""
+    torch's, or the result no tensor; one is `given_as` this argument then."""
     known = loss.func if isinstance(loss, partial) else loss
     made = TARGETS.get(known) or TARGETS.get(type(known))
     if made is None:
         raise DeclarationError(
-            f"loss: of {getattr(loss, '__name__', type(loss).__name__)} it is not known what it compares the result "
-            "with; give an example of that as target= (of compile_step, target_example=)"
+            f"loss: the shape and dtype of the target of {getattr(loss, '__name__', type(loss).__name__)} are not "
+            f"known; pass an example of the target: {given_as}=y"
         )
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
-    args, kwargs = arguments.rebuilt([mode.from_tensor(tensor) for tensor in arguments.tensors])
-    # Fake ones in place of the module's own, which its forward may write into.
-    held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
-    held = {name: mode.from_tensor(tensor) for name, tensor in held.items()}
-    with mode, torch.no_grad(), in_form(module, training=False):
-        result = torch.func.functional_call(module, held, args, kwargs)
+    result = fake_result(module, arguments)
     if not isinstance(result, Tensor):
         raise DeclarationError(
             f"loss: {type(module).__name__} returns a {type(result).__name__}; give a function of it as loss=, and an "
-            "example of what it compares with as target= (of compile_step, target_example=)"
+            f"example of what it compares with as {given_as}="
         )
     return made(torch.empty(result.shape, dtype=result.dtype, device=result.device))

@@ -1,6 +1,6 @@
 """Triton kernels on CPU tensors, run by Triton's interpreter and watched while they run.
 
-`launch(kernel, grid, args, kwargs, strict=True, tensors=(), ownership=None)` runs one kernel, and within
+`launch(kernel, grid, *args, strict=True, tensors=(), ownership=None, **kwargs)` runs one kernel, and within
 `enabled()` all that are launched as `kernel[grid](...)` run so. TRITON_INTERPRET stays unset, so the same
 `triton.jit` function still compiles ahead of time in the same process.
 

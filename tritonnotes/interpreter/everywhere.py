@@ -33,7 +33,8 @@ def enabled(strict: bool = True, most_programs: int | None = None) -> Iterator[l
     def run(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
         if warmup or not _is_on_cpu(args, kwargs):
             return jit_run(self, *args, grid=grid, warmup=warmup, **kwargs)
-        sizes = grid(bound_arguments(self, args, kwargs)) if callable(grid) else grid
+        values = bound_arguments(self, args, kwargs)
+        sizes = grid(values) if callable(grid) else grid
         sizes = (sizes,) if isinstance(sizes, int) else tuple(sizes)
         if 0 not in sizes:
             launched.append(self.__name__)
@@ -42,7 +43,7 @@ def enabled(strict: bool = True, most_programs: int | None = None) -> Iterator[l
                 f"kernel {self.__name__}: a launch of {math.prod(sizes):,} programs takes the interpreter long; "
                 f"more than {most_programs:,} are left out"
             )
-        return launch(self, sizes, args, kwargs, strict=strict)
+        return launch(self, sizes, *values.values(), strict=strict)
 
     def tuned(self: Autotuner, *args: Any, **kwargs: Any) -> Any:
         if not _is_on_cpu(args, kwargs):

@@ -56,15 +56,15 @@ class _Face:
 
 def launch(
     kernel: JITFunction,
-    grid: tuple[int, ...],
-    args: Sequence[Any],
-    kwargs: Mapping[str, Any],
-    *,
+    grid: Sequence[int] | Callable[[dict[str, Any]], Sequence[int]],
+    *args: Any,
     strict: bool = True,
     tensors: Sequence[torch.Tensor] = (),
     ownership: Ownership | None = None,
+    **kwargs: Any,
 ) -> None:
-    """Runs `kernel` once for each program of `grid` (up to three dimensions; none if one of them is 0).
+    """Runs `kernel` once for each program of `grid`: up to three sizes (no program if one of them is 0), or a function
+    of the arguments that gives them. `native.launch` is called in the same way.
 
     `args` and `kwargs` are what the JIT would take: CPU tensors (written in place), ints (int32, or int64
     when they do not fit), floats (rounded to float32, as on a GPU), bools, None, and values for constexpr
@@ -83,11 +83,12 @@ def launch(
     """
     if not isinstance(kernel, JITFunction):
         raise KernelError(f"a triton.jit function is wanted, not a {type(kernel).__name__} (is TRITON_INTERPRET set?)")
-    if len(grid) > 3 or any(size < 0 for size in grid):
-        raise KernelError(f"kernel {kernel.__name__}: a grid has up to three sizes, none negative, not {grid}")
     face = _face_of(kernel)
     values = face.bind(kernel.__name__, args, kwargs)
-    nx, ny, nz = (*grid, 1, 1, 1)[:3]
+    sizes = tuple(grid(dict(values))) if callable(grid) else tuple(grid)
+    if len(sizes) > 3 or any(size < 0 for size in sizes):
+        raise KernelError(f"kernel {kernel.__name__}: a grid has up to three sizes, none negative, not {sizes}")
+    nx, ny, nz = (*sizes, 1, 1, 1)[:3]
     programs = nx * ny * nz
     if programs == 0:
         return

@@ -7,6 +7,7 @@ from numbers import Integral
 from typing import Any
 
 from torch import Tensor
+from triton.runtime.jit import JITFunction
 
 from ..ir.core.errors import DeclarationError
 from .running import is_kernel
@@ -51,6 +52,7 @@ def check_call(
         raise DeclarationError(f"{what}: tensors lie on {where}; move them to one device")
     if is_kernel(kernel):
         _check_launch(what, arguments, grid, constexprs, outputs)
+        _check_parameters(what, kernel, len(arguments), constexprs or {})
     elif grid is not None or constexprs is not None or outputs is not None:
         raise DeclarationError(
             f"{what}: grid, constexprs and outputs go with a @triton.jit kernel; {name_of(kernel)} launches its own"
@@ -102,6 +104,37 @@ def _check_launch(what: str, arguments: tuple[Any, ...], grid: Any, constexprs: 
         raise DeclarationError(
             f"{what}: outputs is {outputs!r}; pass places of tensors among its arguments, as in "
             f"outputs=({places[-1]},); tensors are at {shown}"
+        )
+
+
+def _check_parameters(what: str, kernel: Any, given: int, constexprs: Mapping[str, Any]) -> None:
+    """Each parameter of a `@triton.jit` kernel has one value: an argument, a constant, its default, or what something
+    that tunes the kernel gives it."""
+    tuned: set[str] = set()
+    while not isinstance(kernel, JITFunction):
+        tuned |= set(getattr(kernel, "values", ())) | {n for c in getattr(kernel, "configs", ()) for n in c.kwargs}
+        kernel = kernel.fn
+    names = [p.name for p in kernel.params]
+    if given > len(names):
+        raise DeclarationError(f"{what}: it takes {len(names)} arguments ({', '.join(names)}), and {given} are given")
+    twice = [name for name in names[:given] if name in constexprs]
+    if twice:
+        raise DeclarationError(
+            f"{what}: {twice[0]} is given twice, as argument {names.index(twice[0])} and in constexprs"
+        )
+    free = [p for p in kernel.params[given:] if p.name not in constexprs and p.name not in tuned and not p.has_default]
+    constants = [p.name for p in free if p.is_constexpr]
+    others = [p.name for p in free if not p.is_constexpr]
+    if others:
+        raise DeclarationError(
+            f"{what}: {', '.join(others)} {'has' if len(others) == 1 else 'have'} no value; pass it with the arguments "
+            f"behind the reference, in the order {', '.join(names)}"
+        )
+    if constants:
+        shown = ", ".join(f"'{name}': ..." for name in constants)
+        raise DeclarationError(
+            f"{what}: {', '.join(constants)} {'has' if len(constants) == 1 else 'have'} no value; pass "
+            f"constexprs={{{shown}}}"
         )
 
 

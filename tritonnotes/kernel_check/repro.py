@@ -1,4 +1,4 @@
-"""A failing case as a script: kernel and reference with what they use of their files, and the tensors."""
+"""A failing case as a script: kernel and reference with what they use of their author's files, and the tensors."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import io
 import textwrap
 import zlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..ir.core.errors import KernelError
+from .own_files import imports_of_own_files, own_file
 
 MOST_BYTES = 2**18
 """Of the tensors of a script, packed."""
@@ -28,23 +30,31 @@ def reproduction(
     title: str,
 ) -> str:
     """A script that checks `kernel` with `reference` on `arguments`. Raises `KernelError` where one of the functions
-    has no source of its own, or where the tensors are too large."""
+    has no source of its own or of files that import from each other in a circle, or where the tensors are too large."""
     texts: list[str] = []
     names: list[str] = []
     functions = [("kernel", kernel), ("reference", reference)]
     functions += [("grid", how["grid"])] if callable(how.get("grid")) else []
     for role, function in functions:
-        text, name = _source(function, role)
+        try:
+            text, name = _source(function, role)
+        except RecursionError:
+            raise KernelError(f"reproduction: files of the {role} import from each other in a circle") from None
         names.append(name)
         if text and text not in texts:
             texts.append(text)
     future, body = _future_first(texts)
+    imported = [
+        f"# Imports {name}, which this script does not hold: {file}, sha256 {digest}."
+        for name, file, digest in imports_of_own_files("\n".join(body))
+    ]
     spelled = {key: names[-1] if callable(value) else repr(value) for key, value in how.items() if value is not None}
     given = "".join(f"    {key}={value},\n" for key, value in spelled.items())
     return "\n".join(
         [
             f'"""{title}: written by tritonnotes; run it with `python`."""',
             *future,
+            *imported,
             *body,
             "import base64, io, zlib",
             "",
@@ -120,30 +130,52 @@ def _definition(whole: str, function: Any) -> ast.Lambda | ast.FunctionDef:
 
 def _used(whole: str, node: ast.AST) -> list[str]:
     """The statements of a file that `node` uses, and that these use, in the order of the file."""
+    return _defining(whole, _names_in(node), (_first_line(node), getattr(node, "end_lineno", None)))
+
+
+def _defining(whole: str, wanted: set[str], own: tuple[int, int | None] = (0, None)) -> list[str]:
+    """The statements of a file that define the names `wanted`, and what these use, but for the one on the lines `own`.
+    Those that import from files of the same author stand as what they import."""
     statements = [s for s in ast.parse(whole).body if not (isinstance(s, ast.If) and "__name__" in ast.unparse(s.test))]
     binds = [_bound(statement) for statement in statements]
-    own = (_first_line(node), getattr(node, "end_lineno", None))
     read: dict[int, set[str]] = {}
-    waiting = [node]
+    waiting = [wanted]
     while waiting:
-        names = {n.id for n in ast.walk(waiting.pop()) if isinstance(n, ast.Name)}
+        names = waiting.pop()
         for place, statement in enumerate(statements):
             is_itself = (_first_line(statement), statement.end_lineno) == own
             if not is_itself and names & binds[place]:
                 if place not in read:
-                    waiting.append(statement)
+                    waiting.append(_names_in(statement))
                 read.setdefault(place, set()).update(names & binds[place])
     future = [s for s in statements if isinstance(s, ast.ImportFrom) and s.module == "__future__"]
     taken = [_needed(whole, s, read[place]) for place, s in enumerate(statements) if place in read]
     return [*(_lines(whole, s) for s in future), *taken]
 
 
+def _names_in(node: ast.AST) -> set[str]:
+    return {n.id for n in ast.walk(node) if isinstance(n, ast.Name)}
+
+
 def _needed(whole: str, statement: ast.stmt, names: set[str]) -> str:
-    """A statement; of an import the names that are read."""
+    """A statement; of an import the names that are read, or their source where it is of a file of the author's."""
+    file = _imported_file(statement)
+    if isinstance(statement, ast.ImportFrom) and file is not None:
+        of = {name: next((a.name for a in statement.names if _name_of(a) == name), name) for name in sorted(names)}
+        defined = _defining(file.read_text(encoding="utf-8"), set(of.values()))
+        renamed = [f"{name} = {original}" for name, original in of.items() if name != original]
+        return "\n".join([f"# -- of {file.name} --", *defined, *renamed])
     if isinstance(statement, ast.Import | ast.ImportFrom):
         statement.names = [a for a in statement.names if _name_of(a) in names]
         return ast.unparse(statement)
     return _lines(whole, statement)
+
+
+def _imported_file(statement: ast.stmt) -> Path | None:
+    """The file of the same author that `from module import ...` reads."""
+    if not isinstance(statement, ast.ImportFrom) or statement.module is None or statement.level:
+        return None
+    return own_file(statement.module)
 
 
 def _bound(statement: ast.stmt) -> set[str]:
@@ -151,6 +183,10 @@ def _bound(statement: ast.stmt) -> set[str]:
     if isinstance(statement, ast.FunctionDef | ast.ClassDef):
         return {statement.name}
     names = {n.id for n in ast.walk(statement) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    file = _imported_file(statement)
+    if file is not None and any(alias.name == "*" for alias in getattr(statement, "names", ())):
+        bound = (_bound(inner) for inner in ast.parse(file.read_text(encoding="utf-8")).body)
+        return {name for found in bound for name in found if not name.startswith("_")}
     imported = [alias for n in ast.walk(statement) if isinstance(n, ast.Import | ast.ImportFrom) for alias in n.names]
     return names | set(map(_name_of, imported))
 

@@ -120,7 +120,7 @@ def run(
 
     def launch(kernel: Any, grid: tuple[int, ...], *given: Any, **constants: Any) -> None:
         if how.strict:
-            interpret(kernel, grid, given, constants, tensors=reached)
+            interpret(kernel, grid, *given, **constants, tensors=reached)
         else:
             native.launch(kernel, grid, *given, **constants, sanitize=True, tensors=reached)
 

@@ -168,13 +168,29 @@ def _vetted(value: Value, tensor: object) -> Tensor:
 
 def _checked(value: Value, plain: Tensor, device: torch.device, sizes: dict[str, int]) -> Tensor:
     what = f"input {value.name!r}"
-    wanted = f"{value.dtype}{show_shape(value.shape)}"
     if plain.dtype != torch_dtype(value.dtype):
-        raise FeedError(f"{what}: declared {wanted}, got {plain.dtype}; convert it with .to(torch.{value.dtype})")
+        raise _of_another_dtype(value, plain, what)
     if plain.device != device:
         raise FeedError(f"{what}: lies on {plain.device}, the program on {device}; move it with .to({str(device)!r})")
     bind_sizes(value.shape, tuple(plain.shape), what, sizes)
     return plain if plain.is_contiguous() else allocated(plain.contiguous, what)
+
+
+def _of_another_dtype(value: Value, plain: Tensor, what: str) -> FeedError:
+    """What came in place of the declared dtype, and what to do, given the shape that it has."""
+    given, sizes = tuple(plain.shape), dict[str, int]()
+    wanted, got = f"{value.dtype}{show_shape(value.shape)}", f"{str(plain.dtype).partition('.')[2]}{show_shape(given)}"
+    bind_dims([(value.shape, given)], sizes)
+    pairs = zip(value.shape, given, strict=False)
+    if len(given) == len(value.shape) and all(concrete((size,), sizes) == (number,) for size, number in pairs):
+        return FeedError(f"{what}: declared {wanted}, got {got}; convert it with .to(torch.{value.dtype})")
+    is_one_hot = not value.dtype.is_float and len(given) == len(value.shape) + 1
+    hint = (
+        "; rows with a number for each class, such as one-hot rows, become indices by .argmax(1)" if is_one_hot else ""
+    )
+    return FeedError(
+        f"{what}: declared {wanted}, got {got}; feed a tensor of the declared dtype and shape, both are others{hint}"
+    )
 
 
 def check_held(leaves: Sequence[Value], tensors: Mapping[str, Tensor], device: torch.device) -> None:

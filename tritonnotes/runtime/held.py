@@ -8,7 +8,7 @@ out anew only where one of them has changed.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import accumulate
 from operator import attrgetter
 from typing import Any
@@ -158,6 +158,15 @@ class Origin:
         self._tensors = {path: found[path] for path in paths}
         self.stays = self._watch()
         return {_key(path): found[path] for path in changed}
+
+    def check_fed(self, inputs: Sequence[str], fed: Collection[str]) -> None:
+        """Raise `FeedError` where the model of a step lacks inputs, as the target, and its module is what predicts."""
+        missing = [name for name in inputs if name not in fed]
+        if missing and self._is_trained and self._source.module is not None:
+            raise FeedError(
+                f"input {missing[0]!r} is not fed; feed {', '.join(inputs)}. Without a target, call the module itself, "
+                "which the step trains: net(x), or a model of it, tn.compile(net, x)"
+            )
 
     def _parts_now(self) -> dict[str, torch.nn.Module]:
         module = self._source.module

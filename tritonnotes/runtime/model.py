@@ -130,6 +130,8 @@ class Model(NamedModule):
         form, fed = self._form, named_feeds(self._form.inputs, inputs, feeds)
         if torch.compiler.is_compiling():
             return run_traced(form, fed, self.tensors(), self._traced_seed())
+        if len(fed) < len(form.inputs):
+            self._origin.check_fed(form.inputs, fed)
         places = self._places[self.training]
         with self.turns:
             self._follow_origin()
@@ -207,10 +209,11 @@ class Model(NamedModule):
     def source(self) -> str:
         return self.program.source
 
-    def explain(self) -> str:
-        """The fusion plan and its reasons, in a screenful or two."""
+    def explain(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> str:
+        """The fusion plan and its reasons, in a screenful or two, with the bytes at any sizes: `Dim`s not named in
+        `sizes` are `batch`. The plan is always that for 256."""
         runs = f"It runs as {self.execution.describe(self.device)}."
-        return "\n\n".join([explain_plan(self.plan), *map(str, self._form.chunkings), runs])
+        return "\n\n".join([explain_plan(self.plan, batch, **sizes), *map(str, self._form.chunkings), runs])
 
     def explore(
         self,

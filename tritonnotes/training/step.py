@@ -229,10 +229,11 @@ class TrainingStep:
             self._optimizer = StepOptimizer(self, self._state)
         return self._optimizer
 
-    def explain(self) -> str:
+    def explain(self, batch: int | Mapping[str, int] = NOMINAL, **sizes: int) -> str:
         """The fusion plan of the step and its reasons, and the memory that it needs beside eager PyTorch's. Where
-        gradients are gathered that is a program of its own, which comes first."""
-        return "\n\n".join([*self._programs.explain(), *self._state.explain_sharing()])
+        gradients are gathered that is a program of its own, which comes first. Bytes are those at any sizes: `Dim`s not
+        named in `sizes` are `batch`. The plan is always that for 256."""
+        return "\n\n".join([*self._programs.explain(Sizes(batch, sizes)), *self._state.explain_sharing()])
 
     def peak_bytes(self, batch: int | Mapping[str, int] = NOMINAL, *, programs: int = 0, **sizes: int) -> int:
         """Bytes that a step holds beside weights, optimizer state and inputs, known before it runs: its outputs, and

@@ -108,19 +108,25 @@ class StepPrograms:
         second = "the update" if self.graphs.is_apart else "the last batch and the update"
         return ["gathering gradients (`gathering`)", f"{second} (`program`)"]
 
-    def explain(self) -> Iterator[str]:
+    def explain(self, sizes: Sizes) -> Iterator[str]:
         """The plan of each program with its reasons, what is computed in chunks, and the memory that all need."""
         for phase, program in zip(self.phases, self.in_order, strict=True):
             title = f"{phase[0].upper()}{phase[1:]}:\n\n" if phase else ""
-            yield title + explain_plan(program.plan)
+            yield title + explain_plan(program.plan, sizes)
         if self.chunkings:
             yield "\n".join(map(str, self.chunkings))
-        apart = sum(program.buffer_bytes() for program in self.in_order) - self._spare_bytes()
+        apart = sum(program.buffer_bytes(sizes) for program in self.in_order) - self._spare_bytes(sizes)
         arenas = "one arena" if self.gathering is None else "two arenas"
         budget = self.update.fusion.memory_budget
-        over = max(program.peak_bytes() for program in self.in_order) - (budget or 0)
+        over = max(program.peak_bytes(sizes) for program in self.in_order) - (budget or 0)
         yield explain_memory(
-            self.peak_bytes(), apart, NOMINAL, self.eager_peak_bytes(), arenas=arenas, budget=budget, over=over
+            self.peak_bytes(sizes),
+            apart,
+            self.update.plan.at(sizes),
+            self.eager_peak_bytes(sizes),
+            arenas=arenas,
+            budget=budget,
+            over=over,
         )
 
     def peak_bytes(self, batch: int | Mapping[str, int] = NOMINAL, *, programs: int = 0, **sizes: int) -> int:

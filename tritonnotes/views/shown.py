@@ -10,7 +10,6 @@ from dataclasses import asdict
 from ..codegen.plan.fusion_plan import FusionPlan
 from ..codegen.program.program import Program
 from ..codegen.report.kernel_reports import KernelReport
-from ..codegen.support.sizes import NOMINAL
 from ..codegen.support.text import counted
 from ..ir.core.graph import Graph, Value, bind
 from ..ir.core.op import Op
@@ -65,7 +64,7 @@ def _plan(plan: FusionPlan) -> Html:
         rows.append((code(launch.name), launch.kind, ops, f"{moved:,}", f"{moved / whole:.0%}"))
     rules = Counter((v.fused, v.rule) for v in plan.verdicts)
     edges = [("fused" if fused else "not fused", rule, str(count)) for (fused, rule), count in rules.most_common()]
-    heads = ("launch", "kind", "ops", f"bytes at batch {NOMINAL}", "share")
+    heads = ("launch", "kind", "ops", f"bytes{plan.at()}", "share")
     drawing = to_svg(plan_drawing(plan))
     return block(
         f"plan of {plan.graph.name}: {plan.totals}",

@@ -34,7 +34,7 @@ MOST_TRIES = 8
 """Where there are more, or the graph is large, so many are tried one after the other in a greedy candidate."""
 
 
-NOT_PROVED = "the best found, not proved optimal"
+NOT_PROVED = "the best found within the search budget"
 
 
 TOO_LARGE = "greedy, as the graph is too large to search"

@@ -241,7 +241,7 @@ def test_a_step_tells_what_it_needs_before_it_runs_beside_eager() -> None:
     text = " ".join(step.explain().split())
     peak, eager = step.peak_bytes(256), step.eager_peak_bytes(256)
     assert f"at batch 256: {peak:,} bytes" in text and f"holds {eager:,} bytes at its peak" in text
-    assert eager is not None and f"{peak / eager:.2f} of that is held here" in text
+    assert eager is not None and f"this program holds {peak / eager:.2f} times that" in text
     assert step.peak_bytes(512) > peak and not step._runner.updating._buffers
 
 

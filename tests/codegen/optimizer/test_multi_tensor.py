@@ -186,7 +186,7 @@ def test_device_works_out_the_numbers_that_the_host_works_out(name: str) -> None
     settings = torch.tensor([float(optimizer.settings[n]) for n in names], dtype=torch.float64)
     numbers = torch.zeros(len(counts), len(update.columns), dtype=torch.float64)
     reached = [*counts, *(t for row in own for t in row)]
-    launch(module.count_steps, (1,), (table, settings, numbers, len(counts)), {"BLOCK": 8}, tensors=reached)
+    launch(module.count_steps, (1,), table, settings, numbers, len(counts), BLOCK=8, tensors=reached)
     assert [int(c) for c in counts] == [1, 2, 6, 1000]
     for row, count, kept, after in zip(numbers, counts, before, own, strict=True):
         given = {**optimizer.settings, "step": float(count), **dict(zip(optimizer.numbers, kept, strict=True))}

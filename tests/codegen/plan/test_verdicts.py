@@ -90,7 +90,7 @@ def test_explanation_is_a_screenful_and_names_each_launch() -> None:
     assert all(kernel.name in text for kernel in plan.launches)
     assert f"{plan.bytes_moved():,} bytes" in text and plan.fusion in text
     assert (
-        "matmul: " in text and "Matmuls computed inside kernels" in text and "Getting round these would cost:" in text
+        "matmul: " in text and "Matmuls computed inside kernels" in text and "Fusing these by fuse= would cost" in text
     )
     assert len(text.splitlines()) <= 50
 

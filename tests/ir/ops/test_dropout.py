@@ -137,7 +137,7 @@ def narrow(out_ptr, first: tl.int32, seed: tl.int64, stream: tl.constexpr, BLOCK
 def drawn_by(kernel: str, first: int, seed: int, stream: int) -> Tensor:
     out = torch.full((64,), -1.0)
     module: Any = load_source(KERNELS, KernelCache())
-    launch(getattr(module, kernel), (1,), (out, first, seed), {"stream": stream, "BLOCK": 64})
+    launch(getattr(module, kernel), (1,), out, first, seed, stream=stream, BLOCK=64)
     return out
 
 

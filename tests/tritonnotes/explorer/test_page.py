@@ -280,7 +280,7 @@ def test_a_forward_run_and_a_graph_without_kernels_have_pages_too() -> None:
 
 
 def test_another_architecture_is_refused() -> None:
-    with pytest.raises(tn.TritonNotesError, match="explore: arch must be one of 80, 90, 100, not 75"):
+    with pytest.raises(tn.TritonNotesError, match="explore: arch must be one of 80, 90, 100 and 'cpu', not 75"):
         explore_page(small(), arch=75)
 
 
@@ -441,8 +441,12 @@ def test_models_and_steps_write_their_page(tmp_path: Path) -> None:
     blocks = [attrs for _, attrs in reader.elements if "blk" in attrs.get("class", "").split()]
     steps = {a["data-l"] for _, a in reader.elements if {"line", "step"} <= set(a.get("class", "").split())}
     assert sum(a.get("data-l") in steps for a in blocks) > 0.4 * len(blocks), "this CPU's code leads to lines"
-    with pytest.raises(tn.TritonNotesError, match="arch must be one of 80, 90, 100 and 'cpu', not 'znver3'"):
-        tn.compile(g).explore(tmp_path / "model.html", arch="znver3")
+    without = tn.compile(g).explore(tmp_path / "model.html", arch="cpu", machine_code=False).read_text()
+    assert "<small>CPU, at" in without and "Machine code is left out" in without, "it names no GPU"
+    wrong: tuple[int | str, ...] = ("znver3", 75)
+    for arch in wrong:
+        with pytest.raises(tn.TritonNotesError, match=f"arch must be one of 80, 90, 100 and 'cpu', not {arch!r}"):
+            tn.compile(g).explore(tmp_path / "model.html", arch=arch)
 
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""

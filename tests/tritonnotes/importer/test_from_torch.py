@@ -123,3 +123,41 @@ def test_a_step_of_tied_weights_is_copied_pickled_and_saved() -> None:
         expected = other(ids, target)["loss"]
     assert torch.equal(step(ids, target)["loss"], expected)
     net.load_state_dict(tensors)
+
+
+class Tokens(nn.Module):
+    """A language model whose result has a row for each token."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.head = nn.Embedding(11, 4), nn.Linear(4, 11)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        out: Tensor = self.head(self.table(tokens)).flatten(0, 1)
+        return out
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_the_batch_stays_symbolic_where_targets_are_flattened(rows: int) -> None:
+    module, tokens = Tokens(), torch.randint(0, 11, (6, 5))
+    step = tn.compile_step(module, tokens[:rows], loss=F.cross_entropy, optimizer=tn.sgd(lr=0.5))
+    assert [str(v.shape[0]) for v in step.graph.inputs] == ["batch", "5*batch"]
+    target = torch.randint(0, 11, (30,))
+    for count in (6, 3):
+        wanted = F.cross_entropy(module(tokens[:count]), target[: 5 * count])
+        assert torch.allclose(step(tokens[:count], target[: 5 * count])["loss"], wanted)
+
+
+def test_targets_of_two_symbolic_sizes_are_their_product() -> None:
+    axes = {"tokens": {0: "batch", 1: "time"}}
+    g = tn.from_torch(Tokens(), torch.zeros(4, 5, dtype=torch.int64), dynamic=axes, loss=F.cross_entropy)
+    assert g.inputs[1].shape[0] == tn.Dim("batch") * tn.Dim("time")
+
+
+def test_a_target_that_fixes_the_batch_is_warned_of() -> None:
+    def of_what_follows(result: Tensor, target: Tensor) -> Tensor:
+        return F.mse_loss(result[1:], target)
+
+    with pytest.warns(UserWarning, match="batches of 4 rows alone: the example of 'target' has 3") as warned:
+        tn.from_torch(nn.Linear(8, 3), torch.randn(4, 8), loss=of_what_follows, target=torch.zeros(3, 3))
+    assert warned[0].filename == __file__

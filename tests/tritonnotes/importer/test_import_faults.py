@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import tritonnotes as tn
-from tritonnotes.ir.core.errors import DeclarationError, ModelImportError
+from tritonnotes.ir.core.errors import DeclarationError, FeedError, ModelImportError
 
 X = torch.randn(4, 8)
 
@@ -99,7 +99,17 @@ def test_arguments_that_fit_nothing_are_refused() -> None:
         "too many positional arguments": lambda: tn.from_torch(net, X, X),
         "'input' is 3, no tensor": lambda: tn.from_torch(net, 3),
         "give loss=, too": lambda: tn.from_torch(net, X, target=X),
-        "not known what it compares": lambda: tn.compile_step(net, X, loss=lambda y, t: y, optimizer=tn.sgd()),
+        "of <lambda> are not known; pass an example of the target: target_example=y": (
+            lambda: tn.compile_step(net, X, loss=lambda y, t: y, optimizer=tn.sgd())
+        ),
+        "are not known; pass an example of the target: target=y": (lambda: tn.from_torch(net, X, loss=lambda y, t: y)),
+        "loss: is the class MSELoss; pass an instance": (
+            lambda: tn.compile_step(net, X, loss=nn.MSELoss, optimizer=tn.sgd())
+        ),
+        "loss is 'mse', and Linear returns no 'mse' (it returns output); pass a function": (
+            lambda: tn.compile_step(net, X, loss="mse", optimizer=tn.sgd())
+        ),
+        "no loss is given, and Linear returns no 'loss'": lambda: tn.compile_step(net, X, optimizer=tn.sgd()),
         "move it with module.to": lambda: tn.compile(net, X, device="cuda"),
         "says how a torch module is imported": lambda: tn.compile(tn.from_torch(net, X), batch="n"),
     }
@@ -127,3 +137,71 @@ def test_losses_of_several_results_take_an_example_of_their_target() -> None:
     g = tn.from_torch(Two(), X, loss=lambda y, t: F.mse_loss(y[0], t), target=X)
     assert [v.name for v in g.inputs] == ["x", "target"]
     assert list(g.outputs) == ["output_0", "output_1", "loss"]
+
+
+EXAMPLES = {
+    "a width": (lambda: tn.compile(nn.Linear(8, 3), torch.randn(3, 9)), r"example: .*input float32\[3, 9\]"),
+    "a width before a loss": (
+        lambda: tn.from_torch(nn.Linear(8, 3), torch.randn(3, 9), loss=F.mse_loss),
+        r"Linear does not take its example: .*input float32\[3, 9\]",
+    ),
+    "a target": (
+        lambda: tn.from_torch(nn.Linear(8, 3), X, loss=F.cross_entropy, target=torch.randn(4, 7)),
+        r"loss cross_entropy does not take its example: .*result float32\[4, 3\], target float32\[4, 7\]",
+    ),
+    "a dtype": (
+        lambda: tn.compile(nn.Linear(8, 3), X.double()),
+        r"the example of 'input' is torch.float64, parameter 'weight' torch.float32; convert one",
+    ),
+    "a device": (
+        lambda: tn.compile_step(nn.Linear(8, 3).to("meta"), X, loss=F.mse_loss, optimizer=tn.sgd()),
+        r"parameter 'weight' lies on 'meta' and the example of 'input' on 'cpu'; move .*to_empty",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", EXAMPLES)
+def test_an_example_that_does_not_fit_is_shown(fault: str, capfd: pytest.CaptureFixture[str]) -> None:
+    call, message = EXAMPLES[fault]
+    with pytest.raises(DeclarationError, match=f"(?i){message}") as raised:
+        call()
+    assert "torch.where" not in str(raised.value), "there is no if"
+    assert capfd.readouterr() == ("", ""), "torch's log says the same in many lines"
+
+
+def test_only_a_branch_on_values_is_told_to_use_where(capfd: pytest.CaptureFixture[str]) -> None:
+    class LeavesTorch(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tensor(x.numpy() + 1)
+
+    with pytest.raises(ModelImportError, match="torch.where in place of an if"):
+        tn.from_torch(AsksForValues(), X)
+    with pytest.raises(DeclarationError, match="numpy") as raised:
+        tn.from_torch(LeavesTorch(), X)
+    assert "torch.where" not in str(raised.value)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_module_may_convert_its_example() -> None:
+    class Converts(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            return super().forward(x.float())
+
+    module = Converts(8, 3)
+    x = torch.randn(4, 8, dtype=torch.float64)
+    assert torch.allclose(tn.compile(module, x)(x), module(x))
+
+
+def test_feeds_of_another_dtype_and_shape_are_told_both() -> None:
+    step = tn.compile_step(nn.Linear(8, 3), X, loss=F.cross_entropy, optimizer=tn.sgd())
+    one_hot = torch.eye(3)[[0, 1, 2, 0]]
+    with pytest.raises(
+        FeedError, match=r"declared int64\[batch\], got float32\[4, 3\]; feed .*dtype and shape.*argmax\(1\)"
+    ):
+        step(X, one_hot)
+    with pytest.raises(
+        FeedError, match=r"declared int64\[batch\], got float32\[4\]; convert it with .to\(torch.int64\)"
+    ):
+        step(X, torch.zeros(4))
+    with pytest.raises(FeedError, match=r"'target' is not fed; .*call the module itself"):
+        step.model(X)

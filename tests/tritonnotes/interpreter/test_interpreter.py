@@ -15,6 +15,7 @@ from counted_work import lines_run
 from paths import ROOT, SHARED
 from triton.runtime.jit import JITFunction
 
+from tritonnotes import native
 from tritonnotes.codegen.target.compile import compile_kernel
 from tritonnotes.interpreter import launch
 from tritonnotes.ir.core.errors import KernelError
@@ -33,7 +34,7 @@ def run_layer_norm(rows: int, cols: int, dtype: torch.dtype = torch.float32, str
     x, weight = torch.randn(rows, cols, dtype=dtype), torch.randn(cols)
     y, mean = torch.empty_like(x), torch.empty(rows)
     block = max(2, 1 << (cols - 1).bit_length())
-    launch(kernels.layer_norm, (rows,), (x, weight, y, mean, cols, 1e-5), {"BLOCK": block}, strict=strict)
+    launch(kernels.layer_norm, (rows,), x, weight, y, mean, cols, 1e-5, BLOCK=block, strict=strict)
     expected = torch.nn.functional.layer_norm(x.double(), (cols,), weight.double())
     torch.testing.assert_close(y.double(), expected, atol=2e-6 if dtype == torch.float32 else 0.02, rtol=1e-2)
 
@@ -48,7 +49,7 @@ def test_correct_kernel_passes(cols: int, dtype: torch.dtype, strict: bool) -> N
 def test_empty_grid_runs_nothing() -> None:
     y = torch.full((4,), 3.0)
     for grid in ((0,), (2, 0), (1, 1, 0)):
-        launch(kernels.all_write_the_same, grid, (y,), {"BLOCK": 4})
+        launch(kernels.all_write_the_same, grid, y, BLOCK=4)
     assert (y == 3).all()
 
 
@@ -204,23 +205,23 @@ PLANTED = {
 def test_planted_bug_is_noticed_and_named(bug: str) -> None:
     kernel, grid, arguments, words = PLANTED[bug]
     with pytest.raises(KernelError) as caught:
-        launch(kernel, grid, arguments(), {})
+        launch(kernel, grid, *arguments())
     for word in words:
         assert word in str(caught.value)
 
 
 def test_masked_lanes_without_other_poison_the_result() -> None:
     total = torch.zeros(1)
-    launch(kernels.sum_without_other, (1,), (torch.ones(5), total, 5, 8), {})
+    launch(kernels.sum_without_other, (1,), torch.ones(5), total, 5, 8)
     assert total.isnan()
-    launch(kernels.sum_without_other, (1,), (torch.ones(8), total, 8, 8), {})
+    launch(kernels.sum_without_other, (1,), torch.ones(8), total, 8, 8)
     assert total == 8
 
 
 @pytest.mark.parametrize("block", [1, 8])
 def test_masked_lanes_take_what_the_load_names(block: int) -> None:
     total = torch.ones(1)
-    launch(kernels.sum_with_other, (1,), (torch.ones(0), total, 0, block), {})
+    launch(kernels.sum_with_other, (1,), torch.ones(0), total, 0, block)
     assert total == 0
 
 
@@ -228,23 +229,24 @@ def test_access_is_held_against_the_tensor_it_was_derived_from() -> None:
     # Both tensors lie in one storage: four lanes too many of x are in bounds of y.
     both = torch.zeros(16)
     with pytest.raises(KernelError, match="out-of-bounds load of 4 lanes .* 4 to 7 of x_ptr"):
-        launch(kernels.load_without_mask, (1,), (both[0:4], both[4:12], 8, 8), {})
+        launch(kernels.load_without_mask, (1,), both[0:4], both[4:12], 8, 8)
 
 
 def test_tensors_behind_a_pointer_table_must_be_given() -> None:
     targets = [torch.zeros(3), torch.zeros(6)]
     table = torch.tensor([t.data_ptr() for t in targets])
     sizes = torch.tensor([3, 6], dtype=torch.int32)
-    launch(kernels.through_a_table, (2,), (table, sizes), {"BLOCK": 8}, tensors=targets)
+    launch(kernels.through_a_table, (2,), table, sizes, BLOCK=8, tensors=targets)
     assert all((t == 1).all() for t in targets)
     with pytest.raises(KernelError, match="in no tensor of the launch"):
-        launch(kernels.through_a_table, (2,), (table, sizes), {"BLOCK": 8})
+        launch(kernels.through_a_table, (2,), table, sizes, BLOCK=8)
     with pytest.raises(KernelError, match=r"1 lanes at element offsets 6 to 6 of tensors\[1\]"):
         launch(
             kernels.through_a_table,
             (2,),
-            (table, sizes + torch.tensor([0, 1])),
-            {"BLOCK": 8},
+            table,
+            sizes + torch.tensor([0, 1]),
+            BLOCK=8,
             tensors=targets,
         )
 
@@ -255,7 +257,7 @@ def test_tensors_behind_a_pointer_table_must_be_given() -> None:
 def test_last_arriver_may_read_what_the_others_stored() -> None:
     counter, total = torch.zeros(1, dtype=torch.int32), torch.zeros(1)
     args = (torch.arange(50.0), torch.zeros(13), counter, total, 50, 4, 16, "acq_rel")
-    launch(kernels.last_arriver_sums, (13,), args, {})
+    launch(kernels.last_arriver_sums, (13,), *args)
     assert total == 50 * 49 / 2
     assert counter == 0
 
@@ -264,36 +266,36 @@ def test_last_arriver_may_read_what_the_others_stored() -> None:
 def test_write_is_ordered_after_every_reader_or_races(programs: int, races: bool) -> None:
     args = (torch.zeros(1), torch.zeros(1, dtype=torch.int32))
     if not races:
-        launch(kernels.shared_input_overwritten, (programs,), args, {"GROUP": 3})
+        launch(kernels.shared_input_overwritten, (programs,), *args, GROUP=3)
         return
     with pytest.raises(KernelError, match="data race on 1 lanes of x_ptr"):
-        launch(kernels.shared_input_overwritten, (programs,), args, {"GROUP": 3})
+        launch(kernels.shared_input_overwritten, (programs,), *args, GROUP=3)
 
 
 def test_atomics_do_not_race_among_themselves() -> None:
     x = torch.randint(0, 5, (100,))
     counts = torch.zeros(5, dtype=torch.int32)
-    launch(kernels.histogram, (4,), (x, counts, 100, 32), {})
+    launch(kernels.histogram, (4,), x, counts, 100, 32)
     assert counts.tolist() == torch.bincount(x, minlength=5).tolist()
 
 
 def test_inputs_may_overlap_and_be_read_by_all() -> None:
     x, y, mean = torch.randn(5, 16), torch.empty(5, 16), torch.empty(5)
-    launch(kernels.layer_norm, (5,), (x, x[2], y, mean, 16, 1e-5), {"BLOCK": 16})
+    launch(kernels.layer_norm, (5,), x, x[2], y, mean, 16, 1e-5, BLOCK=16)
     torch.testing.assert_close(y, torch.nn.functional.layer_norm(x, (16,), x[2]), atol=1e-5, rtol=1e-5)
 
 
 def test_output_that_overlaps_an_input_races() -> None:
     both = torch.randn(24)
     with pytest.raises(KernelError, match="program .1, 0, 0.*data race on 8 lanes of x_ptr"):
-        launch(kernels.contiguous_copy, (2,), (both[:16], both[8:], 16, 8), {})
+        launch(kernels.contiguous_copy, (2,), both[:16], both[8:], 16, 8)
 
 
 def test_race_detection_takes_no_line_of_python_for_an_element() -> None:
     def lines(size: int) -> int:
         x, y = torch.randn(size), torch.empty(size)
-        launch(kernels.contiguous_copy, (1,), (x[:64], y[:64], 64, 64), {})
-        ran = lines_run(lambda: launch(kernels.contiguous_copy, (16,), (x, y, size, size // 16), {}))
+        launch(kernels.contiguous_copy, (1,), x[:64], y[:64], 64, 64)
+        ran = lines_run(lambda: launch(kernels.contiguous_copy, (16,), x, y, size, size // 16))
         assert torch.equal(x, y)
         return ran
 
@@ -321,10 +323,10 @@ def assert_same_bits(actual: torch.Tensor, expected: torch.Tensor) -> None:
 def test_casts_to_bfloat16_equal_torch_bit_for_bit() -> None:
     x = bit_patterns()
     y = torch.empty_like(x, dtype=torch.bfloat16)
-    launch(kernels.cast_through_bfloat16, (5,), (x, y, x.numel(), 1 << 16), {}, strict=False)
+    launch(kernels.cast_through_bfloat16, (5,), x, y, x.numel(), 1 << 16, strict=False)
     assert_same_bits(y, x.bfloat16())
     widened = torch.empty_like(x)
-    launch(kernels.cast_through_bfloat16, (5,), (y, widened, x.numel(), 1 << 16), {}, strict=False)
+    launch(kernels.cast_through_bfloat16, (5,), y, widened, x.numel(), 1 << 16, strict=False)
     assert torch.equal(widened.nan_to_num(), x.bfloat16().float().nan_to_num())
 
 
@@ -334,10 +336,10 @@ def test_casts_to_bfloat16_equal_torch_bit_for_bit() -> None:
 def test_casts_between_bfloat16_and_others_go_through_float32(dtype: torch.dtype) -> None:
     x = (torch.randn(4096, dtype=torch.float64) * 1000).to(dtype)
     y = torch.empty(4096, dtype=torch.bfloat16)
-    launch(kernels.cast_through_bfloat16, (1,), (x, y, 4096, 4096), {})
+    launch(kernels.cast_through_bfloat16, (1,), x, y, 4096, 4096)
     assert_same_bits(y, x.float().bfloat16())
     back = torch.empty_like(x)
-    launch(kernels.cast_through_bfloat16, (1,), (y, back, 4096, 4096), {})
+    launch(kernels.cast_through_bfloat16, (1,), y, back, 4096, 4096)
     in_range = y.float().abs() < 100  # a float beyond an integer type's range has no defined value
     assert torch.equal(back[in_range], y.float().to(dtype)[in_range])
 
@@ -345,14 +347,14 @@ def test_casts_between_bfloat16_and_others_go_through_float32(dtype: torch.dtype
 def test_cast_toward_zero_cuts_off() -> None:
     x = torch.tensor([1.0 + 2**-8 + 2**-20, -1.0 - 2**-8 - 2**-20, float("inf"), float("nan")])
     y = torch.empty(4, dtype=torch.bfloat16)
-    launch(kernels.cast_to_zero, (1,), (x, y, 4), {})
+    launch(kernels.cast_to_zero, (1,), x, y, 4)
     assert y[:3].tolist() == [1.0, -1.0, float("inf")]
     assert y[3].isnan()
 
 
 def test_dot_of_bfloat16_multiplies_values() -> None:
     x, y = torch.randn(16, 16).bfloat16(), torch.empty(16, 16)
-    launch(kernels.attention_weights, (1,), (x, y, 16), {})
+    launch(kernels.attention_weights, (1,), x, y, 16)
     torch.testing.assert_close(y, x.float() @ x.float().T)
 
 
@@ -362,7 +364,7 @@ def test_dot_of_bfloat16_multiplies_values() -> None:
 def test_maximum_and_minimum_drop_nan_unless_told_otherwise() -> None:
     nan = float("nan")
     x, y = torch.tensor([nan, 2.0, -2.0, 0.5]), torch.empty(5, 4)
-    launch(kernels.nan_rules, (1,), (x, y, 4), {})
+    launch(kernels.nan_rules, (1,), x, y, 4)
     expected = [[0, 2, 0, 0.5], [nan, 2, 0, 0.5], [0, 0, -2, 0], [-1, 1, -1, 0.5], [nan, 1, -1, 0.5]]
     assert torch.equal(y.isnan(), torch.tensor(expected).isnan())
     assert torch.equal(y.nan_to_num(7), torch.tensor(expected).nan_to_num(7))
@@ -370,21 +372,21 @@ def test_maximum_and_minimum_drop_nan_unless_told_otherwise() -> None:
 
 def test_reductions_skip_nan() -> None:
     nan, y = float("nan"), torch.empty(4)
-    launch(kernels.nan_reductions, (1,), (torch.tensor([nan, 1.0, -2.0, nan]), y, 4), {})
+    launch(kernels.nan_reductions, (1,), torch.tensor([nan, 1.0, -2.0, nan]), y, 4)
     assert y.tolist() == [1.0, -2.0, 1.0, 2.0]
-    launch(kernels.nan_reductions, (1,), (torch.full((4,), nan), y, 4), {})
+    launch(kernels.nan_reductions, (1,), torch.full((4,), nan), y, 4)
     assert y[:2].isnan().all()
 
 
 def test_combine_function_of_the_kernel_reduces_tuples() -> None:
     x, y = torch.randn(4, 32), torch.empty(4)
-    launch(kernels.variance_by_combination, (1,), (x, y, 4, 32), {})
+    launch(kernels.variance_by_combination, (1,), x, y, 4, 32)
     torch.testing.assert_close(y, x.var(dim=1, correction=0))
 
 
 def test_python_forms_mean_what_the_jit_makes_of_them() -> None:
     y = torch.empty(8)
-    launch(kernels.python_forms, (1,), (y, 5, 8), {})
+    launch(kernels.python_forms, (1,), y, 5, 8)
     total = (0 + 2 + 4) + (0 + 1 + 2) + (0 + 1)
     torch.testing.assert_close(y, torch.tensor([total] * 2 + [-1] * 2 + [total] * 4) + 1e-5)
 
@@ -392,7 +394,7 @@ def test_python_forms_mean_what_the_jit_makes_of_them() -> None:
 @pytest.mark.parametrize("number", [0, -1, 2**31, -(2**40), 2**63 + 2**20])
 def test_arguments_arrive_as_the_jit_passes_them(number: int) -> None:
     y = torch.zeros(5, dtype=torch.float64)
-    launch(kernels.arguments, (1,), (y, number, 0.999, True), {"nothing": None, "WORD": "word", "num_warps": 4})
+    launch(kernels.arguments, (1,), y, number, 0.999, True, nothing=None, WORD="word", num_warps=4)
     real = np.float32(0.999)
     assert y.tolist() == [float(number), float(real), 1.0, float(np.float32(1) - real), 2.0]
 
@@ -410,15 +412,23 @@ def test_arguments_arrive_as_the_jit_passes_them(number: int) -> None:
 )
 def test_wrong_arguments_are_refused(args: tuple, kwargs: dict, message: str) -> None:
     with pytest.raises(KernelError, match=message):
-        launch(kernels.all_write_the_same, (1,), args, kwargs)
+        launch(kernels.all_write_the_same, (1,), *args, **kwargs)
+
+
+def test_a_grid_may_be_a_function_of_the_arguments() -> None:
+    """As `native.launch` takes it."""
+    x, y = torch.arange(40.0), torch.zeros(40)
+    for run in (launch, native.launch):
+        run(kernels.contiguous_copy, lambda given: (-(-given["n"] // given["BLOCK"]),), x, y.zero_(), 40, BLOCK=16)
+        assert torch.equal(x, y)
 
 
 def test_wrong_grid_and_wrong_kernel_are_refused() -> None:
     for grid in ((1, 1, 1, 1), (-1,)):
         with pytest.raises(KernelError, match="a grid has up to three sizes"):
-            launch(kernels.all_write_the_same, grid, (torch.zeros(8), 8), {})
+            launch(kernels.all_write_the_same, grid, torch.zeros(8), 8)
     with pytest.raises(KernelError, match="triton.jit function is wanted"):
-        launch(lambda y: y, (1,), (torch.zeros(8),), {})  # type: ignore[arg-type]
+        launch(lambda y: y, (1,), torch.zeros(8))  # type: ignore[arg-type]
 
 
 # Triton as it was
@@ -433,7 +443,7 @@ def test_everything_is_restored_also_after_errors() -> None:
     run_layer_norm(2, 7)
     before = state_of_triton()
     with pytest.raises(KernelError):
-        launch(kernels.raises, (1,), (torch.zeros(1),), {})
+        launch(kernels.raises, (1,), torch.zeros(1))
     run_layer_norm(2, 7)
     after = state_of_triton()
     assert before.keys() == after.keys()
@@ -448,7 +458,7 @@ def test_compiles_ahead_of_time_before_and_after_interpreting() -> None:
     before = compiled()
     run_layer_norm(2, 7)
     with pytest.raises(KernelError):
-        launch(kernels.raises, (1,), (torch.zeros(1),), {})
+        launch(kernels.raises, (1,), torch.zeros(1))
     kernels.layer_norm.hash = None  # as in a fresh process
     assert compiled() == before
     run_layer_norm(2, 7)
@@ -476,7 +486,7 @@ def test_launch_stays_cheap() -> None:
     for strict, limit in ((False, 7500), (True, 8000)):
 
         def once(strict: bool = strict) -> None:
-            launch(kernels.layer_norm, (1,), args, {"BLOCK": 256}, strict=strict)
+            launch(kernels.layer_norm, (1,), *args, BLOCK=256, strict=strict)
 
         once()
         ran = lines_run(once)
@@ -490,9 +500,9 @@ def test_dot_has_the_same_bits_for_a_row_alone(dtype: torch.dtype) -> None:
     a, b = torch.randn(32, 64).to(dtype), torch.randn(64, 32).to(dtype)
     kept = torch.float64 if dtype is torch.float64 else torch.float32
     out, alone = torch.empty(32, 32, dtype=kept), torch.empty(32, 32, dtype=kept)
-    launch(kernels.dot, (1,), (a, b, out), {"M": 32, "K": 64, "N": 32})
+    launch(kernels.dot, (1,), a, b, out, M=32, K=64, N=32)
     for rows in range(0, 32, 16):
-        launch(kernels.dot, (1,), (a[rows : rows + 16], b, alone[rows : rows + 16]), {"M": 16, "K": 64, "N": 32})
+        launch(kernels.dot, (1,), a[rows : rows + 16], b, alone[rows : rows + 16], M=16, K=64, N=32)
     assert torch.equal(out, alone)
     exact = a.double() @ b.double()
     assert (out.double() - exact).abs().max() <= torch.finfo(kept).eps * 64 * (
@@ -509,7 +519,7 @@ def test_dot_asks_no_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(np, "matmul", refuse)
     monkeypatch.setattr(np, "dot", refuse)
     a, b, out = torch.randn(16, 32), torch.randn(32, 16), torch.empty(16, 16)
-    launch(kernels.dot, (1,), (a, b, out), {"M": 16, "K": 32, "N": 16})
+    launch(kernels.dot, (1,), a, b, out, M=16, K=32, N=16)
     torch.testing.assert_close(out, a @ b)
 
 
@@ -522,7 +532,7 @@ import kernels_for_interpreter as kernels
 from tritonnotes.interpreter import launch
 torch.manual_seed(0)
 a, b, out = torch.randn(64, 128), torch.randn(128, 64), torch.empty(64, 64)
-launch(kernels.dot, (1,), (a, b, out), {"M": 64, "K": 128, "N": 64})
+launch(kernels.dot, (1,), a, b, out, M=64, K=128, N=64)
 print(hashlib.sha256(out.numpy().tobytes()).hexdigest())
 """
     found = set()

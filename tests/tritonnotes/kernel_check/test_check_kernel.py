@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import importlib
 import os
 import re
 import runpy
@@ -190,6 +192,10 @@ LAUNCH = (kernels.add_kernel, torch.add, rows(4), rows(4), rows(4), 4)
         (LAUNCH, {"grid": 2}, "grid is 2; pass a tuple of one to three counts"),
         (LAUNCH, {"grid": ("2",)}, "grid is ('2',); pass a tuple of one to three counts"),
         (LAUNCH, {"grid": (2,), "constexprs": 64}, "constexprs is 64; pass a dict"),
+        (LAUNCH, {"grid": (2,)}, "check of add_kernel: BLOCK has no value; pass constexprs={'BLOCK': ...}"),
+        (LAUNCH[:-1], {"grid": (2,)}, "check of add_kernel: n has no value; pass it with the arguments behind the"),
+        ((*LAUNCH, 64, 5), {"grid": (2,)}, "it takes 5 arguments (x_ptr, y_ptr, out_ptr, n, BLOCK), and 6 are given"),
+        (LAUNCH, {"grid": (2,), "constexprs": {"BLOCK": 4, "n": 4}}, "n is given twice, as argument 3 and in const"),
         (LAUNCH, {"grid": (2,), "outputs": 2}, "outputs is 2; pass places of tensors among its arguments"),
         (LAUNCH, {"grid": (2,), "outputs": (7,)}, "outputs is (7,); pass places of tensors"),
         (LAUNCH, {"grid": (2,), "outputs": (3,)}, "outputs is (3,); pass places of tensors"),
@@ -245,11 +251,11 @@ def test_what_nothing_saw_is_not_called_right() -> None:
     certificate = tn.check(kernels.half_in_bfloat16, lambda x: x - x * 0.5, rows(70, dtype=torch.bfloat16))
     said = str(certificate)
     assert certificate.ok and certificate.looks == 0, said
-    assert "memory and races: not judged (strict interpreter: 0 of 14 runs, 1 launched no program)" in said
+    assert "masked lanes and races: not judged (strict interpreter: 0 of 14 runs, 1 launched no program)" in said
     assert len(certificate.left_out) == 1 and certificate.left_out[0].startswith(
         "strict interpreter on 13 runs (tensors given, ...): kernel half_in_bfloat16_kernel"
     )
-    assert "right" not in said and said.endswith("Bounds, memory and races are not judged")
+    assert "right" not in said and said.endswith("Bounds, masked lanes and races are not judged")
     assert "OK for numbers and bits alone" in said
 
 
@@ -261,7 +267,7 @@ def test_poison_is_one_finding_that_names_load_and_store() -> None:
         f"line {first + 4}): store of a masked lane's poison; the load (checked_kernels.py, line {first + 3})"
         in finding
     )
-    assert "more cases)" in finding and "memory and races: 1 finding" in str(certificate)
+    assert "more cases)" in finding and "masked lanes and races: 1 finding" in str(certificate)
 
 
 def test_a_store_out_of_bounds_stands_before_the_race_that_it_makes() -> None:
@@ -449,6 +455,34 @@ def test_a_failing_case_is_written_as_a_script_that_shows_it_alone(tmp_path: Pat
         done = run_alone(file)
         assert done.returncode == 1 and "FAILS" in done.stdout and said in done.stdout, done.stderr
         assert "runs no script" not in done.stderr
+
+
+def test_a_script_holds_what_comes_from_other_files_of_the_author(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launcher in one file, its kernel in another, a helper in a third: they may be mended, and the script still
+    fails. What is imported as a whole module is named with its hash."""
+    (tmp_path / "own_helpers.py").write_text("import math\n\ndef blocks(n, block):\n    return math.ceil(n / block)\n")
+    kernel = "import triton\nimport triton.language as tl\nfrom own_helpers import blocks as count\nSIZE = 64\n\n"
+    kernel += "@triton.jit\ndef twice(x_ptr, out_ptr, BLOCK: tl.constexpr):\n"
+    kernel += "    i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)\n"
+    kernel += "    tl.store(out_ptr + i, tl.load(x_ptr + i) * 2)\n"
+    (tmp_path / "own_kernels.py").write_text(kernel)
+    launcher = "import torch\nfrom own_kernels import *\n\ndef doubled(x):\n    out = torch.empty_like(x)\n"
+    launcher += "    twice[(count(x.numel(), SIZE),)](x, out, BLOCK=SIZE)\n    return out\n"
+    launcher += "\ndef reference(x):\n    import own_helpers\n    return x * 2\n"
+    (tmp_path / "own_launcher.py").write_text(launcher)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    made = importlib.import_module("own_launcher")
+    (tmp_path / "alone").mkdir()
+    file = tn.check(made.doubled, made.reference, rows(100)).write_reproduction(tmp_path / "alone" / "one.py")
+    text = file.read_text()
+    assert "from own_" not in text and "count = blocks" in text
+    digest = hashlib.sha256((tmp_path / "own_helpers.py").read_bytes()).hexdigest()
+    assert f"# Imports own_helpers, which this script does not hold: own_helpers.py, sha256 {digest}." in text
+    file.write_text(text.replace("    import own_helpers\n", ""))
+    done = run_alone(file)
+    assert done.returncode == 1 and "out-of-bounds load" in done.stdout, done.stderr
 
 
 def test_what_cannot_be_written_alone_says_why() -> None:

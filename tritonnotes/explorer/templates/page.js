@@ -93,12 +93,14 @@
     for (const text of texts) { const cell = document.createElement(tag); cell.textContent = text; line.append(cell); }
     parent.append(line);
   };
-  const signed = (number) => (number > 0 ? "+" : "") + number.toLocaleString("en");
-  const told = (number) => (number > 0n ? "+" : "") + number.toLocaleString("en");
+  const signed = (number) => (number < 0 ? "" : "+") + number.toLocaleString("en");
+  const told = (number) => (number < 0n ? "" : "+") + number.toLocaleString("en");
   function cost(opposite) {
     if (!opposite) return "not looked for: the edge moves little";
-    if (opposite.impossible) return `cannot be had: ${opposite.impossible}`;
-    return `${signed(opposite.launches)} launches, ${told(figure(opposite.bytes))} bytes`;
+    if (opposite.impossible) return `not possible: ${opposite.impossible}`;
+    const bytes = figure(opposite.bytes), some = Math.abs(opposite.launches) === 1 ? "launch" : "launches";
+    const nothing = opposite.launches || bytes ? "" : ": nothing is gained";
+    return `${signed(opposite.launches)} ${some}, ${told(bytes)} bytes${nothing}`;
   }
   let explained = null;
   function explain(number) {
@@ -107,7 +109,7 @@
     const detail = byId("detail");
     detail.replaceChildren();
     const table = document.createElement("table");
-    row(table, "th", ["value → reader", "", "rule and reason", `bytes at ${said}`, "the opposite would be"]);
+    row(table, "th", ["value → reader", "", "rule and reason", `bytes at ${said}`, "the opposite would cost, all other kernels as they are"]);
     for (const v of verdicts)
       row(table, "td", [`${v.source} → ${v.target}`, v.fused ? "fused" : "not fused", `${v.rule}: ${v.reason}`, figure(v.bytes).toLocaleString("en"), cost(v.opposite)]);
     detail.append(table);

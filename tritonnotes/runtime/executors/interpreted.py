@@ -67,7 +67,7 @@ class InterpretedExecutor:
             if isinstance(planned, Kernel) and planned.layout.finalizes:
                 options["PROGRAMS"] = next_power_of_2(programs)
             try:
-                interpret(kernel, grid, arguments, options, tensors=reached, ownership=watch.ownership)
+                interpret(kernel, grid, *arguments, **options, tensors=reached, ownership=watch.ownership)
             except KernelError as error:
                 if planned.name == kernel.__name__:
                     raise

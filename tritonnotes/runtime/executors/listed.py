@@ -12,11 +12,9 @@ from ... import native
 from ...codegen.program.program import Program
 from ...codegen.support.sizes import NOMINAL_SIZES
 from ...codegen.target.cache import KernelCache
-from ...codegen.target.gpus import GPUS
 from ...codegen.target.load import load_source
 from ...codegen.target.targets import CPU
 from ...explorer.numerics import Certificate
-from ...ir.core.errors import KernelError
 from ...ir.core.graph import is_seed
 from ...ir.core.types import Shape, element_count
 from .machine_code import NativeExecutor
@@ -59,12 +57,8 @@ def explored(
     # Its template and its lexer are wanted here alone.
     from ...explorer.page import write_page
 
-    if isinstance(arch, int):
-        return write_page(path, program, title, arch, certificate, machine_code, progress)
-    if arch != CPU:
-        raise KernelError(f"explore: arch must be one of {', '.join(map(str, GPUS))} and {CPU!r}, not {arch!r}")
-    listings = native_listings(program) if machine_code else None
-    return write_page(path, program, title, 90, certificate, machine_code, progress, listings)
+    listings = native_listings(program) if machine_code and arch == CPU else ()
+    return write_page(path, program, title, arch, certificate, machine_code, progress, listings)
 
 
 def _meta(shape: Shape, dtype: str, sizes: dict[str, int]) -> torch.Tensor:

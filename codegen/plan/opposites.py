@@ -1,0 +1,107 @@
+"""A candidate with one pair of units in one kernel, or in two, and all other kernels as they are; why two are apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from tritonnotes.ir.core.graph import Value
+
+from ..analysis.axes import Space
+from ..analysis.units import FINALIZE, PARTIAL, Unit, UnitSet, is_elementwise
+from ..fusion.candidate import Candidate
+from ..fusion.cost import Cost, cost_of, scheduled_cost
+from ..fusion.legality import Refusal
+from ..fusion.merge import Clusters
+from ..fusion.partition import Partition
+
+NOT_SELECTED = Refusal("not selected", "legal, but other fusions save more")
+"""Said of a pair that is legal and apart all the same."""
+
+
+def launched_cost(candidate: Candidate) -> Cost:
+    """What a candidate costs once last programs finish what they can and updates are joined, where that is done."""
+    return cost_of(candidate) if candidate.options.is_off else scheduled_cost(candidate)
+
+
+def why_apart(clusters: Clusters, producer: Unit, reader: Unit) -> Refusal:
+    """The rule that keeps the kernels of two units apart."""
+    why = clusters.why_not(clusters.of[producer], clusters.of[reader])
+    if producer.part == FINALIZE and why is not None:
+        return Refusal("finalize", f"{producer.value.name} is whole only once every program is done")
+    return why or NOT_SELECTED
+
+
+def apart(found: Candidate, producer: Unit, reader: Unit) -> Candidate | None:
+    """A fused pair in two kernels: its kernel cut before the reader, or behind the producer; or not recomputed. None
+    where that is illegal."""
+    partition = found.partition
+    kernel = next(k for k in partition.kernels if reader in k)
+    trials = []
+    if producer in kernel:
+        for late in (
+            _closure(kernel, reader, found.units.after),
+            kernel - _closure(kernel, producer, found.units.before),
+        ):
+            if late and late != kernel:
+                trials.append(_changed(partition, {kernel: (kernel - late, late)}))
+    else:
+        kept = tuple(v for v in found.recomputed(kernel) if v is not producer.value)
+        trials.append(replace(partition, recomputed={**partition.recomputed, kernel: kept}))
+    return _cheapest(found, trials)
+
+
+def together(found: Candidate, producer: Unit, reader: Unit) -> Candidate | None:
+    """A pair in one kernel: both kernels as one, either end moved to the other's, or the value computed again. None
+    where that is illegal."""
+    partition, between = found.partition, _between(found, producer, reader) or frozenset((producer, reader))
+    early = next(k for k in partition.kernels if producer in k)
+    late = next(k for k in partition.kernels if reader in k)
+    trials = []
+    if is_elementwise(producer):
+        values = sorted({*found.recomputed(late), producer.value}, key=lambda v: v.index)
+        trials.append(replace(partition, recomputed={**partition.recomputed, late: tuple(values)}))
+    if isinstance(found.legality.space(between, ()), Space):
+        trials += [
+            _changed(partition, {early: (early | late,), late: ()}),
+            _changed(partition, {early: (early - between,), late: (late | (between & early),)}),
+            _changed(partition, {early: (early | (between & late),), late: (late - between,)}),
+        ]
+    return _cheapest(found, trials)
+
+
+def _closure(kernel: UnitSet, unit: Unit, steps: dict[Unit, tuple[Unit, ...]]) -> UnitSet:
+    """A unit and what follows it, step by step, inside a kernel."""
+    seen = {unit}
+    todo = [unit]
+    while todo:
+        for other in steps[todo.pop()]:
+            if other in kernel and other not in seen:
+                seen.add(other)
+                todo.append(other)
+    return frozenset(seen)
+
+
+def _between(found: Candidate, producer: Unit, reader: Unit) -> UnitSet:
+    every = frozenset(found.units.units)
+    return _closure(every, producer, found.units.after) & _closure(every, reader, found.units.before)
+
+
+def _changed(partition: Partition, parts: dict[UnitSet, tuple[UnitSet, ...]]) -> Partition:
+    """The partition with other kernels in the place of some; what those computed again their last part does."""
+    kernels: list[UnitSet] = []
+    recomputed: dict[UnitSet, tuple[Value, ...]] = {}
+    for kernel in partition.kernels:
+        made = [k for k in parts.get(kernel, (kernel,)) if k]
+        kernels += made
+        copies = partition.recomputed.get(kernel, ())
+        for target in made or [k for some in parts.values() for k in some][:1]:
+            held = {u.value for u in target if u.part != PARTIAL}
+            values = {*recomputed.get(target, ()), *(v for v in copies if v not in held)}
+            recomputed[target] = tuple(sorted(values, key=lambda v: v.index))
+    return Partition(tuple(kernels), {k: v for k, v in recomputed.items() if v})
+
+
+def _cheapest(found: Candidate, trials: list[Partition]) -> Candidate | None:
+    made = [found.with_partition(trial) for trial in trials]
+    legal = [candidate for candidate in made if candidate is not None and candidate.refusal is None]
+    return min(legal, key=launched_cost) if legal else None
