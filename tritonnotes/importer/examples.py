@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException, FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+from torch.nn.parameter import is_lazy
 
 from ..ir.core.errors import DeclarationError, ModelImportError, first_line
 from ..ir.core.types import show_shape
@@ -107,6 +108,12 @@ def fake_result(
     """
     mode = FakeTensorMode(allow_non_fake_inputs=True)
     args, kwargs = arguments.rebuilt([mode.from_tensor(tensor) for tensor in arguments.tensors])
+    unready = [name for _, name, tensor in _held(module) if is_lazy(tensor)]
+    if unready:
+        raise ModelImportError(
+            f"{type(module).__name__}: {unready[0]!r} is an uninitialized parameter. Call `forward` with a dummy "
+            "batch before the import"
+        )
     # Fake ones in place of the module's own, which its forward may write into.
     held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     held = {name: mode.from_tensor(tensor) for name, tensor in held.items()}
