@@ -1,4 +1,4 @@
-"""Graphs in pickles, and copies, made by way of what a pickle holds: each value as it is, with all that passes gave it."""
+"""Graphs in pickles, and copies made by way of what a pickle holds: each value as it is, with all that passes add."""
 
 from __future__ import annotations
 
