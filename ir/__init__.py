@@ -2,7 +2,7 @@
 
 - `core`: types, errors, graph, what an op and an optimizer are, rewriting, evaluation, printing, verification;
 - `primitives`: the closed set that every op is made of, each with its numpy meaning and its derivative;
-- `text`: graphs read from text and JSON;
+- `text`: graphs read from text, JSON and pickles;
 - `ops`: the ops, each with formula, hand-written gradient, domain and note;
 - `optim`: update rules, and updates in a graph;
 - `passes`: from graph to graph: primitives, gradients, the joint graph, evaluation, mixed precision, chunks of rows;

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Protocol, TypeVar
 
 from tritonnotes.ir.core.graph import Value
+from tritonnotes.ir.core.types import host
 
-from .axes import Axes
+from .axes import Axes, known_product
 from .views import base_of, is_free
 
 N = TypeVar("N")
@@ -32,6 +33,7 @@ class Kind(Enum):
     OF_ROW = "one number for each row"
     CONSTANT = "a number"
     MINUS_INFINITY = "−∞"
+    COUNT = "how many columns there are"
 
 
 @dataclass(frozen=True)
@@ -88,15 +90,31 @@ RUNNING_MAXIMUM = _op("sum", _op("exp", _op("sub", "x", _op("max", "x", name="la
 maximum grows (Milakov and Gimelshein, 2018)."""
 
 
-ABOUT = Leaf("about", Kind.OF_ROW)
+COUNT = Leaf("count", Kind.COUNT)
+
+
+ESTIMATE = _op("div", _op("sum", "x"), COUNT)
+
+
+MEANS = (
+    replace(ESTIMATE, name="about"),
+    _op(
+        "add",
+        replace(ESTIMATE, name="estimate"),
+        _op("div", _op("sum", _op("sub", "x", "estimate")), COUNT),
+        name="about",
+    ),
+)
+"""The mean of x, and that mean with what its rounding lost."""
 
 
 OF_MOMENTS = (
-    _op("sum", _op("sub", "x", ABOUT)),
-    _op("sum", _op("mul", _op("sub", "x", ABOUT, name="off"), "off")),
+    *(_op("sum", _op("sub", "x", mean)) for mean in MEANS),
+    *(_op("sum", _op("mul", _op("sub", "x", mean, name="off"), "off")) for mean in MEANS),
 )
-"""Sums of x − c and of (x − c)², c one number for the row. Both follow from count, mean and Σ (x − mean)² of the parts
-of a row (Chan, Golub and LeVeque, 1979), which are had before c is known: c is mostly the mean itself."""
+"""Sums of x − c and of (x − c)², c the mean of x. Both follow from count, mean and Σ (x − mean)² of the parts of a row
+(Chan, Golub and LeVeque, 1979), which are had before c is known. About another number, such as the largest x, moments
+are not as exact, and where an x is infinite they are NaN, which the sums are about a mean alone."""
 
 
 SOFTMAX = _op("div", _op("exp", "exponent", name="exponential"), _op("sum", "exponential", name="total"))
@@ -148,6 +166,11 @@ def _matches(pattern: Pattern, node: N, nodes: Nodes[N], found: dict[str, N]) ->
     return all(_matches(part, arg, nodes, found) for part, arg in zip(pattern.args, args, strict=True))
 
 
+def may_count(given: float | None, columns: int | None, is_host: bool) -> bool:
+    """Whether a number is how many columns there are: the `given` one, or the host's where a `Dim` says it."""
+    return is_host if columns is None else given == columns
+
+
 @dataclass(frozen=True)
 class RowValues:
     """Values as a kernel has them that goes along the axes of `wide` in each row."""
@@ -170,6 +193,9 @@ class RowValues:
         node = base_of(node)
         if kind is Kind.COLUMN_NUMBERS:
             return node.op.name == "iota" and self.is_wide(node)
+        if kind is Kind.COUNT:
+            given = node.attrs["value"] if node.op.name == "constant" else None
+            return may_count(given, known_product(self.axes, self.wide), node.dtype is host)
         return node.op.name == "constant" and (kind is Kind.CONSTANT or node.attrs["value"] == -math.inf)
 
     def is_wide(self, value: Value) -> bool:
@@ -235,7 +261,8 @@ def keeps_column_numbers(row: RowValues, values: Iterable[Value]) -> bool:
 def moments_of(node: N, nodes: Nodes[N]) -> tuple[N, N] | None:
     """What a sum of deviations, or of their squares, is taken of, and about what."""
     found = (match(pattern, node, nodes) for pattern in OF_MOMENTS)
-    return next(((names["x"], names["about"]) for names in found if names is not None), None)
+    pairs = ((names["x"], names["about"]) for names in found if names is not None)
+    return next((pair for pair in pairs if nodes.is_kind(pair[1], Kind.OF_ROW)), None)
 
 
 def fits_beside_row(row: RowValues, value: Value) -> bool:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..analysis.idioms import RUNNING_MAXIMUM, Kind, match, moments_of
+from ..analysis.idioms import RUNNING_MAXIMUM, Kind, match, may_count, moments_of
 from ..analysis.row_loops import Row, RowLoops, schedule_row_loops
+from ..support.sizes import known_size
 from .tile_ir import COL, TILE, Kernel, Step
 
 REDUCTIONS = ("sum", "max", "min")
@@ -19,23 +20,25 @@ def is_wide(step: Step) -> bool:
 
 def running_maximum(kernel: Kernel) -> dict[str, str]:
     """For each sum that is taken beside a running maximum, that maximum."""
-    nodes = _Steps({s.name: s for s in kernel.steps})
+    nodes = _Steps({s.name: s for s in kernel.steps}, known_size(kernel.layout.col_shape))
     found = {s.name: match(RUNNING_MAXIMUM, s, nodes) for s in kernel.steps if s.op == "sum"}
     return {total: names["largest"].name for total, names in found.items() if names is not None}
 
 
 def deviations(kernel: Kernel) -> dict[str, tuple[str, str]]:
     """For each sum of deviations, or of their squares, what deviates, and from what. Integers have no exact mean."""
-    nodes = _Steps({s.name: s for s in kernel.steps})
+    nodes = _Steps({s.name: s for s in kernel.steps}, known_size(kernel.layout.col_shape))
     found = {s.name: moments_of(s, nodes) for s in kernel.steps if s.op == "sum" and s.dtype.is_float}
     return {total: (pair[0].name, pair[1].name) for total, pair in found.items() if pair is not None}
 
 
 @dataclass(frozen=True)
 class _Steps:
-    """Steps as idioms are looked for among them. Of the kinds of arguments they know numbers of a row."""
+    """Steps as idioms are looked for among them. Of the kinds of arguments they know numbers of a row, and how many
+    columns it has."""
 
     steps: Mapping[str, Step]
+    columns: int | None
 
     def seen(self, node: Step) -> Step:
         return node
@@ -47,6 +50,8 @@ class _Steps:
         return [self.steps[name] for name in node.args]
 
     def is_kind(self, node: Step, kind: Kind) -> bool:
+        if kind is Kind.COUNT:
+            return may_count(node.attrs.get("value"), self.columns, node.op == "argument")
         return kind is Kind.OF_ROW and not is_wide(node)
 
 

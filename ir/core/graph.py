@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self
 
 import networkx
@@ -437,45 +436,17 @@ class Graph:
         self._derived_names.clear()
         return value
 
-    # -- copying --
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """The same graph with values of its own. Ops are shared: they are what they are."""
-        made = type(self)(self.name, level=self.level)
-        memo[id(self)] = made
-        for value in self.values:
-            args = tuple(None if a is None else made.values[a.index] for a in value.args)
-            made.scope = value.scope
-            copied = made.append(value.op, args, value.attrs, value.shape, value.dtype, value._name)
-            copied.hint = value.hint
-        made.scope = self.scope
-        made.outputs = {name: made.values[v.index] for name, v in self.outputs.items()}
-        made.updates = {name: made.values[v.index] for name, v in self.updates.items()}
-        for region in self.regions:
-            args = tuple(None if a is None else made.values[a.index] for a in region.args)
-            made.regions.append(Region(region.op, args, region.attrs, made.values[region.out.index], region.scope))
-        made._counters = dict(self._counters)
-        made.first = dict(self.first)
-        return made
-
-    def __copy__(self) -> Self:
-        return self.__deepcopy__({})
-
-    def __reduce__(self) -> Any:
-        # Not as text or JSON, which hold what users may say: passes of the compiler add more.
-        def call(of: Value | Region) -> tuple[Any, ...]:
-            return of.op, tuple(None if a is None else a.index for a in of.args), dict(of.attrs)
-
-        values = [(*call(v), v.shape, v.dtype, v.scope, v._name, v.hint) for v in self.values]
-        regions = [(*call(r), r.out.index, r.scope) for r in self.regions]
-        outputs, updates = ({name: v.index for name, v in named.items()} for named in (self.outputs, self.updates))
-        held = (values, regions, outputs, updates, self.scope, dict(self._counters), self.first)
-        return _graph_of, (type(self), self.name, self.level, *held)
-
     if TYPE_CHECKING:
         # Bound by apply.py.
         def call(self, op: Operator | str, /, *args: Any, name: str | None = None, **attrs: Any) -> Value:
             """Apply an op to Values and numbers; a number takes the dtype of the Values it meets."""
+
+        # Bound by text/pickles.py.
+        def __deepcopy__(self, memo: dict[int, Any]) -> Self: ...
+
+        def __copy__(self) -> Self: ...
+
+        def __reduce__(self) -> Any: ...
 
         # Bound by core/printer.py, text/parser.py, text/json_form.py and script/script.py.
         def __str__(self) -> str: ...
@@ -555,35 +526,6 @@ def check_is_graph(given: object) -> None:
             "import it with tn.from_torch(module, x), or give tn.compile an example of its inputs, as in (module, x)"
         )
     raise DeclarationError(f"wanted a tn.Graph, got {type(given).__name__}; {remedy}")
-
-
-def _graph_of(
-    kind: type[Graph],
-    name: str,
-    level: str,
-    values: list[Any],
-    regions: list[Any],
-    outputs: dict[str, int],
-    updates: dict[str, int],
-    inside: Scope,
-    counters: dict[str, int],
-    first: dict[str, Any],
-) -> Graph:
-    made = kind(name, level=level)
-
-    def args_of(places: Iterable[int | None]) -> tuple[Value | None, ...]:
-        return tuple(None if i is None else made.values[i] for i in places)
-
-    for op, args, attrs, shape, dtype, scope, known_as, hint in values:
-        made.scope = scope
-        made.append(op, args_of(args), MappingProxyType(attrs), shape, dtype, known_as).hint = hint
-    made.scope = inside
-    for op, args, attrs, out, scope in regions:
-        made.regions.append(Region(op, args_of(args), MappingProxyType(attrs), made.values[out], scope))
-    made.outputs = {said: made.values[i] for said, i in outputs.items()}
-    made.updates = {said: made.values[i] for said, i in updates.items()}
-    made._counters, made.first = counters, first
-    return made
 
 
 def _value_of(graph: Graph, index: int) -> Value:

@@ -1,5 +1,5 @@
-"""A graph read from text or JSON, and written as JSON."""
+"""A graph read from text, JSON or a pickle, and written as JSON or a pickle."""
 
-from . import json_form, parser
+from . import json_form, parser, pickles
 
-__all__ = ["json_form", "parser"]
+__all__ = ["json_form", "parser", "pickles"]

@@ -65,7 +65,7 @@ class Watched:
         return self.seen + self.idle + self.missed
 
     def line(self, findings: int) -> str:
-        """What to print of bounds, memory and races."""
+        """What to print of bounds, masked lanes and races."""
         idle = f", {self.idle} launched no program" if self.idle else ""
         how = f"strict interpreter: {self.seen} of {counted(self.runs, 'run')}{idle}"
         if findings:
@@ -74,7 +74,7 @@ class Watched:
             held = "not judged"
         else:
             held = "right" if not self.missed else "right in what was seen"
-        return f"bounds, memory and races: {held} ({how})"
+        return f"bounds, masked lanes and races: {held} ({how})"
 
 
 def folded(reasons: Iterable[tuple[str, str]]) -> tuple[str, ...]:

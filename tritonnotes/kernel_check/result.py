@@ -155,7 +155,7 @@ class KernelCertificate:
         held = "every result errs at most twice as much as eager, plus two units in the last place"
         if self.watched.seen:
             return f"OK: {held}"
-        return f"OK for numbers and bits alone: {held}. Bounds, memory and races are not judged"
+        return f"OK for numbers and bits alone: {held}. Bounds, masked lanes and races are not judged"
 
     def _remarks(self) -> list[str]:
         lines = [f"sizes: {self.pattern}"] if self.pattern else []

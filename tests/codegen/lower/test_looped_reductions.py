@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import tritonnotes as tn
 from tritonnotes.codegen.plan.launches import TileLaunch
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.target.compile import ARCHS
-from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.runtime.runner import pick_device
 
 BATCH = tn.Dim("batch")
@@ -110,6 +111,65 @@ def test_moments_of_one_walk_are_as_exact_as_those_of_two(far: str, dtype: str) 
     rows = FAR[far](torch.randn(2, WALKED, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
     x = rows.to(getattr(torch, dtype)).to(pick_device())
     assert_within_policy(judge(graph, {"x": x}, gradients=False))
+
+
+def rows_far_from_their_numbers(cols: int) -> Tensor:
+    """Rows of which sums about another number than the mean are infinite, or lose more by way of the mean."""
+    rows = torch.randn(6, cols, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows[1, 6000] = -math.inf
+    rows[2] = rows[2].sign() * 1e38  # eˣ and x − first end, x − c does not
+    rows[3, 17] = math.inf
+    rows[4, :4096] += 1e6
+    rows[5, 5] = math.nan
+    return rows
+
+
+ABOUT: dict[str, tuple[Callable[[Value], Value], Callable[[Tensor], Tensor]]] = {
+    "logsumexp": (lambda x: tn.logsumexp(x, 1, keepdim=True), lambda x: x.logsumexp(1, keepdim=True)),
+    "smallest": (lambda x: tn.amin(x, 1, keepdim=True), lambda x: x.amin(1, keepdim=True)),
+    "largest": (lambda x: tn.amax(x, 1, keepdim=True), lambda x: x.amax(1, keepdim=True)),
+}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("cols", [9001, 20_011, WALKED])
+@pytest.mark.parametrize("about", ABOUT)
+def test_sums_of_deviations_from_any_number_are_as_exact_as_eager(about: str, cols: int, dtype: str) -> None:
+    graph = Graph("deviations")
+    x = graph.input("x", (BATCH, cols), dtype)
+    ours, theirs = ABOUT[about]
+    off = x - ours(x)
+    graph.output(sums=tn.sum(off, 1), squares=tn.sum(off * off, 1))
+    rows = rows_far_from_their_numbers(cols).to(getattr(torch, dtype)).to(pick_device())
+    found = tn.compile(graph)(x=rows)
+    eager, exact = (given - theirs(given) for given in (rows, rows.double()))
+    for name, other, want in (
+        ("sums", eager.sum(1), exact.sum(1)),
+        ("squares", (eager * eager).sum(1), (exact * exact).sum(1)),
+    ):
+        rounded = want.to(rows.dtype)
+        assert found[name].isnan().equal(rounded.isnan()) and found[name].isinf().equal(rounded.isinf()), name
+        unit = torch.finfo(rows.dtype).eps * want.abs()
+        # Eager is its own judge in float64.
+        units = 16 if dtype == "float64" else 2
+        is_near = (found[name] - want).abs() <= 2 * (other - want).abs() + units * unit
+        assert bool((is_near | ~rounded.isfinite()).all()), (name, found[name], other, want)
+
+
+@pytest.mark.parametrize(
+    ("name", "has_moments"), [("mean", True), ("half", False), ("norm", True), ("smallest", False)]
+)
+def test_moments_are_gathered_for_deviations_from_the_mean_alone(name: str, has_moments: bool) -> None:
+    graph = Graph("deviations")
+    x = graph.input("x", (BATCH, WALKED))
+    off = {
+        "mean": lambda: x - tn.mean(x, 1, keepdim=True),
+        "half": lambda: x - tn.sum(x, 1, keepdim=True) / (WALKED // 2),
+        "norm": lambda: tn.layer_norm(x, weight=None, bias=None),
+        "smallest": lambda: x - tn.amin(x, 1, keepdim=True),
+    }[name]()
+    graph.output(y=tn.sum(off * off, 1))
+    assert ("add_moment(" in tn.compile(graph).source) == has_moments
 
 
 def test_deviations_of_integers_are_summed_one_by_one() -> None:

@@ -251,11 +251,11 @@ def test_what_nothing_saw_is_not_called_right() -> None:
     certificate = tn.check(kernels.half_in_bfloat16, lambda x: x - x * 0.5, rows(70, dtype=torch.bfloat16))
     said = str(certificate)
     assert certificate.ok and certificate.looks == 0, said
-    assert "memory and races: not judged (strict interpreter: 0 of 14 runs, 1 launched no program)" in said
+    assert "masked lanes and races: not judged (strict interpreter: 0 of 14 runs, 1 launched no program)" in said
     assert len(certificate.left_out) == 1 and certificate.left_out[0].startswith(
         "strict interpreter on 13 runs (tensors given, ...): kernel half_in_bfloat16_kernel"
     )
-    assert "right" not in said and said.endswith("Bounds, memory and races are not judged")
+    assert "right" not in said and said.endswith("Bounds, masked lanes and races are not judged")
     assert "OK for numbers and bits alone" in said
 
 
@@ -267,7 +267,7 @@ def test_poison_is_one_finding_that_names_load_and_store() -> None:
         f"line {first + 4}): store of a masked lane's poison; the load (checked_kernels.py, line {first + 3})"
         in finding
     )
-    assert "more cases)" in finding and "memory and races: 1 finding" in str(certificate)
+    assert "more cases)" in finding and "masked lanes and races: 1 finding" in str(certificate)
 
 
 def test_a_store_out_of_bounds_stands_before_the_race_that_it_makes() -> None:
