@@ -57,7 +57,7 @@ def together(found: Candidate, producer: Unit, reader: Unit) -> Candidate | None
     early = next(k for k in partition.kernels if producer in k)
     late = next(k for k in partition.kernels if reader in k)
     trials = []
-    if is_elementwise(producer):
+    if is_elementwise(producer) and not any(unit.is_library for unit in late):
         values = sorted({*found.recomputed(late), producer.value}, key=lambda v: v.index)
         trials.append(replace(partition, recomputed={**partition.recomputed, late: tuple(values)}))
     if isinstance(found.legality.space(between, ()), Space):
