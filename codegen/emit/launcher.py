@@ -99,9 +99,15 @@ class Launcher:
         fit more programs: it makes room in all for what a last one does, which is little and rare, and it does so where
         a loop keeps numbers for each lane, where products are rounded before their rows are summed, and where one
         program takes powers, which shares a multiprocessor with no other. With this many 16 warps share one, 12 where
-        programs have 4, 8 where these multiply too or loop along rows."""
+        programs have 4, 8 where these multiply too or loop along rows. A loop over 16-bit rows is left to ptxas: told a
+        number it takes all of it to load ahead, and spills."""
         loops = self.layout.loops_cols or self.layout.traversal.is_persistent
-        is_tight = loops or self.kernel.last_block or self._rounds_products() or self._takes_powers_alone()
+        is_tight = (
+            (loops and not self._loads_16_bits())
+            or self.kernel.last_block
+            or self._rounds_products()
+            or self._takes_powers_alone()
+        )
         if not is_tight or self.layout.block > 4096:
             return None
         if self.num_warps() > 4:
@@ -112,6 +118,11 @@ class Launcher:
         """Whether rows of products are summed that memory holds with 16 bits."""
         steps = self.kernel.steps
         return bool(self.kernel.products) and {"round_to", "sum"} <= {s.op for s in steps}
+
+    def _loads_16_bits(self) -> bool:
+        """Whether all floats that it reads have 16 bits in memory."""
+        read = [p.dtype.itemsize for p in self.kernel.parameters if p.role == "in" and p.dtype.is_float]
+        return bool(read) and max(read) == 2
 
     def _takes_powers_alone(self) -> bool:
         """Whether one program takes powers, which are computed in float64."""
