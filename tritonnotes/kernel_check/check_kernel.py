@@ -16,9 +16,9 @@ from ..judge.tolerance import Comparison, compare, pooled
 from .cases import Arguments, drawn_again, layout_cases, normal_draw, shape_cases, value_cases
 from .entry import check_call, name_of
 from .findings import Findings, Watched, folded, is_fault, is_race
-from .repeats import Repeats, repeats
+from .repeats import FILLS, Repeats, repeats
 from .result import FAILS, OK, REFUSED, Case, KernelCertificate, shape_of
-from .running import Ran, Raw, Results, copied, is_kernel, ran
+from .running import Filled, Ran, Raw, Results, copied, is_kernel, ran
 from .worst import Worst, worst
 
 GIVEN = "tensors given"
@@ -322,7 +322,9 @@ def _over_draws(subject: _Subject, arguments: Arguments, first: Compared, seed: 
 
 
 def _compared(subject: _Subject, arguments: Arguments, eager: Ran, exact: Ran) -> Compared:
-    results, expected, truths = subject.results(_run(subject, arguments), eager, exact)
+    with Filled(*FILLS[0]):  # else what no program writes may hold an earlier result, which is right
+        run = _run(subject, arguments)
+    results, expected, truths = subject.results(run, eager, exact)
     compared = {}
     for what, name in _paired(results, expected).items():
         result, wanted, truth = results[what], expected[name], truths[name]

@@ -113,6 +113,9 @@ PLANTED: dict[str, tuple[Callable[..., Any], Callable[..., Any], torch.Tensor, s
         kernels.softmax_of_contiguous_rows, softmax, rows(4, 10), "argument 0 as part of a larger tensor", "strides"
     ),
     "elements left out": (kernels.double_of_a_half, kernels.double, rows(128), "tensors given", "torch.empty"),
+    "elements left out where a right result lay": (
+        kernels.double_of_a_half_where_a_result_lay, kernels.double, rows(128), "tensors given", "torch.empty"
+    ),
     "NaN lost": (kernels.relu_that_drops_nan, F.relu, rows(70), "a NaN in argument 0", "NaN or inf misplaced"),
 }  # fmt: skip
 
