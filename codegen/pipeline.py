@@ -17,6 +17,7 @@ from .canonicalize.materialize import materialize
 from .canonicalize.products import without_library_products
 from .fusion.candidate import Candidate
 from .fusion.constraints import Fusion, as_fusion
+from .fusion.cost import scheduled_cost
 from .fusion.kept import kept_candidate
 from .fusion.last_block import finalize_in_last_block
 from .fusion.matmul_epilogue import fuse_matmul_epilogues
@@ -29,7 +30,7 @@ from .plan.build import name_launches
 from .plan.chunk_loops import chunk_loops, loop_over_chunks
 from .plan.fusion_plan import FusionPlan, verify_plan
 from .plan.join import group_weight_gradients, join_foreach_updates
-from .plan.opposites import NOT_SELECTED, launched_cost
+from .plan.opposites import NOT_SELECTED
 from .plan.torch_calls import join_torch_calls
 from .plan.verdicts import verdicts
 from .plan.wishes import fused_as_asked, refusal_of
@@ -116,7 +117,7 @@ def partition(graph: Graph, options: Fusion) -> Candidate:
     made.append(fused_as_asked(usual, options))
     kept = [candidate for candidate in made if candidate.missed_wish(options) is None]
     if kept:
-        return replace(min(kept, key=launched_cost), options=options)
+        return replace(min(kept, key=scheduled_cost), options=options)
     raise _refused(usual, options, refused)
 
 

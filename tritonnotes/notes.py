@@ -13,6 +13,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -37,7 +38,7 @@ _public: dict[str, Any] = {}
 def _called() -> Mapping[str, Any]:
     """The public names. The face lies above, and is imported when a name of the package is asked for."""
     if not _public:
-        getattr(sys.modules[__package__], "__all__")  # noqa: B009 it is asked for its effect
+        import_module(f"{__package__}.face")
     return _public
 
 

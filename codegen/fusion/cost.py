@@ -140,6 +140,8 @@ def bytes_at(candidate: Candidate, sizes: Mapping[str, int]) -> int:
 
 def scheduled_bytes_at(candidate: Candidate, sizes: Mapping[str, int]) -> int:
     """The bytes of `scheduled_cost` at other sizes of the `Dim`s. The candidate must be legal."""
+    if candidate.options.is_off:
+        return bytes_at(candidate, sizes)
     candidate = finalize_in_last_block(candidate)
     together = (_more_bytes(candidate, kernels, table, sizes) for kernels, table in _together(candidate))
     return bytes_at(candidate, sizes) + sum(together)

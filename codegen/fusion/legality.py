@@ -139,7 +139,7 @@ def _name_of_reductions(legality: Legality, members: Iterable[Unit]) -> str:
         one, other, *_ = sorted(over.values(), key=legality.place.__getitem__)
         return f"{one.value.name} and {other.value.name} reduce rows over different axes"
     (cols,) = over
-    without = next(u for u in units if any(not have >= cols for cols_of, have in legality.facts[u].reductions))
+    without = next(u for u in units if any(not have >= cols for _, have in legality.facts[u].reductions))
     return f"{without.value.name} reduces what has no whole rows of the kernel"
 
 

@@ -88,9 +88,8 @@ class _Kernels:
         if sum(u.part == PRODUCT for u in kernel) >= MOST_PRODUCTS:
             return 0
         value, axes, both = product.value, self.units.axes, kernel | {product}
-        if isinstance(
-            self.legality.shape(self.legality.add(self.legality.facts_of(kernel), self.legality.facts[product])), Rule
-        ):
+        facts = self.legality.add(self.legality.facts_of(kernel), self.legality.facts[product])
+        if isinstance(self.legality.shape(facts), Rule):
             return 0
         apart = (kernel, frozenset([product]))
         stored = [u for u in both if u.part != PARTIAL and self._is_read_elsewhere(u.value, apart)]
@@ -102,11 +101,8 @@ class _Kernels:
         if self.target.cpu is not None:
             return saved + library_bytes_on(self.target.cpu, value) - generated_bytes_on(self.target.cpu, value)
         tile, split_k = tile_in(self.units, space, both), split_k_in(self.units, space, both)
-        return (
-            saved
-            + max(library_bytes(value), self.target.call_bytes)
-            - generated_bytes(value, tile, frozenset(space.cols), axes, split_k)
-        )
+        called = max(library_bytes(value), self.target.call_bytes)
+        return saved + called - generated_bytes(value, tile, frozenset(space.cols), axes, split_k)
 
     def _is_read_elsewhere(self, value: Value, kernels: tuple[UnitSet, ...]) -> bool:
         return value in self.units.roots or any(k not in kernels for k in self.loaders.get(value, ()))

@@ -57,11 +57,6 @@ class FusionPlan:
         return self.candidate.how
 
     @property
-    def joins(self) -> bool:
-        """Whether last programs finalize sums, and updates that nothing waits for share a launch."""
-        return not self.candidate.options.is_off
-
-    @property
     def kernels(self) -> tuple[Launch, ...]:
         return tuple(k for k in self.launches if k.is_generated)
 

@@ -329,11 +329,6 @@ class _Joined(Launch):
     def joins(self) -> tuple[str, ...]:
         return tuple(m.name for m in self.members)
 
-    @property
-    def at(self) -> str:
-        """The `Dim`s of what it reads, computes and writes, with the sizes that a plan is made for."""
-        return at_sizes(v.shape for v in (*self.loads, *(u.value for u in self.units)))
-
     @cached_property
     def recomputed(self) -> tuple[Value, ...]:
         computed = {u.value for u in self.units}

@@ -9,18 +9,13 @@ from tritonnotes.ir.core.graph import Value
 from ..analysis.axes import Space
 from ..analysis.units import FINALIZE, PARTIAL, Unit, UnitSet, is_elementwise
 from ..fusion.candidate import Candidate
-from ..fusion.cost import Cost, cost_of, scheduled_cost
+from ..fusion.cost import scheduled_cost
 from ..fusion.legality import Refusal
 from ..fusion.merge import Clusters
 from ..fusion.partition import Partition
 
 NOT_SELECTED = Refusal("not selected", "legal, but other fusions save more")
 """Said of a pair that is legal and apart all the same."""
-
-
-def launched_cost(candidate: Candidate) -> Cost:
-    """What a candidate costs once last programs finish what they can and updates are joined, where that is done."""
-    return cost_of(candidate) if candidate.options.is_off else scheduled_cost(candidate)
 
 
 def why_apart(clusters: Clusters, producer: Unit, reader: Unit) -> Refusal:
@@ -104,4 +99,4 @@ def _changed(partition: Partition, parts: dict[UnitSet, tuple[UnitSet, ...]]) ->
 def _cheapest(found: Candidate, trials: list[Partition]) -> Candidate | None:
     made = [found.with_partition(trial) for trial in trials]
     legal = [candidate for candidate in made if candidate is not None and candidate.refusal is None]
-    return min(legal, key=launched_cost) if legal else None
+    return min(legal, key=scheduled_cost) if legal else None

@@ -15,11 +15,11 @@ from ..analysis.views import is_alias, is_free, is_host, is_join, memory_of
 from ..cost.traffic import nominal_bytes, tensor_bytes
 from ..fusion.candidate import Candidate
 from ..fusion.constraints import Fusion, Names
-from ..fusion.cost import bytes_at, scheduled_bytes_at
+from ..fusion.cost import scheduled_bytes_at, scheduled_cost
 from ..fusion.merge import Clusters
 from ..fusion.search.greedy import greedy
 from .fusion_plan import FusionPlan
-from .opposites import apart, launched_cost, together, why_apart
+from .opposites import apart, together, why_apart
 
 Replan = Callable[[Graph, Fusion], Candidate]
 """Partitions a graph anew under other constraints."""
@@ -31,8 +31,8 @@ HARD_RULES = ("number", "leaf", "join", "library", "memory first", "matmul")
 
 @dataclass(frozen=True)
 class Opposite:
-    """What forcing the opposite of a verdict would add to the plan, in launches and bytes at the nominal batch of 256;
-    all other kernels as they are; `reason` says why it is not possible, and is empty where it is."""
+    """What forcing the opposite of a verdict would add to the plan, with all other kernels as they are, in launches and
+    bytes at the nominal batch of 256. `reason` says why that is not possible, and is empty where it is."""
 
     launches: int = 0
     bytes: int = 0
@@ -76,7 +76,7 @@ class Verdict:
         found = self._forced
         if found is None:
             return Opposite(reason=self.reason)
-        mine, other = launched_cost(self.plan.candidate), launched_cost(found)
+        mine, other = scheduled_cost(self.plan.candidate), scheduled_cost(found)
         return Opposite(other.launches - mine.launches, other.bytes - mine.bytes)
 
     def opposite_bytes_at(self, sizes: Mapping[str, int]) -> int:
@@ -85,7 +85,7 @@ class Verdict:
         found = self._forced
         if found is None:
             return 0
-        return _bytes_at(self.plan, found, sizes) - _bytes_at(self.plan, self.plan.candidate, sizes)
+        return scheduled_bytes_at(found, sizes) - scheduled_bytes_at(self.plan.candidate, sizes)
 
     @cached_property
     def _forced(self) -> Candidate | None:
@@ -189,8 +189,3 @@ def _behind_replicated(plan: FusionPlan, judge: Callable[..., Verdict], unit: Un
 def _greedily(plan: FusionPlan, fuse: tuple[Names, ...] = (), forbid: tuple[Names, ...] = ()) -> Fusion:
     """What asks for a greedy plan for the same target."""
     return Fusion("greedy", fuse, forbid, target=plan.candidate.options.target)
-
-
-def _bytes_at(plan: FusionPlan, candidate: Candidate, sizes: Mapping[str, int]) -> int:
-    """The bytes of `launched_cost` at other sizes."""
-    return scheduled_bytes_at(candidate, sizes) if plan.joins else bytes_at(candidate, sizes)

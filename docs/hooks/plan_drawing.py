@@ -114,7 +114,7 @@ def arrow_svg(early: Box, late: Box, values: Collection[str]) -> str:
     are_neighbours = late.top - early.bottom == RISE
     if are_neighbours:
         middle = SIDE + 20
-        line, text = f"M{middle} {early.bottom}V{late.top - 5}", ""
+        line = f"M{middle} {early.bottom}V{late.top - 5}"
         text = f'<text x="{middle + 12}" y="{early.bottom + RISE // 2 + 4}">{escape(label)}</text>'
         tip = f"M{middle - 4} {late.top - 7}h8l-4 7z"
     else:

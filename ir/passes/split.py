@@ -36,9 +36,9 @@ def split_gradient(joint: Graph, outputs: list[str], cotangents: list[str]) -> S
     backward.
 
     Kept are results of matrix products and of reductions, and statistics made of those alone (mean, rstd); all that is
-    elementwise between them is computed again in the backward run. An output of an op in
-    `SAVED_BY_TORCH` is in memory anyway; it is read where that takes no more bytes than computing it again. A buffer
-    that the forward run overwrites is kept as it was.
+    elementwise between them is computed again in the backward run. An output of an op in `SAVED_BY_TORCH` is in memory
+    anyway; it is read where that takes no more bytes than computing it again. A buffer that the forward run overwrites
+    is kept as it was.
     """
     late = {joint[name] for name in cotangents}
     for value in joint.values:

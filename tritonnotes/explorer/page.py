@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -74,22 +73,6 @@ def explore_page(
         nominal=NOMINAL,
         colours={name: HtmlFormatter(style=style).get_style_defs(f".{name} .code") for name, style in STYLES.items()},
     )
-
-
-def write_page(
-    path: str | os.PathLike[str],
-    program: Program,
-    title: str = "",
-    arch: int | str = 90,
-    certificate: Certificate | None = None,
-    machine_code: bool = True,
-    progress: bool = False,
-    listings: Sequence[Listing] = (),
-) -> Path:
-    """Write the page of a program to a file, which is all that a browser needs; as `explore_page`."""
-    file = Path(path)
-    file.write_text(explore_page(program, title, arch, certificate, machine_code, progress, listings), encoding="utf-8")
-    return file
 
 
 def _machine(

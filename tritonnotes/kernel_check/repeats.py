@@ -80,8 +80,8 @@ def _kept(*runs: Tensor) -> Tensor:
 def _said_of_unwritten(held: Tensor) -> str:
     first, count = place_of(held), int(held.sum())
     return (
-        f"no program writes {counted(count, 'element')} of {held.numel():,}, the first at {first}: there stands what "
-        "torch.empty's memory held"
+        f"no program writes {counted(count, 'element')} of {held.numel():,}, the first at {list(first)}: there stands "
+        "what torch.empty's memory held"
     )
 
 
@@ -95,12 +95,12 @@ def _apart(one: Results, other: Results, unwritten: dict[str, Tensor], what: str
         if name in unwritten and unwritten[name].shape == apart.shape:
             apart &= ~unwritten[name]
         if apart.any():
-            place = place_of(apart)
-            at = tuple(map(int, apart.nonzero()[0]))
-            found.append(f"{name}: {what}, first at {place}: {other[name][at].item()!r}, not {held[at].item()!r}")
+            at = place_of(apart)
+            now, before = other[name][at].item(), held[at].item()
+            found.append(f"{name}: {what}, first at {list(at)}: {now!r}, not {before!r}")
     return found
 
 
-def place_of(held: Tensor) -> str:
-    """The first element that is true, as an index in brackets."""
-    return str([int(i) for i in held.nonzero()[0]])
+def place_of(held: Tensor) -> tuple[int, ...]:
+    """The index of the first element that is true."""
+    return tuple(map(int, held.nonzero()[0]))

@@ -19,24 +19,23 @@ BIND: list[Callable[[], object]] = []
 """What is called before the first run where nothing is bound yet: the package says how it is found."""
 
 
-def _part(name: str) -> Callable[..., Any]:
-    if name not in DONE_BY:
-        for bind in BIND:
-            bind()
-    return DONE_BY[name]
+def _done_by(name: str) -> Callable[..., Any]:
+    """The function of a part, which is looked for when it is called."""
+
+    def do(*given: Any, **named: Any) -> Any:
+        if name not in DONE_BY:
+            for bind in BIND:
+                bind()
+        return DONE_BY[name](*given, **named)
+
+    return do
 
 
 @torch.library.custom_op("tritonnotes::forward", mutates_args=())
 def forward(leaves: Sequence[Tensor], seed: Tensor | None, spec: str, wanted: Sequence[bool]) -> list[Tensor]:
     """One run of a form. `wanted` says of each leaf whether it wants a gradient. No leaf is changed: updated buffers
     are new tensors."""
-    results: list[Tensor] = _part("forward")(leaves, seed, spec, wanted)
-    return results
-
-
-@forward.register_fake
-def _(leaves: Sequence[Tensor], seed: Tensor | None, spec: str, wanted: Sequence[bool]) -> list[Tensor]:
-    results: list[Tensor] = _part("results of forward")(leaves, seed, spec, wanted)
+    results: list[Tensor] = _done_by("forward")(leaves, seed, spec, wanted)
     return results
 
 
@@ -50,29 +49,10 @@ def backward(
     wanted: Sequence[bool],
 ) -> list[Tensor]:
     """The gradients of the leaves that are reached, from what `forward` took and kept and the outputs' gradients."""
-    results: list[Tensor] = _part("backward")(kept, cotangents, sizes, seed, spec, wanted)
+    results: list[Tensor] = _done_by("backward")(kept, cotangents, sizes, seed, spec, wanted)
     return results
 
 
-@backward.register_fake
-def _(
-    kept: Sequence[Tensor],
-    cotangents: Sequence[Tensor],
-    sizes: Sequence[int],
-    seed: Tensor | None,
-    spec: str,
-    wanted: Sequence[bool],
-) -> list[Tensor]:
-    results: list[Tensor] = _part("results of backward")(kept, cotangents, sizes, seed, spec, wanted)
-    return results
-
-
-def _keep(ctx: Any, inputs: Any, output: Sequence[Tensor]) -> None:
-    _part("keep for gradients")(ctx, inputs, output)
-
-
-def _gradients(ctx: Any, gradients: Sequence[Tensor]) -> Any:
-    return _part("gradients of forward")(ctx, gradients)
-
-
-forward.register_autograd(_gradients, setup_context=_keep)
+forward.register_fake(_done_by("results of forward"))
+backward.register_fake(_done_by("results of backward"))
+forward.register_autograd(_done_by("gradients of forward"), setup_context=_done_by("keep for gradients"))

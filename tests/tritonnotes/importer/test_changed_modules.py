@@ -1,5 +1,5 @@
-"""Whoever has the module that a model or a step was imported from may put other tensors and parts into it: a model
-follows, and a step says which parameter it would not train. Torch's own run of the module is the oracle."""
+"""Tensors and parts of a module may be replaced after a model or a step was imported from it: a model follows, and a
+step says which parameter it would not train. Torch's own run of the module is the oracle."""
 
 from __future__ import annotations
 

@@ -55,10 +55,13 @@ def explored(
     """Write the explorer's page of a program, with machine code for sm_`arch`, or of "cpu" for this machine's. Raises
     `KernelError` for another architecture."""
     # Its template and its lexer are wanted here alone.
-    from ...explorer.page import write_page
+    from ...explorer.page import explore_page
 
     listings = native_listings(program) if machine_code and arch == CPU else ()
-    return write_page(path, program, title, arch, certificate, machine_code, progress, listings)
+    file = Path(path)
+    page = explore_page(program, title, arch, certificate, machine_code, progress, listings)
+    file.write_text(page, encoding="utf-8")
+    return file
 
 
 def _meta(shape: Shape, dtype: str, sizes: dict[str, int]) -> torch.Tensor:
