@@ -345,9 +345,12 @@ def test_step_with_numbers_beside_its_state_resumes_bit_for_bit() -> None:
 
 
 def test_documentation_says_of_every_rule_what_its_note_says() -> None:
-    said = (ROOT / "docs" / "optimizers.md").read_text()
+    rules = (ROOT / "docs" / "optimizers.md").read_text()
+    ops = (ROOT / "docs" / "ops.md").read_text()
     for name, rule in UPDATE_RULES.items():
         if not rule.custom:
             assert rule.note is not None
-            for line in (f"**{name}**", rule.note.formula, rule.note.strengths, rule.note.weaknesses, rule.note.use):
-                assert line in said, f"{name}: {line}"
+            formula = rule.note.formula.replace("|", r"\|")
+            assert f"| [{name}](ops.md#{name}) | `{formula}` |" in rules, f"{name}: {formula}"
+            for line in (rule.note.formula, rule.note.strengths, rule.note.weaknesses, rule.note.use):
+                assert line in ops, f"{name}: {line}"
