@@ -1,7 +1,7 @@
 """Maxima that may skip NaN, as `tl.max` does: wherever a row has a NaN, all that is made of its maximum is NaN anyway.
 
-That is so in a softmax. Its maximum is only taken off the row, and the sum of the exponentials has the NaN of the row in
-it. Whether there is a NaN takes a second reduction, which such a maximum saves.
+That is so in a softmax. Its maximum is only taken off the row, and the sum of the exponentials is NaN if the row has
+one. Whether there is a NaN takes a second reduction, which such a maximum saves.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def graph_of(op: Callable[[tn.Value], tn.Value], columns: int) -> tn.Graph:
 
 
 def rows_with_nan(columns: int) -> Tensor:
-    """Rows with NaN nowhere, in their first, a middle and their last column, and everywhere; of +∞ and −∞ beside NaN."""
+    """Rows with NaN nowhere, in the first, a middle and the last column, and everywhere; ±∞ beside NaN."""
     x = torch.randn(8, columns, generator=torch.Generator().manual_seed(0))
     x[1, 0] = x[2, columns // 2] = x[3, -1] = math.nan
     x[4] = math.nan
