@@ -20,7 +20,7 @@ from .fusion.constraints import Fusion, as_fusion
 from .fusion.cost import scheduled_cost
 from .fusion.kept import kept_candidate
 from .fusion.last_block import finalize_in_last_block
-from .fusion.matmul_epilogue import fuse_matmul_epilogues
+from .fusion.matmul_epilogue import fuse_matmul_epilogues, leave_biases_to_library
 from .fusion.matmul_prologue import fuse_matmul_prologues
 from .fusion.search.greedy import greedy
 from .fusion.search.select import cheaper, reduction_strategies, replicate_reductions, search
@@ -29,7 +29,7 @@ from .memory.buffers import allocate
 from .plan.build import name_launches
 from .plan.chunk_loops import chunk_loops, loop_over_chunks
 from .plan.fusion_plan import FusionPlan, verify_plan
-from .plan.join import group_weight_gradients, join_foreach_updates
+from .plan.join import add_library_biases, group_weight_gradients, join_foreach_updates
 from .plan.opposites import NOT_SELECTED
 from .plan.torch_calls import join_torch_calls
 from .plan.verdicts import verdicts
@@ -141,16 +141,18 @@ def _partition(graph: Graph, options: Fusion) -> Candidate:
         best = fuse_matmul_epilogues(best)
     if options.products and not options.is_off:
         best = fuse_matmul_prologues(best)
-    return best
+    return best if options.is_off else leave_biases_to_library(best)
 
 
 def schedule(found: Candidate, taken: Names = frozenset(), *, group_matmuls: bool = True) -> FusionPlan:
-    """The launches of a candidate. Unless fusion is off, last programs finalize sums, and updates share a launch, as
-    weight gradients do where matmuls are grouped."""
+    """The launches of a candidate. Unless fusion is off, last programs finalize sums, the library adds biases, and
+    updates share a launch, as weight gradients do where matmuls are grouped."""
     joins = not found.options.is_off
     if joins:
         found = finalize_in_last_block(found)
     launches = name_launches(found, taken)
+    if joins:
+        launches = add_library_biases(found, launches)
     launches = join_torch_calls(launches)
     launches = loop_over_chunks(launches, partial(plan_region, found.options))
     if joins:

@@ -121,6 +121,11 @@ class Candidate:
         ordered = in_order(self.legality, partition)
         return None if ordered is None else replace(self, partition=ordered, finalized_by={})
 
+    def with_apart(self, one: Unit, other: Unit) -> Candidate:
+        """The same kernels where two units, which share none, may not share a launch either."""
+        pairs = [*_pairs(self.legality, {}), (one, other)]
+        return replace(self, legality=Legality(self.units, pairs, self.legality))
+
     def with_parts(self, parts: Mapping[Value, str]) -> Candidate:
         """The same kernels over units of which some are products, or operands of them."""
         units, became = generating(self.units, parts)

@@ -20,11 +20,12 @@ from ..cost.traffic import (
     launch_traffic,
     nominal_bytes,
     rematerialize_bytes,
+    tensor_bytes,
 )
 from ..support.sizes import NOMINAL_SIZES
 from ..target.gpus import H100, PROGRAMS_PER_SM
 from .candidate import Candidate, once
-from .horizontal import foreach_groups, matmul_groups, table_bytes
+from .horizontal import biased_products, foreach_groups, matmul_groups, table_bytes
 from .last_block import GROUP, finalize_in_last_block
 from .memory import MemoryPlan
 from .reduction_strategy import replicated_bytes
@@ -87,8 +88,8 @@ def _crosses(units: Units, value: Value, space: Space) -> bool:
 
 @once
 def scheduled_cost(candidate: Candidate) -> Cost:
-    """The cost of a candidate as it is launched: unless fusion is off with updates joined and sums finalized by last
-    programs, which has its price."""
+    """The cost of a candidate as it is launched: unless fusion is off with updates joined, biases added by the library,
+    and sums finalized by last programs, which has its price."""
     if candidate.refusal is not None:
         return BEYOND_MEASURE
     if candidate.options.is_off:
@@ -100,6 +101,8 @@ def scheduled_cost(candidate: Candidate) -> Cost:
     for kernels, table in _together(candidate):
         gained, more = len(kernels) - 1, _more_bytes(candidate, kernels, table, NOMINAL_SIZES)
         cost = Cost(cost.total - gained * launch + more, cost.launches - gained, cost.bytes + more)
+    added, through = len(biased_products(candidate)), _through_memory(candidate, NOMINAL_SIZES)
+    cost = Cost(cost.total - added * launch - through, cost.launches - added, cost.bytes - through)
     return replace(cost, total=cost.total + _finishing(candidate))
 
 
@@ -144,7 +147,7 @@ def scheduled_bytes_at(candidate: Candidate, sizes: Mapping[str, int]) -> int:
         return bytes_at(candidate, sizes)
     candidate = finalize_in_last_block(candidate)
     together = (_more_bytes(candidate, kernels, table, sizes) for kernels, table in _together(candidate))
-    return bytes_at(candidate, sizes) + sum(together)
+    return bytes_at(candidate, sizes) + sum(together) - _through_memory(candidate, sizes)
 
 
 def _kernel_traffic(candidate: Candidate, kernel: UnitSet, sizes: Mapping[str, int]) -> Traffic:
@@ -163,6 +166,12 @@ def _together(candidate: Candidate) -> list[tuple[list[UnitSet], int]]:
     for foreach in foreach_groups(candidate):
         together.append(([k for alike in foreach for k in alike.kernels], table_bytes(foreach)))
     return [*together, *((list(group), 0) for group in matmul_groups(candidate))]
+
+
+def _through_memory(candidate: Candidate, sizes: Mapping[str, int]) -> int:
+    """The bytes of the products that would be written and read again, were biases not added in the library's calls."""
+    products = (u.value for kernel in biased_products(candidate) for u in kernel)
+    return sum(2 * tensor_bytes(v.shape, candidate.memory.storage[v], sizes) for v in products)
 
 
 def _more_bytes(candidate: Candidate, kernels: list[UnitSet], table: int, sizes: Mapping[str, int]) -> int:

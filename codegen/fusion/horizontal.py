@@ -1,4 +1,5 @@
-"""Which kernels that nothing waits for may share a launch: updates, and weight gradients."""
+"""Which kernels may share a launch: updates and weight gradients, which nothing waits for, and products of the library
+with the biases that it adds to them."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from tritonnotes.ir.core.types import Shape, bool_, element_count
 
 from ..analysis.axes import Axes, known_product
 from ..analysis.matmul import summed
-from ..analysis.units import OPERAND, PRODUCT, Units, UnitSet, is_elementwise
+from ..analysis.units import OPERAND, PRODUCT, Unit, Units, UnitSet, is_elementwise
 from ..analysis.views import base_of, is_free, is_host, memory_of
 from ..cost.matmul import split_k_in
 from ..support.sizes import NOMINAL_SIZES, known_size
@@ -60,6 +61,56 @@ def _grouped(legality: Legality, kernels: list[UnitSet]) -> Iterator[tuple[UnitS
 def _waited_for(found: Candidate) -> set[UnitSet]:
     """The kernels that some other kernel waits for."""
     return set[UnitSet]().union(*found.waits.values())
+
+
+BIASED = ("float16", "bfloat16", "float32", "float64")
+"""The dtypes of which cuBLASLt adds a bias to a product before it rounds and stores: `isInputCompliesAddmmCudaLt` in
+PyTorch's aten/src/ATen/native/cuda/Blas.cpp, which also wants more than one row, column and number of each sum. Its
+activations (`_addmm_activation` of torch) are not the same functions: ReLU makes a NaN 0, where torch.relu keeps it
+(https://forums.developer.nvidia.com/t/329783), and GELU is by tanh, on the CPU by erf."""
+
+
+@once
+def biases_of_products(found: Candidate) -> Mapping[Unit, Unit]:
+    """The units that add a bias to a product of the library, each with that product: all that reads it. Where no other
+    unit of their kernel reads the sum, the library may add the bias in its call (`torch.addmm`)."""
+    home = {u: k for k in found.kernels for u in k}
+    again = {v for k in found.kernels for v in found.recomputed(k)}
+    biases = {}
+    for unit in found.units.units:
+        product = _biased(found, unit)
+        if product is None or unit.value in again or unit.value in found.units.destinations:
+            continue
+        if home[unit].isdisjoint(found.legality.readers.get(unit.value, ())):
+            biases[unit] = product
+    return biases
+
+
+def _biased(found: Candidate, unit: Unit) -> Unit | None:
+    """The product of the library that a unit adds a bias to, a leaf of one axis."""
+    value, units = unit.value, found.units
+    if value.op.name != "add" or value.dtype.name not in BIASED:
+        return None
+    for product, bias in (value.inputs, value.inputs[::-1]):
+        if not bias.is_leaf or bias.dtype is not value.dtype or bias.shape != product.shape[-1:]:
+            continue
+        made = units.producer.get(product)
+        if made is None or not made.is_library or product.op.name != "matmul" or product.shape != value.shape:
+            continue
+        sizes = (known_size(product.shape[:-1]), known_size(product.shape[-1:]), known_size(summed(product)))
+        is_alone = product not in units.roots and found.legality.readers[product] == [unit]
+        if is_alone and 1 not in sizes and unit not in found.legality.apart.get(made, ()):
+            return made
+    return None
+
+
+@once
+def biased_products(found: Candidate) -> Mapping[UnitSet, UnitSet]:
+    """The kernels of the library whose products have a bias added by a kernel that does nothing else, each with that
+    kernel: one call does both."""
+    biases = biases_of_products(found)
+    alone = {u: k for k in found.kernels if len(k) == 1 for u in k if u in biases}
+    return {frozenset([biases[u]]): k for u, k in alone.items() if found.memory.storage[u.value] is u.value.dtype}
 
 
 FOREACH = "foreach"

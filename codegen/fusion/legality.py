@@ -154,7 +154,7 @@ def _name_of_call(legality: Legality, members: Iterable[Unit]) -> str:
     call = next((u.value.attrs["call"] for u in members if u.value.op.name in LIBRARY_OPS), None)
     if call is not None:
         return f"{call} has no formula here: it is one call of torch, which nothing is fused into"
-    return "a matrix product is a library call here, which nothing is fused into: a kernel would take longer"
+    return "a matrix product is a library call here, which takes a bias at most: a kernel would take longer"
 
 
 RULES = (

@@ -1,5 +1,5 @@
 """Which matrix products are computed inside generated kernels: those whose reader so saves a launch and a tensor's way
-to memory and back, for more than a library call would be faster by.
+to memory and back, for more than a library call would be faster by; and to which the library adds their bias.
 
 Done to the plan that was chosen, product by product, in their order: what a product joins is a kernel that reads it,
 whose tile then is the product's.
@@ -7,6 +7,7 @@ whose tile then is the product's.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from tritonnotes.ir.core.graph import Value
@@ -24,7 +25,8 @@ from ..cost.matmul import (
 )
 from ..cost.traffic import nominal_bytes
 from .candidate import Candidate, renamed
-from .horizontal import foreach_groups
+from .cost import scheduled_cost
+from .horizontal import biases_of_products, foreach_groups
 from .legality import Rule
 from .partition import Partition
 
@@ -39,7 +41,7 @@ def fuse_matmul_epilogues(found: Candidate) -> Candidate:
     if not candidates:
         return found
     every = found.with_parts(dict.fromkeys(candidates, PRODUCT))
-    kernels = _Kernels(every)
+    kernels = _Kernels(every, {p.value: u for u, p in biases_of_products(found).items()})
     fused = []
     for value in candidates if not found.options.is_off else ():
         product = every.units.producer[value]
@@ -60,10 +62,31 @@ def fuse_matmul_epilogues(found: Candidate) -> Candidate:
     return replace(made, partition=renamed(joined.partition, back))
 
 
+def leave_biases_to_library(found: Candidate) -> Candidate:
+    """The candidate with each bias that the library can add to its product in a kernel by itself, where that pays."""
+    biases = biases_of_products(found)
+    kernels: list[UnitSet] = []
+    recomputed = dict(found.partition.recomputed)
+    for kernel in found.kernels:
+        rest = kernel.difference(biases)
+        kernels += [frozenset([u]) for u in kernel if u in biases]
+        kernels += [rest] if rest else []
+        copies = recomputed.pop(kernel, ())
+        if rest and copies:
+            recomputed[rest] = copies
+    if len(kernels) == len(found.kernels):
+        return found
+    other = found.with_partition(Partition(tuple(kernels), recomputed))
+    if other is None or other.refusal is not None or other.missed_wish(found.options) is not None:
+        return found
+    return other if scheduled_cost(other).total < scheduled_cost(found).total else found
+
+
 class _Kernels:
     """The kernels of a candidate, as products join them: what each reads and waits for."""
 
-    def __init__(self, candidate: Candidate) -> None:
+    def __init__(self, candidate: Candidate, biases: Mapping[Value, Unit]) -> None:
+        self.biases = biases
         self.units, self.legality = candidate.units, candidate.legality
         self.target = candidate.options.planned_for
         self.recomputed = dict(candidate.partition.recomputed)
@@ -96,13 +119,21 @@ class _Kernels:
         space = self.legality.space(both, stored)
         if not isinstance(space, Space):
             return 0
-        saved = self.target.launch_bytes // self.shared.get(kernel, 1)
-        saved += nominal_bytes(value) * (1 if product in stored else 2)
+        saved = self._saved(value, kernel, value in {u.value for u in stored})
         if self.target.cpu is not None:
             return saved + library_bytes_on(self.target.cpu, value) - generated_bytes_on(self.target.cpu, value)
         tile, split_k = tile_in(self.units, space, both), split_k_in(self.units, space, both)
         called = max(library_bytes(value), self.target.call_bytes)
         return saved + called - generated_bytes(value, tile, frozenset(space.cols), axes, split_k)
+
+    def _saved(self, value: Value, kernel: UnitSet, is_stored: bool) -> int:
+        """The price, in bytes, of the launch and of the way through memory that a product saves in a kernel. Where the
+        library could add its bias, nothing goes through memory there either, and a kernel of such biases has no
+        launch."""
+        launch = self.target.launch_bytes
+        if self.biases.get(value) not in kernel:
+            return launch // self.shared.get(kernel, 1) + nominal_bytes(value) * (1 if is_stored else 2)
+        return launch - launch // len(kernel) if kernel <= set(self.biases.values()) else launch
 
     def _is_read_elsewhere(self, value: Value, kernels: tuple[UnitSet, ...]) -> bool:
         return value in self.units.roots or any(k not in kernels for k in self.loaders.get(value, ()))

@@ -157,10 +157,11 @@ def _uses_of_chunks(loop: ChunkLoop, region: Memory, destinations: Mapping[Value
 
 
 def _uses_of_call(call: LibraryCall | TorchCall, destinations: Mapping[Value, Value]) -> Uses:
-    values = [unit.value for unit in call.units]
-    operands = (memory_of(arg) for value in values for arg in value.inputs)
-    reads = frozenset(destinations.get(memory, memory).name for memory in operands)
-    return Uses(reads, frozenset(destinations.get(value, value).name for value in values))
+    reads, writes = (
+        frozenset(destinations.get(memory, memory).name for memory in map(memory_of, some))
+        for some in (call.loads, call.stores)
+    )
+    return Uses(reads, writes)
 
 
 def _uses_of_kernel(kernel: GeneratedKernel, destinations: Mapping[Value, Value]) -> Uses:

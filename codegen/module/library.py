@@ -20,7 +20,7 @@ from .memories import Memories, flat
 def library_lines(call: LibraryCall, memories: Memories, added: Collection[str]) -> list[str]:
     """The statement that makes a library call. What is `added` is multiplied on top of what lies there."""
     unit, value = call.unit, call.unit.value
-    out = memories.memory(value)
+    out = memories.memory(*call.stores)
     if unit.is_collective:
         return [BREAK.join(["all_reduce(", memories.operand(value.inputs[0]), out, ")"])]
     a, b = value.inputs
@@ -39,6 +39,8 @@ def library_lines(call: LibraryCall, memories: Memories, added: Collection[str])
         left = flat(memories.operand(a), a, memories.rows_and_columns(a)) + ".T"
         right = flat(memories.operand(b), b, memories.rows_and_columns(b))
         target = out
+    if call.bias is not None:
+        return [BREAK.join(["torch.addmm(", memories.operand(call.bias), left, right, f"out={target}", ")"])]
     if value.name in added:
         return [BREAK.join(["torch.addmm(", target, left, right, f"out={target}", ")"])]
     return [BREAK.join(["torch.mm(", left, right, f"out={target}", ")"])]

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+from tritonnotes.ir.core.apply import pass_scope
 from tritonnotes.ir.core.compare import attr_key
-from tritonnotes.ir.core.graph import Graph, Scope, Value
+from tritonnotes.ir.core.graph import Graph, Value
 from tritonnotes.ir.core.rewrite import copy_graph
 from tritonnotes.ir.core.types import Size, element_count, own_name
 from tritonnotes.ir.core.verify import verify
@@ -166,7 +167,7 @@ def _adding(region: Graph, which: set[int]) -> tuple[Graph, dict[str, str]]:
         if value.shape[:1] == (CHUNK_ROWS,) or (_is_product(value) and not _is_read(region, value)):
             made.outputs[name] = new[value]
             continue
-        made.scope = Scope(value.scope.name, "chunk", "total ← total + sum over the rows of a chunk", phase="update")
+        made.scope = pass_scope(value.scope.name, "chunk")
         total = made.slot(own_name(f"{value.name}.total", given), value.shape, value.dtype)
         made.update(total, total + new[value])
         slots[name] = total.name

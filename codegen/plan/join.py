@@ -1,4 +1,5 @@
-"""Launches that nothing keeps apart become one: updates, and weight gradients."""
+"""Launches that nothing keeps apart become one: updates, weight gradients, and products with the biases that the
+library adds to them."""
 
 from __future__ import annotations
 
@@ -7,10 +8,10 @@ from functools import partial
 
 from ..analysis.units import UnitSet
 from ..fusion.candidate import Candidate
-from ..fusion.horizontal import Alike, foreach_groups, matmul_groups
+from ..fusion.horizontal import Alike, biased_products, foreach_groups, matmul_groups
 from ..support.names import LaunchNames
 from .chunk_loops import chunk_loops, inner_names
-from .launches import KernelPlan, Launch, TileLaunch, foreach_launch, grouped_matmul
+from .launches import KernelPlan, Launch, LibraryCall, TileLaunch, foreach_launch, grouped_matmul, library_call
 
 Join = Callable[[list[KernelPlan], LaunchNames], Launch]
 """Makes one launch of several kernels, with a name that is free."""
@@ -38,6 +39,20 @@ def group_weight_gradients(
         return grouped_matmul(_grouped_name(members, names), members)
 
     return _joined(found, launches, ((group, join) for group in matmul_groups(found)), taken)
+
+
+def add_library_biases(found: Candidate, launches: tuple[Launch, ...]) -> tuple[Launch, ...]:
+    """The launches of a candidate without kernels that only add a bias to a product of the library: its call does. Such
+    a kernel waits for nothing else, so the sum may be there where the product was."""
+    of_units = {frozenset(k.units): k for k in launches}
+    calls: dict[Launch, Launch] = {}
+    gone: set[Launch] = set()
+    for product, adding in biased_products(found).items():
+        call, kernel = of_units[product], of_units[adding]
+        assert isinstance(call, LibraryCall) and isinstance(kernel, TileLaunch)
+        calls[call] = library_call(call.piece, kernel.kernel)
+        gone.add(kernel)
+    return tuple(calls.get(k, k) for k in launches if k not in gone)
 
 
 def _joined(

@@ -263,27 +263,47 @@ def tile_launch(kernel: KernelPlan, last_block: Iterable[KernelPlan] = ()) -> Ti
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LibraryCall(Launch):
-    """A call to torch's library, for what `piece` computes."""
+    """A call to torch's library, for what `piece` computes. It also does what `adding` does, which adds a bias to that:
+    the sum alone reaches memory."""
 
     piece: Piece
+    adding: Piece | None = None
 
     is_generated = False
     is_library = True
 
     @property
     def stages(self) -> tuple[tuple[Piece, ...], ...]:
-        return ((self.piece,),)
+        return ((self.piece,),) if self.adding is None else ((self.piece,), (self.adding,))
 
     @property
     def unit(self) -> Unit:
-        """What it computes."""
+        """What it computes, before a bias is added."""
         (unit,) = self.piece.units
         return unit
 
+    @property
+    def bias(self) -> Value | None:
+        """What is added to each row of a product; None where nothing is."""
+        return next((v for v in (self.adding.loads if self.adding else ()) if v is not self.unit.value), None)
 
-def library_call(piece: Piece) -> LibraryCall:
-    """The library call that computes what a kernel of the partition does."""
-    return LibraryCall(piece.name, piece.kind, piece)
+    @cached_property
+    def loads(self) -> tuple[Value, ...]:
+        return tuple(v for v in self._of_all(lambda piece: piece.loads) if v is not self.unit.value)
+
+    @cached_property
+    def stores(self) -> tuple[Value, ...]:
+        return (self.adding or self.piece).stores
+
+    def describe(self) -> Iterator[str]:
+        yield from super().describe()
+        if self.bias is not None:
+            yield f"adds   {self.bias.name} in the same call"
+
+
+def library_call(piece: Piece, adding: Piece | None = None) -> LibraryCall:
+    """The library call that computes what a kernel of the partition does, and what adds a bias to it."""
+    return LibraryCall(piece.name, piece.kind, piece, adding)
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -27,8 +27,10 @@ def why_apart(clusters: Clusters, producer: Unit, reader: Unit) -> Refusal:
 
 
 def apart(found: Candidate, producer: Unit, reader: Unit) -> Candidate | None:
-    """A fused pair in two kernels: its kernel cut before the reader, or behind the producer; or not recomputed. None
-    where that is illegal."""
+    """A fused pair in two kernels: its kernel cut before the reader, or behind the producer; or not recomputed; or not
+    in one call of the library. None where that is illegal."""
+    if producer.is_library:
+        return found.with_apart(producer, reader)
     partition = found.partition
     kernel = next(k for k in partition.kernels if reader in k)
     trials = []

@@ -159,7 +159,10 @@ def verdicts(plan: FusionPlan, replan: Replan) -> Iterator[Verdict]:
                 saved = size if is_kept else 2 * size
                 moved = size if memory in units.roots or loaders.get(memory, 0) > 1 else 2 * size
                 pair = producer, unit
-                if home[producer] is here and not is_alias(arg):
+                if producer.is_library and home[producer] is here:
+                    reason = f"the library adds the bias in {here.name}, before it stores"
+                    yield judge(*ends, True, "library bias", reason, saved, pair)
+                elif home[producer] is here and not is_alias(arg):
                     yield judge(*ends, True, "same kernel", f"both in {here.name}", saved, pair)
                 elif memory in set(here.recomputed):
                     reason = f"recomputed in {here.name}, which costs less than loading it"

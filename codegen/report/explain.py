@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from ..cost.traffic import tensor_bytes
 from ..fusion.constraints import Fusion
 from ..pipeline import make_plan
 from ..plan.chunk_loops import chunk_loops
 from ..plan.fusion_plan import FusionPlan
-from ..plan.launches import ForeachLaunch, GroupedMatmul, Launch, TorchCall
+from ..plan.launches import ForeachLaunch, GroupedMatmul, Launch, LibraryCall, TorchCall
 from ..plan.torch_calls import gradients_of, torch_calls
 from ..plan.verdicts import HARD_RULES, Opposite, Verdict
 from ..support.sizes import NOMINAL, Sizes
@@ -55,6 +56,7 @@ def explain_plan(plan: FusionPlan, batch: int | Mapping[str, int] = NOMINAL, **n
             *_joined(plan.launches),
             *_chunked(plan, sizes),
             *_multiplied(plan.launches),
+            *_added(plan.launches, sizes),
             *_called(plan.launches, sizes),
             "",
             "Not fused (the value goes through memory):",
@@ -146,6 +148,16 @@ def _multiplied(launches: Iterable[Launch]) -> Iterator[str]:
     if found:
         shown = _few([f"{value.name} in {kernel.name}" for kernel, value in found])
         yield f"    Matmuls computed inside kernels: {shown}."
+
+
+def _added(launches: Iterable[Launch], sizes: Sizes) -> Iterator[str]:
+    """The biases that library calls add, and what a kernel for each would move."""
+    found = [k for k in launches if isinstance(k, LibraryCall) and k.bias is not None]
+    if found:
+        shown = _few([f"{k.bias.name} in {k.name}" for k in found if k.bias is not None])
+        moved = sum(2 * tensor_bytes(k.unit.value.shape, k.unit.value.dtype, sizes) for k in found)
+        yield f"    Biases that the library adds as it multiplies: {shown}. A kernel of its own for each would cost"
+        yield f"        {counted(len(found), 'launch')} and {moved:,} bytes more."
 
 
 def _called(launches: Iterable[Launch], sizes: Sizes) -> Iterator[str]:

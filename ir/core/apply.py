@@ -109,6 +109,19 @@ def scope_from(name: str, op: Operator) -> Scope:
     return Scope(name, op.name, formula, note.derivative if note else "")
 
 
+PASS_FORMULAS = {
+    "gather": "grad ← grad + gradient",
+    "grad_scaler": "found_inf: scale ← scale · backoff_factor, the update is skipped",
+    "chunk": "total ← total + sum over the rows of a chunk",
+}
+"""The formulas of what passes add to an update, which is no op, by the `op` of its scope."""
+
+
+def pass_scope(name: str, added: str) -> Scope:
+    """The scope of what a pass adds to an update: `added` is one of `PASS_FORMULAS`."""
+    return Scope(name, added, PASS_FORMULAS[added], phase="update")
+
+
 _OF_BOOLS = {"add": "logical_or", "mul": "logical_and", "maximum": "logical_or", "minimum": "logical_and"}
 """What arithmetic of truth values is, as torch has it."""
 

@@ -40,6 +40,12 @@ class UpdateRule:
         return f"<update rule {self.name}: {in_a_line(formula)}>"
 
     @property
+    def summary(self) -> str:
+        """The formula of the note, or else the first line of the formula's docstring."""
+        docstring = (self.formula.__doc__ or "").strip()
+        return self.note.formula if self.note is not None else next(iter(docstring.splitlines()), "")
+
+    @property
     def takes(self) -> tuple[str, ...]:
         """The hyperparameters that a user may give."""
         return tuple(h for h in self.defaults if h != "step" and h not in self.numbers)

@@ -191,8 +191,7 @@ def next_numbers(optimizer: Optimizer, given: Mapping[str, float]) -> dict[str, 
 
 
 def _scope(rule: UpdateRule, p: Value) -> Scope:
-    note = rule.note.formula if rule.note else next(iter((rule.formula.__doc__ or "").strip().splitlines()), "")
-    return Scope(p.name, rule.name, note, phase="update")
+    return Scope(p.name, rule.name, rule.summary, phase="update")
 
 
 def _prepared(g: Value, optimizer: Optimizer, hyper: Hyperparameters) -> Value:

@@ -6,8 +6,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from .. import primitives as P
+from ..core.apply import pass_scope
 from ..core.errors import DeclarationError
-from ..core.graph import TOP, Graph, Scope, Value
+from ..core.graph import TOP, Graph, Value
 from ..core.optimizer import Optimizer, in_group
 from ..core.rewrite import copy_value, optimize
 from ..core.types import own_name, show_shape
@@ -152,7 +153,7 @@ def _trained(
 
 def _gathered(joint: Graph, parameter: Value, given: Collection[str]) -> Value:
     """The slot of a parameter's gradients."""
-    joint.scope = Scope(parameter.name, "gather", f"{GATHERED} ← {GATHERED} + gradient", phase="update")
+    joint.scope = pass_scope(parameter.name, "gather")
     return joint.slot(gathered_name(parameter.name, given), parameter.shape, parameter.dtype)
 
 

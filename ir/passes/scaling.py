@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .. import primitives as P
+from ..core.apply import pass_scope
 from ..core.errors import DeclarationError
-from ..core.graph import Graph, Scope, Value
+from ..core.graph import Graph, Value
 from ..core.local_names import capture_names
 from ..core.optimizer import Optimizer
 from ..core.types import float32, float64, int32, own_name
@@ -46,9 +47,7 @@ class GradScaler:
                 raise DeclarationError(f"GradScaler: {name} is {value!r}; it must be {wanted}, such as {usual!r}")
 
 
-SCOPE = Scope(
-    "scaler", "grad_scaler", "found_inf: scale ← scale · backoff_factor, the update is skipped", phase="update"
-)
+SCOPE = pass_scope("scaler", "grad_scaler")
 
 
 def scale_slot(joint: Graph, scaler: GradScaler, given: Collection[str]) -> Value:

@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-from ..core.apply import scope_from
+from ..core.apply import PASS_FORMULAS, pass_scope, scope_from
 from ..core.errors import FormatError, TritonNotesError
 from ..core.graph import TOP, Graph, Region, Scope, Value
 from ..core.op import OPS, Op
@@ -179,8 +179,9 @@ def find_scope(name: str, op: str, phase: str) -> Scope:
     if name and (len(name) > MAX_DERIVED_NAME or not is_name(name)):
         raise FormatError(f"scope: {short(name)} is no name; use ASCII letters, digits and '_', parts joined by '.'")
     if op in UPDATE_RULES:
-        note = UPDATE_RULES[op].note
-        return Scope(name, op, note.formula if note else "", phase=phase)
+        return Scope(name, op, UPDATE_RULES[op].summary, phase=phase)
+    if op in PASS_FORMULAS:
+        return replace(pass_scope(name, op), phase=phase)
     return replace(scope_from(name, find_op(op)) if op else Scope(name, ""), phase=phase)
 
 

@@ -64,10 +64,15 @@ def watched() -> Iterator[list[Seen]]:
         launches.append(Seen([[_bytes(a), _bytes(b)]], [_bytes(out)]))
         return mm(a, b, out=out)
 
-    mm = torch.mm
+    def biased(bias: torch.Tensor, a: torch.Tensor, b: torch.Tensor, *, out: torch.Tensor) -> torch.Tensor:
+        launches.append(Seen([[_bytes(bias), _bytes(a), _bytes(b)]], [_bytes(out)]))
+        return addmm(bias, a, b, out=out)
+
+    mm, addmm = torch.mm, torch.addmm
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(executor, "Memory", Watching)
         patch.setattr(torch, "mm", product)
+        patch.setattr(torch, "addmm", biased)
         yield launches
 
 

@@ -15,11 +15,11 @@ of the kernel's pointer arguments first and in their order.
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Iterator, Sequence
+from array import array
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
-from torch import Tensor, uint8, zeros
+from torch import Tensor
 
 from ..llvm.elementwise import is_elementwise
 from ..llvm.strips import Lanes, Strip
@@ -389,39 +389,42 @@ def _growing(values: dict[Value, None]) -> Iterator[Value]:
         yield from ready
 
 
-class GuardBlock:
-    """The guard of one launch, and the shadows of its uninitialised tensors."""
+_ZERO = b"\0"
 
-    def __init__(self, arguments: Sequence[Tensor], tensors: Sequence[Tensor], uninitialized: Sequence[Tensor]) -> None:
-        bare = shadowed(arguments, uninitialized)
-        self.shadows: list[Tensor] = []
+
+class GuardBlock:
+    """The guard of one launch over the tensors `arguments`, whose kernel also reaches `tensors`, and the shadows of
+    those `arguments` whose numbers are `shadowed`."""
+
+    def __init__(self, arguments: Sequence[Tensor], tensors: Sequence[Tensor], shadowed: Container[int]) -> None:
+        self._shadows = []
         words = [0, len(arguments) + len(tensors)]
         for number, tensor in enumerate((*arguments, *tensors)):
             begin, end = span(tensor)
             shadow = 0
-            if number in bare:
-                self.shadows.append(zeros((end - begin) // tensor.element_size(), dtype=uint8))
-                shadow = self.shadows[-1].data_ptr()
-            words += [begin, end, shadow]
-        self._words = (ctypes.c_int64 * len(words))(*words)
+            if number in shadowed:
+                self._shadows.append(array("b", _ZERO) * ((end - begin) // tensor.element_size()))
+                shadow = self._shadows[-1].buffer_info()[0]
+            words += (begin, end, shadow)
+        self._words = array("q", words)
 
     @property
     def address(self) -> int:
-        return ctypes.addressof(self._words)
+        return self._words.buffer_info()[0]
 
     @property
     def fault(self) -> int:
         """The number of the first fault, from 1; 0 if there was none."""
-        return int(self._words[0])
+        return self._words[0]
 
 
 def shadowed(arguments: Sequence[Any], uninitialized: Sequence[Tensor]) -> tuple[int, ...]:
     """The numbers, among the tensors of a kernel's arguments, of those that are uninitialised."""
     if not uninitialized:
         return ()
-    bare = {tensor.data_ptr() for tensor in uninitialized}
+    bare = [tensor.data_ptr() for tensor in uninitialized if tensor.numel()]
     tensors = [value for value in arguments if isinstance(value, Tensor)]
-    return tuple(number for number, tensor in enumerate(tensors) if tensor.data_ptr() in bare and tensor.numel())
+    return tuple([number for number, tensor in enumerate(tensors) if tensor.data_ptr() in bare and tensor.numel()])
 
 
 def span(tensor: Tensor) -> tuple[int, int]:

@@ -46,7 +46,7 @@ def launch(
     if not sanitize:
         made.run(sizes, packed, threads)
         return
-    guard = GuardBlock([v for v in given if isinstance(v, Tensor)], tensors, uninitialized)
+    guard = GuardBlock([v for v in given if isinstance(v, Tensor)], tensors, made.shadows)
     made.run(sizes, packed, threads, guard.address)
     if guard.fault:
         raise NativeError(made.faults[guard.fault - 1])
