@@ -104,7 +104,8 @@ def canonicalize(graph: Graph, options: Fusion) -> Graph:
 
 def partition(graph: Graph, options: Fusion) -> Candidate:
     """The kernels for a graph that its user asks for: of those that are found under the constraints and those that are
-    found without `fuse` and changed for it, the cheapest. Raises `PlanError` for constraints that cannot be met."""
+    found without `fuse` and changed for it, the cheapest. Raises `PlanError` for constraints that cannot be met; where
+    the graph is only part of what they speak of, it does without those."""
     if not options.fuse:
         return _partition(graph, options)
     made: list[Candidate] = []
@@ -118,7 +119,11 @@ def partition(graph: Graph, options: Fusion) -> Candidate:
     kept = [candidate for candidate in made if candidate.missed_wish(options) is None]
     if kept:
         return replace(min(kept, key=scheduled_cost), options=options)
-    raise _refused(usual, options, refused)
+    if options.is_strict:
+        raise _refused(usual, options, refused)
+    missed = usual.missed_wish(options)
+    names = options.fuse[-1] if missed is None else missed.names
+    return partition(graph, replace(options, fuse=tuple(wish for wish in options.fuse if wish != names)))
 
 
 def _refused(usual: Candidate, options: Fusion, refused: PlanError | None) -> PlanError:
