@@ -146,13 +146,13 @@ def check(subject: Any, *given: Any, **how: Any) -> Certificate | KernelCertific
     keywords are those of `check_graph`.
 
     `tn.check(kernel, reference, *tensors)` checks a kernel of your own. `kernel` is a function that takes the tensors
-    (and numbers), launches Triton kernels, and returns tensors or writes to its arguments. `reference` computes the
+    (and scalars), launches Triton kernels, and returns tensors or writes to its arguments. `reference` computes the
     same in plain torch. `kernel` may also be a `@triton.jit` kernel, with `grid=`, `constexprs={...}` and all its other
     arguments in order. Its results are then the arguments at the positions in `outputs` (by default those that it
     changes), and the reference takes the other tensors.
 
     The error against float64 is compared with that of eager PyTorch, on the given tensors and, unless
-    `edge_cases=False`, on variants of them (other sizes, strides and numbers; NaN, infinity, no elements). The strict
+    `edge_cases=False`, on variants of them (other sizes, strides and values; NaN, infinity, no elements). The strict
     interpreter looks for accesses out of bounds, uninitialized memory and data races. Repeated runs, on one thread and
     on several, and with other contents of uninitialized memory, must give the same bits. Without a GPU everything runs
     on the CPU (docs/checking.md).
@@ -209,7 +209,7 @@ def check_graph(
 
     `sizes` gives each `Dim` a size (default 33: awkward on purpose). `feeds` and `state` default to random tensors
     within the domains of the ops that read them, and to the initial weights; unless both are given, results of few
-    numbers are compared over several draws as one result, so that no seed decides. `device`, `strict` and `sanitize`
+    elements are compared over several draws as one result, so that no seed decides. `device`, `strict` and `sanitize`
     say what runs the kernels, as for `tn.compile`.
 
     Where they run as machine code, the strict interpreter runs the same kernels once as well, at a few rows: what it
