@@ -28,7 +28,7 @@ from .kernel_check.check_kernel import check_kernel
 from .kernel_check.entry import name_of
 from .kernel_check.result import KernelCertificate
 from .kernel_check.running import is_kernel
-from .runtime.model import Model
+from .runtime.model import Model, outputs_by_name
 from .runtime.runner import Runner
 from .step_check import compared_step
 from .strict_look import StrictLook, run_of_update, runs_of_model, runs_of_step, strict_look
@@ -306,7 +306,7 @@ def _without_autograd(subject: Model, feeds: dict[str, Tensor], seed: int) -> li
     model.seed = seed
     held = {n: t.detach().clone() for n, t in model.tensors().items()}
     with torch.no_grad():
-        fused = model(**feeds)
+        fused = outputs_by_name(model, feeds)
     judged = [run(model.graph, feeds, held, training=model.training, seed=seed) for run in (eager, oracle)]
     return [Row("output without autograd", n, compare(t, *(j[n] for j in judged))) for n, t in fused.items()]
 
@@ -368,7 +368,7 @@ def _outputs_and_gradients(
         return {n: t.detach().requires_grad_(n in names) for n, t in wide.items()}
 
     fed = leaves(feeds, inputs, False)
-    fused = model(**fed)  # first, as it says of feeds that do not fit what is wrong
+    fused = outputs_by_name(model, fed)  # first, as it says of feeds that do not fit what is wrong
     results = [(fused, {**fed, **model.tensors()})]
     for run, exact in ((eager, False), (oracle, True)):
         fed, held = leaves(feeds, inputs, exact), leaves(weights, trained, exact)

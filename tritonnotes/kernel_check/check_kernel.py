@@ -13,7 +13,7 @@ from torch import Tensor
 from .. import interpreter, native
 from ..ir.core.errors import DeclarationError, KernelError, TritonNotesError, VerificationError, first_line
 from ..judge.tolerance import Comparison, compare, pooled
-from .cases import Arguments, drawn_again, layout_cases, normal_draw, shape_cases, value_cases
+from .cases import Arguments, drawn_again, layout_cases, normal_draw, shape_cases, untried, value_cases
 from .entry import check_call, name_of
 from .findings import Findings, Watched, folded, is_fault, is_race
 from .repeats import FILLS, Repeats, repeats
@@ -57,7 +57,7 @@ def check_kernel(
     return KernelCertificate(
         subject.name, tuple(cases), look.findings.lines(), look.watched, again.differences, again.runs,
         (*dict.fromkeys(subject.left_out), *folded(look.left_out), *again.left_out), subject.how,
-        (kernel, reference, how),
+        (kernel, reference, how), _untried(subject, arguments, cases) if edge_cases else "",
     )  # fmt: skip
 
 
@@ -211,6 +211,14 @@ def _others(subject: _Subject, arguments: Arguments, seed: int) -> Iterator[tupl
     yield from shape_cases(arguments, seed)
     yield from layout_cases(arguments)
     yield from value_cases(arguments)
+
+
+def _untried(subject: _Subject, arguments: Arguments, cases: Sequence[Case]) -> str:
+    if isinstance(subject.function, Raw):
+        return (
+            "sizes other than those given were not tried: pass a function that launches the kernel to have them tried"
+        )
+    return untried(arguments, {case.name for case in cases if case.verdict != REFUSED})
 
 
 def _case(subject: _Subject, name: str, arguments: Arguments, look: _Look, seed: int) -> Case:

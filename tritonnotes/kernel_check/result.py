@@ -51,6 +51,8 @@ class KernelCertificate:
     left_out: tuple[str, ...]
     how: str
     called: tuple[Callable[..., Any], Callable[..., Any], dict[str, Any]] = field(repr=False, compare=False)
+    untried: str = ""
+    """Which sizes no case has, as a sentence."""
 
     @property
     def ok(self) -> bool:
@@ -119,6 +121,7 @@ class KernelCertificate:
             "differences": list(self.differences),
             "left_out": list(self.left_out),
             "pattern": self.pattern or None,
+            "untried": self.untried or None,
         }
         return {**said, **found}
 
@@ -164,7 +167,8 @@ class KernelCertificate:
         agree = "the same bits" if not self.differences else counted(len(self.differences), "difference")
         lines += [f"{counted(self.runs, 'run')} of the tensors given: {agree}"] if self.runs else []
         lines += [f"FAILS: {difference}" for difference in self.differences]
-        return [*lines, *(f"left out: {reason}" for reason in self.left_out)]
+        lines += [f"left out: {reason}" for reason in self.left_out]
+        return [*lines, *([self.untried] if self.untried else [])]
 
 
 def _elements(case: Case) -> int:
