@@ -197,13 +197,12 @@ def _of_outside(found: Outside) -> str:
     right = f"0 to {found.limit - 1}" if found.limit else "none"
     if use.ignored is not None:
         right += f", or {use.ignored} to ignore a row"
-    outside = f"is out of bounds for {found.limit} {use.what}"
     if found.leaf is not None:
-        where = f"in {found.leaf.op.name} {found.leaf.name!r}"
-        return f"{use.user.name}: {what} {found.number} {where}{at} {outside}; use {right}"
-    index = use.index.name
-    made_of = " and ".join(f"{leaf.op.name} {leaf.name!r}" for leaf in found.leaves) or "the sizes of the inputs"
-    return (
-        f"{use.user.name}: {what} {found.number} in {index!r}{at}, computed from {made_of}, {outside}; "
-        f"give what makes {index!r} {right}"
-    )
+        where, remedy = f"{found.leaf.op.name} {found.leaf.name!r}{at}", f"use {right}"
+    else:
+        made_of = " and ".join(f"{leaf.op.name} {leaf.name!r}" for leaf in found.leaves) or "the sizes of the inputs"
+        where, remedy = (
+            f"{use.index.name!r}{at}, computed from {made_of},",
+            f"give what makes {use.index.name!r} {right}",
+        )
+    return f"{use.user.name}: {what} {found.number} in {where} is out of bounds for {found.limit} {use.what}; {remedy}"

@@ -180,7 +180,9 @@ def test_where_no_range_is_known_feeds_are_asked_for() -> None:
     graph = Graph("unknown")
     c = graph.input("c", (BATCH,), "int64")
     graph.output(y=tn.embedding(c * c + 5, ROWS, 3, name="e"))
-    with pytest.raises(FeedError, match=r"'c': no range is known .* 7 rows of embedding 'e'; pass feeds=\{'c': \.\.\.\}"):
+    with pytest.raises(
+        FeedError, match=r"'c': no range is known .* 7 rows of embedding 'e'; pass feeds=\{'c': \.\.\.\}"
+    ):
         draw_feeds(graph, {"batch": 50})
 
 

@@ -77,7 +77,9 @@ def test_column_of_a_table(how: dict[str, Any]) -> None:
     model = tn.compile(module, torch.tensor([[0, 0], [6, 999]]), device="cpu", **how)
     good = torch.tensor([[6, 999], [0, 7]])
     torch.testing.assert_close(model(good), module(good))
-    with pytest.raises(IndexError, match=r"first: row 7 in input 'c' at \[1, 0\] is out of bounds for 7 rows; use 0 to 6"):
+    with pytest.raises(
+        IndexError, match=r"first: row 7 in input 'c' at \[1, 0\] is out of bounds for 7 rows; use 0 to 6"
+    ):
         model(torch.tensor([[6, 999], [7, 7]]))
     with torch.no_grad(), pytest.raises(IndexError, match=r"second: row -1 in input 'c' at \[0, 1\] is out"):
         model(torch.tensor([[6, -1], [5, 7]]))
@@ -86,7 +88,9 @@ def test_column_of_a_table(how: dict[str, Any]) -> None:
 
 def test_column_as_the_target_of_a_loss() -> None:
     x, t = torch.tensor([[0, 0], [6, 999]]), torch.tensor([[0, 9], [2, 9]])
-    step = tn.compile_step(Table(), x, t, loss=lambda out, t: F.cross_entropy(out, t[:, 0]), optimizer=tn.sgd())
+    step = tn.compile_step(
+        Table(), x, target_example=t, loss=lambda out, t: F.cross_entropy(out, t[:, 0]), optimizer=tn.sgd(0.1)
+    )
     assert step(x, t)["loss"].isfinite()
     with pytest.raises(IndexError, match=r"target 3 in input '.*' at \[1, 0\] is out of bounds for 3 classes"):
         step(x, t + torch.tensor([1, 0]))
@@ -110,7 +114,9 @@ def test_shifts_in_a_buffer() -> None:
     model = tn.compile(graph, device="cpu")
     model.load_state_dict({**model.state_dict(), "shifts": torch.tensor([0, 4])})
     assert model(torch.tensor([[3, 5]]))["y"].isfinite().all() and tn.check(model).ok
-    with pytest.raises(IndexError, match=r"row 10 in 'add' at \[0, 1\], computed from input 'c' and buffer 'shifts',"):
+    with pytest.raises(
+        IndexError, match=r"row 10 in 'rows_1' at \[0, 1\], computed from input 'c' and buffer 'shifts',"
+    ):
         model(torch.tensor([[3, 6]]))
 
 
