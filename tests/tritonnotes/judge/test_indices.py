@@ -40,13 +40,15 @@ VIEWS: dict[str, Step] = {
 }
 ARITHMETIC: dict[str, Step] = {
     "from 1": lambda lib, x: x + 1,
-    "downwards": lambda lib, x: 3 - x,
+    "downwards": lambda lib, x: 4 - x,
     "less 2": lambda lib, x: x - 2,
     "twice": lambda lib, x: x * 2,
     "limited": lambda lib, x: x.clamp(0, 4),
     "limited below": lambda lib, x: x.clamp(min=1),
     "absolute": lambda lib, x: abs(x),
     "the larger moved": lambda lib, x: lib.where(x > 2, x - 2, x),
+    "the larger moved up": lambda lib, x: lib.where(x < 2, x, x + 2),
+    "beside the next": lambda lib, x: lib.cat([x, x + 1], -1),
     "half": lambda lib, x: lib.floor(x / 2).to(lib.int64),
     "remainder of 7": lambda lib, x: x - (lib.floor(x / 7.0) * 7).to(lib.int64),
     "sum of neighbours": lambda lib, x: x[..., 1:] + x[..., :-1],
