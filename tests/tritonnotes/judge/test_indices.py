@@ -53,7 +53,7 @@ ARITHMETIC: dict[str, Step] = {
     "remainder of 7": lambda lib, x: x - (lib.floor(x / 7.0) * 7).to(lib.int64),
     "sum of neighbours": lambda lib, x: x[..., 1:] + x[..., :-1],
 }
-WRONG = (-1, ROWS, 50, 3 - ROWS, PADDING, 2**31, 2**32 + 1, -(2**40))
+ODD = (-1, ROWS - 1, ROWS, 50, 3 - ROWS, PADDING, 2**31, 2**32 + 1, -(2**40))
 
 
 class Names:
@@ -108,7 +108,7 @@ def fed(chooser: random.Random) -> Tensor:
     """Numbers of which a few may be no index."""
     numbers = torch.tensor([[chooser.randrange(3) for _ in range(6)] for _ in range(5)])
     for _ in range(chooser.choice((0, 0, 1, 2))):
-        numbers[chooser.randrange(5), chooser.randrange(6)] = chooser.choice(WRONG)
+        numbers[chooser.randrange(5), chooser.randrange(6)] = chooser.choice(ODD)
     return numbers
 
 
