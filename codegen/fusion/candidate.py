@@ -14,7 +14,7 @@ from ..analysis.axes import Space
 from ..analysis.units import Unit, Units, UnitSet, generating
 from ..analysis.views import memory_of
 from ..support.text import counted
-from .constraints import Fusion, Unmet, computed_of, unmet
+from .constraints import Fusion
 from .legality import Legality, Refusal
 from .memory import Loads, MemoryPlan, loads_of_kernels, memory_plan, spaces_of_kernels, units_of
 from .partition import Partition, in_order, waits
@@ -109,10 +109,6 @@ class Candidate:
             lines.append(line)
         return "\n".join(lines)
 
-    def missed_wish(self, options: Fusion) -> Unmet | None:
-        """What the first names of `fuse` in `options` ask for that kernels here compute apart; None without any."""
-        return unmet(self.units, options, (computed_of(self.computed(k)) for k in self.kernels))
-
     # -- what is changed --
 
     def with_partition(self, partition: Partition) -> Candidate | None:
@@ -124,6 +120,11 @@ class Candidate:
     def with_apart(self, one: Unit, other: Unit) -> Candidate:
         """The same kernels where two units, which share none, may not share a launch either."""
         pairs = [*_pairs(self.legality, {}), (one, other)]
+        return replace(self, legality=Legality(self.units, pairs, self.legality))
+
+    def with_allowed(self, one: Unit, other: Unit) -> Candidate:
+        """The same kernels where two units may share a kernel, or a launch, though a user forbade it."""
+        pairs = (pair for pair in _pairs(self.legality, {}) if {*pair} != {one, other})
         return replace(self, legality=Legality(self.units, pairs, self.legality))
 
     def with_parts(self, parts: Mapping[Value, str]) -> Candidate:

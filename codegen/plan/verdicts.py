@@ -168,7 +168,7 @@ def verdicts(plan: FusionPlan, replan: Replan) -> Iterator[Verdict]:
                     reason = f"recomputed in {here.name}, which costs less than loading it"
                     yield judge(*ends, True, "recomputed", reason, saved, pair)
                 else:
-                    why = why_apart(clusters, producer, unit)
+                    why = why_apart(plan.candidate, clusters, producer, unit)
                     yield judge(*ends, False, why.rule, why.reason, moved, pair)
 
 
