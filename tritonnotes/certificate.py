@@ -28,7 +28,7 @@ from .kernel_check.check_kernel import check_kernel
 from .kernel_check.entry import name_of
 from .kernel_check.result import KernelCertificate
 from .kernel_check.running import is_kernel
-from .runtime.model import Model
+from .runtime.model import Model, outputs_by_name
 from .runtime.runner import Runner
 from .step_check import compared_step
 from .strict_look import StrictLook, run_of_update, runs_of_model, runs_of_step, strict_look
@@ -298,7 +298,7 @@ def _without_autograd(subject: Model, feeds: dict[str, Tensor], seed: int) -> li
     model.seed = seed
     held = {n: t.detach().clone() for n, t in model.tensors().items()}
     with torch.no_grad():
-        fused = model(**feeds)
+        fused = outputs_by_name(model, feeds)
     judged = [run(model.graph, feeds, held, training=model.training, seed=seed) for run in (eager, oracle)]
     return [Row("output without autograd", n, compare(t, *(j[n] for j in judged))) for n, t in fused.items()]
 
@@ -370,7 +370,7 @@ def _outputs_and_gradients(
         fed, held = leaves(feeds, inputs, exact), leaves(weights, trained, exact)
         judged.append((run(graph, fed, held, training=model.training, seed=seed), {**fed, **held}))
     fed = leaves(feeds, inputs, False)
-    fused = model(**fed)
+    fused = outputs_by_name(model, fed)
     results = [(fused, {**fed, **model.tensors()}), *judged]
     rows = [Row("output", n, compare(*(r[n].detach() for r, _ in results))) for n in graph.outputs]
     # Only the outputs that something trained or fed reaches have a gradient.
