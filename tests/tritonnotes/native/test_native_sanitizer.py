@@ -74,8 +74,28 @@ def run(fault: str, rows: int = 5, cols: int = 37, **how: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_noticed_and_names_its_line(fault: str) -> None:
-    with pytest.raises(NativeError, match=rf"row_kernel \(test_native_sanitizer.py, line \d+\): {FAULTS[fault]}"):
+    where = r"row_kernel, program \(\d, 0, 0\) \(test_native_sanitizer.py, line \d+\)"
+    with pytest.raises(NativeError, match=f"{where}: {FAULTS[fault]}"):
         run(fault, sanitize=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (
+            "load mask dropped",
+            r"program \(4, 0, 0\) .*: load out of bounds at element offsets 185 to \d+ of x_ptr, which",
+        ),
+        ("tail off by one", r"program \(4, 0, 0\) .* at element offsets 185 to 185 of x_ptr, which has \[0, 185\)$"),
+        ("negative offset", r"program \(0, 0, 0\) .* at element offsets -1 to -1 of x_ptr, which has \[0, 185\)$"),
+        ("scalar load", r"program \(0, 0, 0\) .* at element offsets 185 to 185 of x_ptr, which has \[0, 185\)$"),
+        ("scalar store", r"program \(0, 0, 0\) .*: store out of bounds at element offsets 185 to 185 of out_ptr"),
+        ("masked index used", r"program \(0, 0, 0\) .* at element offsets \d{10} to \d{10} of x_ptr"),
+    ],
+)
+def test_a_fault_names_its_program_and_the_offsets(fault: str, said: str) -> None:
+    with pytest.raises(NativeError, match=said):
+        run(fault, sanitize=True, threads=1)
 
 
 @pytest.mark.parametrize("cols", [1, 16, 37, 64])

@@ -9,15 +9,16 @@
 
 The first fault ends its program, and all that begin after it. Races are left to the strict interpreter.
 
-The guard is a block of memory: the fault's number, how many tensors there are, then (begin, end, shadow) of each, those
-of the kernel's pointer arguments first and in their order.
+The guard is a block of memory: the fault's number, how many tensors there are, the three numbers of the fault's
+program, the lowest and the highest offset of its lanes, then (begin, end, shadow) of each tensor, those of the kernel's
+pointer arguments first and in their order.
 """
 
 from __future__ import annotations
 
 from array import array
 from collections.abc import Container, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -25,6 +26,7 @@ from ..llvm.elementwise import is_elementwise
 from ..llvm.strips import Lanes, Strip
 from ..llvm.writer import literal, llvm_type, splat
 from ..ttir.ttir import BYTES, Function, Op, Value
+from .faults import Found
 from .lowering import Lowering
 
 KINDS = ("out of bounds", "of memory that nothing was stored to", "of a masked lane's poison")
@@ -47,11 +49,18 @@ NOWHERE: Sources = frozenset()
 UNKNOWN: Sources = frozenset([None])
 
 
-HEADER_WORDS, RANGE_WORDS = 2, 3
+HEADER_WORDS, RANGE_WORDS = 7, 3
 
 
-RUNTIME = """
-define internal i1 @guard.inside(ptr %guard, i64 %begin, i64 %end) nounwind {
+FOUND_WORD = 2
+"""Where the guard says which program has the fault, and the offsets of its lanes."""
+
+
+UNKNOWN_OFFSETS = (1, 0)
+
+
+RUNTIME = f"""
+define internal i1 @guard.inside(ptr %guard, i64 %begin, i64 %end) nounwind {{
 entry:
   %at = getelementptr i64, ptr %guard, i64 1
   %count = load i64, ptr %at
@@ -61,9 +70,9 @@ head:
   %some = icmp ult i64 %i, %count
   br i1 %some, label %look, label %nowhere
 look:
-  %words = mul i64 %i, 3
-  %first = add i64 %words, 2
-  %second = add i64 %words, 3
+  %words = mul i64 %i, {RANGE_WORDS}
+  %first = add i64 %words, {HEADER_WORDS}
+  %second = add i64 %words, {HEADER_WORDS + 1}
   %low_at = getelementptr i64, ptr %guard, i64 %first
   %high_at = getelementptr i64, ptr %guard, i64 %second
   %low = load i64, ptr %low_at
@@ -79,21 +88,62 @@ found:
   ret i1 true
 nowhere:
   ret i1 false
-}
-define internal void @guard.fault(ptr %guard, i64 %code) nounwind cold noinline {
+}}
+define internal void @guard.fault(
+  ptr %guard, i64 %code, i32 %pid0, i32 %pid1, i32 %pid2, i64 %lowest, i64 %highest
+) nounwind cold noinline {{
   %old = cmpxchg ptr %guard, i64 0, i64 %code monotonic monotonic
+  %first = extractvalue {{i64, i1}} %old, 1
+  br i1 %first, label %tell, label %told
+tell:
+  %x = zext i32 %pid0 to i64
+  %y = zext i32 %pid1 to i64
+  %z = zext i32 %pid2 to i64
+  %x_at = getelementptr i64, ptr %guard, i64 {FOUND_WORD}
+  %y_at = getelementptr i64, ptr %guard, i64 {FOUND_WORD + 1}
+  %z_at = getelementptr i64, ptr %guard, i64 {FOUND_WORD + 2}
+  %lowest_at = getelementptr i64, ptr %guard, i64 {FOUND_WORD + 3}
+  %highest_at = getelementptr i64, ptr %guard, i64 {FOUND_WORD + 4}
+  store i64 %x, ptr %x_at
+  store i64 %y, ptr %y_at
+  store i64 %z, ptr %z_at
+  store i64 %lowest, ptr %lowest_at
+  store i64 %highest, ptr %highest_at
+  br label %told
+told:
   ret void
-}"""
+}}"""
+
+
+class Watch(NamedTuple):
+    """An access that is watched for a fault: what the fault is, the line of the text, the lines of the loads that its
+    poison may come from, the number of the tensor, and the bytes of an element."""
+
+    what: str
+    line: int | None
+    loads: tuple[int, ...]
+    tensor: int | None
+    size: int
+
+
+class Strays(NamedTuple):
+    """Registers of an access of `width` lanes: how many bytes behind its tensor's beginning each lane is, and which of
+    them are outside. `tensor` is its number, `size` the bytes of an element."""
+
+    offsets: str
+    outside: str
+    width: int
+    tensor: int
+    size: int
 
 
 class Guard:
     """The checker of one kernel. `shadows` are the numbers of the pointer arguments that point to uninitialised memory;
-    `accesses` are what and which line each number of a fault stands for, and the lines of the loads that its poison may
-    come from."""
+    `accesses` are what each number of a fault stands for."""
 
     def __init__(self, shadows: Sequence[int] = ()) -> None:
         self.shadows = shadows
-        self.accesses: list[tuple[str, int | None, tuple[int, ...]]] = []
+        self.accesses: list[Watch] = []
         self.program: Function | None = None
         self.pointers: list[Value] = []
         self._limits: set[tuple[int, int]] = set()
@@ -138,16 +188,35 @@ class Guard:
         low.w.fork(bad, self.failure(low, op, kind), fine)
         low.w.place(fine)
 
-    def failure(self, low: Lowering, op: Op, kind: int, sources: Sources = frozenset()) -> str:
+    def failure(
+        self, low: Lowering, op: Op, kind: int, sources: Sources = frozenset(), strays: Strays | None = None
+    ) -> str:
         """The label of a block that ends the program. What stands in it is written behind all else."""
         name = op.name.removeprefix("tt.").replace("_", " ")
         # Where something is not followed, the loads that are known may be the wrong ones.
         loads = () if None in sources else tuple(sorted(line for line in sources if line is not None))
-        self.accesses.append((f"{name} {KINDS[kind]}", op.line, loads))
+        tensor, size = (None, 1) if strays is None else (strays.tensor, strays.size)
+        self.accesses.append(Watch(f"{name} {KINDS[kind]}", op.line, loads, tensor, size))
         failed = low.w.fresh("failed")
-        call = f"  call void @guard.fault(ptr %guard, i64 {len(self.accesses)})"
-        low.w.endings += [f"{failed[1:]}:", call, "  br label %abort"]
+        low.w.endings.append(f"{failed[1:]}:")
+        lowest, highest = map(str, UNKNOWN_OFFSETS) if strays is None else self._ends(low, strays)
+        program = "i32 %pid0, i32 %pid1, i32 %pid2"
+        call = f"@guard.fault(ptr %guard, i64 {len(self.accesses)}, {program}, i64 {lowest}, i64 {highest})"
+        low.w.endings += [f"  call void {call}", "  br label %abort"]
         return failed
+
+    def _ends(self, low: Lowering, strays: Strays) -> tuple[str, str]:
+        """The lowest and the highest offset of lanes that are outside."""
+        offsets, outside, width = strays[:3]
+        type_, found = f"<{width} x i64>", []
+        for pick, neutral in (("smin", 2**63 - 1), ("smax", -(2**63))):
+            name, kept, end = f"@llvm.vector.reduce.{pick}.v{width}i64", low.w.fresh("kept"), low.w.fresh("end")
+            low.w.symbols.declare(name, "i64", [type_])
+            others = splat(str(neutral), "i64", width)
+            low.w.endings.append(f"  {kept} = select <{width} x i1> {outside}, {type_} {offsets}, {type_} {others}")
+            low.w.endings.append(f"  {end} = call i64 {name}({type_} {kept})")
+            found.append(end)
+        return found[0], found[1]
 
     def before(self, low: Lowering, op: Op, pointer: Lanes, mask: Lanes | None, width: int, stores: bool) -> None:
         number = self.number_of(low, op.operands[0])
@@ -164,7 +233,7 @@ class Guard:
         """Ends the program where an active lane lies outside of its tensor. Gives how many bytes behind the tensor's
         beginning the lanes are: a number for each of a vector, else that of the first."""
         w, size = low.w, BYTES[pointer.pointee]
-        whole, failed = w.fresh("within"), self.failure(low, op, BOUNDS)
+        whole = w.fresh("within")
         offset = ""
         if pointer.kind == "uniform" or pointer.is_contiguous:
             # One comparison for all lanes; which of them are active is asked where it fails.
@@ -184,6 +253,7 @@ class Guard:
         outside = w.emit(f"icmp uge <{width} x i64> {offsets}, {limit}")
         if truths:
             outside = w.emit(f"and <{width} x i1> {outside}, {truths}")
+        failed = self.failure(low, op, BOUNDS, strays=Strays(offsets, outside, width, number, size))
         w.fork(w.any(outside, width), failed, whole)
         w.place(whole)
         return offset or offsets
@@ -398,7 +468,7 @@ class GuardBlock:
 
     def __init__(self, arguments: Sequence[Tensor], tensors: Sequence[Tensor], shadowed: Container[int]) -> None:
         self._shadows = []
-        words = [0, len(arguments) + len(tensors)]
+        words = [0, len(arguments) + len(tensors), 0, 0, 0, *UNKNOWN_OFFSETS]
         for number, tensor in enumerate((*arguments, *tensors)):
             begin, end = span(tensor)
             shadow = 0
@@ -413,9 +483,10 @@ class GuardBlock:
         return self._words.buffer_info()[0]
 
     @property
-    def fault(self) -> int:
-        """The number of the first fault, from 1; 0 if there was none."""
-        return self._words[0]
+    def fault(self) -> Found | None:
+        """The first fault; None if there was none."""
+        number, (x, y, z, lowest, highest) = self._words[0], self._words[FOUND_WORD:HEADER_WORDS]
+        return Found(number, (x, y, z), lowest, highest) if number else None
 
 
 def shadowed(arguments: Sequence[Any], uninitialized: Sequence[Tensor]) -> tuple[int, ...]:

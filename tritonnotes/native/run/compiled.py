@@ -20,6 +20,7 @@ from tritonnotes.codegen.target.language import triton_language
 from ..errors import NativeError, UnsupportedError
 from ..llvm.engine import Loaded, Object, compile_object, kept_object, kept_text, object_key, this_machine
 from ..llvm.threads import DECLARATIONS, openmp
+from ..lower.faults import Fault
 from ..lower.kernel import lower
 from ..lower.lowering import Options
 from ..lower.sanitize import shadowed
@@ -42,7 +43,7 @@ class NativeKernel:
         self.arguments: tuple[str, ...] = tuple(made.facts["arguments"])
         self.workspace = int(made.facts["workspace"])
         self.shadows = frozenset(made.facts.get("shadows", ()))
-        self.faults: tuple[str, ...] = tuple(made.facts["faults"])
+        self.faults = tuple(Fault(*fault) for fault in made.facts["faults"])
         unknown = [elem for elem in self.arguments if elem not in FORMATS]
         if unknown:
             raise NativeError(f"kernel {name}: arguments of type {', '.join(unknown)} cannot be passed")

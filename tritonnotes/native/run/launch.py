@@ -48,5 +48,7 @@ def launch(
         return
     guard = GuardBlock([v for v in given if isinstance(v, Tensor)], tensors, made.shadows)
     made.run(sizes, packed, threads, guard.address)
-    if guard.fault:
-        raise NativeError(made.faults[guard.fault - 1])
+    found = guard.fault
+    if found is not None:
+        named = [(name, value) for name, value in values.items() if isinstance(value, Tensor)]
+        raise NativeError(made.faults[found.number - 1].said(found, named))
