@@ -294,6 +294,8 @@ _STATEMENTS = (
     "store",
     "accumulate",
     "finalize",
+    "moments",
+    "deviations",
     "repeat",
     "argument",
     "take_rows",
