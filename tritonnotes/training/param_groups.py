@@ -14,8 +14,8 @@ from ..ir.core.optimizer import GroupOptimizer, Optimizer
 
 Options = Mapping[str, Any]
 Groups = Sequence[Options] | Callable[[str], Options | None]
-"""Dicts with `params`, which are names, patterns such as '*.bias', a function of a name or parameters of the module that
-is trained, and options of the rule; or a function from the name of a parameter to its options."""
+"""Dicts with `params`, which are names, patterns such as '*.bias', a function of a name, or parameters of the module
+that is trained, and options of the rule; or a function from the name of a parameter to its options."""
 
 
 def with_groups(
