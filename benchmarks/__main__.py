@@ -97,7 +97,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--directions", nargs="+", choices=DIRECTIONS, default=[], help="of the kernels")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="how often each peer has its turn")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--tiny", action="store_true", help="smallest sizes, also under the interpreter")
+    parser.add_argument("--tiny", action="store_true", help="smallest sizes, also without a GPU")
     parser.add_argument("--json", metavar="FILE", help="write all timings here")
     asked = parser.parse_args(arguments)
     unknown = [name for name in asked.families if name not in FAMILIES]

@@ -15,7 +15,7 @@ import tritonnotes as tn
 
 from .measure import Row
 
-NO_GPU = "no GPU: kernels were interpreted on the CPU, and the seconds here are no timings of a GPU"
+NO_GPU = "no GPU: kernels ran as machine code on the CPU, and the seconds here are no timings of a GPU"
 
 SCHEMA = 1
 
@@ -62,7 +62,7 @@ def read(path: str | Path) -> Results:
 
 
 def device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU, interpreted"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{platform.machine()} CPU"
 
 
 def versions() -> dict[str, str]:

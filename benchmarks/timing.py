@@ -1,4 +1,4 @@
-"""Clocks: CUDA events where there is a GPU, the host's where kernels are interpreted. All else is the same."""
+"""Clocks: CUDA events where there is a GPU, the host's where there is none. All else is the same."""
 
 from __future__ import annotations
 
@@ -69,9 +69,9 @@ class Clock(Protocol):
 
 
 class HostClock:
-    """The host's clock around one run. Of an interpreted kernel it says how long Python took, and nothing else."""
+    """The host's clock around one run, of kernels that run as machine code on the CPU."""
 
-    name = "host clock, kernels interpreted"
+    name = "host clock, machine code"
     is_gpu = False
 
     def samples(self, call: Call) -> list[float]:

@@ -5,7 +5,6 @@ Each stage has one type, frozen once it is made, and is verified before the next
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -104,7 +103,8 @@ def canonicalize(graph: Graph, options: Fusion) -> Graph:
 
 def partition(graph: Graph, options: Fusion) -> Candidate:
     """The kernels for a graph that its user asks for: of those that are found under the constraints and those that are
-    found without `fuse` and changed for it, the cheapest. Raises `PlanError` for constraints that cannot be met."""
+    found without `fuse` and changed for it, the cheapest. Raises `PlanError` for constraints that cannot be met; where
+    the graph is only part of what they speak of, it does without those."""
     if not options.fuse:
         return _partition(graph, options)
     made: list[Candidate] = []
@@ -118,7 +118,11 @@ def partition(graph: Graph, options: Fusion) -> Candidate:
     kept = [candidate for candidate in made if candidate.missed_wish(options) is None]
     if kept:
         return replace(min(kept, key=scheduled_cost), options=options)
-    raise _refused(usual, options, refused)
+    if options.is_strict:
+        raise _refused(usual, options, refused)
+    missed = usual.missed_wish(options)
+    names = options.fuse[-1] if missed is None else missed.names
+    return partition(graph, replace(options, fuse=tuple(wish for wish in options.fuse if wish != names)))
 
 
 def _refused(usual: Candidate, options: Fusion, refused: PlanError | None) -> PlanError:
@@ -169,12 +173,15 @@ def plan_region(options: Fusion, region: Graph, taken: Names) -> FusionPlan:
     return make_plan(region, replace(options, memory_budget=None).lenient(), taken)
 
 
-def finish(plan: FusionPlan, declared: Graph | None = None, regions: Mapping[str, Program] | None = None) -> Program:
+def finish(plan: FusionPlan, declared: Graph | None = None, same: Program | None = None) -> Program:
     """A plan lowered to tile programs, with its buffers laid out. `declared` is the graph that it came from, if that is
-    another one. `regions` are the programs of one chunk by the names of the loops, if they are finished."""
-    if regions is None:
+    another one. The tile programs of `same` are taken, which runs the same launches in another order."""
+    if same is None:
         regions = {loop.name: finish(loop.plan) for loop in chunk_loops(plan.launches)}
-    kernels = lower(plan)
+        kernels = lower(plan)
+    else:
+        lowered = {kernel.name: kernel for kernel in same.kernels}
+        regions, kernels = dict(same.regions), tuple(lowered[launch.name] for launch in plan.kernels)
     buffers = allocate(plan, kernels, {name: region.buffers for name, region in regions.items()})
     inner = (kernel for region in regions.values() for kernel in region.kernels)
     return Program(plan, (*kernels, *inner), buffers, declared or plan.graph, regions)

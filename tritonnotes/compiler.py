@@ -114,7 +114,7 @@ def compile_step(
 
     For a torch module, an example of its inputs is given by position or in `kwargs`. `loss` is then a function of the
     module's result and a target, such as `torch.nn.functional.cross_entropy`, and `step(x, y)` takes the tensors among
-    the inputs, then the target. The form of the target is known for the losses of torch; for other functions
+    the inputs, then the target of the loss. Its form is known for the losses of torch; for other functions
     `target_example` is an example, or a tuple of them. If the module computes its loss itself, `loss` names that
     output. The step trains the module's own parameters.
 

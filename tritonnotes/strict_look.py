@@ -22,7 +22,7 @@ from .ir.core.graph import Graph
 from .ir.core.types import bind_dims, dims_in
 from .judge.samples import draw_feeds
 from .runtime.executors.execution import Execution
-from .runtime.model import Model
+from .runtime.model import Model, outputs_by_name
 from .runtime.runner import Runner
 from .tensors.dtypes import torch_dtype
 from .training.step import TrainingStep
@@ -86,8 +86,7 @@ def runs_of_model(model: Model, seed: int, *, without_autograd: bool) -> list[Ru
     def call(feeds: Tensors) -> dict[str, Tensor]:
         made = model.under(STRICT)
         made.seed = seed
-        outputs: dict[str, Tensor] = made(**feeds)
-        return outputs
+        return outputs_by_name(made, feeds)
 
     def alone(feeds: Tensors) -> None:
         with torch.no_grad():

@@ -15,8 +15,6 @@ class CpuClock(HostClock):
     seconds: float = 0.1
     most: int = 20
 
-    name = "host clock, machine code"
-
     def samples(self, call: Call) -> list[float]:
         first = self._one(call)
         count = max(1, min(self.most, int(self.seconds / max(first, 1e-6))))

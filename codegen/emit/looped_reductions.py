@@ -88,7 +88,8 @@ def _rescaled(writer: Writer, total_step: Step) -> Iterator[Statement]:
     has_none = candidates.equals(identity_of("max", largest.dtype))
     yield Assign(candidates.name, writer.reduced_value(largest))
     yield Assign(before.name, name)
-    yield Assign(name.name, combined("max", before, reduced("max", candidates, axis, largest.dtype)))
+    new = reduced("max", candidates, axis, largest.dtype, largest.name in writer.covered)
+    yield Assign(name.name, combined("max", before, new))
     # Where there is nothing but −∞ so far, −∞ − (−∞) is no number.
     yield Assign(terms.name, call("tl.where", has_none, 0.0, call("tl.exp", candidates - name)))
     rescaled = sum_so_far * call("rescale", before, name)

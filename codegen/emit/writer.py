@@ -8,6 +8,7 @@ from math import copysign, inf, nan
 from tritonnotes.ir.core.numbers import is_exact
 from tritonnotes.ir.core.types import DType, bool_, float32, float64, int32, int64
 
+from ..analysis.covered_nans import covered_maxima
 from ..lower.index_math import Indexing
 from ..lower.row_loops import deviations, row_loops, running_maximum
 from ..lower.tile_ir import COL, ROW, SCALAR, TILE, Address, Kernel, Step
@@ -31,6 +32,7 @@ class Writer:
         self.online = running_maximum(kernel) if kernel.layout.loops_cols else {}
         self.largest = frozenset(self.online.values())
         self.running = frozenset() if kernel.layout.keeps_lanes else self.largest.union(self.online)
+        self.covered = covered_maxima(kernel.steps, kernel.returned)
         self.deviations = _of_moments(kernel) if kernel.layout.loops_cols else {}
         self.only_stored = {
             s.args[0]
@@ -152,7 +154,7 @@ class Writer:
             value = value * call("tl.exp", Name(f"{largest}_lanes") - Name(largest))
         if step.name in self.deviations:
             value = self._from_moments(step)
-        return reduced(op, value, step.attrs["axis"], arg.dtype)
+        return reduced(op, value, step.attrs["axis"], arg.dtype, step.name in self.covered)
 
     def _from_moments(self, step: Step) -> Expression:
         """What each lane adds to a sum of deviations, or of their squares."""

@@ -224,7 +224,7 @@ def _wanted(units: Units, names: Names, fusion: Fusion) -> Iterator[set[Unit]]:
 def _links(units: Units, names: Names, fusion: Fusion) -> Iterator[list[set[Unit]]]:
     """For each phase the pairs of units of which one reads what the other computes, of two of the names; all their
     units if there are none."""
-    found = [set(_named(units, name, f"fuse={names}", fusion)) for name in names]
+    found = _values_that_pass(units, names) or [set(_named(units, name, f"fuse={names}", fusion)) for name in names]
     runs = [[{u for u in some if u.value.scope.phase == phase} for some in found] for phase in PHASES]
     if all(len({u.value for u in some}) == 1 for some in found):
         runs = [found]  # single values, whatever runs they belong to
@@ -239,6 +239,15 @@ def _links(units: Units, names: Names, fusion: Fusion) -> Iterator[list[set[Unit
             for u in _read_by(units, reader) & some
         ]
         yield links or [set().union(*run)]
+
+
+def _values_that_pass(units: Units, names: Names) -> list[set[Unit]]:
+    """The values of these names alone, where a name is no op's and one value is read by another, as `explain()` names
+    both ends of an edge; else nothing."""
+    ops = {u.value.scope.name for u in units.units}
+    found = [{u for u in units.units if u.value.name == name} for name in names]
+    passes = any(_read_by(units, reader) & one for one, other in itertools.permutations(found, 2) for reader in other)
+    return found if passes and all(found) and not ops.issuperset(names) else []
 
 
 def _read_by(units: Units, reader: Unit) -> set[Unit]:

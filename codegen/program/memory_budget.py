@@ -33,7 +33,7 @@ def fit_memory(
 ) -> Program:
     """The program of a candidate, or one that holds less where that holds more beside its leaves than `budget` bytes,
     with every `Dim` at its nominal size: the first that is within, or the least that was found. `schedule` plans a
-    candidate with weight gradients apart, `finish` makes the program of a plan (and of `regions` that are finished)."""
+    candidate with weight gradients apart, `finish` makes the program of a plan (and of what is lowered already)."""
 
     def tight(candidate: Candidate) -> Program:
         return _in_order_of_memory(finish(schedule(candidate)), finish)
@@ -140,7 +140,7 @@ def _in_order_of_memory(program: Program, finish: Callable[..., Program]) -> Pro
             left[name].discard(best)
             if not left[name]:
                 live.discard(name)
-    ordered = finish(replace(plan, launches=tuple(order)), regions=program.regions)
+    ordered = finish(replace(plan, launches=tuple(order)), same=program)
     return min(program, ordered, key=Program.peak_bytes)
 
 

@@ -169,7 +169,7 @@ def _reason_inside(called: str) -> str:
 def _reason_of_segments(pointer: str) -> str:
     if not pointer:
         return UNEXPLAINED
-    return "one number of the table of tensors" if pointer in _OF_TABLE else "blocks that are no multiples of 16 bytes"
+    return "one element of the table of tensors" if pointer in _OF_TABLE else "blocks that are no multiples of 16 bytes"
 
 
 def _places(statement: Statement | None, is_store: bool) -> dict[str, Expression]:
@@ -275,15 +275,15 @@ class _Lanes:
         return f"{what} {shown} is {count} here, not divisible by {WIDEST}"
 
 
-def _one_number(lanes: _Lanes) -> str:
-    return "one number" if lanes.step.extent == SCALAR and lanes.step.op != "finalize" else ""
+def _one_element(lanes: _Lanes) -> str:
+    return "one element" if lanes.step.extent == SCALAR and lanes.step.op != "finalize" else ""
 
 
-def _row_number(lanes: _Lanes) -> str:
+def _row_element(lanes: _Lanes) -> str:
     if lanes.step.extent != ROW or not lanes.kernel.layout.cols:
         return ""
     rows = lanes.constexprs.get("ROWS", 1)
-    return f"one number a row, {rows} rows a program" if rows > 1 else "one number a row, one row a program"
+    return f"one element per row, {rows} rows per program" if rows > 1 else "one element per row, one row per program"
 
 
 def _shared(lanes: _Lanes) -> str:
@@ -296,7 +296,7 @@ def _shared(lanes: _Lanes) -> str:
         if axis not in behind:
             break
         trailing.append(axis)
-    return f"{lanes.length(trailing):,} neighbours share one number"
+    return f"{lanes.length(trailing):,} neighbours share one element"
 
 
 def _apart(lanes: _Lanes) -> str:
@@ -359,8 +359,8 @@ def _few(lanes: _Lanes) -> str:
 
 
 RULES: tuple[Callable[[_Lanes], str], ...] = (
-    _one_number,
-    _row_number,
+    _one_element,
+    _row_element,
     _shared,
     _apart,
     _uneven_rows,

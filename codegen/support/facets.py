@@ -141,11 +141,11 @@ def triton(op: str, *arguments: Expression) -> Expression:
     return build(*arguments)
 
 
-def reduced(op: str, x: Expression, axis: Axis, dtype: DType) -> Expression:
+def reduced(op: str, x: Expression, axis: Axis, dtype: DType, skips_nan: bool = False) -> Expression:
     """A reduction of a tile of a dtype along an axis, in a kernel."""
     reduction = FACETS[op].reduction
     assert reduction is not None
-    function = reduction.of_floats if dtype.is_float else reduction.function
+    function = reduction.of_floats if dtype.is_float and not skips_nan else reduction.function
     keywords = () if axis.number is None and function == reduction.function else axis.keywords
     return Call(Name(function), (x,), keywords)
 

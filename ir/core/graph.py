@@ -263,6 +263,7 @@ class Graph:
         self._by_name: dict[str, Value] = {}
         self._counters: dict[str, int] = {}
         self._derived_names: dict[Value, str] = {}
+        self._by_derived_name: dict[str, Value] = {}
 
     # -- declaring --
 
@@ -352,7 +353,7 @@ class Graph:
         value = Value(self, op, args, attrs, shape, dtype, self.scope, name)
         value.index = len(self.values)
         self.values.append(value)
-        self._derived_names.clear()
+        self._forget_derived_names()
         if name is not None:
             self._by_name[name] = value
         return value
@@ -369,8 +370,9 @@ class Graph:
     def __getitem__(self, name: str) -> Value:
         if name in self._by_name:
             return self._by_name[name]
-        self._derive_names()
-        found = next((v for v, derived in self._derived_names.items() if derived == name), None)
+        if name not in self._by_derived_name:
+            self._derive_names()
+        found = self._by_derived_name.get(name)
         if found is None:
             raise DeclarationError(f"graph {self.name!r} has no value {name!r}")
         return found
@@ -433,7 +435,7 @@ class Graph:
         if value._name not in (None, name):
             del self._by_name[value._name]
         value._name = name
-        self._derived_names.clear()
+        self._forget_derived_names()
         return value
 
     if TYPE_CHECKING:
@@ -489,7 +491,7 @@ class Graph:
     def _derive_names(self) -> None:
         taken = set(self._by_name)
         counts: dict[str, int] = {}
-        self._derived_names = {}
+        self._forget_derived_names()
         for value in self.values:
             if value._name:
                 continue
@@ -504,7 +506,11 @@ class Graph:
                 counts[stem] = counts.get(stem, 0) + 1
                 name = f"{stem}_{counts[stem]}"
             taken.add(name)
-            self._derived_names[value] = name
+            self._derived_names[value], self._by_derived_name[name] = name, value
+
+    def _forget_derived_names(self) -> None:
+        self._derived_names.clear()
+        self._by_derived_name.clear()
 
     def _adopt_local_names(self, names: Mapping[str, object]) -> None:
         """Values that nobody named take the names of the variables that the declaring function keeps them in."""
@@ -512,6 +518,7 @@ class Graph:
         for name, value in found:
             if isinstance(value, Value) and value.graph is self and not value.is_leaf and value.hint is None:
                 value.hint = name
+                self._forget_derived_names()
 
 
 def check_is_graph(given: object) -> None:

@@ -107,7 +107,7 @@ def summary(graph: Graph) -> str:
     computed = sum(not v.is_leaf for v in graph.values)
     of = "ops" if graph.level == "declared" else "primitives"
     return (
-        f"Graph({graph.name!r}: {fed or 'no inputs'}; {len(held)} parameters of {whole:,} numbers; {computed} {of}; "
+        f"Graph({graph.name!r}: {fed or 'no inputs'}; {len(held)} parameters of {whole:,} elements; {computed} {of}; "
         f"outputs {_few(list(graph.outputs)) or 'none'})"
     )
 

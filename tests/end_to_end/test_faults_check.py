@@ -144,3 +144,23 @@ def test_what_is_compiled_is_not_checked_otherwise() -> None:
             tn.check(model, **options)  # type: ignore[arg-type]
     with pytest.raises(DeclarationError, match="wanted a tn.Graph, got Linear"):
         tn.check(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
+
+
+class _Results(torch.nn.Module):
+    """A module whose result has a form."""
+
+    def __init__(self, form: str) -> None:
+        super().__init__()
+        self.form, self.fc = form, torch.nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        h = torch.relu(self.fc(x))
+        return {"tensor": h, "tuple": (h, h.sum(-1)), "dict": {"h": h}, "nested": {"a": [h, h.mean(-1)]}}[self.form]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("form", ["tensor", "tuple", "dict", "nested"])
+def test_a_compiled_module_is_checked_whatever_it_returns(form: str, training: bool) -> None:
+    certificate = tn.check(tn.compile(_Results(form), torch.rand(5, 6), training=training))
+    assert certificate.ok
+    assert {row.what for row in certificate.rows} >= {"output", "output without autograd", "gradient"}

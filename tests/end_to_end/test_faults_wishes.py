@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
+from tritonnotes.certificate import check_graph
 from tritonnotes.codegen.fusion.constraints import as_fusion
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.ir.core.errors import PlanError
@@ -187,6 +190,46 @@ def test_a_wish_is_what_the_plan_does_or_it_is_refused(kind: str) -> None:
     assert ("ln", "act") not in refused
 
 
+def masked_block() -> tn.Graph:
+    """A norm that a masked softmax and a product with it read."""
+    g = tn.Graph("block")
+    t = tn.Dim("tokens")
+    x, y, mask = g.input("x", (t, 64)), g.input("y", (t, 64)), g.input("mask", (t, 64), dtype="bool")
+    h = tn.layer_norm(x, name="pre")
+    w = tn.softmax(tn.where(mask, tn.linear(h, 64, name="score"), float("-inf")), -1, name="w")
+    z = tn.rms_norm(x + tn.linear(tn.gelu(tn.linear(w * h, 96, name="up")), 64, name="down"), name="post")
+    g.output(loss=tn.smooth_l1_loss(z, y))
+    return g
+
+
+LISTED = re.compile(r"^ +(\S+) → (\S+): ([+-]\d+) launch\w*, ([+-][\d,]+) bytes", re.MULTILINE)
+
+
+@pytest.mark.parametrize("declare", [mlp, masked_block])
+def test_fusions_that_explain_lists_are_made_at_their_cost_or_less(declare: Callable[[], tn.Graph]) -> None:
+    step = tn.compile_step(declare(), optimizer=tn.adam(lr=0.1), target="gpu")
+    _, _, listed = step.explain().partition("Fusing these by fuse=")
+    found = LISTED.findall(listed.partition("Splitting these")[0])
+    assert found or declare is mlp
+    for producer, reader, launches, moved in found:
+        forced = tn.compile_step(declare(), optimizer=tn.adam(lr=0.1), target="gpu", fuse=[(producer, reader)]).plan
+        assert len(forced.launches) <= len(step.plan.launches) + int(launches), (producer, reader)
+        assert forced.bytes_moved() <= step.plan.bytes_moved() + int(moved.replace(",", "")), (producer, reader)
+
+
+def test_backward_does_without_a_wish_that_forward_alone_can_grant() -> None:
+    g = tn.Graph("residual")
+    x, beside, mask = g.input("x", (B, 256)), g.input("beside", (B, 256)), g.input("mask", (B, 256), dtype="bool")
+    h = tn.layer_norm(x + beside, name="ln")
+    s = tn.softmax(tn.where(mask, h * 0.125, float("-inf")), -1, name="sm")
+    z = tn.gelu(tn.linear(s, 256, name="fc"), name="act") + h
+    g.output(y=tn.rms_norm(z, name="rms"), means=tn.mean(z, 0))
+    fed = {"x": torch.randn(4, 256), "beside": torch.randn(4, 256), "mask": torch.rand(4, 256) > 0.2}
+    forced, usual = (tn.compile(g, fuse=fuse)(**fed)["y"] for fuse in ([("ln", "z")], []))
+    torch.testing.assert_close(forced, usual)
+    forced.sum().backward()
+
+
 WITHOUT_EFFECT: dict[str, tuple[dict[str, Any], str]] = {
     "one name": ({"fuse": ["ln"]}, "'ln' is named alone.*fuse=\\[\\('ln', 'act1'\\)\\]"),
     "one name in a tuple": ({"fuse": [("ln",)]}, "'ln' is named alone"),
@@ -294,6 +337,18 @@ def test_a_check_that_compares_nothing_does_not_say_ok() -> None:
         tn.check(mlp(), feeds={"x": torch.ones(0, 6)})
     with pytest.raises(tn.TritonNotesError, match="has no Dim rows; it has batch"):
         tn.check(mlp(), sizes={"rows": 3})
+
+
+def test_a_check_has_the_sizes_of_its_feeds() -> None:
+    certificate = tn.check(mlp(), feeds={"x": torch.ones(5, 6)})
+    assert certificate.sizes == {"batch": 5} and "at batch=5\n" in str(certificate)
+    with pytest.raises(tn.TritonNotesError, match="Dim batch is 33 in sizes and 5 in feeds; leave it out of sizes"):
+        tn.check(mlp(), sizes={"batch": 33}, feeds={"x": torch.ones(5, 6)})
+
+
+def test_the_help_of_check_says_what_each_keyword_means() -> None:
+    for keyword in inspect.signature(check_graph).parameters.keys() - {"subject"}:
+        assert f"`{keyword}`" in str(tn.check.__doc__), keyword
 
 
 def test_a_default_that_is_a_number_a_string_or_a_bool_makes_an_attribute() -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,9 @@ from rich.table import Table
 import tritonnotes as tn
 from tritonnotes.ir.passes.evaluation import evaluation_form
 
+NARROW = DTYPES[:3]
+"""The dtypes whose errors are given in units of eager's."""
+
 
 @dataclass
 class Worst:
@@ -34,6 +37,7 @@ class Worst:
     results: int = 0
     beyond: int = 0
     largest: dict[tuple[str, bool], float] = field(default_factory=dict)
+    shapes: set[tuple[int, int]] = field(default_factory=set)
     where: str = ""
 
     def add(self, judged: Judged, dtype: str, shape: tuple[int, int]) -> None:
@@ -78,6 +82,19 @@ def judgements(name: str, dtype: str, shapes: list[tuple[int, int]]) -> Iterator
             yield (rows, cols), judge(graph, redraw(seed), seed=seed, redraw=redraw, training=training)
 
 
+def worst_of(name: str, dtypes: Sequence[str], every_shape: bool) -> Worst:
+    """The worst of one op in these dtypes."""
+    worst = Worst()
+    for dtype in dtypes:
+        listed = [*QUICK_SHAPES, *(shapes_for(dtype) if every_shape else ())]
+        for shape, judged in judgements(name, dtype, listed):
+            worst.cases += 1
+            worst.shapes.add(shape)
+            for each in judged:
+                worst.add(each, dtype, shape)
+    return worst
+
+
 def report(names: list[str], every_shape: bool, console: Console) -> dict[str, Worst]:
     """Print the table, and under it the counts. Returns the worst of each op."""
     table = Table(title="Worst errors against float64, in units of eager's error", title_justify="left")
@@ -85,24 +102,17 @@ def report(names: list[str], every_shape: bool, console: Console) -> dict[str, W
     for heading in ("cases", "results", "output", "gradient", "float64 output, ulp", "float64 gradient, ulp", "beyond"):
         table.add_column(heading, justify="right")
     table.add_column("the worst is")
-    started, shapes, total, found = time.perf_counter(), set(), Worst(), dict[str, Worst]()
-    narrow = DTYPES[:3]
+    started, total, found = time.perf_counter(), Worst(), dict[str, Worst]()
     for name in names:
-        worst = found[name] = Worst()
-        for dtype in DTYPES:
-            listed = [*QUICK_SHAPES, *(shapes_for(dtype) if every_shape else ())]
-            for shape, judged in judgements(name, dtype, listed):
-                worst.cases += 1
-                shapes.add(shape)
-                for each in judged:
-                    worst.add(each, dtype, shape)
-        errors = (worst.of(g, *d) for d in (narrow, ("float64",)) for g in (False, True))
+        worst = found[name] = worst_of(name, DTYPES, every_shape)
+        errors = (worst.of(g, *d) for d in (NARROW, ("float64",)) for g in (False, True))
         table.add_row(name, str(worst.cases), str(worst.results), *errors, str(worst.beyond), worst.where)
         total.cases, total.results = total.cases + worst.cases, total.results + worst.results
         total.beyond += worst.beyond
+        total.shapes |= worst.shapes
     console.print(table)
     console.print(
-        f"{len(names)} ops × {len(DTYPES)} dtypes × {len(shapes)} shapes: {total.cases} cases, "
+        f"{len(names)} ops × {len(DTYPES)} dtypes × {len(total.shapes)} shapes: {total.cases} cases, "
         f"{total.results} results, {total.beyond} beyond the policy; {time.perf_counter() - started:.0f} s."
     )
     return found

@@ -54,7 +54,7 @@ def test_accesses_of_aligned_rows_are_128_bits_wide(made: tuple[str, list[tuple[
         if case.endswith("_odd"):
             assert not access.is_wide and "769 is not divisible by" in access.reason, access
         else:
-            assert not access.reason or "share one number" in access.reason, (
+            assert not access.reason or "share one element" in access.reason, (
                 f"{report.name}, sm_{report.gpu.arch}: {access}"
             )
 

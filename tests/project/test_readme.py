@@ -39,6 +39,11 @@ def run_blocks(document: str) -> dict[str, Any]:
     return shared
 
 
+def test_the_readme_is_read_in_a_few_minutes() -> None:
+    text = text_of(README)
+    assert len(text.splitlines()) <= 105 and len(text.split()) <= 900
+
+
 def test_the_python_of_the_readme_runs() -> None:
     assert "@triton.jit" in run_blocks(README)["step"].source
 

@@ -49,6 +49,7 @@ tuned_add_kernel = triton.autotune([triton.Config({"BLOCK": BLOCK})], key=["n"])
 
 
 def add_in_place(x, y):
+    assert x.is_contiguous() and y.is_contiguous()
     add_kernel[(triton.cdiv(x.numel(), BLOCK),)](x, y, x, x.numel(), BLOCK=BLOCK)
 
 
@@ -230,6 +231,58 @@ def normalized_by_squares(x):
 
 def normalized_with_padding(x):
     return normalized(x, "padded")
+
+
+@triton.jit
+def scaled_rows_kernel(x_ptr, weight_ptr, out_ptr, cols, BLOCK: tl.constexpr):
+    at, col = tl.program_id(0) * cols + tl.arange(0, BLOCK), tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at, mask=col < cols, other=0.0)
+    weight = tl.load(weight_ptr + col, mask=col < cols, other=0.0)
+    tl.store(out_ptr + at, x * weight, mask=col < cols)
+
+
+def scaled_rows_of_contiguous_weight(x, weight):
+    out = torch.empty(x.shape, dtype=x.dtype)
+    block = triton.next_power_of_2(max(x.shape[1], 1))
+    scaled_rows_kernel[(x.shape[0],)](x.contiguous(), weight, out, x.shape[1], BLOCK=block)
+    return out
+
+
+def scaled_rows(x, weight):
+    return scaled_rows_of_contiguous_weight(x, weight.contiguous())
+
+
+@triton.jit
+def masked_softmax_kernel(x_ptr, kept_ptr, out_ptr, cols, OTHER: tl.constexpr, FILL: tl.constexpr, BLOCK: tl.constexpr):
+    at, col = tl.program_id(0) * cols + tl.arange(0, BLOCK), tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at, mask=col < cols, other=OTHER)
+    kept = tl.load(kept_ptr + at, mask=col < cols, other=0)
+    x = tl.where((kept != 0) | (col >= cols), x, FILL)
+    e = tl.where(col < cols, tl.exp(x - tl.max(x, axis=0)), 0.0)
+    tl.store(out_ptr + at, e / tl.sum(e, axis=0), mask=col < cols)
+
+
+INFINITE = -float("inf")
+
+
+def masked_softmax(x, kept, other=INFINITE, fill=INFINITE, block=None):
+    out = torch.empty(x.shape, dtype=x.dtype)
+    block = block or triton.next_power_of_2(max(x.shape[1], 1))
+    given = x.contiguous(), kept.contiguous(), out, x.shape[1]
+    masked_softmax_kernel[(x.shape[0],)](*given, OTHER=other, FILL=fill, BLOCK=block)
+    return out
+
+
+def masked_softmax_with_a_finite_fill(x, kept):
+    return masked_softmax(x, kept, fill=-1e9)
+
+
+def softmax_with_padding_in_its_maximum(x):
+    return masked_softmax(x, torch.ones_like(x, dtype=torch.bool), other=0.0)
+
+
+def softmax_of_one_block(x):
+    return masked_softmax(x, torch.ones_like(x, dtype=torch.bool), block=64)
 
 
 CALLS = 0

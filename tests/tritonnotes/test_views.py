@@ -113,7 +113,7 @@ def test_numbers_that_matter_are_told(shown: dict[type, Any]) -> None:
     assert all(launch.name in html for launch in plan.launches)
     assert "x: float32[batch, 8]" in repr(shown[tn.Graph]) and "outputs loss, h" in repr(shown[tn.Graph])
     weights = sum(p.numel() for p in shown[tn.Model].parameters())
-    assert f"6 parameters of {weights:,} numbers" in repr(shown[tn.Graph])
+    assert f"6 parameters of {weights:,} elements" in repr(shown[tn.Graph])
     assert repr(shown[tn.Certificate]).endswith(", OK)")
 
 

@@ -171,7 +171,11 @@ def _add_target(command: argparse.ArgumentParser, step: bool = True) -> None:
 
 def _add_planned_for(parser: argparse.ArgumentParser, default: str | None = GPU, said: str = f"default {GPU}") -> None:
     parser.add_argument(
-        "--target", dest="planned_for", choices=tuple(TARGETS), default=default, help=f"target of the plan; {said}"
+        "--target",
+        dest="planned_for",
+        choices=tuple(TARGETS),
+        default=default,
+        help=f"hardware that the plan is made for; {said}",
     )
 
 

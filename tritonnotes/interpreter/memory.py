@@ -9,6 +9,7 @@ number and are looked up.
 from __future__ import annotations
 
 import bisect
+from itertools import accumulate
 from typing import Any, NoReturn
 
 import numpy as np
@@ -73,6 +74,9 @@ class Memory:
                 extent.place = 0 if extent.buffer is None else ownership.place_in(extent.buffer, tensor)
         self._in_order = sorted((e for e in self._extents if e.nbytes), key=lambda e: (e.base, e.nbytes))
         self._bases = [extent.base for extent in self._in_order]
+        self._bases_of_lanes = np.array(self._bases, np.int64)
+        # How far a tensor reaches, or one that starts before it.
+        self._reached = [*accumulate((extent.base + extent.nbytes for extent in self._in_order), max)]
         self._races: RaceDetector | None = None
         if programs > 1:
             self._races = RaceDetector()
@@ -179,21 +183,20 @@ class Memory:
             elif tag:
                 groups.append((self._extents[tag - 1], here))
             else:
-                found = np.searchsorted(np.array(self._bases, np.int64), here, side="right") - 1
+                found = np.searchsorted(self._bases_of_lanes, here, side="right") - 1
                 for index in np.unique(found).tolist():
                     mine = here[found == index]
                     groups.append((self._find(int(mine.max()), mine.size, access), mine))
         return groups
 
     def _find(self, address: int, count: int, access: Access) -> _Extent:
-        """The tensor at `address`, for a pointer from a table; the nearest one below if it lies in none."""
+        """The tensor at `address`, for a pointer from a table: of those that hold it the one that starts last."""
         index = bisect.bisect_right(self._bases, address) - 1
-        if index < 0:
-            _fail_nowhere(count, access)
-        # A tensor that starts earlier may reach further than the nearest one.
-        for extent in self._in_order[index::-1]:
+        while index >= 0 and address < self._reached[index]:
+            extent = self._in_order[index]
             if address < extent.base + extent.nbytes:
                 return extent
+            index -= 1
         _fail_nowhere(count, access)
 
     def _check_owned(self, extent: _Extent, offsets: np.ndarray, size: int, access: Access) -> None:

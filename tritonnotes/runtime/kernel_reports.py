@@ -141,7 +141,7 @@ def _text(report: KernelReport) -> str:
         if report.tiles
         else counted(report.block, "element")
         if report.block
-        else "one number"
+        else "one element"
     )
     spills = f"spills {report.spilled_bytes} bytes a thread" if report.spilled_bytes else "no spills"
     reread = f", {report.traffic.reread:,} of them reread from the cache" if report.traffic.reread else ""

@@ -273,3 +273,8 @@ class Model(NamedModule):
     @property
     def gradient_source(self) -> str:
         return self.gradient_programs[1].source
+
+
+def outputs_by_name(model: Model, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The outputs of a model's graph, of a compiled module too, whose own call gives what the module returns."""
+    return Model.forward(model, **feeds)

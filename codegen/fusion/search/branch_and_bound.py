@@ -8,7 +8,8 @@ placing it moves are then known exactly, and the bytes counted so far never shri
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..candidate import Candidate
 from ..cost import cost_of
@@ -35,8 +36,7 @@ class Found:
     tried: int
 
 
-@dataclass(frozen=True)
-class _Readers:
+class _Readers(NamedTuple):
     """The kernels so far, as bits, that read an atom: each of its values, `every` one that does, those that read it
     from memory wherever it is computed (`far`), and those that run `later` in any case."""
 
@@ -46,8 +46,7 @@ class _Readers:
     later: int
 
 
-@dataclass(frozen=True)
-class _Option:
+class _Option(NamedTuple):
     """One way to place an atom: the kernel that computes it (None: a new one), those that compute it again, what that
     adds in bytes, and the kernels that wait for it."""
 
@@ -56,11 +55,10 @@ class _Option:
     added: int
     loaders: int
     stored: frozenset[AxisSet]
-    facts: dict[int, Facts] = field(compare=False)
+    facts: dict[int, Facts]
 
 
-@dataclass(frozen=True)
-class _Kernel:
+class _Kernel(NamedTuple):
     """A kernel so far. `members`, `holds` (members and what is computed again), `loaded` (memories) and `after`
     (kernels that wait for it) are bit sets; `stored` the axes of what it must write."""
 
@@ -84,6 +82,7 @@ class Search:
         self.together = self._fitting()
         self.rest = self._floors()
         self.apart = self._mutually_apart()
+        self.apart_from = [[~self.together[i] for i in self.apart if i >= index] for index in range(len(atoms) + 1)]
         self.kernels: list[_Kernel] = []
         self.legal: dict[int, Facts | None] = {0: None}
         self.tried = 0
@@ -122,11 +121,14 @@ class Search:
     def _launches(self, index: int) -> int:
         """The least that the launches will cost: kernels so far, and one for each atom of a mutually exclusive set that
         fits into none of them."""
-        more = 0
-        for other in self.apart:
-            if other >= index and not any(k.members & ~self.together[other] == 0 for k in self.kernels):
-                more += 1
-        return self.launch * max(len(self.kernels) + more, len(self.apart))
+        launches = len(self.kernels)
+        for apart in self.apart_from[index]:
+            for kernel in self.kernels:
+                if not kernel.members & apart:
+                    break
+            else:
+                launches += 1
+        return self.launch * max(launches, len(self.apart))
 
     def _finish(self) -> None:
         for kernel in self.kernels:
@@ -240,7 +242,7 @@ class Search:
         """Whether a kernel can write values of these axes, or might once more is placed in it."""
         shape = self.legality.shape(facts)
         assert not isinstance(shape, Rule)
-        if all(axes in shape.may_store for axes in stored):
+        if stored <= shape.may_store:
             return True
         return not facts.reductions and self._may_yet_store(facts, stored, self.to_come[index + 1])
 
@@ -253,6 +255,8 @@ class Search:
 
     def _waits_in_circles(self, recomputed: tuple[int, ...], atom: Atom) -> bool:
         """Whether a kernel that computes the atom again would read a leaf after it is overwritten."""
+        if not (recomputed and atom.overwriters):
+            return False
         later = [k for k in self.kernels if k.members & atom.overwriters]
         return any(k is not self.kernels[c] and k.after >> c & 1 for c in recomputed for k in later)
 

@@ -142,8 +142,8 @@ WHY = [
     (lambda x: tn.softmax(x, -1), (BATCH, 772), "float32", "x", ""),
     (lambda x: tn.relu(x[:, 2:34]), (BATCH, 64), "float32", "x", "begins at element 2, not divisible by 4"),
     (lambda x: tn.relu(x[:, 4:36]), (BATCH, 64), "float32", "x", ""),
-    (lambda x: x.sum(-1), (BATCH, 1024), "float32", "sum_value", "one number a row, 2 rows a program"),
-    (lambda x: x.sum(), (8, 8), "float32", "sum_value", "one number"),
+    (lambda x: x.sum(-1), (BATCH, 1024), "float32", "sum_value", "one element per row, 2 rows per program"),
+    (lambda x: x.sum(), (8, 8), "float32", "sum_value", "one element"),
 ]
 
 
@@ -159,7 +159,7 @@ def test_a_number_that_neighbours_share_and_one_that_lies_apart_say_so() -> None
     g = Graph("channels")
     x, scale = g.input("x", (16, 8, 400)), g.input("scale", (1, 8, 1))
     g.output(y=x * scale)
-    assert reasons(make_reports(make_program(optimize(decompose(g)))))["scale"] == "400 neighbours share one number"
+    assert reasons(make_reports(make_program(optimize(decompose(g)))))["scale"] == "400 neighbours share one element"
     g = Graph("transposed")
     a, b = g.input("a", (512, 512)), g.input("b", (512, 512))
     g.output(y=a + b.transpose(0, 1))

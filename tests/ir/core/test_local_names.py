@@ -175,6 +175,32 @@ def test_the_declaring_function_names_what_it_keeps() -> None:
     verify(g)
 
 
+def test_a_value_is_found_by_the_name_that_it_has_by_then() -> None:
+    g = Graph("g")
+    first = P.exp(g.input("x", (3,)))
+    assert g["exp"] is first
+    second = P.exp(first)
+    assert g["exp"] is first and g["exp_1"] is second
+    g.output(result=second)
+    assert (first.name, second.name) == ("first", "result")
+    assert g["first"] is first and g["result"] is second
+    with pytest.raises(DeclarationError, match="no value 'exp'"):
+        _ = g["exp"]
+
+
+def test_names_are_made_once_for_all_that_ask(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report asks for each edge of a plan."""
+    g = Graph("g")
+    value = g.input("x", (3,))
+    for _ in range(20):
+        value = P.exp(value)
+    g.output(result=value)
+    made: list[str] = []
+    monkeypatch.setattr("tritonnotes.ir.core.graph.is_name", lambda name: made.append(name) or True)
+    assert all(g[v.name] is v for v in g.values)
+    assert len(made) == 1, "one value has a hint, and it was looked at once"
+
+
 def test_the_variables_of_a_gradient_and_of_an_update_rule_name_theirs() -> None:
     g = Graph("g")
     x = g.input("x", (Dim("batch"), 4))

@@ -3,6 +3,7 @@ results, gradients and memory are those of eager PyTorch."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -228,3 +229,10 @@ def test_a_checkout_is_found_by_name_and_imports_no_compiler() -> None:
     environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert found.stdout.strip() == "True"
+
+
+def test_the_example_of_the_page_prints_what_the_page_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (ROOT / "docs/torch_compile.md").read_text(encoding="utf-8")
+    (code,), (printed,) = (re.findall(rf"^```{kind}\n(.*?)^```", page, re.M | re.S) for kind in ("python", "text"))
+    exec(compile(code, "docs/torch_compile.md", "exec"), {})
+    assert printed in capsys.readouterr().out

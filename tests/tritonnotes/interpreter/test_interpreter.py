@@ -18,6 +18,7 @@ from triton.runtime.jit import JITFunction
 from tritonnotes import native
 from tritonnotes.codegen.target.compile import compile_kernel
 from tritonnotes.interpreter import launch
+from tritonnotes.interpreter.memory import Access, Memory
 from tritonnotes.ir.core.errors import KernelError
 
 LAYER_NORM = {
@@ -196,7 +197,7 @@ PLANTED = {
         kernels.raises,
         (1,),
         lambda: (torch.zeros(1),),
-        ["kernel raises", "program (0, 0, 0), line"],
+        ["kernel raises", "program (0, 0, 0) (kernels_for_interpreter.py, line"],
     ),
 }
 
@@ -230,6 +231,22 @@ def test_access_is_held_against_the_tensor_it_was_derived_from() -> None:
     both = torch.zeros(16)
     with pytest.raises(KernelError, match="out-of-bounds load of 4 lanes .* 4 to 7 of x_ptr"):
         launch(kernels.load_without_mask, (1,), both[0:4], both[4:12], 8, 8)
+
+
+def test_an_address_from_a_table_is_held_against_the_last_tensor_to_start_before_it() -> None:
+    memory = torch.zeros(96, dtype=torch.uint8)
+    places = [(0, 40), (8, 16), (8, 12), (20, 30), (24, 25), (50, 50), (60, 70), (64, 80)]
+    named = [(f"[{start}:{stop}]", memory[start:stop]) for start, stop in places]
+    seen = Memory(named, 1)
+    for place in range(90):
+        holding = [p for p in places if p[0] <= place < p[1]]
+        lanes = np.uint64(memory.data_ptr() + place) + np.arange(96, dtype=np.uint64)
+        wanted = "of [{}:{}],".format(*max(holding)) if holding else "in no tensor of the launch"
+        with pytest.raises(KernelError) as error:
+            seen.check(lanes, None, 1, Access.LOAD)
+        assert wanted in str(error.value), place
+        if holding:
+            seen.check(lanes[:1], None, 1, Access.LOAD)
 
 
 def test_tensors_behind_a_pointer_table_must_be_given() -> None:

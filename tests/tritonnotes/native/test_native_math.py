@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import triton.language as tl
 from triton.language.extra import libdevice
 
 from tritonnotes.native import launch
+from tritonnotes.native.llvm.engine import this_machine
+from tritonnotes.native.run import compiled
 
 
 @triton.jit
@@ -104,3 +107,23 @@ def test_classes_of_floats(dtype: torch.dtype) -> None:
     x, y = EDGES.to(dtype), torch.zeros(len(EDGES), dtype=torch.int32)
     launch(classes_kernel, (1,), x, y, len(x), BLOCK=32)
     assert torch.equal(y, x.isnan().int() + 2 * x.isinf().int())
+
+
+@pytest.mark.skipif(not this_machine().has_wide_registers, reason="the processor has no registers of 512 bits")
+@pytest.mark.parametrize("name", ["exp", "exp2", "tanh", "erf"])
+def test_the_instruction_that_scales_gives_the_bits_of_two_products(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of float32 numbers of all sizes, one in 5,003, and the edges: denormal results, infinities and NaN among them."""
+    bits = np.arange(0, 2**32, 5003, dtype=np.uint64).astype(np.uint32)
+    x = torch.cat([torch.from_numpy(bits.view(np.float32)), EDGES])
+    found = []
+    for machine in (this_machine(), replace(this_machine(), features="")):
+        monkeypatch.setattr(compiled, "this_machine", lambda machine=machine: machine)
+        y = torch.empty_like(x)
+        kernel = triton.jit(function_kernel.fn)  # of its own, so that no code made before is taken
+        launch(kernel, (triton.cdiv(len(x), 4096),), x, y, len(x), NAME=name, BLOCK=4096)
+        found.append(y)
+    scaled, multiplied = found
+    assert torch.equal(scaled.isnan(), x.isnan())
+    assert torch.equal(multiplied.isnan(), x.isnan())
+    there = ~x.isnan()
+    assert torch.equal(scaled[there].view(torch.int32), multiplied[there].view(torch.int32))

@@ -43,6 +43,10 @@ _SHIFT = 12582912.0
 _SHIFT_BITS = 0x4B400000
 
 
+_SCALED = 16
+"""The width of a register of 512 bits, which has an instruction for y · 2^n."""
+
+
 class _Single:
     """float32 arithmetic over a scalar (width 0) or a vector, shortly written."""
 
@@ -98,8 +102,11 @@ class _Single:
         return self.w.emit(f"select {self.truth} {truth}, {self.float} {a}, {self.float} {b}")
 
 
-def _power_of_2_times(s: _Single, y: str, shifted: str) -> str:
-    """y · 2^n, where n stands in the last bits of `shifted`. In two steps, so that denormal results are right."""
+def _power_of_2_times(s: _Single, y: str, n: str, shifted: str) -> str:
+    """y · 2^n for a float n, which also stands in the last bits of `shifted`. NaN stays NaN."""
+    if s.w.symbols.wide_registers and s.width == _SCALED:
+        return s.w.scaled(y, n, s.width)
+    # In two steps, so that denormal results are right.
     n = s.i("sub", s.bits(shifted), s.integer(_SHIFT_BITS))
     half = s.i("ashr", n, s.integer(1))
     for part in (half, s.i("sub", n, half)):
@@ -122,14 +129,15 @@ def exp(s: _Single, x: str) -> str:
     shifted = s.fma(bounded, s.number(1 / math.log(2)), s.number(_SHIFT))
     n = s.sub(shifted, s.number(_SHIFT))
     rest = s.fma(n, s.number(-_LN2_LOW), s.fma(n, s.number(-_LN2_HIGH), bounded))
-    return s.select(s.cmp("uno", x, x), x, _power_of_2_times(s, _exp_of_rest(s, rest), shifted))
+    return _power_of_2_times(s, _exp_of_rest(s, rest), n, shifted)
 
 
 def exp2(s: _Single, x: str) -> str:
     bounded = _clamped(s, x, -151.0, 129.0)
     shifted = s.add(bounded, s.number(_SHIFT))
-    rest = s.mul(s.sub(bounded, s.sub(shifted, s.number(_SHIFT))), s.number(math.log(2)))
-    return s.select(s.cmp("uno", x, x), x, _power_of_2_times(s, _exp_of_rest(s, rest), shifted))
+    n = s.sub(shifted, s.number(_SHIFT))
+    rest = s.mul(s.sub(bounded, n), s.number(math.log(2)))
+    return _power_of_2_times(s, _exp_of_rest(s, rest), n, shifted)
 
 
 def _log_parts(s: _Single, x: str) -> tuple[str, str, str, str]:

@@ -77,8 +77,10 @@ def small_float_bits(value: float, elem: str) -> int:
 
 @dataclass
 class Symbols:
-    """What the functions of one module share: declarations, and helper functions made on first use."""
+    """What the functions of one module share: declarations, helper functions made on first use, and whether the
+    processor has registers of 512 bits."""
 
+    wide_registers: bool = False
     declared: dict[str, str] = field(default_factory=dict)
     defined: dict[str, str] = field(default_factory=dict)
 
@@ -180,6 +182,13 @@ class Writer:
         extra = [flags] if flags else []
         self.symbols.declare(full, type_, [type_] * len(operands) + [flag.split()[0] for flag in extra])
         return self.emit(f"call {type_} {full}({', '.join([f'{type_} {x}' for x in operands] + extra)})")
+
+    def scaled(self, y: str, n: str, width: int) -> str:
+        """y · 2^n in registers of 512 bits, for floats n without a fraction; rounded once, denormals too."""
+        type_, mask, full = llvm_type("f32", width), f"i{width}", "@llvm.x86.avx512.mask.scalef.ps.512"
+        self.symbols.declare(full, type_, [type_, type_, type_, mask, "i32"])
+        nearest = "i32 4"  # as the processor rounds at the time
+        return self.emit(f"call {type_} {full}({type_} {y}, {type_} {n}, {type_} poison, {mask} -1, {nearest})")
 
     def broadcast(self, register: str, elem: str, width: int) -> str:
         """A scalar in all lanes of a vector."""

@@ -58,7 +58,7 @@ def lower(
 
     Raises UnsupportedError for what is not covered, with the line of the kernel's source.
     """
-    own = Symbols() if symbols is None else symbols
+    own = Symbols(options.wide_registers) if symbols is None else symbols
     try:
         module = _Module(parse(ttir.text), own, options, symbol, lines)
         text = module.program(ttir.name)

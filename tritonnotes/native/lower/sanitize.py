@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Container, Iterator, Sequence
-from typing import Any
 
 from torch import Tensor
 
@@ -156,7 +155,8 @@ class Guard:
             return
         offset = self.bounds(low, op, pointer, mask, width, number)
         root = low.analysis.root(op.operands[0])
-        if number in self.shadows and root is not None and root.type.pointee == pointer.pointee:
+        # A pointer to bool is read as one to bytes.
+        if number in self.shadows and root is not None and BYTES[root.type.pointee] == BYTES[pointer.pointee]:
             # What an atomic operation reads and writes counts as stored; counters begin as zeros.
             self.shadow(low, op, pointer, offset, mask, width, number, stores)
 
@@ -397,15 +397,19 @@ class GuardBlock:
     those `arguments` whose numbers are `shadowed`."""
 
     def __init__(self, arguments: Sequence[Tensor], tensors: Sequence[Tensor], shadowed: Container[int]) -> None:
-        self._shadows = []
         words = [0, len(arguments) + len(tensors)]
+        bare = []
         for number, tensor in enumerate((*arguments, *tensors)):
             begin, end = span(tensor)
-            shadow = 0
+            words += (begin, end, 0)
             if number in shadowed:
-                self._shadows.append(array("b", _ZERO) * ((end - begin) // tensor.element_size()))
-                shadow = self._shadows[-1].buffer_info()[0]
-            words += (begin, end, shadow)
+                bare.append((begin, end, tensor.element_size(), len(words) - 1))
+        self._shadows = []
+        for shadow, places in _shadows_of(bare):
+            self._shadows.append(shadow)
+            first = shadow.buffer_info()[0]
+            for place, start in places:
+                words[place] = first + start
         self._words = array("q", words)
 
     @property
@@ -418,13 +422,30 @@ class GuardBlock:
         return self._words[0]
 
 
-def shadowed(arguments: Sequence[Any], uninitialized: Sequence[Tensor]) -> tuple[int, ...]:
-    """The numbers, among the tensors of a kernel's arguments, of those that are uninitialised."""
-    if not uninitialized:
-        return ()
-    bare = [tensor.data_ptr() for tensor in uninitialized if tensor.numel()]
-    tensors = [value for value in arguments if isinstance(value, Tensor)]
-    return tuple([number for number, tensor in enumerate(tensors) if tensor.data_ptr() in bare and tensor.numel()])
+def _shadows_of(spans: list[tuple[int, int, int, int]]) -> Iterator[tuple[array[int], list[tuple[int, int]]]]:
+    """Shadows of spans of memory, each given by begin, end, bytes of an element and a place. Those that overlap have
+    one shadow, in which a store through either is seen: it comes with their places, and where each begins in it."""
+    spans.sort(reverse=True)
+    while spans:
+        begin, end, size, place = spans.pop()
+        places = [(place, 0)]
+        while spans and spans[-1][0] < end and spans[-1][2] == size:
+            other, other_end, _, place = spans.pop()
+            places.append((place, (other - begin) // size))
+            end = max(end, other_end)
+        yield array("b", _ZERO) * ((end - begin) // size), places
+
+
+def shadowed(spans: Sequence[tuple[int, int]], uninitialized: Sequence[Tensor]) -> tuple[int, ...]:
+    """The numbers of those spans of memory that lie in an uninitialised tensor."""
+    bare = [span(tensor) for tensor in uninitialized]
+    found = []
+    for number, (begin, end) in enumerate(spans):
+        for first, last in bare:
+            if first <= begin < end <= last:
+                found.append(number)
+                break
+    return tuple(found)
 
 
 def span(tensor: Tensor) -> tuple[int, int]:

@@ -22,7 +22,7 @@ from ..llvm.engine import Loaded, Object, compile_object, kept_object, kept_text
 from ..llvm.threads import DECLARATIONS, openmp
 from ..lower.kernel import lower
 from ..lower.lowering import Options
-from ..lower.sanitize import shadowed
+from ..lower.sanitize import shadowed, span
 from ..ttir.front import TRITON_VERSION, Ttir, triton_ir
 from ..ttir.meaning import described, meaning_of
 from .arguments import FORMATS, Face, face_of, kinds, overlap, split
@@ -128,7 +128,8 @@ def specialized(
         found = face.specialized[key] = (signature, constexprs, {})
     signature, constexprs, made = found
     given = [values[name] for name in signature]
-    aliased, shadows = overlap(given), shadowed(given, uninitialized) if uninitialized else ()
+    spans = [span(value) for value in given if isinstance(value, Tensor)]
+    aliased, shadows = overlap(spans), shadowed(spans, uninitialized) if uninitialized else ()
     if (aliased, shadows) not in made:
         made[aliased, shadows] = compile(
             kernel,
