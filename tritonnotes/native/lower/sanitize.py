@@ -8,25 +8,18 @@
   integer. Storing that NaN is a fault; an address made from that integer is out of bounds.
 
 The first fault ends its program, and all that begin after it. Races are left to the strict interpreter.
-
-The guard is a block of memory: the fault's number, how many tensors there are, the three numbers of the fault's
-program, the lowest and the highest offset of its lanes, then (begin, end, shadow) of each tensor, those of the kernel's
-pointer arguments first and in their order.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Container, Iterator, Sequence
-from typing import Any, NamedTuple
-
-from torch import Tensor
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from ..llvm.elementwise import is_elementwise
 from ..llvm.strips import Lanes, Strip
 from ..llvm.writer import literal, llvm_type, splat
 from ..ttir.ttir import BYTES, Function, Op, Value
-from .faults import Found
+from .guard_block import FOUND_WORD, HEADER_WORDS, RANGE_WORDS, UNKNOWN_OFFSETS
 from .lowering import Lowering
 
 KINDS = ("out of bounds", "of memory that nothing was stored to", "of a masked lane's poison")
@@ -47,16 +40,6 @@ Sources = frozenset[int | None]
 
 NOWHERE: Sources = frozenset()
 UNKNOWN: Sources = frozenset([None])
-
-
-HEADER_WORDS, RANGE_WORDS = 7, 3
-
-
-FOUND_WORD = 2
-"""Where the guard says which program has the fault, and the offsets of its lanes."""
-
-
-UNKNOWN_OFFSETS = (1, 0)
 
 
 RUNTIME = f"""
@@ -225,7 +208,8 @@ class Guard:
             return
         offset = self.bounds(low, op, pointer, mask, width, number)
         root = low.analysis.root(op.operands[0])
-        if number in self.shadows and root is not None and root.type.pointee == pointer.pointee:
+        # A pointer to bool is read as one to bytes.
+        if number in self.shadows and root is not None and BYTES[root.type.pointee] == BYTES[pointer.pointee]:
             # What an atomic operation reads and writes counts as stored; counters begin as zeros.
             self.shadow(low, op, pointer, offset, mask, width, number, stores)
 
@@ -457,53 +441,3 @@ def _growing(values: dict[Value, None]) -> Iterator[Value]:
         ready = [*values][number:]
         number += len(ready)
         yield from ready
-
-
-_ZERO = b"\0"
-
-
-class GuardBlock:
-    """The guard of one launch over the tensors `arguments`, whose kernel also reaches `tensors`, and the shadows of
-    those `arguments` whose numbers are `shadowed`."""
-
-    def __init__(self, arguments: Sequence[Tensor], tensors: Sequence[Tensor], shadowed: Container[int]) -> None:
-        self._shadows = []
-        words = [0, len(arguments) + len(tensors), 0, 0, 0, *UNKNOWN_OFFSETS]
-        for number, tensor in enumerate((*arguments, *tensors)):
-            begin, end = span(tensor)
-            shadow = 0
-            if number in shadowed:
-                self._shadows.append(array("b", _ZERO) * ((end - begin) // tensor.element_size()))
-                shadow = self._shadows[-1].buffer_info()[0]
-            words += (begin, end, shadow)
-        self._words = array("q", words)
-
-    @property
-    def address(self) -> int:
-        return self._words.buffer_info()[0]
-
-    @property
-    def fault(self) -> Found | None:
-        """The first fault; None if there was none."""
-        number, (x, y, z, lowest, highest) = self._words[0], self._words[FOUND_WORD:HEADER_WORDS]
-        return Found(number, (x, y, z), lowest, highest) if number else None
-
-
-def shadowed(arguments: Sequence[Any], uninitialized: Sequence[Tensor]) -> tuple[int, ...]:
-    """The numbers, among the tensors of a kernel's arguments, of those that are uninitialised."""
-    if not uninitialized:
-        return ()
-    bare = [tensor.data_ptr() for tensor in uninitialized if tensor.numel()]
-    tensors = [value for value in arguments if isinstance(value, Tensor)]
-    return tuple([number for number, tensor in enumerate(tensors) if tensor.data_ptr() in bare and tensor.numel()])
-
-
-def span(tensor: Tensor) -> tuple[int, int]:
-    """The addresses from a tensor's first element to the end of its last one."""
-    begin = tensor.data_ptr()
-    if tensor.is_contiguous():
-        return begin, begin + tensor.nbytes
-    if not tensor.numel():
-        return begin, begin
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return begin, begin + (last + 1) * tensor.element_size()

@@ -10,7 +10,7 @@ from torch import Tensor
 from triton.runtime.jit import JITFunction
 
 from ..errors import NativeError
-from ..lower.sanitize import GuardBlock
+from ..lower.guard_block import GuardBlock
 from .arguments import face_of, grid_of, packable
 from .compiled import specialized
 
