@@ -17,6 +17,7 @@ from .canonicalize.products import without_library_products
 from .fusion.candidate import Candidate
 from .fusion.constraints import Fusion, as_fusion
 from .fusion.cost import scheduled_cost
+from .fusion.horizontal import missed_wish
 from .fusion.kept import kept_candidate
 from .fusion.last_block import finalize_in_last_block
 from .fusion.matmul_epilogue import fuse_matmul_epilogues, leave_biases_to_library
@@ -115,12 +116,12 @@ def partition(graph: Graph, options: Fusion) -> Candidate:
         refused = error
     usual = _partition(graph, replace(options, fuse=()))
     made.append(fused_as_asked(usual, options))
-    kept = [candidate for candidate in made if candidate.missed_wish(options) is None]
+    kept = [candidate for candidate in made if missed_wish(candidate, options) is None]
     if kept:
         return replace(min(kept, key=scheduled_cost), options=options)
     if options.is_strict:
         raise _refused(usual, options, refused)
-    missed = usual.missed_wish(options)
+    missed = missed_wish(usual, options)
     names = options.fuse[-1] if missed is None else missed.names
     return partition(graph, replace(options, fuse=tuple(wish for wish in options.fuse if wish != names)))
 
@@ -128,8 +129,8 @@ def partition(graph: Graph, options: Fusion) -> Candidate:
 def _refused(usual: Candidate, options: Fusion, refused: PlanError | None) -> PlanError:
     """Says why `fuse` is impossible: by the rule that the verdict of the first such pair has. Where each pair is legal
     by itself, all together were `refused`."""
-    missed, why = usual.missed_wish(options), refusal_of(usual, options)
-    if missed is None or why is None or (why == NOT_SELECTED and refused is not None):
+    missed, why = missed_wish(usual, options), refusal_of(usual, options)
+    if missed is None or why is None or why == NOT_SELECTED:
         return refused or PlanError("fuse: no plan was found that holds all of it in one kernel; ask for fewer at once")
     return PlanError(f"fuse: {', '.join(missed.names)} cannot be fused, by the rule {why.rule!r}: {why.reason}")
 

@@ -135,6 +135,7 @@ def check(
     constexprs: Mapping[str, Any] | None = None,
     outputs: Sequence[int] | None = None,
     edge_cases: bool = True,
+    deterministic: bool = True,
     seed: int = 0,
 ) -> KernelCertificate: ...
 
@@ -142,8 +143,18 @@ def check(
 def check(subject: Any, *given: Any, **how: Any) -> Certificate | KernelCertificate:
     """Check the compiled kernels of a graph, or any Triton kernel.
 
-    `tn.check(graph)`, `tn.check(model)` and `tn.check(step)` compare kernels with eager PyTorch and with float64. The
-    keywords are those of `check_graph`.
+    `tn.check(graph)`, `tn.check(model)` and `tn.check(step)` compare kernels with eager PyTorch and with float64:
+    outputs and the gradients of parameters and floating inputs, and of a step one update. A torch module is checked as
+    `tn.check(tn.from_torch(module, x))`. Keywords:
+
+    - `feeds`: the inputs, `{"x": tensor}`. Default: random tensors within the domains of the ops that read them.
+    - `sizes`: a size for each `Dim`, `{"batch": 64}`. Default: the sizes of the `feeds`, or 33.
+    - `state`: the parameters and buffers, `{"fc.weight": tensor}`. Default: the initial ones.
+    - `optimizer`: an update rule, as `tn.adam(lr=1e-3)`. The training form is then checked, and three updates too.
+    - `fusion`, `device`, `strict`, `sanitize`: as for `tn.compile`, which kernels are made and what runs them.
+    - `seed`: of all that is random.
+
+    A compiled model or step takes `sizes`, `feeds` and `seed`; the rest is settled in it.
 
     `tn.check(kernel, reference, *tensors)` checks a kernel of your own. `kernel` is a function that takes the tensors
     (and scalars), launches Triton kernels, and returns tensors or writes to its arguments. `reference` computes the
@@ -154,8 +165,9 @@ def check(subject: Any, *given: Any, **how: Any) -> Certificate | KernelCertific
     The error against float64 is compared with that of eager PyTorch, on the given tensors and, unless
     `edge_cases=False`, on variants of them (other sizes, strides and values; NaN, infinity, no elements). The strict
     interpreter looks for accesses out of bounds, uninitialized memory and data races. Repeated runs, on one thread and
-    on several, and with other contents of uninitialized memory, must give the same bits. Without a GPU everything runs
-    on the CPU (docs/checking.md).
+    on several, and with other contents of uninitialized memory, must give the same bits. With `deterministic=False` the
+    runs on several threads may differ in rounding, as sums by `tl.atomic_add` do: each of them is compared with float64
+    instead. Without a GPU everything runs on the CPU (docs/checking.md).
 
     Returns a certificate: `print` it, or use `.ok` and `.to_dict()`; that of a kernel also has
     `.write_reproduction(file)`.
@@ -207,10 +219,10 @@ def check_graph(
     buffers, parameters, their state, and what a scaler makes of it. Calls of a model without autograd run another
     program, and are compared, too.
 
-    `sizes` gives each `Dim` a size (default 33: awkward on purpose). `feeds` and `state` default to random tensors
-    within the domains of the ops that read them, and to the initial weights; unless both are given, results of few
-    elements are compared over several draws as one result, so that no seed decides. `device`, `strict` and `sanitize`
-    say what runs the kernels, as for `tn.compile`.
+    `sizes` gives each `Dim` a size (default: that of the `feeds`, or 33, which is awkward on purpose). `feeds` and
+    `state` default to random tensors within the domains of the ops that read them, and to the initial weights; unless
+    both are given, results of few elements are compared over several draws as one result, so that no seed decides.
+    `device`, `strict` and `sanitize` say what runs the kernels, as for `tn.compile`.
 
     Where they run as machine code, the strict interpreter runs the same kernels once as well, at a few rows: what it
     finds (bounds, uninitialized memory, races) fails the check. It leaves out what would take it minutes, and says so.
@@ -312,17 +324,23 @@ def _without_autograd(subject: Model, feeds: dict[str, Tensor], seed: int) -> li
 
 
 def _checked_sizes(graph: Graph, sizes: Mapping[str, int], feeds: Mapping[str, Tensor]) -> dict[str, int]:
-    """The size of each `Dim`. Raises `DeclarationError` for sizes at which nothing is compared, and for strangers."""
+    """The size of each `Dim`: as fed, or as asked for, or 33. Raises `DeclarationError` for sizes at which nothing is
+    compared, for others than those of the feeds, and for strangers."""
     dims = {dim.name: 33 for v in graph.values for dim in dims_in(v.shape)}
     strangers = sorted(set(sizes) - set(dims))
     if strangers:
         raise DeclarationError(
             f"check: graph {graph.name!r} has no Dim {', '.join(strangers)}; it has {', '.join(dims) or 'none'}"
         )
-    bound = {**dims, **sizes}
     fed = ((v.shape, feeds[v.name].shape) for v in graph.inputs if v.name in feeds)
     given = {s.name: n for shape, sizes in fed for s, n in zip(shape, sizes, strict=False) if isinstance(s, Dim)}
-    for name, size in {**bound, **given}.items():
+    apart = [name for name, size in given.items() if sizes.get(name, size) != size]
+    if apart:
+        raise DeclarationError(
+            f"check: Dim {apart[0]} is {sizes[apart[0]]} in sizes and {given[apart[0]]} in feeds; leave it out of sizes"
+        )
+    bound = {**dims, **sizes, **given}
+    for name, size in bound.items():
         if size < 1:
             raise DeclarationError(f"check: Dim {name} is {size}, so nothing is compared; give it a size of 1 or more")
     return bound

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from tritonnotes.ir.core.graph import Graph, Value
 
 from .axes import Axes, is_row_reduction, label_axes
+from .moments import Moments, column_moments
 from .views import Place, cone_of, is_free, is_host, is_join, memory_of, needs_kernel, source_of
 
 PARTIAL = "partial"
@@ -32,10 +33,21 @@ class Unit:
     """One primitive to be computed. A column reduction is two units: `part` 'partial' leaves one row for each program,
     'finalize' adds those rows up; or one, 'replicated', that every program computes. A contraction is a library
     call, a launch of its own, unless its part is 'product': then a generated kernel computes it, tile by tile. An
-    'operand' is computed by kernels that multiply, of each block that they need, and reaches no memory."""
+    'operand' is computed by kernels that multiply, of each block that they need, and reaches no memory.
+
+    `moments` are those that a column reduction follows from: then its partials are taken of what deviates itself, and
+    only the last step reads the mean."""
 
     value: Value
     part: str = ""
+    moments: Moments | None = None
+
+    @cached_property
+    def args(self) -> tuple[Value, ...]:
+        """The values that it reads, views of others among them; of a replicated sum those that the sum itself does."""
+        if self.part == FINALIZE:
+            return () if self.moments is None else (self.moments.about,)
+        return self.value.inputs if self.moments is None else (self.moments.x,)
 
     @cached_property
     def is_library(self) -> bool:
@@ -70,6 +82,8 @@ class Units:
     roots: frozenset[Value] = field(default_factory=frozenset)
     joined: Mapping[Value, tuple[Value, Place]] = field(default_factory=dict)
     """For each part of a `cat` what it is joined into, and where in that it lies."""
+    gathers: bool = False
+    """Whether sums down columns follow from moments, where they can."""
 
     @cached_property
     def replicated(self) -> frozenset[Value]:
@@ -89,7 +103,9 @@ class Units:
         return updated | {value: joined for value, (joined, _) in self.joined.items()}
 
     def inside(self, unit: Unit) -> tuple[Value, ...]:
-        """What is computed only inside a replicated sum."""
+        """What is computed only inside a replicated sum, or not at all where a sum follows from moments."""
+        if unit.part == PARTIAL and unit.moments is not None:
+            return tuple(m for m in unit.value.inputs if m not in self.producer)
         if unit.part != REPLICATED:
             return ()
         return tuple(m for m in cone_of(unit.value)[0] if needs_kernel(m) and m not in self.producer)
@@ -101,11 +117,9 @@ class Units:
 
     def sources(self, unit: Unit) -> list[Value]:
         """The values that a unit reads, views looked through: leaves, aliases and other units' results."""
-        if unit.part == FINALIZE:
-            return []
         if unit.part == REPLICATED:
             return list(cone_of(unit.value)[1])
-        return [s for a in unit.value.inputs if not is_host(a) and not is_free(s := source_of(a))]
+        return [s for a in unit.args if not is_host(a) and not is_free(s := source_of(a))]
 
 
 def is_elementwise(unit: Unit) -> bool:
@@ -118,24 +132,33 @@ def make_units(
     strategies: Mapping[Value, bool] = MappingProxyType({}),
     replicated: frozenset[Value] = frozenset(),
     known: Units | None = None,
+    gathers: bool = False,
 ) -> Units:
     """Cut a graph of primitives into units, with data dependencies and, for updates in place, order dependencies.
 
     `strategies` says of some reductions whether they are row reductions; of others `is_row_reduction` does. Every
-    program computes the `replicated` sums, with all that only they need. Of the same graph cut in another way, which is
+    program computes the `replicated` sums, with all that only they need. Where it `gathers` moments, one pass over the
+    rows serves a mean down columns and what deviates from it. Of the same graph cut in another way, which is
     `known`, axes and units are the same, but for those that are computed in another way here.
     """
     axes = label_axes(graph) if known is None else known.axes
-    old = {} if known is None else {(u.value, u.part): u for u in known.units}
+    old = {} if known is None else {(u.value, u.part, u.moments is None): u for u in known.units}
 
-    def unit_of(value: Value, part: str = "") -> Unit:
-        return old.get((value, part)) or Unit(value, part)
+    def unit_of(value: Value, part: str = "", of: Moments | None = None) -> Unit:
+        return old.get((value, part, of is None)) or Unit(value, part, of)
+
+    columns = {
+        v
+        for v in graph.values
+        if v.op.kind == "reduction" and v not in replicated and not strategies.get(v, is_row_reduction(axes, v))
+    }
+    moments = column_moments(axes, (v for v in graph.values if v in columns)) if gathers else {}
 
     units: list[Unit] = []
     producer: dict[Value, Unit] = {}
     before: dict[Unit, list[Unit]] = {}
     readers: dict[Value, list[Unit]] = {}
-    needed_at_all = _needed(graph, replicated) if replicated else frozenset(graph.values)
+    needed_at_all = _needed(graph, replicated, moments) if replicated or moments else frozenset(graph.values)
     for value in graph.values:
         if not needs_kernel(value) or value not in needed_at_all:
             continue
@@ -144,11 +167,11 @@ def make_units(
             units.append(unit)
             before[unit], producer[value] = [], unit
             continue
-        is_column = value.op.kind == "reduction" and not strategies.get(value, is_row_reduction(axes, value))
-        first = unit_of(value, PARTIAL if is_column else "")
+        is_column, of = value in columns, moments.get(value)
+        first = unit_of(value, PARTIAL if is_column else "", of)
         units.append(first)
         needed = before[first] = []
-        for arg in value.inputs:
+        for arg in first.args:
             memory = memory_of(arg)
             if is_join(memory):
                 needed += [producer[part] for part in memory.inputs]
@@ -157,9 +180,9 @@ def make_units(
             elif memory.is_leaf:
                 readers.setdefault(memory, []).append(first)
         if is_column:
-            last = unit_of(value, FINALIZE)
+            last = unit_of(value, FINALIZE, of)
             units.append(last)
-            before[last] = [first]
+            before[last] = [first, *(producer[m] for m in map(memory_of, last.args) if m in producer)]
             producer[value] = last
         else:
             producer[value] = first
@@ -183,6 +206,7 @@ def make_units(
         {u: tuple(n) for u, n in after.items()},
         roots,
         joined,
+        gathers,
     )
 
 
@@ -204,15 +228,17 @@ def generating(units: Units, parts: Mapping[Value, str]) -> tuple[Units, dict[Un
     return made, became
 
 
-def _needed(graph: Graph, replicated: frozenset[Value]) -> frozenset[Value]:
-    """The values that are computed where others read them, and not only inside sums of `replicated`."""
+def _needed(graph: Graph, replicated: frozenset[Value], moments: Mapping[Value, Moments]) -> frozenset[Value]:
+    """The values that are computed where others read them, and not only inside sums of `replicated`, or for sums that
+    follow from `moments`."""
     found: set[Value] = set()
     todo = list(graph.roots)
     while todo:
         value = todo.pop()
         if value not in found:
             found.add(value)
-            todo += () if value in replicated else value.inputs
+            of = moments.get(value)
+            todo += () if value in replicated else value.inputs if of is None else (of.x, of.about)
     return frozenset(found)
 
 
@@ -230,9 +256,7 @@ def consumers(units: Units) -> dict[Value, list[Unit]]:
     """For each value in memory, the units that read it."""
     result: dict[Value, list[Unit]] = {}
     for unit in units.units:
-        if unit.part == FINALIZE:
-            continue
-        for arg in cone_of(unit.value)[1] if unit.part == REPLICATED else unit.value.inputs:
+        for arg in cone_of(unit.value)[1] if unit.part == REPLICATED else unit.args:
             if not is_host(arg):
                 result.setdefault(memory_of(arg), []).append(unit)
     return result

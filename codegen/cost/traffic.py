@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tritonnotes.ir.core.graph import Value
-from tritonnotes.ir.core.types import DType, Shape, Size, element_count, float32, float64
+from tritonnotes.ir.core.types import DType, Shape, Size, element_count, float32, float64, int32
 
 from ..analysis.units import FINALIZE, PARTIAL, Unit, iterated_inputs
 from ..analysis.views import is_host, memory_of, place_of
@@ -131,6 +131,10 @@ def launch_traffic(
         moved = programs * tensor_bytes(unit.value.shape, compute_dtype(unit.value.dtype), sizes)
         read += moved if unit.part == FINALIZE else 0
         written += moved if unit.part == PARTIAL else 0
+        if unit.moments is not None and unit.value is unit.moments.deviations:
+            # Programs also leave how many rows they had.
+            read += programs * int32.itemsize if unit.part == FINALIZE else 0
+            written += programs * int32.itemsize if unit.part == PARTIAL else 0
     return Traffic(read + _number_bytes(units), written, reread)
 
 

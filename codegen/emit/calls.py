@@ -12,6 +12,7 @@ from ..support.expressions import ONE, Call, Expression, Name, call, number, pro
 from ..support.provenance import united
 from ..support.statements import BLANK, Assign, CallFunction, Comment, If, Statement
 from ..target.gpus import LANES
+from .column_moments import group_call
 from .launcher import Launcher
 from .writer import Writer
 
@@ -62,8 +63,13 @@ def _group_sums(writer: Writer) -> list[Statement]:
     threads = LANES * Launcher(writer.kernel, writer.index, set()).num_warps()
     finalized = {name for last in writer.kernel.last_block for name in last.arguments}
     groups: list[Statement] = []
+    together = {s.attrs["totals"] for s in writer.kernel.steps if s.op == "moments" and s.attrs["rows"] in finalized}
     for step in writer.kernel.steps:
-        if step.op == "accumulate" and step.extent != SCALAR and step.attrs["pointer"] in finalized:
+        if step.op == "moments" and step.attrs["rows"] in finalized:
+            columns = element_count(step.attrs["address"].shape, {})
+            # More numbers of each column are on their way at once.
+            groups.append(group_call(step, columns, columns_at_once(columns, 2 * step.dtype.itemsize, threads), GROUP))
+        if step.op == "accumulate" and step.extent != SCALAR and step.attrs["pointer"] in finalized - together:
             columns = element_count(step.attrs["address"].shape, {})
             added = (Name(step.attrs["pointer"]), Name("first"), Name("members"))
             block = columns_at_once(columns, step.dtype.itemsize, threads)

@@ -19,7 +19,7 @@ from .calls import last_block_statements
 from .launcher import Launcher
 from .looped_reductions import row_loop_statements
 from .ops import helpers_called
-from .partial_sums import accumulator_statements, finalize_statements, partial_statements
+from .partial_sums import accumulator_statements, deviation_statements, finalize_statements, partial_statements
 from .scalars_in_memory import declared, number_loads
 from .steps import PHASES, statements
 from .writer import Writer
@@ -183,7 +183,13 @@ def _body(writer: Writer) -> list[Statement]:
     inner = [s for s in steps if not _is_loaded_once(s)]
     setup, before = index.lines(in_loop=False), statements(writer, hoisted)
     finalized = finalize_statements(writer) if layout.finalizes else []
-    tile = row_loop_statements(writer, hoisted) if layout.loops_cols else statements(writer, inner)
+    late = deviation_statements(writer) if layout.finalizes else []
+    if late:
+        # What deviates is known once the mean is, which is made of other sums.
+        early = _behind(writer, [s for s in inner if s.op == "deviations"])
+        late = [*statements(writer, [s for s in inner if s.name in early]), *late]
+        inner = [s for s in inner if s.name not in early]
+    tile = row_loop_statements(writer, hoisted) if layout.loops_cols else [*late, *statements(writer, inner)]
     over, after = layout.traversal.over, _results(writer)
     if over is None:
         return [*setup, *finalized, *before, *tile, *after]
@@ -191,6 +197,18 @@ def _body(writer: Writer) -> list[Statement]:
     tiles = over(call("tl.cdiv", index.row_bound(), Name(index.row_block_name())))
     loop = For("tile", tiles, (*index.lines(in_loop=True), *finalized, *tile))
     return [*setup, *before, *start, loop, *after]
+
+
+def _behind(writer: Writer, steps: Sequence[Step]) -> set[str]:
+    """The steps that some are computed from."""
+    found: set[str] = set()
+    todo = [a for s in steps for a in s.args]
+    while todo:
+        name = todo.pop()
+        if name not in found:
+            found.add(name)
+            todo += writer.steps[name].args
+    return found
 
 
 def _is_loaded_once(step: Step) -> bool:

@@ -157,6 +157,65 @@ def squares_about(squares, counts, off):
     """Σ (x − c)² of each lane, of its Σ (x − mean)², how many x it has, and mean − c (Chan, Golub and LeVeque)."""
     return squares + counts * off * off
 ''',
+    "moments_of_lanes": '''\
+@triton.jit
+def moments_of_lanes(total, first, mean, squares, counts):
+    """How many x the lanes of a column have seen, how far their mean is from their total over that, and Σ (x − mean)²;
+    of each lane's first x, its mean less that, its Σ (x − mean)² and how many it has (Chan, Golub and LeVeque)."""
+    has_rows = counts > 0
+    count = tl.sum(counts)
+    over = tl.maximum(count, 1)
+    # Close to each lane's first x, so that this is exact where all of them are large.
+    off = tl.where(has_rows, first - total / over + mean, 0.0)
+    mean_off = tl.sum(counts * off, axis=0, keep_dims=True) / over
+    apart = tl.where(has_rows, off - mean_off, 0.0)
+    squares = tl.sum(squares_about(squares, counts, apart), axis=0, keep_dims=True)
+    return count, mean_off, squares
+''',
+    "add_up_moments": '''\
+@triton.jit
+def add_up_moments(
+    total_ptr, off_ptr, squares_ptr, count_ptr, first, members, COLS: tl.constexpr, BLOCK: tl.constexpr,
+    GROUP: tl.constexpr,
+):
+    """Put together what a group of programs left of the moments of columns, in the place of the first one: how many x
+    each has seen, their sum, how far their mean is from that over their number, and Σ (x − mean)² (Chan, Golub and
+    LeVeque)."""
+    count_ptr += first
+    rows = tl.load(count_ptr)
+    for member in tl.range(1, GROUP, loop_unroll_factor=GROUP):
+        rows += tl.load(count_ptr + member, mask=member < members, other=0)
+    over = tl.maximum(rows, 1)
+    for start in range(0, COLS, BLOCK):
+        col = start + tl.arange(0, BLOCK)
+        in_cols = col < COLS
+        cell = first * COLS + col
+        total = tl.load(total_ptr + cell, mask=in_cols, other=0.0)
+        for member in tl.range(1, GROUP, loop_unroll_factor=GROUP):
+            place = cell + member * COLS
+            total += tl.load(total_ptr + place, mask=in_cols & (member < members), other=0.0)
+        about = total / over
+        off = tl.zeros_like(total)
+        squares = tl.zeros_like(about)
+        for member in tl.range(0, GROUP, loop_unroll_factor=GROUP // 4):
+            is_member = member < members
+            is_there = in_cols & is_member
+            place = cell + member * COLS
+            count = tl.load(count_ptr + member, mask=is_member, other=0)
+            mean = tl.load(total_ptr + place, mask=is_there, other=0.0) / tl.maximum(count, 1)
+            apart = mean - about + tl.load(off_ptr + place, mask=is_there, other=0.0)
+            apart = tl.where(count > 0, apart, 0.0)
+            squares += squares_about(tl.load(squares_ptr + place, mask=is_there, other=0.0), count, apart)
+            off += count * apart
+        off /= over
+        # Where squares overflow, their sum is infinite, and not the difference of two infinities.
+        less = tl.where(squares < float("inf"), rows * off * off, 0.0)
+        tl.store(total_ptr + cell, total, mask=in_cols)
+        tl.store(off_ptr + cell, off, mask=in_cols)
+        tl.store(squares_ptr + cell, squares - less, mask=in_cols)
+    tl.debug_barrier()
+    tl.store(count_ptr, rows)
+''',
     "arrives_last": '''\
 @triton.jit
 def arrives_last(arrivals_ptr, programs):
@@ -202,12 +261,18 @@ def min_or_nan(x, axis: tl.constexpr, keep_dims: tl.constexpr = False):
 HELPER_POINTERS: Mapping[str, str] = {
     "arrives_last": "arrivals_ptr",
     "add_up_group": "partial_ptr",
+    "add_up_moments": "total_ptr",
     "address": "cell_ptr",
 }
 """What helpers that touch memory load from, and store to."""
 
 
-HELPER_NEEDS: Mapping[str, tuple[str, ...]] = {"tanh": ("expm1",), "max_and_place": ("larger_first",)}
+HELPER_NEEDS: Mapping[str, tuple[str, ...]] = {
+    "tanh": ("expm1",),
+    "max_and_place": ("larger_first",),
+    "moments_of_lanes": ("squares_about",),
+    "add_up_moments": ("squares_about",),
+}
 
 
 def helpers_called(statements: Iterable[Statement]) -> frozenset[str]:

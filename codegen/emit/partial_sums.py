@@ -10,6 +10,7 @@ from ..support.expressions import Display, Expression, Name, both, call, number,
 from ..support.facets import Axis, reduced
 from ..support.sizes import static_size
 from ..support.statements import BLANK, Assign, Comment, Evaluate, For, Statement, marked
+from . import column_moments
 from .ops import load, store, tl
 from .steps import taken_in
 from .writer import Writer
@@ -25,6 +26,8 @@ def accumulator_statements(writer: Writer) -> list[Statement]:
                 shape = writer.tile_shape(writer.steps[step.args[0]].extent)
             start = call("tl.full", shape, step.attrs["identity"], tl(step.dtype))
             lines.append(Assign(step.name, start, origins=step.origin))
+        elif step.op == "moments":
+            lines += column_moments.start_statements(writer, step)
     return lines
 
 
@@ -37,7 +40,8 @@ def partial_statements(writer: Writer) -> list[Statement]:
     for step in filter(writer.carries, accumulated):
         summed = reduced(step.attrs["reduction"], Name(step.name), step.attrs["axis"], step.dtype)
         lines.append(Assign(step.name, summed, origins=writer.origins(step)))
-    if len([s for s in accumulated if s.extent != SCALAR]) > 1:
+    gathered = [s for s in writer.kernel.steps if s.op == "moments"]
+    if gathered or len([s for s in accumulated if s.extent != SCALAR]) > 1:
         lines.append(Assign("partial_row", partial_row))
         partial_row = Name("partial_row")
     for step in accumulated:
@@ -53,20 +57,29 @@ def partial_statements(writer: Writer) -> list[Statement]:
             value, mask = writer.value(step.args[0]), index.mask(ROW)
         left = store(total(Name(step.attrs["pointer"]), place), value, mask=mask)
         lines.append(Evaluate(left, origins=writer.origins(step)))
-    return lines
+    return [*lines, *(line for s in gathered for line in column_moments.left_statements(writer, s, partial_row))]
 
 
 def finalize_statements(writer: Writer) -> list[Statement]:
     """Add up what each program left, in the order of the programs; or what each group of them did."""
     steps = [s for s in writer.kernel.steps if s.op == "finalize"]
+    return _added(writer, steps, "Sums over all rows: add up what each {}")
+
+
+def deviation_statements(writer: Writer) -> list[Statement]:
+    """Add up how far the moments that programs left are from the mean of all rows, which is known by then."""
+    steps = [s for s in writer.kernel.steps if s.op == "deviations"]
+    return _added(writer, steps, "How far from that mean rows are: add up what follows of the moments that each {}")
+
+
+def _added(writer: Writer, steps: list[Step], what: str) -> list[Statement]:
+    """Add up what each program or group left, with a comment that says what it is."""
+    if not steps:
+        return []
     added = _groups_added if writer.layout.adds_groups else _programs_added
     left = f"group of {GROUP}" if writer.layout.adds_groups else "program"
-    return [
-        BLANK,
-        Comment(f"Sums over all rows: add up what each {left} left, always in the same order."),
-        *added(writer, steps),
-        BLANK,
-    ]
+    said = f"{what.format(left)} left, always in the same order."
+    return [BLANK, Comment(said), *added(writer, steps), BLANK]
 
 
 def _groups_added(writer: Writer, steps: list[Step]) -> list[Statement]:
@@ -77,11 +90,13 @@ def _groups_added(writer: Writer, steps: list[Step]) -> list[Statement]:
     mask = both(program < programs, writer.index.mask(ROW))
     at_once = product(Name("PROGRAMS"), GROUP)
     # Triton unrolls the loop on a GPU; as machine code of a CPU it stays one.
-    groups = call("tl.range", 0, at_once, GROUP, loop_unroll_factor=Name("PROGRAMS"))
-    taken = _taken_in(steps, places, mask, lambda op, s, x: x)
+    unrolled: Expression = Name("PROGRAMS")
+    if steps[0].op == "deviations":
+        unrolled = unrolled // 2  # more numbers of each group
+    groups = call("tl.range", 0, at_once, GROUP, loop_unroll_factor=unrolled)
+    taken = _taken_in(writer, steps, places, mask, lambda op, s, x: x)
     inside = For("member", groups, (Assign("program", first + Name("member")), *lines, *taken))
-    over = call("range", 0, programs, at_once)
-    return [*_identities(steps, Display((Name("BLOCK"),))), For("first", over, (inside,))]
+    return [*_identities(steps, Display((Name("BLOCK"),))), _over(steps, at_once, (inside,))]
 
 
 def _programs_added(writer: Writer, steps: list[Step]) -> list[Statement]:
@@ -93,10 +108,19 @@ def _programs_added(writer: Writer, steps: list[Step]) -> list[Statement]:
     lines, places = _places(writer, steps, "None, :") if has_rows else ([], {s.name: program for s in steps})
     tile_mask = writer.index.mask(ROW) if has_rows else None
     mask = both(program < programs, tile_mask.subscript("None, :") if tile_mask else None)
-    taken = _taken_in(steps, places, mask, lambda op, s, x: reduced(op, x, Axis(0), s.dtype))
+    taken = _taken_in(writer, steps, places, mask, lambda op, s, x: reduced(op, x, Axis(0), s.dtype), "None, :")
     body = (Assign("program", first + lanes), *lines, *taken)
-    over = call("range", 0, programs, Name("PROGRAMS"))
-    return [*_identities(steps, Display((Name("BLOCK"),) if has_rows else ())), For("first", over, body)]
+    shape = Display((Name("BLOCK"),) if has_rows else ())
+    return [*_identities(steps, shape), _over(steps, Name("PROGRAMS"), body)]
+
+
+def _over(steps: list[Step], at_once: Expression, body: tuple[Statement, ...]) -> Statement:
+    """The loop over what programs left, so many of them at once."""
+    programs, group = Name("programs"), Name("group")
+    if steps[0].op == "finalize":
+        return For("first", call("range", 0, programs, at_once), body)
+    turns = call("range", call("tl.cdiv", programs, at_once))
+    return For(group.name, turns, (Assign("first", group * at_once), *body))
 
 
 def _identities(steps: list[Step], shape: Expression) -> list[Statement]:
@@ -104,12 +128,18 @@ def _identities(steps: list[Step], shape: Expression) -> list[Statement]:
 
 
 def _taken_in(
+    writer: Writer,
     steps: list[Step],
     places: Mapping[str, Expression],
     mask: Expression | None,
     of_lanes: Callable[[str, Step, Expression], Expression],
+    across: str = "",
 ) -> Iterator[Statement]:
-    """Loads of what programs left, taken in by sums."""
+    """Loads of what programs left, taken in by sums. `across` are the axes of a tile along which its columns lie, if it
+    has two."""
+    if steps[0].op == "deviations":
+        yield from column_moments.taken_in(writer, steps, places, of_lanes, across)
+        return
     if len(steps) > 1:
         assert mask is not None
         yield Assign("in_programs", mask)

@@ -12,6 +12,7 @@ from ..support.provenance import united
 from ..support.statements import BLANK, Assign, Comment, Evaluate, Statement, marked
 from ..support.text import wrapped_lines
 from .calls import function_call
+from .column_moments import tile_statements as gathered
 from .matmul import ProductText, summed_alike
 from .ops import load, store, tl, zeros
 from .writer import Writer
@@ -56,6 +57,9 @@ def statements(writer: Writer, steps: Sequence[Step]) -> list[Statement]:
         if heading and heading != shown:
             lines += [BLANK, *heading]
             shown = heading
+        if step.op == "moments":
+            lines += gathered(writer, step)
+            continue
         lines += marked([_statement(writer, step)], writer.origins(step))
     stores = store_statements(writer, [s for s in steps if s.op == "store"])
     return [*lines, BLANK, *stores] if stores else lines
@@ -117,5 +121,5 @@ def taken_in(op: str, name: str, value: Expression) -> Statement:
     return Assign(name, combined(op, Name(name), value))
 
 
-_ELSEWHERE = ("load", "argument", "number", "index", "finalize", "operand", "product", "place", "store")
+_ELSEWHERE = ("load", "argument", "number", "index", "finalize", "deviations", "operand", "product", "place", "store")
 """Steps that are no statements among others: written before or after them, or inside."""

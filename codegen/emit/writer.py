@@ -296,6 +296,8 @@ _STATEMENTS = (
     "store",
     "accumulate",
     "finalize",
+    "moments",
+    "deviations",
     "repeat",
     "argument",
     "take_rows",

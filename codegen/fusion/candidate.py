@@ -11,10 +11,10 @@ from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Value
 
 from ..analysis.axes import Space
-from ..analysis.units import Unit, Units, UnitSet, generating
+from ..analysis.units import PARTIAL, Unit, Units, UnitSet, generating
 from ..analysis.views import memory_of
 from ..support.text import counted
-from .constraints import Fusion, Unmet, computed_of, unmet
+from .constraints import Fusion
 from .legality import Legality, Refusal
 from .memory import Loads, MemoryPlan, loads_of_kernels, memory_plan, spaces_of_kernels, units_of
 from .partition import Partition, in_order, waits
@@ -27,8 +27,9 @@ class Candidate:
     """A partition, with all that passes need to judge and to change it. Passes take one and return one.
 
     `legality` has the units and the rules among them. `options` are what the user asks for; `wanted` are the sets of
-    units that must share a kernel for it. `how` says how the partition was found. `finalized_by` names, for each kernel
-    that the last program of another one runs, that other kernel.
+    units that must share a kernel, for it or as one loop gathers the moments that they follow from. `how` says how the
+    partition was found. `finalized_by` names, for each kernel that the last program of another one runs, that other
+    kernel.
 
     What is derived from these is computed when it is first asked for, and kept.
     """
@@ -66,7 +67,18 @@ class Candidate:
     @cached_property
     def refusal(self) -> Refusal | None:
         """Why some kernel is none, as constraints may have it; None where all are legal."""
-        return next((s for s in self._spaces.values() if isinstance(s, Refusal)), None)
+        return next((s for s in self._spaces.values() if isinstance(s, Refusal)), None) or self._parted_moments
+
+    @property
+    def _parted_moments(self) -> Refusal | None:
+        """Why kernels are none that take only one of the sums that follow from the same moments."""
+        for kernel in self.kernels if any(u.moments for u in self.units.units) else ():
+            taken = {u.value for u in kernel if u.part == PARTIAL}
+            for moments in {u.moments for u in kernel if u.part == PARTIAL and u.moments is not None}:
+                if not {moments.total, moments.deviations, moments.squares} <= taken:
+                    name = moments.deviations.name
+                    return Refusal("moments", f"{name} follows from moments that one loop gathers together")
+        return None
 
     def raise_if_illegal(self) -> None:
         """Raise `PlanError` with the rule that some kernel breaks."""
@@ -109,10 +121,6 @@ class Candidate:
             lines.append(line)
         return "\n".join(lines)
 
-    def missed_wish(self, options: Fusion) -> Unmet | None:
-        """What the first names of `fuse` in `options` ask for that kernels here compute apart; None without any."""
-        return unmet(self.units, options, (computed_of(self.computed(k)) for k in self.kernels))
-
     # -- what is changed --
 
     def with_partition(self, partition: Partition) -> Candidate | None:
@@ -124,6 +132,11 @@ class Candidate:
     def with_apart(self, one: Unit, other: Unit) -> Candidate:
         """The same kernels where two units, which share none, may not share a launch either."""
         pairs = [*_pairs(self.legality, {}), (one, other)]
+        return replace(self, legality=Legality(self.units, pairs, self.legality))
+
+    def with_allowed(self, one: Unit, other: Unit) -> Candidate:
+        """The same kernels where two units may share a kernel, or a launch, though a user forbade it."""
+        pairs = (pair for pair in _pairs(self.legality, {}) if {*pair} != {one, other})
         return replace(self, legality=Legality(self.units, pairs, self.legality))
 
     def with_parts(self, parts: Mapping[Value, str]) -> Candidate:

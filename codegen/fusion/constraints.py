@@ -70,6 +70,12 @@ class Fusion:
         return self.mode == "off"
 
     @property
+    def gathers_moments(self) -> bool:
+        """Whether one pass over rows gathers a mean and what deviates from it. Sums of deviations from a known mean are
+        more exact where few programs share the rows, as on a CPU, and a cache spares it the second pass."""
+        return not self.is_off and self.planned_for.cpu is None
+
+    @property
     def planned_for(self) -> Target:
         """The target with its prices."""
         return TARGETS[self.target or GPU]

@@ -132,7 +132,7 @@ class FactsOfUnits:
         table = value.inputs[0] if value.op.kind == "gather" else None
         whole: set[Value] = set()
         read: set[tuple[Value, Labels]] = set()
-        for arg in value.inputs:
+        for arg in unit.args:
             source = base_of(arg)
             memory = memory_of(source)
             if is_product or arg is table or memory is not source or is_join(memory):
@@ -147,7 +147,7 @@ def _touched_by(unit: Unit) -> Iterator[Value]:
     if unit.part == OPERAND:
         return
     if unit.part not in (FINALIZE, REPLICATED, PRODUCT):
-        for arg in iterated_inputs(unit.value):
+        for arg in iterated_inputs(unit.value) if unit.moments is None else unit.args:
             source = base_of(arg)
             if source is not arg and not is_host(arg) and not is_free(source):
                 yield source

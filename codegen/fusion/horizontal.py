@@ -18,6 +18,7 @@ from ..cost.matmul import split_k_in
 from ..support.sizes import NOMINAL_SIZES, known_size
 from ..support.tables import Table
 from .candidate import Candidate, once
+from .constraints import Fusion, Unmet, computed_of, unmet
 from .legality import Legality
 from .memory import MemoryPlan
 
@@ -70,26 +71,11 @@ activations (`_addmm_activation` of torch) are not the same functions: ReLU make
 (https://forums.developer.nvidia.com/t/329783), and GELU is by tanh, on the CPU by erf."""
 
 
-@once
-def biases_of_products(found: Candidate) -> Mapping[Unit, Unit]:
-    """The units that add a bias to a product of the library, each with that product: all that reads it. Where no other
-    unit of their kernel reads the sum, the library may add the bias in its call (`torch.addmm`)."""
-    home = {u: k for k in found.kernels for u in k}
-    again = {v for k in found.kernels for v in found.recomputed(k)}
-    biases = {}
-    for unit in found.units.units:
-        product = _biased(found, unit)
-        if product is None or unit.value in again or unit.value in found.units.destinations:
-            continue
-        if home[unit].isdisjoint(found.legality.readers.get(unit.value, ())):
-            biases[unit] = product
-    return biases
-
-
-def _biased(found: Candidate, unit: Unit) -> Unit | None:
-    """The product of the library that a unit adds a bias to, a leaf of one axis."""
+def library_bias(found: Candidate, unit: Unit) -> Unit | None:
+    """The product of the library to which a unit adds a bias, a leaf of one axis, as the library's call can too. None
+    for other units. What a user forbids is not asked, nor whether fusion is off."""
     value, units = unit.value, found.units
-    if value.op.name != "add" or value.dtype.name not in BIASED:
+    if value.op.name != "add" or value.dtype.name not in BIASED or value in units.destinations:
         return None
     for product, bias in (value.inputs, value.inputs[::-1]):
         if not bias.is_leaf or bias.dtype is not value.dtype or bias.shape != product.shape[-1:]:
@@ -98,19 +84,48 @@ def _biased(found: Candidate, unit: Unit) -> Unit | None:
         if made is None or not made.is_library or product.op.name != "matmul" or product.shape != value.shape:
             continue
         sizes = (known_size(product.shape[:-1]), known_size(product.shape[-1:]), known_size(summed(product)))
-        is_alone = product not in units.roots and found.legality.readers[product] == [unit]
-        if is_alone and 1 not in sizes and unit not in found.legality.apart.get(made, ()):
+        if product not in units.roots and found.legality.readers[product] == [unit] and 1 not in sizes:
             return made
     return None
+
+
+@once
+def biases_of_products(found: Candidate) -> Mapping[Unit, Unit]:
+    """The units that add a bias to a product of the library, each with that product, where the library may add the bias
+    in its call (`torch.addmm`) and nothing more moves for it: no other unit of their kernel reads the sum, or the sum
+    is stored, or other kernels compute it again."""
+    home = {u: k for k in found.kernels for u in k}
+    elsewhere = _computed_again(found).union(*found.memory.stores.values())
+    biases = {}
+    for unit in found.units.units:
+        product = library_bias(found, unit)
+        if product is None or unit in found.legality.apart.get(product, ()) or found.options.is_off:
+            continue
+        is_read_there = not home[unit].isdisjoint(found.legality.readers.get(unit.value, ()))
+        if not is_read_there or unit.value in elsewhere:
+            biases[unit] = product
+    return biases
+
+
+def _computed_again(found: Candidate) -> set[Value]:
+    return {v for k in found.kernels for v in found.recomputed(k)}
 
 
 @once
 def biased_products(found: Candidate) -> Mapping[UnitSet, UnitSet]:
     """The kernels of the library whose products have a bias added by a kernel that does nothing else, each with that
     kernel: one call does both."""
-    biases = biases_of_products(found)
-    alone = {u: k for k in found.kernels if len(k) == 1 for u in k if u in biases}
+    biases, again = biases_of_products(found), _computed_again(found)
+    alone = {u: k for k in found.kernels if len(k) == 1 for u in k if u in biases and u.value not in again}
     return {frozenset([biases[u]]): k for u, k in alone.items() if found.memory.storage[u.value] is u.value.dtype}
+
+
+def missed_wish(found: Candidate, options: Fusion) -> Unmet | None:
+    """What the first names of `fuse` in `options` ask for that kernels here compute apart, and calls of the library
+    with the biases that they add; None without any. The candidate must be legal."""
+    calls = (product | adding for product, adding in biased_products(found).items())
+    computed = (computed_of(found.computed(k)) for k in found.kernels)
+    return unmet(found.units, options, (*computed, *map(computed_of, calls)))
 
 
 FOREACH = "foreach"

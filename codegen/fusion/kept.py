@@ -128,7 +128,7 @@ def read(text: str, graph: Graph, options: Fusion) -> Candidate | None:
 def _candidate(said: Any, graph: Graph, options: Fusion) -> Candidate:
     _require(said["how"] in FOUND)
     kernels = [[(_value(graph, number), part) for number, part in kernel] for kernel in said["kernels"]]
-    units = _units(graph, [unit for kernel in kernels for unit in kernel])
+    units = _units(graph, [unit for kernel in kernels for unit in kernel], options.gathers_moments)
     known = {(u.value, u.part): u for u in units.units}
     made = [frozenset(known[unit] for unit in kernel) for kernel in kernels]
     again = {made[number]: tuple(_value(graph, v) for v in values) for number, values in said["recomputed"]}
@@ -141,13 +141,13 @@ def _value(graph: Graph, number: object) -> Value:
     return graph.values[number]
 
 
-def _units(graph: Graph, said: list[tuple[Value, str]]) -> Units:
+def _units(graph: Graph, said: list[tuple[Value, str]], gathers: bool) -> Units:
     """The units of a graph that an entry names, each of them once."""
     _require(len(said) == len(set(said)))
     parts = {value: part for value, part in said if part not in (FINALIZE, "")}
     rows = {v: v not in parts for v, _ in said if v.op.kind == "reduction"}
     replicated = frozenset(v for v, part in parts.items() if part == REPLICATED)
-    units = make_units(graph, rows, replicated)
+    units = make_units(graph, rows, replicated, gathers=gathers)
     _require(all(v in replicated or _may_be(units, v, is_row) for v, is_row in rows.items()))
     _require(not replicated or replicated <= replicable_sums(units))
     multiplying = {v: part for v, part in parts.items() if part in (PRODUCT, OPERAND)}

@@ -354,7 +354,7 @@ class Legality:
             for unit in members:
                 for other in self.apart.get(unit, ()):
                     if holds(other):
-                        return Refusal("forbidden", f"{unit.value.name} and {other.value.name} are forbidden to fuse")
+                        return forbidden(unit, other)
         return None
 
     @staticmethod
@@ -428,3 +428,8 @@ def _ordered(some: AxisSet, orders: list[Labels]) -> tuple[int, ...]:
 def one_writer(unit: Unit) -> Refusal:
     """The refusal of a kernel that would write a result from several programs."""
     return Refusal("one writer", f"{unit.value.name} lacks an axis of the kernel, so several programs would write it")
+
+
+def forbidden(unit: Unit, other: Unit) -> Refusal:
+    """The refusal of a pair that a user forbids to fuse."""
+    return Refusal("forbidden", f"{unit.value.name} and {other.value.name} are forbidden to fuse")

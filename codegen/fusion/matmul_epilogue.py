@@ -7,7 +7,7 @@ whose tile then is the product's.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
 from tritonnotes.ir.core.graph import Value
@@ -26,7 +26,7 @@ from ..cost.matmul import (
 from ..cost.traffic import nominal_bytes
 from .candidate import Candidate, renamed
 from .cost import scheduled_cost
-from .horizontal import biases_of_products, foreach_groups
+from .horizontal import biased_products, biases_of_products, foreach_groups, missed_wish
 from .legality import Rule
 from .partition import Partition
 
@@ -63,23 +63,38 @@ def fuse_matmul_epilogues(found: Candidate) -> Candidate:
 
 
 def leave_biases_to_library(found: Candidate) -> Candidate:
-    """The candidate with each bias that the library can add to its product in a kernel by itself, where that pays."""
-    biases = biases_of_products(found)
-    kernels: list[UnitSet] = []
-    recomputed = dict(found.partition.recomputed)
-    for kernel in found.kernels:
-        rest = kernel.difference(biases)
-        kernels += [frozenset([u]) for u in kernel if u in biases]
-        kernels += [rest] if rest else []
-        copies = recomputed.pop(kernel, ())
-        if rest and copies:
-            recomputed[rest] = copies
-    if len(kernels) == len(found.kernels):
-        return found
-    other = found.with_partition(Partition(tuple(kernels), recomputed))
-    if other is None or other.refusal is not None or other.missed_wish(found.options) is not None:
+    """The candidate with each bias that the library can add to its product in a kernel by itself, where that pays: all
+    of them or, where they may not all be, one after the other."""
+    done = {u for kernel in biased_products(found).values() for u in kernel}
+    biases = [u for u in biases_of_products(found) if u not in done]
+    made = _if_cheaper(found, biases)
+    if made is found and len(biases) > 1:
+        for unit in biases:
+            made = _if_cheaper(made, [unit])
+    return made
+
+
+def _if_cheaper(found: Candidate, biases: Collection[Unit]) -> Candidate:
+    other = with_biases_alone(found, biases) if biases else None
+    if other is None or missed_wish(other, found.options) is not None:
         return found
     return other if scheduled_cost(other).total < scheduled_cost(found).total else found
+
+
+def with_biases_alone(found: Candidate, biases: Collection[Unit]) -> Candidate | None:
+    """The candidate with each of some units in a kernel by itself, whose results no kernel computes again. None where
+    that is illegal."""
+    alone, values = frozenset(biases), {u.value for u in biases}
+    kernels: list[UnitSet] = []
+    recomputed: dict[UnitSet, tuple[Value, ...]] = {}
+    for kernel in found.kernels:
+        kernels += [frozenset([u]) for u in kernel & alone]
+        rest = kernel - alone
+        if rest:
+            kernels.append(rest)
+            recomputed[rest] = tuple(v for v in found.recomputed(kernel) if v not in values)
+    other = found.with_partition(Partition(tuple(kernels), {k: copies for k, copies in recomputed.items() if copies}))
+    return None if other is None or other.refusal is not None else other
 
 
 class _Kernels:
@@ -128,12 +143,15 @@ class _Kernels:
 
     def _saved(self, value: Value, kernel: UnitSet, is_stored: bool) -> int:
         """The price, in bytes, of the launch and of the way through memory that a product saves in a kernel. Where the
-        library could add its bias, nothing goes through memory there either, and a kernel of such biases has no
-        launch."""
-        launch = self.target.launch_bytes
-        if self.biases.get(value) not in kernel:
+        library could add its bias, the product does not go through memory there either, a kernel of such biases has no
+        launch, and a kernel that does more with the sum reads it."""
+        launch, adding = self.target.launch_bytes, self.biases.get(value)
+        if adding is None or adding not in kernel:
             return launch // self.shared.get(kernel, 1) + nominal_bytes(value) * (1 if is_stored else 2)
-        return launch - launch // len(kernel) if kernel <= set(self.biases.values()) else launch
+        if kernel <= set(self.biases.values()):
+            return launch - launch // len(kernel)
+        is_read_there = not kernel.isdisjoint(self.legality.readers.get(adding.value, ()))
+        return launch + (nominal_bytes(adding.value) if is_read_there else 0)
 
     def _is_read_elsewhere(self, value: Value, kernels: tuple[UnitSet, ...]) -> bool:
         return value in self.units.roots or any(k not in kernels for k in self.loaders.get(value, ()))

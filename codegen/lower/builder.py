@@ -9,9 +9,10 @@ from typing import Any
 
 from tritonnotes.ir.core.graph import Value
 from tritonnotes.ir.core.numbers import is_exact
-from tritonnotes.ir.core.types import Dim, DType, Shape, dims_in, int64
+from tritonnotes.ir.core.types import Dim, DType, Shape, dims_in, int32, int64
 
 from ..analysis.idioms import RowValues
+from ..analysis.moments import Moments
 from ..analysis.units import OPERAND, PARTIAL, Units
 from ..analysis.views import Place, base_of, memory_of, place_of
 from ..plan.launches import KernelPlan
@@ -46,9 +47,11 @@ class Builder:
         self.destinations = destinations
         self.called = called
         self.part = part
+        self.moments = {u.value: u.moments for u in plan.units if u.moments is not None}
         self.computed = {u.value for u in plan.units if u.part != PARTIAL} | set(plan.recomputed)
         self.values = self._of_whole_tiles()
         self.read_here = {base_of(a) for v in self.values for a in v.inputs}
+        self.read_here |= {moments.x for moments in self.moments.values()}
         self.names = Names()
         self.names.taken.add(plan.name)
         self.functions: set[str] = set()
@@ -200,6 +203,17 @@ class Builder:
         stem = uncounted(value)
         memory = self.names.claim(f"{value.hint or stem}_partial", f"{stem}_partial")
         return self.parameter(("partial", value), f"{memory}_ptr", role, value, dtype)
+
+    def moments_left(self, moments: Moments, role: str, dtype: DType) -> dict[str, str]:
+        """The arguments for what programs leave of moments: of each column its sum, what the mean has lost to rounding
+        and the squares, and once how many rows they are of."""
+        left = {"totals": moments.total, "means": moments.deviations, "squares": moments.squares}
+        found = {what: self.partial(value, role, dtype).name for what, value in left.items()}
+        key, stem = ("rows", moments.deviations), uncounted(moments.deviations)
+        if key not in self.parameters:
+            name = f"{self.names.claim(f'{stem}_rows')}_ptr"
+            self.parameters[key] = Parameter(name, role, moments.deviations, int32, of_rows=True)
+        return {**found, "rows": self.parameters[key].name}
 
     def size_parameter(self, dim: Dim) -> Parameter:
         key = ("size", dim.name)

@@ -187,7 +187,7 @@ class Indexing:
         return None if mask is None else self.named(mask)
 
     def reduction_mask(self, step: Step) -> Expression | None:
-        if step.op != "accumulate":
+        if step.op not in ("accumulate", "moments"):
             return self.mask_of(COL)
         arg = self.steps[step.args[0]]
         return self.mask_of(TILE) if step.attrs["both"] and arg.extent == TILE else self.mask_of(ROW)

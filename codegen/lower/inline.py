@@ -75,4 +75,4 @@ def _key(parameter: Parameter) -> Hashable:
     """What two arguments of one launch have in common that are one: memory, partial sums, a size or a number. A number
     that one kernel reads in float64 from memory, and another one takes in float32, is two arguments."""
     kind = parameter.role if parameter.role in ("size", "scalar") else parameter.role.startswith("partial")
-    return kind, parameter.value, parameter.size, parameter.is_pointer
+    return kind, parameter.value, parameter.size, parameter.is_pointer, parameter.of_rows

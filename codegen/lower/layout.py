@@ -188,7 +188,8 @@ def _widest(plan: KernelPlan) -> int:
 def _last_tile(plan: KernelPlan, rows: int | None, block: int) -> int:
     """Sums that the last program finalizes at once: 16 bytes for each thread."""
     sizes = [compute_dtype(v.dtype).itemsize for v in plan.finalizes]
-    return columns_at_once(rows or 1, max(sizes, default=4), LAST_BLOCK_THREADS)
+    at_once = 1 if all(u.moments is None for u in plan.units) else 2  # of moments, more numbers of each column
+    return columns_at_once(rows or 1, at_once * max(sizes, default=4), LAST_BLOCK_THREADS)
 
 
 def columns_at_once(columns: int, itemsize: int, threads: int) -> int:

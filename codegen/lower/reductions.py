@@ -12,6 +12,7 @@ from tritonnotes.ir.core.types import int32
 
 from ..analysis.axes import Space
 from ..analysis.idioms import largest_of
+from ..analysis.moments import Moments
 from ..analysis.units import PARTIAL, Unit
 from ..analysis.views import cone_of, needs_kernel
 from ..cost.traffic import compute_dtype
@@ -55,6 +56,11 @@ def _place_of(builder: Builder, largest: Value) -> Value | None:
 
 def accumulate(builder: Builder, value: Value) -> None:
     """A sum over all rows, of which each program leaves its part."""
+    moments = builder.moments.get(value)
+    if moments is not None:
+        if value is moments.deviations:
+            _gather(builder, moments)
+        return
     (source,) = value.inputs
     layout = builder.layout
     arg = resolve(builder, source)
@@ -83,9 +89,31 @@ def accumulate(builder: Builder, value: Value) -> None:
     builder.add(Step(name, "accumulate", (arg.name,), extent, dtype, given, True, value.scope, value))
 
 
+def _gather(builder: Builder, moments: Moments) -> None:
+    """The moments of all rows, of which each program leaves those of its own."""
+    value = moments.deviations
+    arg = builder.broadcast(resolve(builder, moments.x), TILE)
+    total = next(s.name for s in builder.ordered if s.value is moments.total and s.op == "accumulate")
+    attrs: dict[str, Any] = {**builder.moments_left(moments, "partial out", arg.dtype), "both": False}
+    attrs |= builder.mask_attrs("sum", arg, rows=True) | {"address": builder.address(value), "pointer": attrs["means"]}
+    name = builder.claim(value, builder.described("moments", [arg.name]))
+    given = MappingProxyType(attrs)
+    builder.add(Step(name, "moments", (arg.name, total), COL, arg.dtype, given, True, value.scope, value))
+
+
 def finalize(builder: Builder, value: Value) -> None:
     """A sum over all rows, of the parts that programs left."""
     dtype = compute_dtype(value.dtype)
+    moments = builder.moments.get(value)
+    if moments is not None:
+        about = resolve(builder, moments.about).name
+        power = 1 if value is moments.deviations else 2
+        attrs: dict[str, Any] = {**builder.moments_left(moments, "partial in", dtype), "power": power}
+        attrs |= {"reduction": "sum", "identity": identity_of("sum", dtype), "address": builder.address(value)}
+        given = MappingProxyType(attrs)
+        step = Step(builder.name_of(value), "deviations", (about,), ROW, dtype, given, True, value.scope, value)
+        builder.hold(value, step)
+        return
     attrs = {
         "reduction": value.op.name,
         "pointer": builder.partial(value, "partial in", dtype).name,

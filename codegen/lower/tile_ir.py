@@ -131,6 +131,8 @@ class Parameter:
     value: Value | None
     dtype: DType
     size: Shape = ()
+    of_rows: bool = False
+    """Whether programs leave there how many rows they had, and not what they have of the sum."""
     alike: tuple[Parameter, ...] = field(default=(), compare=False, repr=False)
     """Those of the launches that share the kernel."""
 
@@ -170,9 +172,10 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Step:
-    """One assignment. `op` is 'load', 'number', 'index', 'argument', 'accumulate', 'finalize', 'store', 'operand',
-    'product', 'select', 'place', 'repeat', 'replicated', or a primitive. Steps that touch memory have the attribute
-    `address`. An 'operand' is one side of a 'product', had block by block along the axis that is summed over.
+    """One assignment. `op` is 'load', 'number', 'index', 'argument', 'accumulate', 'finalize', 'moments', 'deviations',
+    'store', 'operand', 'product', 'select', 'place', 'repeat', 'replicated', or a primitive. Steps that touch memory
+    have the attribute `address`. An 'operand' is one side of a 'product', had block by block along the axis that is
+    summed over. 'moments' are gathered over the tiles of a program; 'deviations' are sums that follow from them.
 
     `args` are the names of earlier steps. A step that nobody named (`is_named` false) may be written inside its only
     user. `dtype` is what the kernel computes in, so never float16 or bfloat16. `value` is what it computes or moves of

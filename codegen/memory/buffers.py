@@ -10,6 +10,7 @@ from tritonnotes.ir.core.types import DType, Shape, element_count, float32, int3
 from tritonnotes.ir.primitives import CHUNK_ROWS
 
 from ..analysis.matmul import summed
+from ..analysis.units import PARTIAL
 from ..analysis.views import memory_of
 from ..cost.matmul import splits_of
 from ..cost.traffic import compute_dtype
@@ -83,6 +84,8 @@ def partial_buffers(launch: TileLaunch) -> list[Buffer]:
     made = [
         Buffer(partial_name(v), (*(rows or ()), *v.shape), compute_dtype(v.dtype), role) for v in launch.kernel.partials
     ]
+    gathered = dict.fromkeys(u.moments for u in launch.kernel.units if u.part == PARTIAL and u.moments is not None)
+    made += [Buffer(rows_name(m.deviations), (), int32, role) for m in gathered]
     if launch.last_block:
         made.append(Buffer(arrivals_name(launch.name), (), int32, "arrivals"))
     return made
@@ -131,7 +134,7 @@ def buffer_of(parameter: Parameter, launch: str, destinations: Mapping[Value, Va
         return arrivals_name(launch)
     assert parameter.value is not None
     if "partial" in parameter.role:
-        return partial_name(parameter.value)
+        return rows_name(parameter.value) if parameter.of_rows else partial_name(parameter.value)
     return destinations.get(parameter.value, parameter.value).name
 
 
@@ -143,6 +146,11 @@ def arrivals_name(launch: str) -> str:
 def partial_name(value: Value) -> str:
     """The name of the buffer that holds the partial sums of a value."""
     return f"{value.name}:partial"
+
+
+def rows_name(value: Value) -> str:
+    """The name of the buffer in which programs say how many rows they had of the moments that a sum follows from."""
+    return f"{value.name}:rows"
 
 
 def outer_names(loop: ChunkLoop, scratch: Iterable[str], destinations: Mapping[Value, Value]) -> dict[str, str]:

@@ -10,8 +10,8 @@ from typing import Any
 from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Graph, Value
 
-from ..analysis.units import FINALIZE, REPLICATED, Unit
-from ..analysis.views import is_alias, is_free, is_host, is_join, memory_of
+from ..analysis.units import FINALIZE, REPLICATED, Unit, Units
+from ..analysis.views import is_alias, is_free, is_host, is_join, memory_of, source_of
 from ..cost.traffic import nominal_bytes, tensor_bytes
 from ..fusion.candidate import Candidate
 from ..fusion.constraints import Fusion, Names
@@ -60,6 +60,8 @@ class Verdict:
     reason: str
     bytes: int
     ends: tuple[Unit, Unit] | None = field(default=None, repr=False, compare=False)
+    two_passes: Names = field(default=(), kw_only=True, repr=False, compare=False)
+    """Where a sum follows from moments, the mean and what deviates from it: what is forbidden for the opposite."""
     plan: FusionPlan = field(kw_only=True, repr=False, compare=False)
     replan: Replan = field(kw_only=True, repr=False, compare=False)
 
@@ -93,6 +95,8 @@ class Verdict:
         found = self.plan.candidate
         if self.rule == "replicated":
             return greedy(self.plan.graph, _greedily(self.plan))  # every sum taken once
+        if self.two_passes:
+            return self._planned_anew(_greedily(self.plan, forbid=(self.two_passes,)))
         if self.ends is None or (not self.fused and self.rule in HARD_RULES):
             return None
         names = tuple(unit.value.name for unit in self.ends)
@@ -142,8 +146,10 @@ def verdicts(plan: FusionPlan, replan: Replan) -> Iterator[Verdict]:
         if unit.part == REPLICATED:
             yield from _behind_replicated(plan, judge, unit)
             continue
-        for arg in dict.fromkeys(unit.value.inputs):
-            ends = arg.name, unit.value.name
+        if unit.moments is not None:
+            yield from _behind_moments(units, judge, unit)
+        for arg, target in _read_by(units, unit):
+            ends = arg.name, target.name
             size = nominal_bytes(arg)
             memory = memory_of(arg)
             producer = units.producer.get(memory)
@@ -168,7 +174,7 @@ def verdicts(plan: FusionPlan, replan: Replan) -> Iterator[Verdict]:
                     reason = f"recomputed in {here.name}, which costs less than loading it"
                     yield judge(*ends, True, "recomputed", reason, saved, pair)
                 else:
-                    why = why_apart(clusters, producer, unit)
+                    why = why_apart(plan.candidate, clusters, producer, unit)
                     yield judge(*ends, False, why.rule, why.reason, moved, pair)
 
 
@@ -187,6 +193,26 @@ def _behind_replicated(plan: FusionPlan, judge: Callable[..., Verdict], unit: Un
                     f"{unit.value.name} is replicated: every program computes it, so that none waits for the others"
                 )
                 yield judge(arg.name, value.name, True, "replicated", reason, nominal_bytes(arg))
+
+
+def _behind_moments(units: Units, judge: Callable[..., Verdict], unit: Unit) -> Iterator[Verdict]:
+    """The edges between what deviates and the mean that it deviates from, to a sum that follows from moments."""
+    reason = f"{unit.value.name} follows from how many rows each program had, their mean and Σ (x − mean)²"
+    assert unit.moments is not None
+    instead = (unit.moments.about.name, unit.moments.deviations.inputs[0].name)
+    read = {(id(arg), id(value)) for arg, value in _read_by(units, unit)}
+    for value in (*units.inside(unit), unit.value):
+        for arg in dict.fromkeys(value.inputs):
+            if (id(arg), id(value)) not in read:
+                yield judge(arg.name, value.name, True, "moments", reason, nominal_bytes(arg), two_passes=instead)
+
+
+def _read_by(units: Units, unit: Unit) -> Iterator[tuple[Value, Value]]:
+    """What a unit reads, each with the value of the graph that it is read for."""
+    readers = (unit.value,) if unit.moments is None else units.inside(unit)
+    sources = set(map(source_of, unit.args))
+    for reader in readers:
+        yield from ((arg, reader) for arg in dict.fromkeys(reader.inputs) if source_of(arg) in sources)
 
 
 def _greedily(plan: FusionPlan, fuse: tuple[Names, ...] = (), forbid: tuple[Names, ...] = ()) -> Fusion:

@@ -8,6 +8,7 @@ from itertools import combinations, islice
 from ..analysis.units import Unit
 from ..fusion.candidate import Candidate
 from ..fusion.constraints import Fusion, Unmet
+from ..fusion.horizontal import missed_wish
 from ..fusion.legality import Refusal
 from ..fusion.merge import Clusters
 from .opposites import NOT_SELECTED, together, why_apart
@@ -20,7 +21,7 @@ def fused_as_asked(found: Candidate, options: Fusion) -> Candidate:
     """The candidate with the pairs that `fuse` in `options` asks for brought together one after the other, as far as a
     change of a few kernels does."""
     tried: set[tuple[str, ...]] = set()
-    while (missed := found.missed_wish(options)) is not None:
+    while (missed := missed_wish(found, options)) is not None:
         pair = next((ends for ends in _pairs(missed) if _names(ends) not in tried), None)
         other = None if pair is None else together(found, *pair)
         if pair is None or other is None:
@@ -33,13 +34,13 @@ def fused_as_asked(found: Candidate, options: Fusion) -> Candidate:
 def refusal_of(found: Candidate, options: Fusion) -> Refusal | None:
     """Why the first pair that `fuse` asks for and `found` computes apart is apart: the rule and the reason that its
     verdict has, of several pairs those of the first that is illegal. None where no pair is apart."""
-    missed = found.missed_wish(options)
+    missed = missed_wish(found, options)
     if missed is None:
         return None
     clusters = Clusters(found.legality, found.partition.kernels)
     pairs = (pair for link in missed.links for pair in combinations(_in_order(link), 2))
     apart = ((p, r) for p, r in pairs if clusters.of[p] is not clusters.of[r])
-    reasons = [why_apart(clusters, *pair) for pair in islice(apart, MOST_PAIRS)]
+    reasons = [why_apart(found, clusters, *pair) for pair in islice(apart, MOST_PAIRS)]
     return next((why for why in reasons if why != NOT_SELECTED), reasons[0] if reasons else None)
 
 

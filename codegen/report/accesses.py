@@ -44,6 +44,7 @@ compiles that once."""
 _INSIDE = (
     ("arrives_last", "one count of programs"),
     ("add_up_group", "partial sums, few for each thread of one program"),
+    ("add_up_moments", "partial sums, few for each thread of one program"),
     ("finalize_", "partial sums, few for each thread of one program"),
     ("tile_", "an operand of a product, computed block by block"),
     ("replicated_", "replicated: every program reads it, from the cache"),
@@ -109,7 +110,9 @@ def accesses(
         reason = ""
         if narrow:
             reason = (
-                _reason(_Lanes(tile, step, spelled.num_warps, constexprs, sizes))
+                "one count of rows"
+                if tile and any(s.attrs.get("rows") == pointer for s in tile.steps)
+                else _reason(_Lanes(tile, step, spelled.num_warps, constexprs, sizes))
                 if tile and step
                 else _reason_of_segments(pointer)
                 if isinstance(kernel, ForeachKernel)
@@ -185,11 +188,18 @@ def _step(kernel: Kernel, pointer: str, is_store: bool, place: Expression | None
         i: chained("+", total(Name(pointer), index.offset(s.attrs["address"]) if "address" in s.attrs else ZERO))
         for i, s in enumerate(kernel.steps)
         # What programs leave of a shared sum is stored, and loaded again.
-        if s.attrs.get("pointer") == pointer and (s.op == "product" or (s.op in ("store", "accumulate")) == is_store)
+        if pointer in _pointers(s) and (s.op == "product" or (s.op in ("store", "accumulate", "moments")) == is_store)
     }
     written = chained("+", place) if place else []
     named = [i for i, known in terms.items() if written[: len(known)] == known]
     return max(named or terms, key=lambda i: len(terms[i]), default=-1)
+
+
+def _pointers(step: Step) -> tuple[str, ...]:
+    """The arguments that a step loads from, or stores to."""
+    if step.op == "moments":
+        return step.attrs["means"], step.attrs["squares"]
+    return (step.attrs["pointer"],) if "pointer" in step.attrs else ()
 
 
 @dataclass(frozen=True)

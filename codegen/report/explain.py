@@ -26,6 +26,9 @@ MOST_EXAMPLES = 5
 PLACED = " Which matmuls its kernels compute was decided after the search."
 
 
+ADDED = " Which biases the library adds was decided after the search."
+
+
 UNSAID = ("number", "leaf")
 """Rules of edges that no plan decides."""
 
@@ -38,6 +41,7 @@ def explain_plan(plan: FusionPlan, batch: int | Mapping[str, int] = NOMINAL, **n
     library, loops = len(plan.library), plan.loop_count
     before, moved = unfused.bytes_moved(sizes), plan.bytes_moved(sizes)
     placed = any(k.products for k in plan.launches)
+    added = any(isinstance(k, LibraryCall) and k.bias is not None for k in plan.launches)
     said = [v for v in plan.verdicts if v.rule not in UNSAID]
     apart = [v for v in said if not v.fused]
     return "\n".join(
@@ -48,7 +52,7 @@ def explain_plan(plan: FusionPlan, batch: int | Mapping[str, int] = NOMINAL, **n
             f"{moved:,} bytes read and written{plan.at(sizes)}.",
             f"Without fusion: {counted(len(unfused.launches), 'launch')}, {before:,} bytes; "
             f"fusion saves {before - moved:,}.",
-            f"The plan is {plan.fusion}.{PLACED if placed else ''}",
+            f"The plan is {plan.fusion}.{PLACED if placed else ''}{ADDED if added else ''}",
             f"It is made for {plan.candidate.options.planned_for}.",
             "",
             "What runs:",

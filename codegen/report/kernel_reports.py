@@ -38,6 +38,7 @@ from .accesses import Access, accesses, constexprs_of
 INSTRUCTIONS: Mapping[str, int] = MappingProxyType(
     {
         **dict.fromkeys(("load", "store", "take_rows", "number", "index", "argument", "repeat"), 0),
+        "moments": 7,
         **{op: facets.instructions for op, facets in FACETS.items()},
     }
 )
@@ -198,10 +199,11 @@ def _report(
 
 def _finishing(kernel: GeneratedKernel, code: Sequence[Section], threads: int, sharing: int) -> float:
     """What last programs take: the count of arrivals, and loads of what others left, as many at once as they can."""
+    numbers = {"accumulate": 1, "moments": 2}
     left = sum(
-        element_count(s.attrs["address"].shape, {}) * s.dtype.itemsize
+        numbers[s.op] * element_count(s.attrs["address"].shape, {}) * s.dtype.itemsize
         for s in (kernel.steps if isinstance(kernel, Kernel) and kernel.last_block else ())
-        if s.op == "accumulate" and s.extent != SCALAR
+        if s.op in numbers and s.extent != SCALAR
     )
     rows = [min(GROUP, sharing), -(-sharing // GROUP)]
     seconds = 0.0
@@ -288,13 +290,16 @@ def _arithmetic(kernel: Kernel, rows: int, cols: int, sizes: Mapping[str, int], 
 
     def cost(step: Step) -> int:
         # A sum takes as many additions as there are elements in what it is taken of.
-        taken = [elements[tiles[a]] for a in step.args] if step.op in ("sum", "max", "min", "accumulate") else []
+        taken = [elements[tiles[a]] for a in step.args] if step.op in _REDUCING else []
         if step.op == "product":
             return elements[TILE] * element_count(step.attrs["summed"], sizes)
         count = elements[step.extent] * sharing if step.op == "finalize" else max([elements[step.extent], *taken])
         return INSTRUCTIONS.get(step.op, 1) * count
 
     return sum(map(cost, _executed(kernel)))
+
+
+_REDUCING = ("sum", "max", "min", "accumulate", "moments")
 
 
 def _executed(kernel: Kernel) -> Iterator[Step]:

@@ -15,7 +15,7 @@ from ..lower.tile_ir import Address, Kernel, Layout, Parameter, Step, spoken_nam
 
 POINTER = "_ptr"
 
-NAMES = ("pointer", "arrivals", "inner", "seed", "place")
+NAMES = ("pointer", "arrivals", "inner", "seed", "place", "totals", "means", "squares", "rows")
 """Attributes of steps that name an argument or a variable."""
 
 

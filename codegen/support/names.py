@@ -23,7 +23,7 @@ RESERVED = frozenset(
     | {"partial_row", "partial_cell", "tile", "start", "first"}
     | {"group", "member", "members", "arrivals", "arrives_last", "add_up_group"}
     | {"program", "programs", "in_programs", "ROWS", "COLS", "BLOCK", "PROGRAMS", "add_exponential", "rescale"}
-    | {"add_moment", "squares_about"}
+    | {"add_moment", "squares_about", "moments_of_lanes", "add_up_moments"}
     | {"sign", "expm1", "log1p", "tanh", "power", "uniform", "max_or_nan", "min_or_nan"}
     | {"larger_first", "max_and_place"}
     | {"address", "numbers", "parameters", "blocks", "ALIGN", "inside"}
@@ -39,6 +39,7 @@ RESERVED = frozenset(
 DERIVED = (
     "_ptr", "_lanes", "_before", "_candidates", "_terms", "_rounded",
     "_lanes_first", "_lanes_mean", "_lanes_squares", "_lanes_count",
+    "_lanes_seen", "_rows_count", "_rows_mean", "_rows_squares", "_rows_off",
 )  # fmt: skip
 """What follows a variable's name in those that belong to it."""
 

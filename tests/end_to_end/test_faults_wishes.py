@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import re
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 import tritonnotes as tn
+from tritonnotes.certificate import check_graph
 from tritonnotes.codegen.fusion.constraints import as_fusion
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.ir.core.errors import PlanError
@@ -335,6 +337,18 @@ def test_a_check_that_compares_nothing_does_not_say_ok() -> None:
         tn.check(mlp(), feeds={"x": torch.ones(0, 6)})
     with pytest.raises(tn.TritonNotesError, match="has no Dim rows; it has batch"):
         tn.check(mlp(), sizes={"rows": 3})
+
+
+def test_a_check_has_the_sizes_of_its_feeds() -> None:
+    certificate = tn.check(mlp(), feeds={"x": torch.ones(5, 6)})
+    assert certificate.sizes == {"batch": 5} and "at batch=5\n" in str(certificate)
+    with pytest.raises(tn.TritonNotesError, match="Dim batch is 33 in sizes and 5 in feeds; leave it out of sizes"):
+        tn.check(mlp(), sizes={"batch": 33}, feeds={"x": torch.ones(5, 6)})
+
+
+def test_the_help_of_check_says_what_each_keyword_means() -> None:
+    for keyword in inspect.signature(check_graph).parameters.keys() - {"subject"}:
+        assert f"`{keyword}`" in str(tn.check.__doc__), keyword
 
 
 def test_a_default_that_is_a_number_a_string_or_a_bool_makes_an_attribute() -> None:

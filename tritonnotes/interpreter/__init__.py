@@ -1,7 +1,8 @@
 """Triton kernels on CPU tensors, run by Triton's interpreter and watched while they run.
 
 `launch(kernel, grid, *args, strict=True, tensors=(), ownership=None, **kwargs)` runs one kernel, and within
-`enabled()` all that are launched as `kernel[grid](...)` run so. TRITON_INTERPRET stays unset, so the same
+`enabled()` all that are launched as `kernel[grid](...)` run so; `atomic_sums()` notes where they add floats by atomic
+operations. TRITON_INTERPRET stays unset, so the same
 `triton.jit` function still compiles ahead of time in the same process.
 
 - `rewrite`   a jitted function becomes a Python function with the JIT's meaning
@@ -21,7 +22,7 @@ b`, `tl.sqrt`, `tl.exp`), tf32, and the operations of libdevice, which do not ru
 from __future__ import annotations
 
 from .everywhere import TooManyProgramsError, enabled
-from .executor import launch
+from .executor import atomic_sums, launch
 from .ownership import Ownership
 
-__all__ = ["Ownership", "TooManyProgramsError", "enabled", "launch"]
+__all__ = ["Ownership", "TooManyProgramsError", "atomic_sums", "enabled", "launch"]

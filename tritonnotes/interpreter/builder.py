@@ -103,6 +103,9 @@ class Builder(upstream.InterpreterBuilder):
         self.options = RELAXED
         self.memory: Memory | None = None
         self.grid_idx = (0, 0, 0)
+        self.sums: dict[str, None] | None = None
+        """Where a launch adds floats by atomic operations, as `place` says, where anybody wants to know."""
+        self.place: Callable[[], str] = str
 
     # Casts
 
@@ -197,6 +200,8 @@ class Builder(upstream.InterpreterBuilder):
         self, rmwOp: Any, ptr: TensorHandle, val: TensorHandle, mask: TensorHandle, sem: Any, scope: Any
     ) -> TensorHandle:
         _refuse_bfloat16("an atomic", val)
+        if self.sums is not None and rmwOp == ir.ATOMIC_OP.FADD:
+            self.sums[self.place()] = None
         if self.memory is None:
             return super().create_atomic_rmw(rmwOp, ptr, val, mask, sem, scope)
         live = _lanes(mask, ptr.data)

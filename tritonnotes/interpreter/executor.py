@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
+import sys
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -104,6 +108,17 @@ def launch(
         _run(kernel, function, (nx, ny, nz), bound, memory)
 
 
+@contextmanager
+def atomic_sums() -> Iterator[dict[str, None]]:
+    """Until this ends, notes where launches add floats by atomic operations, as "kernel NAME (FILE, line N)"."""
+    before, builder = build.builder.sums, build.builder
+    builder.sums = {}
+    try:
+        yield builder.sums
+    finally:
+        builder.sums = before
+
+
 def bound_arguments(kernel: JITFunction, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a launch by name, defaults included. Raises `KernelError` where they do not fit."""
     return _face_of(kernel).bind(kernel.__name__, args, kwargs)
@@ -124,7 +139,8 @@ def _run(
     memory: Memory | None,
 ) -> None:
     builder = build.builder
-    before = builder.memory, builder.options, builder.grid_idx
+    before = builder.memory, builder.options, builder.grid_idx, builder.place
+    builder.place = lambda: f"kernel {kernel.__name__}{_line_in(kernel, _frames())}"
     builder.memory, builder.options = memory, build.RELAXED if memory is None else build.STRICT
     builder.set_grid_dim(*grid)
     program = (0, 0, 0)
@@ -136,19 +152,22 @@ def _run(
             function(**bound)
     except Exception as error:
         what = str(error) if isinstance(error, KernelError) else f"{type(error).__name__}: {error}"
-        where = _line_in(kernel, error)
+        where = _line_in(kernel, traceback.walk_tb(error.__traceback__))
         raise KernelError(f"kernel {kernel.__name__}, program {program}{where}: {what}") from error
     finally:
-        builder.memory, builder.options, builder.grid_idx = before
+        builder.memory, builder.options, builder.grid_idx, builder.place = before
 
 
-def _line_in(kernel: JITFunction, error: Exception) -> str:
-    """ ", line N" of the kernel's file, where `error` passed through it last."""
-    line = ""
-    for frame, number in traceback.walk_tb(error.__traceback__):
-        if frame.f_code.co_filename == kernel.fn.__code__.co_filename:
-            line = f", line {number}"
-    return line
+def _line_in(kernel: JITFunction, frames: Iterable[tuple[FrameType, int]]) -> str:
+    """ " (file, line N)" of the innermost of some frames that is in the kernel's file. They go inwards."""
+    file = kernel.fn.__code__.co_filename
+    lines = [number for frame, number in frames if frame.f_code.co_filename == file]
+    return f" ({os.path.basename(file)}, line {lines[-1]})" if lines else ""
+
+
+def _frames() -> list[tuple[FrameType, int]]:
+    """Those of this thread."""
+    return list(traceback.walk_stack(sys._getframe()))[::-1]
 
 
 def _tensors_in(values: Mapping[str, Any]) -> list[tuple[str, torch.Tensor]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,9 +42,12 @@ def check_kernel(
     constexprs: Mapping[str, Any] | None = None,
     outputs: Sequence[int] | None = None,
     edge_cases: bool = True,
+    deterministic: bool = True,
     seed: int = 0,
 ) -> KernelCertificate:
     """Compare a kernel with its reference; `tn.check` says what is looked at, and what the arguments are."""
+    launched = {"grid": grid, "constexprs": constexprs, "outputs": outputs}
+    check_call(kernel, reference, arguments, **launched, deterministic=deterministic)
     subject = _Subject.of(kernel, reference, arguments, grid, constexprs, outputs)
     _settle_what_is_written(subject, arguments, seed)
     look = _Look()
@@ -52,12 +55,14 @@ def check_kernel(
     if edge_cases and cases[0].verdict != REFUSED:
         cases += [_case(subject, name, made, look, seed) for name, made in _others(subject, arguments, seed)]
     cases = [case for case in cases if case.verdict]
-    again = _repeats(subject, arguments) if cases[0].comparisons else Repeats((), (), 0)
-    how = {"grid": grid, "constexprs": constexprs, "outputs": outputs} if is_kernel(kernel) else {}
+    again = Repeats((), (), 0)
+    if cases[0].comparisons:
+        again = _repeats(subject, arguments, look.sums, None if deterministic else cases[0])
+    how = {**(launched if is_kernel(kernel) else {}), **({} if deterministic else {"deterministic": False})}
     return KernelCertificate(
         subject.name, tuple(cases), look.findings.lines(), look.watched, again.differences, again.runs,
         (*dict.fromkeys(subject.left_out), *folded(look.left_out), *again.left_out), subject.how,
-        (kernel, reference, how), _untried(subject, arguments, cases) if edge_cases else "",
+        (kernel, reference, how), _untried(subject, arguments, cases) if edge_cases else "", deterministic,
     )  # fmt: skip
 
 
@@ -88,7 +93,6 @@ class _Subject:
         constexprs: Mapping[str, Any] | None,
         outputs: Sequence[int] | None,
     ) -> _Subject:
-        check_call(kernel, reference, arguments, grid=grid, constexprs=constexprs, outputs=outputs)
         name = name_of(kernel)
         is_on_gpu = any(isinstance(a, Tensor) and a.is_cuda for a in arguments)
         how = "run as Triton on a GPU" if is_on_gpu else "run as machine code on the CPU"
@@ -159,6 +163,8 @@ class _Look:
         self.findings = Findings()
         self.left_out: list[tuple[str, str]] = []
         """Cases that it did not see, each with the reason."""
+        self.sums: dict[str, None] = {}
+        """Where kernels add floats by atomic operations."""
         self._seen = 0
         self._idle = 0
 
@@ -170,8 +176,12 @@ class _Look:
         """Look at one case; whether it may run as machine code, too."""
         here = copied(tuple(a.cpu() if isinstance(a, Tensor) and a.is_cuda else a for a in arguments))
         try:
-            with interpreter.enabled(strict=True, most_programs=MOST_PROGRAMS) as launched:
+            with (
+                interpreter.enabled(strict=True, most_programs=MOST_PROGRAMS) as launched,
+                interpreter.atomic_sums() as found,
+            ):
                 subject.function(*here)
+            self.sums |= found
             self._seen += bool(launched)
             self._idle += not launched
         except interpreter.TooManyProgramsError as error:
@@ -332,6 +342,10 @@ def _over_draws(subject: _Subject, arguments: Arguments, first: Compared, seed: 
 def _compared(subject: _Subject, arguments: Arguments, eager: Ran, exact: Ran) -> Compared:
     with Filled(*FILLS[0]):  # else what no program writes may hold an earlier result, which is right
         run = _run(subject, arguments)
+    return _against(subject, run, eager, exact)
+
+
+def _against(subject: _Subject, run: Ran, eager: Ran, exact: Ran) -> Compared:
     results, expected, truths = subject.results(run, eager, exact)
     compared = {}
     for what, name in _paired(results, expected).items():
@@ -371,10 +385,31 @@ def _run(subject: _Subject, arguments: Arguments) -> Ran:
         return ran(subject.function, arguments)
 
 
-def _repeats(subject: _Subject, arguments: Arguments) -> Repeats:
-    """Runs on the tensors given."""
+def _repeats(subject: _Subject, arguments: Arguments, sums: Iterable[str], judged: Case | None) -> Repeats:
+    """Runs on the tensors given. They must agree in every bit or, given what they were `judged` to be, be as close to
+    the truth."""
     looked_at = subject.outputs if isinstance(subject.function, Raw) else frozenset(range(len(arguments)))
-    return repeats(lambda: _run(subject, arguments).results(looked_at))
+    added = " and ".join(sums)
+    why = f"; {added} adds floats by atomic operations, in no fixed order: deterministic=False allows that"
+    right = None if judged is None else _nearness(subject, arguments, judged)
+    return repeats(lambda: _run(subject, arguments), looked_at, why=why if added else "", judged=right)
+
+
+def _nearness(subject: _Subject, arguments: Arguments, judged: Case) -> Callable[[Ran], list[str]]:
+    """What is wrong with the numbers of a run, where they were `judged` once. Results of few elements may err as much
+    as in any of the draws there."""
+    eager, exact = (subject.reference_of(arguments, exact=exact) for exact in (False, True))
+
+    def said(run: Ran) -> list[str]:
+        compared = _against(subject, run, eager, exact)
+        allowed = {what: c.max_allowed for what, c in judged.comparisons.items()}
+        return [
+            f"{what}: error {c.max_error:.2e}, allowed {allowed[what]:.2e}  {at}"
+            for what, (c, at) in compared.items()
+            if not c.ok and not (c.special and c.max_error <= allowed[what])
+        ]
+
+    return said if judged.verdict == OK else lambda run: []
 
 
 def _shapes(arguments: Arguments) -> str:

@@ -7,6 +7,7 @@ from numbers import Integral
 from typing import Any
 
 from torch import Tensor
+from torch.nn import Module
 from triton.runtime.jit import JITFunction
 
 from ..ir.core.errors import DeclarationError
@@ -30,6 +31,7 @@ def check_call(
     grid: Any,
     constexprs: Any,
     outputs: Any,
+    deterministic: Any,
 ) -> None:
     """Raises `DeclarationError` for what cannot be judged."""
     if isinstance(kernel, Tensor):
@@ -39,10 +41,18 @@ def check_call(
             f"check: the kernel is {kernel!r}; pass a function that launches one, or a @triton.jit kernel and grid="
         )
     what = f"check of {name_of(kernel)}"
+    if isinstance(reference, Tensor) and isinstance(kernel, Module):
+        raise DeclarationError(
+            f"{what}: a module and its inputs are given, without a reference; tn.check(tn.from_torch(module, x)) "
+            "checks the kernels that are generated for it, and tn.check(tn.compile_step(module, x, loss=...)) those of "
+            f"a training step; a module that launches kernels of its own needs a reference: {ORDER}"
+        )
     if isinstance(reference, Tensor):
         raise DeclarationError(f"{what}: a tensor is given in place of the reference; the order is {ORDER}")
     if is_kernel(reference) or not callable(reference):
         raise DeclarationError(f"{what}: the reference is {reference!r}; pass a function in plain torch")
+    if not isinstance(deterministic, bool):
+        raise DeclarationError(f"{what}: deterministic is {deterministic!r}; pass True or False")
     check_arguments(what, arguments)
     devices = {a.device for a in arguments if isinstance(a, Tensor)}
     if not devices:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..codegen.support.text import counted
-from .running import Filled, Results, different, same_bits, threads
+from .running import Filled, Ran, Results, different, same_bits, threads
 
 REPEATS = 3
 """Runs on all threads beside the first, whose bits are compared."""
@@ -29,16 +29,33 @@ class Repeats:
     runs: int
 
 
-def repeats(made: Callable[[], Results]) -> Repeats:
-    """Run `made` again and again.
+def repeats(
+    once: Callable[[], Ran],
+    looked_at: frozenset[int],
+    *,
+    why: str = "",
+    judged: Callable[[Ran], list[str]] | None = None,
+) -> Repeats:
+    """Run `once` again and again, and compare what it returns and the arguments `looked_at`.
+
+    Runs that differ by the order of threads are told with the reason `why`. Given `judged`, they may differ, and it
+    says what is wrong with each.
 
     Memory is judged on one thread, where programs run in one order: sums by atomic operations then have the same bits.
     Where runs on one thread differ all the same, nothing is said of memory but which elements keep what it held.
     """
+    ran: list[Ran] = []
+
+    def made() -> Results:
+        ran.append(once())
+        return ran[-1].results(looked_at)
+
     first = made()
     others = [made() for _ in range(REPEATS)]
     with threads(1):
         alone = made()
+    in_any_order = list(enumerate(ran, 1))
+    with threads(1):
         is_steady = all(_is_same(first, run) for run in (*others, alone))
         again = alone if is_steady else made()
         filled = []
@@ -47,9 +64,16 @@ def repeats(made: Callable[[], Results]) -> Repeats:
                 filled.append(made())
     unwritten = {name: _kept(*(run[name] for run in filled)) for name in first if all(name in run for run in filled)}
     found = [f"{name}: {_said_of_unwritten(held)}" for name, held in unwritten.items() if held.any()]
-    for count, other in enumerate(others, 2):
-        found += _apart(first, other, unwritten, f"run {count} differs from run 1")
-    found += _apart(first, alone, unwritten, "a run on one thread differs from run 1 on all")
+    if judged is not None:
+        found += [f"run {count}: {said}" for count, one in in_any_order for said in judged(one)]
+    else:
+        apart = [
+            line
+            for count, other in enumerate(others, 2)
+            for line in _apart(first, other, unwritten, f"run {count} differs from run 1")
+        ]
+        apart += _apart(first, alone, unwritten, "a run on one thread differs from run 1 on all")
+        found += [f"{line}{why}" for line in apart]
     left_out = []
     if _apart(alone, again, unwritten, ""):
         left_out.append("whether results depend on what torch.empty's memory held: runs on one thread differ as it is")

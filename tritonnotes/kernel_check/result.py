@@ -10,6 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ..codegen.support.text import counted
+from ..ir.core.errors import KernelError
 from ..judge.tolerance import Comparison
 from ..views.html import block, table, tag
 from .findings import Watched
@@ -53,6 +54,8 @@ class KernelCertificate:
     called: tuple[Callable[..., Any], Callable[..., Any], dict[str, Any]] = field(repr=False, compare=False)
     untried: str = ""
     """Which sizes no case has, as a sentence."""
+    is_deterministic: bool = True
+    """Whether all runs had to agree in every bit."""
 
     @property
     def ok(self) -> bool:
@@ -127,16 +130,23 @@ class KernelCertificate:
 
     def reproduction(self, case: Case | None = None) -> str:
         """A script that shows what fails by itself: the source of kernel and reference, and the tensors of `case` (the
-        smallest that fails). Raises `KernelError` where there is no source, or where the tensors are large."""
+        smallest that fails). Raises `KernelError` where nothing fails and no case is given, where there is no source,
+        or where the tensors are large."""
+        if case is None and self.ok:
+            raise KernelError(
+                f"reproduction: nothing fails in the check of {self.kernel}; pass a case to have it as a script, as in "
+                "certificate.reproduction(certificate.cases[0])"
+            )
         kernel, reference, how = self.called
         shown = case or min(self.failing or self.cases[:1], key=_elements)
         return reproduction(kernel, reference, shown.arguments, how, f"{self.kernel}, case {shown.name!r}")
 
     def write_reproduction(self, file: str | Path, case: Case | None = None) -> Path:
-        """Write `reproduction(case)` to `file`."""
+        """Write `reproduction(case)` to `file`. Raises `KernelError` as it does, and then writes nothing."""
+        text = self.reproduction(case)
         path = Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.reproduction(case), encoding="utf-8")
+        path.write_text(text, encoding="utf-8")
         return path
 
     def _rows(self) -> list[tuple[str, tuple[str, str, str], str]]:
@@ -164,7 +174,8 @@ class KernelCertificate:
         lines = [f"sizes: {self.pattern}"] if self.pattern else []
         lines += [self.watched.line(len(self.findings))]
         lines += [f"FAILS: {finding}" for finding in self.findings]
-        agree = "the same bits" if not self.differences else counted(len(self.differences), "difference")
+        right = "the same bits" if self.is_deterministic else "right, and the same bits on one thread"
+        agree = right if not self.differences else counted(len(self.differences), "difference")
         lines += [f"{counted(self.runs, 'run')} of the tensors given: {agree}"] if self.runs else []
         lines += [f"FAILS: {difference}" for difference in self.differences]
         lines += [f"left out: {reason}" for reason in self.left_out]

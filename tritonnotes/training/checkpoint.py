@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -89,14 +89,22 @@ def load(path: str | os.PathLike[str], wanted: Mapping[str, Tensor]) -> tuple[di
                 raise FeedError(f"load {path}: is no state of tritonnotes ({FORMAT}); write it with save()")
             _check(path, wanted, {name: file.get_slice(name) for name in file.keys()})  # noqa: SIM118
             return {name: file.get_tensor(name) for name in wanted}, json.loads(metadata["numbers"])
+    except FeedError:
+        raise
     except (SafetensorError, OSError, KeyError, ValueError, RecursionError) as error:
         raise FeedError(f"load {path}: cannot be read as a state of tritonnotes: {error}") from None
+
+
+def differs(missing: Sequence[str], unknown: Sequence[str]) -> str:
+    """What a state lacks of what is wanted, and has beside it, in words."""
+    parts = [f"{what} {', '.join(names)}" for what, names in (("lacks", missing), ("has unknown", unknown)) if names]
+    return " and ".join(parts)
 
 
 def _check(path: object, wanted: Mapping[str, Tensor], found: Mapping[str, Any]) -> None:
     missing, unknown = sorted(set(wanted) - set(found)), sorted(set(found) - set(wanted))
     if missing or unknown:
-        raise FeedError(f"load {path}: lacks {missing} and has unknown {unknown}; load the state of the same graph")
+        raise FeedError(f"load {path}: {differs(missing, unknown)}; load the state of the same graph")
     for name, tensor in wanted.items():
         have, want = (found[name].get_dtype(), found[name].get_shape()), (_DTYPES[str(tensor.dtype)], [*tensor.shape])
         if have != want:

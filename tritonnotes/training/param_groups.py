@@ -1,4 +1,4 @@
-"""Parameter groups, as users of torch.optim give them: parameters by name, with numbers of their own."""
+"""Parameter groups, as users of torch.optim give them: parameters, also by name, with numbers of their own."""
 
 from __future__ import annotations
 
@@ -7,17 +7,22 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+from torch import Tensor
+
 from ..ir.core.errors import DeclarationError
 from ..ir.core.optimizer import GroupOptimizer, Optimizer
 
 Options = Mapping[str, Any]
 Groups = Sequence[Options] | Callable[[str], Options | None]
-"""Dicts with `params`, which are names, patterns such as '*.bias' or a function of a name, and options of the rule; or
-a function from the name of a parameter to its options."""
+"""Dicts with `params`, which are names, patterns such as '*.bias', a function of a name, or parameters of the module
+that is trained, and options of the rule; or a function from the name of a parameter to its options."""
 
 
-def with_groups(optimizer: Optimizer, groups: Groups | None, parameters: Sequence[str]) -> Optimizer:
+def with_groups(
+    optimizer: Optimizer, groups: Groups | None, parameters: Sequence[str], tensors: Mapping[str, Tensor] | None = None
+) -> Optimizer:
     """The optimizer with `groups` of the graph's `parameters`; what no group names keeps the optimizer's own numbers.
+    `tensors` are those of the module that is trained, by their names in the graph.
     Raises `DeclarationError` for names that the graph does not have, or that two groups have, and for options that the
     rule does not take."""
     if groups is None:
@@ -25,7 +30,7 @@ def with_groups(optimizer: Optimizer, groups: Groups | None, parameters: Sequenc
     if callable(groups):
         listed = _by_options(groups, parameters)
     elif isinstance(groups, Sequence) and all(isinstance(g, Mapping) for g in groups):
-        listed = [_chosen(group, parameters) for group in groups]
+        listed = [_chosen(group, parameters, tensors or {}) for group in groups]
     else:
         raise DeclarationError(
             f"param_groups is {groups!r}; give a list of dicts, as in [{{'params': ['*.bias'], 'weight_decay': 0.0}}], "
@@ -56,19 +61,19 @@ def _by_options(
     return list(found.values())
 
 
-def _chosen(group: Options, parameters: Sequence[str]) -> tuple[list[str], Options]:
+def _chosen(group: Options, parameters: Sequence[str], tensors: Mapping[str, Tensor]) -> tuple[list[str], Options]:
     if "params" not in group:
         raise DeclarationError(f"param_groups: {dict(group)!r} lacks 'params': names, or patterns such as '*.bias'")
     options = {name: value for name, value in group.items() if name != "params"}
     params = group["params"]
     if callable(params):
         return [name for name in parameters if params(name)], options
-    wanted = [params] if isinstance(params, str) or hasattr(params, "name") else params
+    wanted = [params] if isinstance(params, str | Tensor) or hasattr(params, "name") else params
     if not isinstance(wanted, Iterable):
         raise DeclarationError(f"param_groups: params is {params!r}; give names, or patterns such as '*.bias'")
     names: dict[str, None] = {}
     for entry in wanted:
-        pattern = getattr(entry, "name", entry)
+        pattern = _name_of(entry, tensors) if _tensor_in(entry) is not None else getattr(entry, "name", entry)
         found = [n for n in parameters if n == pattern or (isinstance(pattern, str) and fnmatchcase(n, pattern))]
         if not found:
             raise DeclarationError(
@@ -76,6 +81,26 @@ def _chosen(group: Options, parameters: Sequence[str]) -> tuple[list[str], Optio
             )
         names |= dict.fromkeys(found)
     return list(names), options
+
+
+def _tensor_in(entry: object) -> Tensor | None:
+    """The parameter that an entry is, or a pair of `named_parameters()` has."""
+    if isinstance(entry, tuple) and len(entry) == 2:
+        entry = entry[1]
+    return entry if isinstance(entry, Tensor) else None
+
+
+def _name_of(entry: object, tensors: Mapping[str, Tensor]) -> str:
+    """The name in the graph of a parameter of the module."""
+    given = _tensor_in(entry)
+    found = next((name for name, tensor in tensors.items() if tensor is given), None)
+    if found is None:
+        shape = "" if given is None else f" of shape {tuple(given.shape)}"
+        raise DeclarationError(
+            f"param_groups: a tensor{shape} is no parameter of the module that is trained; give its parameters, names, "
+            "or patterns such as '*.bias'"
+        )
+    return found
 
 
 def _with_options(optimizer: Optimizer, options: Options) -> Optimizer:

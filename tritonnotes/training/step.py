@@ -105,7 +105,8 @@ class TrainingStep:
         made_scaler = as_scaler(scaler)
         parallel = DataParallel() if data_parallel is True else data_parallel or None
         verify(graph)
-        optimizer = with_groups(optimizer, param_groups, [v.name for v in graph.parameters])
+        tensors = {} if shared is None else shared.tensors
+        optimizer = with_groups(optimizer, param_groups, [v.name for v in graph.parameters], tensors)
         self.graph = graph = snapshot(graph)
         self.loss = loss
         self.declared_optimizer = optimizer
@@ -362,6 +363,12 @@ def _check_options(optimizer: object, accumulate: object, data_parallel: object)
     if data_parallel and data_parallel is not True and not isinstance(data_parallel, DataParallel):
         raise DeclarationError(
             f"compile_step: data_parallel is {data_parallel!r}; pass True, or tn.DataParallel(group=…)"
+        )
+    if isinstance(optimizer, torch.optim.Optimizer):
+        name = type(optimizer).__name__
+        raise DeclarationError(
+            f"compile_step: optimizer is an object of {type(optimizer).__module__}.{name}, which updates parameters by "
+            "itself; pass the update rule of that name with its numbers, as in tn.adamw(lr=1e-3)"
         )
     if not isinstance(optimizer, Optimizer):
         raise DeclarationError(

@@ -383,7 +383,7 @@ def _check_tensors(what: str, have: Mapping[str, Tensor], given: Any) -> None:
     missing, unknown = sorted(set(have) - set(given)), sorted(set(given) - set(have))
     if missing or unknown:
         raise FeedError(
-            f"load_state_dict: {what} lacks {missing} and has unknown {unknown}; load the state of the same graph"
+            f"load_state_dict: {what} {checkpoint.differs(missing, unknown)}; load the state of the same graph"
         )
     for name, tensor in have.items():
         other = given[name]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from tritonnotes.ir.core.graph import Graph, Value
 
-from ...analysis.units import FINALIZE, REPLICATED, Unit, Units, make_units
+from ...analysis.units import FINALIZE, PARTIAL, REPLICATED, Unit, Units, make_units
 from ..candidate import Candidate
 from ..constraints import Fusion, forbidden, together
 from ..facts import AxisSet
@@ -21,19 +21,36 @@ TRIED = 8
 
 def greedy(graph: Graph, options: Fusion) -> Candidate:
     """The kernels of a graph, merged greedily. With fusion off only what must share a kernel does."""
-    return _merged(make_units(graph), options)
+    units = make_units(graph, gathers=options.gathers_moments)
+    if (options.fuse or options.forbid) and _are_asked_for(units, options):
+        units = make_units(graph)
+    return _merged(units, options)
+
+
+def _are_asked_for(units: Units, options: Fusion) -> bool:
+    """Whether a user names what is not computed where sums follow from moments, or keeps such sums apart."""
+    asked = {name for names in (*options.fuse, *options.forbid) for name in names}
+    for unit in (u for u in units.units if u.moments is not None):
+        if any(v.name in asked for v in (unit.value, *units.inside(unit))):
+            return True
+    together = [{m.total, m.deviations, m.squares} for u in units.units if (m := u.moments) is not None]
+    return any({a.value, b.value} <= some for a, b in forbidden(units, options) for some in together)
 
 
 def greedy_under(strategies: Strategies, replicated: frozenset[Value], known: Candidate) -> Candidate:
     """The greedy candidate for the same graph and options, where reductions have other strategies and every program
     computes the `replicated` ones for itself."""
-    units = make_units(known.units.graph, strategies, replicated, known.units)
+    units = make_units(known.units.graph, strategies, replicated, known.units, known.units.gathers)
     return _merged(units, known.options, known.legality)
 
 
 def _merged(units: Units, options: Fusion, known: Legality | None = None) -> Candidate:
     legality = Legality(units, forbidden(units, options), known)
-    wanted = together(units, legality, options)
+    # One loop gathers all sums that follow from the same moments.
+    partials = {u.value: u for u in units.units if u.part == PARTIAL}
+    found = {m for u in partials.values() if (m := u.moments) is not None}
+    taken = [frozenset(partials[v] for v in (m.total, m.deviations, m.squares)) for m in found]
+    wanted = (*together(units, legality, options), *sorted(taken, key=lambda some: min(u.value.index for u in some)))
     held = frozenset[Unit]().union(*wanted)
     clusters = Clusters(legality, [*wanted, *(frozenset([u]) for u in units.units if u not in held)])
     if options.is_off:
@@ -69,7 +86,7 @@ def _fuse_greedily(clusters: Clusters) -> None:
     by_kernel: dict[Cluster, list[Unit]] = {}
     for unit in units.units:
         if unit.part == FINALIZE:
-            (partial,) = units.before[unit]
+            partial, *_ = units.before[unit]
             by_kernel.setdefault(clusters.of[partial], []).append(unit)
     for sums in by_kernel.values():
         _merge_independent(clusters, [clusters.of[u] for u in sums])

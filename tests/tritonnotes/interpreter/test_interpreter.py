@@ -197,7 +197,7 @@ PLANTED = {
         kernels.raises,
         (1,),
         lambda: (torch.zeros(1),),
-        ["kernel raises", "program (0, 0, 0), line"],
+        ["kernel raises", "program (0, 0, 0) (kernels_for_interpreter.py, line"],
     ),
 }
 

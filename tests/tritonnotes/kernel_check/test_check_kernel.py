@@ -191,6 +191,8 @@ LAUNCH = (kernels.add_kernel, torch.add, rows(4), rows(4), rows(4), 4)
         ((rows(2, 3), kernels.softmax, softmax), {}, "tensors are given before the kernel; the order is tn.check"),
         ((kernels.softmax, rows(2, 3), softmax), {}, "a tensor is given in place of the reference; the order is"),
         ((kernels.softmax, softmax, rows(2, 3)), {"edges": 1}, "tn.check of a kernel takes no edges; it takes grid,"),
+        ((kernels.softmax, softmax, rows(2, 3)), {"deterministic": 0}, "deterministic is 0; pass True or False"),
+        ((torch.nn.Linear(3, 2), rows(2, 3)), {}, "check of Linear: a module and its inputs are given, without a ref"),
         ((tn.Graph("g"),), {"grid": (1,)}, "tn.check of a graph takes no grid; it takes sizes"),
         (LAUNCH, {"grid": 2}, "grid is 2; pass a tuple of one to three counts"),
         (LAUNCH, {"grid": ("2",)}, "grid is ('2',); pass a tuple of one to three counts"),
@@ -340,23 +342,6 @@ def test_the_worst_element_is_a_misplaced_one(special: float) -> None:
 # -- bits --------------------------------------------------------------------------------------------------------------
 
 
-def test_sums_in_any_order_do_not_speak_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Programs in another order on several threads are simulated, so that the test does not wait for luck."""
-    calls = iter(range(100))
-
-    def in_some_order(x: torch.Tensor) -> torch.Tensor:
-        return kernels.column_sum(x) + (next(calls) % 3 * 1e-6 if torch.get_num_threads() > 1 else 0.0)
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        certificate = tn.check(in_some_order, lambda x: x.sum(0), rows(40, 30), edge_cases=False)
-    finally:
-        torch.set_num_threads(before)
-    assert "differs from run 1, first at [0]" in str(certificate)
-    assert not certificate.ok and "torch.empty" not in str(certificate)
-
-
 def test_runs_that_differ_on_one_thread_leave_memory_unjudged(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kernels, "CALLS", 0)
     certificate = tn.check(kernels.counts_its_calls, F.relu, rows(70), edge_cases=False)
@@ -388,7 +373,7 @@ def test_kernels_run_under_the_interpreter_within_enabled() -> None:
 
 def test_the_example_of_the_documents_finds_what_they_say(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / "docs/checking.md").read_text(encoding="utf-8")
-    file = tmp_path / "example.py"
+    file = tmp_path / "softmax.py"
     file.write_text(text.partition("```python\n")[2].partition("```")[0], encoding="utf-8")
     runpy.run_path(str(file))
     out = " ".join(capsys.readouterr().out.split())
@@ -489,7 +474,11 @@ def test_a_script_holds_what_comes_from_other_files_of_the_author(
     assert done.returncode == 1 and "out-of-bounds load" in done.stdout, done.stderr
 
 
-def test_what_cannot_be_written_alone_says_why() -> None:
+def test_what_cannot_be_written_alone_says_why(tmp_path: Path) -> None:
+    right = tn.check(kernels.softmax, softmax, rows(2, 3), edge_cases=False)
+    with pytest.raises(KernelError, match="nothing fails in the check of softmax; pass a case"):
+        right.write_reproduction(tmp_path / "new" / "one.py")
+    assert not (tmp_path / "new").exists() and "tritonnotes.check(" in right.reproduction(right.cases[0])
     shift = 1.0
     certificate = tn.check(kernels.softmax, lambda x: softmax(x) + shift, rows(2, 3), edge_cases=False)
     with pytest.raises(KernelError, match="the reference <lambda> uses shift of the function around it"):

@@ -74,8 +74,28 @@ def run(fault: str, rows: int = 5, cols: int = 37, **how: Any) -> torch.Tensor:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_planted_fault_is_noticed_and_names_its_line(fault: str) -> None:
-    with pytest.raises(NativeError, match=rf"row_kernel \(test_native_sanitizer.py, line \d+\): {FAULTS[fault]}"):
+    where = r"row_kernel, program \(\d, 0, 0\) \(test_native_sanitizer.py, line \d+\)"
+    with pytest.raises(NativeError, match=f"{where}: {FAULTS[fault]}"):
         run(fault, sanitize=True)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (
+            "load mask dropped",
+            r"program \(4, 0, 0\) .*: load out of bounds at element offsets 185 to \d+ of x_ptr, which",
+        ),
+        ("tail off by one", r"program \(4, 0, 0\) .* at element offsets 185 to 185 of x_ptr, which has \[0, 185\)$"),
+        ("negative offset", r"program \(0, 0, 0\) .* at element offsets -1 to -1 of x_ptr, which has \[0, 185\)$"),
+        ("scalar load", r"program \(0, 0, 0\) .* at element offsets 185 to 185 of x_ptr, which has \[0, 185\)$"),
+        ("scalar store", r"program \(0, 0, 0\) .*: store out of bounds at element offsets 185 to 185 of out_ptr"),
+        ("masked index used", r"program \(0, 0, 0\) .* at element offsets \d{10} to \d{10} of x_ptr"),
+    ],
+)
+def test_a_fault_names_its_program_and_the_offsets(fault: str, said: str) -> None:
+    with pytest.raises(NativeError, match=said):
+        run(fault, sanitize=True, threads=1)
 
 
 @pytest.mark.parametrize("cols", [1, 16, 37, 64])
@@ -304,3 +324,41 @@ def test_each_value_is_looked_at_once_however_often_others_use_it(monkeypatch: p
     x = torch.full((10,), 0.0)
     launch(doubling_kernel, (1,), x, 10, TIMES=30, BLOCK=16, sanitize=True)
     assert not x.any() and len(looked) < 5_000
+
+
+@triton.jit
+def store_and_load_kernel(x_ptr, y_ptr, z_ptr, n, BLOCK: tl.constexpr):
+    """Stores x, and copies y to z."""
+    at = tl.arange(0, BLOCK)
+    tl.store(x_ptr + at, (at * 0).to(x_ptr.dtype.element_ty), mask=at < n)
+    tl.store(z_ptr + at, tl.load(y_ptr + at, mask=at < n, other=0), mask=at < n)
+
+
+@pytest.mark.parametrize(
+    ("stored", "loaded", "ends_well"),
+    [((0, 8), (0, 8), True), ((0, 16), (4, 8), False), ((0, 8), (4, 12), False), ((4, 12), (4, 8), True)]
+    + [((8, 16), (0, 8), False), ((0, 8), (8, 16), False)],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.bfloat16])
+def test_memory_that_several_arguments_reach_has_one_shadow(
+    stored: tuple[int, int], loaded: tuple[int, int], ends_well: bool, dtype: torch.dtype
+) -> None:
+    """`uninitialized` names all of it, and the kernel is given parts."""
+    memory, result = torch.zeros(16, dtype=dtype), torch.zeros(8, dtype=dtype)
+    x, y = memory[slice(*stored)], memory[slice(*loaded)]
+
+    def run() -> None:
+        n = min(len(x), len(y))
+        launch(store_and_load_kernel, (1,), x, y, result, n, BLOCK=8, sanitize=True, uninitialized=[memory])
+
+    if ends_well:
+        run()
+    else:
+        with pytest.raises(NativeError, match="load of memory that nothing was stored to"):
+            run()
+
+
+def test_a_tensor_of_which_a_part_is_uninitialized_has_no_shadow() -> None:
+    memory = torch.zeros(16)
+    x = torch.empty(8)
+    launch(store_and_load_kernel, (1,), x, memory, x, 8, BLOCK=8, sanitize=True, uninitialized=[memory[:4]])

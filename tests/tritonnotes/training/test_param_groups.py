@@ -200,6 +200,49 @@ def test_mistaken_group_says_what_is_wanted(groups: Groups, message: str) -> Non
         with_groups(tn.adamw(lr=0.1), groups, [v.name for v in graph().parameters])
 
 
+def test_groups_hold_parameters_of_the_module_as_in_torch() -> None:
+    def trained(as_torch: bool) -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        net = torch.nn.Sequential(torch.nn.Linear(4, 6), torch.nn.ReLU(), torch.nn.Linear(6, 3))
+        x, y = torch.randn(5, 4), torch.arange(5) % 3
+        biases = [p for n, p in net.named_parameters() if n.endswith("bias")]
+        groups: list[dict[str, Any]] = [
+            {"params": [*net[0].named_parameters()][:1], "lr": 0.2},
+            {"params": biases, "weight_decay": 0.0},
+            {"params": net[2].weight, "weight_decay": 0.5},
+        ]
+        options = {"lr": 0.1, "weight_decay": 0.3}
+        loss_of = torch.nn.functional.cross_entropy
+        if as_torch:
+            groups[0]["params"] = [net[0].weight]
+            optimizer = torch.optim.AdamW(groups, **options)
+            for _ in range(3):
+                optimizer.zero_grad()
+                loss_of(net(x), y).backward()
+                optimizer.step()
+        else:
+            step = tn.compile_step(net, x, loss=loss_of, optimizer=tn.adamw(**options), param_groups=groups)
+            for _ in range(3):
+                step(x, y)
+        return net.state_dict()
+
+    torch.testing.assert_close(trained(False), trained(True), rtol=1e-5, atol=1e-6)
+
+
+def test_a_parameter_of_another_module_is_refused() -> None:
+    net, other = torch.nn.Linear(4, 3), torch.nn.Linear(4, 3)
+    groups = [{"params": [other.weight]}]
+    loss = torch.nn.functional.cross_entropy
+    with pytest.raises(DeclarationError, match=r"shape \(3, 4\) is no parameter of the module that is trained"):
+        tn.compile_step(net, torch.randn(5, 4), loss=loss, optimizer=tn.adamw(lr=0.1), param_groups=groups)
+
+
+def test_an_optimizer_of_torch_is_refused_with_its_rule() -> None:
+    optimizer = torch.optim.AdamW(torch.nn.Linear(4, 3).parameters())
+    with pytest.raises(DeclarationError, match="AdamW, which updates parameters by itself; pass the update rule"):
+        tn.compile_step(graph(), optimizer=optimizer)
+
+
 def test_what_is_compiled_of_a_group_is_not_set() -> None:
     step = tn.compile_step(graph(), optimizer=tn.adamw(lr=0.1), param_groups=NO_DECAY, device="cpu", fusion="greedy")
     with pytest.raises(DeclarationError, match="no number 'params' to set"):

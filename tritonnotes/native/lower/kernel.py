@@ -23,6 +23,7 @@ from ..ttir.ttir import Block, Function, Op, Value
 from . import control, memory
 from .collect import emit_histogram, emit_scan
 from .dot import emit_dot
+from .faults import Fault
 from .lowering import Lowering, Options
 from .nests import copy_tile, emit_nest
 from .sanitize import RUNTIME, Guard
@@ -43,7 +44,7 @@ class Lowered:
     text: str
     arguments: tuple[str, ...]
     workspace: int
-    faults: tuple[str, ...]
+    faults: tuple[Fault, ...]
 
 
 def lower(
@@ -75,8 +76,8 @@ def lower(
     if options.sanitize:
         body.append(RUNTIME)
     faults = tuple(
-        f"kernel {ttir.name}{ttir.source_line(line)}: {what}{_of_loads(ttir, loads)}"
-        for what, line, loads in module.guard.accesses
+        Fault(ttir.name, ttir.source_line(line), what, tensor, size, _of_loads(ttir, loads))
+        for what, line, loads, tensor, size in module.guard.accesses
     )
     return Lowered(ttir.name, symbol, "\n".join(body), arguments, module.workspace, faults)
 

@@ -8,23 +8,18 @@
   integer. Storing that NaN is a fault; an address made from that integer is out of bounds.
 
 The first fault ends its program, and all that begin after it. Races are left to the strict interpreter.
-
-The guard is a block of memory: the fault's number, how many tensors there are, then (begin, end, shadow) of each, those
-of the kernel's pointer arguments first and in their order.
 """
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Container, Iterator, Sequence
-from typing import Any
-
-from torch import Tensor
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from ..llvm.elementwise import is_elementwise
 from ..llvm.strips import Lanes, Strip
 from ..llvm.writer import literal, llvm_type, splat
 from ..ttir.ttir import BYTES, Function, Op, Value
+from .guard_block import FOUND_WORD, HEADER_WORDS, RANGE_WORDS, UNKNOWN_OFFSETS
 from .lowering import Lowering
 
 KINDS = ("out of bounds", "of memory that nothing was stored to", "of a masked lane's poison")
@@ -47,11 +42,8 @@ NOWHERE: Sources = frozenset()
 UNKNOWN: Sources = frozenset([None])
 
 
-HEADER_WORDS, RANGE_WORDS = 2, 3
-
-
-RUNTIME = """
-define internal i1 @guard.inside(ptr %guard, i64 %begin, i64 %end) nounwind {
+RUNTIME = f"""
+define internal i1 @guard.inside(ptr %guard, i64 %begin, i64 %end) nounwind {{
 entry:
   %at = getelementptr i64, ptr %guard, i64 1
   %count = load i64, ptr %at
@@ -61,9 +53,9 @@ head:
   %some = icmp ult i64 %i, %count
   br i1 %some, label %look, label %nowhere
 look:
-  %words = mul i64 %i, 3
-  %first = add i64 %words, 2
-  %second = add i64 %words, 3
+  %words = mul i64 %i, {RANGE_WORDS}
+  %first = add i64 %words, {HEADER_WORDS}
+  %second = add i64 %words, {HEADER_WORDS + 1}
   %low_at = getelementptr i64, ptr %guard, i64 %first
   %high_at = getelementptr i64, ptr %guard, i64 %second
   %low = load i64, ptr %low_at
@@ -79,21 +71,62 @@ found:
   ret i1 true
 nowhere:
   ret i1 false
-}
-define internal void @guard.fault(ptr %guard, i64 %code) nounwind cold noinline {
+}}
+define internal void @guard.fault(
+  ptr %guard, i64 %code, i32 %pid0, i32 %pid1, i32 %pid2, i64 %lowest, i64 %highest
+) nounwind cold noinline {{
   %old = cmpxchg ptr %guard, i64 0, i64 %code monotonic monotonic
+  %first = extractvalue {{i64, i1}} %old, 1
+  br i1 %first, label %tell, label %told
+tell:
+  %x = zext i32 %pid0 to i64
+  %y = zext i32 %pid1 to i64
+  %z = zext i32 %pid2 to i64
+  %x_at = getelementptr i64, ptr %guard, i64 {FOUND_WORD}
+  %y_at = getelementptr i64, ptr %guard, i64 {FOUND_WORD + 1}
+  %z_at = getelementptr i64, ptr %guard, i64 {FOUND_WORD + 2}
+  %lowest_at = getelementptr i64, ptr %guard, i64 {FOUND_WORD + 3}
+  %highest_at = getelementptr i64, ptr %guard, i64 {FOUND_WORD + 4}
+  store i64 %x, ptr %x_at
+  store i64 %y, ptr %y_at
+  store i64 %z, ptr %z_at
+  store i64 %lowest, ptr %lowest_at
+  store i64 %highest, ptr %highest_at
+  br label %told
+told:
   ret void
-}"""
+}}"""
+
+
+class Watch(NamedTuple):
+    """An access that is watched for a fault: what the fault is, the line of the text, the lines of the loads that its
+    poison may come from, the number of the tensor, and the bytes of an element."""
+
+    what: str
+    line: int | None
+    loads: tuple[int, ...]
+    tensor: int | None
+    size: int
+
+
+class Strays(NamedTuple):
+    """Registers of an access of `width` lanes: how many bytes behind its tensor's beginning each lane is, and which of
+    them are outside. `tensor` is its number, `size` the bytes of an element."""
+
+    offsets: str
+    outside: str
+    width: int
+    tensor: int
+    size: int
 
 
 class Guard:
     """The checker of one kernel. `shadows` are the numbers of the pointer arguments that point to uninitialised memory;
-    `accesses` are what and which line each number of a fault stands for, and the lines of the loads that its poison may
-    come from."""
+    `accesses` are what each number of a fault stands for."""
 
     def __init__(self, shadows: Sequence[int] = ()) -> None:
         self.shadows = shadows
-        self.accesses: list[tuple[str, int | None, tuple[int, ...]]] = []
+        self.accesses: list[Watch] = []
         self.program: Function | None = None
         self.pointers: list[Value] = []
         self._limits: set[tuple[int, int]] = set()
@@ -138,16 +171,35 @@ class Guard:
         low.w.fork(bad, self.failure(low, op, kind), fine)
         low.w.place(fine)
 
-    def failure(self, low: Lowering, op: Op, kind: int, sources: Sources = frozenset()) -> str:
+    def failure(
+        self, low: Lowering, op: Op, kind: int, sources: Sources = frozenset(), strays: Strays | None = None
+    ) -> str:
         """The label of a block that ends the program. What stands in it is written behind all else."""
         name = op.name.removeprefix("tt.").replace("_", " ")
         # Where something is not followed, the loads that are known may be the wrong ones.
         loads = () if None in sources else tuple(sorted(line for line in sources if line is not None))
-        self.accesses.append((f"{name} {KINDS[kind]}", op.line, loads))
+        tensor, size = (None, 1) if strays is None else (strays.tensor, strays.size)
+        self.accesses.append(Watch(f"{name} {KINDS[kind]}", op.line, loads, tensor, size))
         failed = low.w.fresh("failed")
-        call = f"  call void @guard.fault(ptr %guard, i64 {len(self.accesses)})"
-        low.w.endings += [f"{failed[1:]}:", call, "  br label %abort"]
+        low.w.endings.append(f"{failed[1:]}:")
+        lowest, highest = map(str, UNKNOWN_OFFSETS) if strays is None else self._ends(low, strays)
+        program = "i32 %pid0, i32 %pid1, i32 %pid2"
+        call = f"@guard.fault(ptr %guard, i64 {len(self.accesses)}, {program}, i64 {lowest}, i64 {highest})"
+        low.w.endings += [f"  call void {call}", "  br label %abort"]
         return failed
+
+    def _ends(self, low: Lowering, strays: Strays) -> tuple[str, str]:
+        """The lowest and the highest offset of lanes that are outside."""
+        offsets, outside, width = strays[:3]
+        type_, found = f"<{width} x i64>", []
+        for pick, neutral in (("smin", 2**63 - 1), ("smax", -(2**63))):
+            name, kept, end = f"@llvm.vector.reduce.{pick}.v{width}i64", low.w.fresh("kept"), low.w.fresh("end")
+            low.w.symbols.declare(name, "i64", [type_])
+            others = splat(str(neutral), "i64", width)
+            low.w.endings.append(f"  {kept} = select <{width} x i1> {outside}, {type_} {offsets}, {type_} {others}")
+            low.w.endings.append(f"  {end} = call i64 {name}({type_} {kept})")
+            found.append(end)
+        return found[0], found[1]
 
     def before(self, low: Lowering, op: Op, pointer: Lanes, mask: Lanes | None, width: int, stores: bool) -> None:
         number = self.number_of(low, op.operands[0])
@@ -156,7 +208,8 @@ class Guard:
             return
         offset = self.bounds(low, op, pointer, mask, width, number)
         root = low.analysis.root(op.operands[0])
-        if number in self.shadows and root is not None and root.type.pointee == pointer.pointee:
+        # A pointer to bool is read as one to bytes.
+        if number in self.shadows and root is not None and BYTES[root.type.pointee] == BYTES[pointer.pointee]:
             # What an atomic operation reads and writes counts as stored; counters begin as zeros.
             self.shadow(low, op, pointer, offset, mask, width, number, stores)
 
@@ -164,7 +217,7 @@ class Guard:
         """Ends the program where an active lane lies outside of its tensor. Gives how many bytes behind the tensor's
         beginning the lanes are: a number for each of a vector, else that of the first."""
         w, size = low.w, BYTES[pointer.pointee]
-        whole, failed = w.fresh("within"), self.failure(low, op, BOUNDS)
+        whole = w.fresh("within")
         offset = ""
         if pointer.kind == "uniform" or pointer.is_contiguous:
             # One comparison for all lanes; which of them are active is asked where it fails.
@@ -184,6 +237,7 @@ class Guard:
         outside = w.emit(f"icmp uge <{width} x i64> {offsets}, {limit}")
         if truths:
             outside = w.emit(f"and <{width} x i1> {outside}, {truths}")
+        failed = self.failure(low, op, BOUNDS, strays=Strays(offsets, outside, width, number, size))
         w.fork(w.any(outside, width), failed, whole)
         w.place(whole)
         return offset or offsets
@@ -387,52 +441,3 @@ def _growing(values: dict[Value, None]) -> Iterator[Value]:
         ready = [*values][number:]
         number += len(ready)
         yield from ready
-
-
-_ZERO = b"\0"
-
-
-class GuardBlock:
-    """The guard of one launch over the tensors `arguments`, whose kernel also reaches `tensors`, and the shadows of
-    those `arguments` whose numbers are `shadowed`."""
-
-    def __init__(self, arguments: Sequence[Tensor], tensors: Sequence[Tensor], shadowed: Container[int]) -> None:
-        self._shadows = []
-        words = [0, len(arguments) + len(tensors)]
-        for number, tensor in enumerate((*arguments, *tensors)):
-            begin, end = span(tensor)
-            shadow = 0
-            if number in shadowed:
-                self._shadows.append(array("b", _ZERO) * ((end - begin) // tensor.element_size()))
-                shadow = self._shadows[-1].buffer_info()[0]
-            words += (begin, end, shadow)
-        self._words = array("q", words)
-
-    @property
-    def address(self) -> int:
-        return self._words.buffer_info()[0]
-
-    @property
-    def fault(self) -> int:
-        """The number of the first fault, from 1; 0 if there was none."""
-        return self._words[0]
-
-
-def shadowed(arguments: Sequence[Any], uninitialized: Sequence[Tensor]) -> tuple[int, ...]:
-    """The numbers, among the tensors of a kernel's arguments, of those that are uninitialised."""
-    if not uninitialized:
-        return ()
-    bare = [tensor.data_ptr() for tensor in uninitialized if tensor.numel()]
-    tensors = [value for value in arguments if isinstance(value, Tensor)]
-    return tuple([number for number, tensor in enumerate(tensors) if tensor.data_ptr() in bare and tensor.numel()])
-
-
-def span(tensor: Tensor) -> tuple[int, int]:
-    """The addresses from a tensor's first element to the end of its last one."""
-    begin = tensor.data_ptr()
-    if tensor.is_contiguous():
-        return begin, begin + tensor.nbytes
-    if not tensor.numel():
-        return begin, begin
-    last = sum((size - 1) * stride for size, stride in zip(tensor.shape, tensor.stride(), strict=True))
-    return begin, begin + (last + 1) * tensor.element_size()

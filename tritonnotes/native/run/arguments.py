@@ -11,7 +11,6 @@ from triton.runtime.jit import JITFunction
 
 from ..errors import NativeError
 from ..llvm.writer import round_to_float32
-from ..lower.sanitize import span
 from ..ttir.meaning import described
 
 POINTERS = {
@@ -140,10 +139,10 @@ def grid_of(name: str, grid: Any, values: Mapping[str, Any]) -> tuple[int, int, 
     return x, y, z
 
 
-def overlap(values: Sequence[Any]) -> bool:
-    """Whether any two tensors share memory."""
-    spans = sorted(span(value) for value in values if isinstance(value, Tensor) and value.numel())
-    return any(a[1] > b[0] for a, b in zip(spans, spans[1:], strict=False))
+def overlap(spans: Sequence[tuple[int, int]]) -> bool:
+    """Whether any two of some spans of memory share an address."""
+    ordered = sorted([there for there in spans if there[0] < there[1]])
+    return any([one[1] > other[0] for one, other in zip(ordered, ordered[1:], strict=False)])
 
 
 def packable(values: Sequence[Any]) -> list[Any]:

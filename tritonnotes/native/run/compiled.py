@@ -20,9 +20,10 @@ from tritonnotes.codegen.target.language import triton_language
 from ..errors import NativeError, UnsupportedError
 from ..llvm.engine import Loaded, Object, compile_object, kept_object, kept_text, object_key, this_machine
 from ..llvm.threads import DECLARATIONS, openmp
+from ..lower.faults import Fault
+from ..lower.guard_block import shadowed, span
 from ..lower.kernel import lower
 from ..lower.lowering import Options
-from ..lower.sanitize import shadowed
 from ..ttir.front import TRITON_VERSION, Ttir, triton_ir
 from ..ttir.meaning import described, meaning_of
 from .arguments import FORMATS, Face, face_of, kinds, overlap, split
@@ -42,7 +43,7 @@ class NativeKernel:
         self.arguments: tuple[str, ...] = tuple(made.facts["arguments"])
         self.workspace = int(made.facts["workspace"])
         self.shadows = frozenset(made.facts.get("shadows", ()))
-        self.faults: tuple[str, ...] = tuple(made.facts["faults"])
+        self.faults = tuple(Fault(*fault) for fault in made.facts["faults"])
         unknown = [elem for elem in self.arguments if elem not in FORMATS]
         if unknown:
             raise NativeError(f"kernel {name}: arguments of type {', '.join(unknown)} cannot be passed")
@@ -128,7 +129,8 @@ def specialized(
         found = face.specialized[key] = (signature, constexprs, {})
     signature, constexprs, made = found
     given = [values[name] for name in signature]
-    aliased, shadows = overlap(given), shadowed(given, uninitialized) if uninitialized else ()
+    spans = [span(value) for value in given if isinstance(value, Tensor)]
+    aliased, shadows = overlap(spans), shadowed(spans, uninitialized) if uninitialized else ()
     if (aliased, shadows) not in made:
         made[aliased, shadows] = compile(
             kernel,

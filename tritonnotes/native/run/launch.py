@@ -10,7 +10,7 @@ from torch import Tensor
 from triton.runtime.jit import JITFunction
 
 from ..errors import NativeError
-from ..lower.sanitize import GuardBlock
+from ..lower.guard_block import GuardBlock
 from .arguments import face_of, grid_of, packable
 from .compiled import specialized
 
@@ -48,5 +48,7 @@ def launch(
         return
     guard = GuardBlock([v for v in given if isinstance(v, Tensor)], tensors, made.shadows)
     made.run(sizes, packed, threads, guard.address)
-    if guard.fault:
-        raise NativeError(made.faults[guard.fault - 1])
+    found = guard.fault
+    if found is not None:
+        named = [(name, value) for name, value in values.items() if isinstance(value, Tensor)]
+        raise NativeError(made.faults[found.number - 1].said(found, named))
