@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ir.core.evaluate import SIZED, concrete
 from ..ir.core.graph import VIEWS, Graph, Value
 from ..ir.core.op import Op
-from ..ir.core.types import Dim, DimProduct, Shape, Size, host, size_at
+from ..ir.core.types import Shape, Size, host, size_at
 from ..tensors.dtypes import torch_dtype
 from .references import REFERENCES, Reference
 
@@ -202,7 +203,8 @@ def _origin(
 
 @dataclass(frozen=True, eq=False)
 class _Call:
-    """A value, and the reference of its op. `numbers_stay`: numbers of the graph are not made tensors for it."""
+    """A value, and the reference of its op. `is_sized`: its attributes may hold `Dim`s. `numbers_stay`: numbers of the
+    graph are not made tensors for it."""
 
     value: Value
     reference: Reference
@@ -230,7 +232,7 @@ def _calls_of(index: Value) -> tuple[_Call, ...]:
 def _call(value: Value) -> _Call:
     operands = value.inputs[1:] if value.op.name == "where" else value.inputs
     beside = value.dtype is host or any(arg.op.name != "constant" and arg.dtype is not host for arg in operands)
-    is_sized = any(_concrete(attr, None) is not attr for attr in value.attrs.values())
+    is_sized = not value.attrs.keys().isdisjoint(SIZED)
     return _Call(value, REFERENCES[value.op.name], value.attrs, is_sized, value.op.kind == "elementwise" and beside)
 
 
@@ -244,7 +246,7 @@ def _computed(
                 args = [None if arg is None else _argument(arg, call, tensors, sizes, known) for arg in call.value.args]
                 attrs = call.attrs
                 if call.is_sized:
-                    attrs = {name: _concrete(attr, sizes) for name, attr in attrs.items()}
+                    attrs = {name: concrete(attr, sizes) for name, attr in attrs.items()}
                 known[call.value] = call.reference(*args, **attrs)
     index = followed.use.index
     return known[index] if index in known else _tensor(_leaf(index, tensors, sizes), index)
@@ -267,16 +269,6 @@ def _tensor(given: Any, value: Value) -> Tensor:
     if isinstance(given, Tensor):
         return given
     return torch.tensor(given, dtype=torch_dtype(value.dtype), device="cpu")
-
-
-def _concrete(attr: Any, sizes: Mapping[str, int] | None) -> Any:
-    """An attribute with the sizes of its `Dim`s; without `sizes`, None in place of one that has any."""
-    if isinstance(attr, tuple) and any(isinstance(part, tuple | Dim | DimProduct) for part in attr):
-        found = tuple(_concrete(part, sizes) for part in attr)
-        return attr if found == attr else found
-    if not isinstance(attr, Dim | DimProduct):
-        return attr
-    return None if sizes is None else size_at(attr, sizes)
 
 
 def _leaves_of(graph: Graph) -> dict[Value, tuple[Value, ...]]:
