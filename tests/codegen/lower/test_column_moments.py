@@ -93,10 +93,11 @@ def test_the_numbers_are_those_of_float64(dtype: str) -> None:
     judged(200, about(3, 513, 200, getattr(torch, dtype)), 37)
 
 
+@pytest.mark.parametrize("mean", [0, 3])
 @pytest.mark.parametrize(("rows", "cols", "programs"), [(2, 7, 3), (513, 200, 37), (33, 2000, 3), (40, 8200, 3)])
-def test_rows_and_columns_may_be_many_or_few(rows: int, cols: int, programs: int) -> None:
+def test_rows_and_columns_may_be_many_or_few(rows: int, cols: int, programs: int, mean: float) -> None:
     """With programs that have no rows, columns of several tiles, and sums that a launch of their own finalizes."""
-    judged(cols, about(3, rows, cols), programs)
+    judged(cols, about(mean, rows, cols), programs)
 
 
 FAR: dict[str, Callable[[Tensor], object]] = {
