@@ -243,8 +243,8 @@ def check_graph(
     model = Model(graph, training=training, fusion=fusion, device=device, strict=strict, sanitize=sanitize, seed=seed)
 
     def drawn(seed: int) -> list[Row]:
-        given = feeds if feeds is not None else draw_feeds(graph, bound, seed)
         weights = state if state is not None else initial_state(graph, seed)
+        given = feeds if feeds is not None else draw_feeds(graph, bound, seed, state=weights)
         return _compared(graph, model, given, weights, seed)
 
     rows = drawn(seed)
@@ -258,7 +258,16 @@ def check_graph(
             program = make_program(update_graph(optimizer, (Dim("elements"),), dtype), model.fusion)
             rows += _updates(optimizer, dtype, program, model, seed)
             runs.append(run_of_update(program, _numbers(program, optimizer, optimizer.numbers, 1)))
-    look = strict_look(graph, runs, device=model.device, how=model.execution, sizes=bound, feeds=feeds, seed=seed)
+    look = strict_look(
+        graph,
+        runs,
+        device=model.device,
+        how=model.execution,
+        sizes=bound,
+        feeds=feeds,
+        state=model.tensors(),
+        seed=seed,
+    )
     return Certificate(graph.name, bound, tuple(rows), look)
 
 
@@ -267,8 +276,10 @@ def _check_compiled(
 ) -> Certificate:
     graph = subject.graph
 
+    model = subject.model if isinstance(subject, TrainingStep) else subject
+
     def given(seed: int) -> dict[str, Tensor]:
-        drawn = dict(feeds) if feeds is not None else draw_feeds(graph, bound, seed)
+        drawn = dict(feeds) if feeds is not None else draw_feeds(graph, bound, seed, state=model.tensors())
         return {n: t.to(subject.device) for n, t in drawn.items()}
 
     def compared(seeds: Sequence[int]) -> list[list[Row]]:
@@ -285,10 +296,19 @@ def _check_compiled(
         first, *others = compared(range(seed, seed + DRAWS))
         rows = [_over_draws(row, [rows[i] for rows in others]) for i, row in enumerate(first)]
     if isinstance(subject, TrainingStep):
-        runs, how = runs_of_step(subject), subject.model.execution
+        runs = runs_of_step(subject)
     else:
-        runs, how = runs_of_model(subject, seed, without_autograd=True), subject.execution
-    look = strict_look(graph, runs, device=subject.device, how=how, sizes=bound, feeds=feeds, seed=seed)
+        runs = runs_of_model(subject, seed, without_autograd=True)
+    look = strict_look(
+        graph,
+        runs,
+        device=subject.device,
+        how=model.execution,
+        sizes=bound,
+        feeds=feeds,
+        state=model.tensors(),
+        seed=seed,
+    )
     return Certificate(graph.name, bound, tuple(rows), look)
 
 
@@ -365,22 +385,20 @@ def _outputs_and_gradients(
         wide = {n: t.double() if exact and t.is_floating_point() else t.clone() for n, t in tensors.items()}
         return {n: t.detach().requires_grad_(n in names) for n, t in wide.items()}
 
-    judged = []
+    fed = leaves(feeds, inputs, False)
+    fused = outputs_by_name(model, fed)  # first, as it says of feeds that do not fit what is wrong
+    results = [(fused, {**fed, **model.tensors()})]
     for run, exact in ((eager, False), (oracle, True)):
         fed, held = leaves(feeds, inputs, exact), leaves(weights, trained, exact)
-        judged.append((run(graph, fed, held, training=model.training, seed=seed), {**fed, **held}))
-    fed = leaves(feeds, inputs, False)
-    fused = outputs_by_name(model, fed)
-    results = [(fused, {**fed, **model.tensors()}), *judged]
+        results.append((run(graph, fed, held, training=model.training, seed=seed), {**fed, **held}))
     rows = [Row("output", n, compare(*(r[n].detach() for r, _ in results))) for n in graph.outputs]
     # Only the outputs that something trained or fed reaches have a gradient.
-    floats = [n for n in graph.outputs if judged[0][0][n].requires_grad]
+    eagerly = results[1][0]
+    floats = [n for n in graph.outputs if eagerly[n].requires_grad]
     if not floats:
         return rows
     generator = torch.Generator().manual_seed(seed)
-    directions = {
-        n: torch.randn(judged[0][0][n].shape, generator=generator, device="cpu").to(judged[0][0][n]) for n in floats
-    }
+    directions = {n: torch.randn(eagerly[n].shape, generator=generator, device="cpu").to(eagerly[n]) for n in floats}
     gradients = []
     for outputs, tensors in results:
         wanted = {n: tensors[n] for n in (*inputs, *trained)}

@@ -69,10 +69,10 @@ def _updated(step: TrainingStep, feeds: Mapping[str, Tensor]) -> _Update:
     made = deepcopy(step)
     made.load_state_dict({**made.state_dict(), "gathered": 0})
     before = made.state_dict()
+    for _ in range(step.accumulate):  # first, as it says of feeds that do not fit what is wrong
+        outputs = made(**feeds)
     eagerly = _judged(step, feeds, before, eager, eager_updates, exact=False)
     exactly = _judged(step, feeds, before, oracle, oracle_updates, exact=True)
-    for _ in range(step.accumulate):
-        outputs = made(**feeds)
     return _Update(before, made.state_dict(), outputs, eagerly, exactly)
 
 

@@ -134,10 +134,12 @@ def strict_look(
     how: Execution,
     sizes: Mapping[str, int],
     feeds: Tensors | None,
+    state: Tensors | None = None,
     seed: int,
 ) -> StrictLook:
     """Make each run once under the strict interpreter at small sizes; where an op refuses these, at the `sizes` that
-    were compared, on the `feeds` that were given. `device` and `how` say what made the numbers."""
+    were compared, on the `feeds` that were given. `device` and `how` say what made the numbers, `state` what
+    parameters and buffers hold."""
     if how.strict:
         return StrictLook(left_out="the strict interpreter made these numbers itself")
     if device.type != "cpu":
@@ -160,7 +162,7 @@ def strict_look(
             much = f"{moved:,} bytes are moved{_at(tried)}, and more than {MOST_BYTES:,} take long"
             return StrictLook(findings=(*findings,), left_out=refused + much)
         try:
-            fed = feeds if is_last and feeds is not None else draw_feeds(graph, tried, seed)
+            fed = feeds if is_last and feeds is not None else draw_feeds(graph, tried, seed, state=state)
             for run in runs:  # what one finds stays found where another refuses the sizes
                 findings |= dict.fromkeys(_findings(run, fed, every=is_last))
         except Exception as error:

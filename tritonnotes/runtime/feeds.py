@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,9 +10,10 @@ from torch import Tensor
 
 from ..ir.core.errors import FeedError
 from ..ir.core.evaluate import bind_sizes, concrete
-from ..ir.core.graph import Graph, Value, shown_by
+from ..ir.core.graph import Graph, Value
 from ..ir.core.op import Op
-from ..ir.core.types import Shape, Size, bind_dims, is_symbolic, show_shape
+from ..ir.core.types import bind_dims, is_symbolic, show_shape
+from ..judge.indices import IndexCheck, Outside
 from ..tensors.allocation import allocated
 from ..tensors.dtypes import torch_dtype
 from . import vetting
@@ -23,51 +23,8 @@ MOST_ACCEPTED = 16
 """Sets of shapes of which it is kept what tensors are taken as they are."""
 
 
-FEW = 32
-"""Numbers of which Python finds the lowest and the highest sooner than a call of torch begins to."""
-
-
 class TargetError(FeedError, IndexError):
-    """A class index lies outside the classes."""
-
-
-@dataclass(frozen=True)
-class ClassInput:
-    """An input that holds indices below `classes`, or `ignore_index`, where there is one; `op` is what reads them, and
-    `what` says of what: 'classes', or 'rows' of an embedding's table."""
-
-    name: str
-    classes: int
-    ignore_index: int | None
-    op: str
-    what: str = "classes"
-
-
-def class_inputs(graph: Graph) -> tuple[ClassInput, ...]:
-    """The inputs of a declared graph that a loss or a metric takes class indices from, or an embedding row numbers."""
-    found = []
-    for value in graph.values:
-        if not isinstance(value.op, Op):
-            continue
-        given = dict(zip(value.op.arg_names, value.args, strict=True))
-        for name, domain in value.op.domain.items():
-            target = given.get(name)
-            if target is None or (fed := shown_by(target)).op.name != "input":
-                continue
-            classes: Size | None = None
-            if domain == "row":
-                classes = value.inputs[-1].shape[0]
-            elif domain == "class":
-                classes = _classes(value.inputs[0].shape, target.shape)
-            if isinstance(classes, int):
-                what = "rows" if domain == "row" else "classes"
-                found.append(ClassInput(fed.name, classes, value.attrs.get("ignore_index"), value.name, what))
-    return tuple(found)
-
-
-def _classes(logits: Shape, target: Shape) -> Size | None:
-    """The size of the axis that the logits have and the target has not; None where the target says yes or no."""
-    return next((logits[a] for a in range(len(logits)) if logits[:a] + logits[a + 1 :] == target), None)
+    """A class index lies outside the classes, or a row number outside the table."""
 
 
 def sized_ops(graph: Graph) -> tuple[Value, ...]:
@@ -220,40 +177,32 @@ def check_apart(held: Mapping[str, Tensor], updated: Collection[str]) -> None:
     vetting.check_apart(written, remedy, read={repr(n): t for n, t in held.items() if n not in updated})
 
 
-def check_targets(checks: tuple[ClassInput, ...], feeds: Mapping[str, Tensor]) -> None:
-    """Raise `TargetError` for class indices outside the classes, where the host can see them without waiting for a
-    GPU.
-    """
-    bounds: dict[str, tuple[int, int]] = {}
-    for check in checks:
-        target = feeds[check.name]
-        if not target.is_cpu or target.numel() == 0:
-            continue
-        if check.name not in bounds:
-            bounds[check.name] = _bounds(target)
-        low, high = bounds[check.name]
-        if low < 0 or high >= check.classes:
-            _check_each_target(check, target)
+def check_indices(
+    indices: IndexCheck, feeds: Mapping[str, Tensor], held: Mapping[str, Tensor], sizes: Mapping[str, int]
+) -> None:
+    """Raise `TargetError` for row numbers and class indices outside their range that follow from what is fed and from
+    buffers, where the host can see them without waiting for a GPU."""
+    if not indices:
+        return
+    tensors = {name: feeds[name] if name in feeds else held[name] for name in indices.leaves}
+    found = indices.first_outside(tensors, sizes)
+    if found is not None:
+        raise TargetError(_of_outside(found))
 
 
-def _bounds(target: Tensor) -> tuple[int, int]:
-    """The lowest number of a tensor that is not empty, and the highest."""
-    if target.ndim == 1 and target.numel() <= FEW:
-        numbers = target.tolist()
-        return min(numbers), max(numbers)
-    lowest, highest = target.aminmax()
-    return int(lowest), int(highest)
-
-
-def _check_each_target(check: ClassInput, target: Tensor) -> None:
-    outside = (target < 0) | (target >= check.classes)
-    if check.ignore_index is not None:
-        outside &= target != check.ignore_index
-    if bool(outside.any()):
-        value = int(target[outside].flatten()[0])
-        what = "row" if check.what == "rows" else "target"
-        ignored = "" if check.ignore_index is None else f", or {check.ignore_index} to ignore a row"
-        raise TargetError(
-            f"{check.op}: {what} {value} in input {check.name!r} is out of bounds for {check.classes} "
-            f"{check.what}; use 0 to {check.classes - 1}{ignored}"
+def _of_outside(found: Outside) -> str:
+    """The op, the number and its place, what it may be, and what to do."""
+    use, what = found.use, "row" if found.use.what == "rows" else "target"
+    at = f" at {list(found.place)}" if found.place else ""
+    right = f"0 to {found.limit - 1}" if found.limit else "none"
+    if use.ignored is not None:
+        right += f", or {use.ignored} to ignore a row"
+    if found.leaf is not None:
+        where, remedy = f"{found.leaf.op.name} {found.leaf.name!r}{at}", f"use {right}"
+    else:
+        made_of = " and ".join(f"{leaf.op.name} {leaf.name!r}" for leaf in found.leaves) or "the sizes of the inputs"
+        where, remedy = (
+            f"{use.index.name!r}{at}, computed from {made_of},",
+            f"give what makes {use.index.name!r} {right}",
         )
+    return f"{use.user.name}: {what} {found.number} in {where} is out of bounds for {found.limit} {use.what}; {remedy}"

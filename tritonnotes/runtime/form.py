@@ -22,9 +22,10 @@ from ..ir.core.types import dims_in
 from ..ir.core.verify import verify
 from ..ir.passes.chunks import Chunking, in_chunks
 from ..ir.passes.decompose import decompose
+from ..judge.indices import IndexCheck
 from .autograd import Differentiable
 from .executors.execution import Execution
-from .feeds import FeedBinder, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
+from .feeds import FeedBinder, check_apart, check_held, check_indices, check_sizes, sized_ops
 from .held import Written
 from .runner import Runner
 from .turns import Turns
@@ -52,7 +53,7 @@ class Form:
         self.dims = tuple(dict.fromkeys(dims_in(s for v in graph.inputs for s in v.shape)))
         self.seeds = tuple(v.name for v in graph.leaves("scalar") if is_seed(v))
         self._binder = FeedBinder(graph, device)
-        self._targets, self._sized = class_inputs(graph), sized_ops(graph)
+        self._indices, self._sized = IndexCheck(graph), sized_ops(graph)
         self._differentiable: dict[tuple[str, ...], Differentiable] = {}
         self._specify()
 
@@ -97,12 +98,12 @@ class Form:
         feeds that do not fit, and unless the state `is_checked` for such state."""
         bound: Mapping[str, Tensor]
         bound, sizes = self._binder.bind(feeds)
-        check_targets(self._targets, bound)
         check_sizes(self._sized, sizes)
         if not is_checked:
             check_held(self.held, state, self.device)
             if self.updates:
                 check_apart(state, self.updates)
+        check_indices(self._indices, bound, state, sizes)
         if self.updates:
             bound = Written({n: state[n] for n in self.updates}).apart(bound)
         return {**bound, **state}, sizes

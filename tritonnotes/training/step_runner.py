@@ -16,9 +16,10 @@ from ..ir.core.graph import is_seed
 from ..ir.optim.update import next_numbers
 from ..ir.passes.joint import number_key
 from ..ir.passes.scaling import GradScaler
+from ..judge.indices import IndexCheck
 from ..runtime.capture import MOST_CAPTURED, CapturedRuns, no_graph
 from ..runtime.executors.executor import Around, Held, Launch, LaunchOrder
-from ..runtime.feeds import FeedBinder, check_apart, check_held, check_sizes, check_targets, class_inputs, sized_ops
+from ..runtime.feeds import FeedBinder, check_apart, check_held, check_indices, check_sizes, sized_ops
 from ..runtime.held import Seen, Written, detached
 from ..runtime.runner import Runner
 from ..tensors.allocation import AllocationError
@@ -91,7 +92,7 @@ class StepRunner:
         self._held = graphs.held()
         self.inputs = tuple(v.name for v in graphs.declared.inputs)
         self._trained = graphs.updated_parameters()
-        self.targets = class_inputs(graphs.declared)
+        self._indices = IndexCheck(graphs.declared)
         # A row on each of several processes is more than one.
         many = self.reducer is not None and self.reducer.world_size > 1
         self._sized = sized_ops(graphs.trained if many else graphs.declared)
@@ -124,8 +125,6 @@ class StepRunner:
     def _run(self, feeds: Mapping[str, Tensor]) -> dict[str, Tensor]:
         state = self.state
         bound, sizes = self._binder.bind(feeds)
-        if self.targets:
-            check_targets(self.targets, bound)
         if self._sized:
             check_sizes(self._sized, sizes)
         numbers = state.host_numbers()
@@ -133,6 +132,7 @@ class StepRunner:
         if following and is_last and not self._counts_on_device:
             following = next_numbers(state.optimizer, numbers)
         self._look_at_held()
+        check_indices(self._indices, bound, self._weights, sizes)
         outputs = self._run_batch(_Batch(bound, sizes, numbers, self._weights))
         state.advance(is_last, following)
         return outputs

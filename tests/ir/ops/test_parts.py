@@ -225,7 +225,8 @@ def test_embedding_fuses_with_what_follows() -> None:
 
 
 def test_row_outside_the_table_is_an_error_before_anything_runs() -> None:
-    with pytest.raises(FeedError, match=r"row 11 in input 'token' is out of bounds for 11 rows; use 0 to 10$"):
+    wanted = r"row 11 in input 'token' at \[0, 1\] is out of bounds for 11 rows; use 0 to 10$"
+    with pytest.raises(FeedError, match=wanted):
         tn.compile(embedding(), device="cpu")(token=torch.tensor([[0, 11, 2]]))
 
 
