@@ -15,7 +15,7 @@ SAVED = "saved."
 
 SAVED_BY_TORCH = frozenset({"softmax", "softmin", "log_softmax", "tanh", "sigmoid", "exp", "sqrt", "rsqrt"})
 """Ops whose results torch's autograd keeps for their gradients. Other results may be written over before backward runs,
-and are never kept in the place of what they are made of."""
+and are not kept in the place of what they are made of; but operands of products, which torch keeps as well, may be."""
 
 MANY = 1024
 """What each `Dim` counts as where it is asked what takes fewer bytes: one is large beside most sizes that are known."""
@@ -36,9 +36,10 @@ def split_gradient(joint: Graph, outputs: list[str], cotangents: list[str]) -> S
     backward.
 
     Kept are results of matrix products and of reductions, and statistics made of those alone (mean, rstd); all that is
-    elementwise between them is computed again in the backward run. An output of an op in `SAVED_BY_TORCH` is in memory
-    anyway; it is read where that takes no more bytes than computing it again. A buffer that the forward run overwrites
-    is kept as it was.
+    elementwise between them is computed again in the backward run. Where a bias is all that is done to a product, and
+    both runs multiply the sum, the sum is kept in place of the product: the forward run has it in memory anyway. An
+    output of an op in `SAVED_BY_TORCH` is in memory anyway; it is read where that takes no more bytes than computing it
+    again. A buffer that the forward run overwrites is kept as it was.
     """
     late = {joint[name] for name in cotangents}
     for value in joint.values:
@@ -48,7 +49,8 @@ def split_gradient(joint: Graph, outputs: list[str], cotangents: list[str]) -> S
     overwritten = {joint[name] for name in joint.updates}
     needed = [a for v in late for a in v.inputs if a not in late] + [g for g in gradients.values() if g not in late]
     statistics = _statistics(joint)
-    kept, recomputed = _frontier(needed, overwritten, statistics)
+    whole = statistics | _sums_in_memory(joint, late)
+    kept, recomputed = _frontier(needed, overwritten, whole)
     found = {joint.outputs[name]: name for name in outputs}
     held = {v: n for v, n in found.items() if v in recomputed and v.scope.op in SAVED_BY_TORCH}
     kept, recomputed = _with_outputs(held, needed, kept, recomputed)
@@ -96,10 +98,8 @@ def _base(value: Value) -> Value:
     return value
 
 
-def _frontier(
-    needed: Collection[Value], overwritten: set[Value], statistics: set[Value]
-) -> tuple[set[Value], set[Value]]:
-    """The values to keep, and those to compute again from them."""
+def _frontier(needed: Collection[Value], overwritten: set[Value], whole: set[Value]) -> tuple[set[Value], set[Value]]:
+    """The values to keep, and those to compute again from them; of what is `whole`, nothing is."""
     kept: set[Value] = set()
     recomputed: set[Value] = set()
     todo = [*needed]
@@ -107,7 +107,7 @@ def _frontier(
         value = todo.pop()
         if (value.is_leaf and value not in overwritten) or value in kept or value in recomputed:
             continue
-        if value in overwritten or value.op.kind in ("contraction", "reduction") or value in statistics:
+        if value in overwritten or value.op.kind in ("contraction", "reduction") or value in whole:
             kept.add(value)
         else:
             recomputed.add(value)
@@ -153,6 +153,31 @@ def _statistics(graph: Graph) -> set[Value]:
         ):
             found.add(value)
     return found
+
+
+def _sums_in_memory(graph: Graph, late: Collection[Value]) -> set[Value]:
+    """The sums of a product, which nothing else reads, and a bias of one axis, that both runs multiply: torch too keeps
+    them."""
+    uses = Counter([*graph.outputs.values(), *(a for v in graph.values for a in v.inputs)])
+    products = [v for v in graph.values if v.op.kind == "contraction"]
+    early, backward = (
+        {_base(a) for v in products if (v in late) is is_late for a in v.inputs} for is_late in (False, True)
+    )
+    return {v for v in early & backward if _adds_bias(v, uses)}
+
+
+def _adds_bias(value: Value, uses: Mapping[Value, int]) -> bool:
+    """Whether a value is a product of one use, with a leaf of one axis added."""
+    if value.op.name != "add":
+        return False
+    return any(
+        product.op.kind == "contraction"
+        and product.shape == value.shape
+        and uses[product] == 1
+        and bias.is_leaf
+        and bias.shape == value.shape[-1:]
+        for product, bias in (value.inputs, value.inputs[::-1])
+    )
 
 
 def _count(value: Value) -> tuple[object, ...]:

@@ -14,6 +14,7 @@ from random_graphs import random_graph
 from whole_models import made
 
 import tritonnotes as tn
+from tritonnotes.codegen.lower.lower import tile_programs
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.compile import compile_program
 from tritonnotes.codegen.program.program import Program
@@ -160,8 +161,11 @@ def test_every_value_that_a_kernel_computes_has_a_line(name: str) -> None:
 
 
 def check_values(program: Program) -> None:
-    """What fused kernels compute is written somewhere, in a line of its own or inside another."""
+    """What fused kernels compute is written somewhere, in a line of its own or inside another; but for the mask of a
+    maximum that is one element of a row in memory, which is loaded alone."""
     written = {o.value for _, _, line in listed(program) if line.role == "step" for o in line.origins}
+    steps = (step for kernel in program.kernels for part in tile_programs(kernel) for step in part.steps)
+    written |= {a.name for step in steps if step.op == "select" and step.value is not None for a in step.value.inputs}
     for plan in (program.plan, *(region.plan for region in program.regions.values())):
         missing = {u.value.name for k in plan.kernels for u in k.units} - written
         assert missing == set()

@@ -95,6 +95,57 @@ def test_gradient_through_an_output_that_was_written_over_is_refused_as_torch_re
         overwritten(model(x=x)["y"]).backward()
 
 
+def layers(between: Callable[[tn.Value], tn.Value], dtype: str = "float32") -> tn.Graph:
+    graph = tn.Graph("layers")
+    hidden = tn.linear(graph.input("x", (BATCH, 64), dtype), 32, name="fc1")
+    graph.output(y=tn.linear(between(hidden), 16, name="fc2"), hidden=hidden)
+    return graph
+
+
+@pytest.mark.parametrize(
+    ("between", "kept"),
+    [
+        (lambda h: h, "saved.fc1"),
+        (lambda h: tn.reshape(h, (BATCH, 4, 8)), "saved.fc1"),
+        (tn.gelu, "saved.fc1.product"),
+        (lambda h: h * 2.0, "saved.fc1.product"),
+    ],
+    ids=["linear", "view", "gelu", "scaled"],
+)
+def test_a_sum_with_a_bias_is_kept_where_products_read_it(between: Callable[[tn.Value], tn.Value], kept: str) -> None:
+    graph = layers(between)
+    joint = gradient_graph(graph, ["x", *(v.name for v in graph.parameters)])
+    split = split_gradient(joint, [*graph.outputs], [*cotangent_names(graph, [*graph.outputs]).values()])
+    assert read(split) & {"saved.fc1", "saved.fc1.product"} == {kept}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_two_layers_have_the_same_bits_and_launches_with_gradients_and_without(dtype: str) -> None:
+    graph = tn.Graph("layers")
+    x = graph.input("x", (BATCH, 64), dtype)
+    graph.output(y=tn.linear(tn.linear(x, 32, name="fc1"), 16, name="fc2"))
+    model = tn.compile(graph, products="library", device="cpu")
+    given = torch.randn(33, 64, generator=torch.Generator().manual_seed(0)).to(getattr(torch, dtype))
+    with torch.no_grad():
+        plain = model(x=given)["y"]
+    assert torch.equal(model(x=given)["y"], plain)
+    forward, backward = model.gradient_programs
+    assert len(forward.plan.launches) == len(model.program.plan.launches) == 2
+    assert len(backward.plan.launches) == 5, "three products, and the gradients of two biases"
+
+
+def test_a_sum_that_was_written_over_is_refused_as_torch_refuses_it() -> None:
+    model = tn.compile(layers(lambda h: h), device="cpu")
+    state, x = dict(model.named_parameters()), torch.randn(5, 64, requires_grad=True)
+    hidden = torch.nn.functional.linear(x, state["fc1.weight"], state["fc1.bias"])
+    eager = {"hidden": hidden, "y": torch.nn.functional.linear(hidden, state["fc2.weight"], state["fc2.bias"])}
+    for made in (eager, model(x=x)):
+        with torch.no_grad():
+            made["hidden"].zero_()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            made["y"].sum().backward()
+
+
 def _softmax() -> tn.Graph:
     graph = tn.Graph("softmax")
     graph.output(y=tn.softmax(graph.input("x", (BATCH, 64)), dim=1))
