@@ -125,7 +125,7 @@ def test_targets_are_checked_through_the_views_that_show_them() -> None:
     model = tn.compile(language_model(B, T), device="cpu")
     feeds = texts(2, 3)
     feeds["y"][1, 2] = CLASSES
-    with pytest.raises(FeedError, match=f"target {CLASSES} in input 'y' is out of bounds"):
+    with pytest.raises(FeedError, match=rf"target {CLASSES} in input 'y' at \[1, 2\] is out of bounds"):
         model(**feeds)
 
 
