@@ -229,7 +229,7 @@ def _call(
         why = "has no torch reference" if reference is None else "was declared again after this graph was"
         raise DeclarationError(f"{op.name}: {why}; declare it with @tn.op(reference=...), then the graph")
     args = _arguments(value, known, device, exact)
-    attrs = {name: _concrete(attr, sizes) for name, attr in value.attrs.items()}
+    attrs = {name: concrete(attr, sizes) for name, attr in value.attrs.items()}
     if "training" in attrs:
         attrs["training"] = training and attrs["training"]
     casts = op.name in ("cast", "round_to")
@@ -269,14 +269,15 @@ def _tensor(result: Any, value: Value, device: torch.device, exact: bool) -> Ten
     return held.to(torch_dtype(value.dtype)).double() if value.dtype.itemsize == 2 else held
 
 
-def _concrete(attr: Any, sizes: Mapping[str, int]) -> Any:
+def concrete(attr: Any, sizes: Mapping[str, int]) -> Any:
+    """A size, a shape or another attribute with the `Dim`s replaced by their sizes."""
     if isinstance(attr, tuple):
-        return tuple(_concrete(a, sizes) for a in attr)
+        return tuple(concrete(a, sizes) for a in attr)
     return size_at(attr, sizes) if isinstance(attr, Dim | DimProduct) else attr
 
 
 def _verified(value: Value, result: Any, sizes: Mapping[str, int], exact: bool) -> Tensor:
-    shape = _concrete(value.shape, sizes)
+    shape = concrete(value.shape, sizes)
     dtype = torch_dtype(value.dtype)
     if isinstance(result, Tensor) and tuple(result.shape) == shape:
         if result.dtype == dtype:

@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ir.core.evaluate import SIZED, concrete
 from ..ir.core.graph import VIEWS, Graph, Value
 from ..ir.core.op import Op
-from ..ir.core.types import Shape, Size, host, size_at
+from ..ir.core.types import Dim, DimProduct, Shape, Size, host, size_at
 from ..tensors.dtypes import torch_dtype
+from .executor import concrete
 from .references import REFERENCES, Reference
 
 FEW = 32
@@ -203,7 +203,7 @@ def _origin(
 
 @dataclass(frozen=True, eq=False)
 class _Call:
-    """A value, and the reference of its op. `is_sized`: its attributes may hold `Dim`s. `numbers_stay`: numbers of the
+    """A value, and the reference of its op. `is_sized`: its attributes hold `Dim`s. `numbers_stay`: numbers of the
     graph are not made tensors for it."""
 
     value: Value
@@ -232,8 +232,12 @@ def _calls_of(index: Value) -> tuple[_Call, ...]:
 def _call(value: Value) -> _Call:
     operands = value.inputs[1:] if value.op.name == "where" else value.inputs
     beside = value.dtype is host or any(arg.op.name != "constant" and arg.dtype is not host for arg in operands)
-    is_sized = not value.attrs.keys().isdisjoint(SIZED)
+    is_sized = any(map(_has_dims, value.attrs.values()))
     return _Call(value, REFERENCES[value.op.name], value.attrs, is_sized, value.op.kind == "elementwise" and beside)
+
+
+def _has_dims(attr: Any) -> bool:
+    return any(map(_has_dims, attr)) if isinstance(attr, tuple) else isinstance(attr, Dim | DimProduct)
 
 
 def _computed(

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from ..ir.core.evaluate import concrete
 from ..ir.core.graph import Value
+from .executor import concrete
 from .indices import PARTS
 
 Range = tuple[float, float]
