@@ -337,8 +337,8 @@ BAD_STATES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "a part missing": (lambda s: {n: v for n, v in s.items() if n != "slots"}, "holds .*'hyperparameters', 'model'"),
     "a part too many": (lambda s: {**s, "epoch": 3}, "epoch"),
     "no weights": (lambda s: {**s, "model": None}, "model is NoneType"),
-    "a weight missing": (lambda s: {**s, "model": without(s["model"], "fc1.bias")}, "lacks \\['fc1.bias'\\]"),
-    "an unknown weight": (lambda s: {**s, "model": {**s["model"], "fc9": torch.ones(1)}}, "unknown \\['fc9'\\]"),
+    "a weight missing": (lambda s: {**s, "model": without(s["model"], "fc1.bias")}, "model lacks fc1.bias; load"),
+    "an unknown weight": (lambda s: {**s, "model": {**s["model"], "fc9": torch.ones(1)}}, "has unknown fc9; load"),
     "a weight of another shape": (
         lambda s: {**s, "model": {**s["model"], "fc1.bias": torch.ones(17)}},
         "'fc1.bias' is torch.float32\\[17\\]",
