@@ -258,25 +258,14 @@ def check_graph(
             program = make_program(update_graph(optimizer, (Dim("elements"),), dtype), model.fusion)
             rows += _updates(optimizer, dtype, program, model, seed)
             runs.append(run_of_update(program, _numbers(program, optimizer, optimizer.numbers, 1)))
-    look = strict_look(
-        graph,
-        runs,
-        device=model.device,
-        how=model.execution,
-        sizes=bound,
-        feeds=feeds,
-        state=model.tensors(),
-        seed=seed,
-    )
+    look = strict_look(graph, runs, model, sizes=bound, feeds=feeds, seed=seed)
     return Certificate(graph.name, bound, tuple(rows), look)
 
 
 def _check_compiled(
     subject: Model | TrainingStep, bound: dict[str, int], feeds: Mapping[str, Tensor] | None, seed: int
 ) -> Certificate:
-    graph = subject.graph
-
-    model = subject.model if isinstance(subject, TrainingStep) else subject
+    graph, model = subject.graph, subject.model if isinstance(subject, TrainingStep) else subject
 
     def given(seed: int) -> dict[str, Tensor]:
         drawn = dict(feeds) if feeds is not None else draw_feeds(graph, bound, seed, state=model.tensors())
@@ -299,16 +288,7 @@ def _check_compiled(
         runs = runs_of_step(subject)
     else:
         runs = runs_of_model(subject, seed, without_autograd=True)
-    look = strict_look(
-        graph,
-        runs,
-        device=subject.device,
-        how=model.execution,
-        sizes=bound,
-        feeds=feeds,
-        state=model.tensors(),
-        seed=seed,
-    )
+    look = strict_look(graph, runs, model, sizes=bound, feeds=feeds, seed=seed)
     return Certificate(graph.name, bound, tuple(rows), look)
 
 

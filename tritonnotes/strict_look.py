@@ -129,21 +129,19 @@ def run_of_update(program: Program, numbers: Mapping[str, float]) -> Run:
 def strict_look(
     graph: Graph,
     runs: Sequence[Run],
+    model: Model,
     *,
-    device: torch.device,
-    how: Execution,
     sizes: Mapping[str, int],
     feeds: Tensors | None,
-    state: Tensors | None = None,
     seed: int,
 ) -> StrictLook:
     """Make each run once under the strict interpreter at small sizes; where an op refuses these, at the `sizes` that
-    were compared, on the `feeds` that were given. `device` and `how` say what made the numbers, `state` what
-    parameters and buffers hold."""
-    if how.strict:
+    were compared, on the `feeds` that were given. The `model` made the numbers; it holds parameters and buffers."""
+    if model.execution.strict:
         return StrictLook(left_out="the strict interpreter made these numbers itself")
-    if device.type != "cpu":
-        return StrictLook(left_out=f"{how.describe(device)} made these numbers, and none of them is machine code")
+    if model.device.type != "cpu":
+        made_by = model.execution.describe(model.device)
+        return StrictLook(left_out=f"{made_by} made these numbers, and none of them is machine code")
     programs = [program for run in runs for program in run.programs]
     kernels = sum(len(program.kernels) for program in programs)
     if not kernels:
@@ -162,7 +160,7 @@ def strict_look(
             much = f"{moved:,} bytes are moved{_at(tried)}, and more than {MOST_BYTES:,} take long"
             return StrictLook(findings=(*findings,), left_out=refused + much)
         try:
-            fed = feeds if is_last and feeds is not None else draw_feeds(graph, tried, seed, state=state)
+            fed = feeds if is_last and feeds is not None else draw_feeds(graph, tried, seed, state=model.tensors())
             for run in runs:  # what one finds stays found where another refuses the sizes
                 findings |= dict.fromkeys(_findings(run, fed, every=is_last))
         except Exception as error:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from .errors import FeedError
-from .graph import Graph, Value
+from .graph import Graph, Value, needed_for
 from .registry import Primitive
 from .types import Dim, DimProduct, Shape, bind_dims, dims_in, size_at, unbound
 
@@ -27,7 +27,7 @@ def evaluate(
     """
     known = dict(sizes or {})
     result: dict[Value, Any] = {}
-    needed = _needed(graph.values if wanted is None else wanted)
+    needed = needed_for(graph.values if wanted is None else wanted)
     bind_dims([(v.shape, np.shape(feeds[v.name])) for v in graph.values if v in needed and v.name in feeds], known)
     for value in graph.values:
         if value not in needed:
@@ -74,14 +74,3 @@ def _fed(value: Value, feeds: Mapping[str, Any], sizes: dict[str, int]) -> Any:
     array = np.asarray(feeds[value.name])
     bind_sizes(value.shape, array.shape, f"{value.op.name} {value.name!r}", sizes)
     return array.astype(np.float64) if value.dtype.is_float else array
-
-
-def _needed(wanted: Iterable[Value]) -> set[Value]:
-    needed: set[Value] = set()
-    todo = list(wanted)
-    while todo:
-        value = todo.pop()
-        if value not in needed:
-            needed.add(value)
-            todo += value.inputs
-    return needed

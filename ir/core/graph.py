@@ -539,6 +539,17 @@ def _value_of(graph: Graph, index: int) -> Value:
     return graph.values[index]
 
 
+def needed_for(wanted: Iterable[Value]) -> set[Value]:
+    """Some values, and all that they are computed of."""
+    needed, todo = set[Value](), [*wanted]
+    while todo:
+        value = todo.pop()
+        if value not in needed:
+            needed.add(value)
+            todo += value.inputs
+    return needed
+
+
 def is_seed(value: Value) -> bool:
     """Whether a value is the number that a run draws its random numbers from."""
     return value.op.name == "scalar" and value.dtype is int64

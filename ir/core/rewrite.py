@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from .compare import attr_key
-from .graph import Graph, Region, Value
+from .graph import Graph, Region, Value, needed_for
 from .numbers import Attrs
 from .registry import Primitive
 from .types import broadcast, float64
@@ -134,14 +134,8 @@ def drop_dead(graph: Graph) -> Graph:
 
 
 def _live(graph: Graph) -> set[Value]:
-    live = {v for v in graph.values if v.op.name in ("input", "parameter", "buffer", "slot", "scalar")}
-    todo = list(graph.roots)
-    while todo:
-        value = todo.pop()
-        if value not in live:
-            live.add(value)
-            todo += value.inputs
-    return live
+    leaves = {v for v in graph.values if v.op.name in ("input", "parameter", "buffer", "slot", "scalar")}
+    return leaves | needed_for(graph.roots)
 
 
 # -- algebra: each rule takes a primitive's new arguments and returns what it is instead, or None

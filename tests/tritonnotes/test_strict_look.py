@@ -204,8 +204,7 @@ def test_what_one_run_finds_stays_found_where_another_refuses_the_sizes() -> Non
         raise RuntimeError("needs 100 rows")
 
     runs = [strict_look.Run([model.program], racing), strict_look.Run([model.program], refusing)]
-    how: dict[str, Any] = {"device": torch.device("cpu"), "how": Execution(), "feeds": None, "seed": 0}
-    look = strict_look.strict_look(doubled(), runs, sizes={"batch": 10_000_000}, **how)
+    look = strict_look.strict_look(doubled(), runs, model, sizes={"batch": 10_000_000}, feeds=None, seed=0)
     assert not look.ok and look.findings == ("race at line 3",)
     assert "needs 100 rows" in look.left_out and "FAILS: race at line 3" in [*look.lines()]
 

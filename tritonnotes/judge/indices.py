@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..ir.core.graph import VIEWS, Graph, Value
+from ..ir.core.graph import VIEWS, Graph, Value, needed_for
 from ..ir.core.op import Op
 from ..ir.core.types import Dim, DimProduct, Shape, Size, host, size_at
 from ..tensors.dtypes import torch_dtype
@@ -213,19 +213,8 @@ class _Call:
     numbers_stay: bool
 
 
-def needed_by(value: Value) -> set[Value]:
-    """The value itself and all that it is computed of."""
-    needed, todo = set[Value](), [value]
-    while todo:
-        value = todo.pop()
-        if value not in needed:
-            needed.add(value)
-            todo += value.inputs
-    return needed
-
-
 def _calls_of(index: Value) -> tuple[_Call, ...]:
-    called = [value for value in needed_by(index) if value.op.name in REFERENCES]
+    called = [value for value in needed_for([index]) if value.op.name in REFERENCES]
     return tuple(map(_call, sorted(called, key=lambda value: value.index)))
 
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from ..ir.core.errors import FeedError
-from ..ir.core.graph import Graph, Value, shown_by
+from ..ir.core.graph import Graph, Value, needed_for, shown_by
 from ..ir.core.op import DESCRIBED, Op
 from ..ir.core.registry import ANY_NUMBER, Primitive
 from ..ir.core.types import Size, dims_in, size_at
 from ..tensors.dtypes import torch_dtype
-from .indices import IndexCheck, IndexUse, index_uses, needed_by
+from .indices import IndexCheck, IndexUse, index_uses
 from .ranges import Range, Ranges
 
 DEFAULT_RANGE = (-3.0, 3.0)
@@ -55,7 +55,7 @@ def _index_ranges(
     drawn = {leaf.name for leaf in leaves}
     ranges = Ranges(sizes, {name: tensor for name, tensor in state.items() if name not in drawn})
     for use in index_uses(graph):
-        needed = needed_by(use.index)
+        needed = needed_for([use.index])
         made_of = next((leaf for leaf in leaves if leaf in needed), None)
         if made_of is not None:
             # Without a class there is no right index; one that is too large says so where it is used.

@@ -73,7 +73,8 @@ def _chosen(group: Options, parameters: Sequence[str], tensors: Mapping[str, Ten
         raise DeclarationError(f"param_groups: params is {params!r}; give names, or patterns such as '*.bias'")
     names: dict[str, None] = {}
     for entry in wanted:
-        pattern = _name_of(entry, tensors) if _tensor_in(entry) is not None else getattr(entry, "name", entry)
+        given = _tensor_in(entry)
+        pattern = getattr(entry, "name", entry) if given is None else _name_of(given, tensors)
         found = [n for n in parameters if n == pattern or (isinstance(pattern, str) and fnmatchcase(n, pattern))]
         if not found:
             raise DeclarationError(
@@ -90,15 +91,13 @@ def _tensor_in(entry: object) -> Tensor | None:
     return entry if isinstance(entry, Tensor) else None
 
 
-def _name_of(entry: object, tensors: Mapping[str, Tensor]) -> str:
+def _name_of(given: Tensor, tensors: Mapping[str, Tensor]) -> str:
     """The name in the graph of a parameter of the module."""
-    given = _tensor_in(entry)
     found = next((name for name, tensor in tensors.items() if tensor is given), None)
     if found is None:
-        shape = "" if given is None else f" of shape {tuple(given.shape)}"
         raise DeclarationError(
-            f"param_groups: a tensor{shape} is no parameter of the module that is trained; give its parameters, names, "
-            "or patterns such as '*.bias'"
+            f"param_groups: a tensor of shape {tuple(given.shape)} is no parameter of the module that is trained; give "
+            "its parameters, names, or patterns such as '*.bias'"
         )
     return found
 

@@ -42,7 +42,7 @@ class NativeKernel:
         self.name, self.symbol, self.code = name, symbol, made.code
         self.arguments: tuple[str, ...] = tuple(made.facts["arguments"])
         self.workspace = int(made.facts["workspace"])
-        self.shadows = frozenset(made.facts.get("shadows", ()))
+        self.shadows = frozenset(made.facts["shadows"])
         self.faults = tuple(Fault(*fault) for fault in made.facts["faults"])
         unknown = [elem for elem in self.arguments if elem not in FORMATS]
         if unknown:
@@ -162,8 +162,7 @@ def _compiled(
             raise
         code = compile_object(f"{DECLARATIONS}\n{lowered.text}", f"kernel {ttir.name}")
         facts = {"arguments": lowered.arguments, "workspace": lowered.workspace, "faults": lowered.faults}
-        facts["shadows"] = options.shadows
-        return Object(facts, code)
+        return Object({**facts, "shadows": options.shadows}, code)
 
     # Faults name lines, so what is sanitized depends on where the source stands.
     key = object_key(ir=ttir.nameless, options=vars(options), located=ttir.located if options.sanitize else "")
