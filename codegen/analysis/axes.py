@@ -93,10 +93,15 @@ def label_axes(graph: Graph) -> Axes:
     labels: dict[Value, Labels] = {}
     clashes: dict[Value, list[int]] = {}
     beside: dict[int, set[int]] = {}
-    """For each axis those that occur beside it in some value."""
+    """For each axis those that occur beside it in some value; all of them are axes that `find` returns."""
 
-    def may_be_one(axis: int, other: int) -> bool:
-        return axis == other or not any(find(b) == other for b in beside.get(axis, ()))
+    def become_one(axis: int, other: int) -> None:
+        parent[axis] = other
+        neighbours = beside.pop(axis, set())
+        for neighbour in neighbours:
+            beside[neighbour].discard(axis)
+            beside[neighbour].add(other)
+        beside.setdefault(other, set()).update(neighbours)
 
     met: set[Labels] = set()
     """Labels whose axes are known to occur beside each other, and never become one from then on."""
@@ -145,15 +150,15 @@ def label_axes(graph: Graph) -> Axes:
                         continue
                     have = made[i]
                     mine = find(axis)
+                    theirs = mine if have is None else find(have)
                     others = {find(m) for j, m in enumerate(made) if m is not None and j != i}
-                    if mine in others or not may_be_one(mine, mine if have is None else find(have)):
+                    if mine in others or theirs in beside.get(mine, ()):
                         clashes.setdefault(value, [])
                         clashes[value] += [place] if place not in clashes[value] else []
                     elif have is None:
                         made[i] = axis
-                    elif mine != find(have):
-                        beside.setdefault(find(have), set()).update(beside.get(mine, ()))
-                        parent[mine] = find(have)
+                    elif mine != theirs:
+                        become_one(mine, theirs)
             labels[value] = tuple(fresh(s) if a is None and s != 1 else a for a, s in zip(made, shape, strict=True))
         else:
             labels[value] = tuple(None if s == 1 else fresh(s) for s in shape)

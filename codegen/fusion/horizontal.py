@@ -338,5 +338,6 @@ def _alike(variant: Variant, updates: list[_Update]) -> Alike:
 def _may_join(legality: Legality, group: Mapping[Variant, list[_Update]], update: _Update) -> bool:
     """Whether there is room for one more, and no user forbids it."""
     apart = {other for unit in update.kernel for other in legality.apart.get(unit, ())}
-    members = [u for some in group.values() for u in some]
-    return len(members) < MOST_SEGMENTS and not any(apart & other.kernel for other in members)
+    if sum(map(len, group.values())) >= MOST_SEGMENTS:
+        return False
+    return not (apart and any(apart & other.kernel for some in group.values() for other in some))

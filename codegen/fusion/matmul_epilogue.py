@@ -24,6 +24,7 @@ from ..cost.matmul import (
     tile_in,
 )
 from ..cost.traffic import nominal_bytes
+from ..support.contraction import Node, contract, nodes_between
 from .candidate import Candidate, renamed
 from .cost import scheduled_cost
 from .horizontal import biased_products, biases_of_products, foreach_groups, missed_wish
@@ -48,8 +49,7 @@ def fuse_matmul_epilogues(found: Candidate) -> Candidate:
         gains = {k: gain for k in kernels.readers(value) if (gain := kernels.gain(product, k)) > 0}
         # The largest gain first; of equal ones the kernel that was first.
         for kernel in sorted(gains, key=lambda k: -gains[k]):
-            if kernels.may_join(product, kernel):
-                kernels.join(product, kernel)
+            if kernels.join(product, kernel):
                 fused.append(value)
                 break
     joined = every.with_partition(kernels.partition())
@@ -105,11 +105,14 @@ class _Kernels:
         self.units, self.legality = candidate.units, candidate.legality
         self.target = candidate.options.planned_for
         self.recomputed = dict(candidate.partition.recomputed)
-        self.before = dict(candidate.waits)
-        self.after: dict[UnitSet, set[UnitSet]] = {kernel: set() for kernel in self.before}
-        for kernel, needed in self.before.items():
-            for other in needed:
-                self.after[other].add(kernel)
+        self.nodes = {kernel: Node() for kernel in candidate.waits}
+        for kernel, needed in candidate.waits.items():
+            here = self.nodes[kernel]
+            for other in map(self.nodes.__getitem__, needed):
+                here.before.add(other)
+                other.after.add(here)
+        for position, kernel in enumerate(candidate.kernels):
+            self.nodes[kernel].position = position
         self.loads = {k: candidate.memories_read(k) for k in candidate.kernels}
         self.shared = _shared_launches(candidate)
         self.loaders: dict[Value, dict[UnitSet, None]] = {}
@@ -156,30 +159,17 @@ class _Kernels:
     def _is_read_elsewhere(self, value: Value, kernels: tuple[UnitSet, ...]) -> bool:
         return value in self.units.roots or any(k not in kernels for k in self.loaders.get(value, ()))
 
-    def may_join(self, product: Unit, kernel: UnitSet) -> bool:
-        """Whether nothing has to run between a product and the kernel."""
+    def join(self, product: Unit, kernel: UnitSet) -> bool:
+        """Compute a product in a kernel, if nothing has to run between the two."""
         alone = frozenset([product])
-        todo, seen = [k for k in self.before[kernel] if k != alone], set[UnitSet]()
-        while todo:
-            other = todo.pop()
-            if other == alone:
-                return False
-            if other not in seen:
-                seen.add(other)
-                todo += self.before[other]
-        return True
-
-    def join(self, product: Unit, kernel: UnitSet) -> None:
-        """Compute a product in a kernel."""
-        alone = frozenset([product])
-        both = kernel | alone
-        gone = {alone, kernel}
-        self.before[both] = (self.before.pop(alone) | self.before.pop(kernel)) - gone
-        self.after[both] = (self.after.pop(alone) | self.after.pop(kernel)) - gone
-        for other in self.after[both]:
-            self.before[other] = (self.before[other] - gone) | {both}
-        for other in self.before[both]:
-            self.after[other] = (self.after[other] - gone) | {both}
+        first, last = self.nodes[alone], self.nodes[kernel]
+        between = nodes_between(first, last)
+        if between is None:
+            return False
+        contract(first, last, between)
+        both, gone = kernel | alone, {alone, kernel}
+        del self.nodes[alone], self.nodes[kernel]
+        self.nodes[both] = first
         if kernel in self.recomputed:
             self.recomputed[both] = self.recomputed.pop(kernel)
         read = self.loads.pop(alone) | self.loads.pop(kernel)
@@ -189,6 +179,7 @@ class _Kernels:
         self.loads[both] = read - {product.value}
         for memory in self.loads[both]:
             self.loaders.setdefault(memory, {})[both] = None
+        return True
 
     def partition(self) -> Partition:
         """The kernels as they are now, in no order."""

@@ -7,26 +7,23 @@ from collections.abc import Iterable
 from tritonnotes.ir.core.errors import PlanError
 
 from ..analysis.units import Unit, UnitSet
+from ..support.contraction import Node, contract, nodes_between
 from .facts import AxisSet, Facts
 from .legality import Legality, Refusal, Rule, Shape, one_writer
 from .partition import CYCLE, Partition, topological_order
 
 
-class Cluster:
-    """The units of one kernel to be, with the clusters that it waits for and those that wait for it.
+class Cluster(Node):
+    """The units of one kernel to be, with the clusters that it waits for and those that wait for it, in an order in
+    which kernels can run. `by_axes` has its units by the axes of their results."""
 
-    `by_axes` has its units by the axes of their results, `position` is its place in an order in which kernels can run.
-    """
-
-    __slots__ = ("units", "facts", "by_axes", "position", "before", "after")
+    __slots__ = ("units", "facts", "by_axes")
 
     def __init__(self, units: list[Unit], facts: Facts, by_axes: dict[AxisSet, list[Unit]]) -> None:
+        super().__init__()
         self.units = units
         self.facts = facts
         self.by_axes = by_axes
-        self.position = 0
-        self.before: set[Cluster] = set()
-        self.after: set[Cluster] = set()
 
 
 class Clusters:
@@ -83,7 +80,7 @@ class Clusters:
         if isinstance(shape, Rule) or not self._is_legal_in(shape, facts, one, other):
             return False
         first, last = (one, other) if one.position < other.position else (other, one)
-        between = _reached(first, last, last.position)
+        between = nodes_between(first, last)
         if between is None:
             return False
         self._join(first, last, facts, between)
@@ -95,7 +92,7 @@ class Clusters:
         if isinstance(facts, Refusal):
             return facts
         first, last = (one, other) if one.position < other.position else (other, one)
-        return CYCLE if _reached(first, last, last.position) is None else None
+        return CYCLE if nodes_between(first, last) is None else None
 
     # -- inside --
 
@@ -138,10 +135,9 @@ class Clusters:
                 return one_writer(unit)
         return facts
 
-    def _join(self, first: Cluster, last: Cluster, facts: Facts, behind: set[Cluster]) -> None:
-        """Put `last` into `first`. What lies `behind` the first in the order moves behind both, and what the last waits
-        for in front of them (the places are shared out anew among these, as Pearce and Kelly do)."""
-        ahead = _reaching(last, first.position)
+    def _join(self, first: Cluster, last: Cluster, facts: Facts, between: set[Cluster]) -> None:
+        """Put `last` into `first`."""
+        contract(first, last, between)
         first.units += last.units
         for axes, units in last.by_axes.items():
             if axes in first.by_axes:
@@ -151,48 +147,3 @@ class Clusters:
         first.facts = facts
         self.of.update(dict.fromkeys(last.units, first))
         self.first[first] = min(self.first[first], self.first.pop(last))
-        for other in last.before:
-            other.after.discard(last)
-            other.after.add(first)
-        for other in last.after:
-            other.before.discard(last)
-            other.before.add(first)
-        first.before = (first.before | last.before) - {first, last}
-        first.after = (first.after | last.after) - {first, last}
-        if not ahead and not behind:
-            return
-        places = sorted([*(c.position for c in (*behind, *ahead)), first.position, last.position])
-        moved = [*sorted(ahead, key=_position), first, *sorted(behind, key=_position)]
-        for cluster, place in zip(moved, places[: len(ahead) + 1] + places[len(ahead) + 2 :], strict=True):
-            cluster.position = place
-
-
-def _position(cluster: Cluster) -> int:
-    return cluster.position
-
-
-def _reached(first: Cluster, last: Cluster, bound: int) -> set[Cluster] | None:
-    """What waits for `first` and stands before `bound`; None if `last` waits for any of it, which makes a cycle."""
-    seen: set[Cluster] = set()
-    todo = [c for c in first.after if c.position < bound]
-    while todo:
-        cluster = todo.pop()
-        if cluster in seen:
-            continue
-        if last in cluster.after:
-            return None
-        seen.add(cluster)
-        todo += [c for c in cluster.after if c.position < bound]
-    return seen
-
-
-def _reaching(last: Cluster, bound: int) -> set[Cluster]:
-    """What `last` waits for and stands after `bound`."""
-    seen: set[Cluster] = set()
-    todo = [c for c in last.before if c.position > bound]
-    while todo:
-        cluster = todo.pop()
-        if cluster not in seen:
-            seen.add(cluster)
-            todo += [c for c in cluster.before if c.position > bound]
-    return seen

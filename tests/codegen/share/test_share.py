@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from torch import Tensor
 
 import tritonnotes as tn
 from tritonnotes.cli.show import show
+from tritonnotes.codegen import pipeline
+from tritonnotes.codegen.analysis import units
 from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.lower.lower import GeneratedKernel
 from tritonnotes.codegen.lower.tile_ir import Kernel
@@ -337,6 +340,28 @@ def test_work_grows_with_the_number_of_layers_and_no_faster(what: str) -> None:
         return calls_made(lambda: program.source)
 
     assert work(18) <= 3**1.1 * work(6)
+
+
+@pytest.mark.parametrize("what", ["label_axes", "fuse_matmul_epilogues"])
+def test_what_looks_at_neighbours_alone_grows_with_the_number_of_layers(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Passes that could walk over the whole graph for each value or product; at a share of planning this small, the
+    work as a whole would not tell."""
+    found: list[int] = []
+    place: ModuleType = {"label_axes": units, "fuse_matmul_epilogues": pipeline}[what]
+    real: Callable[..., Any] = getattr(place, what)
+
+    def counted(*arguments: Any) -> Any:
+        results: list[Any] = []
+        found.append(calls_made(lambda: results.append(real(*arguments))))
+        return results[0]
+
+    monkeypatch.setattr(place, what, counted)
+    for layers in (20, 60):
+        make_plan(joint_graph(stack(["linear", "norm"], [f"_{n}" for n in range(layers)]), "loss", tn.adam()), "greedy")
+    few, many = found[0], found[len(found) // 2]
+    assert few < many <= 3.05 * few, f"{many} calls for three times as many layers, {few} before"
 
 
 @pytest.mark.parametrize("how", [Execution(), STRICT], ids=["native", "strict"])
