@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import reduce
+from operator import and_
+
 from tritonnotes.ir.core.types import element_count
 
 from ..fusion.last_block import GROUP
@@ -29,11 +32,16 @@ def function_call(writer: Writer, part: CalledKernel, target: str = "") -> CallF
 
 
 def last_block_statements(writer: Writer) -> list[Statement]:
-    """What is left to do once every program is done: the last one to arrive does it."""
+    """What is left to do once every program is done: the last one to arrive does it. What waits for none of them the
+    first does."""
     kernel = writer.kernel
     if not kernel.last_block:
         return []
     calls = tuple(function_call(writer, part) for part in kernel.last_block)
+    if not kernel.counts_arrivals:
+        firsts = [call("tl.program_id", axis).equals(0) for axis in range(1 + writer.layout.tiles_cols)]
+        comment = Comment("The first program also does what waits for no other.")
+        return [BLANK, comment, If(reduce(and_, firsts), calls)]
     arrivals = Name("arrivals_ptr")
     others = call("tl.num_programs", 1) if writer.layout.tiles_cols else ONE
     if not any(last.kernel.layout.rows for last in kernel.last_block):

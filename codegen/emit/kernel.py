@@ -223,4 +223,4 @@ def _results(writer: Writer) -> list[Statement]:
         return [Return(writer.tensor(n), origins=writer.origins(writer.steps[n])) for n in kernel.returned]
     if layout.accumulates or layout.traversal.is_one_row:
         return [BLANK, *partial_statements(writer), *last_block_statements(writer)]
-    return []
+    return last_block_statements(writer)

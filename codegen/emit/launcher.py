@@ -104,7 +104,7 @@ class Launcher:
         loops = self.layout.loops_cols or self.layout.traversal.is_persistent
         is_tight = (
             (loops and not self._loads_16_bits())
-            or self.kernel.last_block
+            or self.kernel.counts_arrivals
             or self._rounds_products()
             or self._takes_powers_alone()
         )
@@ -192,7 +192,7 @@ class Launcher:
         if layout.traversal.is_one_row:
             held = f"held in the registers of {counted(warps, 'warp')} from its load to the end."
             reason = f"One row of {length:,} a program, {held}"
-            return f"{reason} The last program to arrive finalizes the sums." if self.kernel.last_block else reason
+            return f"{reason} The last program to arrive finalizes the sums." if self.kernel.counts_arrivals else reason
         what = (
             f"{counted(constexprs['ROWS'], 'row')} of {length}"
             if length is not None and not layout.tiles_cols
@@ -202,7 +202,7 @@ class Launcher:
         reason = f"{what} a program: {busy}"
         if layout.accumulates:
             reason += " A fixed number of programs loops over all rows, so few partial sums are left to add up."
-        if self.kernel.last_block:
+        if self.kernel.counts_arrivals:
             reason += " The last one to arrive finalizes them, which saves a launch."
         return reason
 

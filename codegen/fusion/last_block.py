@@ -31,7 +31,8 @@ GROUPS = 20
 def finalize_in_last_block(found: Candidate) -> Candidate:
     """The candidate with kernels that finalize sums cut so that last programs can run the pieces. `finalized_by`
     has, for each piece that one does, the kernel whose last program it is: that kernel takes all these sums, and is the
-    last of all that they wait for. The first of these last programs also counts what the graph counts, such as batches.
+    last of all that they wait for. The first of these last programs also counts what the graph counts, such as batches;
+    where there is none, the first program of a kernel does.
     """
     home = {u.value: k for k in found.kernels for u in k if u.part == PARTIAL}
     pieces = {k: list(_pieces(found, k, home)) for k in found.kernels if any(u.part == FINALIZE for u in k)}
@@ -51,12 +52,19 @@ def finalize_in_last_block(found: Candidate) -> Candidate:
 
 def _counted_by(final: Candidate, hosts: Mapping[UnitSet, UnitSet]) -> dict[UnitSet, UnitSet]:
     """The kernels of single numbers that wait for no other, and that no other waits for, with the first kernel that has
-    a last program: each would be a launch."""
+    a last program, else with the first one whose programs there are for every input: each would be a launch."""
     waited_for = set[UnitSet]().union(*final.waits.values())
     free = (k for k in final.kernels if not final.waits[k] and k not in waited_for)
     counts = [k for k in free if k not in hosts.values() and all(_is_count(final, unit) for unit in k)]
     host = next((k for k in final.kernels if k in hosts.values()), None)
+    host = host or next((k for k in final.kernels if _always_has_programs(final, k)), None)
     return {} if host is None else {k: host for k in counts if not _is_forbidden(final, k, host)}
+
+
+def _always_has_programs(found: Candidate, kernel: UnitSet) -> bool:
+    """Whether a kernel has programs whatever the sizes of inputs are: one for some of its rows, which are known."""
+    space = found.memory.spaces[kernel]
+    return space.reduces_rows and not space.accumulates and bool(known_product(found.units.axes, space.rows))
 
 
 def _is_count(found: Candidate, unit: Unit) -> bool:

@@ -37,6 +37,10 @@ LAST_BLOCK = Purpose("Finalizes {}.", adds_groups=True)
 """Finalizes sums, in the last program of a launch."""
 
 
+ONCE = Purpose("{}, once for all programs.")
+"""Numbers of no sum, in one program of a launch."""
+
+
 REPLICATED_SUM = Purpose("A reduction of {} that is replicated: every program computes it.")
 """A replicated sum: every program computes it."""
 

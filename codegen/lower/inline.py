@@ -31,10 +31,12 @@ def with_operands(kernel: Kernel, operands: Iterable[Kernel]) -> Kernel:
 
 
 def with_last_block(kernel: Kernel, last_block: Iterable[Kernel]) -> Kernel:
-    """The kernel, whose last program runs others."""
+    """The kernel, whose last program runs others; where they finalize no sums, its first."""
     parameters, called = _together(kernel, last_block)
-    arrivals = Parameter("arrivals_ptr", "arrivals", None, int32)
-    return replace(kernel, parameters=_sorted([*parameters, arrivals]), last_block=called)
+    made = replace(kernel, last_block=called)
+    if made.counts_arrivals:
+        parameters.append(Parameter("arrivals_ptr", "arrivals", None, int32))
+    return replace(made, parameters=_sorted(parameters))
 
 
 def together(kernels: Iterable[Kernel]) -> tuple[tuple[Parameter, ...], tuple[CalledKernel, ...]]:

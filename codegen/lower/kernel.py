@@ -12,7 +12,7 @@ from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import KernelPlan, TileLaunch
 from .arithmetic import LOOP_IDIOMS, ROW_IDIOMS, compute, needed
 from .builder import Builder
-from .functions import GROUP_MEMBER, LAST_BLOCK, LAUNCHED, Purpose
+from .functions import GROUP_MEMBER, LAST_BLOCK, LAUNCHED, ONCE, Purpose
 from .inline import with_last_block
 from .layout import cut_axes, prefetching
 from .loads import gather, store
@@ -37,7 +37,8 @@ def lower_tile_launch(plan: FusionPlan, launch: TileLaunch) -> Kernel:
     """The tile program of a launch with those that its last program runs, verified."""
     kernel = _lower(plan, launch.kernel, LAUNCHED)
     if launch.last_block:
-        kernel = with_last_block(kernel, [_lower(plan, piece, LAST_BLOCK) for piece in launch.last_block])
+        run = ((piece, LAST_BLOCK if piece.finalizes else ONCE) for piece in launch.last_block)
+        kernel = with_last_block(kernel, [_lower(plan, *piece) for piece in run])
     verify_kernel(kernel)
     return kernel
 

@@ -21,6 +21,7 @@ from .functions import (
     LAST_BLOCK,
     LAUNCHED,
     MATMUL_OPERAND,
+    ONCE,
     ONLY_TILE,
     PERSISTENT,
     PREFETCHED,
@@ -204,6 +205,7 @@ _TILES: Mapping[Purpose, Callable[[KernelPlan, int | None, int], int]] = {
     LAUNCHED: _tile,
     GROUP_MEMBER: _tile,
     LAST_BLOCK: _last_tile,
+    ONCE: _tile,
     REPLICATED_SUM: lambda plan, rows, block: REPLICATED_BLOCK,
     MATMUL_OPERAND: _tile,
 }
@@ -232,6 +234,7 @@ _TRAVERSALS: Mapping[Purpose, Callable[[KernelPlan, Layout], Traversal]] = {
     LAUNCHED: _launched,
     GROUP_MEMBER: _member,
     LAST_BLOCK: _last,
+    ONCE: lambda plan, layout: ONLY_TILE,
     REPLICATED_SUM: lambda plan, layout: ALL_TILES,
     MATMUL_OPERAND: lambda plan, layout: GIVEN_BLOCK,
 }

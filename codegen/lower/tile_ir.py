@@ -232,9 +232,10 @@ def spoken_name(value: Value) -> str:
 @dataclass(frozen=True, eq=False)
 class Kernel:
     """A tile program with its arguments: the stage between the plan and the source. `last_block` are those that its
-    last program runs when it is done, `replicated_sums` those that each program takes when it begins, `operands`
-    what it computes of each block that it multiplies: on arguments of its own. Its function returns the steps that are
-    named in `returned`. What is `shared` stands for the kernels of several launches."""
+    last program runs when all are done, its first where they finalize no sums; `replicated_sums` those that each
+    program takes when it begins, `operands` what it computes of each block that it multiplies: on arguments of its own.
+    Its function returns the steps that are named in `returned`. What is `shared` stands for the kernels of several
+    launches."""
 
     plan: KernelPlan
     layout: Layout
@@ -264,6 +265,11 @@ class Kernel:
     def called(self) -> tuple[CalledKernel, ...]:
         """The kernels that it calls."""
         return (*self.replicated_sums, *self.operands, *self.last_block)
+
+    @property
+    def counts_arrivals(self) -> bool:
+        """Whether its programs have to find out which of them is the last."""
+        return any(part.kernel.layout.finalizes for part in self.last_block)
 
     @property
     def arguments(self) -> tuple[tuple[str, Parameter], ...]:

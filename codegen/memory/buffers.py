@@ -86,7 +86,7 @@ def partial_buffers(launch: TileLaunch) -> list[Buffer]:
     ]
     gathered = dict.fromkeys(u.moments for u in launch.kernel.units if u.part == PARTIAL and u.moments is not None)
     made += [Buffer(rows_name(m.deviations), (), int32, role) for m in gathered]
-    if launch.last_block:
+    if launch.counts_arrivals:
         made.append(Buffer(arrivals_name(launch.name), (), int32, "arrivals"))
     return made
 

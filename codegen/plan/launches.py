@@ -214,7 +214,7 @@ class Launch(ABC):
 @dataclass(frozen=True, eq=False, repr=False)
 class TileLaunch(Launch):
     """The launch of one tile program. Its last program to arrive runs the kernels of `last_block`, which finalize
-    sums."""
+    sums; where they finalize none, its first program does."""
 
     kernel: KernelPlan
     last_block: tuple[KernelPlan, ...] = ()
@@ -233,13 +233,18 @@ class TileLaunch(Launch):
         return {v: count + again[v] for v, count in known.items()}
 
     @property
+    def counts_arrivals(self) -> bool:
+        """Whether its programs have to find out which of them is the last."""
+        return any(piece.finalizes for piece in self.last_block)
+
+    @property
     def finalizes_columns(self) -> bool:
         """Whether the last program finalizes sums of more than one number, which groups of programs add up first."""
         return any(piece.space.rows for piece in self.last_block)
 
     def describe(self) -> Iterator[str]:
         yield from super().describe()
-        if self.last_block:
+        if self.counts_arrivals:
             finalized = dict.fromkeys(v for piece in self.last_block for v in piece.finalizes)
             yield f"last block finalizes {names_of(finalized)}"
 
@@ -249,7 +254,7 @@ class TileLaunch(Launch):
         moved = self._moved(sizes, programs, self.loop_reads)
         if programs:
             moved += self.kernel.split_k_traffic(sizes)
-        if programs and self.last_block:
+        if programs and self.counts_arrivals:
             # The programs' arrivals are counted in memory; what they left is read again where it was written.
             counts = 1 + (-(-programs // GROUP) if self.finalizes_columns else 0)
             moved += Traffic(written=4 * counts)

@@ -202,7 +202,7 @@ def _finishing(kernel: GeneratedKernel, code: Sequence[Section], threads: int, s
     numbers = {"accumulate": 1, "moments": 2}
     left = sum(
         numbers[s.op] * element_count(s.attrs["address"].shape, {}) * s.dtype.itemsize
-        for s in (kernel.steps if isinstance(kernel, Kernel) and kernel.last_block else ())
+        for s in (kernel.steps if isinstance(kernel, Kernel) and kernel.counts_arrivals else ())
         if s.op in numbers and s.extent != SCALAR
     )
     rows = [min(GROUP, sharing), -(-sharing // GROUP)]

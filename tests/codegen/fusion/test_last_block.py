@@ -189,3 +189,35 @@ def test_a_last_block_counts_batches_once_and_their_launch_is_saved() -> None:
     for number in (7, 8):
         found = runner.run(leaves, {"batch": ROWS})
         assert counted.item() == number, found.keys()
+
+
+@pytest.mark.parametrize("execution", [Execution(), Execution(strict=True)], ids=["native", "strict"])
+def test_without_sums_over_rows_the_first_program_counts(execution: Execution) -> None:
+    """Statistics of channels that programs hold as rows: no program is the last of all, and no count of arrivals."""
+    graph = Graph("counts")
+    h = tn.relu(tn.batch_norm(graph.input("x", (ROWS, 6, 5)), name="one"))
+    graph.output(y=tn.batch_norm(h, name="other"))
+    program = make_program(optimize(decompose(graph)))
+    (launch,) = (k for k in program.plan.launches if len(k.stages) > 1)
+    assert launch.kind == "row" and "last block" not in str(program.plan)
+    assert {v.name for v in launch.stores} >= {f"{n}.updated_num_batches_tracked" for n in ("one", "other")}
+    assert not any("elementwise" in k.kind for k in program.plan.launches)
+    assert "arrives_last" not in program.source and not [b for b in program.buffers if b.role == "arrivals"]
+    leaves = leaves_of(program)
+    counted = {n: leaves.setdefault(f"{n}.num_batches_tracked", torch.tensor(0)) for n in ("one", "other")}
+    for n, start in (("one", 6), ("other", 2**40)):
+        counted[n].fill_(start)
+    runner = Runner(program, CPU, execution)
+    for number in (1, 2):
+        runner.run(leaves, {})
+        assert [counted["one"].item(), counted["other"].item()] == [6 + number, 2**40 + number]
+
+
+def test_a_kernel_that_may_have_no_program_does_not_count() -> None:
+    graph = Graph("counts")
+    rows = tn.softmax(graph.input("x", (BATCH, 6)), -1)
+    tracked = graph.buffer("seen", (), dtype="int64")
+    graph.output(y=rows)
+    graph.update(tracked, tracked + 1)
+    plan = make_plan(optimize(decompose(graph)))
+    assert len(plan.launches) == 2 and all(len(k.stages) == 1 for k in plan.launches)
