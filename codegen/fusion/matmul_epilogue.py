@@ -24,7 +24,7 @@ from ..cost.matmul import (
     tile_in,
 )
 from ..cost.traffic import nominal_bytes
-from ..support.contraction import Node, contract, nodes_between
+from ..support.contraction import Node, contract, dissolve, nodes_between
 from .candidate import Candidate, renamed
 from .cost import scheduled_cost
 from .horizontal import biased_products, biases_of_products, foreach_groups, missed_wish
@@ -53,6 +53,7 @@ def fuse_matmul_epilogues(found: Candidate) -> Candidate:
                 fused.append(value)
                 break
     joined = every.with_partition(kernels.partition())
+    dissolve(kernels.nodes.values())
     if joined is None or joined.refusal is not None:
         return every if found.options.all_generated else found
     if found.options.all_generated:

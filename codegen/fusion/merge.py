@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from tritonnotes.ir.core.errors import PlanError
 
 from ..analysis.units import Unit, UnitSet
-from ..support.contraction import Node, contract, nodes_between
+from ..support.contraction import Node, contract, dissolve, nodes_between
 from .facts import AxisSet, Facts
 from .legality import Legality, Refusal, Rule, Shape, one_writer
 from .partition import CYCLE, Partition, topological_order
@@ -68,10 +68,8 @@ class Clusters:
         return Partition(tuple(frozenset(c.units) for c in self.ordered()))
 
     def dissolve(self) -> None:
-        """Let go of each other, so that nothing is left for the collector: no more is asked of them."""
-        for cluster in self.all():
-            cluster.before.clear()
-            cluster.after.clear()
+        """Let the clusters go of each other: no more is asked of them."""
+        dissolve(self.all())
 
     def merge(self, one: Cluster, other: Cluster) -> bool:
         """Make one cluster of two if that is legal. Why it is not `why_not` works out."""

@@ -6,6 +6,7 @@ is looked at lies between the two nodes, however large the graph is.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Self, TypeVar
 
 N = TypeVar("N", bound="Node")
@@ -57,6 +58,13 @@ def contract(first: N, last: N, between: set[N]) -> None:
     moved = [*sorted(ahead, key=_position), first, *sorted(between, key=_position)]
     for node, place in zip(moved, places[: len(ahead) + 1] + places[len(ahead) + 2 :], strict=True):
         node.position = place
+
+
+def dissolve(nodes: Iterable[Node]) -> None:
+    """Let nodes go of each other, so that nothing is left for the collector of cycles: no more is asked of them."""
+    for node in nodes:
+        node.before.clear()
+        node.after.clear()
 
 
 def _ahead(last: N, bound: int) -> set[N]:

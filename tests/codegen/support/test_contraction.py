@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from random import Random
 
 import networkx as nx
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tritonnotes.codegen.support.contraction import Node, contract, nodes_between
+from tritonnotes.codegen.support.contraction import Node, contract, dissolve, nodes_between
 
 
 def linked(graph: nx.DiGraph, order: list[int]) -> dict[int, Node]:
@@ -47,3 +48,15 @@ def test_two_become_one_where_that_makes_no_circle(seed: int, count: int, densit
         assert {(names[n], name) for name, node in nodes.items() for n in node.before} == set(graph.edges)
         assert all(nodes[a].position < nodes[b].position for a, b in graph.edges)
     assert refused + joined > 0
+
+
+def test_dissolved_nodes_need_no_collector() -> None:
+    nodes = linked(nx.DiGraph([(0, 1), (1, 2), (0, 3)]), [0, 1, 3, 2])
+    between = nodes_between(nodes[0], nodes[1])
+    assert between is not None
+    contract(nodes[0], nodes.pop(1), between)
+    del between
+    gc.collect()
+    dissolve(nodes.values())
+    del nodes
+    assert gc.collect() == 0
