@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import and_
-
 from tritonnotes.ir.core.types import element_count
 
 from ..fusion.last_block import GROUP
+from ..lower.functions import PROGRAM
 from ..lower.index_math import Indexing
 from ..lower.layout import columns_at_once
 from ..lower.tile_ir import SCALAR, CalledKernel
@@ -39,9 +37,7 @@ def last_block_statements(writer: Writer) -> list[Statement]:
         return []
     calls = tuple(function_call(writer, part) for part in kernel.last_block)
     if not kernel.counts_arrivals:
-        firsts = [call("tl.program_id", axis).equals(0) for axis in range(1 + writer.layout.tiles_cols)]
-        comment = Comment("The first program also does what waits for no other.")
-        return [BLANK, comment, If(reduce(and_, firsts), calls)]
+        return [BLANK, Comment("The first program also does what waits for no other."), If(PROGRAM.equals(0), calls)]
     arrivals = Name("arrivals_ptr")
     others = call("tl.num_programs", 1) if writer.layout.tiles_cols else ONE
     if not any(last.kernel.layout.rows for last in kernel.last_block):

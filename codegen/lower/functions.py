@@ -108,6 +108,11 @@ TILE_PER_PROGRAM = Traversal(tile_row=program_id(0), grid=lambda rows, tiles: ti
 """Each program has one tile."""
 
 
+def with_named_program(traversal: Traversal) -> Traversal:
+    """The same for a function that asks once more which of the programs it is."""
+    return replace(traversal, setup=(Assign("program", program_id(0)), *traversal.setup), tile_row=PROGRAM)
+
+
 PERSISTENT = Traversal(
     setup=(Assign("program", program_id(0)),),
     tile_row=Name("tile"),

@@ -8,6 +8,7 @@ from dataclasses import replace
 from tritonnotes.ir.core.types import int32
 
 from ..support.names import Names
+from .functions import with_named_program
 from .tile_ir import CalledKernel, Kernel, Parameter
 
 _BOTH_WAYS = {
@@ -35,8 +36,10 @@ def with_last_block(kernel: Kernel, last_block: Iterable[Kernel]) -> Kernel:
     parameters, called = _together(kernel, last_block)
     made = replace(kernel, last_block=called)
     if made.counts_arrivals:
-        parameters.append(Parameter("arrivals_ptr", "arrivals", None, int32))
-    return replace(made, parameters=_sorted(parameters))
+        arrivals = Parameter("arrivals_ptr", "arrivals", None, int32)
+        return replace(made, parameters=_sorted([*parameters, arrivals]))
+    layout = replace(kernel.layout, traversal=with_named_program(kernel.layout.traversal))
+    return replace(made, layout=layout, parameters=_sorted(parameters))
 
 
 def together(kernels: Iterable[Kernel]) -> tuple[tuple[Parameter, ...], tuple[CalledKernel, ...]]:
