@@ -28,8 +28,8 @@ class Candidate:
 
     `legality` has the units and the rules among them. `options` are what the user asks for; `wanted` are the sets of
     units that must share a kernel, for it or as one loop gathers the moments that they follow from. `how` says how the
-    partition was found. `finalized_by` names, for each kernel that the last program of another one runs, that other
-    kernel.
+    partition was found. `finalized_by` names, for each kernel that the last program of another one runs, or its first
+    where nothing is finalized, that other kernel.
 
     What is derived from these is computed when it is first asked for, and kept.
     """
