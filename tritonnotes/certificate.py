@@ -25,7 +25,7 @@ from .judge.samples import draw_feeds
 from .judge.tolerance import Comparison, compare, pooled
 from .judge.update_references import reference_step
 from .kernel_check.check_kernel import check_kernel
-from .kernel_check.entry import name_of
+from .kernel_check.entry import check_order, name_of
 from .kernel_check.result import KernelCertificate
 from .kernel_check.running import is_kernel
 from .runtime.model import Model, outputs_by_name
@@ -182,9 +182,12 @@ def check(subject: Any, *given: Any, **how: Any) -> Certificate | KernelCertific
             "tn.check(kernel, reference, *tensors)"
         )
     if not given:
+        if not isinstance(subject, Model | TrainingStep):
+            check_is_graph(subject)
         _check_keywords("a graph", check_graph, how)
         return check_graph(subject, **how)
     reference, *arguments = given
+    check_order(subject, reference)  # a module with its inputs may have keywords of a step
     _check_keywords("a kernel", check_kernel, how)
     return check_kernel(subject, reference, tuple(arguments), **how)
 

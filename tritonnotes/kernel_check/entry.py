@@ -23,17 +23,8 @@ def name_of(kernel: Any) -> str:
     return str(getattr(kernel, "__name__", None) or type(kernel).__name__)
 
 
-def check_call(
-    kernel: Any,
-    reference: Any,
-    arguments: tuple[Any, ...],
-    *,
-    grid: Any,
-    constexprs: Any,
-    outputs: Any,
-    deterministic: Any,
-) -> None:
-    """Raises `DeclarationError` for what cannot be judged."""
+def check_order(kernel: Any, reference: Any) -> None:
+    """Raises `DeclarationError` for what is no kernel and its reference, in this order."""
     if isinstance(kernel, Tensor):
         raise DeclarationError(f"check: tensors are given before the kernel; the order is {ORDER}")
     if not is_kernel(kernel) and not callable(kernel):
@@ -51,6 +42,21 @@ def check_call(
         raise DeclarationError(f"{what}: a tensor is given in place of the reference; the order is {ORDER}")
     if is_kernel(reference) or not callable(reference):
         raise DeclarationError(f"{what}: the reference is {reference!r}; pass a function in plain torch")
+
+
+def check_call(
+    kernel: Any,
+    reference: Any,
+    arguments: tuple[Any, ...],
+    *,
+    grid: Any,
+    constexprs: Any,
+    outputs: Any,
+    deterministic: Any,
+) -> None:
+    """Raises `DeclarationError` for what cannot be judged."""
+    check_order(kernel, reference)
+    what = f"check of {name_of(kernel)}"
     if not isinstance(deterministic, bool):
         raise DeclarationError(f"{what}: deterministic is {deterministic!r}; pass True or False")
     check_arguments(what, arguments)

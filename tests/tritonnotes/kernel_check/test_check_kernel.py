@@ -193,6 +193,8 @@ LAUNCH = (kernels.add_kernel, torch.add, rows(4), rows(4), rows(4), 4)
         ((kernels.softmax, softmax, rows(2, 3)), {"edges": 1}, "tn.check of a kernel takes no edges; it takes grid,"),
         ((kernels.softmax, softmax, rows(2, 3)), {"deterministic": 0}, "deterministic is 0; pass True or False"),
         ((torch.nn.Linear(3, 2), rows(2, 3)), {}, "check of Linear: a module and its inputs are given, without a ref"),
+        ((torch.nn.Linear(3, 2), rows(2, 3)), {"loss": torch.nn.MSELoss()}, "and tn.check(tn.compile_step(module, x"),
+        ((torch.nn.Linear(3, 2),), {"loss": 1}, "wanted a tn.Graph, got Linear; import it with tn.from_torch"),
         ((tn.Graph("g"),), {"grid": (1,)}, "tn.check of a graph takes no grid; it takes sizes"),
         (LAUNCH, {"grid": 2}, "grid is 2; pass a tuple of one to three counts"),
         (LAUNCH, {"grid": ("2",)}, "grid is ('2',); pass a tuple of one to three counts"),
