@@ -67,7 +67,8 @@ class Candidate:
     @cached_property
     def refusal(self) -> Refusal | None:
         """Why some kernel is none, as constraints may have it; None where all are legal."""
-        return next((s for s in self._spaces.values() if isinstance(s, Refusal)), None) or self._parted_moments
+        refused = next((s for s in self._spaces.values() if isinstance(s, Refusal)), None)
+        return refused or self._parted_moments or self._parted_copies
 
     @property
     def _parted_moments(self) -> Refusal | None:
@@ -79,6 +80,12 @@ class Candidate:
                     name = moments.deviations.name
                     return Refusal("moments", f"{name} follows from moments that one loop gathers together")
         return None
+
+    @property
+    def _parted_copies(self) -> Refusal | None:
+        """Why kernels are none that compute again what a user forbids them."""
+        changed = self.partition.recomputed if self.legality.apart else ()
+        return next(filter(None, (self.legality.parted(self.computed(kernel)) for kernel in changed)), None)
 
     def raise_if_illegal(self) -> None:
         """Raise `PlanError` with the rule that some kernel breaks."""

@@ -174,8 +174,11 @@ def together(units: Units, legality: Legality, fusion: Fusion) -> tuple[UnitSet,
             wanted = {u for u in asked if not u.is_library}
             if len(wanted) < 2:
                 continue
-            merged = _with_between(units, wanted.union(*(g for g in groups if g & wanted)))
-            groups = [g for g in groups if not g & merged] + [merged]
+            merged = _with_between(units, wanted)
+            while shared := [g for g in groups if g & merged]:
+                groups = [g for g in groups if not g & merged]
+                merged = _with_between(units, merged.union(*shared))
+            groups.append(merged)
             refusal = _refusal(legality, frozenset(merged))
             if refusal is not None:
                 shown = ", ".join(names)

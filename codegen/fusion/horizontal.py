@@ -99,7 +99,7 @@ def biases_of_products(found: Candidate) -> Mapping[Unit, Unit]:
     biases = {}
     for unit in found.units.units:
         product = library_bias(found, unit)
-        if product is None or unit in found.legality.apart.get(product, ()) or found.options.is_off:
+        if product is None or found.legality.is_parted(unit, product) or found.options.is_off:
             continue
         is_read_there = not home[unit].isdisjoint(found.legality.readers.get(unit.value, ()))
         if not is_read_there or unit.value in elsewhere:

@@ -41,10 +41,12 @@ def finalize_in_last_block(found: Candidate) -> Candidate:
     hosts: dict[UnitSet, UnitSet] = {}
     for whole, parts in pieces.items():
         last = {piece: max(cut.waits[piece], key=place.__getitem__) for piece in parts if cut.waits[piece]}
-        hosted = {piece: host for piece, host in last.items() if _can_finalize(found, piece, host)}
-        rest = frozenset(u for p in parts if p not in hosted for u in p)
+        for piece, host in last.items():
+            if _can_finalize(found, piece, host) and not _is_forbidden(cut, piece, host, hosts):
+                hosts[piece] = host
+        hosted = [p for p in parts if p in hosts]
+        rest = frozenset(u for p in parts if p not in hosts for u in p)
         pieces[whole] = [*hosted, *([rest] if rest else [])]
-        hosts |= hosted
     final = _cut(found, pieces)
     hosts = _in_time(final, hosts)
     return replace(final, finalized_by=hosts | _counted_by(final, hosts))
@@ -58,7 +60,13 @@ def _counted_by(final: Candidate, hosts: Mapping[UnitSet, UnitSet]) -> dict[Unit
     counts = [k for k in free if k not in hosts.values() and all(_is_count(final, unit) for unit in k)]
     host = next((k for k in final.kernels if k in hosts.values()), None)
     host = host or next((k for k in final.kernels if _always_has_programs(final, k)), None)
-    return {} if host is None else {k: host for k in counts if not _is_forbidden(final, k, host)}
+    counted: dict[UnitSet, UnitSet] = {}
+    if host is None:
+        return counted
+    for kernel in counts:
+        if not _is_forbidden(final, kernel, host, {**hosts, **counted}):
+            counted[kernel] = host
+    return counted
 
 
 def _always_has_programs(found: Candidate, kernel: UnitSet) -> bool:
@@ -96,12 +104,13 @@ def _can_finalize(found: Candidate, sums: UnitSet, host: UnitSet) -> bool:
         return False
     numbers = known_product(axes, set().union(*(axes.of(v) for v in finalized)))
     is_few = numbers is not None and numbers <= MAX_FINALIZED
-    return finalized <= taken and is_few and not _is_forbidden(found, sums, host)
+    return finalized <= taken and is_few
 
 
-def _is_forbidden(found: Candidate, kernel: UnitSet, host: UnitSet) -> bool:
-    """Whether the user keeps a kernel apart from another one."""
-    return any(not host.isdisjoint(found.legality.apart.get(u, ())) for u in kernel)
+def _is_forbidden(found: Candidate, kernel: UnitSet, host: UnitSet, hosts: Mapping[UnitSet, UnitSet]) -> bool:
+    """Whether the user keeps a kernel apart from another one, or from what the last program of that runs already."""
+    together = (kernel, host, *(piece for piece, other in hosts.items() if other is host))
+    return found.legality.parted(unit for k in together for unit in found.computed(k)) is not None
 
 
 def _pieces(found: Candidate, kernel: UnitSet, home: Mapping[Value, UnitSet]) -> Iterator[UnitSet]:

@@ -350,12 +350,20 @@ class Legality:
         refusal = self.in_place(facts)
         if refusal is not None:
             return refusal
-        if self.apart:
-            for unit in members:
-                for other in self.apart.get(unit, ()):
-                    if holds(other):
-                        return forbidden(unit, other)
-        return None
+        return self.parted(members)
+
+    def is_parted(self, one: Unit, other: Unit) -> bool:
+        """Whether a user forbids two units to share a kernel."""
+        return other in self.apart.get(one, ())
+
+    def parted(self, members: Iterable[Unit]) -> Refusal | None:
+        """The refusal of the first pair of some units, in the order of the graph, that a user forbids to fuse."""
+        if not self.apart:
+            return None
+        held = set(members)
+        pairs = ((unit, other) for unit in held for other in self.apart.get(unit, ()) if other in held)
+        first = min(pairs, key=lambda pair: tuple(map(self.place.__getitem__, pair)), default=None)
+        return None if first is None else forbidden(*first)
 
     @staticmethod
     def _memory_first(memory: Value, members: Iterable[Unit]) -> Refusal:

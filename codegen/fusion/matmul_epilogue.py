@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from itertools import chain
 
 from tritonnotes.ir.core.graph import Value
 
@@ -131,7 +132,8 @@ class _Kernels:
             return 0
         value, axes, both = product.value, self.units.axes, kernel | {product}
         facts = self.legality.add(self.legality.facts_of(kernel), self.legality.facts[product])
-        if isinstance(self.legality.shape(facts), Rule):
+        again = map(self.units.producer.__getitem__, self.recomputed.get(kernel, ()))
+        if isinstance(self.legality.shape(facts), Rule) or self.legality.parted(chain(both, again)) is not None:
             return 0
         apart = (kernel, frozenset([product]))
         stored = [u for u in both if u.part != PARTIAL and self._is_read_elsewhere(u.value, apart)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 
 from tritonnotes.ir.core.graph import Value
 
@@ -69,7 +70,7 @@ class _State:
         while True:
             trails = [t for v in self.legality.loads(kernel, self.recomputed[kernel]) if (t := self._trail(kernel, v))]
             trials = [{kernel: t} for t in trails]
-            if len(trails) > 1 and len(whole := set().union(*trails)) <= self._room(kernel):
+            if len(trails) > 1 and self._may_have(kernel, whole := set().union(*trails)):
                 trials.append({kernel: whole})
             changes = list(map(self._change, trials))
             if min(changes, default=0) >= 0:
@@ -112,11 +113,16 @@ class _State:
                 continue
             if not self.legality.axes_of[unit] <= self.axes[kernel] or kernel in self.libraries:
                 return None
-            if any(other in kernel for other in self.legality.apart.get(unit, ())):
-                return None
             recomputed.add(current)
             todo += self.legality.sources[unit]
-        return recomputed if 0 < len(recomputed) <= room else None
+        return recomputed if recomputed and self._may_have(kernel, recomputed) else None
+
+    def _may_have(self, kernel: UnitSet, values: Iterable[Value]) -> bool:
+        """Whether a kernel may compute these values too: they are not too many, and no user forbids it."""
+        more = {*self.recomputed[kernel], *values}
+        if len(kernel) + len(more) > MAX_UNITS:
+            return False
+        return self.legality.parted(chain(kernel, map(self.units.producer.__getitem__, more))) is None
 
     def _is_cheaper_to_read(self, kernel: UnitSet, unit: Unit, wanted: Value) -> bool:
         """Whether what is behind a `wanted` value is no use computing: a row's mean or the like, which is small, and

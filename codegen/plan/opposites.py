@@ -22,11 +22,11 @@ NOT_SELECTED = Refusal("not selected", "legal, but other fusions save at least a
 
 def why_apart(found: Candidate, clusters: Clusters, producer: Unit, reader: Unit) -> Refusal:
     """The rule that keeps the kernels of two units apart. `clusters` are the kernels of `found`."""
+    if found.legality.is_parted(producer, reader):
+        return forbidden(producer, reader)
     if library_bias(found, reader) is producer:
-        if found.options.is_off:
-            return Refusal("library", "with fusion='off' a call of the library multiplies and does nothing else")
-        is_forbidden = reader in found.legality.apart.get(producer, ())
-        return forbidden(producer, reader) if is_forbidden else NOT_SELECTED
+        off = "with fusion='off' a call of the library multiplies and does nothing else"
+        return Refusal("library", off) if found.options.is_off else NOT_SELECTED
     why = clusters.why_not(clusters.of[producer], clusters.of[reader])
     if producer.part == FINALIZE and why is not None:
         return Refusal("finalize", f"{producer.value.name} is whole only once every program is done")
@@ -56,9 +56,9 @@ def apart(found: Candidate, producer: Unit, reader: Unit) -> Candidate | None:
 
 def together(found: Candidate, producer: Unit, reader: Unit) -> Candidate | None:
     """A pair in one kernel: both kernels as one, either end moved to the other's, or the value computed again; a bias
-    in the library's call, though a user forbids it. None where that is illegal."""
+    in the library's call. None where that is illegal."""
     if library_bias(found, reader) is producer:
-        added = with_biases_alone(found.with_allowed(producer, reader), [reader])
+        added = with_biases_alone(found, [reader])
         return None if added is None or frozenset([producer]) not in biased_products(added) else added
     partition, between = found.partition, _between(found, producer, reader) or frozenset((producer, reader))
     early = next(k for k in partition.kernels if producer in k)

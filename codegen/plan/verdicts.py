@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -14,7 +14,7 @@ from ..analysis.units import FINALIZE, REPLICATED, Unit, Units
 from ..analysis.views import is_alias, is_free, is_host, is_join, memory_of, source_of
 from ..cost.traffic import nominal_bytes, tensor_bytes
 from ..fusion.candidate import Candidate
-from ..fusion.constraints import Fusion, Names
+from ..fusion.constraints import Fusion, Names, forbidden
 from ..fusion.cost import scheduled_bytes_at, scheduled_cost
 from ..fusion.merge import Clusters
 from ..fusion.search.greedy import greedy
@@ -25,7 +25,7 @@ Replan = Callable[[Graph, Fusion], Candidate]
 """Partitions a graph anew under other constraints."""
 
 
-HARD_RULES = ("number", "leaf", "join", "library", "memory first", "matmul")
+HARD_RULES = ("number", "leaf", "join", "library", "memory first")
 """Rules that no other plan could get round, as they speak of the two values alone."""
 
 
@@ -71,10 +71,16 @@ class Verdict:
         times = self.bytes // nominal_bytes(value) if self.bytes else 0
         return times * tensor_bytes(value.shape, value.dtype, sizes)
 
+    @property
+    def is_forbidden(self) -> bool:
+        """Whether a user keeps the two apart by `forbid=`."""
+        return self.ends is not None and self.plan.candidate.legality.is_parted(*self.ends)
+
     @cached_property
     def opposite(self) -> Opposite:
         """What forcing the opposite would cost, as far as a few kernels are changed for it; where that is not enough,
-        as a greedy plan made anew under that constraint."""
+        as a greedy plan made anew under that constraint. Of what a user forbids, what the plan would cost without
+        that."""
         found = self._forced
         if found is None:
             return Opposite(reason=self.reason)
@@ -92,23 +98,26 @@ class Verdict:
     @cached_property
     def _forced(self) -> Candidate | None:
         """What is found under the opposite constraint; None where nothing is."""
-        found = self.plan.candidate
+        found, asked = self.plan.candidate, replace(self.plan.candidate.options, mode="greedy")
         if self.rule == "replicated":
-            return greedy(self.plan.graph, _greedily(self.plan))  # every sum taken once
+            return _planned(greedy, self.plan.graph, asked)  # every sum taken once
         if self.two_passes:
-            return self._planned_anew(_greedily(self.plan, forbid=(self.two_passes,)))
+            return self._parted_anew(asked, self.two_passes)
         if self.ends is None or (not self.fused and self.rule in HARD_RULES):
             return None
         names = tuple(unit.value.name for unit in self.ends)
         if self.fused:
-            return apart(found, *self.ends) or self._planned_anew(_greedily(self.plan, forbid=(names,)))
-        return together(found, *self.ends) or self._planned_anew(_greedily(self.plan, fuse=(names,)))
+            return apart(found, *self.ends) or self._parted_anew(asked, names)
+        if self.is_forbidden:
+            found, asked = found.with_allowed(*self.ends), _allowing(asked, self.plan.units, self.ends)
+        joined = replace(asked, fuse=(*asked.fuse, names))
+        return together(found, *self.ends) or _planned(self.replan, self.plan.graph, joined)
 
-    def _planned_anew(self, fusion: Fusion) -> Candidate | None:
-        try:
-            return self.replan(self.plan.graph, fusion)
-        except PlanError:
-            return None
+    def _parted_anew(self, asked: Fusion, names: Names) -> Candidate | None:
+        """A plan made anew that keeps two values apart; without what a user wants together, if that is against it."""
+        parted = replace(asked, forbid=(*asked.forbid, names))
+        found = _planned(self.replan, self.plan.graph, parted)
+        return found or _planned(self.replan, self.plan.graph, replace(parted, fuse=()))
 
     def __copy__(self) -> Verdict:
         return self
@@ -215,6 +224,17 @@ def _read_by(units: Units, unit: Unit) -> Iterator[tuple[Value, Value]]:
         yield from ((arg, reader) for arg in dict.fromkeys(reader.inputs) if source_of(arg) in sources)
 
 
-def _greedily(plan: FusionPlan, fuse: tuple[Names, ...] = (), forbid: tuple[Names, ...] = ()) -> Fusion:
-    """What asks for a greedy plan for the same target."""
-    return Fusion("greedy", fuse, forbid, target=plan.candidate.options.target)
+def _planned(make: Replan, graph: Graph, asked: Fusion) -> Candidate | None:
+    try:
+        return make(graph, asked)
+    except PlanError:
+        return None
+
+
+def _allowing(asked: Fusion, units: Units, ends: tuple[Unit, Unit]) -> Fusion:
+    """The same without what forbids two units to share a kernel."""
+
+    def parts_them(names: Names) -> bool:
+        return any({*pair} == {*ends} for pair in forbidden(units, replace(asked, forbid=(names,))))
+
+    return replace(asked, forbid=tuple(names for names in asked.forbid if not parts_them(names)))

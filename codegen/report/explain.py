@@ -11,7 +11,7 @@ from ..plan.chunk_loops import chunk_loops
 from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import ForeachLaunch, GroupedMatmul, Launch, LibraryCall, TorchCall
 from ..plan.torch_calls import gradients_of, torch_calls
-from ..plan.verdicts import HARD_RULES, Opposite, Verdict
+from ..plan.verdicts import Opposite, Verdict
 from ..support.sizes import NOMINAL, Sizes
 from ..support.text import counted
 
@@ -66,7 +66,7 @@ def explain_plan(plan: FusionPlan, batch: int | Mapping[str, int] = NOMINAL, **n
             "Not fused (the value goes through memory):",
             *(_reasons(apart, sizes) or ["    nothing"]),
             *_opposites(
-                "Fusing these by fuse= would cost no more than:", [v for v in apart if v.rule not in HARD_RULES], sizes
+                "Fusing these by fuse= would cost no more than:", [v for v in apart if not v.is_forbidden], sizes
             ),
             *_opposites(
                 "Splitting these would cost, with all other kernels as they are:", [v for v in said if v.fused], sizes

@@ -10,7 +10,7 @@ from ..codegen.fusion.constraints import Fusion
 from ..codegen.pipeline import make_plan
 from ..codegen.plan.fusion_plan import FusionPlan
 from ..codegen.plan.launches import Launch
-from ..codegen.plan.verdicts import Verdict
+from ..codegen.plan.verdicts import HARD_RULES, Verdict
 from ..codegen.program.program import Program
 from ..codegen.report.plan_data import launch_memory
 from ..ir.core.graph import Value
@@ -35,7 +35,7 @@ NOT_DRAWN = ("number", "leaf")
 """Rules of edges that no plan decides: numbers need no memory, and leaves lie there."""
 
 
-KINDS = {"recomputed": "again", "replicated": "again", "library": "hard", "matmul": "hard", "join": "hard"}
+KINDS = {"recomputed": "again", "replicated": "again", **dict.fromkeys(HARD_RULES, "hard")}
 """How edges are drawn by their rule; others are `fused` or `apart`."""
 
 

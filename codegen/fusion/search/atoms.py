@@ -73,9 +73,10 @@ class Atom:
 def chains(start: Candidate) -> list[UnitSet]:
     """The finest groups that an optimum may be looked for in: a value with one reader, and that reader if it reads
     nothing else and is no larger. Wherever the value is computed the reader can be too, with fewer bytes to store. What
-    the user wants in one kernel is one group."""
-    units = start.units
-    pairs = [(unit, before) for unit in units.units if (before := _only_source(start.legality, unit)) is not None]
+    the user wants in one kernel is one group, which need not go wherever a value that it reads is computed."""
+    units, held = start.units, frozenset[Unit]().union(*start.wanted)
+    free = (unit for unit in units.units if unit not in held)
+    pairs = [(unit, before) for unit in free if (before := _only_source(start.legality, unit)) is not None]
     return _grouped(units, [*pairs, *(pair for group in start.wanted for pair in itertools.pairwise(group))])
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import random
+
 import pytest
 import torch
 from compiled import digits
+from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
-from tritonnotes.codegen.fusion.constraints import as_fusion
+from tritonnotes.codegen.analysis.units import make_units
+from tritonnotes.codegen.fusion.constraints import Fusion, as_fusion, together
+from tritonnotes.codegen.fusion.legality import Legality
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.fusion_plan import FusionPlan, verify_plan
 from tritonnotes.codegen.plan.launches import Launch
 from tritonnotes.ir.core.errors import PlanError
-from tritonnotes.ir.core.graph import Graph
+from tritonnotes.ir.core.graph import Graph, Value
+from tritonnotes.ir.core.rewrite import optimize
+from tritonnotes.ir.passes.decompose import decompose
 from tritonnotes.ir.passes.joint import joint_graph
 
 
@@ -111,3 +119,79 @@ def test_wishes_reach_every_program_of_a_model_and_change_no_result() -> None:
 def test_a_step_takes_wishes_too() -> None:
     step = tn.compile_step(digits(), optimizer=tn.sgd(lr=0.1), fuse=[("ln1", "relu")], forbid=[("loss", "accuracy")])
     assert all(not {"loss", "accuracy"} <= set(k.ops) for k in step.plan.kernels)
+
+
+def _pairs_asked_for(graph: Graph, rng: random.Random) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Pairs of ops and of values to forbid, and often an edge to fuse, against them or not."""
+    computed = {v: None for v in graph.values if v.op.kind not in ("leaf", "shape") and v.dtype.name != "host"}
+    edges = [(a.name, v.name) for v in computed for a in v.inputs if a in computed]
+    ops = sorted({v.scope.name for v in computed if v.scope.name})
+    every = [*itertools.combinations(ops, 2)]
+    forbid = {frozenset(pair): pair for some in (edges, every) if some for pair in [rng.choice(some)]}
+    return [*forbid.values()], [rng.choice(edges)] if edges and rng.random() < 0.6 else []
+
+
+def _computes(launch: Launch, graph: Graph, name: str) -> set[Value]:
+    is_op = any(v.scope.name == name for v in graph.values if v.op.kind != "leaf")
+    return {v for v in launch.values if (v.scope.name if is_op else v.name) == name}
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_no_launch_computes_what_is_forbidden_whatever_is_wanted(seed: int) -> None:
+    """Not by computing it again, nor as the last program of another kernel, nor as a call of the library adds a bias;
+    and wishes against each other are refused."""
+    graph = optimize(decompose(random_graph(seeded(seed), 10)[0]))
+    rng = random.Random(seed)
+    for mode, target in itertools.product(("optimal", "greedy"), ("gpu", "cpu")):
+        forbid, fuse = _pairs_asked_for(graph, rng)
+        asked = Fusion(mode, tuple(fuse), tuple(forbid), target=target)
+        try:
+            plan = make_plan(graph, asked)
+        except PlanError as error:
+            assert fuse or "no op and no value" in str(error), (asked, str(error))
+            continue
+        for launch, names in itertools.product(plan.launches, forbid):
+            one, other = (_computes(launch, graph, name) for name in names)
+            assert all(a is b for a in one for b in other), (asked, launch.name, names)
+
+
+def whitened() -> Graph:
+    """What a norm over rows makes of a column's deviations: a finalized sum, broadcast."""
+    graph = Graph("whitened")
+    x = graph.input("x", (tn.Dim("batch"), 7))
+    off = x - tn.mean(x, 0, keepdim=True)
+    scale = tn.rsqrt(tn.mean(off * off, 0, keepdim=True) + 0.5)
+    y = off * scale
+    graph.output(y=y, beside=graph.input("b", (7,)) * 2.0)
+    return graph
+
+
+@pytest.mark.parametrize("target", ["gpu", "cpu"])
+def test_what_is_wanted_with_what_is_made_of_a_sum_leaves_the_sum_free(target: str) -> None:
+    plan = make_plan(optimize(decompose(whitened())), as_fusion("optimal", fuse=[("scale", "y")], target=target))
+    assert any({"scale", "y"} <= {v.name for v in k.values} for k in plan.launches)
+
+
+def test_two_that_one_last_program_would_run_may_be_forbidden_to_fuse() -> None:
+    graph = Graph("largest")
+    x = graph.input("x", (tn.Dim("batch"),))
+    largest = tn.max(x, 0, keepdim=True)
+    graph.output(scaled=largest * 3.0, beside=graph.input("one", (1,)) + graph.input("other", (1,)))
+    free, told = (
+        make_plan(optimize(decompose(graph)), as_fusion("greedy", forbid=f)) for f in ([], [("scaled", "beside")])
+    )
+    assert kernel_of(free, "scaled") is kernel_of(free, "beside")
+    assert kernel_of(told, "scaled") is not kernel_of(told, "beside")
+
+
+def test_a_wish_that_reaches_around_another_takes_all_of_it() -> None:
+    graph = Graph("steps")
+    value = graph.input("x", (tn.Dim("batch"), 33))
+    for place in range(5):
+        value = tn.relu(value, name=f"v{place}")
+        if place == 2:
+            graph.output(beside=tn.sigmoid(value, name="beside"))
+    graph.output(y=value)
+    units = make_units(optimize(decompose(graph)))
+    (group,) = together(units, Legality(units), Fusion(fuse=(("v2", "beside"), ("v0", "v4"))))
+    assert {u.value.scope.name for u in group} == {"v0", "v1", "v2", "v3", "v4", "beside"}

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from compiled import digits
 from random_graphs import random_graph, seeded
 
 import tritonnotes as tn
+from tritonnotes.codegen.fusion.constraints import Fusion
 from tritonnotes.codegen.pipeline import make_plan
 from tritonnotes.codegen.plan.fusion_plan import FusionPlan
 from tritonnotes.codegen.plan.verdicts import Opposite, Verdict
 from tritonnotes.codegen.report import explain
 from tritonnotes.codegen.report.explain import explain_plan
 from tritonnotes.codegen.target.targets import TARGETS
+from tritonnotes.ir.core.errors import PlanError
 from tritonnotes.ir.core.graph import Graph
 from tritonnotes.ir.core.rewrite import optimize
 from tritonnotes.ir.passes.decompose import decompose
@@ -67,8 +71,11 @@ def test_every_edge_has_a_verdict_with_a_reason_and_an_opposite() -> None:
     assert said <= edges and all(target in views for _, target in edges - said)
     assert all(v.reason and v.rule for v in plan.verdicts)
     for verdict in plan.verdicts:
-        impossible = verdict.rule in ("number", "leaf", "library", "matmul")
+        # Other matmuls can compute what they multiply block by block.
+        is_sum_of_a_row = (verdict.source, verdict.target) == ("h.d_h", "relu.d_relu")
+        impossible = verdict.rule in ("number", "leaf", "library") or is_sum_of_a_row
         assert bool(verdict.opposite.reason) == impossible, str(verdict)
+    assert sum(verdict.rule == "matmul" for verdict in plan.verdicts) > 1
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -82,6 +89,57 @@ def test_no_opposite_beats_an_optimal_plan(seed: int) -> None:
             assert (
                 opposite.launches * TARGETS["gpu"].launch_bytes + opposite.bytes >= 0 or verdict.rule != "same kernel"
             ), str(verdict)
+
+
+FORBIDDEN = [("down", "r"), ("down", "norm"), ("r", "norm"), ("norm.sum", "r"), ("up", "act"), ("act.mul", "act.add")]
+
+
+def block(width: int = 64) -> Graph:
+    graph = Graph("block")
+    x = graph.input("x", (BATCH, width))
+    act = tn.gelu(tn.linear(x, 2 * width, name="up"), name="act")
+    r = x + tn.linear(act, width, name="down")
+    graph.output(y=tn.layer_norm(r, name="norm"))
+    return graph
+
+
+@pytest.mark.parametrize("target", ["gpu", "cpu"])
+@pytest.mark.parametrize("pair", FORBIDDEN, ids=lambda pair: "-".join(pair))
+def test_what_a_user_forbids_is_said_of_each_such_edge_with_what_it_costs(pair: tuple[str, str], target: str) -> None:
+    """No rule that would part them otherwise, such as that of matmuls, hides that; and `fuse=` is not offered."""
+    free, plan = (make_plan(optimize(decompose(block())), Fusion(forbid=f, target=target)) for f in ((), (pair,)))
+    edges = [v for v in plan.verdicts if {*pair} <= {v.source, v.target, *_ops(plan, v)} and v.rule != "leaf"]
+    assert all((v.fused, v.rule, v.is_forbidden) == (False, "forbidden", True) for v in edges)
+    text = explain_plan(plan)
+    offered = text.partition("Fusing these by fuse=")[2].partition("Splitting these")[0]
+    assert not any(f"{v.source} → {v.target}" in offered for v in edges)
+    launch = plan.candidate.options.planned_for.launch_bytes
+    gained = (len(free.launches) - len(plan.launches)) * launch + free.bytes_moved() - plan.bytes_moved()
+    for verdict in edges:
+        assert not verdict.opposite.reason
+        if pair == (verdict.source, verdict.target):
+            assert verdict.opposite.launches * launch + verdict.opposite.bytes >= gained
+    assert text == explain_plan(make_plan(plan.graph, plan.candidate.options))
+
+
+def _ops(plan: FusionPlan, verdict: Verdict) -> set[str]:
+    return {plan.graph[name].scope.name for name in (verdict.source, verdict.target)}
+
+
+def test_opposites_keep_what_else_a_user_asks_for() -> None:
+    """A price is that of a plan that `fuse=` can have beside the other wishes."""
+    graph = optimize(decompose(block()))
+    asked = Fusion("greedy", forbid=(("down", "norm"),), products=False, target="gpu")
+    plan = make_plan(graph, asked)
+    assert all(v.opposite.reason for v in plan.verdicts if v.rule == "library")
+    for verdict in plan.verdicts:
+        if not verdict.fused and verdict.rule == "forbidden" and not verdict.is_forbidden:
+            wish = (verdict.source, verdict.target)
+            if verdict.opposite.reason:
+                with pytest.raises(PlanError, match="'forbidden'"):
+                    make_plan(plan.graph, replace(asked, fuse=(wish,)))
+            else:
+                make_plan(plan.graph, replace(asked, fuse=(wish,)))
 
 
 def test_explanation_is_a_screenful_and_names_each_launch() -> None:

@@ -15,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from compiled import digits
 from rich.console import Console
 
 import tritonnotes as tn
 from tritonnotes.cli.commands import main
+from tritonnotes.codegen.fusion.constraints import as_fusion
 from tritonnotes.codegen.pipeline import make_program
 from tritonnotes.codegen.program.program import Program
 from tritonnotes.explorer import page as page_module
@@ -233,6 +235,19 @@ def test_figures_of_the_page_follow_any_size(program: Callable[[], Program]) -> 
             moved, opposite = data["formulas"][shown["opposite"]["bytes"]], verdict.opposite
             assert worked_out(moved, given) == verdict.opposite_bytes_at(sizes)
             assert worked_out(moved, [256] * len(given)) == opposite.bytes
+
+
+@pytest.mark.parametrize("products", ["fastest", "library"])
+def test_an_edge_is_drawn_as_impossible_only_where_no_plan_fuses_it(products: str) -> None:
+    made = make_program(joint_graph(digits(), "loss", tn.adam()), as_fusion("optimal", products=products))
+    data, *_ = shown_figures(page_of(made))
+    drawn = [attrs for _, attrs in read(page_of(made)).elements if "edge" in attrs.get("class", "").split()]
+    hard = [edge for edge in drawn if "hard" in edge["class"].split()]
+    assert bool(hard) == (products == "library")
+    for edge in hard:
+        assert all(v["opposite"]["impossible"] for v in data["edges"][int(edge["data-e"])] if not v["fused"])
+    into_matmuls = [v for edge in data["edges"] for v in edge if v["rule"] == "matmul"]
+    assert any(not v["opposite"]["impossible"] for v in into_matmuls) or products == "library"
 
 
 NODE = shutil.which("node") or ""
