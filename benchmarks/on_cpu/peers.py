@@ -17,7 +17,10 @@ FOREACH = "eager foreach"
 COMPILED = "torch.compile"
 JAX = "JAX"
 
-PEERS = (OURS, EAGER, FUSED, FOREACH, COMPILED, JAX)
+PYTHON = "without native calls"
+"""No peer but a part of ours: a step whose native calls are left out, Python and what it calls of torch alone."""
+
+PEERS = (OURS, EAGER, FUSED, FOREACH, COMPILED, JAX, PYTHON)
 """All that `--peers` knows. Steps and optimizers have torch's `fused` and `foreach`, kernels plain `eager`."""
 
 COMPILERS = ("g++", "clang++", "c++")

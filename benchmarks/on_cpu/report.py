@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from ..peers import OURS
-from .peers import PEERS
+from .peers import PEERS, PYTHON
 from .results import CpuResults, Line
 
 
@@ -29,7 +29,7 @@ def tables(results: CpuResults) -> Iterator[Table]:
     for family, lines in _by_family(results.lines()):
         peers = _peers(lines)
         table = Table(title=family)
-        for name in ("case", "threads", f"{OURS}: least (median)", *(f"of {p}" for p in peers), "goal", ""):
+        for name in ("case", "threads", f"{OURS}: least (median)", *map(_header, peers), "goal", ""):
             table.add_column(name, justify="left" if name in ("case", "goal") else "right")
         for line in lines:
             table.add_row(*_cells(line, peers))
@@ -42,7 +42,7 @@ def markdown(results: CpuResults) -> Iterator[str]:
     for family, lines in _by_family(results.lines()):
         peers = _peers(lines)
         yield f"\n## {family}\n"
-        yield f"| case | threads | {OURS}: least (median) | {' | '.join(f'of {p}' for p in peers)} | goal | met |"
+        yield f"| case | threads | {OURS}: least (median) | {' | '.join(map(_header, peers))} | goal | met |"
         yield "|---" * (5 + len(peers)) + "|"
         for line in lines:
             yield f"| {' | '.join(_cells(line, peers))} |"
@@ -76,6 +76,10 @@ def _by_family(lines: Iterable[Line]) -> Iterator[tuple[str, list[Line]]]:
 def _peers(lines: Iterable[Line]) -> list[str]:
     there = {p for line in lines for p in line.least}
     return [p for p in PEERS if p in there and p != OURS]
+
+
+def _header(peer: str) -> str:
+    return peer if peer == PYTHON else f"of {peer}"
 
 
 def _cells(line: Line, peers: Iterable[str]) -> list[str]:

@@ -6,18 +6,20 @@ import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
 
 import tritonnotes as tn
+from tritonnotes import native
 from tritonnotes.judge.tolerance import compare
 
 from ..measure import Case, Subject
 from ..peers import OURS
 from ..timing import Call
 from .nets import NETS, Net, TorchOps, chain
-from .peers import COMPILED, FOREACH, FUSED, JAX, compiled, forget_compiled, missing
+from .peers import COMPILED, FOREACH, FUSED, JAX, PYTHON, compiled, forget_compiled, missing
 
 LR = 1e-3
 JUDGED_STEPS = 3
@@ -46,13 +48,13 @@ def cases(quick: bool) -> list[Case]:
 def around(quick: bool) -> list[Case]:
     """Steps that have next to nothing to compute, with ever more tensors."""
     sizes = (24,) if quick else TENSORS
-    return [_case(AROUND, f"{n} tensors", chain(n), 1) for n in sizes]
+    return [_case(AROUND, f"{n} tensors", chain(n), 1, in_parts=True) for n in sizes]
 
 
-def _case(family: str, shape: str, net: Net, rows: int) -> Case:
+def _case(family: str, shape: str, net: Net, rows: int, in_parts: bool = False) -> Case:
     weights = sum(v.numel() for v in first_weights(net).values())
     moved = 4 * (6 * weights + rows * net.features)  # weights and two moments of each, read and written; the batch
-    return Case(family, shape, "float32", "step", moved, partial(make_subject, net, rows))
+    return Case(family, shape, "float32", "step", moved, partial(make_subject, net, rows, in_parts=in_parts))
 
 
 def first_weights(net: Net) -> dict[str, Tensor]:
@@ -62,8 +64,8 @@ def first_weights(net: Net) -> dict[str, Tensor]:
     return {name: p.detach().clone() for name, p in model.named_parameters()}
 
 
-def make_subject(net: Net, rows: int, device: torch.device) -> Subject:
-    """All peers of one net at one batch size."""
+def make_subject(net: Net, rows: int, device: torch.device, in_parts: bool = False) -> Subject:
+    """All peers of one net at one batch size; `in_parts` what of our step is Python, too."""
     generator = torch.Generator().manual_seed(0)
     batches = [net.batch(rows, generator) for _ in range(BATCHES)]
     weights = first_weights(net)
@@ -84,6 +86,8 @@ def make_subject(net: Net, rows: int, device: torch.device) -> Subject:
         COMPILED: lambda: of(torch_step(net, weights, batches, COMPILED)),
         JAX: jax,
     }
+    if in_parts:
+        makers[PYTHON] = lambda: of(without_native_calls(our_step(net, weights, batches)))
     absent = missing()
     if rows not in COMPILED_ROWS:
         absent.setdefault(COMPILED, f"timed at {' and '.join(map(str, COMPILED_ROWS))} rows alone: compiling is slow")
@@ -100,6 +104,24 @@ def our_step(net: Net, weights: dict[str, Tensor], batches: Sequence[tuple[Tenso
         return step(x=x, y=y)["loss"]
 
     return run
+
+
+def without_native_calls(step: Callable[[int], Tensor]) -> Callable[[int], Tensor]:
+    """The same step after its first two batches, with nothing in the place of its native calls: it returns memory that
+    nobody wrote to."""
+    called: list[native.Bundle] = []
+    launch = native.Bundle.run
+
+    def noted(bundle: native.Bundle, threads: int | None = None) -> None:
+        called.append(bundle)
+        launch(bundle, threads)
+
+    with patch.object(native.Bundle, "run", noted):
+        for number in range(2):
+            step(number)
+    for bundle in called:
+        bundle.__dict__["run"] = lambda threads=None: None
+    return step
 
 
 def torch_step(
@@ -138,6 +160,8 @@ class Judge:
     def __call__(self, peer: str, call: Call) -> str | None:
         """What is wrong with a peer's losses, or None. Takes its first steps. We are held to the policy of the tests;
         of others it is asked that they compute the same."""
+        if peer == PYTHON:
+            return None
         losses = torch.stack([_tensor(call.run(call.prepare())) for _ in range(JUDGED_STEPS)])
         if peer != OURS:
             same = torch.allclose(losses.double(), self._exact, rtol=SAME, atol=0)

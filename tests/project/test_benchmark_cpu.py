@@ -56,6 +56,26 @@ def test_each_family_judges_and_times_every_peer_that_is_there(family: str) -> N
     assert all(len(row.seconds) == 2 and min(row.seconds) > 0 for row in found.rows)
 
 
+def test_python_around_a_step_is_timed_without_its_native_calls() -> None:
+    case = steps.around(quick=True)[0]
+    found = measure(case, CpuClock(seconds=0.0), CPU, 2, ["tritonnotes", peers.PYTHON])
+    assert not found.refused and {row.peer for row in found.rows} == {"tritonnotes", peers.PYTHON}
+    (line,) = CpuResults({}, {}, "", rows={"1": found.rows}).lines()
+    assert line.ratios == {} and line.is_met == (line.least[peers.PYTHON] <= 30e-6)
+
+
+def test_without_native_calls_a_step_counts_and_changes_nothing() -> None:
+    net = chain(4)
+    step = tn.compile_step(net.graph(), optimizer=tn.adam(), device="cpu")
+    batch = dict(zip("xy", net.batch(1, torch.Generator().manual_seed(0)), strict=True))
+    run = steps.without_native_calls(lambda number: step(**batch)["loss"])
+    before = {name: t.clone() for name, t in step.model.state_dict().items()}
+    run(2)
+    assert step.steps == 3 and all(torch.equal(t, before[n]) for n, t in step.model.state_dict().items())
+    step(x=batch["x"].repeat(2, 1), y=batch["y"].repeat(2))  # another size has native calls of its own
+    assert not all(torch.equal(t, before[n]) for n, t in step.model.state_dict().items())
+
+
 def test_a_kernel_is_judged_and_timed() -> None:
     case = kernels.cases(quick=True)[0]
     found = measure(case, CpuClock(seconds=0.0), CPU, 1, OURS_AND_EAGER)

@@ -122,6 +122,7 @@ class IndexCheck:
         ]
         self._fed = [followed for followed in self._all if followed.leaves]
         self._known_sizes: set[tuple[tuple[str, int], ...]] = set()
+        self._limits = _limits(self._all)
         self.leaves = tuple(dict.fromkeys(leaf.name for followed in self._all for leaf in followed.leaves))
 
     def __bool__(self) -> bool:
@@ -130,6 +131,8 @@ class IndexCheck:
 
     def first_outside(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Outside | None:
         """The first number outside, given tensors for `leaves` and sizes for `Dim`s; None where all fit."""
+        if self._limits and all(_fits_as_fed(tensors[name], limit) for name, limit in self._limits):
+            return None
         if not all(tensors[name].is_cpu for name in self.leaves):
             return None
         if len(self._fed) == len(self._all):
@@ -141,6 +144,17 @@ class IndexCheck:
                 self._known_sizes.clear()
             self._known_sizes.add(key)
         return found
+
+
+def _limits(indices: Sequence[_Followed]) -> list[tuple[str, int]]:
+    """Every leaf with its limit, where each index is a leaf and each limit known; else nothing."""
+    found = [(f.leaves[0].name, f.use.limit) for f in indices if f.is_whole and isinstance(f.use.limit, int)]
+    return found if len(found) == len(indices) else []
+
+
+def _fits_as_fed(numbers: Tensor, limit: int) -> bool:
+    """Whether numbers on the host are all below a limit, and none below 0."""
+    return numbers.is_cpu and _fits(_bounds(numbers), limit)
 
 
 def _first_of(indices: Sequence[_Followed], tensors: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Outside | None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..ir.core.optimizer import Optimizer
 from ..ir.optim.update import G_NAME, MASTER, P_NAME, Extras
-from ..runtime.held import guards, same_addresses, same_items
+from ..runtime.held import as_they_were, guards, same_items
 from ..runtime.vetting import are_plain, has_dual_level, vet, vet_held
 from .counting import CountPlan
 from .launching import LoadedUpdate
@@ -33,14 +33,12 @@ _GRADIENT, _IS_SPARSE = attrgetter("grad"), attrgetter("is_sparse")
 
 @dataclass(frozen=True, eq=False)
 class Known:
-    """What a plan was made for: `tensors` are the parameters and their state, and how to ask whether each is as it was;
-    `gradients` are addresses, since gradients themselves are not held. `Work` looks at the kind of gradients."""
+    """What a plan was made for: `are_as_they_were` says whether the parameters and their state are; `gradients` are
+    addresses, since gradients themselves are not held. `Work` looks at the kind of gradients."""
 
     extras: Extras
     rows: list[int]
-    tensors: tuple[Tensor, ...]
-    are_alike: Callable[..., bool]
-    lie_there: Callable[[], int]
+    are_as_they_were: Callable[[], int]
     gradients: list[int]
 
 
@@ -147,7 +145,7 @@ class Work:
         self._known = None
         if not any(map(Tensor.is_complex, tensors)):
             addresses = [*map(Tensor.data_ptr, self.gradients)]
-            self._known = Known(extras, rows, tensors, guards(tensors), same_addresses(tensors), addresses)
+            self._known = Known(extras, rows, as_they_were(tensors), addresses)
 
     def is_known(self, extras: Extras, rows: list[int]) -> bool:
         """Whether the plan of the last step holds, where that can be seen at once: the parameters and their state are
@@ -158,8 +156,7 @@ class Work:
             and self._are_alike
             and known.extras == extras
             and known.rows == rows
-            and known.are_alike(*known.tensors)
-            and bool(known.lie_there())
+            and bool(known.are_as_they_were())
             and [*map(Tensor.data_ptr, self.gradients)] == known.gradients
         )
 

@@ -36,20 +36,17 @@ class Seen:
     def __init__(self, listed: Sequence[Tensor], named: dict[str, Tensor]) -> None:
         self._listed, self._named, self._count = listed, named, len(named)
         self._are_items = same_items([(named, name, tensor) for name, tensor in named.items()])
-        self._tensors = (*listed, *named.values())
-        self._are_alike, self._lie_there = guards(self._tensors), same_addresses(self._tensors)
+        self._are_as_they_were = as_they_were((*listed, *named.values()))
 
     def are(self, listed: Sequence[Tensor] | None, named: dict[str, Tensor]) -> bool:
         """Whether these are the same list and dict, the dict holds the same tensors, and each is as it was: where it
         lies, its shape, strides, dtype, kind, and whether it wants a gradient."""
-        # In this order: guards end the process over a nested tensor, and one of another kind need not have an address.
         return bool(
             listed is self._listed
             and named is self._named
             and len(named) == self._count
             and self._are_items()
-            and self._are_alike(*self._tensors)
-            and self._lie_there()
+            and self._are_as_they_were()
         )
 
 
@@ -66,6 +63,20 @@ def same_items(items: Sequence[Item], owners: Sequence[Owner] = ()) -> Callable[
             all(vars(owner()).get(name) is found for owner, name, found in owned)
             and all(held.get(name) is found for held, name, found in others)
         )
+
+
+def as_they_were(tensors: Sequence[Tensor]) -> Callable[[], int]:
+    """Says later whether each of these very tensors is as it is: where it lies, its shape, strides, dtype, device and
+    kind, and whether it wants a gradient. They are kept until then."""
+    try:
+        made = watch.same_tensors(tensors)
+    except NativeError:
+        made = None
+    if made is not None:
+        return made
+    # In this order: guards end the process over a nested tensor, and one of another kind need not have an address.
+    are_alike, lie_there = guards(tensors), same_addresses(tensors)
+    return lambda: are_alike(*tensors) and lie_there()
 
 
 def same_addresses(tensors: Sequence[Tensor]) -> Callable[[], int]:

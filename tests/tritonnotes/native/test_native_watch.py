@@ -5,13 +5,15 @@ from __future__ import annotations
 import gc
 import sys
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from devices import on_the_cpu
 
-from tritonnotes.native.run.watch import same_addresses, same_items
+from tritonnotes.native.run.tensor_layout import tensor_layout
+from tritonnotes.native.run.watch import same_addresses, same_as_laid_out, same_items, same_tensors
 
 pytestmark = on_the_cpu
 
@@ -100,3 +102,72 @@ def test_a_tensor_that_lies_elsewhere_is_noticed(count: int) -> None:
         tensor.data = torch.rand(3)
         lie_there = same_addresses(tensors)
         assert lie_there is not None and lie_there()
+
+
+def _swapped(tensor: torch.Tensor) -> None:
+    torch.utils.swap_tensors(tensor, torch.rand(3, 4))
+
+
+def _with_other_data(tensor: torch.Tensor) -> None:
+    tensor.data = tensor.data.t().contiguous().t()
+
+
+CHANGES: dict[str, Callable[[torch.Tensor], object]] = {
+    "turned": lambda t: t.transpose_(0, 1),
+    "an axis more": lambda t: t.unsqueeze_(0),
+    "shorter": lambda t: t.resize_(2, 4),
+    "as long in another shape": lambda t: t.resize_(4, 3),
+    "other strides": lambda t: t.as_strided_((3, 4), (4, 0)),
+    "the same memory further on": lambda t: t.set_(t.untyped_storage(), 4, (2, 4), (4, 1)),
+    "other memory": lambda t: setattr(t, "data", t.data.clone()),
+    "other strides by its data": _with_other_data,
+    "another dtype": lambda t: setattr(t, "data", t.data.view(torch.int32)),
+    "negated when it is read": lambda t: setattr(t, "data", t.data._neg_view()),
+    "freed": lambda t: t.untyped_storage().resize_(0),
+    "a gradient wanted": lambda t: t.requires_grad_(),
+    "another class": lambda t: setattr(t, "__class__", torch.nn.Parameter),
+    "swapped with another": _swapped,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("place", [0, 3, 6])
+def test_a_tensor_that_is_another_is_noticed(change: str, place: int) -> None:
+    tensors = [torch.rand(3, 4) for _ in range(7)]
+    are_the_same = same_tensors(tensors)
+    assert are_the_same is not None, "torch keeps what a tensor is where it is looked for"
+    assert are_the_same()
+    CHANGES[change](tensors[place])
+    assert not are_the_same()
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (5,), (2, 3), (2, 1, 3, 1, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_using_a_tensor_makes_no_other_of_it(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    wants = dtype.is_floating_point
+    tensors = [torch.ones(shape, dtype=dtype).requires_grad_(wants) for _ in range(3)]
+    are_the_same = same_tensors(tensors)
+    assert are_the_same is not None and are_the_same()
+    for tensor in tensors:
+        held = [tensor, tensor.detach(), tensor.reshape(-1), tensor.clone()]
+        with torch.no_grad():
+            tensor.zero_()
+            tensor.copy_(held[-1])
+        if wants:
+            (tensor.float() * 2).sum().backward()
+            tensor.grad = None
+        tensor.numpy(force=True) if dtype is not torch.bfloat16 else tensor.tolist()
+        torch.autograd.graph.increment_version(tensor)
+        del held
+        gc.collect()
+        assert are_the_same()
+
+
+def test_of_many_axes_nothing_is_said() -> None:
+    assert same_tensors([torch.ones(2), torch.ones(1, 1, 1, 1, 1, 1)]) is None
+
+
+def test_a_layout_that_shows_no_change_is_none() -> None:
+    assert tensor_layout(same_as_laid_out) is not None
+    assert tensor_layout(lambda layout, tensors: lambda: 1) is None
+    assert tensor_layout(lambda layout, tensors: lambda: 0) is None

@@ -107,7 +107,8 @@ class Record:
         self._outputs = tuple((name, maker(seen.get(name, shape), dtype)) for name, (shape, dtype) in outputs.items())
         self._numbers_of, self._given_numbers = module.numbers_of, arguments.given_numbers
         self._given_sizes = arguments.given_sizes(sizes)
-        numbers = self._numbers_of(**self._given_sizes, **arguments.given_numbers(scalars))
+        self._given = self._given_sizes | arguments.given_numbers(scalars)
+        numbers = self._numbers_of(**self._given)
         self._numbers = torch.zeros(max(len(numbers), 1), dtype=torch.float64, device="cpu")
         self._words = memoryview(self._numbers.numpy()).cast("B")  # type: ignore[arg-type]
         self._packed, self._kinds = struct.Struct(""), list[type]()
@@ -177,7 +178,8 @@ class Record:
         begin: Callable[[], None] | None = None,
     ) -> dict[str, Tensor]:
         """One run over these tensors."""
-        self._tell(self._numbers_of(**self._given_sizes, **self._given_numbers(scalars)))
+        self._given |= self._given_numbers(scalars)
+        self._tell(self._numbers_of(**self._given))
         point = self._slots.point
         if held.mark is not self._mark:
             self._point(held.leaves)
