@@ -38,6 +38,7 @@ class Differentiable:
         self.outputs = list(graph.outputs)
         self.floats = [n for n, v in graph.outputs.items() if v.dtype.is_float]
         self.constant = constant_outputs(graph, wanted)
+        self.fixed = [n for n in self.outputs if n in self.constant or n not in self.floats]
         self.overwritten = _overwritten(graph, joint)
         self.fed_gradients = cotangent_names(graph, self.floats)
         made_gradients = cotangent_names(graph, wanted)
@@ -72,7 +73,7 @@ class Differentiable:
         """The gradients of the leaves that are reached, from what the forward run kept and the outputs' gradients."""
         given = {self.fed_gradients[n]: vet(t, f"gradient of output {n!r}").contiguous() for n, t in cotangents.items()}
         needed = self.backward_leaves
-        leaves = {n: t for n, t in (*fed.items(), *given.items()) if n in needed}
+        leaves = {n: t for some in (fed, given) for n, t in some.items() if n in needed}
         if torch.is_grad_enabled():  # to ask takes less than to enter no_grad
             with torch.no_grad():
                 results = self.backward.run(leaves, sizes, numbers)
@@ -117,14 +118,15 @@ class _First(torch.autograd.Function):
         leaves = dict(zip(names, tensors, strict=True))
         results = programs.forward.run(leaves, sizes, numbers)
         # A buffer that the run updates is kept, where it is needed, by the run itself.
-        ctx.kept = [n for n in names if n not in programs.graph.updates]
-        ctx.save_for_backward(*(leaves[n] for n in ctx.kept), *(results[n] for n in programs.saved.values()))
+        updates = programs.graph.updates
+        ctx.kept = [n for n in names if n not in updates] if updates else names
+        ctx.save_for_backward(*map(leaves.__getitem__, ctx.kept), *map(results.__getitem__, programs.saved.values()))
         ctx.programs, ctx.sizes, ctx.numbers, ctx.turns, ctx.names = programs, sizes, numbers, turns, names
         outputs = {n: results[n] for n in programs.outputs}
-        # A result and its detached self are one tensor of the run.
-        outputs |= {n: outputs[n].detach() for n in programs.constant}
-        fixed = [t for n, t in outputs.items() if n in programs.constant or not t.is_floating_point()]
-        ctx.mark_non_differentiable(*fixed)
+        if programs.fixed:
+            # A result and its detached self are one tensor of the run.
+            outputs |= {n: outputs[n].detach() for n in programs.constant}
+            ctx.mark_non_differentiable(*map(outputs.__getitem__, programs.fixed))
         return tuple(outputs.values())
 
     @staticmethod
@@ -132,7 +134,7 @@ class _First(torch.autograd.Function):
         programs: Differentiable = ctx.programs
         given = dict(zip(programs.outputs, cotangents, strict=True))
         upstream = {n: given[n] for n in programs.floats}
-        with ctx.turns:
+        with ctx.turns.lock:
             fed = dict(zip((*ctx.kept, *programs.saved), ctx.saved_tensors, strict=True))
             gradients = programs.gradients(fed, upstream, ctx.sizes, ctx.numbers)
         if torch.is_grad_enabled():  # as create_graph=True has it

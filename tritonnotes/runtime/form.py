@@ -120,7 +120,7 @@ class Form:
         is fed was found to fit; backward takes `turns` with those who change weights. The rest as for `bind`."""
         leaves, sizes = self.bind(feeds, state, is_checked)
         numbers = draw(self.seeds)
-        wanted = tuple(n for n, t in leaves.items() if t.requires_grad)
+        wanted = tuple([n for n, t in leaves.items() if t.requires_grad])
         if wanted and torch.is_grad_enabled():
             outputs = self.differentiable(wanted)(leaves, sizes, numbers, turns)
         else:

@@ -133,7 +133,7 @@ class Model(NamedModule):
         if len(fed) < len(form.inputs):
             self._origin.check_fed(form.inputs, fed)
         places = self._places[self.training]
-        with self.turns:
+        with self.turns.lock:
             self._follow_origin()
             checked = places.checked(self)
             state = places.tensors(self) if checked is None else checked

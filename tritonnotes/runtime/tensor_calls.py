@@ -90,7 +90,7 @@ def _at_once(call: Call, tensors: Sequence[Tensor]) -> Any:
     given = dict(zip(form.leaves, (plain[index] for index in call.order), strict=True))
     feeds = {name: given[name] for name in form.inputs}
     state = {name: given[name] for name in form.held_names}
-    with compiled.turns:
+    with compiled.turns.lock:
         outputs = form.run(feeds, state, _seeds, compiled.turns)
     results = tuple(outputs.values())
     return results[0] if len(results) == 1 else results

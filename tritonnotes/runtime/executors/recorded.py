@@ -112,6 +112,8 @@ class Record:
         self._numbers = torch.zeros(max(len(numbers), 1), dtype=torch.float64, device="cpu")
         self._words = memoryview(self._numbers.numpy()).cast("B")  # type: ignore[arg-type]
         self._packed, self._kinds = struct.Struct(""), list[type]()
+        self._tell(numbers)
+        self._are_given = bool(arguments.scalars)
         arena = self._arena(program, module, sizes, programs)
         stand_ins = {name: stand_in(leaf) for name, leaf in leaves.items()}
         stand_ins |= {name: torch.zeros(shape, dtype=dtype, device="cpu") for name, (shape, dtype) in outputs.items()}
@@ -178,8 +180,9 @@ class Record:
         begin: Callable[[], None] | None = None,
     ) -> dict[str, Tensor]:
         """One run over these tensors."""
-        self._given |= self._given_numbers(scalars)
-        self._tell(self._numbers_of(**self._given))
+        if self._are_given:  # others follow from sizes alone
+            self._given |= self._given_numbers(scalars)
+            self._tell(self._numbers_of(**self._given))
         point = self._slots.point
         if held.mark is not self._mark:
             self._point(held.leaves)
