@@ -42,15 +42,15 @@ def matmul_groups(found: Candidate) -> tuple[tuple[UnitSet, ...], ...]:
         if all(is_elementwise(u) or u.part in (PRODUCT, OPERAND) for u in kernel):
             is_shared = split_k_in(found.units, found.memory.spaces[kernel], kernel) > 0
             alike.setdefault((summed(products[0]), is_shared), []).append(kernel)
-    return tuple(group for kernels in alike.values() for group in _grouped(found.legality, kernels))
+    return tuple(group for kernels in alike.values() for group in _grouped(found, kernels))
 
 
-def _grouped(legality: Legality, kernels: list[UnitSet]) -> Iterator[tuple[UnitSet, ...]]:
+def _grouped(found: Candidate, kernels: list[UnitSet]) -> Iterator[tuple[UnitSet, ...]]:
     """Products that are alike, in as few launches as the limit and the user's constraints allow."""
     groups: list[list[UnitSet]] = []
     for kernel in kernels:
-        apart = {other for unit in kernel for other in legality.apart.get(unit, ())}
-        free = (g for g in groups if len(g) < MAX_GROUPED and not any(apart & other for other in g))
+        apart = found.legality.apart_from(found.computed(kernel))
+        free = (g for g in groups if len(g) < MAX_GROUPED and not any(apart & {*found.computed(k)} for k in g))
         group = next(free, None)
         if group is None:
             groups.append([kernel])
@@ -240,9 +240,14 @@ class _Update:
         return frozenset(memory_of(v) for v in self.memory.loads[self.kernel] if not self.units.axes.of(v))
 
     @cached_property
+    def computed(self) -> tuple[Unit, ...]:
+        """The units that it computes, again or not."""
+        return (*self.kernel, *map(self.units.producer.__getitem__, self.recomputed))
+
+    @cached_property
     def values(self) -> frozenset[Value]:
-        """What it computes, again or not."""
-        return frozenset((*(u.value for u in self.kernel), *self.recomputed))
+        """Their values."""
+        return frozenset(u.value for u in self.computed)
 
     def variant(self, common: frozenset[Value]) -> Variant:
         """What it does, where `common` are no tensors of its own."""
@@ -337,7 +342,7 @@ def _alike(variant: Variant, updates: list[_Update]) -> Alike:
 
 def _may_join(legality: Legality, group: Mapping[Variant, list[_Update]], update: _Update) -> bool:
     """Whether there is room for one more, and no user forbids it."""
-    apart = {other for unit in update.kernel for other in legality.apart.get(unit, ())}
     if sum(map(len, group.values())) >= MOST_SEGMENTS:
         return False
-    return not (apart and any(apart & other.kernel for some in group.values() for other in some))
+    apart = legality.apart_from(update.computed)
+    return not (apart and any(apart & {*other.computed} for some in group.values() for other in some))

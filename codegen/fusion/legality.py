@@ -356,6 +356,10 @@ class Legality:
         """Whether a user forbids two units to share a kernel."""
         return other in self.apart.get(one, ())
 
+    def apart_from(self, members: Iterable[Unit]) -> set[Unit]:
+        """What a user forbids to share a kernel with some of these units."""
+        return {other for unit in members for other in self.apart.get(unit, ())} if self.apart else set()
+
     def parted(self, members: Iterable[Unit]) -> Refusal | None:
         """The refusal of the first pair of some units, in the order of the graph, that a user forbids to fuse."""
         if not self.apart:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import combinations
 from typing import Any
 
 from tritonnotes.ir.core.errors import PlanError
@@ -232,9 +233,10 @@ def _planned(make: Replan, graph: Graph, asked: Fusion) -> Candidate | None:
 
 
 def _allowing(asked: Fusion, units: Units, ends: tuple[Unit, Unit]) -> Fusion:
-    """The same without what forbids two units to share a kernel."""
+    """The same without the pairs of names that forbid two units to share a kernel."""
 
     def parts_them(names: Names) -> bool:
         return any({*pair} == {*ends} for pair in forbidden(units, replace(asked, forbid=(names,))))
 
-    return replace(asked, forbid=tuple(names for names in asked.forbid if not parts_them(names)))
+    wishes = (pair for names in asked.forbid for pair in (combinations(names, 2) if len(names) > 2 else (names,)))
+    return replace(asked, forbid=tuple(names for names in wishes if not parts_them(names)))

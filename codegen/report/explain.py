@@ -11,7 +11,7 @@ from ..plan.chunk_loops import chunk_loops
 from ..plan.fusion_plan import FusionPlan
 from ..plan.launches import ForeachLaunch, GroupedMatmul, Launch, LibraryCall, TorchCall
 from ..plan.torch_calls import gradients_of, torch_calls
-from ..plan.verdicts import Opposite, Verdict
+from ..plan.verdicts import HARD_RULES, Opposite, Verdict
 from ..support.sizes import NOMINAL, Sizes
 from ..support.text import counted
 
@@ -66,7 +66,9 @@ def explain_plan(plan: FusionPlan, batch: int | Mapping[str, int] = NOMINAL, **n
             "Not fused (the value goes through memory):",
             *(_reasons(apart, sizes) or ["    nothing"]),
             *_opposites(
-                "Fusing these by fuse= would cost no more than:", [v for v in apart if not v.is_forbidden], sizes
+                "Fusing these by fuse= would cost no more than:",
+                [v for v in apart if not v.is_forbidden and v.rule not in HARD_RULES],
+                sizes,
             ),
             *_opposites(
                 "Splitting these would cost, with all other kernels as they are:", [v for v in said if v.fused], sizes
@@ -195,17 +197,20 @@ def _reasons(apart: list[Verdict], sizes: Sizes) -> list[str]:
 
 
 def _opposites(title: str, found: list[Verdict], sizes: Sizes) -> list[str]:
-    """The largest edges with what the opposite would cost, one for each value; none whose opposite costs as much."""
+    """The largest edges with what the opposite would cost, where that is possible, one for each value; none whose
+    opposite costs as much."""
     size = {id(v): v.bytes_at(sizes) for v in found}
-    largest = {v.source: v for v in sorted(found, key=lambda v: size[id(v)])}
+    by_value: dict[str, list[Verdict]] = {}
+    for verdict in sorted(found, key=lambda v: size[id(v)]):
+        by_value.setdefault(verdict.source, []).append(verdict)
     lines: list[str] = []
-    for verdict in sorted(largest.values(), key=lambda v: -size[id(v)]):
+    for some in sorted(by_value.values(), key=lambda some: -size[id(some[-1])]):
         if len(lines) == MOST_EXAMPLES:
             break
-        opposite = verdict.opposite
-        if not opposite.reason and (opposite.launches or opposite.bytes):
-            told = Opposite(opposite.launches, verdict.opposite_bytes_at(sizes))
-            lines.append(f"    {verdict.source} → {verdict.target}: {told}")
+        possible = next((v for v in reversed(some) if not v.opposite.reason), None)
+        if possible is not None and (possible.opposite.launches or possible.opposite.bytes):
+            told = Opposite(possible.opposite.launches, possible.opposite_bytes_at(sizes))
+            lines.append(f"    {possible.source} → {possible.target}: {told}")
     return ["", title, *lines] if lines else []
 
 

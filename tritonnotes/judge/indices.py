@@ -131,14 +131,15 @@ class IndexCheck:
 
     def first_outside(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Outside | None:
         """The first number outside, given tensors for `leaves` and sizes for `Dim`s; None where all fit."""
-        if self._limits and all(_fits_as_fed(tensors[name], limit) for name, limit in self._limits):
-            return None
         if not all(tensors[name].is_cpu for name in self.leaves):
             return None
+        bounds = {name: _bounds(tensors[name]) for name in self._limits}
+        if bounds and all(_fits(bounds[name], limit) for name, limit in self._limits.items()):
+            return None
         if len(self._fed) == len(self._all):
-            return _first_of(self._all, tensors, sizes)
+            return _first_of(self._all, tensors, sizes, bounds)
         key = tuple(sizes.items())
-        found = _first_of(self._fed if key in self._known_sizes else self._all, tensors, sizes)
+        found = _first_of(self._fed if key in self._known_sizes else self._all, tensors, sizes, bounds)
         if found is None:  # indices made of sizes alone fit whenever these come again
             if len(self._known_sizes) >= MOST_SIZES:
                 self._known_sizes.clear()
@@ -146,19 +147,25 @@ class IndexCheck:
         return found
 
 
-def _limits(indices: Sequence[_Followed]) -> list[tuple[str, int]]:
-    """Every leaf with its limit, where each index is a leaf and each limit known; else nothing."""
-    found = [(f.leaves[0].name, f.use.limit) for f in indices if f.is_whole and isinstance(f.use.limit, int)]
-    return found if len(found) == len(indices) else []
+def _limits(indices: Sequence[_Followed]) -> dict[str, int]:
+    """Every leaf with its lowest limit, where each index is a leaf and each limit known; else nothing."""
+    found: dict[str, int] = {}
+    for followed in indices:
+        limit = followed.use.limit
+        if not followed.is_whole or not isinstance(limit, int):
+            return {}
+        name = followed.leaves[0].name
+        found[name] = min(limit, found.get(name, limit))
+    return found
 
 
-def _fits_as_fed(numbers: Tensor, limit: int) -> bool:
-    """Whether numbers on the host are all below a limit, and none below 0."""
-    return numbers.is_cpu and _fits(_bounds(numbers), limit)
-
-
-def _first_of(indices: Sequence[_Followed], tensors: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Outside | None:
-    bounds: dict[str, tuple[int, int] | None] = {}
+def _first_of(
+    indices: Sequence[_Followed],
+    tensors: Mapping[str, Tensor],
+    sizes: Mapping[str, int],
+    bounds: dict[str, tuple[int, int] | None],
+) -> Outside | None:
+    """As `first_outside`. The lowest number and the highest of leaves that are looked at are added to `bounds`."""
     known: dict[Value, Any] = {}
     for followed in indices:
         assert followed.use.limit is not None

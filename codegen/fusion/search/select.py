@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tritonnotes.ir.core.graph import Value
 
+from ...analysis.views import cone_of
 from ..candidate import Candidate
 from ..cost import cost_of, scheduled_cost
 from ..reduction_strategy import Strategies, combinations, other_strategies, replicable_sums
@@ -53,7 +54,7 @@ def cheaper(found: Candidate, other: Candidate) -> Candidate:
 def replicate_reductions(found: Candidate) -> Candidate:
     """The greedy candidate in which every program computes small sums to one number; the one given if there
     are none."""
-    replicated = replicable_sums(found.units)
+    replicated = _replicable(found)
     return greedy_under({}, replicated, found) if replicated else found
 
 
@@ -78,15 +79,22 @@ def search(best: Candidate, strategies: Sequence[Strategies]) -> Candidate:
 # -- their steps --
 
 
+def _replicable(found: Candidate) -> frozenset[Value]:
+    """The sums that every program may compute for itself: not those of which a user names a part, which then would be
+    computed in many kernels."""
+    named = {unit.value for some in (found.legality.apart, *found.wanted) for unit in some}
+    return frozenset(v for v in replicable_sums(found.units) if named.isdisjoint((v, *cone_of(v)[0])))
+
+
 def greedy_under_all(best: Candidate, strategies: Sequence[Strategies]) -> list[Candidate]:
     """The candidate, and greedy ones under every combination of other strategies."""
-    replicated = replicable_sums(best.units)
+    replicated = _replicable(best)
     return [best, *(_greedy_under(some, replicated, best) for some in combinations(strategies) if some)]
 
 
 def select_strategies(best: Candidate, strategies: Sequence[Strategies]) -> Candidate:
     """The cheapest greedy candidate, each strategy tried on top of those that were cheaper."""
-    known, replicated = best, replicable_sums(best.units)
+    known, replicated = best, _replicable(best)
     chosen: Strategies = {}
     for strategy in strategies[:MOST_TRIES]:
         other = _greedy_under({**chosen, **strategy}, replicated, known)

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import torch
 from devices import on_the_cpu
+from torch._subclasses.fake_tensor import FakeTensorMode
 
-from tritonnotes.native.run.tensor_layout import tensor_layout
+from tritonnotes.native.run import tensor_layout
 from tritonnotes.native.run.watch import same_addresses, same_as_laid_out, same_items, same_tensors
 
 pytestmark = on_the_cpu
@@ -167,7 +168,26 @@ def test_of_many_axes_nothing_is_said() -> None:
     assert same_tensors([torch.ones(2), torch.ones(1, 1, 1, 1, 1, 1)]) is None
 
 
-def test_a_layout_that_shows_no_change_is_none() -> None:
-    assert tensor_layout(same_as_laid_out) is not None
-    assert tensor_layout(lambda layout, tensors: lambda: 1) is None
-    assert tensor_layout(lambda layout, tensors: lambda: 0) is None
+@pytest.mark.parametrize("answer", [0, 1])
+def test_a_layout_that_shows_no_change_or_one_too_many_is_none(answer: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor_layout, "_found", [])
+    assert tensor_layout.tensor_layout(lambda layout, tensors: lambda: answer) is None
+    assert tensor_layout.tensor_layout(same_as_laid_out) is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_a_layout_is_found_whatever_the_default_dtype_is(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor_layout, "_found", [])
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        assert tensor_layout.tensor_layout(same_as_laid_out) is not None
+    finally:
+        torch.set_default_dtype(before)
+
+
+def test_where_no_tensors_can_be_tried_nothing_is_said_and_nothing_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tensor_layout, "_found", [])
+    with FakeTensorMode():
+        assert tensor_layout.tensor_layout(same_as_laid_out) is None
+    assert tensor_layout.tensor_layout(same_as_laid_out) is not None

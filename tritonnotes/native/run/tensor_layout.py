@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import torch
@@ -46,16 +45,31 @@ Look = Callable[[TensorLayout, Sequence[Tensor]], Callable[[], int]]
 """Makes of some tensors what says later whether they are what they were."""
 
 
-@cache
 def tensor_layout(look: Look) -> TensorLayout | None:
-    """The layout of this torch's tensors, tried by `look`; None where it is not found, or does not show a change."""
+    """The layout of this torch's tensors, tried by `look` once; None where it is not found or does not show a change,
+    and where it cannot be tried, as under a mode in which torch makes no real tensors."""
+    if not _found:
+        try:
+            found = _tried(look)
+        except RuntimeError:  # what torch raises under such modes
+            found = None
+        if found is None:
+            return None
+        _found.append(found)
+    return _found[0]
+
+
+_found: list[TensorLayout] = []
+
+
+def _tried(look: Look) -> TensorLayout | None:
     library = Path(torch.__file__).parent / "lib" / "libc10.so"
     try:
         function = ctypes.CDLL(str(library))[_WANTS_GRADIENT]
     except (OSError, AttributeError):
         return None
     wants_gradient = ctypes.cast(function, ctypes.c_void_p).value or 0
-    probe = torch.empty(3, 5, device="cpu")
+    probe = _probe(3, 5)
     keys = torch._C._dispatch_keys(probe).raw_repr()
     of_class, of_tensor = _place(id(probe), id(Tensor), 8, 32), _place(id(probe), probe._cdata, 8, 48)
     if not of_class or not of_tensor:
@@ -67,6 +81,10 @@ def tensor_layout(look: Look) -> TensorLayout | None:
     return found if _is_right(found, look) else None
 
 
+def _probe(*shape: int) -> Tensor:
+    return torch.ones(shape, dtype=torch.float32, device="cpu")
+
+
 def _place(address: int, wanted: int, first: int, end: int) -> int:
     """How many bytes after an address a word lies; 0 where it does not before the `end`."""
     words = (at for at in range(first, end, 8) if ctypes.c_uint64.from_address(address + at).value == wanted)
@@ -75,8 +93,8 @@ def _place(address: int, wanted: int, first: int, end: int) -> int:
 
 def _is_right(layout: TensorLayout, look: Look) -> bool:
     """Whether each change shows, and using a tensor does not."""
-    for change in _CHANGES:
-        tensors = [torch.ones(5, 3, device="cpu") for _ in range(3)]
+    for shape, change in _CHANGES:
+        tensors = [_probe(5, 3), _probe(*shape), _probe(5, 3)]
         are_the_same = look(layout, tensors)
         _use(tensors[1])
         if not are_the_same():
@@ -89,14 +107,14 @@ def _is_right(layout: TensorLayout, look: Look) -> bool:
 
 def _use(tensor: Tensor) -> None:
     """What a step, and whoever looks at its weights, do to a tensor."""
-    others = [tensor, tensor.detach(), tensor.t()]
+    others = [tensor, tensor.detach(), tensor.reshape(-1)]
     tensor.add_(1.0)
     torch.autograd.graph.increment_version(tensor)
-    torch.mm(others[2], others[1])
+    torch.dot(others[2], others[2])
 
 
 def _swap(tensor: Tensor) -> None:
-    torch.utils.swap_tensors(tensor, torch.ones(5, 3, device="cpu"))
+    torch.utils.swap_tensors(tensor, _probe(5, 3))
 
 
 def _set_data(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], None]:
@@ -106,21 +124,28 @@ def _set_data(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor], None]:
     return changed
 
 
-_CHANGES: tuple[Callable[[Tensor], object], ...] = (
-    Tensor.t_,
-    Tensor.requires_grad_,
-    lambda t: t.resize_(3, 5),
-    lambda t: t.resize_(5, 2),
-    lambda t: t.resize_(15),
-    lambda t: t.as_strided_((5, 3), (3, 0)),
-    lambda t: t.set_(t.untyped_storage(), 1, (2, 3), (3, 1)),
-    lambda t: t.untyped_storage().resize_(0),
-    lambda t: setattr(t, "__class__", nn.Parameter),
-    _set_data(Tensor.clone),
-    _set_data(Tensor.t),
-    _set_data(lambda t: t.view(torch.int32)),
-    _set_data(Tensor._neg_view),
-    _set_data(lambda t: t[:3]),
-    _swap,
+_MATRIX, _MOST = (5, 3), (2, 1, 3, 2, 5)
+assert len(_MOST) == MOST_AXES
+
+_CHANGES: tuple[tuple[tuple[int, ...], Callable[[Tensor], object]], ...] = (
+    (_MATRIX, Tensor.t_),
+    (_MATRIX, Tensor.requires_grad_),
+    (_MATRIX, lambda t: t.resize_(3, 5)),
+    (_MATRIX, lambda t: t.resize_(5, 2)),
+    (_MATRIX, lambda t: t.resize_(15)),
+    (_MATRIX, lambda t: t.as_strided_((5, 3), (3, 0))),
+    (_MATRIX, lambda t: t.set_(t.untyped_storage(), 1, (2, 3), (3, 1))),
+    (_MATRIX, lambda t: t.untyped_storage().resize_(0)),
+    (_MATRIX, lambda t: setattr(t, "__class__", nn.Parameter)),
+    (_MATRIX, _set_data(Tensor.clone)),
+    (_MATRIX, _set_data(Tensor.t)),
+    (_MATRIX, _set_data(lambda t: t.view(torch.int32))),
+    (_MATRIX, _set_data(Tensor._neg_view)),
+    (_MATRIX, _set_data(lambda t: t[:3])),
+    (_MATRIX, _swap),
+    (_MOST, lambda t: t.transpose_(3, 4)),
+    (_MOST, lambda t: t.transpose_(0, 2)),
+    (_MOST, lambda t: t.resize_(2, 1, 3, 5, 2)),
+    (_MOST, lambda t: t.as_strided_(_MOST, (30, 30, 10, 5, 0))),
 )
-"""What may be done to a tensor that stays the same object."""
+"""A shape, and what may be done to a tensor that stays the same object."""
