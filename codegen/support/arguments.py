@@ -37,7 +37,7 @@ class RunArguments:
     def given_numbers(self, numbers: Mapping[str, Any]) -> dict[str, Any]:
         """The keywords for numbers alone."""
         try:
-            return dict(zip(self._variables.values(), map(numbers.__getitem__, self._variables), strict=True))
+            return {variable: numbers[name] for name, variable in self._variables.items()}
         except KeyError:
             missing = next(name for name in self._variables if name not in numbers)
             raise PlanError(f"nobody gives the number {missing!r}; a run takes all of its program") from None

@@ -131,10 +131,11 @@ class IndexCheck:
 
     def first_outside(self, tensors: Mapping[str, Tensor], sizes: Mapping[str, int]) -> Outside | None:
         """The first number outside, given tensors for `leaves` and sizes for `Dim`s; None where all fit."""
-        if not all(tensors[name].is_cpu for name in self.leaves):
-            return None
+        for name in self.leaves:
+            if not tensors[name].is_cpu:
+                return None
         bounds = {name: _bounds(tensors[name]) for name in self._limits}
-        if bounds and all(_fits(bounds[name], limit) for name, limit in self._limits.items()):
+        if bounds and all([_fits(bounds[name], limit) for name, limit in self._limits.items()]):
             return None
         if len(self._fed) == len(self._all):
             return _first_of(self._all, tensors, sizes, bounds)

@@ -238,7 +238,7 @@ class StepRunner:
 
     def _scalars(self, stays: _Stays, numbers: Mapping[str, float]) -> dict[str, float]:
         """The host numbers of a program by name, and the seeds that its random ops draw from."""
-        found = dict(zip(stays.keys, map(numbers.__getitem__, stays.keys.values()), strict=True))
+        found = {name: numbers[key] for name, key in stays.keys.items()}
         return found | dict.fromkeys(stays.seeds, self.state.batch_seed()) if stays.seeds else found
 
     def _share(self, reducer: Reducer, weights: Mapping[str, Tensor]) -> None:

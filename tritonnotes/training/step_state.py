@@ -103,13 +103,13 @@ class StepState:
     def host_numbers(self) -> dict[str, float]:
         """Every number that the host knows: hyperparameters, the rule's own numbers, and the step that comes. Raises
         `DeclarationError` for hyperparameters that are not what the step was compiled for."""
-        settings = self._checked_settings()
-        counted = {"step": float(self.steps + 1), FIRST: float(self.gathered == 0)}
-        if self.reducer is not None:
-            counted[WORLD_SIZE] = float(self.reducer.world_size)
+        found = {**self._checked_settings()}
         if self.numbers:
-            counted |= {n: float(v) for n, v in self.numbers.items() if n not in counted}
-        return {**settings, **counted}
+            found |= {n: float(v) for n, v in self.numbers.items()}
+        found["step"], found[FIRST] = float(self.steps + 1), float(self.gathered == 0)
+        if self.reducer is not None:
+            found[WORLD_SIZE] = float(self.reducer.world_size)
+        return found
 
     def _checked_settings(self) -> dict[str, float]:
         """The hyperparameters of all groups as floats, checked where one of them is another object than in the last
