@@ -82,7 +82,8 @@ def search(best: Candidate, strategies: Sequence[Strategies]) -> Candidate:
 def _replicable(found: Candidate) -> frozenset[Value]:
     """The sums that every program may compute for itself: not those of which a user names a part, which then would be
     computed in many kernels."""
-    named = {unit.value for some in (found.legality.apart, *found.wanted) for unit in some}
+    wanted = found.wanted if found.options.fuse else ()
+    named = {unit.value for some in (found.legality.apart, *wanted) for unit in some}
     return frozenset(v for v in replicable_sums(found.units) if named.isdisjoint((v, *cone_of(v)[0])))
 
 
