@@ -106,7 +106,7 @@ def _is_right(layout: TensorLayout, look: Look) -> bool:
 
 
 def _use(tensor: Tensor) -> None:
-    """What a step, and whoever looks at its weights, do to a tensor."""
+    """Take views of a tensor, read it, write to it in place and count its version, as training does."""
     others = [tensor, tensor.detach(), tensor.reshape(-1)]
     tensor.add_(1.0)
     torch.autograd.graph.increment_version(tensor)

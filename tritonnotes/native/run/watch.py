@@ -60,6 +60,7 @@ def same_tensors(tensors: Sequence[Tensor]) -> Holds | None:
 
 
 def same_as_laid_out(layout: TensorLayout, tensors: Sequence[Tensor]) -> Holds:
+    """As `same_tensors`, for tensors that have this layout and at most `MOST_AXES` axes."""
     places = (layout.of_class, layout.of_tensor, layout.first)
     head = (len(tensors), layout.words, *places, layout.wants_gradient, _ADDRESS_OF)
     words: list[int] = []

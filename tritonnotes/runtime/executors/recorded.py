@@ -106,8 +106,8 @@ class Record:
         seen = {buffer: shape for buffer, shape in shown.values() if buffer in outputs}
         self._outputs = tuple((name, maker(seen.get(name, shape), dtype)) for name, (shape, dtype) in outputs.items())
         self._numbers_of, self._given_numbers = module.numbers_of, arguments.given_numbers
-        self._given_sizes = arguments.given_sizes(sizes)
-        self._given = self._given_sizes | arguments.given_numbers(scalars)
+        given_sizes = arguments.given_sizes(sizes)
+        self._given = given_sizes | arguments.given_numbers(scalars)
         numbers = self._numbers_of(**self._given)
         self._numbers = torch.zeros(max(len(numbers), 1), dtype=torch.float64, device="cpu")
         self._words = memoryview(self._numbers.numpy()).cast("B")  # type: ignore[arg-type]
@@ -124,7 +124,7 @@ class Record:
         )
         places = Places(stand_ins)
         recording = Recording(places, [*arena.values(), self._numbers])
-        given = {**self._given_sizes, "numbers": self._numbers, "programs": programs}
+        given = {**given_sizes, "numbers": self._numbers, "programs": programs}
         if all_reduce is not None and hasattr(module, "all_reduce"):
             given["all_reduce"] = recording.instead_of(all_reduce)
         by_torch = [b.name for b in program.buffers if b.role == "torch"]
